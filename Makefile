@@ -1,0 +1,42 @@
+# Everything starts from Python 3.11 (or newer), make and pip; each target does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
+TORCHDYN := torchsde torchcde pytorch-lightning
+
+.PHONY: demo test lint bench wheel-check clean
+
+demo: $(VENV)/installed
+	$(BIN)/cellflow demo
+
+test: $(VENV)/installed-test
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.speed
+
+wheel-check: $(VENV)/installed-test
+	PYTHON=$(PYTHON) .ci/wheel-check $(BIN)/python
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]' ruff mypy build hatchling $(TORCHDYN)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchdyn
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-test
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchcfm
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build runs

@@ -1,0 +1,44 @@
+"""What goes into an objective: a batch of pairs."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Pairs of points, and the stretch of model time that each pair spans.
+
+    Parameters
+    ----------
+    x0, x1
+        Source and target states, both ``(n, ...)``.
+    start, stop
+        Model times at which a pair begins and ends, both ``(n,)``; None stands for 0 and 1.
+    condition
+        Everything else that the field sees, ``(n, k)``; None for an unconditional field.
+
+    Examples
+    --------
+    >>> import torch
+    >>> batch = Batch(torch.zeros(4, 2), torch.ones(4, 2))
+    >>> start, duration = batch.span()
+    >>> duration
+    tensor([1., 1., 1., 1.])
+    """
+
+    x0: Tensor
+    x1: Tensor
+    start: Tensor | None = None
+    stop: Tensor | None = None
+    condition: Tensor | None = None
+
+    def span(self) -> tuple[Tensor, Tensor]:
+        """Return the model time at which each pair begins and how long it lasts, both ``(n,)``."""
+        start = self.x0.new_zeros(len(self.x0)) if self.start is None else self.start
+        stop = torch.ones_like(start) if self.stop is None else self.stop
+        return start, stop - start
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on another device."""
+        return Batch(*(part if part is None else part.to(device) for part in self))

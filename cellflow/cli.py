@@ -1,0 +1,273 @@
+"""The command line: ``cellflow demo | fit | interpolate | velocity | report``. The only file that knows hydra."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cellflow import runs
+from cellflow.data.snapshots import leave_out, read_snapshots
+from cellflow.help import describe, overview
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger("cellflow")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, FloatingPointError)
+"""What a user can cause, and is told in one sentence."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command, rest = (given[0], given[1:]) if given else ("--help", [])
+    if command in ("--help", "-h", "help"):
+        print(overview(configs_folder(), COMMANDS))  # noqa: T201
+        return 0
+    if command not in COMMANDS:
+        print(f"cellflow: unknown command {command!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)  # noqa: T201
+        return 2
+    if "--help" in rest or "-h" in rest:
+        print(describe(configs_folder(), command))  # noqa: T201
+        return 0
+    return _run(command, rest)
+
+
+def configs_folder() -> Path:
+    """Return the folder with the YAML files: beside the code in a wheel, at the top level in a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def _run(command: str, overrides: list[str]) -> int:
+    """Let hydra compose the configuration and call the command, once or for every job of a sweep."""
+    import hydra
+
+    failed = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            _require(cfg, command)
+            COMMANDS[command](cfg)
+        except (*EXPECTED, OmegaConfBaseException) as error:
+            log.debug("the command failed", exc_info=True)
+            print(f"cellflow {command}: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+            failed.append(error)
+
+    previous, sys.argv = sys.argv, [f"cellflow {command}", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    finally:
+        sys.argv = previous
+    return 1 if failed else 0
+
+
+def _require(cfg: DictConfig, command: str) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        wanted = " ".join(f"{key}=..." for key in missing)
+        raise ValueError(f"missing {wanted}. `cellflow {command} --help` explains every setting.")
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def fit(cfg: DictConfig) -> None:
+    """Fit a flow, and write its run folder."""
+    folder = _new_folder(cfg, "fit")
+    adata = read_cells(cfg.data.path)
+    OmegaConf.update(cfg, "data.path", str(Path(cfg.data.path).resolve()))
+    _fit_into(folder, adata, cfg, "fit")
+
+
+def demo(cfg: DictConfig) -> None:
+    """Run the main job on the data in the package: PCA, fit, predict what was left out, report."""
+    import scanpy as sc
+
+    from cellflow import datasets, pl, tl
+
+    folder = _new_folder(cfg, "demo")
+    adata = datasets.hsmm()
+    sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
+    cells = folder / "cells.h5ad"
+    adata.write_h5ad(cells)
+    OmegaConf.update(cfg, "data.path", str(cells.resolve()), force_add=True)
+    flow = _fit_into(folder, adata, cfg, "demo")
+    course = tl.interpolate(adata, flow, at=np.linspace(*flow.clock_.times[:: len(flow.clock_.times) - 1], 13))
+    _keep(pl.genes(adata, course, genes=list(cfg.markers), time_key=flow.time_key), folder, "genes")
+    predicted = tl.interpolate(adata, flow, at=list(cfg.data.holdout))
+    predicted.write_h5ad(folder / "predicted.h5ad")
+    log.info("open %s", folder / runs.REPORT)
+
+
+def interpolate(cfg: DictConfig) -> None:
+    """Write predicted cells of a fitted run, and a figure of them."""
+    from cellflow import pl, tl
+
+    folder, flow, adata = _read_run(cfg)
+    times = OmegaConf.to_object(cfg.at) if OmegaConf.is_list(cfg.at) else [cfg.at]
+    name = "interpolated-" + "-".join(f"{time:g}" for time in times)
+    out = _free(cfg.out, folder / f"{name}.h5ad")
+    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, extrapolate=cfg.extrapolate)
+    found.write_h5ad(out)
+    log.info("%d cells at %s: %s", found.n_obs, times, out)
+    if found.obsm or flow.rep == "X":
+        figure = pl.interpolation(found, adata, flow)
+        _keep(figure, folder, name)
+
+
+def velocity(cfg: DictConfig) -> None:
+    """Write the velocity of every cell of a fitted run, and a figure of it."""
+    from cellflow import pl, tl
+
+    folder, flow, adata = _read_run(cfg)
+    out = _free(cfg.out, folder / "velocity.h5ad")
+    tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
+    adata.write_h5ad(out)
+    log.info("velocities per unit of %s: %s", flow.time_key, out)
+    _keep(pl.velocity(adata, flow, basis=cfg.basis or flow.rep), folder, "velocity")
+
+
+def report(cfg: DictConfig) -> None:
+    """Write the report of a fitted run again."""
+    from cellflow import tl
+
+    folder, flow, adata = _read_run(cfg)
+    if cfg.validate:
+        tl.validate(adata, flow)
+        adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
+    _report(folder, adata, flow)
+    log.info("open %s", folder / runs.REPORT)
+
+
+COMMANDS: dict[str, Callable[[DictConfig], None]] = {
+    "demo": demo,
+    "fit": fit,
+    "interpolate": interpolate,
+    "velocity": velocity,
+    "report": report,
+}
+
+
+def read_cells(path: str) -> "AnnData":
+    """Read an ``.h5ad`` file or a ``.zarr`` folder.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When it is not there, or is neither.
+    """
+    import anndata
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"No file {path}. Name an .h5ad file or a .zarr folder with `data.path=`.")
+    if Path(path).suffix == ".h5ad":
+        return anndata.read_h5ad(path)
+    if Path(path).suffix == ".zarr":
+        return anndata.read_zarr(path)
+    raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
+
+
+def make_flow(cfg: DictConfig) -> "SnapshotFlow":
+    """Return the unfitted flow that a configuration describes."""
+    from hydra.utils import instantiate
+
+    from cellflow.estimators import SnapshotFlow
+
+    return SnapshotFlow(
+        time_key=cfg.data.time_key,
+        rep=cfg.data.rep,
+        path=instantiate(cfg.path),
+        coupling=instantiate(cfg.coupling),
+        steps=cfg.steps,
+        batch_size=cfg.batch_size,
+        network=instantiate(cfg.network),
+        recipe=instantiate(cfg.recipe),
+        standardize=cfg.standardize,
+        ot_batch_size=cfg.ot_batch_size,
+        seed=cfg.seed,
+        device=cfg.device,
+        progress=cfg.progress,
+    )
+
+
+def _new_folder(cfg: DictConfig, command: str) -> Path:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    return runs.new_folder(
+        cfg.out, command=command, resume=cfg.resume, job=HydraConfig.get().job.num if sweep else None
+    )
+
+
+def _fit_into(folder: Path, adata: "AnnData", cfg: DictConfig, command: str) -> "SnapshotFlow":
+    """Fit, validate, and write everything that a run folder holds."""
+    from cellflow import tl
+
+    OmegaConf.save(cfg, folder / runs.CONFIG, resolve=True)
+    flow, watch = make_flow(cfg), runs.Stopwatch()
+    flow.fit(leave_out(adata, flow.time_key, list(cfg.data.holdout)), folder=folder, resume=cfg.resume)
+    seconds = {"fit": watch.seconds()}
+    flow.save(folder)
+    flow.history_.to_csv(folder / runs.HISTORY)
+    if cfg.validate and len(read_snapshots(adata, time_key=flow.time_key, rep=flow.rep).clock.times) > 2:
+        tl.validate(adata, flow)
+        adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
+    seconds["all"] = watch.seconds()
+    device = str(next(flow.field_.parameters()).device)
+    runs.write_facts(folder, command=command, seed=cfg.seed, seconds=seconds, device=device)
+    _report(folder, adata, flow)
+    log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
+    return flow
+
+
+def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
+    """Return the folder, the flow and the cells of a finished run."""
+    from cellflow.estimators import SnapshotFlow
+
+    folder = runs.existing_folder(cfg.model)
+    path = OmegaConf.select(cfg, "data.path") or OmegaConf.load(folder / runs.CONFIG).data.path
+    return folder, SnapshotFlow.load(folder), read_cells(path)
+
+
+def _free(out: str | None, default: Path) -> Path:
+    """Return the file to write, and refuse to write over one."""
+    path = default if out is None else Path(out)
+    if path.exists():
+        raise FileExistsError(f"{path} exists. Choose another file with `out=`.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _keep(figure: Any, folder: Path, name: str) -> None:
+    """Save a figure in the run folder."""
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    getattr(figure, "figure", figure).savefig(figures / f"{name}.png", dpi=150)
+
+
+def _report(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
+    """Write the report of a run folder, with the validation that was kept in it."""
+    import pandas as pd
+
+    from cellflow import report
+
+    kept = folder / runs.VALIDATION
+    if kept.exists():
+        adata.uns["validation"] = pd.read_csv(kept)
+    report.write(folder / runs.REPORT, adata, flow, title=folder.name, details=runs.details(folder))

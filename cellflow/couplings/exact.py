@@ -1,0 +1,113 @@
+"""The two couplings without a smoothing parameter: everyone with everyone, and optimal transport."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings.cost import Cost, SquaredEuclidean
+from cellflow.couplings.problem import check_clouds, cost_matrix, weights_of
+from cellflow.couplings.product import ProductPlan
+from cellflow.couplings.sparse import SparsePlan
+from cellflow.errors import ConvergenceError
+
+_OPTIMAL = 1  # POT's result code of a solved problem
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Pairs drawn without regard to distance: the product of both weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Independent()(torch.zeros(3, 2), torch.zeros(4, 2))
+    ProductPlan(3 x 4, mass 1)
+    """
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> ProductPlan:
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1."""
+        check_clouds(x0, x1)
+        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
+        return ProductPlan(a / a.sum(), b / b.sum())
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Optimal transport: the plan of least cost that uses up both weights.
+
+    Between equally many points of equal weight the plan is a permutation, found as an assignment: nobody is
+    duplicated, nobody dropped. Otherwise it joins at most ``n + m - 1`` pairs. Both solvers work on one CPU
+    core and hold no Python lock, so that threads can solve ahead.
+
+    Parameters
+    ----------
+    cost
+        What joining two points costs.
+    max_iterations
+        After how many pivots the network simplex gives up; an assignment needs none.
+
+    Source
+    ------
+    Crouse 2016, "On implementing 2D rectangular assignment algorithms" (scipy); Bonneel et al. 2011,
+    "Displacement interpolation using Lagrangian mass transport" (POT).
+
+    Examples
+    --------
+    >>> import torch
+    >>> x0, x1 = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[2.1], [0.1], [1.1]])
+    >>> Exact()(x0, x1).permutation
+    tensor([1, 2, 0])
+    """
+
+    cost: Cost = SquaredEuclidean()
+    max_iterations: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_iterations < 1:
+            raise ValueError(f"Expected max_iterations of at least 1; found {self.max_iterations}.")
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1.
+
+        Raises
+        ------
+        ConvergenceError
+            When the network simplex takes more than ``max_iterations`` pivots.
+        """
+        check_clouds(x0, x1)
+        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
+        costs = cost_matrix(self.cost, x0, x1).cpu()
+        if len(x0) == len(x1) and _equal(a) and _equal(b):
+            return _assignment(costs, device=x0.device)
+        return _transport(costs, a / a.sum(), b / b.sum(), max_iterations=self.max_iterations)
+
+
+def _equal(weights: Tensor) -> bool:
+    return bool(weights.max() <= weights.min() * (1 + 1e-12))
+
+
+def _assignment(costs: Tensor, *, device: torch.device) -> SparsePlan:
+    from scipy.optimize import linear_sum_assignment
+
+    n = costs.shape[0]
+    i, j = (torch.as_tensor(side) for side in linear_sum_assignment(costs.numpy()))
+    masses = torch.full((n,), 1 / n, dtype=torch.float64, device=device)
+    return SparsePlan(i.to(device), j.to(device), masses, shape=(n, n), cost=float(costs[i, j].mean()))
+
+
+def _transport(costs: Tensor, a: Tensor, b: Tensor, *, max_iterations: int) -> SparsePlan:
+    import ot
+
+    matrix, log = ot.emd(a.cpu().numpy(), b.cpu().numpy(), costs.numpy(), numItermax=max_iterations, log=True)
+    n, m = matrix.shape
+    if log["result_code"] != _OPTIMAL:
+        message = (
+            f"Optimal transport between {n} and {m} points was not solved within {max_iterations} iterations "
+            f"({log['warning']}). Raise max_iterations, or couple fewer points at a time."
+        )
+        raise ConvergenceError(message)
+    i, j = (torch.as_tensor(side) for side in matrix.nonzero())
+    masses = torch.as_tensor(matrix)[i, j]
+    total = float(masses @ costs[i, j])
+    return SparsePlan(i.to(a.device), j.to(a.device), masses.to(a.device), shape=(n, m), cost=total)

@@ -1,0 +1,68 @@
+"""The problem that a coupling is given, checked: two clouds, their weights, and the cost of each pair."""
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings.cost import Cost
+
+
+def check_clouds(x0: Tensor, x1: Tensor) -> None:
+    """Raise unless ``x0`` and ``x1`` are clouds ``(n, ...)`` and ``(m, ...)`` of comparable, finite states."""
+    for name, x in (("x0", x0), ("x1", x1)):
+        _check_cloud(name, x)
+    if x0.shape[1:] != x1.shape[1:]:
+        message = (
+            f"Expected states of one shape; found {tuple(x0.shape[1:])} in x0 and {tuple(x1.shape[1:])} in x1. "
+            "Bring both clouds into the same representation."
+        )
+        raise ValueError(message)
+    if x0.device != x1.device:
+        raise ValueError(f"Expected both clouds on one device; found x0 on {x0.device} and x1 on {x1.device}.")
+
+
+def weights_of(weights: Tensor | None, x: Tensor, *, name: str) -> Tensor:
+    """Return ``(n,)`` float64 weights for the ``n`` points of ``x``: the given ones, or 1/n each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weights_of(None, torch.zeros(4, 2), name="a")
+    tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
+    """
+    n = x.shape[0]
+    if weights is None:
+        return torch.full((n,), 1 / n, dtype=torch.float64, device=x.device)
+    weights = torch.as_tensor(weights, device=x.device).detach().double()
+    if weights.shape != (n,):
+        raise ValueError(f"Expected `{name}` to hold {n} weights, one per point; found shape {tuple(weights.shape)}.")
+    if not torch.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+        lowest, highest = float(weights.min()), float(weights.max())
+        message = f"Expected `{name}` finite, nonnegative and not all zero; found values from {lowest} to {highest}."
+        raise ValueError(message)
+    return weights
+
+
+def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
+    """Return the ``(n, m)`` float64 costs of joining each pair, refusing what no solver can use."""
+    matrix = cost(x0, x1)
+    expected = (x0.shape[0], x1.shape[0])
+    if tuple(matrix.shape) != expected:
+        raise ValueError(f"Expected {cost} to return shape {expected}; found {tuple(matrix.shape)}.")
+    if not torch.isfinite(matrix).all():
+        raise ValueError(f"Expected finite costs; {cost} returned NaN or infinity for some pairs.")
+    return matrix.detach().double()
+
+
+def _check_cloud(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        message = f"Expected `{name}` as a torch tensor; found {type(x).__name__}. Try torch.as_tensor({name})."
+        raise TypeError(message)
+    if x.ndim == 0 or x.shape[0] == 0:
+        raise ValueError(f"Expected `{name}` to hold at least one point (n, ...); found shape {tuple(x.shape)}.")
+    bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(dim=1)
+    if bad.any():
+        message = (
+            f"Expected finite states; {int(bad.sum())} of {x.shape[0]} points in `{name}` hold NaN or infinity. "
+            "Remove or impute them first."
+        )
+        raise ValueError(message)

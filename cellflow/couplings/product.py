@@ -1,0 +1,71 @@
+"""The plan that joins all with all, and is never written out."""
+
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings.draws import AliasTable, shuffled, systematic
+from cellflow.couplings.plan import Plan, masses_of
+
+
+@final
+class ProductPlan(Plan):
+    """The plan that joins all with all, in proportion to their weights: ``P = a b^T``, never written out.
+
+    Parameters
+    ----------
+    a
+        The weights of the source points ``(n,)``.
+    b
+        The weights of the target points ``(m,)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ProductPlan(torch.ones(3) / 3, torch.ones(2) / 2).push(torch.tensor([1.0, 0.0, 0.0]))
+    tensor([0.5000, 0.5000])
+    """
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        if a.ndim != 1 or b.ndim != 1:
+            raise ValueError(f"Expected weights (n,) and (m,); found shapes {tuple(a.shape)} and {tuple(b.shape)}.")
+        self._a, self._b = masses_of(a), masses_of(b)
+        self.cost = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of source points and of target points."""
+        return self._a.numel(), self._b.numel()
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Return the mass of every source point ``(n,)`` and of every target point ``(m,)``."""
+        return self._a * self._b.sum(), self._b * self._a.sum()
+
+    def dense(self) -> Tensor:
+        """Return all ``(n, m)`` masses."""
+        return torch.outer(self._a, self._b)
+
+    @property
+    def permutation(self) -> Tensor | None:
+        """The target of the source point where there is one of each, else None."""
+        return torch.zeros(1, dtype=torch.long, device=self._a.device) if self.shape == (1, 1) else None
+
+    @cached_property
+    def _aliases(self) -> tuple[AliasTable, AliasTable]:
+        return AliasTable(self._a), AliasTable(self._b)
+
+    def _independent(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows, columns = self._aliases
+        return rows.draw(n, generator=generator), columns.draw(n, generator=generator)
+
+    def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows, columns = (systematic(w.cumsum(dim=0), n, generator=generator) for w in (self._a, self._b))
+        return shuffled(rows, generator=generator), shuffled(columns, generator=generator)
+
+    def _forward(self, values: Tensor) -> Tensor:
+        return torch.outer(self._b, self._a @ values)
+
+    def _backward(self, values: Tensor) -> Tensor:
+        return torch.outer(self._a, self._b @ values)

@@ -1,0 +1,259 @@
+"""Pairing: which point goes with which, for every step of a training."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, pairwise
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.couplings import Coupling, Independent, Plan, resolve
+from cellflow.seeds import draw_seed, generator_at
+
+log = logging.getLogger(__name__)
+
+WHOLE_LIMIT = 60_000_000
+"""Largest n x m for which one plan covers two whole snapshots: about 8000 x 8000 cells, half a minute and 1 GB."""
+OT_BATCH_SIZE = 1024
+"""Points a side of a super-batch, where the snapshots are larger than that: 0.1 s to solve."""
+REUSE = 8
+"""How often each pair of a super-batch is used, each time at another point of its path."""
+DRAWN_STEPS = 64
+"""Steps for which pairs are drawn at once from a plan over whole snapshots."""
+
+Pairs = tuple[Tensor, Tensor]
+
+
+def paired_batches(
+    x0: Tensor,
+    x1: Tensor,
+    *,
+    coupling: Coupling | str = "exact",
+    batch_size: int = 256,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
+    ot_batch_size: int | str = "auto",
+) -> "PairedBatches":
+    """Pair two clouds of points, for as many batches as anybody asks for.
+
+    Parameters
+    ----------
+    x0, x1
+        Source and target points, ``(n, ...)`` and ``(m, ...)``.
+    coupling
+        How they are matched: a coupling, or the name of one.
+    batch_size
+        Pairs per batch.
+    generator
+        Seeds the pairing; advances by one number.
+    condition
+        What belongs to each target point, ``(m, k)``.
+    ot_batch_size
+        Points a side that are matched at once: ``"whole"`` for one plan over everything, a number for
+        super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by size, and logs it.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x0, x1 = torch.arange(4.0)[:, None], torch.arange(4.0)[:, None] + 10
+    >>> batches = paired_batches(x0, x1, batch_size=4, generator=cf.generator(seed=0))
+    >>> batch = next(iter(batches))
+    >>> (batch.x1 - batch.x0).flatten()
+    tensor([10., 10., 10., 10.])
+    """
+    batches = snapshot_batches(
+        [x0, x1], [0.0, 1.0], coupling=coupling, batch_size=batch_size, generator=generator, ot_batch_size=ot_batch_size
+    )
+    if condition is None:
+        return batches
+    if len(condition) != len(x1):
+        raise ValueError(f"Expected one condition for each of {len(x1)} target points; found {len(condition)}.")
+    return batches.with_condition(condition)
+
+
+def snapshot_batches(
+    snapshots: Sequence[Tensor],
+    times: Sequence[float],
+    *,
+    coupling: Coupling | str = "exact",
+    batch_size: int = 256,
+    generator: torch.Generator,
+    ot_batch_size: int | str = "auto",
+) -> "PairedBatches":
+    """Pair each snapshot with the next: one batch holds ``batch_size`` pairs of every interval.
+
+    Parameters
+    ----------
+    snapshots
+        Clouds of points, ``(n_k, ...)`` each, of any sizes.
+    times
+        Model time of each snapshot, increasing.
+    coupling, batch_size, generator, ot_batch_size
+        As for `paired_batches`.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> clouds = [torch.full((5, 2), float(k)) for k in range(3)]
+    >>> batches = snapshot_batches(clouds, [0.0, 0.2, 1.0], batch_size=4, generator=cf.generator(seed=0))
+    >>> next(iter(batches)).span()[1]
+    tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.8000, 0.8000, 0.8000, 0.8000])
+    """
+    if len(snapshots) != len(times) or len(snapshots) < 2:
+        raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
+    coupling = resolve(coupling)
+    sizes = [len(cloud) for cloud in snapshots]
+    with ThreadPoolExecutor(_workers()) as pool:
+        intervals = [
+            pool.submit(_interval, x0, x1, coupling, batch_size, draw_seed(generator), ot_batch_size)
+            for x0, x1 in pairwise(snapshots)
+        ]
+        sources = [interval.result() for interval in intervals]
+    offsets = [sum(sizes[:k]) for k in range(len(sizes))]
+    return PairedBatches(torch.cat(list(snapshots)), offsets, list(times), sources, batch_size)
+
+
+class PairedBatches:
+    """Batches of pairs without end; the batch of a step is the same at every iteration.
+
+    Attributes
+    ----------
+    plans
+        For each interval the plan over whole snapshots, or None where super-batches are used.
+    """
+
+    def __init__(
+        self,
+        points: Tensor,
+        offsets: Sequence[int],
+        times: Sequence[float],
+        intervals: Sequence["_Whole | _Super"],
+        batch_size: int,
+        condition: Tensor | None = None,
+    ) -> None:
+        self._points, self._offsets, self._times = points, offsets, times
+        self._intervals, self.batch_size, self._condition = intervals, batch_size, condition
+        knots = points.new_tensor(list(times)) if points.is_floating_point() else torch.tensor(list(times))
+        self._start = knots[:-1].repeat_interleave(batch_size)
+        self._stop = knots[1:].repeat_interleave(batch_size)
+
+    @property
+    def plans(self) -> list[Plan | None]:
+        """The plan over whole snapshots of each interval, or None where super-batches are used."""
+        return [interval.plan if isinstance(interval, _Whole) else None for interval in self._intervals]
+
+    def with_condition(self, condition: Tensor) -> "PairedBatches":
+        """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
+        return PairedBatches(
+            self._points, self._offsets, self._times, self._intervals, self.batch_size, condition.to(self._points)
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate(0)
+
+    def iterate(self, start: int) -> Iterator[Batch]:
+        """Yield the batches of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""
+        pool = ThreadPoolExecutor(_workers())
+        try:
+            streams = [_stream(interval, self.batch_size, start, pool) for interval in self._intervals]
+            for pairs in zip(*streams, strict=True):
+                yield self._batch(pairs)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batch(self, pairs: tuple[Pairs, ...]) -> Batch:
+        source = torch.cat([i + offset for (i, _), offset in zip(pairs, self._offsets, strict=False)])
+        target = torch.cat([j + offset for (_, j), offset in zip(pairs, self._offsets[1:], strict=False)])
+        condition = None if self._condition is None else self._condition[target - self._offsets[1]]
+        return Batch(self._points[source], self._points[target], self._start, self._stop, condition)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Pairs of an interval, drawn from one plan over both whole snapshots."""
+
+    plan: Plan
+    seed: int
+
+    steps_per_block = DRAWN_STEPS
+
+    def block(self, index: int, batch_size: int) -> Pairs:
+        """Draw the pairs of ``steps_per_block`` batches: every cell about equally often."""
+        return self.plan.sample(
+            self.steps_per_block * batch_size, generator=generator_at(self.seed, index), replace=False
+        )
+
+
+@dataclass(frozen=True)
+class _Super:
+    """Pairs of an interval, each block of steps from a plan between fresh random parts of the snapshots."""
+
+    x0: Tensor
+    x1: Tensor
+    coupling: Coupling
+    size: int
+    seed: int
+    steps_per_block: int
+
+    def block(self, index: int, batch_size: int) -> Pairs:
+        """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
+        generator = generator_at(self.seed, index)
+        rows, columns = (torch.randperm(len(x), generator=generator)[: self.size] for x in (self.x0, self.x1))
+        plan = self.coupling(self.x0[rows.to(self.x0.device)], self.x1[columns.to(self.x1.device)])
+        i, j = plan.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
+        return rows.to(i.device)[i], columns.to(j.device)[j]
+
+
+def _interval(
+    x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, seed: int, ot_batch_size: int | str
+) -> _Whole | _Super:
+    """Decide how an interval is matched and, for one plan over everything, match it."""
+    size = _matched_at_once(x0, x1, coupling, ot_batch_size)
+    if size is None:
+        log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
+        return _Whole(coupling(x0, x1), seed)
+    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", len(x0), len(x1), size, coupling)
+    return _Super(x0, x1, coupling, size, seed, steps_per_block=max(1, REUSE * size // batch_size))
+
+
+def _matched_at_once(x0: Tensor, x1: Tensor, coupling: Coupling, ot_batch_size: int | str) -> int | None:
+    """Return the points a side of a super-batch, or None for one plan over everything."""
+    if isinstance(ot_batch_size, str):
+        if ot_batch_size not in ("auto", "whole"):
+            raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
+        fits = isinstance(coupling, Independent) or len(x0) * len(x1) <= WHOLE_LIMIT
+        return None if ot_batch_size == "whole" or fits else OT_BATCH_SIZE
+    if ot_batch_size < 2:
+        raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
+    return ot_batch_size
+
+
+def _stream(interval: _Whole | _Super, batch_size: int, start: int, pool: Executor) -> Iterator[Pairs]:
+    """Yield the pairs of each step from ``start`` on, while the next blocks are being prepared."""
+    first, skipped = divmod(start, interval.steps_per_block)
+    for i, j in _ahead(interval, batch_size, first, pool):
+        for step in range(skipped, interval.steps_per_block):
+            part = slice(step * batch_size, (step + 1) * batch_size)
+            yield i[part], j[part]
+        skipped = 0
+
+
+def _ahead(interval: _Whole | _Super, batch_size: int, first: int, pool: Executor) -> Iterator[Pairs]:
+    """Yield blocks in order, with as many under way as there are workers."""
+    waiting: deque[Future[Pairs]] = deque()
+    for index in count(first):
+        waiting.append(pool.submit(interval.block, index, batch_size))
+        if len(waiting) > _workers():
+            yield waiting.popleft().result()
+
+
+def _workers() -> int:
+    """Threads that match: every core but the one that trains."""
+    return max(1, (os.cpu_count() or 2) - 1)

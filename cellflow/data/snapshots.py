@@ -1,0 +1,184 @@
+"""Reading AnnData: times, representations, snapshots. Cells are never reordered and never dropped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.data.clock import Clock
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+TIMEDELTA_UNIT = pd.Timedelta(days=1)
+"""Timedelta columns are counted in days."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The cells of an AnnData by time point.
+
+    Parameters
+    ----------
+    x
+        The representation of every cell, ``(n, d)``, in the order of the AnnData.
+    time
+        The time of every cell, ``(n,)``, in the user's units.
+    clock
+        The time points.
+    """
+
+    x: np.ndarray
+    time: np.ndarray
+    clock: Clock
+
+    def at(self, time: float) -> np.ndarray:
+        """Return the positions of the cells of one time point."""
+        return np.flatnonzero(self.time == time)
+
+    def clouds(self) -> list[np.ndarray]:
+        """Return the representation of the cells of each time point, in order of time."""
+        return [self.x[self.at(time)] for time in self.clock.times]
+
+
+def read_snapshots(adata: "AnnData", *, time_key: str, rep: str) -> Snapshots:
+    """Read the time and the representation of every cell.
+
+    Parameters
+    ----------
+    adata
+        May be a view or backed by a file.
+    time_key
+        Column of ``obs`` with the time: numbers, categories that are numbers, or Timedelta (counted in days).
+    rep
+        Key in ``obsm``, or ``"X"``.
+
+    Raises
+    ------
+    KeyError
+        When the column or the representation is missing; the message lists what is there.
+    ValueError
+        When times or values are unusable, with the reason; when there is one time point, or one cell at a time.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> snapshots = read_snapshots(adata, time_key="time", rep="X_latent")
+    >>> len(snapshots.x) == adata.n_obs
+    True
+    """
+    time = read_times(adata, time_key)
+    times, counts = np.unique(time, return_counts=True)
+    if len(times) == 1:
+        raise ValueError(f"`adata.obs[{time_key!r}]` holds one time point ({times[0]:g}); a flow needs two or more.")
+    if counts.min() < 2:
+        lonely = ", ".join(f"{t:g}" for t in times[counts < 2])
+        raise ValueError(
+            f"Only one cell at time {lonely} in `adata.obs[{time_key!r}]`: a snapshot needs two or more. "
+            "Leave that cell out, or merge its time point with the next."
+        )
+    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())))
+
+
+def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
+    """Return the time of every cell as float64, ``(n,)``.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> adata = anndata.AnnData(np.zeros((2, 1), "float32"), obs=pd.DataFrame({"day": ["2", "7"]}, index=["a", "b"]))
+    >>> read_times(adata, "day")
+    array([2., 7.])
+    """
+    if time_key not in adata.obs:
+        raise KeyError(f"No `adata.obs[{time_key!r}]`. Available: {list(adata.obs.columns)}. Set `time_key`.")
+    if not adata.obs_names.is_unique:
+        raise ValueError(
+            "`adata.obs_names` has duplicates, so cells cannot be named. Run `adata.obs_names_make_unique()`."
+        )
+    time = to_numbers(adata.obs[time_key], what=f"`adata.obs[{time_key!r}]`")
+    bad = ~np.isfinite(time)
+    if bad.any():
+        raise ValueError(
+            f"{bad.sum()} of {len(time)} cells have no finite time in `adata.obs[{time_key!r}]`. Leave them out "
+            f"first: `adata = adata[adata.obs[{time_key!r}].notna()].copy()`."
+        )
+    return time
+
+
+def to_numbers(values: Any, *, what: str) -> np.ndarray:
+    """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
+
+    Raises
+    ------
+    ValueError
+        When a value is no number; the message shows which.
+    """
+    column = pd.Series(values)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return (column / TIMEDELTA_UNIT).to_numpy(dtype=np.float64)
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
+        raise ValueError(f"{what} holds {column.dtype}, which is no length of time. Use numbers or Timedelta.")
+    numbers = pd.to_numeric(column, errors="coerce")
+    failed = column[numbers.isna() & column.notna()].unique()
+    if len(failed):
+        raise ValueError(
+            f"{what} holds {', '.join(map(repr, failed[:5]))}: not numbers. Make a numeric column first, for "
+            "example with `adata.obs['day'] = adata.obs['stage'].str.extract(r'([0-9.]+)')[0].astype(float)`."
+        )
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
+    """Return a representation as float32, ``(n, d)``.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> read_rep(cf.datasets.branching(seed=0), "X_latent").dtype
+    dtype('float32')
+    """
+    if rep != "X" and rep not in adata.obsm:
+        raise KeyError(
+            f"No `adata.obsm[{rep!r}]`. Available: {[*adata.obsm, 'X']}. Compute one first, for example with "
+            "`sc.pp.pca`, or set `rep`."
+        )
+    values = adata.X[:] if rep == "X" else adata.obsm[rep]
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise ValueError(
+            f"Expected numbers of shape (cells, dimensions) in {rep!r}; found {values.dtype} {values.shape}."
+        )
+    x = values.astype(np.float32)
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        first = ", ".join(adata.obs_names[bad][:3])
+        raise ValueError(f"{bad.sum()} of {len(x)} cells have NaN or infinite values in {rep!r}, for example {first}.")
+    return x
+
+
+def leave_out(adata: "AnnData", time_key: str, times: Sequence[float]) -> "AnnData":
+    """Return a view without the cells of some time points.
+
+    Raises
+    ------
+    ValueError
+        When there are no cells at one of the times.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> leave_out(cf.datasets.hsmm(), "hours", [24]).n_obs
+    197
+    """
+    time = read_times(adata, time_key)
+    absent = [t for t in times if not (time == t).any()]
+    if absent:
+        known = ", ".join(f"{t:g}" for t in np.unique(time))
+        raise ValueError(f"No cells at time {', '.join(f'{t:g}' for t in absent)} to leave out. There are: {known}.")
+    return adata[~np.isin(time, list(times))]

@@ -1,0 +1,149 @@
+"""Where a public data set is found: on this machine, in the cache, or at its source."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import anndata as ad
+import numpy as np
+from anndata import AnnData
+
+from cellflow.datasets.download import download
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """A data set that others publish, and how to recognise it.
+
+    Parameters
+    ----------
+    file
+        Name of the converted file, ``<name>.h5ad``.
+    originals
+        File name and address of each published file.
+    convert
+        Makes the AnnData from a folder that holds the originals.
+    digest
+        SHA-256 of the values, as `digest_of` computes it.
+
+    Notes
+    -----
+    The checksum is taken over the values after conversion rather than over the published files: it then holds
+    for a file that was downloaded, converted elsewhere, or rewritten by another version of anndata alike.
+    """
+
+    file: str
+    originals: tuple[tuple[str, str], ...]
+    convert: Callable[[Path], AnnData]
+    digest: str
+
+    def load(self) -> AnnData:
+        """Read the data set from this machine, else from the cache, else from its source.
+
+        Raises
+        ------
+        FileNotFoundError
+            When it is nowhere and cannot be downloaded; the message says which file to put where.
+        ValueError
+            When a file of that name holds other values.
+        """
+        for folder in _folders():
+            if (folder / self.file).is_file():
+                return self._verified(_read(folder / self.file), where=str(folder / self.file))
+            if all((folder / name).is_file() for name, _ in self.originals):
+                return self._verified(self._converted(folder), where=str(folder))
+        try:
+            return self._fetch()
+        except OSError as error:
+            raise FileNotFoundError(self._by_hand(error)) from error
+
+    def _fetch(self) -> AnnData:
+        cache = _cache()
+        cache.mkdir(parents=True, exist_ok=True)
+        # Everything happens in a folder beside the target, so that a reader never meets half a file.
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".incomplete-") as folder:
+            for name, url in self.originals:
+                download(url, Path(folder, name))
+            adata = self._verified(self._converted(Path(folder)), where=self.originals[0][1])
+            adata.write_h5ad(Path(folder, self.file))
+            Path(folder, self.file).replace(cache / self.file)
+        return adata
+
+    def _converted(self, folder: Path) -> AnnData:
+        try:
+            return self.convert(folder)
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            names = ", ".join(name for name, _ in self.originals)
+            message = (
+                f"{names} did not hold what is published under this name ({error}). An error page of a proxy looks "
+                "like this; fetch the file again over another connection."
+            )
+            raise ValueError(message) from error
+
+    def _verified(self, adata: AnnData, *, where: str) -> AnnData:
+        try:
+            found = digest_of(adata)
+        except (TypeError, ValueError) as error:
+            found = f"values that are no numbers ({error})"
+        if found != self.digest:
+            message = (
+                f"{where} does not hold the values of {self.file}: expected SHA-256 {self.digest}, found {found}. "
+                "Nothing was kept of a download; a file of your own should be moved away or replaced."
+            )
+            raise ValueError(message)
+        return adata
+
+    def _by_hand(self, error: OSError) -> str:
+        addresses = "\n".join(f"  {url}" for _, url in self.originals)
+        return (
+            f"{self.file} is not on this machine and could not be downloaded ({error}). Looked in: "
+            f"{', '.join(str(folder) for folder in _folders())}. To do it by hand, fetch\n{addresses}\n"
+            f"and put the files, under these names, into {_cache()}, or put {self.file} into a folder of yours "
+            "and set CELLFLOW_DATA to it."
+        )
+
+
+def digest_of(adata: AnnData) -> str:
+    """Return the SHA-256 of ``obsm["X_pca"]`` and ``obs["day"]``, as little-endian float32, row by row.
+
+    Examples
+    --------
+    >>> cells = AnnData(obs={"day": [1.0, 2.0]}, obsm={"X_pca": np.zeros((2, 3))})
+    >>> digest_of(cells)[:8]
+    '297170cf'
+    """
+    hash_ = hashlib.sha256()
+    for values in (adata.obsm["X_pca"], adata.obs["day"]):
+        hash_.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+    return hash_.hexdigest()
+
+
+def _folders() -> list[Path]:
+    named = os.environ.get("CELLFLOW_DATA")
+    return [*([Path(named, "single_cell"), Path(named)] if named else []), _cache()]
+
+
+def _cache() -> Path:
+    named = os.environ.get("CELLFLOW_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cellflow")
+
+
+def _read(path: Path) -> AnnData:
+    try:
+        adata = ad.read_h5ad(path)
+    except OSError as error:
+        message = f"{path} cannot be read as h5ad ({error}). Remove it, and it is downloaded again."
+        raise ValueError(message) from error
+    if "X_pca" not in adata.obsm or "day" not in adata.obs:
+        message = (
+            f"{path} is another file of that name: expected obsm['X_pca'] and obs['day'], found obsm "
+            f"{list(adata.obsm)} and obs {list(adata.obs)}. Move it away, and the right one is downloaded."
+        )
+        raise ValueError(message)
+    return adata

@@ -1,0 +1,195 @@
+"""A population that walks along a trunk, splits and grows, with everything about it known in closed form."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Branching:
+    r"""The law of a branching population with two latent coordinates: progress p and branch q, with -1 < q < 1.
+
+    .. math:: \dot p = speed, \qquad \dot q = split \, q \, (1 - q^2), \qquad
+        \dot w / w = g(q) = \tfrac{1 + q}{2} g_{upper} + \tfrac{1 - q}{2} g_{lower}
+
+    Cells start at p ~ Normal(0, spread^2), q = tanh(Normal(0, spread^2)), all with the weight w = 1. The middle
+    q = 0 repels: a cell ends at q = 1 ("upper") or q = -1 ("lower") after the sign of its q, which never changes.
+    With :math:`s(q) = q / \sqrt{1 - q^2}` the flow is :math:`s(q_t) = s(q_0) e^{split \, t}`, and the
+    weight follows from :math:`\int q \, dt = (\operatorname{artanh} q_t - \operatorname{artanh} q_0) / split`.
+
+    Parameters
+    ----------
+    speed
+        Progress per unit of time.
+    split
+        Rate at which the branches part, per unit of time.
+    spread
+        Standard deviation of the stem cells.
+    growth
+        Net division rate at the end of the lower and the upper branch, per unit of time; the trunk grows at their
+        mean.
+
+    Examples
+    --------
+    >>> law = Branching(speed=1.0, split=2.0)
+    >>> law.velocity(np.array([[0.0, 0.5]]))
+    array([[1.  , 0.75]])
+    >>> law.flow(np.array([[0.0, 0.1]]), 3.0).round(2)
+    array([[3., 1.]])
+    """
+
+    speed: float = 1.0
+    split: float = 1.5
+    spread: float = 0.2
+    growth: tuple[float, float] = (0.0, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.split <= 0 or self.spread <= 0:
+            message = f"`split` and `spread` must be positive; found {self.split} and {self.spread}."
+            raise ValueError(message)
+
+    def velocity(self, x: np.ndarray) -> np.ndarray:
+        """Return the velocity at latent states ``(n, 2)``, per unit of time; it does not depend on time."""
+        q = x[:, 1]
+        return np.stack([np.full_like(q, self.speed), self.split * q * (1 - q**2)], axis=1)
+
+    def flow(self, x: np.ndarray, duration: float) -> np.ndarray:
+        """Return where latent states ``(n, 2)`` are after ``duration``; a negative one goes back in time."""
+        s = _slope(x[:, 1]) * np.exp(self.split * duration)
+        return np.stack([x[:, 0] + self.speed * duration, s / np.sqrt(1 + s**2)], axis=1)
+
+    def growth_rate(self, x: np.ndarray) -> np.ndarray:
+        """Return the net division rate at latent states ``(n, 2)``, per unit of time, shape ``(n,)``."""
+        lower, upper = self.growth
+        return (upper + lower) / 2 + (upper - lower) / 2 * x[:, 1]
+
+    def log_weight(self, x: np.ndarray, duration: float) -> np.ndarray:
+        """Return the log of the descendants at the end of ``duration`` of a cell now at ``x``, shape ``(n,)``."""
+        lower, upper = self.growth
+        s = _slope(x[:, 1])
+        integral_of_q = (np.arcsinh(s * np.exp(self.split * duration)) - np.arcsinh(s)) / self.split
+        return (upper + lower) / 2 * duration + (upper - lower) / 2 * integral_of_q
+
+    def snapshot(self, n: int, time: float, rng: np.random.Generator) -> np.ndarray:
+        """Draw ``n`` cells of the population at ``time``, independently, shape ``(n, 2)``.
+
+        Founders are accepted with a probability proportional to their number of descendants, so that the
+        result is an exact sample of the grown population.
+        """
+        fastest = max(self.growth) * time
+        kept = np.empty((0, 2))
+        while len(kept) < n:
+            founders = self.spread * rng.standard_normal((4 * n, 2))
+            founders[:, 1] = np.tanh(founders[:, 1])
+            accepted = np.log(rng.random(len(founders))) < self.log_weight(founders, time) - fastest
+            kept = np.concatenate([kept, founders[accepted]])
+        return self.flow(kept[:n], time)
+
+
+_DEFAULT = Branching()
+
+
+def branching(
+    n_cells: int | Sequence[int] = 400,
+    *,
+    times: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
+    held_out: Sequence[float] = (),
+    n_genes: int = 50,
+    noise: float = 0.1,
+    law: Branching = _DEFAULT,
+    seed: int = 0,
+) -> AnnData:
+    """Simulate snapshots of a population that splits in two and grows, with its truth beside it.
+
+    Genes are a linear image of two latent coordinates, with noise: ``X = mean + X_latent @ loadings.T + noise``.
+    The latent coordinates follow `Branching`, whose formulas give velocities, fates and growth exactly.
+
+    Parameters
+    ----------
+    n_cells
+        Cells in every snapshot, or one number for each.
+    times
+        When the snapshots are taken, not before 0, in any unit, evenly spaced or not.
+    held_out
+        Those of ``times`` that are meant for testing; their cells are marked in ``obs["held_out"]``.
+    n_genes
+        Number of genes, at least 2.
+    noise
+        Standard deviation of the measurement noise, independent for every gene and cell.
+    law
+        The dynamics.
+    seed
+        The same seed gives the same data; global random states are neither read nor changed.
+
+    Returns
+    -------
+    adata
+        ``obs``: time, fate ("lower" or "upper"), growth_rate (per unit of time), held_out. ``obsm``: X_latent and
+        velocity_true, shape ``(n, 2)``. ``layers``: velocity_true (of the genes). ``varm``: loadings_true.
+        ``var``: mean_true. ``uns``: source, and the parameters of the law under branching.
+
+    Raises
+    ------
+    ValueError
+        For counts and times that do not fit each other.
+
+    Examples
+    --------
+    >>> adata = branching(n_cells=(100, 150, 200), times=(0, 1, 4), held_out=(1,))
+    >>> adata.obs.groupby("time").size().to_dict(), int(adata.obs["held_out"].sum())
+    ({0.0: 100, 1.0: 150, 4.0: 200}, 150)
+    """
+    counts = _counts(n_cells, times, held_out, n_genes)
+    rng = np.random.default_rng(seed)
+    loadings = np.sqrt(n_genes) * np.linalg.qr(rng.standard_normal((n_genes, 2)))[0]
+    mean = rng.uniform(1.0, 3.0, n_genes)
+    latent = np.concatenate([law.snapshot(n, time, rng) for n, time in zip(counts, times, strict=True)])
+    velocity = law.velocity(latent)
+    time = np.repeat(np.asarray(times, dtype=float), counts)
+    obs = pd.DataFrame(
+        {
+            "time": time,
+            "fate": pd.Categorical(np.where(latent[:, 1] > 0, "upper", "lower"), categories=["lower", "upper"]),
+            "growth_rate": law.growth_rate(latent),
+            "held_out": np.isin(time, np.asarray(held_out, dtype=float)),
+        },
+        index=[f"cell{k}" for k in range(len(time))],
+    )
+    genes = mean + latent @ loadings.T + noise * rng.standard_normal((len(time), n_genes))
+    return AnnData(
+        X=genes.astype(np.float32),
+        obs=obs,
+        var=pd.DataFrame({"mean_true": mean}, index=[f"gene{k}" for k in range(n_genes)]),
+        obsm={"X_latent": latent, "velocity_true": velocity},
+        varm={"loadings_true": loadings},
+        layers={"velocity_true": (velocity @ loadings.T).astype(np.float32)},
+        uns={"source": "simulated by cellflow.datasets.branching", "branching": _parameters(law, noise, seed)},
+    )
+
+
+def _slope(q: np.ndarray) -> np.ndarray:
+    return q / np.sqrt(1 - q**2)
+
+
+def _parameters(law: Branching, noise: float, seed: int) -> dict[str, object]:
+    return {**asdict(law), "growth": np.asarray(law.growth), "noise": noise, "seed": seed}
+
+
+def _counts(n_cells: int | Sequence[int], times: Sequence[float], held_out: Sequence[float], n_genes: int) -> list[int]:
+    counts = [int(n) for n in np.atleast_1d(n_cells)] * (len(times) if np.ndim(n_cells) == 0 else 1)
+    if len(counts) != len(times) or min(counts, default=0) < 1:
+        message = f"Expected one positive number of cells for each of {len(times)} times; found {n_cells}."
+        raise ValueError(message)
+    if min(times) < 0 or len(set(times)) != len(times):
+        message = f"Times must differ and must not lie before 0; found {list(times)}."
+        raise ValueError(message)
+    if strange := sorted(set(held_out) - set(times)):
+        message = f"`held_out` names some of the times {list(times)}; {strange} are not among them."
+        raise ValueError(message)
+    if n_genes < 2:
+        message = f"Two latent coordinates need at least 2 genes; found n_genes={n_genes}."
+        raise ValueError(message)
+    return counts

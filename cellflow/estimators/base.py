@@ -1,0 +1,112 @@
+"""What every estimator does: keep its settings, hold a fitted field, save and load it."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from cellflow.errors import CheckpointError, NotFittedError
+from cellflow.estimators.parts import decode, encode
+from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
+
+FORMAT = 1
+"""Version of the saved model; a newer one than this is refused."""
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+class FlowEstimator(BaseEstimator):
+    """A scikit-learn estimator that holds a field. Abstract: subclasses write ``fit``, ``_learned`` and ``_restore``.
+
+    The constructor only keeps its keywords; ``get_params``, ``set_params``, ``clone`` and the printed form are
+    scikit-learn's.
+    """
+
+    field_: nn.Module
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model to a folder: weights as safetensors, everything else as JSON.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        self._check_fitted()
+        folder = Path(folder)
+        save_tensors(folder / WEIGHTS, self.field_.state_dict(), {"kind": "model"})
+        settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
+        about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
+        (folder / DESCRIPTION).write_text(json.dumps(about, indent=2))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, network: Any = None, device: str = "auto") -> Self:
+        """Read a model that `save` wrote. Nothing in the files is run.
+
+        Parameters
+        ----------
+        folder
+            Where the model is.
+        network
+            The network's factory, where it was not one of cellflow's.
+        device
+            Where the model goes, see the estimator.
+
+        Raises
+        ------
+        CheckpointError
+            When files are missing, damaged, of another estimator, or hold a part that must be given again.
+        """
+        folder = Path(folder)
+        about = _read_description(folder / DESCRIPTION, estimator=cls.__name__)
+        given = {"network": network} if network is not None else {}
+        settings = {
+            name: given.get(name) or decode(value, name=name)
+            for name, value in about["settings"].items()
+            if name != "device"
+        }
+        try:
+            model = cls(**settings, device=device)
+            model._restore(about["learned"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
+        tensors, _ = load_tensors(folder / WEIGHTS)
+        load_weights(model.field_, tensors, source=folder / WEIGHTS)
+        model.field_.to(model._device()).eval()
+        return model
+
+    def _learned(self) -> dict[str, Any]:
+        """Return what was learned beside the weights, as JSON."""
+        raise TypeError(f"{type(self).__name__} must say what it learned.")
+
+    def _restore(self, learned: dict[str, Any]) -> None:
+        """Take back what `_learned` returned, and build the field that the weights go into."""
+        raise TypeError(f"{type(self).__name__} must say how it is restored.")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "field_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted. Call `fit(adata)` first, or `load` one.")
+
+    def _device(self) -> torch.device:
+        device = self.get_params(deep=False)["device"]
+        if device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(device)
+
+
+def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"No model in {path.parent}: {path.name} is missing. Name the folder of a finished run.")
+    try:
+        about = json.loads(path.read_text())
+        found = (about["estimator"], about["format"])
+        settings, learned = about["settings"], about["learned"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or was not written by cellflow ({error!r}).") from error
+    if found[0] != estimator:
+        raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")
+    if found[1] > FORMAT:
+        raise CheckpointError(f"{path} was written by a newer cellflow (format {found[1]}); update cellflow.")
+    return {"settings": settings, "learned": learned}

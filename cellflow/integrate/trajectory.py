@@ -1,0 +1,89 @@
+"""What is integrated, what comes out, and the clock between them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.errors import ConvergenceError
+from cellflow.field import Field
+from cellflow.shapes import per_sample, time_of
+
+
+class Trajectory(NamedTuple):
+    """States along the way; the last one is ``trajectory.x[-1]``.
+
+    Attributes
+    ----------
+    t
+        Times, shape ``(k,)``, or ``(k, n)`` where every sample runs on its own clock.
+    x
+        States at these times, shape ``(k, n, ...)``.
+    evaluations
+        How often the field was evaluated on the whole batch.
+    """
+
+    t: Tensor
+    x: Tensor
+    evaluations: int
+
+
+class Velocity:
+    """The field in unit time: every sample travels from its ``start`` (u = 0) to its ``stop`` (u = 1).
+
+    Solvers therefore know one clock, from 0 to 1, whatever the samples' own times are, and whichever way
+    they run. Evaluations are counted and checked here, once for all solvers.
+
+    Parameters
+    ----------
+    field
+        What moves the states, ``field(t, x, condition)``.
+    x
+        States, shape ``(n, ...)``; only their shape, dtype and device are used.
+    start, stop
+        Times, one number or shape ``(n,)``.
+    condition
+        What else the field sees, or None.
+    """
+
+    def __init__(
+        self, field: Field, x: Tensor, start: float | Tensor, stop: float | Tensor, condition: Tensor | None
+    ) -> None:
+        self.field = field
+        self.condition = condition
+        self.start, self.stop = time_of(start, x), time_of(stop, x)
+        self.evaluations = 0
+
+    def __call__(self, u: float | Tensor, x: Tensor) -> Tensor:
+        """Return dx/du, shape ``(n, ...)``."""
+        t = torch.lerp(self.start, self.stop, torch.as_tensor(u, dtype=x.dtype, device=x.device).reshape(()))
+        velocity = self.field(t, x, self.condition)
+        self.evaluations += 1
+        if velocity.shape != x.shape:
+            message = (
+                f"Expected a velocity of the states' shape {tuple(x.shape)}; the field returned "
+                f"{tuple(velocity.shape)}."
+            )
+            raise ValueError(message)
+        check_finite(velocity, t)
+        return velocity * per_sample(self.stop - self.start, x)
+
+
+def check_finite(x: Tensor, t: Tensor) -> None:
+    """Raise when a sample of ``x`` is not finite, naming the time of the first one.
+
+    Raises
+    ------
+    ConvergenceError
+        When a value is infinite or not a number.
+    """
+    # A sum is finite only if every value is, and is the cheaper question; only its answer no needs a closer look.
+    if bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all()):
+        return
+    broken = ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+    message = (
+        f"Integration left the finite numbers at t = {t[broken][0].item():.4g}, for {int(broken.sum())} "
+        f"of {len(x)} samples. Take more `steps` or a higher-order method; when that does not help, the "
+        "field itself grows without bound there."
+    )
+    raise ConvergenceError(message)

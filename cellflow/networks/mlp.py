@@ -1,0 +1,114 @@
+"""The network for vectors."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cellflow.errors import unknown
+from cellflow.networks.embedding import TimeEmbedding
+
+
+class MLP(nn.Module):
+    """A residual multi-layer perceptron; time and condition scale and shift every layer.
+
+    The last layer starts at zero, so a fresh network is the field that moves nothing.
+
+    Parameters
+    ----------
+    dim
+        Width of the states.
+    width
+        Width of the hidden layers.
+    depth
+        Number of residual blocks.
+    condition_dim
+        Width of the condition; 0 for none.
+    harmonics
+        How finely time is resolved, see `TimeEmbedding`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MLP(dim=2)(torch.rand(5), torch.randn(5, 2)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, dim: int, *, width: int = 128, depth: int = 3, condition_dim: int = 0, harmonics: int = 4
+    ) -> None:
+        super().__init__()
+        self.dim, self.condition_dim = dim, condition_dim
+        context = max(16, width // 4)
+        self.time = TimeEmbedding(context, harmonics=harmonics)
+        self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None
+        self.first = nn.Linear(dim, width)
+        self.blocks = nn.ModuleList(_Block(width, context) for _ in range(depth))
+        self.last = nn.Linear(width, dim)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the field at times ``t`` ``(n,)``, states ``x`` ``(n, dim)``, condition ``(n, condition_dim)``.
+
+        Raises
+        ------
+        ValueError
+            When a state or a condition has another width than the network's.
+        """
+        self._check(x, condition)
+        context = self.time(t)
+        if self.condition is not None and condition is not None:
+            context = context + self.condition(condition)
+        context = nn.functional.silu(context)
+        hidden = self.first(x)
+        for block in self.blocks:
+            hidden = block(hidden, context)
+        return self.last(nn.functional.silu(hidden))
+
+    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+        found = 0 if condition is None else condition.shape[-1]
+        if found != self.condition_dim:
+            raise ValueError(f"Expected a condition of width {self.condition_dim}; found {found}. See `condition_dim`.")
+        if x.shape[-1] != self.dim:
+            raise ValueError(f"Expected states of width {self.dim}; found {x.shape[-1]}. See `dim`.")
+
+
+class _Block(nn.Module):
+    """``h + W2 silu(W1 h * (1 + scale) + shift)``, scale and shift read off the context."""
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        self.modulation = nn.Linear(context, 2 * width)
+
+    def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
+        scale, shift = self.modulation(context).chunk(2, dim=1)
+        inner = self.inner(nn.functional.silu(hidden))
+        return hidden + self.outer(nn.functional.silu(torch.addcmul(shift + inner, inner, scale)))
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {"mlp": MLP}
+"""Networks for vectors by name: each takes the width of the states."""
+
+
+def resolve(network: Callable[[int], nn.Module] | str) -> Callable[[int], nn.Module]:
+    """Return the factory itself, or the one of that name in ``NETWORKS``.
+
+    Raises
+    ------
+    ValueError
+        When no network has that name.
+
+    Examples
+    --------
+    >>> resolve("mlp")(3).dim
+    3
+    """
+    if isinstance(network, str):
+        if network not in NETWORKS:
+            hint = "Or pass a callable from the width of the states to a module, such as `partial(MLP, width=256)`."
+            raise ValueError(f"{unknown('network', network, NETWORKS)} {hint}")
+        return NETWORKS[network]
+    return network

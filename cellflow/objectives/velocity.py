@@ -1,0 +1,143 @@
+"""Regression on the velocity of a path, or on the noise it started from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cellflow.batch import Batch
+from cellflow.field import Field
+from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
+from cellflow.shapes import per_sample
+
+
+class Objective(Protocol):
+    """What a training loop minimises."""
+
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return named terms, each one number; ``"loss"`` is the one to minimise."""
+        ...
+
+    def velocity(self, field: Field) -> Field:
+        """Return the velocity field that a field trained on this objective stands for."""
+        ...
+
+
+@dataclass(frozen=True)
+class VelocityMatching:
+    """Regress the field on the velocity of a path between paired points (flow matching).
+
+    The error is measured in displacement over the pair's own stretch of time, so that a long interval between two
+    snapshots counts as much as a short one.
+
+    Parameters
+    ----------
+    path
+        How each pair is joined.
+    times
+        Law of the time within a pair.
+
+    Source: Tong et al. 2024 (TMLR), equation 10.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> objective = VelocityMatching(cf.paths.Linear())
+    >>> objective(lambda t, x, condition: torch.ones_like(x), batch, generator=cf.generator(seed=0))["loss"]
+    tensor(0.)
+    """
+
+    path: GaussianPath = Linear()
+    times: TimeLaw = Uniform()
+
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``{"loss": mean squared error of the displacement}``."""
+        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
+        point = self.path.sample(batch.x0, batch.x1, s, generator=generator)
+        start, duration = batch.span()
+        velocity = field(start + s * duration, point.x, batch.condition)
+        return {"loss": (per_sample(duration, velocity) * velocity - point.velocity).square().mean()}
+
+    def velocity(self, field: Field) -> Field:
+        """Return ``field``: it is the velocity."""
+        return field
+
+
+@dataclass(frozen=True)
+class NoiseMatching:
+    """Regress the field on the Gaussian source of each pair (score-based diffusion).
+
+    Parameters
+    ----------
+    path
+        Joins noise ``x0`` to data ``x1`` and keeps a trace of the data at time 0, as `VariancePreserving` does.
+    times
+        Law of the time within a pair.
+
+    Raises
+    ------
+    ValueError
+        When the path adds noise of its own, or has lost the data at time 0: no velocity follows from the noise there.
+
+    Source: Ho et al. 2020, equation 14.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batch = cf.Batch(torch.randn(8, 2, generator=cf.generator(seed=1)), torch.ones(8, 2))
+    >>> sorted(NoiseMatching()(lambda t, x, condition: x, batch, generator=cf.generator(seed=0)))
+    ['loss']
+    """
+
+    path: GaussianPath = VariancePreserving()
+    times: TimeLaw = Uniform()
+
+    def __post_init__(self) -> None:
+        trace = self.path.coefficients(torch.zeros(1))[1].item()
+        if self.path.sigma > 0 or abs(trace) < 1e-4:
+            raise ValueError(
+                f"Expected a path without noise of its own that keeps some data at time 0; found {self.path}. "
+                "Use `cf.paths.VariancePreserving()`, or `VelocityMatching` for this path."
+            )
+
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``{"loss": mean squared error of the noise}``."""
+        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
+        point = self.path.sample(batch.x0, batch.x1, s, generator=generator)
+        start, duration = batch.span()
+        noise = field(start + s * duration, point.x, batch.condition)
+        return {"loss": (noise - batch.x0).square().mean()}
+
+    def velocity(self, field: Field) -> Field:
+        """Return the velocity of the probability flow that the predicted noise stands for."""
+        return VelocityFromNoise(field, self.path)
+
+
+class VelocityFromNoise(nn.Module):
+    """The velocity along a path, from a field that predicts the noise it started from.
+
+    With ``x = a e + b x1`` the data are ``x1 = (x - a e) / b``, and the velocity is ``a' e + b' x1``.
+
+    Source: Song et al. 2021, equation 13.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> field = VelocityFromNoise(lambda t, x, condition: torch.zeros_like(x), cf.paths.VariancePreserving())
+    >>> field(torch.tensor([0.5]), torch.ones(1, 2)).shape
+    torch.Size([1, 2])
+    """
+
+    def __init__(self, field: Field, path: GaussianPath) -> None:
+        super().__init__()
+        self.field, self.path = field, path
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the velocity at times ``t`` of shape ``(n,)`` and states ``x``, shaped as ``x``."""
+        t = t.clamp(self.path.margin, 1 - self.path.margin)
+        value, slope = torch.func.jvp(self.path.coefficients, (t,), (torch.ones_like(t),))
+        (a, b), (a_slope, b_slope) = ([per_sample(c, x) for c in pair[:2]] for pair in (value, slope))
+        noise = self.field(t, x, condition)
+        return a_slope * noise + b_slope * (x - a * noise) / b

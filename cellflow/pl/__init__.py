@@ -1,0 +1,11 @@
+"""Plots: pictures of what `cellflow.tl` wrote. Each returns its axes or figure, and none shows or saves it."""
+
+from cellflow.pl.descendants import descendants
+from cellflow.pl.genes import genes
+from cellflow.pl.interpolation import interpolation
+from cellflow.pl.loss import loss
+from cellflow.pl.trajectories import trajectories
+from cellflow.pl.validation import validation
+from cellflow.pl.velocity import velocity
+
+__all__ = ["descendants", "genes", "interpolation", "loss", "trajectories", "validation", "velocity"]

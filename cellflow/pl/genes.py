@@ -1,0 +1,121 @@
+"""The expression of genes over time, observed and predicted."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow.data.snapshots import read_times
+from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, plain
+from cellflow.pl.cells import expression
+from cellflow.pl.labels import unit_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 4
+
+
+def genes(
+    adata: "AnnData",
+    predicted: "AnnData",
+    *,
+    genes: str | Sequence[str],
+    time_key: str = "time",
+    left_out: Sequence[float] = (),
+    figure: "Figure | None" = None,
+) -> "Figure":
+    """Draw the mean expression of genes over time: observed at the snapshots, and along the predicted course.
+
+    Parameters
+    ----------
+    adata
+        The observed cells; ``X`` in the units that the PCA saw.
+    predicted
+        What `cellflow.tl.interpolate` returned for several times, with genes.
+    genes
+        Names of genes.
+    time_key
+        Column of ``obs`` with the time, in both.
+    left_out
+        Times of snapshots that the flow has not seen, to be drawn hollow.
+    figure
+        Figure to draw on; None for a new one.
+
+    Raises
+    ------
+    KeyError
+        When a gene is not there; the message has close matches.
+    ValueError
+        When the prediction holds no genes.
+
+    Examples
+    --------
+    >>> import scanpy as sc, cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> sc.pp.pca(adata)
+    >>> flow = cf.SnapshotFlow(time_key="hours", steps=20).fit(adata)
+    >>> course = cf.tl.interpolate(adata, flow, at=[0, 12, 24, 36])
+    >>> figure = cf.pl.genes(adata, course, genes=["MYOG", "CDK1"], time_key="hours")
+    >>> [ax.get_title() for ax in figure.axes]
+    ['MYOG', 'CDK1']
+    """
+    names = [genes] if isinstance(genes, str) else list(genes)
+    if predicted.X is None:
+        raise ValueError("`predicted` holds no genes. Make it with `cf.tl.interpolate(..., genes=True)`.")
+    for name in names:
+        _check(adata, name, "`adata.var_names`")
+        _check(predicted, name, "the genes that the PCA saw, `predicted.var_names`")
+    columns = min(COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = figure_or_new(figure, size=(1.2 + 2.6 * columns, 0.6 + 2.5 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    unit = unit_of(adata, time_key)
+    for ax, name in zip(panels, names, strict=False):
+        _draw(ax, adata, predicted, name, time_key, left_out)
+        ax.set(title=name, xlabel=unit)
+    for ax in panels[len(names) :]:
+        ax.remove()
+    for ax in panels[: len(names) : columns]:
+        ax.set_ylabel("expression")
+    handles = {
+        label: mark for ax in panels[: len(names)] for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _check(adata: "AnnData", name: str, where: str) -> None:
+    if name not in adata.var_names:
+        close = get_close_matches(name, adata.var_names, n=5) or get_close_matches(name.upper(), adata.var_names, n=5)
+        hint = f"Close matches: {close}." if close else "Nothing there has a similar name."
+        raise KeyError(f"No gene {name!r} in {where}. {hint}")
+
+
+def _draw(
+    ax: "Axes", adata: "AnnData", predicted: "AnnData", name: str, time_key: str, left_out: Sequence[float]
+) -> None:
+    ax.plot(*_course(predicted, name, time_key), color=PREDICTED, linewidth=1.8, label="predicted mean", zorder=2)
+    time, values = read_times(adata, time_key), expression(adata, name)
+    for moment in np.unique(time):
+        cells = values[time == moment]
+        low, high = np.quantile(cells, [0.25, 0.75])
+        unseen = moment in left_out
+        ax.vlines(moment, low, high, color=OBSERVED, linewidth=4, alpha=0.25, zorder=1)
+        ax.plot(
+            moment, cells.mean(), "o", color=OBSERVED, markerfacecolor="white" if unseen else OBSERVED, zorder=3,
+            label="observed mean, not seen in the fit" if unseen else "observed mean (bar: middle half of the cells)",
+        )  # fmt: skip
+    ax.margins(x=0.08)
+    plain(ax)
+
+
+def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the predicted times, and the weighted mean of a gene at each."""
+    time = predicted.obs[time_key].to_numpy(dtype=np.float64)
+    weight, values = predicted.obs["weight"].to_numpy(), expression(predicted, name)
+    times = np.unique(time)
+    return times, np.array([np.average(values[time == t], weights=weight[time == t]) for t in times])

@@ -1,0 +1,131 @@
+"""Predicted cells beside observed ones."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellflow.data.snapshots import read_rep, read_times
+from cellflow.pl.basis import Basis, read_basis
+from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new
+from cellflow.pl.labels import moment, unit_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AROUND = "snapshots before and after"
+
+
+def interpolation(
+    adata: "AnnData",
+    predicted: "AnnData",
+    *,
+    time_key: str = "time",
+    basis: str = "pca",
+    components: tuple[int, int] = (0, 1),
+    figure: "Figure | None" = None,
+) -> "Figure":
+    """Draw predicted cells beside those observed at the same time, over the snapshots around them in grey.
+
+    One row per predicted time; all panels have the same limits. The area of a predicted cell is its weight. A
+    representation of one column is drawn as histograms.
+
+    Parameters
+    ----------
+    adata
+        The observed cells.
+    predicted
+        What `cellflow.tl.interpolate` returned.
+    time_key
+        Column of ``obs`` with the time, in both.
+    basis
+        What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
+    components
+        Which two columns of the basis to show.
+    figure
+        Figure to draw on; None for a new one.
+
+    Raises
+    ------
+    KeyError
+        When there is no such basis or column.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> middle = cf.tl.interpolate(adata, flow, at=0.5)
+    >>> figure = cf.pl.interpolation(adata, middle, basis="latent")
+    >>> len(figure.axes)
+    2
+    """
+    unit, time = unit_of(adata, time_key), read_times(adata, time_key)
+    at = predicted.obs[time_key].to_numpy(dtype=np.float64)
+    rep = next(iter(predicted.obsm), "X")
+    picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
+    carried = picture.states(read_rep(predicted, rep), at)
+    weight = predicted.obs["weight"].to_numpy()
+    times = np.unique(at)
+    figure = figure_or_new(figure, size=(8.4, 3.9 * len(times)))
+    panels = figure.subplots(len(times), 2, squeeze=False, sharex=True, sharey=True)
+    for row, moment_ in zip(panels, times, strict=True):
+        seen, here = time == moment_, at == moment_
+        draw = _histograms if picture.over_time else _clouds
+        draw(row, picture, time, float(moment_), carried[here], weight[here])
+        said = moment(moment_, unit)
+        row[0].set_title(f"{said}, observed\n{_count(int(seen.sum()))}")
+        row[1].set_title(f"{said}, predicted\n{_count(int(here.sum()))}")
+    handles = {label: mark for ax in panels.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _count(n: int) -> str:
+    return f"{n:,} cells" if n else "nobody measured this time"
+
+
+def _clouds(
+    row: np.ndarray, picture: Basis, time: np.ndarray, at: float, carried: np.ndarray, weight: np.ndarray
+) -> None:
+    size = dot_size(len(time))
+    seen, around = time == at, _around(time, at)
+    style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
+    for ax in row:
+        ax.scatter(
+            *picture.xy[around].T, s=size * 0.7, color=GREY, alpha=0.5, label="snapshots before and after", **style
+        )
+        picture.dress(ax, shared=True)
+    row[0].scatter(*picture.xy[seen].T, s=size, color=OBSERVED, alpha=0.8, label="observed", **style)
+    area = size * weight / weight.mean()
+    row[1].scatter(*carried.T, s=area, color=PREDICTED, alpha=0.8, label="predicted", **style)
+
+
+def _histograms(
+    row: np.ndarray, picture: Basis, time: np.ndarray, at: float, carried: np.ndarray, weight: np.ndarray
+) -> None:
+    values = picture.xy[:, 1]
+    bins = np.histogram_bin_edges(np.concatenate([values, carried[:, 1]]), bins=40)
+    width, around = np.diff(bins)[0], _around(time, at)
+    for ax in row:
+        _histogram(ax, values[around], None, bins, GREY, AROUND)
+        ax.set(xlabel=picture.labels[1], ylabel=f"share of cells per {width:.2g}")
+        ax.spines[["top", "right"]].set_visible(False)
+    _histogram(row[0], values[time == at], None, bins, OBSERVED, "observed")
+    _histogram(row[1], carried[:, 1], weight, bins, PREDICTED, "predicted")
+
+
+def _histogram(
+    ax: "Axes", values: np.ndarray, weight: np.ndarray | None, bins: np.ndarray, color: str, label: str
+) -> None:
+    if len(values):
+        share = np.full(len(values), 1 / len(values)) if weight is None else weight / weight.sum()
+        ax.hist(values, bins=bins.tolist(), weights=share, color=color, alpha=0.6, label=label)
+
+
+def _around(time: np.ndarray, at: float) -> np.ndarray:
+    """Return which cells belong to the last snapshot before a time, or to the first after it."""
+    known = np.unique(time)
+    before, after = known[known < at], known[known > at]
+    return np.isin(time, [*before[-1:], *after[:1]])

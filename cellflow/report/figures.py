@@ -1,0 +1,157 @@
+"""The figures of a report, drawn apart from pyplot, so that nothing is left open."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cellflow import pl, tl
+from cellflow.data.snapshots import read_rep, read_times
+from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
+from cellflow.pl.labels import moment, rate, unit_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+
+    from cellflow.estimators import SnapshotFlow
+
+MOST_SNAPSHOTS = 6
+"""Snapshots that are drawn beside their prediction; of more, as many are chosen evenly."""
+MOST_CELLS = 500
+"""Cells of a snapshot that the course of a gene is averaged over: 500 decoded cells are 70 MB for 17,000 genes."""
+MOMENTS = 25
+
+
+class Drawing(NamedTuple):
+    """A figure, the section it belongs to, its file name, and what it shows in words."""
+
+    section: str
+    name: str
+    figure: "Figure"
+    caption: str
+
+
+def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str] = ()) -> Iterator[Drawing]:
+    """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
+    unit = unit_of(adata, flow.time_key)
+    if "validation" in adata.uns:
+        yield _validation(adata, unit)
+    yield from _predictions(adata, flow, basis, unit)
+    figure = _blank(7.2, 5.4)
+    pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
+    yield Drawing(
+        "courses", "trajectories", figure,
+        f"Courses of cells of the first snapshot, followed to {moment(flow.clock_.times[-1], unit)}, over all cells.",
+    )  # fmt: skip
+    figure = _blank(7.2, 5.4)
+    pl.velocity(adata, flow, basis=basis, ax=figure.subplots())
+    yield Drawing(
+        "courses", "velocity", figure,
+        f"Velocities of the cells, averaged where there are enough of them; lines are thicker where cells move faster "
+        f"{rate(unit)}.",
+    )  # fmt: skip
+    if len(genes):
+        yield _genes(adata, flow, genes)
+    figure = _blank(7.2, 3.6)
+    pl.loss(flow, ax=figure.subplots())
+    yield Drawing(
+        "training", "loss", figure,
+        "Training loss. It should fall and level off; it does not fall to zero, since many paths cross at each point.",
+    )  # fmt: skip
+
+
+def _blank(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _validation(adata: "AnnData", unit: str) -> Drawing:
+    figure = _blank(8.4, 2.4 + 0.38 * adata.uns["validation"]["time"].nunique())
+    pl.validation(adata, time_key=unit, ax=figure.subplots())
+    return Drawing(
+        "validation", "validation", figure,
+        "Distance from each prediction to the cells that were left out: further left is better. Below the noise floor "
+        "differences mean little.",
+    )  # fmt: skip
+
+
+def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) -> Iterator[Drawing]:
+    """Draw what the flow never saw apart from what it was fitted on."""
+    first, last = flow.clock_.times[0], flow.clock_.times[-1]
+    inner = [float(t) for t in np.unique(read_times(adata, flow.time_key)) if first < t < last]
+    unseen = _few([time for time in inner if time not in flow.clock_.times])
+    seen = _few([time for time in inner if time in flow.clock_.times])
+    if unseen:
+        figure = _blank(8.4, 0.4 + 3.7 * len(unseen))
+        predicted = tl.interpolate(adata, flow, at=unseen, genes=False)
+        pl.interpolation(adata, predicted, time_key=flow.time_key, basis=basis, figure=figure)
+        yield Drawing(
+            "predictions", "predicted", figure,
+            "Left-out snapshots: observed cells, and the flow's prediction of them. The flow never saw these cells; "
+            "the neighbouring snapshots are carried towards them. Larger dots weigh more.",
+        )  # fmt: skip
+    if seen:
+        figure = _blank(8.4, 0.4 + 3.7 * len(seen))
+        pl.interpolation(adata, _carried(adata, flow, seen), time_key=flow.time_key, basis=basis, figure=figure)
+        for ax, time in zip(figure.axes[1::2], seen, strict=True):
+            ax.set_title(ax.get_title().replace("predicted", f"carried from {moment(_before(flow, time), unit)}"))
+        yield Drawing(
+            "predictions", "carried", figure,
+            "Fitted snapshots: observed cells, and those of the fitted snapshot before carried to the same time. The "
+            "flow was fitted on both, so this shows how well it fits, not how well it predicts.",
+        )  # fmt: skip
+
+
+def _carried(adata: "AnnData", flow: "SnapshotFlow", times: list[float]) -> "AnnData":
+    """Carry the fitted snapshot before each time to it, in the form of `cellflow.tl.interpolate`."""
+    import anndata
+
+    x, time = read_rep(adata, flow.rep), read_times(adata, flow.time_key)
+    states, obs = [], []
+    for at in times:
+        rows = np.flatnonzero(time == _before(flow, at))
+        states.append(flow.transport(x[rows], start=_before(flow, at), stop=at).x[-1].numpy())
+        names = [f"{name}@{at:g}" for name in adata.obs_names[rows]]
+        obs.append(pd.DataFrame({flow.time_key: at, "weight": 1 / len(rows)}, index=names))
+    found, table = np.concatenate(states), pd.concat(obs)
+    if flow.rep == "X":
+        return anndata.AnnData(X=found, obs=table, var=adata.var[[]].copy())
+    return anndata.AnnData(obs=table, obsm={flow.rep: found})
+
+
+def _before(flow: "SnapshotFlow", time: float) -> float:
+    return flow.clock_.times[flow.clock_.times.index(time) - 1]
+
+
+def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Drawing:
+    """Draw the course of genes, decoding few cells at a time."""
+    import anndata
+
+    few, first, last = adata[_thin(adata, flow)], flow.clock_.times[0], flow.clock_.times[-1]
+    course = []
+    for time in np.union1d(np.linspace(first, last, MOMENTS), flow.clock_.times):
+        decoded = tl.interpolate(few, flow, at=float(time), genes=True)
+        course.append(decoded[:, decoded.var_names.isin(genes)].copy())
+    rows = -(-len(genes) // GENES_PER_ROW)
+    figure = _blank(10.4, 0.6 + 2.5 * rows)
+    unseen = [t for t in np.unique(read_times(adata, flow.time_key)) if t not in flow.clock_.times]
+    pl.genes(adata, anndata.concat(course), genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
+    return Drawing(
+        "genes", "genes", figure,
+        "Mean expression of genes along the predicted course (line), beside what was measured (dots).",
+    )  # fmt: skip
+
+
+def _thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
+    """Return the positions of at most so many cells of each fitted snapshot, in order."""
+    time, rng = read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
+    chosen = [rng.permutation(np.flatnonzero(time == t))[:MOST_CELLS] for t in flow.clock_.times]
+    return np.sort(np.concatenate(chosen))
+
+
+def _few(times: list[float]) -> list[float]:
+    places = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_SNAPSHOTS)).round().astype(int))
+    return [times[place] for place in places]

@@ -1,0 +1,143 @@
+"""What the validation says, in words that are as honest when the flow loses as when it wins."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cellflow.pl.labels import moment
+from cellflow.pl.validation import FLOOR, FLOW, read_validation
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+TIE = 0.03
+"""Relative difference of two distances under which neither is called better: about what another seed changes."""
+LINES = "linear transport"
+STILL = {
+    "previous snapshot": "the previous snapshot as it is",
+    "next snapshot": "the next snapshot as it is",
+    "previous and next": "a mixture of both neighbours",
+}
+"""Baselines in which no cell moves: doing nothing."""
+MOST_SENTENCES = 6
+
+
+@dataclass(frozen=True)
+class Score:
+    """The W1 distances to the cells of one left-out snapshot.
+
+    Parameters
+    ----------
+    time
+        When it was taken.
+    distances
+        W1 of every method, among them the flow.
+    n_cells
+        Cells it was compared on.
+    """
+
+    time: float
+    distances: dict[str, float]
+    n_cells: int
+
+    @property
+    def still(self) -> tuple[str, float]:
+        """The best way to do nothing, and its distance."""
+        name = min((name for name in STILL if name in self.distances), key=self.distances.__getitem__)
+        return STILL[name], self.distances[name]
+
+    @property
+    def flow(self) -> float:
+        """The distance of the flow's prediction."""
+        return self.distances[FLOW]
+
+    @property
+    def lines(self) -> float:
+        """The distance of straight lines along the optimal transport plan."""
+        return self.distances[LINES]
+
+
+def read_scores(adata: "AnnData") -> list[Score]:
+    """Return the scores of each left-out snapshot, by time; none where nothing was validated."""
+    if "validation" not in adata.uns:
+        return []
+    return [
+        Score(
+            float(rows["time"].iloc[0]), dict(zip(rows["method"], rows["W1"], strict=True)), int(rows["n_cells"].max())
+        )
+        for _, rows in read_validation(adata).groupby("time")
+    ]
+
+
+def headline(scores: list[Score]) -> str:
+    """Say how often the flow wins, ties and loses, against doing nothing and against straight lines.
+
+    Examples
+    --------
+    >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 1.01}
+    >>> headline([Score(24.0, rows, 50)])
+    'On the left-out snapshot the flow predicts better than doing nothing, and about as well as straight lines.'
+    """
+    still = [compare(score.flow, score.still[1]) for score in scores]
+    lines = [compare(score.flow, score.lines) for score in scores]
+    if len(scores) == 1:
+        joint = "and" if (still[0] == "better") == (lines[0] != "worse") else "but"
+        first, second = _PREDICTS[still[0]], _PREDICTS[lines[0]]
+        return f"On the left-out snapshot the flow predicts {first} doing nothing, {joint} {second} straight lines."
+    return (
+        f"Of {len(scores)} snapshots left out in turn, the flow predicts {_tally(still)} doing nothing, and "
+        f"{_tally(lines)} straight lines."
+    )
+
+
+def sentence(score: Score, unit: str) -> str:
+    """Say what was found at one left-out snapshot.
+
+    Examples
+    --------
+    >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 0.8}
+    >>> print(sentence(Score(24.0, rows, 50), "hours"))
+    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. Doing nothing (the previous
+    snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport) are at 0.80: the
+    flow is worse, by 25 %.
+    """
+    name, still = score.still
+    found = (
+        f"At {moment(score.time, unit)}, left out: the flow's prediction is at W1 = {number(score.flow)} from the true "
+        f"cells. Doing nothing ({name}) is at {number(still)}: the flow is {_by(score.flow, still)}. Straight lines "
+        f"(optimal transport) are at {number(score.lines)}: the flow is {_by(score.flow, score.lines)}."
+    )
+    if FLOOR not in score.distances:
+        return found
+    return f"{found} Two random halves of the true cells are {number(score.distances[FLOOR])} apart (noise floor)."
+
+
+def compare(flow: float, other: float) -> str:
+    """Return ``"better"``, ``"worse"``, or ``"level"`` where distances are within 3 % of each other.
+
+    Examples
+    --------
+    >>> compare(1.0, 1.5), compare(1.0, 1.02), compare(1.5, 1.0)
+    ('better', 'level', 'worse')
+    """
+    if abs(flow - other) <= TIE * max(flow, other):
+        return "level"
+    return "better" if flow < other else "worse"
+
+
+def number(distance: float) -> str:
+    """Write a distance with three digits."""
+    return f"{distance:#.3g}".rstrip(".")
+
+
+_PREDICTS = {"better": "better than", "level": "about as well as", "worse": "worse than"}
+
+
+def _by(flow: float, other: float) -> str:
+    found = compare(flow, other)
+    return "level with that" if found == "level" else f"{found}, by {abs(flow - other) / other:.0%}".replace("%", " %")
+
+
+def _tally(outcomes: list[str]) -> str:
+    """Say how many there are of each outcome, such as "2 better than, 1 about as well as"."""
+    counts = [(outcomes.count(outcome), words) for outcome, words in _PREDICTS.items()]
+    return ", ".join(f"{count} {words}" for count, words in counts if count)

@@ -1,0 +1,97 @@
+"""The settings of a flow in plain words, and how to use it again."""
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellflow import couplings, paths
+from cellflow.data.snapshots import read_times
+from cellflow.pl.labels import moment, unit_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+_PATHS = {
+    "Linear": "paired cells are joined by straight lines",
+    "BrownianBridge": "paired cells are joined by straight lines with noise in between",
+    "Trigonometric": "paired cells are joined by arcs",
+    "VariancePreserving": "paired cells are joined as in diffusion models",
+}
+_COUPLINGS = {
+    "Independent": "cells of neighbouring snapshots are paired at random",
+    "Exact": "cells of neighbouring snapshots are paired so that they move as little as possible (optimal transport)",
+    "Sinkhorn": "cells of neighbouring snapshots are paired so that they move little, with some freedom (entropic "
+    "optimal transport)",
+    "UnbalancedSinkhorn": "cells of neighbouring snapshots are paired so that they move little, and may divide or die "
+    "(unbalanced optimal transport)",
+}
+
+
+def lead(adata: "AnnData", flow: "SnapshotFlow") -> str:
+    """Say in one sentence what was fitted."""
+    unit, times = unit_of(adata, flow.time_key), flow.clock_.times
+    return (
+        f"A flow from {moment(times[0], unit)} to {moment(times[-1], unit)}, fitted on {sum(flow.n_cells_):,} cells of "
+        f"{len(times)} snapshots, in {flow.rep} ({columns(flow)})."
+    )
+
+
+def columns(flow: "SnapshotFlow") -> str:
+    """Say how wide the representation is."""
+    return "1 column" if flow.n_features_in_ == 1 else f"{flow.n_features_in_} columns"
+
+
+def snapshots(adata: "AnnData", flow: "SnapshotFlow") -> list[tuple[str, str, str]]:
+    """Return time, number of cells and role of every snapshot."""
+    counts = Counter(read_times(adata, flow.time_key).tolist())
+    unit = unit_of(adata, flow.time_key)
+    return [
+        (moment(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "left out: the flow never saw it")
+        for time, n in sorted(counts.items())
+    ]
+
+
+def settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
+    """Return what the flow was made of, in plain words."""
+    path, coupling = paths.resolve(flow.path), couplings.resolve(flow.coupling)
+    parameters = sum(p.numel() for p in flow.field_.parameters())
+    return [
+        ("Representation", f"{flow.rep}, {columns(flow)}"),
+        ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
+        ("Pairing", _explain(coupling, _COUPLINGS)),
+        ("Path", _explain(path, _PATHS)),
+        ("Network", f"{parameters:,} parameters; one field for all intervals"),
+        ("Training", f"{len(flow.history_):,} steps, {flow.batch_size:,} pairs per interval and step"),
+        ("Seed", str(flow.seed)),
+    ]
+
+
+def python_lines(folder: Path, flow: "SnapshotFlow") -> str:
+    """Return a Python script that uses the saved flow."""
+    middle = (flow.clock_.times[0] + flow.clock_.times[1]) / 2
+    needs = "X" if flow.rep == "X" else f"obsm[{flow.rep!r}]"
+    return "\n".join([
+        "import anndata",
+        "import cellflow as cf",
+        "",
+        f'adata = anndata.read_h5ad("cells.h5ad")  # your cells, with obs[{flow.time_key!r}] and {needs}',
+        f"flow = cf.SnapshotFlow.load({str(folder)!r})",
+        f"between = cf.tl.interpolate(adata, flow, at={middle:g})  # cells at a time nobody measured",
+        "cf.tl.velocity(adata, flow)  # writes adata.obsm['velocity']",
+    ])  # fmt: skip
+
+
+def shell_lines(folder: Path, flow: "SnapshotFlow") -> str:
+    """Return shell commands that use the run."""
+    middle = (flow.clock_.times[0] + flow.clock_.times[1]) / 2
+    model = shlex.quote(f"model={folder}")
+    at = shlex.quote(f"at=[{middle:g}]")
+    return f"cellflow interpolate {model} {at}\ncellflow velocity {model}\ncellflow report {model}"
+
+
+def _explain(part: object, words: dict[str, str]) -> str:
+    known = words.get(type(part).__name__)
+    return f"{known}: {part!r}" if known else repr(part)

@@ -1,0 +1,143 @@
+"""The folder of a run: what was asked for, what it ran with, what came out."""
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cellflow.errors import CheckpointError
+from cellflow.estimators.base import DESCRIPTION
+from cellflow.training.checkpoint import STATE
+
+CONFIG, FACTS, HISTORY, VALIDATION, REPORT = (
+    "config.yaml", "run.json", "history.csv", "validation.csv", "report.html",
+)  # fmt: skip
+PACKAGES = ("cellflow-torch", "torch", "numpy", "scipy", "anndata", "scanpy", "POT", "lightning-fabric")
+
+
+def new_folder(out: str | None, *, command: str, resume: bool, job: int | None = None) -> Path:
+    """Return the folder of a new run, or of the one to resume.
+
+    Parameters
+    ----------
+    out
+        The folder; None for ``runs/<command>-<date>``.
+    command
+        Name of the command.
+    resume
+        Whether to go on with the run in ``out``.
+    job
+        Number of the job in a sweep.
+
+    Raises
+    ------
+    FileExistsError
+        When the folder already holds a run, and it is not to be resumed.
+    CheckpointError
+        When there is nothing to resume.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> new_folder(f"{tempfile.mkdtemp()}/first", command="fit", resume=False).name
+    'first'
+    """
+    stamp = f"{command}-{datetime.now():%Y-%m-%d-%H%M%S}"
+    folder = Path("runs") / stamp if out is None else Path(out)
+    folder = folder if job is None else folder / str(job)
+    if resume:
+        if not (folder / STATE).is_file():
+            raise CheckpointError(f"Nothing to resume in {folder}: no {STATE}. Name the run's folder with `out=`.")
+    elif (folder / CONFIG).exists() or (folder / DESCRIPTION).exists():
+        raise FileExistsError(f"{folder} already holds a run. Choose another `out=`, or add `resume=true` to go on.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def existing_folder(model: str) -> Path:
+    """Return the folder of a finished run.
+
+    Raises
+    ------
+    CheckpointError
+        When it holds no model.
+    """
+    folder = Path(model)
+    if not (folder / DESCRIPTION).is_file():
+        unfinished = (folder / STATE).is_file()
+        cure = f"It was interrupted: go on with `out={folder} resume=true`." if unfinished else "Fit one first."
+        raise CheckpointError(f"No fitted model in {folder}. {cure}")
+    return folder
+
+
+class Stopwatch:
+    """Wall time since it was made.
+
+    Examples
+    --------
+    >>> Stopwatch().seconds() >= 0
+    True
+    """
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the seconds since the start."""
+        return time.perf_counter() - self._start
+
+
+def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, float], device: str) -> None:
+    """Write what the run ran with: versions, seed, wall time and machine."""
+    facts = {
+        "command": command,
+        "seed": seed,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "device": device,
+        "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+    (folder / FACTS).write_text(json.dumps(facts, indent=2))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what `write_facts` wrote."""
+    return json.loads((folder / FACTS).read_text())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on.
+
+    Examples
+    --------
+    >>> "torch" in versions()
+    True
+    """
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def details(folder: Path) -> dict[str, str]:
+    """Return what a report says about how a run was made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_facts(folder, command="fit", seed=0, seconds={"fit": 1.0}, device="cpu")
+    >>> details(folder)["seed"]
+    '0'
+    """
+    facts = read_facts(folder)
+    return {
+        "command": f"cellflow {facts['command']}",
+        "seed": str(facts["seed"]),
+        "wall time": ", ".join(f"{name} {seconds:g} s" for name, seconds in facts["seconds"].items()),
+        "device": facts["device"],
+        "finished": facts["finished"],
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+    }

@@ -1,0 +1,65 @@
+"""Choosing cells, and checking that they are what the flow expects."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow.data.snapshots import read_rep, read_times
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+Cells = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
+
+
+def states_and_times(adata: "AnnData", flow: "SnapshotFlow") -> tuple[np.ndarray, np.ndarray]:
+    """Return the representation ``(n, d)`` and the time ``(n,)`` of every cell, under the keys of the flow."""
+    return read_rep(adata, flow.rep), read_times(adata, flow.time_key)
+
+
+def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
+    """Return the positions of chosen cells, in the order of the AnnData for a mask, in the given order for names.
+
+    Parameters
+    ----------
+    adata
+        Where the cells are.
+    cells
+        A mask over all cells, such as ``adata.obs["state"] == "3"``, or names.
+
+    Raises
+    ------
+    KeyError
+        When a name is not there.
+    ValueError
+        When a mask has another length than there are cells, or nothing is chosen.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> positions(adata, adata.obs["hours"] == 72).shape
+    (49,)
+    """
+    chosen = np.asarray(cells)
+    if chosen.dtype == bool:
+        if len(chosen) != adata.n_obs:
+            raise ValueError(f"Expected a mask over {adata.n_obs} cells; found one over {len(chosen)}.")
+        found = np.flatnonzero(chosen)
+    else:
+        found = adata.obs_names.get_indexer(chosen)
+        if (found < 0).any():
+            missing = ", ".join(repr(str(name)) for name in chosen[found < 0][:3])
+            raise KeyError(f"No cells {missing} in `adata.obs_names`. Give names of cells, or a mask over all of them.")
+    if not len(found):
+        raise ValueError("No cells were chosen: the mask or the list of names is empty.")
+    return found
+
+
+def target(adata: "AnnData", *, copy: bool) -> "AnnData":
+    """Return the AnnData to write into: the one given, or a copy."""
+    return adata.copy() if copy else adata

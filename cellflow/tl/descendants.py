@@ -1,0 +1,170 @@
+"""Descendants and ancestors: where the mass of chosen cells goes, and where it came from."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow.data.snapshots import to_numbers
+from cellflow.tl.cells import Cells, positions, states_and_times, target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+NEIGHBORS = 10
+"""Measured cells among which a carried cell is divided: enough to smooth over single cells."""
+
+
+def push(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    cells: Cells,
+    at: float | pd.Timedelta,
+    groupby: str | None = None,
+    n_neighbors: int = NEIGHBORS,
+    key_added: str = "push",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Find the descendants of chosen cells among the cells of a later snapshot.
+
+    Each chosen cell is carried forward, and its mass divided equally among its nearest measured cells.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    flow
+        A fitted flow.
+    cells
+        The chosen cells: a mask or names. All together they carry mass 1.
+    at
+        Time of a snapshot in ``adata``, not before the chosen cells.
+    groupby
+        Column of ``obs`` over whose groups the mass is summed.
+    n_neighbors
+        Measured cells among which a carried cell is divided.
+    key_added
+        Name of what is written.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Writes
+    ------
+    ``obs[key_added]``
+        Mass on every cell, which sums to 1; 0 away from the time ``at``.
+    ``uns[key_added]``
+        ``"at"``, ``"n_cells"``, and with ``groupby`` the table ``"groups"``: the mass of each group, and beside it
+        the share of the group among the cells at that time.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> first, last = flow.clock_.times[0], flow.clock_.times[-1]
+    >>> cf.tl.push(adata, flow, cells=adata.obs["time"] == first, at=last, groupby="fate")
+    >>> round(float(adata.uns["push"]["groups"]["mass"].sum()), 6)
+    1.0
+    """
+    return _land(adata, flow, cells, at, groupby, n_neighbors, key_added, copy, forward=True)
+
+
+def pull(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    cells: Cells,
+    at: float | pd.Timedelta,
+    groupby: str | None = None,
+    n_neighbors: int = NEIGHBORS,
+    key_added: str = "pull",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Find the ancestors of chosen cells among the cells of an earlier snapshot.
+
+    As `push`, backward in time: ``at`` must not be after the chosen cells.
+
+    Parameters
+    ----------
+    adata, flow, cells, at, groupby, n_neighbors, key_added, copy
+        As for `push`.
+
+    Writes
+    ------
+    ``obs[key_added]``, ``uns[key_added]``
+        As for `push`.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> last = adata.obs["time"] == flow.clock_.times[-1]
+    >>> cf.tl.pull(adata, flow, cells=last, at=flow.clock_.times[0])
+    >>> round(float(adata.obs["pull"].sum()), 6)
+    1.0
+    """
+    return _land(adata, flow, cells, at, groupby, n_neighbors, key_added, copy, forward=False)
+
+
+def _land(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    cells: Cells,
+    at: float | pd.Timedelta,
+    groupby: str | None,
+    n_neighbors: int,
+    key_added: str,
+    copy: bool,
+    *,
+    forward: bool,
+) -> "AnnData | None":
+    """Carry the chosen cells to a snapshot, and write the mass they leave on its cells."""
+    if groupby is not None and groupby not in adata.obs:
+        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
+    x, time = states_and_times(adata, flow)
+    rows = positions(adata, cells)
+    moment = float(to_numbers([at], what="`at`")[0])
+    there = _snapshot(time, moment, n_neighbors)
+    late = time[rows] > moment if forward else time[rows] < moment
+    if late.any():
+        other, side = ("pull", "after") if forward else ("push", "before")
+        raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
+    landed = flow.transport(x[rows], start=time[rows], stop=moment).x[-1].numpy()
+    mass = np.zeros(adata.n_obs)
+    mass[there] = _mass_on(x[there], landed, n_neighbors)
+    written = target(adata, copy=copy)
+    written.obs[key_added] = mass
+    written.uns[key_added] = {"at": moment, "n_cells": len(rows)}
+    if groupby is not None:
+        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there)
+    return written if copy else None
+
+
+def _snapshot(time: np.ndarray, moment: float, n_neighbors: int) -> np.ndarray:
+    there = np.flatnonzero(time == moment)
+    if not len(there):
+        known = ", ".join(f"{t:g}" for t in np.unique(time))
+        raise ValueError(f"No cells at time {moment:g} to land on. Choose one of: {known}.")
+    if not 1 <= n_neighbors <= len(there):
+        raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")
+    return there
+
+
+def _mass_on(cells: np.ndarray, landed: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Divide each landed cell among its nearest cells; the masses sum to 1."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(landed, return_distance=False)
+    return np.bincount(nearest.ravel(), minlength=len(cells)) / nearest.size
+
+
+def _by_group(groups: pd.Series, mass: np.ndarray, there: np.ndarray) -> pd.DataFrame:
+    """Sum the mass by group; cells without a group count as ``"none"``."""
+    labels = groups.astype(object).where(groups.notna(), "none").astype(str).to_numpy()
+    table = pd.DataFrame({"mass": mass[there], "share": 1 / len(there)}).groupby(labels[there]).sum()
+    table.index.name = "group"
+    return table

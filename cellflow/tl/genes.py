@@ -1,0 +1,104 @@
+"""From principal components back to genes, through the loadings that ``sc.pp.pca`` stored."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow.errors import unknown
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LOADINGS = "PCs"
+REP = "X_pca"
+CHUNK = 5000
+"""Cells that are read from ``X`` at a time."""
+
+
+@dataclass(frozen=True)
+class Loadings:
+    """A linear map from the representation to genes: ``x @ matrix.T + offset``.
+
+    Parameters
+    ----------
+    matrix
+        Loadings ``(genes, d)`` of the genes that the PCA saw.
+    offset
+        Expression at the origin of the representation, ``(genes,)``.
+    seen
+        Which genes of the AnnData the PCA saw, ``(n_vars,)``.
+    """
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    seen: np.ndarray
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        """Return the expression ``(n, genes)`` at states ``(n, d)``."""
+        return (x @ self.matrix.T + self.offset).astype(np.float32)
+
+    def decode_velocity(self, velocity: np.ndarray) -> np.ndarray:
+        """Return the change of expression ``(n, genes)`` for velocities ``(n, d)``."""
+        return (velocity @ self.matrix.T).astype(np.float32)
+
+
+def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
+    """Return the way back to genes, or None where there is none.
+
+    The offset is the mean of what the components leave over, so it is right for a subset of the cells as well.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["X_pca"]`` and ``varm["PCs"]`` as from ``sc.pp.pca``, and the ``X`` they were computed from.
+    rep
+        The representation of the flow.
+    genes
+        True insists, False wants none, ``"auto"`` takes it when it is there.
+
+    Raises
+    ------
+    KeyError
+        When genes are insisted on and there are no loadings for this representation.
+    ValueError
+        When the loadings do not reproduce the representation: ``X`` was changed after the PCA.
+    """
+    if genes not in (True, False, "auto"):
+        raise ValueError(unknown("value of `genes`", genes, [True, False, "auto"]))
+    there = rep == REP and LOADINGS in adata.varm and adata.X is not None
+    if genes is False or (genes == "auto" and not there):
+        return None
+    if not there:
+        raise KeyError(
+            f"Genes can be decoded from {REP!r} with `adata.varm[{LOADINGS!r}]` and `adata.X`; this flow works on "
+            f"{rep!r}, and `adata.varm` has {list(adata.varm)}. Run `sc.pp.pca(adata)` and fit on {REP!r}."
+        )
+    matrix = np.asarray(adata.varm[LOADINGS], dtype=np.float64)
+    scores = np.asarray(adata.obsm[REP], dtype=np.float64)
+    seen = (matrix != 0).any(axis=1)
+    _check_loadings(adata, matrix, scores)
+    offset = _mean_expression(adata) - scores.mean(axis=0) @ matrix.T
+    return Loadings(matrix[seen], offset[seen], seen)
+
+
+def _mean_expression(adata: "AnnData") -> np.ndarray:
+    total = np.zeros(adata.n_vars)
+    for start in range(0, adata.n_obs, CHUNK):
+        total += np.asarray(adata.X[start : start + CHUNK].sum(axis=0)).ravel()
+    return total / adata.n_obs
+
+
+def _check_loadings(adata: "AnnData", matrix: np.ndarray, scores: np.ndarray) -> None:
+    """Project a few cells again: apart from a constant, the representation must come out."""
+    few = slice(0, min(adata.n_obs, 200))
+    expression = adata.X[few]
+    expression = expression.toarray() if hasattr(expression, "toarray") else np.asarray(expression)
+    if matrix.shape[1] != scores.shape[1]:
+        raise ValueError(f"`varm[{LOADINGS!r}]` has {matrix.shape[1]} components, `obsm[{REP!r}]` {scores.shape[1]}.")
+    left = (expression @ matrix - scores[few]).std(axis=0)
+    if (left > 0.01 * scores[few].std(axis=0).max()).any():
+        raise ValueError(
+            f"`adata.X` and `adata.varm[{LOADINGS!r}]` do not give `adata.obsm[{REP!r}]`: X was changed after the "
+            "PCA. Run `sc.pp.pca(adata)` again and refit, or pass `genes=False`."
+        )

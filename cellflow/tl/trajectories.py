@@ -1,0 +1,92 @@
+"""The courses of single cells."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cellflow.seeds import generator
+from cellflow.tl.cells import Cells, positions, states_and_times, target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+
+def trajectories(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    cells: Cells | None = None,
+    n: int = 200,
+    stop: float | None = None,
+    n_times: int = 50,
+    seed: int = 0,
+    extrapolate: bool = False,
+    key_added: str = "trajectories",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Follow cells through time.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    flow
+        A fitted flow.
+    cells
+        Cells to follow, each from its own time: a mask or names; None for a random ``n`` of the first snapshot.
+    n
+        How many cells are drawn, where they are not given.
+    stop
+        Time at which to stop, earlier than the cells' own for their past; None for the last fitted time.
+    n_times
+        How many equally spaced moments are kept.
+    seed
+        Seed of the draw.
+    extrapolate
+        Whether times outside the fitted range are allowed.
+    key_added
+        Name of what is written.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Writes
+    ------
+    ``uns[key_added]``
+        ``"x"``, states ``(n_times, cells, d)``; ``"time"``, times ``(n_times, cells)``; ``"origin"``, names of the
+        cells; ``"rep"`` and ``"time_key"``.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> cf.tl.trajectories(adata, flow, n=5, n_times=10)
+    >>> adata.uns["trajectories"]["x"].shape
+    (10, 5, 2)
+    """
+    x, time = states_and_times(adata, flow)
+    rows = _first_cells(flow, time, n, seed) if cells is None else positions(adata, cells)
+    end = flow.clock_.times[-1] if stop is None else stop
+    found = flow.transport(x[rows], start=time[rows], stop=end, save=n_times, extrapolate=extrapolate)
+    written = target(adata, copy=copy)
+    written.uns[key_added] = {
+        "x": found.x.numpy(),
+        "time": found.t.numpy(),
+        "origin": adata.obs_names[rows].to_numpy(dtype=str),
+        "rep": flow.rep,
+        "time_key": flow.time_key,
+    }
+    return written if copy else None
+
+
+def _first_cells(flow: "SnapshotFlow", time: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Draw cells of the first fitted snapshot, without repetition."""
+    if n < 1:
+        raise ValueError(f"Expected n >= 1 cells to follow; found {n}.")
+    there = np.flatnonzero(time == flow.clock_.times[0])
+    if not len(there):
+        raise ValueError(f"No cells at the first fitted time {flow.clock_.times[0]:g}. Name cells with `cells`.")
+    return there[torch.randperm(len(there), generator=generator(seed=seed))[:n].sort().values.numpy()]

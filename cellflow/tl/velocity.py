@@ -1,0 +1,67 @@
+"""The velocity of every cell."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow.tl.cells import states_and_times, target
+from cellflow.tl.genes import read_loadings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+
+def velocity(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    genes: bool = False,
+    extrapolate: bool = False,
+    key_added: str = "velocity",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Evaluate the flow at every cell and its own time.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    flow
+        A fitted flow.
+    genes
+        Whether to write gene velocities too, through the PCA loadings: a dense layer of cells x genes.
+    extrapolate
+        Whether cells outside the fitted times are allowed.
+    key_added
+        Name of what is written.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Writes
+    ------
+    ``obsm[key_added]``
+        Velocity in the representation, per unit of the user's time.
+    ``layers[key_added]``
+        With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> cf.tl.velocity(adata, flow)
+    >>> adata.obsm["velocity"].shape == adata.obsm["X_latent"].shape
+    True
+    """
+    x, time = states_and_times(adata, flow)
+    loadings = read_loadings(adata, flow.rep, genes=genes)
+    found = flow.velocity(x, time, extrapolate=extrapolate)
+    written = target(adata, copy=copy)
+    written.obsm[key_added] = found
+    if loadings is not None:
+        layer = np.zeros(written.shape, dtype=np.float32)
+        layer[:, loadings.seen] = loadings.decode_velocity(found)
+        written.layers[key_added] = layer
+    return written if copy else None

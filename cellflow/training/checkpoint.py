@@ -1,0 +1,152 @@
+"""Saving and loading: tensors as safetensors, everything else as JSON; loading runs no code."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from cellflow.errors import CheckpointError
+from cellflow.training.history import History
+from cellflow.training.recipe import Recipe
+
+STATE = "training.safetensors"
+"""Name of the file with the training state."""
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors, with JSON in the header, so that a reader sees either the old file or the whole new one.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> path = Path(tempfile.mkdtemp()) / "example.safetensors"
+    >>> save_tensors(path, {"weight": torch.ones(2)}, {"step": 3})
+    >>> load_tensors(path)
+    ({'weight': tensor([1., 1.])}, {'step': 3})
+    """
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        partial,
+        metadata={"cellflow": json.dumps(dict(about))},
+    )
+    os.replace(partial, path)  # noqa: PTH105
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, truncated, or not one of cellflow's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"No file {path}. Name the folder of a run that was saved by cellflow.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, json.loads(header["cellflow"])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file ({error}). Use another copy.") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} holds tensors, but was not saved by cellflow.") from error
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+    """Copy tensors into a module of the same names and shapes.
+
+    Raises
+    ------
+    CheckpointError
+        When names or shapes differ.
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"The weights in {source} do not fit this model: {error}") from error
+
+
+class TrainingState:
+    """Everything that the loop changes: weights, their average, optimiser, step and history."""
+
+    def __init__(self, field: nn.Module, recipe: Recipe, seed: int) -> None:
+        self.field, self.recipe, self.seed = field, recipe, seed
+        self.optimizer = recipe.optimizer(field)
+        self.average = recipe.average(field)
+        self.step = 0
+        self.history = History()
+
+    def advance(self) -> None:
+        """Count one optimiser step, and let the average follow."""
+        self.step += 1
+        if self.average is not None:
+            self.average.update_parameters(self.field)
+
+    def settle(self) -> None:
+        """Leave the averaged weights in the field."""
+        self.field.eval()
+        if self.average is not None:
+            self.field.load_state_dict(self.average.module.state_dict())
+
+    def require_within(self, steps: int) -> None:
+        """Raise when more steps were taken already than are asked for."""
+        if steps < 1 or self.step > steps:
+            raise ValueError(f"Expected steps >= {max(self.step, 1)}; found {steps} ({self.step} were taken already).")
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to one file."""
+        tensors = {f"field.{name}": value for name, value in self.field.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
+        about = {"kind": "training", "step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
+        about["history"] = self.history.columns
+        save_tensors(path, {name: value.clone() for name, value in tensors.items()}, about)
+
+    def load(self, path: Path) -> None:
+        """Go back to the state in ``path``.
+
+        Raises
+        ------
+        CheckpointError
+            When it is missing, damaged, of another kind, of another model, or of another seed.
+        """
+        tensors, about = load_tensors(path)
+        if about.get("kind") != "training":
+            raise CheckpointError(f"{path} is not a training state. A run keeps its own in {STATE}.")
+        if about["seed"] != self.seed:
+            raise CheckpointError(f"{path} comes from another seed. Resume with the seed it was started with.")
+        changed = {k: (v, now) for k, now in asdict(self.recipe).items() if (v := about["recipe"].get(k)) != now}
+        if changed:
+            raise CheckpointError(
+                f"{path} was trained with another recipe (then, now): {changed}. Resume with the same."
+            )
+        groups: dict[str, dict[str, Tensor]] = {"field": {}, "average": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            group, rest = name.split(".", 1)
+            groups[group][rest] = value
+        load_weights(self.field, groups["field"], source=path)
+        if self.average is not None:
+            load_weights(self.average, groups["average"], source=path)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(groups["optimizer"])})
+        self.step, self.history = about["step"], History(about["history"])
+
+
+def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
+    return slots

@@ -1,0 +1,47 @@
+"""What happened during training, step by step."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class History:
+    """The terms of the objective and the learning rate at every optimiser step.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.append({"loss": 2.0, "learning_rate": 0.1})
+    >>> len(history), history["loss"]
+    (1, [2.0])
+    """
+
+    def __init__(self, columns: dict[str, list[float]] | None = None) -> None:
+        self.columns: dict[str, list[float]] = columns or {}
+
+    def __len__(self) -> int:
+        return len(self.columns.get("loss", []))
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self.columns[name]
+
+    def __repr__(self) -> str:
+        last = f", last loss {self['loss'][-1]:.4g}" if len(self) else ""
+        return f"History({len(self)} steps{last})"
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add one step."""
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append(value)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per step, indexed by ``step`` from 1."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns, index=pd.RangeIndex(1, len(self) + 1, name="step"))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row per step."""
+        self.to_frame().to_csv(path)

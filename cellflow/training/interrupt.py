@@ -1,0 +1,39 @@
+"""Ctrl-C, put off until a step is finished."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interrupt:
+    """While open, the first Ctrl-C sets ``pending``; a second one stops at once, as usual.
+
+    Outside the main thread, where Python delivers no signals, nothing changes.
+
+    Examples
+    --------
+    >>> import signal
+    >>> with Interrupt() as interrupt:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     interrupt.pending
+    True
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    def __enter__(self) -> "Interrupt":
+        self._active = threading.current_thread() is threading.main_thread()
+        if self._active:
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._active:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pending = True
+        signal.signal(signal.SIGINT, self._previous)

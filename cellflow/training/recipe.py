@@ -1,0 +1,92 @@
+"""How the optimiser runs: every number of the training loop, in one object."""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cellflow.errors import unknown
+
+SCHEDULES = ("cosine", "constant")
+PRECISIONS = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the optimiser runs.
+
+    Parameters
+    ----------
+    learning_rate
+        Peak learning rate of AdamW.
+    schedule
+        What the learning rate does after the warm-up: ``"cosine"`` falls to zero, ``"constant"`` stays.
+    warmup
+        Steps over which the learning rate rises from zero.
+    ema
+        Decay of the averaged weights per step; 0 keeps the last weights. Early on the decay is smaller, so that
+        the starting weights are forgotten.
+    clip
+        Largest norm of the gradient; None leaves it alone.
+    weight_decay
+        Decoupled weight decay.
+    accumulate
+        Batches per optimiser step.
+    precision
+        ``"32"``, ``"64"``, or ``"bf16"`` for mixed precision.
+    compile
+        Whether the field is compiled before training; pays off on long runs.
+
+    Examples
+    --------
+    >>> recipe = Recipe(learning_rate=1.0, warmup=10)
+    >>> recipe.rate_at(4, steps=100), round(recipe.rate_at(55, steps=100), 6)
+    (0.5, 0.5)
+    """
+
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100
+    ema: float = 0.999
+    clip: float | None = 1.0
+    weight_decay: float = 1e-5
+    accumulate: int = 1
+    precision: str = "32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown("precision", self.precision, PRECISIONS))
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"Expected 0 <= ema < 1; found {self.ema}.")
+        if self.learning_rate <= 0 or self.warmup < 0 or self.weight_decay < 0:
+            raise ValueError(f"Expected learning_rate > 0, warmup >= 0 and weight_decay >= 0; found {self}.")
+        if self.accumulate < 1:
+            raise ValueError(f"Expected accumulate >= 1; found {self.accumulate}.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"Expected clip > 0, or None; found {self.clip}.")
+
+    def rate_at(self, step: int, *, steps: int) -> float:
+        """Return the learning rate of optimiser step ``step`` of ``steps``, both counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + cos(pi * (step - self.warmup) / max(steps - self.warmup, 1))) / 2
+
+    def optimizer(self, field: nn.Module) -> torch.optim.Optimizer:
+        """Return AdamW over the weights of ``field``."""
+        return torch.optim.AdamW(field.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+    def average(self, field: nn.Module) -> AveragedModel | None:
+        """Return torch's moving average of ``field``, or None when ``ema`` is 0."""
+        return AveragedModel(field, multi_avg_fn=self._update_average) if self.ema else None
+
+    @torch.no_grad()
+    def _update_average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        decay = min(self.ema, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)

@@ -1,0 +1,70 @@
+"""What several tests share: one thread, the real data where it is, a small simulated AnnData, a fitted flow."""
+
+import os
+from pathlib import Path
+
+import anndata
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cellflow as cf
+
+mpl.use("Agg")
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng():
+    return cf.generator(seed=0)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder with the real data sets; tests that need it skip by name without it."""
+    folder = os.environ.get("CELLFLOW_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("set CELLFLOW_DATA to the folder with the real data")
+    return Path(folder)
+
+
+def make_cells(times=(0.0, 1.0, 5.0), sizes=(40, 60, 50), dim=3, seed=0):
+    """Cells that move at (1, 0, ..., 0) per unit of time, in shuffled order, with sparse-looking names."""
+    draw = np.random.default_rng(seed)
+    time = np.repeat(times, sizes)
+    x = draw.normal(size=(len(time), dim)).astype(np.float32) * 0.3
+    x[:, 0] += time
+    order = draw.permutation(len(time))
+    obs = pd.DataFrame({"day": time[order]}, index=[f"cell{k}" for k in range(len(time))])
+    return anndata.AnnData(X=np.zeros((len(time), 0), np.float32), obs=obs, obsm={"X_pca": x[order]})
+
+
+@pytest.fixture
+def cells():
+    return make_cells()
+
+
+@pytest.fixture(scope="session")
+def moving():
+    """The cells, and a flow fitted on them well enough to know their velocity."""
+    adata = make_cells(sizes=(150, 250, 200))
+    return adata, cf.SnapshotFlow(time_key="day", steps=400, batch_size=128, device="cpu").fit(adata)
+
+
+@pytest.fixture(autouse=True)
+def same_first_weights():
+    """Networks that a test builds itself start from the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def global_state_is_untouched(same_first_weights):
+    """No call changes the random state of torch or NumPy."""
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    yield
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002

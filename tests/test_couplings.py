@@ -1,0 +1,419 @@
+import math
+import subprocess
+import sys
+
+import numpy as np
+import ot
+import pytest
+import scipy.stats
+import torch
+from scipy.optimize import linprog
+
+from cellflow.couplings import (
+    COUPLINGS,
+    Euclidean,
+    Exact,
+    Independent,
+    ProductPlan,
+    Sinkhorn,
+    SquaredEuclidean,
+    UnbalancedSinkhorn,
+    resolve,
+)
+from cellflow.errors import ConvergenceError
+from cellflow.seeds import generator
+
+TIGHT = 1e-12
+ALL_COUPLINGS = {
+    "independent": Independent(),
+    "exact": Exact(),
+    "exact euclidean": Exact(cost=Euclidean()),
+    "sinkhorn": Sinkhorn(epsilon=0.5, tolerance=TIGHT),
+    "unbalanced": UnbalancedSinkhorn(epsilon=0.5, relaxation=2.0, tolerance=TIGHT),
+    "semi-relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=(math.inf, 1.0), tolerance=TIGHT),
+    "barely relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=math.inf, tolerance=TIGHT),
+}
+BALANCED = {name: c for name, c in ALL_COUPLINGS.items() if name not in ("unbalanced", "semi-relaxed")}
+ALL_COSTS = [SquaredEuclidean(), Euclidean()]
+each_coupling = pytest.mark.parametrize("coupling", ALL_COUPLINGS.values(), ids=ALL_COUPLINGS)
+each_balanced = pytest.mark.parametrize("coupling", BALANCED.values(), ids=BALANCED)
+each_cost = pytest.mark.parametrize("cost", ALL_COSTS, ids=repr)
+
+
+def clouds(n: int, m: int, d: int = 2, dtype: torch.dtype = torch.float64):
+    g = generator(seed=n * m)
+    x0, x1 = torch.randn(n, d, generator=g, dtype=dtype), torch.randn(m, d, generator=g, dtype=dtype) + 1
+    return x0, x1
+
+
+def weights(n: int, seed: int = 0) -> torch.Tensor:
+    w = torch.rand(n, generator=generator(seed), dtype=torch.float64) + 0.1
+    return w / w.sum()
+
+
+# ---- every coupling ----
+
+
+@each_balanced
+@pytest.mark.parametrize("weighted", [False, True])
+def test_marginals_are_the_weights(coupling, weighted):
+    x0, x1 = clouds(13, 9)
+    a, b = (weights(13), weights(9, 1)) if weighted else (torch.full((13,), 1 / 13), torch.full((9,), 1 / 9))
+    plan = coupling(x0, x1, a, b) if weighted else coupling(x0, x1)
+    torch.testing.assert_close(plan.marginals(), (a.double(), b.double()), atol=1e-8, rtol=0)
+
+
+@each_coupling
+def test_swapping_the_clouds_transposes_the_plan(coupling):
+    if coupling == ALL_COUPLINGS["semi-relaxed"]:
+        swapped = UnbalancedSinkhorn(epsilon=0.5, relaxation=(1.0, math.inf), tolerance=TIGHT)
+    else:
+        swapped = coupling
+    x0, x1 = clouds(11, 7)
+    a, b = weights(11), weights(7, 1)
+    there, back = coupling(x0, x1, a, b), swapped(x1, x0, b, a)
+    torch.testing.assert_close(there.dense(), back.dense().T, atol=1e-9, rtol=0)
+
+
+@each_coupling
+def test_a_point_without_weight_is_a_point_left_out(coupling):
+    x0, x1 = clouds(8, 6)
+    a = weights(8)
+    a[3] = 0
+    a /= a.sum()  # so that a balanced coupling can use the masses as they are
+    kept = torch.arange(8) != 3
+    whole, less = coupling(x0, x1, a).dense(), coupling(x0[kept], x1, a[kept]).dense()
+    assert (whole[3] == 0).all()
+    torch.testing.assert_close(whole[kept], less, atol=1e-9, rtol=0)
+
+
+@each_coupling
+def test_states_of_any_shape_are_flattened(coupling):
+    x0, x1 = clouds(6, 5, d=12)
+    images = coupling(x0.reshape(6, 3, 2, 2), x1.reshape(5, 3, 2, 2))
+    torch.testing.assert_close(images.dense(), coupling(x0, x1).dense())
+
+
+@each_coupling
+def test_solving_is_deterministic_and_leaves_both_global_states_alone(coupling):
+    x0, x1 = clouds(10, 10, dtype=torch.float32)
+    x0.requires_grad_()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, again = coupling(x0, x1).dense(), coupling(x0, x1).dense()
+    assert torch.equal(first, again)
+    assert first.dtype == torch.float64
+    assert not first.requires_grad
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+@each_coupling
+def test_the_cost_of_a_plan_is_what_its_pairs_cost(coupling):
+    x0, x1 = clouds(9, 7)
+    plan = coupling(x0, x1)
+    if isinstance(plan, ProductPlan):
+        assert plan.cost is None
+    else:
+        assert plan.cost == pytest.approx(float((plan.dense() * coupling.cost(x0, x1)).sum()))
+
+
+@each_coupling
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x0": torch.zeros(0, 2)}, ValueError, "at least one point"),
+        ({"x1": torch.tensor(1.0)}, ValueError, "at least one point"),
+        ({"x1": torch.zeros(5, 3)}, ValueError, r"\(2,\) in x0 and \(3,\) in x1"),
+        ({"x0": torch.tensor([[0.0, torch.nan], [1.0, 1.0]])}, ValueError, "1 of 2 points in `x0`"),
+        ({"x1": torch.full((4, 2), torch.inf)}, ValueError, "4 of 4 points in `x1`"),
+        ({"x0": np.zeros((3, 2))}, TypeError, "ndarray"),
+        ({"a": torch.ones(3)}, ValueError, r"`a` to hold 4 weights.*\(3,\)"),
+        ({"b": torch.tensor([1, 1, 1, 1, -1.0])}, ValueError, "`b` finite, nonnegative"),
+        ({"b": torch.zeros(5)}, ValueError, "not all zero"),
+        ({"a": torch.tensor([1, 1, 1, torch.nan])}, ValueError, "`a` finite"),
+    ],
+)
+def test_bad_input_is_refused(coupling, change, error, message):
+    x0, x1 = clouds(4, 5)
+    with pytest.raises(error, match=message):
+        coupling(**{"x0": x0, "x1": x1, **change})
+
+
+# ---- costs ----
+
+
+@each_cost
+def test_costs_agree_with_pot(cost):
+    x0, x1 = clouds(8, 5, d=3)
+    metric = "sqeuclidean" if isinstance(cost, SquaredEuclidean) else "euclidean"
+    np.testing.assert_allclose(cost(x0, x1).numpy(), ot.dist(x0.numpy(), x1.numpy(), metric=metric), rtol=1e-10)
+
+
+@each_cost
+def test_costs_far_from_the_origin_keep_their_digits(cost):
+    x0, x1 = clouds(8, 5, d=3)
+    torch.testing.assert_close(cost(x0 + 1e6, x1 + 1e6), cost(x0, x1), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("coupling", [c for c in ALL_COUPLINGS.values() if not isinstance(c, Independent)], ids=repr)
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        (lambda x0, x1: torch.zeros(len(x0)), r"shape \(4, 5\); found \(4,\)"),
+        (lambda x0, x1: torch.full((len(x0), len(x1)), torch.nan), "finite costs"),
+    ],
+)
+def test_a_cost_of_ones_own_is_checked(coupling, cost, message):
+    own = type(coupling)(**{**vars(coupling), "cost": cost})
+    with pytest.raises(ValueError, match=message):
+        own(*clouds(4, 5))
+
+
+# ---- exact ----
+
+
+def test_exact_between_equal_clouds_is_the_cheapest_of_all_permutations():
+    from itertools import permutations
+
+    x0, x1 = clouds(6, 6)
+    plan = Exact()(x0, x1)
+    costs = ((x0[:, None] - x1) ** 2).sum(-1)
+    cheapest = min(permutations(range(6)), key=lambda order: float(costs[range(6), order].sum()))
+    assert plan.permutation.tolist() == list(cheapest)
+
+
+@each_cost
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 13), (1, 5), (7, 1)])
+def test_exact_agrees_with_pot_and_with_linear_programming(n, m, cost):
+    x0, x1 = clouds(n, m)
+    a, b = weights(n), weights(m, 1)
+    costs = cost(x0, x1).numpy()
+    for given, used in (((None, None), (np.full(n, 1 / n), np.full(m, 1 / m))), ((a, b), (a.numpy(), b.numpy()))):
+        plan = Exact(cost=cost)(x0, x1, *given)
+        rows = [np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))]
+        program = linprog(costs.ravel(), A_eq=np.concatenate(rows), b_eq=np.concatenate(used))
+        assert plan.cost == pytest.approx(ot.emd2(*used, costs), rel=1e-9)
+        assert plan.cost == pytest.approx(program.fun, rel=1e-7)
+        assert plan.pairs[0].numel() <= n + m - 1
+
+
+def test_exact_weights_that_are_all_the_same_count_as_none():
+    x0, x1 = clouds(10, 10)
+    assert torch.equal(Exact()(x0, x1, 3 * torch.ones(10)).permutation, Exact()(x0, x1).permutation)
+
+
+def test_exact_in_one_dimension_joins_the_ranks():
+    x0, x1 = clouds(50, 50, d=1)
+    assert torch.equal(x1[Exact()(x0, x1).permutation][x0.argsort(0).squeeze()], x1.sort(0).values)
+
+
+@pytest.mark.filterwarnings("ignore:numItermax")
+def test_exact_says_when_it_did_not_converge():
+    x0, x1 = clouds(40, 30)
+    with pytest.raises(ConvergenceError, match=r"within 3 iterations.*Raise max_iterations"):
+        Exact(max_iterations=3)(x0, x1)
+
+
+# ---- sinkhorn ----
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.5, 5.0])
+def test_sinkhorn_agrees_with_pot(epsilon):
+    x0, x1 = clouds(15, 11)
+    a, b = weights(15), weights(11, 1)
+    plan = Sinkhorn(epsilon, tolerance=1e-10)(x0, x1, 3 * a, 7 * b)
+    costs = SquaredEuclidean()(x0, x1).numpy()
+    theirs = ot.sinkhorn(a.numpy(), b.numpy(), costs, epsilon, method="sinkhorn_log", stopThr=1e-12, numItermax=10**5)
+    np.testing.assert_allclose(plan.dense().numpy(), theirs, atol=1e-8)
+
+
+@pytest.mark.parametrize("relaxation", [0.3, 3.0, (0.5, 5.0), (math.inf, 1.0), [2.0, 1.0]], ids=str)
+@pytest.mark.parametrize("epsilon", [0.2, 2.0])
+def test_unbalanced_agrees_with_pot(epsilon, relaxation):
+    x0, x1 = clouds(12, 10)
+    a, b = 3 * weights(12), 1.5 * weights(10, 1)
+    plan = UnbalancedSinkhorn(epsilon, relaxation, tolerance=1e-11)(x0, x1, a, b)
+    costs = SquaredEuclidean()(x0, x1).numpy()
+    theirs = ot.unbalanced.sinkhorn_unbalanced(
+        a.numpy(), b.numpy(), costs, epsilon, relaxation, reg_type="kl", stopThr=1e-14, numItermax=10**5
+    )
+    np.testing.assert_allclose(plan.dense().numpy(), theirs, atol=1e-8)
+
+
+def test_unbalanced_minimises_its_objective_however_the_plan_is_disturbed():
+    x0, x1 = clouds(6, 5)
+    a, b = 2 * weights(6), weights(5, 1)
+    epsilon, relaxations = 0.7, (1.5, 0.4)
+    best = UnbalancedSinkhorn(epsilon, relaxations, tolerance=TIGHT)(x0, x1, a, b).dense()
+
+    def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return (p * (p / q).log() - p + q).sum()
+
+    def objective(matrix: torch.Tensor) -> float:
+        rows, columns = kl(matrix.sum(1), a), kl(matrix.sum(0), b)
+        transport = (matrix * SquaredEuclidean()(x0, x1)).sum()
+        return float(
+            transport + epsilon * kl(matrix, torch.outer(a, b)) + relaxations[0] * rows + relaxations[1] * columns
+        )
+
+    for seed in range(30):
+        noise = torch.randn(6, 5, generator=generator(seed), dtype=torch.float64)
+        for size in (1e-3, 0.1):
+            assert objective(best * (size * noise).exp()) > objective(best)
+
+
+def test_sinkhorn_on_two_points_is_the_solution_by_hand():
+    """P = [[p, 1/2 - p], [1/2 - p, p]] and p / (1/2 - p) = exp(c / epsilon) for points at squared distance c."""
+    x, c = torch.tensor([[0.0], [3.0]]), 9.0
+    for epsilon in (0.5, 2.0, 20.0):
+        p = 0.5 / (1 + math.exp(-c / epsilon))
+        expected = torch.tensor([[p, 0.5 - p], [0.5 - p, p]]).double()
+        torch.testing.assert_close(Sinkhorn(epsilon, tolerance=TIGHT)(x, x).dense(), expected, rtol=1e-5, atol=1e-12)
+
+
+def test_unbalanced_between_two_single_points_is_the_solution_by_hand():
+    """The derivative of p c + epsilon KL(p | a b) + r KL(p | a) + s KL(p | b) vanishes at this p."""
+    a, b, c, epsilon, r, s = 3.0, 0.5, 4.0, 0.7, 2.0, 5.0
+    coupling = UnbalancedSinkhorn(epsilon, (r, s), tolerance=TIGHT)
+    plan = coupling(torch.zeros(1, 1), torch.full((1, 1), 2.0), torch.tensor([a]), torch.tensor([b]))
+    total = epsilon + r + s
+    by_hand = math.exp(((epsilon + r) * math.log(a) + (epsilon + s) * math.log(b) - c) / total)
+    assert plan.mass == pytest.approx(by_hand)
+
+
+def test_sinkhorn_between_gaussian_grids_is_the_gaussian_entropic_plan():
+    """N(0, s^2) to N(0, u^2): the covariance is sqrt(s^2 u^2 + e^2 / 16) - e / 4, e = epsilon.
+
+    Source: Janati et al. 2020, "Entropic optimal transport between unbalanced Gaussian measures has a closed
+    form", theorem 1, with cost |x - y|^2 and epsilon = 2 sigma^2 of theirs. A grid integrates a Gaussian to
+    rounding error, so nothing here is random.
+    """
+    grid = torch.linspace(-9, 9, 181, dtype=torch.float64)[:, None]
+    s, u, epsilon = 1.0, 1.5, 1.2
+    a, b = (torch.exp(-(grid**2) / (2 * scale**2)).squeeze() for scale in (s, u))
+    plan = Sinkhorn(epsilon, tolerance=1e-10)(grid, grid, a, b)
+    covariance = float(grid.squeeze() @ plan.dense() @ grid.squeeze())
+    assert covariance == pytest.approx(math.sqrt(s**2 * u**2 + epsilon**2 / 16) - epsilon / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.03])
+def test_sinkhorn_tends_to_exact_at_the_known_rate(epsilon):
+    """Against a permutation of n points the entropic plan saves entropy log(n) at most, and pays for it in cost."""
+    x0, x1 = clouds(12, 12)
+    exact, smoothed = Exact()(x0, x1).cost, Sinkhorn(epsilon)(x0, x1).cost
+    misplaced = 1e-4 * float(SquaredEuclidean()(x0, x1).max())
+    assert exact - misplaced < smoothed < exact + epsilon * math.log(12) + misplaced
+
+
+def test_sinkhorn_tends_to_independent_at_first_order():
+    x0, x1 = clouds(12, 12)
+    independent = Independent()(x0, x1).dense()
+    gaps = [float((Sinkhorn(e, tolerance=TIGHT)(x0, x1).dense() - independent).abs().sum()) for e in (100, 1000)]
+    assert gaps[0] / gaps[1] == pytest.approx(10, rel=0.1)
+
+
+def test_unbalanced_tends_to_balanced_at_first_order():
+    x0, x1 = clouds(20, 15)
+    balanced = Sinkhorn(0.3, tolerance=TIGHT)(x0, x1).dense()
+    gaps = [
+        float((UnbalancedSinkhorn(0.3, r, tolerance=TIGHT)(x0, x1).dense() - balanced).abs().sum())
+        for r in (1e2, 1e3, 1e4)
+    ]
+    assert gaps[0] / gaps[1] == pytest.approx(10, rel=0.1)
+    assert gaps[1] / gaps[2] == pytest.approx(10, rel=0.1)
+
+
+def test_an_outlier_loses_its_mass_instead_of_being_carried():
+    x0, x1 = clouds(10, 10)
+    x1[0] = 1e4  # 1e8 in units of the cost: far below what exp can tell from zero
+    plan = UnbalancedSinkhorn(0.5, 1.0, tolerance=1e-9)(x0, x1)
+    without = UnbalancedSinkhorn(0.5, 1.0, tolerance=1e-9)(x0, x1[1:], None, torch.full((9,), 0.1))
+    assert float(plan.marginals()[1][0]) < 1e-100
+    torch.testing.assert_close(plan.dense()[:, 1:], without.dense(), atol=1e-8, rtol=0)
+
+
+def test_costs_of_ten_thousand_epsilon_stay_finite():
+    x0, _ = clouds(10, 10)
+    plan = Sinkhorn(1e-4)(x0, x0 + 0.01)
+    assert SquaredEuclidean()(x0, x0).max() > 1e4 * 1e-4
+    torch.testing.assert_close(plan.dense(), torch.eye(10).double() / 10, atol=1e-6, rtol=0)
+
+
+def test_sinkhorn_reports_how_it_went():
+    x0, x1 = clouds(10, 8)
+    plan = Sinkhorn(0.5, tolerance=1e-9)(x0, x1)
+    f, g = plan.potentials
+    rebuilt = torch.exp((f[:, None] + g - SquaredEuclidean()(x0, x1)) / 0.5) / 80
+    torch.testing.assert_close(plan.dense(), rebuilt)
+    misplaced = float((plan.marginals()[1] - 1 / 8).abs().sum())
+    assert plan.error == pytest.approx(misplaced, rel=1e-5)
+    assert 0 < plan.error <= 1e-9
+    assert plan.iterations > 1
+    assert plan.converged
+    assert f"converged in {plan.iterations}" in repr(plan)
+
+
+@pytest.mark.parametrize(
+    "coupling", [Sinkhorn(1e-2, max_iterations=5), UnbalancedSinkhorn(1e-2, 100, max_iterations=5)]
+)
+def test_sinkhorn_says_when_it_did_not_converge(coupling):
+    with pytest.raises(ConvergenceError, match=r"in 5 iterations.*larger epsilon \(now 0.01.*raise max_iterations"):
+        coupling(*clouds(30, 30))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Sinkhorn(0.0), "epsilon above 0"),
+        (lambda: Sinkhorn(math.inf), "epsilon above 0 and finite"),
+        (lambda: Sinkhorn(math.nan), "epsilon above 0"),
+        (lambda: Sinkhorn(1.0, tolerance=0.0), "tolerance above 0"),
+        (lambda: Sinkhorn(1.0, max_iterations=0), "max_iterations above 0"),
+        (lambda: UnbalancedSinkhorn(-1.0, 1.0), "epsilon above 0"),
+        (lambda: UnbalancedSinkhorn(1.0, 0.0), "relaxation above 0"),
+        (lambda: UnbalancedSinkhorn(1.0, (1.0, -1.0)), "relaxation above 0"),
+        (lambda: UnbalancedSinkhorn(1.0, math.nan), "relaxation above 0"),
+        (lambda: UnbalancedSinkhorn(1.0, (1.0, 1.0, 1.0)), "a pair"),
+        (lambda: Exact(max_iterations=0), "at least 1"),
+        (lambda: resolve("exakt"), "Unknown coupling 'exakt'. Choose from: 'exact', 'independent'"),
+    ],
+)
+def test_bad_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_masses_that_cannot_change_must_agree():
+    x0, x1 = clouds(3, 3)
+    with pytest.raises(ValueError, match="equal total masses"):
+        UnbalancedSinkhorn(1.0, math.inf)(x0, x1, torch.ones(3), 2 * torch.ones(3))
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_name_resolves_to_its_coupling_and_a_coupling_to_itself(name):
+    coupling = resolve(name)
+    assert type(coupling).__name__.lower() == name
+    assert resolve(coupling) is coupling
+
+
+@pytest.mark.parametrize("thing", [Exact, 3, None])
+def test_what_is_no_coupling_is_refused(thing):
+    with pytest.raises(TypeError, match="Expected a coupling such as"):
+        resolve(thing)
+
+
+def test_importing_couplings_is_light():
+    heavy = "{'ot', 'scipy.optimize', 'sklearn', 'matplotlib', 'scanpy', 'anndata'}"
+    code = f"import sys, cellflow.couplings; sys.exit(({heavy} & set(sys.modules) or 0))"
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_exact_gaussian_clouds_cost_the_closed_form():
+    """Quantiles of N(0, 1) and N(2, 3^2) are joined by the increasing map, at cost (2^2 + (3 - 1)^2) in the limit."""
+    quantiles = torch.as_tensor(scipy.stats.norm.ppf((np.arange(2000) + 0.5) / 2000))[:, None]
+    # The tails cut off hold 4e-4 of the variance here; times (3 - 1)^2 that is the tolerance.
+    assert Exact()(quantiles, 2 + 3 * quantiles).cost == pytest.approx(8.0, abs=4e-3)

@@ -1,0 +1,286 @@
+"""`SnapshotFlow`: what it learns, scikit-learn's contract, units, saving, and what it refuses."""
+
+import json
+from functools import partial
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from conftest import make_cells
+from sklearn.base import clone
+
+import cellflow as cf
+from cellflow.errors import CheckpointError, NotFittedError
+
+pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
+QUICK = {"time_key": "day", "steps": 20, "batch_size": 32, "device": "cpu"}
+
+
+def gaussian_cells(n=2000, seed=0):
+    """Two Gaussian snapshots, 4 time units apart: the optimal map is x -> 2 x + (6, -2)."""
+    draw = np.random.default_rng(seed)
+    x0 = draw.normal(size=(n, 2))
+    x1 = 2 * draw.normal(size=(n, 2)) + [6, -2]
+    adata = anndata.AnnData(np.zeros((2 * n, 0), np.float32), obsm={"X_pca": np.concatenate([x0, x1])})
+    adata.obs["day"] = np.repeat([10.0, 14.0], n)
+    return adata
+
+
+def test_gaussian_to_gaussian_gives_the_known_map_and_velocity():
+    """OT-CFM between Gaussians: x_t = (1 + s) x0 + s m, velocity (x - s m) / (1 + s) + m, s the fraction of time."""
+    flow = cf.SnapshotFlow(time_key="day", steps=1500, device="cpu").fit(gaussian_cells())
+    x = np.random.default_rng(1).normal(size=(300, 2)).astype(np.float32)
+    mean = np.array([6, -2])
+    moved = flow.transport(x, start=10, stop=14).x[-1].numpy()
+    assert np.abs(moved - (2 * x + mean)).mean() < 0.2
+    for time, s in ((11.0, 0.25), (12.0, 0.5), (13.0, 0.75)):
+        middle = (1 + s) * x + s * mean
+        expected = (x + mean) / 4  # per unit of the user's time
+        error = np.abs(flow.velocity(middle, time) - expected).mean()
+        assert error < 0.05 * np.abs(expected).mean() + 0.03
+
+
+def test_uneven_times_and_sizes_recover_the_velocity():
+    """Cells that move at about 1 per unit of time, measured at 0, 1 and 5 with 50, 2000 and 300 cells."""
+    adata = make_cells(sizes=(50, 2000, 300))
+    flow = cf.SnapshotFlow(time_key="day", steps=600, device="cpu").fit(adata)
+    means = {t: adata.obsm["X_pca"][(adata.obs["day"] == t).to_numpy()].mean(0) for t in (0.0, 1.0, 5.0)}
+    around = 0.3 * np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+    for before, after in ((0.0, 1.0), (1.0, 5.0)):
+        middle, expected = (before + after) / 2, (means[after] - means[before]) / (after - before)
+        assert expected[0] == pytest.approx(1, abs=0.1)
+        found = flow.velocity(around + (means[before] + means[after]) / 2, middle).mean(0)
+        assert found == pytest.approx(expected, abs=0.05)
+
+
+def test_units_of_time_only_rescale_the_velocity(cells):
+    days = cf.SnapshotFlow(**QUICK).fit(cells)
+    hours = cells.copy()
+    hours.obs["day"] = hours.obs["day"] * 24
+    flow = cf.SnapshotFlow(**QUICK).fit(hours)
+    x = cells.obsm["X_pca"][:5]
+    assert np.allclose(days.velocity(x, 1.0), flow.velocity(x, 24.0) * 24, rtol=1e-3, atol=1e-4)
+
+
+def test_units_of_the_representation_go_through(cells):
+    """Cells measured in other units and from another origin: positions follow, no scale leaks."""
+    flow = cf.SnapshotFlow(**QUICK).fit(cells)
+    other = cells.copy()
+    other.obsm["X_pca"] = cells.obsm["X_pca"] * 100 + 7
+    scaled = cf.SnapshotFlow(**QUICK).fit(other)
+    x = cells.obsm["X_pca"][:5]
+    moved, far = (f.transport(y, start=0, stop=5).x[-1].numpy() for f, y in ((flow, x), (scaled, x * 100 + 7)))
+    assert np.allclose(moved, (far - 7) / 100, atol=0.01)
+
+
+def test_without_standardising_the_network_sees_the_data(cells):
+    flow = cf.SnapshotFlow(**QUICK, standardize=False).fit(cells)
+    assert isinstance(flow.field_, cf.networks.MLP)
+    assert np.isfinite(flow.velocity(cells.obsm["X_pca"], 1.0)).all()
+
+
+def test_backward_undoes_forward_and_each_cell_has_its_own_time(moving):
+    adata, flow = moving
+    x, time = adata.obsm["X_pca"][:20], adata.obs["day"].to_numpy()[:20]
+    there = flow.transport(x, start=time, stop=2.5).x[-1]
+    back = flow.transport(there, start=2.5, stop=time).x[-1].numpy()
+    assert np.allclose(back, x, atol=1e-3)
+    one = flow.transport(x[3:4], start=float(time[3]), stop=2.5).x[-1]
+    assert torch.allclose(one, there[3:4], atol=1e-5)
+
+
+def test_trajectories_carry_the_users_time(moving):
+    adata, flow = moving
+    found = flow.transport(adata.obsm["X_pca"][:3], start=0, stop=5, save=6)
+    assert found.t.tolist() == pytest.approx([0, 1, 2, 3, 4, 5])
+    assert found.x.shape == (6, 3, 3)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "dopri5", "torchdyn:rk4"])
+def test_solvers_agree(moving, method):
+    if method.startswith("torchdyn"):
+        pytest.importorskip("torchdyn")
+    adata, flow = moving
+    x = adata.obsm["X_pca"][:10]
+    steps = None if method == "dopri5" else 400
+    reference = flow.transport(x, start=0, stop=5, method="rk4").x[-1]
+    assert torch.allclose(flow.transport(x, start=0, stop=5, method=method, steps=steps).x[-1], reference, atol=0.02)
+
+
+def test_the_constructor_only_keeps_its_keywords():
+    flow = cf.SnapshotFlow(time_key="t", path=cf.paths.BrownianBridge(0.3), network=partial(cf.networks.MLP, width=8))
+    again = clone(flow)
+    assert repr(again.get_params()) == repr(flow.get_params())
+    assert again.set_params(steps=7).steps == 7
+    assert "BrownianBridge(sigma=0.3)" in repr(flow)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        flow.set_params(width=3)
+    with pytest.raises(TypeError):
+        cf.SnapshotFlow("day")
+
+
+def test_fit_returns_self_forgets_the_past_and_leaves_adata_alone(cells):
+    before = cells.copy()
+    flow = cf.SnapshotFlow(**QUICK)
+    assert flow.fit(cells) is flow
+    once = flow.velocity(cells.obsm["X_pca"], 1.0)
+    flow.fit(cells[cells.obs["day"] < 5].copy())
+    assert flow.clock_.times == (0.0, 1.0)
+    assert (flow.fit(cells).velocity(cells.obsm["X_pca"], 1.0) == once).all()
+    assert list(cells.obs.columns) == list(before.obs.columns)
+    assert not cells.uns
+    assert (cells.obsm["X_pca"] == before.obsm["X_pca"]).all()
+
+
+def test_the_order_of_cells_changes_nothing_that_matters():
+    """The same cells in another order: the fitted means move by far less than the cells do."""
+    adata = make_cells(sizes=(100, 100, 100))
+    order = np.random.default_rng(3).permutation(adata.n_obs)
+    flows = [cf.SnapshotFlow(**QUICK | {"steps": 300}).fit(a) for a in (adata, adata[order])]
+    means = [f.transport(adata.obsm["X_pca"][:50], start=0, stop=5).x[-1].mean(0) for f in flows]
+    assert torch.allclose(*means, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "coupling", ["independent", cf.couplings.Sinkhorn(0.5), cf.couplings.UnbalancedSinkhorn(0.5, 10.0)]
+)
+@pytest.mark.parametrize("path", ["trigonometric", cf.paths.BrownianBridge(0.2)])
+def test_every_part_fits(cells, path, coupling):
+    flow = cf.SnapshotFlow(**QUICK, path=path, coupling=coupling).fit(cells)
+    assert np.isfinite(flow.velocity(cells.obsm["X_pca"], 1.0)).all()
+
+
+@pytest.mark.parametrize("name", ["path", "coupling", "network"])
+def test_unknown_parts_list_the_choices(cells, name):
+    with pytest.raises(ValueError, match=f"Unknown {name} 'nonsense'. Choose from"):
+        cf.SnapshotFlow(**QUICK, **{name: "nonsense"}).fit(cells)
+
+
+def test_views_backed_files_and_float64_fit_alike(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    double = cells.copy()
+    double.obsm["X_pca"] = cells.obsm["X_pca"].astype(np.float64)
+    x = cells.obsm["X_pca"][:4]
+    found = [cf.SnapshotFlow(**QUICK).fit(a).velocity(x, 1.0) for a in (cells, cells[:], backed, double)]
+    assert all((other == found[0]).all() for other in found[1:])
+    backed.file.close()
+
+
+def test_an_interrupted_fit_resumes_exactly(cells, tmp_path):
+    settings = QUICK | {"steps": 40}
+    whole = cf.SnapshotFlow(**settings).fit(cells)
+
+    class Stops(cf.networks.MLP):
+        def forward(self, t, x, condition=None):
+            Stops.calls += 1
+            if Stops.calls == 15:
+                raise KeyboardInterrupt
+            return super().forward(t, x, condition)
+
+    Stops.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        cf.SnapshotFlow(**settings, network=Stops).fit(cells, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="No file"):
+        cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
+    once = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
+    again = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
+    x = cells.obsm["X_pca"]
+    assert (once.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
+    assert (again.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
+
+
+def test_a_saved_model_comes_back_the_same(cells, tmp_path):
+    flow = cf.SnapshotFlow(
+        **QUICK,
+        path=cf.paths.BrownianBridge(0.3),
+        coupling=cf.couplings.Exact(cost=cf.couplings.Euclidean()),
+        network=partial(cf.networks.MLP, width=24),
+        recipe=cf.training.Recipe(warmup=3),
+    ).fit(cells)
+    flow.save(tmp_path)
+    back = cf.SnapshotFlow.load(tmp_path)
+    assert (back.velocity(cells.obsm["X_pca"], 2.0) == flow.velocity(cells.obsm["X_pca"], 2.0)).all()
+    assert back.path == flow.path
+    assert back.coupling == flow.coupling
+    assert back.recipe == flow.recipe
+    assert back.clock_ == flow.clock_
+    assert back.n_cells_ == (40, 60, 50)
+    assert back.history_.columns == flow.history_.columns
+    refitted = back.fit(cells)
+    assert (refitted.velocity(cells.obsm["X_pca"], 2.0) == flow.velocity(cells.obsm["X_pca"], 2.0)).all()
+
+
+def test_nothing_saved_is_a_pickle(cells, tmp_path):
+    cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path).save(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+    json.loads((tmp_path / "model.json").read_text())
+
+
+def test_foreign_networks_must_be_given_again(cells, tmp_path):
+    def plain(dim):
+        return cf.networks.MLP(dim, width=16)
+
+    flow = cf.SnapshotFlow(**QUICK, network=plain).fit(cells)
+    flow.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"`network` of this model is not a part.*load\(folder, network"):
+        cf.SnapshotFlow.load(tmp_path)
+    back = cf.SnapshotFlow.load(tmp_path, network=plain)
+    assert (back.velocity(cells.obsm["X_pca"], 2.0) == flow.velocity(cells.obsm["X_pca"], 2.0)).all()
+
+
+def edit(change):
+    def spoil(folder):
+        about = json.loads((folder / "model.json").read_text())
+        change(about)
+        (folder / "model.json").write_text(json.dumps(about))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "No model in"),
+        (lambda folder: (folder / "model.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / "model.json").write_text("[]"), "damaged"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "No file"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 50), "truncated"),
+        (edit(lambda about: about.update(estimator="ImageGenerator")), "holds a ImageGenerator"),
+        (edit(lambda about: about.update(format=99)), "newer cellflow"),
+        (edit(lambda about: about["learned"].update(n_features_in=9)), "do not fit"),
+        (edit(lambda about: about["learned"].pop("times")), "does not describe"),
+        (edit(lambda about: about["settings"].update(path={"part": "os.system"})), "runs no foreign code"),
+        (edit(lambda about: about["settings"].update(path={"part": "Linear", "values": {"x": 1}})), "cannot be made"),
+        (edit(lambda about: about["settings"].update(unheard_of=1)), "does not describe"),
+    ],
+)
+def test_damaged_models_are_refused(cells, tmp_path, spoil, words):
+    cf.SnapshotFlow(**QUICK).fit(cells).save(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(CheckpointError, match=words):
+        cf.SnapshotFlow.load(tmp_path)
+
+
+def test_using_an_unfitted_flow_says_so(cells, tmp_path):
+    flow = cf.SnapshotFlow(**QUICK)
+    for use in (
+        lambda: flow.velocity(cells.obsm["X_pca"], 1.0),
+        lambda: flow.transport(cells.obsm["X_pca"], start=0, stop=1),
+        lambda: flow.save(tmp_path),
+    ):
+        with pytest.raises(NotFittedError, match="Call `fit"):
+            use()
+
+
+def test_wrong_states_and_times_are_named(moving):
+    adata, flow = moving
+    x = adata.obsm["X_pca"]
+    with pytest.raises(ValueError, match=r"shape \(cells, 3\), as `X_pca` had in `fit`; found \(600, 2\)"):
+        flow.velocity(x[:, :2], 1.0)
+    with pytest.raises(ValueError, match="outside the fitted range 0 to 5"):
+        flow.transport(x, start=0, stop=6)
+    assert torch.isfinite(flow.transport(x, start=0, stop=6, extrapolate=True).x).all()
+    with pytest.raises(ValueError, match="outside the fitted range"):
+        flow.velocity(x, np.full(len(x), -1.0))

@@ -1,0 +1,267 @@
+"""The loop: exact resume, accumulation, averaging, the learning rate, and how it stops."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import cellflow as cf
+from cellflow.errors import CheckpointError
+from cellflow.objectives import VelocityMatching
+from cellflow.training import History, Recipe, fit
+from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
+
+pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
+QUICK = Recipe(warmup=5, learning_rate=1e-2)
+
+
+def make_field():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return cf.networks.MLP(dim=2, width=16, depth=1)
+
+
+def make_batches(seed=0, batch_size=16):
+    x0 = torch.randn(40, 2, generator=cf.generator(1))
+    return cf.data.paired_batches(x0, x0 + 3, batch_size=batch_size, generator=cf.generator(seed))
+
+
+def weights(field):
+    return torch.cat([weight.detach().flatten() for weight in field.parameters()])
+
+
+def run(field=None, *, objective=None, batches=None, seed=7, **settings):
+    field = make_field() if field is None else field
+    settings = {"steps": 60, "recipe": QUICK} | settings
+    history = fit(
+        field, objective or VelocityMatching(), batches or make_batches(), generator=cf.generator(seed), **settings
+    )
+    return field, history
+
+
+def test_training_learns_a_constant_velocity():
+    field, history = run(steps=300)
+    assert history["loss"][-1] < 0.02 * history["loss"][0]
+    found = field(torch.full((5,), 0.5), torch.randn(5, 2, generator=cf.generator(3)))
+    assert torch.allclose(found, torch.full((5, 2), 3.0), atol=0.3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, accumulate, ema):
+    recipe = Recipe(warmup=5, accumulate=accumulate, ema=ema)
+    whole, history = run(steps=200, recipe=recipe)
+    run(steps=200, recipe=recipe, until=100, folder=tmp_path)
+    parts, resumed = run(steps=200, recipe=recipe, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+    assert history.columns == resumed.columns
+    assert len(history) == 200
+
+
+def test_a_longer_training_at_constant_rate_continues_a_shorter_one(tmp_path):
+    recipe = Recipe(schedule="constant", warmup=5)
+    whole, _ = run(steps=200, recipe=recipe)
+    run(steps=100, recipe=recipe, folder=tmp_path)
+    parts, _ = run(steps=200, recipe=recipe, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+def test_super_batches_resume_exactly_too(tmp_path):
+    x0 = torch.randn(60, 2, generator=cf.generator(1))
+
+    def batches():
+        return cf.data.paired_batches(x0, x0 + 3, batch_size=8, ot_batch_size=16, generator=cf.generator(0))
+
+    whole, _ = run(steps=50, batches=batches())
+    run(steps=50, batches=batches(), until=23, folder=tmp_path)
+    parts, _ = run(steps=50, batches=batches(), folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+def test_plain_iterables_resume_by_skipping(tmp_path):
+    batches = [cf.Batch(*torch.randn(2, 8, 2, generator=cf.generator(k))) for k in range(30)]
+    whole, _ = run(steps=30, batches=batches)
+    run(steps=30, batches=batches, until=11, folder=tmp_path)
+    parts, _ = run(steps=30, batches=batches, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+def test_the_seed_decides_everything():
+    first, again, other = run()[0], run()[0], run(seed=8)[0]
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def distance(field, batch, *, generator):
+    """An objective without randomness."""
+    return {"loss": (field(torch.zeros(len(batch.x0)), batch.x0, None) - batch.x1).square().mean()}
+
+
+def test_two_half_batches_accumulated_equal_one_batch():
+    x0, x1 = torch.randn(2, 32, 2, generator=cf.generator(0))
+    halves = [cf.Batch(x0[:16], x1[:16]), cf.Batch(x0[16:], x1[16:])] * 10
+    distance.velocity = None
+    whole, _ = run(objective=distance, batches=[cf.Batch(x0, x1)] * 10, steps=10)
+    parts, _ = run(
+        objective=distance, batches=halves, steps=10, recipe=Recipe(warmup=5, learning_rate=1e-2, accumulate=2)
+    )
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-6)
+
+
+def test_the_field_is_left_with_averaged_weights():
+    last, _ = run(recipe=Recipe(warmup=5, ema=0, schedule="constant"))
+    averaged, _ = run(recipe=Recipe(warmup=5, ema=0.99, schedule="constant"))
+    start = weights(make_field())
+    assert not torch.equal(weights(last), weights(averaged))
+    assert (weights(averaged) - start).norm() < (weights(last) - start).norm()
+
+
+def test_the_average_is_the_moving_average_of_the_weights(tmp_path):
+    """Against the recursion, from weights saved at every step."""
+    recipe, trail = Recipe(warmup=2, ema=0.9), []
+    for until in range(1, 7):
+        run(recipe=recipe, steps=6, until=until, folder=tmp_path, resume=until > 1)
+        tensors, _ = load_tensors(tmp_path / STATE)
+        trail.append((tensors["field.last.bias"], tensors["average.module.last.bias"]))
+    expected = trail[0][0]
+    for count, (current, found) in enumerate(trail):
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = current if count == 0 else decay * expected + (1 - decay) * current
+        assert torch.allclose(found, expected, atol=1e-7)
+
+
+def test_learning_rate_rises_then_falls_and_is_recorded():
+    _, history = run(steps=100, recipe=Recipe(learning_rate=1.0, warmup=10, clip=None))
+    rates = history["learning_rate"]
+    assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[-1] < 0.001
+
+
+def test_clipping_bounds_the_step():
+    batch = [cf.Batch(torch.zeros(4, 2), torch.full((4, 2), 1e6))] * 5
+    sgd_like = Recipe(warmup=0, clip=1e-12, weight_decay=0, ema=0)  # far below Adam's epsilon: nothing moves
+    moved, _ = run(objective=distance, batches=batch, steps=5, recipe=sgd_like)
+    free, _ = run(objective=distance, batches=batch, steps=5, recipe=Recipe(warmup=0, clip=None, weight_decay=0, ema=0))
+    start = weights(make_field())
+    assert (weights(moved) - start).abs().max() < 1e-5 < (weights(free) - start).abs().max()
+
+
+def test_mixed_precision_is_close_to_full_precision_but_not_equal():
+    full, half = (run(steps=20, recipe=Recipe(warmup=5, precision=kind)) for kind in ("32", "bf16"))
+    assert half[1]["loss"] != full[1]["loss"]
+    assert half[1]["loss"] == pytest.approx(full[1]["loss"], rel=0.02)
+    assert {weight.dtype for weight in half[0].parameters()} == {torch.float32}
+
+
+def test_double_precision_is_double():
+    field, _ = run(
+        field=make_field().double(),
+        steps=2,
+        recipe=Recipe(precision="64"),
+        batches=[cf.Batch(*torch.randn(2, 8, 2, generator=cf.generator(0), dtype=torch.float64))] * 2,
+    )
+    assert {weight.dtype for weight in field.parameters()} == {torch.float64}
+
+
+def test_nan_loss_names_the_step_and_keeps_the_last_good_state(tmp_path):
+    good, bad = cf.Batch(torch.zeros(4, 2), torch.ones(4, 2)), cf.Batch(torch.full((4, 2), torch.nan), torch.ones(4, 2))
+    with pytest.raises(FloatingPointError, match="nan at step 26.*learning_rate"):
+        run(batches=[good] * 25 + [bad] * 5, steps=30, folder=tmp_path, save_every=20)
+    _, about = load_tensors(tmp_path / STATE)
+    assert about["step"] == 20
+
+
+def test_control_c_saves_says_how_to_resume_and_resumes_exactly(tmp_path):
+    whole, _ = run(steps=40)
+
+    def interrupting(field, batch, *, generator):
+        interrupting.calls += 1
+        if interrupting.calls == 17:
+            os.kill(os.getpid(), signal.SIGINT)
+        return VelocityMatching()(field, batch, generator=generator)
+
+    interrupting.calls = 0
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="step 17 of 40.*resume=True"):
+        run(objective=interrupting, steps=40, folder=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    parts, _ = run(steps=40, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_as_plain_training_does():
+    plain, compiled = (run(steps=30, recipe=Recipe(warmup=5, compile=flag))[1]["loss"] for flag in (False, True))
+    assert compiled == pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"schedule": "linear"}, "'cosine', 'constant'"),
+        ({"precision": "16"}, "'32', '64', 'bf16'"),
+        ({"ema": 1.0}, "ema < 1"),
+        ({"learning_rate": 0.0}, "learning_rate > 0"),
+        ({"accumulate": 0}, "accumulate >= 1"),
+        ({"clip": 0.0}, "clip > 0"),
+    ],
+)
+def test_impossible_recipes_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Recipe(**settings)
+
+
+def test_resuming_refuses_what_does_not_fit(tmp_path):
+    run(steps=20, folder=tmp_path)
+    with torch.random.fork_rng():
+        narrow = cf.networks.MLP(dim=2, width=8, depth=1)
+    for changed, words in (
+        ({"seed": 8}, "another seed"),
+        ({"recipe": Recipe(warmup=5, learning_rate=3e-3)}, "learning_rate.*0.01, 0.003"),
+        ({"field": narrow}, "do not fit"),
+        ({"steps": 10}, None),
+    ):
+        kind = ValueError if words is None else CheckpointError
+        with pytest.raises(kind, match=words or "20 were taken"):
+            run(folder=tmp_path, resume=True, **changed)
+
+
+def test_damaged_and_foreign_states_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="No file"):
+        run(folder=tmp_path, resume=True)
+    run(steps=20, folder=tmp_path)
+    path = tmp_path / STATE
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match="truncated"):
+        run(folder=tmp_path, resume=True)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="not saved by cellflow"):
+        run(folder=tmp_path, resume=True)
+    save_tensors(path, {"field.weight": torch.zeros(2)}, {"kind": "model"})
+    with pytest.raises(CheckpointError, match="not a training state"):
+        run(folder=tmp_path, resume=True)
+
+
+def test_saved_tensors_come_back_and_an_old_file_survives_a_failed_write(tmp_path):
+    path = tmp_path / "kept.safetensors"
+    save_tensors(path, {"a": torch.arange(3)}, {"note": "é"})
+    with pytest.raises(TypeError):
+        save_tensors(path, {"a": torch.arange(4)}, {"note": {1, 2}})
+    tensors, about = load_tensors(path)
+    assert torch.equal(tensors["a"], torch.arange(3))
+    assert about == {"note": "é"}
+
+
+def test_history_is_a_table(tmp_path):
+    _, history = run(steps=20)
+    frame = history.to_frame()
+    assert list(frame.columns) == ["loss", "learning_rate"]
+    assert frame.index[0] == 1
+    history.to_csv(tmp_path / "history.csv")
+    assert (tmp_path / "history.csv").read_text().startswith("step,loss,learning_rate\n1,")
+    assert json.dumps(history.columns)
+    assert len(History()) == 0
