@@ -41,4 +41,4 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on another device."""
-        return Batch(*(part if part is None else part.to(device) for part in self))
+        return Batch._make(part if part is None else part.to(device) for part in self)

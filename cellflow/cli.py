@@ -1,12 +1,14 @@
 """The command line: ``cellflow demo | fit | interpolate | velocity | report``. The only file that knows hydra."""
 
 import logging
+import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +25,8 @@ log = logging.getLogger("cellflow")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Environment variable: 1 shows the whole traceback of an error."""
 EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, FloatingPointError)
 """What a user can cause, and is told in one sentence."""
 
@@ -53,26 +57,40 @@ def _run(command: str, overrides: list[str]) -> int:
     """Let hydra compose the configuration and call the command, once or for every job of a sweep."""
     import hydra
 
-    failed = []
+    asked: list[DictConfig] = []
+    failed: list[BaseException] = []
 
     def task(cfg: DictConfig) -> None:
+        asked.append(cfg)
         try:
             _require(cfg, command)
             COMMANDS[command](cfg)
-        except (*EXPECTED, OmegaConfBaseException) as error:
-            log.debug("the command failed", exc_info=True)
+        except (*EXPECTED, OmegaConfBaseException, HydraException) as error:
+            if os.environ.get(FULL_ERROR) == "1":
+                raise
             print(f"cellflow {command}: {_sentence(error)}", file=sys.stderr)  # noqa: T201
             failed.append(error)
 
-    previous, sys.argv = sys.argv, [f"cellflow {command}", *overrides]
+    # Flags first: hydra's parser does not find them between settings.
+    words = sorted(overrides, key=lambda word: not word.startswith("-"))
+    previous, sys.argv = sys.argv, [f"cellflow {command}", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
     except KeyboardInterrupt as stop:
-        print(f"\n{stop}" if str(stop) else "\nStopped.", file=sys.stderr)  # noqa: T201
+        print(f"\n{_goodbye(stop, command, overrides, asked)}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     finally:
         sys.argv = previous
     return 1 if failed else 0
+
+
+def _goodbye(stop: KeyboardInterrupt, command: str, overrides: list[str], asked: list[DictConfig]) -> str:
+    """Say what was saved, and the command that goes on from there."""
+    if not str(stop):
+        return "Stopped; nothing was saved yet."
+    kept = [word for word in overrides if not word.startswith(("out=", "resume="))]
+    again = shlex.join(["cellflow", command, *kept, f"out={asked[-1].out}", "resume=true"])
+    return f"{stop} On the command line:\n  {again}"
 
 
 def _require(cfg: DictConfig, command: str) -> None:
@@ -83,7 +101,8 @@ def _require(cfg: DictConfig, command: str) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    return str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
 
 
 def fit(cfg: DictConfig) -> None:
@@ -98,7 +117,7 @@ def demo(cfg: DictConfig) -> None:
     """Run the main job on the data in the package: PCA, fit, predict what was left out, report."""
     import scanpy as sc
 
-    from cellflow import datasets, pl, tl
+    from cellflow import datasets, tl
 
     folder = _new_folder(cfg, "demo")
     adata = datasets.hsmm()
@@ -106,9 +125,7 @@ def demo(cfg: DictConfig) -> None:
     cells = folder / "cells.h5ad"
     adata.write_h5ad(cells)
     OmegaConf.update(cfg, "data.path", str(cells.resolve()), force_add=True)
-    flow = _fit_into(folder, adata, cfg, "demo")
-    course = tl.interpolate(adata, flow, at=np.linspace(*flow.clock_.times[:: len(flow.clock_.times) - 1], 13))
-    _keep(pl.genes(adata, course, genes=list(cfg.markers), time_key=flow.time_key), folder, "genes")
+    flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
     predicted = tl.interpolate(adata, flow, at=list(cfg.data.holdout))
     predicted.write_h5ad(folder / "predicted.h5ad")
     log.info("open %s", folder / runs.REPORT)
@@ -119,15 +136,13 @@ def interpolate(cfg: DictConfig) -> None:
     from cellflow import pl, tl
 
     folder, flow, adata = _read_run(cfg)
-    times = OmegaConf.to_object(cfg.at) if OmegaConf.is_list(cfg.at) else [cfg.at]
+    times = list(cfg.at) if OmegaConf.is_list(cfg.at) else [cfg.at]
     name = "interpolated-" + "-".join(f"{time:g}" for time in times)
     out = _free(cfg.out, folder / f"{name}.h5ad")
     found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, extrapolate=cfg.extrapolate)
     found.write_h5ad(out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
-    if found.obsm or flow.rep == "X":
-        figure = pl.interpolation(found, adata, flow)
-        _keep(figure, folder, name)
+    _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
 
 
 def velocity(cfg: DictConfig) -> None:
@@ -209,17 +224,21 @@ def _new_folder(cfg: DictConfig, command: str) -> Path:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    return runs.new_folder(
-        cfg.out, command=command, resume=cfg.resume, job=HydraConfig.get().job.num if sweep else None
-    )
+    job = HydraConfig.get().job.num if HydraConfig.get().mode == RunMode.MULTIRUN else None
+    folder = runs.new_folder(cfg.out, command=command, resume=cfg.resume, job=job)
+    cfg.out = str(folder)
+    if cfg.resume:
+        runs.refuse_changes(folder, _plain(cfg))
+    return folder
 
 
-def _fit_into(folder: Path, adata: "AnnData", cfg: DictConfig, command: str) -> "SnapshotFlow":
+def _fit_into(
+    folder: Path, adata: "AnnData", cfg: DictConfig, command: str, genes: Sequence[str] = ()
+) -> "SnapshotFlow":
     """Fit, validate, and write everything that a run folder holds."""
     from cellflow import tl
 
-    OmegaConf.save(cfg, folder / runs.CONFIG, resolve=True)
+    runs.write_settings(folder, _plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
     flow.fit(leave_out(adata, flow.time_key, list(cfg.data.holdout)), folder=folder, resume=cfg.resume)
     seconds = {"fit": watch.seconds()}
@@ -231,9 +250,14 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: DictConfig, command: str) -> 
     seconds["all"] = watch.seconds()
     device = str(next(flow.field_.parameters()).device)
     runs.write_facts(folder, command=command, seed=cfg.seed, seconds=seconds, device=device)
-    _report(folder, adata, flow)
+    _report(folder, adata, flow, genes)
     log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
     return flow
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved settings as plain values."""
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
 def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
@@ -241,7 +265,7 @@ def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     from cellflow.estimators import SnapshotFlow
 
     folder = runs.existing_folder(cfg.model)
-    path = OmegaConf.select(cfg, "data.path") or OmegaConf.load(folder / runs.CONFIG).data.path
+    path = OmegaConf.select(cfg, "data.path") or runs.read_settings(folder)["data"]["path"]
     return folder, SnapshotFlow.load(folder), read_cells(path)
 
 
@@ -261,7 +285,7 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
     getattr(figure, "figure", figure).savefig(figures / f"{name}.png", dpi=150)
 
 
-def _report(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
+def _report(folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = ()) -> None:
     """Write the report of a run folder, with the validation that was kept in it."""
     import pandas as pd
 
@@ -270,4 +294,4 @@ def _report(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
     kept = folder / runs.VALIDATION
     if kept.exists():
         adata.uns["validation"] = pd.read_csv(kept)
-    report.write(folder / runs.REPORT, adata, flow, title=folder.name, details=runs.details(folder))
+    report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes)

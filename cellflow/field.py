@@ -19,6 +19,6 @@ class Field(Protocol):
     torch.Size([3, 2])
     """
 
-    def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None = None, /) -> Tensor:
+    def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None, /) -> Tensor:
         """Return the field at times ``t`` of shape ``(n,)`` and states ``x`` of shape ``(n, ...)``, shaped as ``x``."""
         ...

@@ -15,6 +15,9 @@ from torch import Tensor
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
 
+Weights = tuple[Tensor, Tensor, Tensor]
+"""Weights of source, target and noise, each ``(n,)``."""
+
 
 class PathPoint(NamedTuple):
     """A point of a path: time ``(n,)``, state, velocity and the noise that was used, each ``(n, ...)``."""
@@ -44,8 +47,13 @@ class GaussianPath(ABC):
             raise ValueError(f"Expected a finite sigma >= 0; found {self.sigma}.")
 
     @abstractmethod
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor) -> Weights:
         """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""
+
+    def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
+        """Return the coefficients at times ``t``, and their derivatives in time."""
+        value, slope = torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))[:2]
+        return value, slope
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator) -> PathPoint:
         """Draw a point of the path, and its velocity, for each pair.
@@ -66,7 +74,7 @@ class GaussianPath(ABC):
         >>> cf.paths.Linear().sample(x0, x1, t, generator=cf.generator(seed=0)).x[:, 0]
         tensor([0.0000, 0.5000, 1.0000])
         """
-        value, slope = torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))
+        value, slope = self.coefficients_and_slopes(t)
         if self.sigma == 0:
             return PathPoint(t, _combine(value, x0, x1), _combine(slope, x0, x1), None)
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0.device)
@@ -95,7 +103,7 @@ class Linear(GaussianPath):
     Linear(sigma=0.1)
     """
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma``."""
         return 1 - t, t, torch.full_like(t, self.sigma)
 
@@ -114,7 +122,7 @@ class Trigonometric(GaussianPath):
     tensor([1.])
     """
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor) -> Weights:
         """Return ``cos(pi t / 2), sin(pi t / 2), sigma``."""
         return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t), torch.full_like(t, self.sigma)
 
@@ -141,7 +149,7 @@ class VariancePreserving(GaussianPath):
     beta_max: float = 20.0
     margin: ClassVar[float] = 1e-3
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor) -> Weights:
         """Return ``sqrt(1 - alpha^2), alpha, sigma``."""
         age = 1 - t
         log_alpha = -0.25 * age**2 * (self.beta_max - self.beta_min) - 0.5 * age * self.beta_min
@@ -166,7 +174,7 @@ class BrownianBridge(GaussianPath):
     sigma: float = 1.0
     margin: ClassVar[float] = 1e-3
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma sqrt(t (1 - t))``."""
         return 1 - t, t, self.sigma * torch.sqrt(t * (1 - t))
 

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
 from cellflow.training.checkpoint import STATE
@@ -52,7 +54,7 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
     if resume:
         if not (folder / STATE).is_file():
             raise CheckpointError(f"Nothing to resume in {folder}: no {STATE}. Name the run's folder with `out=`.")
-    elif (folder / CONFIG).exists() or (folder / DESCRIPTION).exists():
+    elif (folder / STATE).exists() or (folder / DESCRIPTION).exists():
         raise FileExistsError(f"{folder} already holds a run. Choose another `out=`, or add `resume=true` to go on.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -89,6 +91,55 @@ class Stopwatch:
     def seconds(self) -> float:
         """Return the seconds since the start."""
         return time.perf_counter() - self._start
+
+
+MAY_CHANGE = {"resume", "progress", "validate", "device", "out", "steps"}
+"""Settings that a resumed run may have changed."""
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the resolved settings of a run as YAML."""
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what `write_settings` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        When it is missing or unreadable.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_settings(folder, {"steps": 3})
+    >>> read_settings(folder)
+    {'steps': 3}
+    """
+    try:
+        return dict(yaml.safe_load((folder / CONFIG).read_text()))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The settings in {folder / CONFIG} cannot be read ({error}).") from error
+
+
+def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise when a run is resumed with other settings than it was started with, and say which.
+
+    Raises
+    ------
+    ValueError
+        With each setting, then and now.
+    """
+    then = read_settings(folder)
+    changed = {key: (then.get(key), now) for key, now in settings.items() if then.get(key) != now}
+    lines = [f"{key}: {before} became {now}" for key, (before, now) in changed.items() if key not in MAY_CHANGE]
+    if lines:
+        raise ValueError(
+            f"{folder} was started with other settings ({'; '.join(lines)}). Resume with the same ones, or choose "
+            "another `out=`."
+        )
 
 
 def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, float], device: str) -> None:

@@ -68,7 +68,7 @@ def systematic(cumulative: Tensor, n: int, *, generator: torch.Generator) -> Ten
     # so equal masses give every number exactly once although their sum is rounded.
     offset = (torch.randint(2**24, (1,), generator=generator, device=generator.device) + 0.5) / 2**24
     teeth = torch.arange(n, dtype=torch.float64, device=cumulative.device) + offset.double().to(cumulative.device)
-    return torch.searchsorted(cumulative * (n / cumulative[-1]), teeth, right=True).clamp(max=cumulative.numel() - 1)
+    return torch.searchsorted(cumulative, teeth * (cumulative[-1] / n), right=True).clamp(max=cumulative.numel() - 1)
 
 
 def shuffled(numbers: Tensor, *, generator: torch.Generator) -> Tensor:

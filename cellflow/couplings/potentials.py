@@ -17,7 +17,8 @@ class Potentials:
     product. So the exponentials are kept as a kernel, taken at the potentials of some earlier iteration, and
     updates are products with it; once the potentials have drifted far from there, the kernel is taken anew. What
     the kernel leaves out is then below 1e-80 of each sum; where that cannot be promised, the update falls
-    back to the log-sum-exp itself. All in float64: with costs of 1000 epsilon, float32 stalls at 1e-4 of the mass.
+    back to the log-sum-exp itself. All in float64: with costs of 1000 epsilon, float32
+    would round every mass by 1e-4.
 
     Parameters
     ----------

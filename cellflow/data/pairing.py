@@ -123,10 +123,14 @@ def snapshot_batches(
 class PairedBatches:
     """Batches of pairs without end; the batch of a step is the same at every iteration.
 
-    Attributes
-    ----------
-    plans
-        For each interval the plan over whole snapshots, or None where super-batches are used.
+    Made by `paired_batches` and `snapshot_batches`.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batches = paired_batches(torch.zeros(5, 2), torch.ones(5, 2), batch_size=3, generator=cf.generator(seed=0))
+    >>> batches.plans
+    [SparsePlan(5 x 5, mass 1, one to one, cost 2)]
     """
 
     def __init__(

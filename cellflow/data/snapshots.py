@@ -121,7 +121,7 @@ def to_numbers(values: Any, *, what: str) -> np.ndarray:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return (column / TIMEDELTA_UNIT).to_numpy(dtype=np.float64)
+        return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
         raise ValueError(f"{what} holds {column.dtype}, which is no length of time. Use numbers or Timedelta.")
     numbers = pd.to_numeric(column, errors="coerce")

@@ -137,7 +137,7 @@ class VelocityFromNoise(nn.Module):
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the velocity at times ``t`` of shape ``(n,)`` and states ``x``, shaped as ``x``."""
         t = t.clamp(self.path.margin, 1 - self.path.margin)
-        value, slope = torch.func.jvp(self.path.coefficients, (t,), (torch.ones_like(t),))
+        value, slope = self.path.coefficients_and_slopes(t)
         (a, b), (a_slope, b_slope) = ([per_sample(c, x) for c in pair[:2]] for pair in (value, slope))
         noise = self.field(t, x, condition)
         return a_slope * noise + b_slope * (x - a * noise) / b

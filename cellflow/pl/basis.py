@@ -69,12 +69,11 @@ class Basis:
             return velocity[:, list(self.columns)]
         return _ahead(self.x, self.xy, velocity)
 
-    def dress(self, ax: "Axes", *, shared: bool = False) -> None:
+    def dress(self, ax: "Axes") -> None:
         """Label the axes; both have one scale, unless one is time."""
         ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
         if not self.over_time:
-            # Axes that share their limits cannot widen them.
-            ax.set_aspect("equal", adjustable="box" if shared else "datalim")
+            ax.set_aspect("equal", adjustable="datalim")
             ax.set(xticks=[], yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
 

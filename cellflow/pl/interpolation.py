@@ -69,7 +69,7 @@ def interpolation(
     weight = predicted.obs["weight"].to_numpy()
     times = np.unique(at)
     figure = figure_or_new(figure, size=(8.4, 3.9 * len(times)))
-    panels = figure.subplots(len(times), 2, squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(len(times), 2, squeeze=False)
     for row, moment_ in zip(panels, times, strict=True):
         seen, here = time == moment_, at == moment_
         draw = _histograms if picture.over_time else _clouds
@@ -77,9 +77,30 @@ def interpolation(
         said = moment(moment_, unit)
         row[0].set_title(f"{said}, observed\n{_count(int(seen.sum()))}")
         row[1].set_title(f"{said}, predicted\n{_count(int(here.sum()))}")
+    _same_limits(panels, picture, carried)
     handles = {label: mark for ax in panels.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        markerscale=(24 / dot_size(len(time))) ** 0.5,
+    )
     return figure
+
+
+def _same_limits(panels: np.ndarray, picture: Basis, carried: np.ndarray) -> None:
+    """Give all panels the same limits: they have one size, so equal aspect widens them alike."""
+    if picture.over_time:
+        top = max(ax.get_ylim()[1] for ax in panels.flat)
+        for ax in panels.flat:
+            ax.set_ylim(0, top)
+        return
+    points = np.concatenate([picture.xy, carried])
+    for ax in panels.flat:
+        ax.update_datalim([points.min(axis=0), points.max(axis=0)])
+        ax.autoscale_view()
 
 
 def _count(n: int) -> str:
@@ -96,7 +117,7 @@ def _clouds(
         ax.scatter(
             *picture.xy[around].T, s=size * 0.7, color=GREY, alpha=0.5, label="snapshots before and after", **style
         )
-        picture.dress(ax, shared=True)
+        picture.dress(ax)
     row[0].scatter(*picture.xy[seen].T, s=size, color=OBSERVED, alpha=0.8, label="observed", **style)
     area = size * weight / weight.mean()
     row[1].scatter(*carried.T, s=area, color=PREDICTED, alpha=0.8, label="predicted", **style)

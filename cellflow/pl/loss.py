@@ -46,7 +46,7 @@ def loss(flow: "SnapshotFlow | History", *, ax: "Axes | None" = None) -> "Axes":
     values = pd.Series(history["loss"], index=np.arange(1, len(history) + 1))
     window = max(1, len(values) // SHARE)
     ax = axes_or_new(ax, size=(6.0, 3.4))
-    ax.plot(values.index, values, color=OBSERVED, alpha=0.25, linewidth=0.6, label="every step")
+    ax.plot(values.index, values, color=OBSERVED, alpha=0.4, linewidth=0.6, label="every step")
     course = values.rolling(window, center=True, min_periods=1).median()
     ax.plot(course.index, course, color=INK, linewidth=1.5, label=f"running median of {window} steps")
     if values.min() > 0 and values.max() > 10 * values.min():

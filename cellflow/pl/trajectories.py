@@ -121,8 +121,8 @@ def _draw_courses(ax: "Axes", courses: np.ndarray) -> None:
     ends = ax.scatter(*courses[:, -1].T, facecolors=INK, label="end", **marks)
     ax.legend(
         handles=[starts, ends],
-        loc="upper right",
-        bbox_to_anchor=(1.0, -0.01),
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
         ncols=2,
         frameon=False,
         handletextpad=0.1,

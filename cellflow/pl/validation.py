@@ -63,7 +63,7 @@ def validation(
     """
     table = read_validation(adata, key)
     times = np.sort(table["time"].unique())
-    ax = axes_or_new(ax, size=(7.2, 2.4 + 0.38 * len(times)))
+    ax = axes_or_new(ax, size=(8.4, 2.4 + 0.38 * len(times)))
     for place in range(len(times)):
         ax.axhline(place, color="#e4e4e4", linewidth=1, zorder=0)
     for method in table["method"].unique():

@@ -96,6 +96,11 @@ def velocity(
     time = None if noted.time_key is None else read_times(adata, noted.time_key)
     picture = read_basis(adata, basis, rep=noted.rep, components=components, time=time, unit=unit)
     arrows = picture.velocities(noted.velocity)
+    if picture.over_time and kind != "cell":
+        raise ValueError(
+            "A representation of one column is drawn over time, with nothing between the snapshots to average. Use "
+            "`kind='cell'`."
+        )
     ax = axes_or_new(ax, size=(6.4, 5.2))
     draw_cells(ax, picture.xy, _coloring(adata, color, noted.time_key), alpha=0.55)
     picture.dress(ax)
@@ -138,8 +143,8 @@ def _coloring(adata: "AnnData", color: str | None, time_key: str | None) -> Colo
 
 
 def _stream(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:
-    gx, gy, mean = on_grid(picture.xy, arrows, over_time=picture.over_time)
-    speed = np.linalg.norm(mean / _span(picture.xy, picture.over_time), axis=2)
+    gx, gy, mean = on_grid(picture.xy, arrows)
+    speed = np.linalg.norm(mean, axis=2)
     if np.isnan(speed).all():
         return
     width = 0.4 + 1.6 * np.nan_to_num(speed / np.nanmax(speed)) if np.nanmax(speed) > 0 else 1.0
@@ -148,7 +153,7 @@ def _stream(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:
 
 
 def _grid(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:
-    gx, gy, mean = on_grid(picture.xy, arrows, over_time=picture.over_time, n=GRID // 2)
+    gx, gy, mean = on_grid(picture.xy, arrows, n=GRID // 2)
     places = np.stack(np.meshgrid(gx, gy), axis=2)
     seen = ~np.isnan(mean[..., 0])
     _arrows(ax, picture, places[seen], mean[seen], per, longest=1.6 * (gx[1] - gx[0]), thickness=0.004)
@@ -172,6 +177,9 @@ def _arrows(
     drawn = ax.quiver(
         *places.T, *arrows.T, angles="xy", scale_units="xy", scale=fast / longest, width=thickness, color=INK, zorder=2
     )
+    # Limits follow where arrows start; they shall hold where they end, too.
+    ax.update_datalim(places + arrows * longest / fast)
+    ax.autoscale_view()
     if picture.columns is not None and not picture.over_time:
         _key_arrow(ax, drawn, fast, per)
 
@@ -185,9 +193,7 @@ def _key_arrow(ax: "Axes", drawn: "Quiver", fast: float, per: str) -> None:
     ax.set_title(" ")  # the layout leaves room for a title, not for a key
 
 
-def on_grid(
-    xy: np.ndarray, arrows: np.ndarray, *, over_time: bool = False, n: int = GRID
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average velocities on a regular grid with a Gaussian kernel; NaN where there are too few cells.
 
     Parameters
@@ -196,8 +202,6 @@ def on_grid(
         Where the cells are, ``(cells, 2)``.
     arrows
         Their velocities, ``(cells, 2)``.
-    over_time
-        Whether the axes have different units.
     n
         Grid points along the longer side.
 
@@ -216,8 +220,9 @@ def on_grid(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    span = _span(xy, over_time)
-    low, scaled = xy.min(axis=0), (xy - xy.min(axis=0)) / span
+    low = xy.min(axis=0)
+    span = max(float(np.ptp(xy, axis=0).max()), float(np.finfo(np.float32).tiny))
+    scaled = (xy - low) / span
     ends = scaled.max(axis=0)
     axes = [np.linspace(0, end, max(2, round(n * end))) if end > 0 else np.linspace(-0.1, 0.1, 3) for end in ends]
     places = np.stack(np.meshgrid(*axes), axis=2)
@@ -230,10 +235,4 @@ def on_grid(
     mass = weight.sum(axis=1, keepdims=True)
     mean = np.einsum("gk,gkc->gc", weight, arrows[near]) / np.maximum(mass, np.finfo(float).tiny)
     mean = np.where(mass >= LEAST, mean, np.nan).reshape(*places.shape)
-    return low[0] + axes[0] * span[0], low[1] + axes[1] * span[1], mean
-
-
-def _span(xy: np.ndarray, over_time: bool) -> np.ndarray:
-    """Return what one length is measured in: the longer side, or each side of its own where units differ."""
-    sides = np.maximum(np.ptp(xy, axis=0), np.finfo(np.float32).tiny)
-    return sides if over_time else np.full(2, sides.max())
+    return low[0] + axes[0] * span, low[1] + axes[1] * span, mean

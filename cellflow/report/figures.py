@@ -46,11 +46,12 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
         f"Courses of cells of the first snapshot, followed to {moment(flow.clock_.times[-1], unit)}, over all cells.",
     )  # fmt: skip
     figure = _blank(7.2, 5.4)
-    pl.velocity(adata, flow, basis=basis, ax=figure.subplots())
+    kind = "cell" if flow.n_features_in_ == 1 else "stream"
+    pl.velocity(adata, flow, basis=basis, kind=kind, ax=figure.subplots())
     yield Drawing(
         "courses", "velocity", figure,
-        f"Velocities of the cells, averaged where there are enough of them; lines are thicker where cells move faster "
-        f"{rate(unit)}.",
+        f"Where cells move (change {rate(unit)})."
+        + (" Averaged where there are enough cells; the thicker a line, the faster." if kind == "stream" else ""),
     )  # fmt: skip
     if len(genes):
         yield _genes(adata, flow, genes)
@@ -141,7 +142,8 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
     pl.genes(adata, anndata.concat(course), genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
     return Drawing(
         "genes", "genes", figure,
-        "Mean expression of genes along the predicted course (line), beside what was measured (dots).",
+        "Mean expression along the predicted course (line), beside what was measured (dots). The line is decoded from "
+        "the representation, which keeps a part of each gene only, so it need not meet the dots.",
     )  # fmt: skip
 
 

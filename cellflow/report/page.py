@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 PAGE, FIGURES = "report.html", "figures"
-DPI = 150
+DPI, SCREEN_DPI = 160, 100
 _TITLES = {
     "fitted": "What was fitted",
     "validation": "How good the predictions are",
@@ -96,7 +96,7 @@ def write(
         "courses": "",
         "genes": "",
         "training": "",
-        "use": _use(folder, flow),
+        "use": _use(folder, adata, flow),
         "run": _table(None, details.items()),
     }
     for drawing in drawings(adata, flow, basis=basis or flow.rep, genes=genes):
@@ -138,7 +138,7 @@ def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
             "There is no snapshot between two others, so none can be left out and predicted. The pictures below show "
             "what the flow does, not whether it is right."
         )
-    command = words.shell_lines(folder, flow).splitlines()[-1] + " validate=true"
+    command = words.report_line(folder) + " validate=true"
     return (
         _paragraph("Not tested against left-out cells yet.")
         + _paragraph("The pictures below show what the flow does, not whether it is right. This tests it:")
@@ -162,7 +162,7 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         [
             moment(score.time, unit),
             f"{score.n_cells:,}",
-            *(verdict.number(score.distances[name]) if name in score.distances else "" for name in methods),
+            *(verdict.number(score.distances[name]) if name in score.distances else "–" for name in methods),
         ]
         for score in scores
     ]
@@ -175,7 +175,7 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         f"One fit and one seed: differences under {verdict.TIE:.0%} are called level. The noise floor compares two "
         "halves of the true cells; as W1 grows when cells are few, a good prediction may lie somewhat below it."
     ).replace("%", " %")
-    header = ("Left out", "Cells", *methods)
+    header = ("Left out", "Cells", *(verdict.SHORT.get(name, name) for name in methods))
     return (
         _paragraph(explained) + _table(header, rows, numbers=range(1, len(header))) + _paragraph(caution, style="note")
     )
@@ -183,15 +183,18 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
 
 def _predictions_note(adata: "AnnData", flow: "SnapshotFlow") -> str:
     n = adata.obs[flow.time_key].nunique() - 2
-    return _paragraph(f"Of {n} inner snapshots, some are shown.", style="note") if n > MOST_SNAPSHOTS else ""
+    if n <= MOST_SNAPSHOTS:
+        return ""
+    return _paragraph(f"There are {n} inner snapshots; {MOST_SNAPSHOTS} of them are drawn.", style="note")
 
 
-def _use(folder: Path, flow: "SnapshotFlow") -> str:
+def _use(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> str:
+    at = words.unmeasured(adata, flow)
     return (
         _paragraph("In Python:")
-        + f'<pre class="python">{escape(words.python_lines(folder, flow))}</pre>'
+        + f'<pre class="python">{escape(words.python_lines(folder, flow, at))}</pre>'
         + _paragraph("On the command line:")
-        + f'<pre class="shell">{escape(words.shell_lines(folder, flow))}</pre>'
+        + f'<pre class="shell">{escape(words.shell_lines(folder, at))}</pre>'
     )
 
 
@@ -200,7 +203,9 @@ def _figure(drawing: Drawing, folder: Path) -> str:
     path = folder / f"{drawing.name}.png"
     drawing.figure.savefig(path, dpi=DPI)
     data, said = b64encode(path.read_bytes()).decode("ascii"), escape(drawing.caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>\n'
+    width = round(drawing.figure.get_figwidth() * SCREEN_DPI)
+    image = f'<img width="{width}" src="data:image/png;base64,{data}" alt="{said}">'
+    return f"<figure>{image}<figcaption>{said}</figcaption></figure>\n"
 
 
 def _paragraph(text: str, *, style: str = "") -> str:

@@ -19,6 +19,15 @@ STILL = {
 }
 """Baselines in which no cell moves: doing nothing."""
 MOST_SENTENCES = 6
+SHORT = {
+    FLOW: "Flow",
+    LINES: "Straight lines",
+    "previous and next": "Mixture",
+    "previous snapshot": "Previous",
+    "next snapshot": "Next",
+    FLOOR: "Noise floor",
+}
+"""Headings of the table; the legend of the figure has the long names."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +84,22 @@ def headline(scores: list[Score]) -> str:
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 1.01}
     >>> headline([Score(24.0, rows, 50)])
-    'On the left-out snapshot the flow predicts better than doing nothing, and about as well as straight lines.'
+    'Tested on 1 left-out snapshot: the flow is better than doing nothing, and level with straight lines.'
+    >>> headline([Score(24.0, rows, 50), Score(48.0, rows | {"flow": 3.0}, 50)])
+    'Tested on 2 left-out snapshots: against doing nothing the flow is better on 1 and worse on 1; against straight
+    lines it is level on 1 and worse on 1.'
     """
     still = [compare(score.flow, score.still[1]) for score in scores]
     lines = [compare(score.flow, score.lines) for score in scores]
     if len(scores) == 1:
         joint = "and" if (still[0] == "better") == (lines[0] != "worse") else "but"
-        first, second = _PREDICTS[still[0]], _PREDICTS[lines[0]]
-        return f"On the left-out snapshot the flow predicts {first} doing nothing, {joint} {second} straight lines."
+        return (
+            f"Tested on 1 left-out snapshot: the flow is {_THAN[still[0]]} doing nothing, {joint} {_THAN[lines[0]]} "
+            "straight lines."
+        )
     return (
-        f"Of {len(scores)} snapshots left out in turn, the flow predicts {_tally(still)} doing nothing, and "
-        f"{_tally(lines)} straight lines."
+        f"Tested on {len(scores)} left-out snapshots: against doing nothing the flow is {_tally(still)}; against "
+        f"straight lines it is {_tally(lines)}."
     )
 
 
@@ -96,15 +110,15 @@ def sentence(score: Score, unit: str) -> str:
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 0.8}
     >>> print(sentence(Score(24.0, rows, 50), "hours"))
-    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. Doing nothing (the previous
-    snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport) are at 0.80: the
-    flow is worse, by 25 %.
+    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. The best way of doing
+    nothing (the previous snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport)
+    are at 0.800: the flow is worse, by 25 %.
     """
     name, still = score.still
     found = (
         f"At {moment(score.time, unit)}, left out: the flow's prediction is at W1 = {number(score.flow)} from the true "
-        f"cells. Doing nothing ({name}) is at {number(still)}: the flow is {_by(score.flow, still)}. Straight lines "
-        f"(optimal transport) are at {number(score.lines)}: the flow is {_by(score.flow, score.lines)}."
+        f"cells. The best way of doing nothing ({name}) is at {number(still)}: the flow is {_by(score.flow, still)}. "
+        f"Straight lines (optimal transport) are at {number(score.lines)}: the flow is {_by(score.flow, score.lines)}."
     )
     if FLOOR not in score.distances:
         return found
@@ -129,7 +143,7 @@ def number(distance: float) -> str:
     return f"{distance:#.3g}".rstrip(".")
 
 
-_PREDICTS = {"better": "better than", "level": "about as well as", "worse": "worse than"}
+_THAN = {"better": "better than", "level": "level with", "worse": "worse than"}
 
 
 def _by(flow: float, other: float) -> str:
@@ -138,6 +152,8 @@ def _by(flow: float, other: float) -> str:
 
 
 def _tally(outcomes: list[str]) -> str:
-    """Say how many there are of each outcome, such as "2 better than, 1 about as well as"."""
-    counts = [(outcomes.count(outcome), words) for outcome, words in _PREDICTS.items()]
-    return ", ".join(f"{count} {words}" for count, words in counts if count)
+    """Say how many there are of each outcome."""
+    if len(set(outcomes)) == 1:
+        return f"{outcomes[0]} on {'both' if len(outcomes) == 2 else f'all {len(outcomes)}'}"
+    *most, last = [f"{outcome} on {outcomes.count(outcome)}" for outcome in _THAN if outcome in outcomes]
+    return f"{', '.join(most)} and {last}"

@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cellflow import couplings, paths
 from cellflow.data.snapshots import read_times
 from cellflow.pl.labels import moment, unit_of
@@ -69,9 +71,14 @@ def settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
     ]
 
 
-def python_lines(folder: Path, flow: "SnapshotFlow") -> str:
+def unmeasured(adata: "AnnData", flow: "SnapshotFlow") -> float:
+    """Return a time between the first two snapshots that the flow spans."""
+    first, second, *_ = (t for t in np.unique(read_times(adata, flow.time_key)) if t >= flow.clock_.times[0])
+    return float((first + second) / 2)
+
+
+def python_lines(folder: Path, flow: "SnapshotFlow", at: float) -> str:
     """Return a Python script that uses the saved flow."""
-    middle = (flow.clock_.times[0] + flow.clock_.times[1]) / 2
     needs = "X" if flow.rep == "X" else f"obsm[{flow.rep!r}]"
     return "\n".join([
         "import anndata",
@@ -79,17 +86,20 @@ def python_lines(folder: Path, flow: "SnapshotFlow") -> str:
         "",
         f'adata = anndata.read_h5ad("cells.h5ad")  # your cells, with obs[{flow.time_key!r}] and {needs}',
         f"flow = cf.SnapshotFlow.load({str(folder)!r})",
-        f"between = cf.tl.interpolate(adata, flow, at={middle:g})  # cells at a time nobody measured",
+        f"between = cf.tl.interpolate(adata, flow, at={at:g})  # cells at a time nobody measured",
         "cf.tl.velocity(adata, flow)  # writes adata.obsm['velocity']",
     ])  # fmt: skip
 
 
-def shell_lines(folder: Path, flow: "SnapshotFlow") -> str:
+def shell_lines(folder: Path, at: float) -> str:
     """Return shell commands that use the run."""
-    middle = (flow.clock_.times[0] + flow.clock_.times[1]) / 2
-    model = shlex.quote(f"model={folder}")
-    at = shlex.quote(f"at=[{middle:g}]")
-    return f"cellflow interpolate {model} {at}\ncellflow velocity {model}\ncellflow report {model}"
+    model, moment_ = shlex.quote(f"model={folder}"), shlex.quote(f"at=[{at:g}]")
+    return f"cellflow interpolate {model} {moment_}\ncellflow velocity {model}\n{report_line(folder)}"
+
+
+def report_line(folder: Path) -> str:
+    """Return the shell command that writes the report again."""
+    return f"cellflow report {shlex.quote(f'model={folder}')}"
 
 
 def _explain(part: object, words: dict[str, str]) -> str:

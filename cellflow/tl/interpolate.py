@@ -114,7 +114,12 @@ def _carry(
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
         moved = flow.transport(x[rows], start=start, stop=at, extrapolate=extrapolate).x[-1].numpy()
         parts.append(_Carried(rows, moved, np.full(len(rows), share / len(rows)), at))
-    return _Carried(*(np.concatenate(columns) for columns in list(zip(*parts, strict=True))[:3]), at)
+    return _Carried(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.x for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+        at,
+    )
 
 
 def _obs(adata: "AnnData", flow: "SnapshotFlow", time: np.ndarray, part: _Carried) -> pd.DataFrame:

@@ -123,17 +123,17 @@ def _compare(
     before, after = (flow.clock_.times[k] for k in flow.clock_.around(time))
     rng = generator_at(flow.seed, snapshots.clock.times.index(time))
     x0, true, x1 = (_draw(snapshots.x[snapshots.at(t)], max_cells, rng) for t in (before, time, after))
-    along = {"fraction": (time - before) / (after - before), "n": len(true), "generator": rng}
+    fraction, n = (time - before) / (after - before), len(true)
     predictions = {
-        "flow": _predict(adata, flow, time, len(true), rng),
-        "linear transport": linear_transport(x0, x1, **along),
-        "previous and next": mixture(x0, x1, **along),
+        "flow": _predict(adata, flow, time, n, rng),
+        "linear transport": linear_transport(x0, x1, fraction=fraction, n=n, generator=rng),
+        "previous and next": mixture(x0, x1, fraction=fraction, n=n, generator=rng),
         "previous snapshot": x0,
         "next snapshot": x1,
     }
     scores = {name: wasserstein(points, true) for name, points in predictions.items()}
     scores["half against half"] = split_half_floor(true, generator=rng)
-    return [{"time": time, "method": name, "W1": score, "n_cells": len(true)} for name, score in scores.items()]
+    return [{"time": time, "method": name, "W1": score, "n_cells": n} for name, score in scores.items()]
 
 
 def _predict(adata: "AnnData", flow: "SnapshotFlow", time: float, n: int, rng: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,8 +122,8 @@ def _train(
 ) -> Iterator[dict[str, Tensor | float]]:
     """Take steps until there are ``last``, on a schedule of ``steps``; yield the terms of each, still on the device."""
     recipe = state.recipe
-    compiled = torch.compile(state.field) if recipe.compile else state.field
-    model, optimizer = fabric.setup(compiled, state.optimizer)
+    field = cast("nn.Module", torch.compile(state.field)) if recipe.compile else state.field
+    model, optimizer = fabric.setup(field, state.optimizer)
     state.field.train()
     while state.step < last:
         rate = recipe.rate_at(state.step, steps=steps)

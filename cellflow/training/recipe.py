@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cellflow.errors import unknown
 
 SCHEDULES = ("cosine", "constant")
-PRECISIONS = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
+PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16": "bf16-mixed",
+}
+
+Weights = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,6 @@ class Recipe:
         return AveragedModel(field, multi_avg_fn=self._update_average) if self.ema else None
 
     @torch.no_grad()
-    def _update_average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def _update_average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
         decay = min(self.ema, (1 + int(count)) / (10 + int(count)))
         get_ema_multi_avg_fn(decay)(averaged, current, count)

@@ -1,0 +1,192 @@
+"""The command line: every command end to end, its help, its errors, and Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata
+import pandas as pd
+import pytest
+import yaml
+from conftest import make_cells
+
+import cellflow as cf
+from cellflow.cli import COMMANDS, configs_folder, main
+
+FAST = ["steps=30", "batch_size=32", "progress=false", "device=cpu"]
+
+
+@pytest.fixture
+def cells_file(tmp_path):
+    make_cells().write_h5ad(tmp_path / "cells.h5ad")
+    return tmp_path / "cells.h5ad"
+
+
+def fit(cells_file, out, *more):
+    return main(["fit", f"data.path={cells_file}", "data.time_key=day", f"out={out}", *FAST, *more])
+
+
+def test_fit_writes_everything_that_a_run_folder_holds(cells_file, tmp_path):
+    run = tmp_path / "run"
+    assert fit(cells_file, run) == 0
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["seed"] == 0
+    assert facts["seconds"]["fit"] > 0
+    assert "torch" in facts["versions"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["steps"] == 30
+    assert config["path"] == {"_target_": "cellflow.paths.Linear", "sigma": 0.0}
+    history = pd.read_csv(run / "history.csv")
+    assert len(history) == 30
+    assert set(pd.read_csv(run / "validation.csv")["method"]) >= {"flow", "linear transport", "previous snapshot"}
+    assert cf.SnapshotFlow.load(run).clock_.times == (0.0, 1.0, 5.0)
+    assert "<html" in (run / "report.html").read_text()
+    assert any((run / "figures").glob("*.png"))
+    assert not list(run.glob("*.pkl"))
+
+
+def test_interpolate_velocity_and_report_follow(cells_file, tmp_path):
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "validate=false") == 0
+    assert main(["interpolate", f"model={run}", "at=[0.5,3]"]) == 0
+    found = anndata.read_h5ad(run / "interpolated-0.5-3.h5ad")
+    assert set(found.obs["day"]) == {0.5, 3.0}
+    assert main(["interpolate", f"model={run}", "at=0.5", f"out={tmp_path / 'sub' / 'one.h5ad'}"]) == 0
+    assert (tmp_path / "sub" / "one.h5ad").exists()
+    assert main(["velocity", f"model={run}"]) == 0
+    assert anndata.read_h5ad(run / "velocity.h5ad").obsm["velocity"].shape == (150, 3)
+    before = (run / "report.html").read_text()
+    assert main(["report", f"model={run}", "validate=true"]) == 0
+    assert (run / "report.html").read_text() != before
+    assert (run / "validation.csv").exists()
+
+
+def test_left_out_times_are_neither_seen_nor_forgotten(cells_file, tmp_path):
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "data.holdout=[1]") == 0
+    assert cf.SnapshotFlow.load(run).clock_.times == (0.0, 5.0)
+    assert set(pd.read_csv(run / "validation.csv")["time"]) == {1.0}
+
+
+def test_parts_are_chosen_by_name(cells_file, tmp_path):
+    run = tmp_path / "run"
+    more = ["path=brownian_bridge", "path.sigma=0.3", "coupling=sinkhorn", "coupling.epsilon=0.5", "network.width=16"]
+    assert fit(cells_file, run, "validate=false", *more) == 0
+    flow = cf.SnapshotFlow.load(run)
+    assert flow.path == cf.paths.BrownianBridge(0.3)
+    assert flow.coupling == cf.couplings.Sinkhorn(0.5)
+
+
+def test_a_sweep_gives_each_job_its_folder(cells_file, tmp_path):
+    run = tmp_path / "sweep"
+    assert fit(cells_file, run, "validate=false", "-m", "seed=0,1") == 0
+    assert [cf.SnapshotFlow.load(run / job).seed for job in ("0", "1")] == [0, 1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_setting_and_needs_no_hydra(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown
+    assert "hydra" not in shown
+    config = yaml.safe_load((configs_folder() / f"{command}.yaml").read_text())
+    for key, value in config.items():
+        names = [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
+        assert all(name in shown for name in names if key != "defaults")
+
+
+def test_overview_lists_every_command(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fits"], "unknown command 'fits'. Choose from: demo, fit"),
+        (["fit"], "missing data.path=... data.time_key=..."),
+        (["fit", "data.path=nowhere.h5ad", "data.time_key=day"], "No file nowhere.h5ad"),
+        (["fit", "data.path=CELLS", "data.time_key=hour"], "No `adata.obs['hour']`. Available: ['day']"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "data.rep=X_umap"], "No `adata.obsm['X_umap']`"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "data.holdout=[7]"], "No cells at time 7"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "path=brownian_bridge"], "missing path.sigma=..."),
+        (["fit", "data.path=CELLS", "data.time_key=day", "recipe.ema=2"], "0 <= ema < 1"),
+        (["interpolate", "model=nowhere", "at=[1]"], "No fitted model in nowhere"),
+        (["report", "model=nowhere"], "No fitted model in nowhere"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, words, cells_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word.replace("CELLS", str(cells_file)) for word in arguments]
+    assert main(arguments) != 0
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert "Traceback" not in shown
+
+
+def test_a_failed_start_does_not_block_the_folder(cells_file, tmp_path):
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "data.rep=X_nothing") == 1
+    assert fit(cells_file, run, "validate=false") == 0
+
+
+def test_a_run_is_never_overwritten(cells_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "validate=false") == 0
+    weights = (run / "model.safetensors").read_bytes()
+    assert fit(cells_file, run, "seed=3") == 1
+    assert "already holds a run" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert main(["velocity", f"model={run}"]) == 0
+    assert main(["velocity", f"model={run}"]) == 1
+    assert "exists. Choose another file with `out=`" in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_is_refused_with_the_difference(cells_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "validate=false") == 0
+    assert fit(cells_file, run, "resume=true", "batch_size=16") == 1
+    assert "batch_size: 32 became 16" in capsys.readouterr().err
+    assert fit(cells_file, run, "resume=true", "validate=false", "steps=40") == 0
+    assert len(pd.read_csv(run / "history.csv")) == 40
+
+
+def test_nothing_to_resume_is_said(cells_file, tmp_path, capsys):
+    assert fit(cells_file, tmp_path / "empty", "resume=true") == 1
+    assert "Nothing to resume" in capsys.readouterr().err
+
+
+def test_control_c_saves_exits_with_130_and_says_how_to_go_on(cells_file, tmp_path):
+    run = tmp_path / "run"
+    command = ["fit", f"data.path={cells_file}", "data.time_key=day", f"out={run}", "progress=false", "steps=100000"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from cellflow.cli import main; sys.exit(main())", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    _wait_for(run / "training.safetensors", child)
+    child.send_signal(signal.SIGINT)
+    _, shown = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "of 100000. Saved in" in shown
+    assert (
+        f"cellflow fit data.path={cells_file} data.time_key=day progress=false steps=100000 out={run} resume=true"
+        in shown
+    )
+    assert "Traceback" not in shown
+
+
+def _wait_for(path: Path, child: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.1)
+    child.kill()
+    raise AssertionError(f"no {path} after two minutes")

@@ -1,0 +1,149 @@
+"""What holds everywhere: layers, signatures, cold imports, every YAML instantiates, the namesake is refused."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import cellflow as cf
+from cellflow.cli import configs_folder
+
+PACKAGE = Path(cf.__file__).parent
+LAYERS = {
+    "errors": 0, "seeds": 0, "shapes": 0, "batch": 0, "field": 0,
+    "paths": 1, "couplings": 1, "networks": 1, "integrate": 1,
+    "objectives": 2, "metrics": 2,
+    "training": 3, "data": 3, "datasets": 3,
+    "estimators": 4,
+    "tl": 5, "pl": 5, "report": 5,
+    "runs": 6, "help": 6, "cli": 6,
+}  # fmt: skip
+
+
+def files():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides its layer"
+            yield node.module if node.module != "cellflow" else f"cellflow.{node.names[0].name}"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_dependence_points_down(path):
+    layer = LAYERS[room(path)]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "cellflow" and len(parts) > 1:
+            assert LAYERS[parts[1]] <= layer, f"{path} imports {name}, which is above it"
+        if parts[0] in ("anndata", "scanpy"):
+            assert layer >= 3, f"{path}: nothing below layer 3 knows AnnData"
+        if parts[0] in ("hydra", "omegaconf"):
+            assert room(path) == "cli", f"{path}: only cli knows hydra"
+        if parts[0] == "matplotlib":
+            assert room(path) in ("pl", "report"), f"{path}: only pl and report draw"
+
+
+def test_only_the_loop_trains():
+    calls = [path for path in files() if ".backward(" in path.read_text()]
+    assert [str(path.relative_to(PACKAGE)) for path in calls] == ["training/loop.py"]
+
+
+def test_there_is_no_junk_drawer():
+    names = {path.stem for path in files()}
+    assert not names & {"utils", "helpers", "common", "misc", "core"}
+
+
+@pytest.mark.parametrize("module", ["tl", "pl"])
+def test_tools_and_plots_take_adata_first_and_keywords_after(module):
+    found = importlib.import_module(f"cellflow.{module}")
+    for name in found.__all__:
+        parameters = list(inspect.signature(getattr(found, name)).parameters.values())
+        free = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        allowed = {"adata", "flow", "predicted"}
+        assert free[0] in ("adata", "flow"), f"{module}.{name}"
+        assert set(free) <= allowed, f"{module}.{name} takes {free} by position"
+
+
+@pytest.mark.parametrize("heavy", ["scanpy", "matplotlib", "hydra", "ot", "lightning_fabric", "sklearn", "torchdiffeq"])
+def test_importing_cellflow_pulls_in_nothing_heavy(heavy):
+    added = "set(sys.modules) - before"
+    code = f"import torch, anndata, sys; before = set(sys.modules); import cellflow; print({heavy!r} in {added})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"
+
+
+def test_every_public_name_is_there():
+    for name in cf.__all__:
+        assert getattr(cf, name) is not None
+    assert set(cf.__all__) <= set(dir(cf))
+    with pytest.raises(AttributeError, match="no attribute 'SnapshotFlaw'"):
+        cf.SnapshotFlaw  # noqa: B018
+
+
+def test_a_namesake_in_the_environment_is_refused(monkeypatch):
+    real = metadata.distribution
+    monkeypatch.setattr(metadata, "distribution", lambda name: object() if name == "cellflow-tools" else real(name))
+    with pytest.raises(ImportError, match="pip uninstall cellflow-tools"):
+        importlib.reload(cf)
+    monkeypatch.undo()
+    importlib.reload(cf)
+
+
+PART_FILES = sorted(
+    path for group in ("path", "coupling", "recipe", "network") for path in (configs_folder() / group).glob("*")
+)
+
+
+@pytest.mark.parametrize("path", PART_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_yaml_instantiates(path):
+    settings = OmegaConf.load(path)
+    for key in OmegaConf.missing_keys(settings):
+        settings[key] = 0.5
+    part = instantiate(settings)
+    assert part is not None
+    if path.parent.name == "recipe":
+        assert part == cf.training.Recipe()  # the file and the code have the same defaults
+
+
+PUBLIC = (
+    "paths", "couplings", "objectives", "networks", "integrate", "training", "data", "datasets", "metrics",
+    "estimators", "tl", "pl", "report",
+)  # fmt: skip
+
+
+def public_things(module):
+    found = importlib.import_module(f"cellflow.{module}")
+    for name in getattr(found, "__all__", [n for n in vars(found) if not n.startswith("_")]):
+        thing = getattr(found, name)
+        ours = getattr(thing, "__module__", "").startswith("cellflow")
+        if ours and (inspect.isclass(thing) or inspect.isfunction(thing)) and not inspect.isabstract(thing):
+            yield name, thing
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_functions_and_classes_have_an_example(module):
+    """Protocols and result records are exempt: they are shown where they are used."""
+    lacking = [
+        name
+        for name, thing in public_things(module)
+        if ">>>" not in (thing.__doc__ or "")
+        and not getattr(thing, "_is_protocol", False)
+        and not hasattr(thing, "_fields")
+    ]
+    assert lacking == []

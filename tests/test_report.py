@@ -1,0 +1,287 @@
+"""The report: one page that needs nothing else, says what was found both ways, and cannot be broken by names."""
+
+import base64
+import re
+import shlex
+from html import unescape
+from html.parser import HTMLParser
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.errors import NotFittedError
+from cellflow.report.verdict import Score, compare, headline, read_scores, sentence
+
+METHODS = ("flow", "linear transport", "previous and next", "previous snapshot", "next snapshot", "half against half")
+VOID = {"meta", "img", "br", "hr", "link"}
+
+
+class Page(HTMLParser):
+    """Reads a page: its tags are balanced, its text and its references are kept."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.references, self.said, self.images = [], [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.references += [value for name, value in attrs if name in {"src", "href", "srcset", "data", "action"}]
+        self.images += [dict(attrs)] if tag == "img" else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.said.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.said))
+
+
+def snapshots(n_times=3, dim=3, key="X_rep", n=12):
+    rng = np.random.default_rng(0)
+    time = np.repeat(np.arange(n_times) * 1.5, n)
+    x = (rng.normal(size=(len(time), dim)) + time[:, None]).astype(np.float32)
+    obs = pd.DataFrame({"day": time}, index=[f"c{i}" for i in range(len(time))])
+    if key == "X":
+        return anndata.AnnData(x, obs=obs)
+    return anndata.AnnData(obs=obs, obsm={key: x})
+
+
+def fit(adata, rep="X_rep", **settings):
+    return cf.SnapshotFlow(time_key="day", rep=rep, steps=5, batch_size=8, device="cpu", **settings).fit(adata)
+
+
+def table(*times, **distances):
+    """Return a validation table in which every method but those given is at 2."""
+    named = {name.replace("_", " "): value for name, value in distances.items()}
+    return pd.DataFrame(
+        [{"time": t, "method": m, "W1": named.get(m, 2.0), "n_cells": 12} for t in times for m in METHODS]
+    )
+
+
+def report(folder, adata, flow, title="a run", details=None, **settings):
+    path = cf.report.write(folder, adata, flow, title=title, details=details or {}, **settings)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    adata = snapshots()
+    return adata, fit(adata)
+
+
+def test_the_page_needs_nothing_else(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    assert page.references
+    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.references)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "http" not in page.text
+    assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text())
+
+
+def test_every_link_leads_somewhere(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    html = (tmp_path / "report.html").read_text()
+    assert all(f'id="{ref[1:]}"' in html for ref in page.references if ref.startswith("#"))
+
+
+def test_figures_are_the_files_beside_the_page(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    shown = [base64.b64decode(image["src"].split(",")[1]) for image in page.images]
+    files = {path.read_bytes() for path in (tmp_path / "figures").glob("*.png")}
+    assert set(shown) == files
+    assert len(files) == len(shown) == 4
+    assert all(data.startswith(b"\x89PNG") for data in files)
+    assert all(len(image["alt"]) > 20 for image in page.images)
+
+
+def test_names_from_outside_are_escaped(tmp_path):
+    evil = "<script>alert('1')</script>&\"$title"
+    adata = snapshots()
+    adata.obs[evil] = adata.obs["day"]
+    flow = cf.SnapshotFlow(time_key=evil, rep="X_rep", steps=3, device="cpu").fit(adata)
+    page = report(tmp_path, adata, flow, title=evil, details={evil: evil, "lines": f"a\n{evil}"})
+    assert "script" not in page.tags
+    assert page.text.count("alert('1')") >= 5
+    assert "$title" in page.text
+
+
+def test_a_long_name_is_kept_whole(tmp_path, fitted):
+    assert "x" * 400 in report(tmp_path, *fitted, title="x" * 400).text
+
+
+def test_what_was_fitted_is_said(tmp_path):
+    adata = snapshots(n_times=4)
+    flow = fit(adata[adata.obs["day"] != 1.5], path="brownian_bridge", coupling="independent", seed=7)
+    page = report(tmp_path, adata, flow, details={"wall time": "12 s"})
+    assert "A flow from day 0 to day 4.5, fitted on 36 cells of 3 snapshots, in X_rep (3 columns)." in page.text
+    assert "day 1.5 12 left out: the flow never saw it" in page.text
+    assert "day 3 12 fitted" in page.text
+    assert "at random" in page.text
+    assert "BrownianBridge" in page.text
+    assert "Seed 7" in page.text
+    assert "wall time 12 s" in page.text
+
+
+def test_predictions_and_fits_are_kept_apart(tmp_path):
+    adata = snapshots(n_times=4)
+    page = report(tmp_path, adata, fit(adata[adata.obs["day"] != 1.5]))
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} >= {"predicted", "carried"}
+    assert "The flow never saw these cells" in page.text
+    assert "how well it fits, not how well it predicts" in page.text
+
+
+def test_carried_cells_are_those_of_the_fitted_snapshot_before():
+    from cellflow.report.figures import drawings
+
+    adata = snapshots(n_times=4)
+    flow = fit(adata[adata.obs["day"] != 1.5])
+    found = {drawing.name: drawing for drawing in drawings(adata, flow, basis="rep")}
+    observed, carried = found["carried"].figure.axes
+    assert carried.get_title() == "day 3, carried from day 0\n12 cells"
+    assert observed.get_title() == "day 3, observed\n12 cells"
+    expected = flow.transport(adata.obsm["X_rep"][:12], start=0.0, stop=3.0).x[-1][:, :2].numpy()
+    marks = next(c for c in carried.collections if c.get_label() == "predicted")
+    np.testing.assert_allclose(marks.get_offsets(), expected, rtol=1e-5)
+
+
+def test_numbers_stand_beside_their_baselines(tmp_path, fitted):
+    adata, flow = fitted[0].copy(), fitted[1]
+    adata.uns["validation"] = table(1.5, flow=1.234, linear_transport=1.567, half_against_half=0.891)
+    page = report(tmp_path, adata, flow)
+    assert "day 1.5 12 1.23 1.57 2.00 2.00 2.00 0.891" in page.text
+    assert "At day 1.5, left out: the flow's prediction is at W1 = 1.23 from the true cells." in page.text
+    assert (tmp_path / "figures" / "validation.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flow", "still", "lines", "said"),
+    [
+        (1.0, 2.0, 2.0, "better than doing nothing, and better than straight lines"),
+        (1.0, 2.0, 0.5, "better than doing nothing, but worse than straight lines"),
+        (1.0, 1.01, 0.99, "level with doing nothing, but level with straight lines"),
+        (1.0, 0.5, 0.5, "worse than doing nothing, and worse than straight lines"),
+    ],
+)
+def test_the_verdict_is_honest_both_ways(flow, still, lines, said):
+    score = Score(24.0, {"flow": flow, "previous snapshot": still, "linear transport": lines}, 9)
+    assert said in headline([score])
+    assert f"the flow is {'level with that' if compare(flow, lines) == 'level' else compare(flow, lines)}" in sentence(
+        score, "hours"
+    )
+
+
+def test_doing_nothing_means_the_best_way_of_it():
+    score = read_scores(anndata.AnnData(uns={"validation": table(3.0, next_snapshot=0.5)}))[0]
+    assert score.still == ("the next snapshot as it is", 0.5)
+
+
+def test_the_headline_counts():
+    wins = Score(1.0, {"flow": 1.0, "previous snapshot": 2.0, "linear transport": 2.0}, 9)
+    loses = Score(2.0, {"flow": 3.0, "previous snapshot": 2.0, "linear transport": 3.0}, 9)
+    assert headline([wins, wins, loses]) == (
+        "Tested on 3 left-out snapshots: against doing nothing the flow is better on 2 and worse on 1; against "
+        "straight lines it is better on 2 and level on 1."
+    )
+    assert "better on both" in headline([wins, wins])
+    assert "worse on all 3" in headline([loses] * 3)
+
+
+def test_without_validation_nothing_is_claimed(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    assert "Not tested against left-out cells yet." in page.text
+    assert "validate=true" in page.text
+    assert "better" not in page.text
+
+
+def test_two_time_points_cannot_be_tested(tmp_path):
+    adata = snapshots(n_times=2)
+    page = report(tmp_path, adata, fit(adata))
+    assert "none can be left out" in page.text
+    assert "validate=true" not in page.text
+    assert len(page.images) == 3
+
+
+@pytest.mark.parametrize(("dim", "key"), [(1, "X_rep"), (2, "X_rep"), (4, "X"), (2, "X_pca")])
+def test_any_representation_gives_a_page(tmp_path, dim, key):
+    adata = snapshots(dim=dim, key=key)
+    page = report(tmp_path, adata, fit(adata, rep=key))
+    assert f"in {key} ({dim} column" in page.text
+    assert len(page.images) == 4
+
+
+def test_many_snapshots_give_a_page_of_reasonable_length(tmp_path):
+    adata = snapshots(n_times=20, dim=2, n=6)
+    adata.uns["validation"] = table(*(np.arange(1, 19) * 1.5))
+    page = report(tmp_path, adata, fit(adata))
+    assert "There are 18 inner snapshots; 6 of them are drawn." in page.text
+    assert "The other 12 left-out snapshots are in the table below." in page.text
+    assert page.text.count("left out: the flow's prediction") == 6
+
+
+def test_the_python_lines_run(tmp_path, fitted, monkeypatch):
+    adata, flow = fitted
+    folder = tmp_path / "it's a run"
+    flow.save(folder)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    report(folder, adata, flow)
+    code = re.search(r'<pre class="python">(.*?)</pre>', (folder / "report.html").read_text(), re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(unescape(code), names)
+    assert (names["between"].obs["day"] == 0.75).all()
+    assert "velocity" in names["adata"].obsm
+
+
+def test_the_shell_lines_survive_odd_folders(tmp_path, fitted):
+    folder = tmp_path / "it's a run; rm"
+    report(folder, *fitted)
+    code = re.search(r'<pre class="shell">(.*?)</pre>', (folder / "report.html").read_text(), re.DOTALL).group(1)
+    first, *_ = (shlex.split(line) for line in unescape(code).splitlines())
+    assert first == ["cellflow", "interpolate", f"model={folder}", "at=[0.75]"]
+
+
+def test_genes_are_drawn_where_they_can_be_decoded(tmp_path):
+    adata = snapshots(dim=6, key="X")
+    adata.var_names = list("abcdef")
+    centred = adata.X - adata.X.mean(axis=0)
+    loadings = np.linalg.svd(centred, full_matrices=False)[2][:3].T
+    adata.obsm["X_pca"], adata.varm["PCs"] = centred @ loadings, loadings
+    flow = fit(adata, rep="X_pca")
+    report(tmp_path, adata, flow, genes=["b", "e"])
+    assert (tmp_path / "figures" / "genes.png").is_file()
+    with pytest.raises(KeyError, match="'z'"):
+        report(tmp_path, adata, flow, genes=["z"])
+
+
+def test_nothing_else_is_changed(tmp_path, fitted):
+    adata, flow = fitted
+    before = list(adata.uns), list(adata.obsm), list(adata.obs), torch.get_rng_state(), plt.get_fignums()
+    report(tmp_path, adata, flow)
+    assert (list(adata.uns), list(adata.obsm), list(adata.obs)) == before[:3]
+    assert torch.equal(torch.get_rng_state(), before[3])
+    assert plt.get_fignums() == before[4]
+
+
+def test_a_report_is_written_again_in_place(tmp_path, fitted):
+    first = cf.report.write(tmp_path, *fitted, title="same", details={}).read_bytes()
+    assert cf.report.write(tmp_path, *fitted, title="same", details={}).read_bytes() == first
+
+
+def test_an_unfitted_flow_has_no_report(tmp_path, fitted):
+    with pytest.raises(NotFittedError):
+        report(tmp_path / "new", fitted[0], cf.SnapshotFlow())
+    assert not (tmp_path / "new").exists()
