@@ -154,7 +154,8 @@ def velocity(cfg: DictConfig) -> None:
     tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
     adata.write_h5ad(out)
     log.info("velocities per unit of %s: %s", flow.time_key, out)
-    _keep(pl.velocity(adata, flow, basis=cfg.basis or flow.rep), folder, "velocity")
+    kind = "cell" if flow.n_features_in_ == 1 else "stream"
+    _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, "velocity")
 
 
 def report(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
@@ -52,7 +53,11 @@ class GaussianPath(ABC):
 
     def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
         """Return the coefficients at times ``t``, and their derivatives in time."""
-        value, slope = torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))[:2]
+        with forward_ad.dual_level():
+            found = [forward_ad.unpack_dual(c) for c in self.coefficients(forward_ad.make_dual(t, torch.ones_like(t)))]
+        value, slope = zip(
+            *((c.primal, torch.zeros_like(t) if c.tangent is None else c.tangent) for c in found), strict=True
+        )
         return value, slope
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator) -> PathPoint:

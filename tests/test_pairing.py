@@ -88,7 +88,7 @@ def test_choice_by_size_is_said_in_the_log(rng, caplog, monkeypatch):
     batches = snapshot_batches([small, small, large], [0, 0.5, 1], batch_size=4, generator=rng)
     assert [plan is None for plan in batches.plans] == [False, True]
     assert "40 with 40 points: one plan (Exact" in caplog.text
-    assert "40 with 41 points: super-batches of 1024, solved ahead" in caplog.text
+    assert "40 with 41 points: super-batches of 512, solved ahead" in caplog.text
 
 
 def test_independent_pairs_never_need_super_batches(rng, monkeypatch):

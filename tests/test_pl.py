@@ -227,6 +227,14 @@ def test_too_many_categories_are_refused(adata):
         by_column(adata, "each")
 
 
+def test_names_are_shown_as_they_are(adata, flow, ax):
+    adata.obs["$a$"] = pd.Categorical(np.where(adata.obs["kind"] == "late", "_x", "$\\oops{$"))
+    cf.pl.velocity(adata, flow, basis="rep", color="$a$", ax=ax)
+    ax.figure.draw_without_rendering()  # mathematics that cannot be read would raise here
+    (legend,) = (a for a in ax.get_children() if a.__class__.__name__ == "Legend")
+    assert len(legend.get_texts()) == 2
+
+
 # --- basis ---
 
 

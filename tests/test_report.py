@@ -125,7 +125,7 @@ def test_a_long_name_is_kept_whole(tmp_path, fitted):
 
 def test_what_was_fitted_is_said(tmp_path):
     adata = snapshots(n_times=4)
-    flow = fit(adata[adata.obs["day"] != 1.5], path="brownian_bridge", coupling="independent", seed=7)
+    flow = fit(adata[adata.obs["day"] != 1.5], path=cf.paths.BrownianBridge(0.1), coupling="independent", seed=7)
     page = report(tmp_path, adata, flow, details={"wall time": "12 s"})
     assert "A flow from day 0 to day 4.5, fitted on 36 cells of 3 snapshots, in X_rep (3 columns)." in page.text
     assert "day 1.5 12 left out: the flow never saw it" in page.text
@@ -172,7 +172,7 @@ def test_numbers_stand_beside_their_baselines(tmp_path, fitted):
     [
         (1.0, 2.0, 2.0, "better than doing nothing, and better than straight lines"),
         (1.0, 2.0, 0.5, "better than doing nothing, but worse than straight lines"),
-        (1.0, 1.01, 0.99, "level with doing nothing, but level with straight lines"),
+        (1.0, 1.01, 0.99, "level with doing nothing, and level with straight lines"),
         (1.0, 0.5, 0.5, "worse than doing nothing, and worse than straight lines"),
     ],
 )

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 
 import torch
@@ -19,10 +20,11 @@ log = logging.getLogger(__name__)
 
 WHOLE_LIMIT = 60_000_000
 """Largest n x m for which one plan covers two whole snapshots: about 8000 x 8000 cells, half a minute and 1 GB."""
-OT_BATCH_SIZE = 1024
-"""Points a side of a super-batch, where the snapshots are larger than that: 0.1 s to solve."""
-REUSE = 8
-"""How often each pair of a super-batch is used, each time at another point of its path."""
+OT_BATCH_SIZE = 512
+"""Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""
+REUSE = 24
+"""How often each pair of a super-batch is used, each time at another point of its path: often enough for one worker
+to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
 DRAWN_STEPS = 64
 """Steps for which pairs are drawn at once from a plan over whole snapshots."""
 
@@ -155,9 +157,9 @@ class PairedBatches:
 
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
-        return PairedBatches(
-            self._points, self._offsets, self._times, self._intervals, self.batch_size, condition.to(self._points)
-        )
+        unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
+        everyone = torch.cat([unasked, condition]).to(self._points)
+        return PairedBatches(self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
@@ -166,17 +168,24 @@ class PairedBatches:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""
         pool = ThreadPoolExecutor(_workers())
         try:
-            streams = [_stream(interval, self.batch_size, start, pool) for interval in self._intervals]
+            blocks = [
+                partial(_numbered_block, interval, first, second, self.batch_size)
+                for interval, (first, second) in zip(self._intervals, pairwise(self._offsets), strict=True)
+            ]
+            streams = [
+                _stream(block, interval.steps_per_block, self.batch_size, start, pool)
+                for block, interval in zip(blocks, self._intervals, strict=True)
+            ]
             for pairs in zip(*streams, strict=True):
                 yield self._batch(pairs)
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _batch(self, pairs: tuple[Pairs, ...]) -> Batch:
-        source = torch.cat([i + offset for (i, _), offset in zip(pairs, self._offsets, strict=False)])
-        target = torch.cat([j + offset for (_, j), offset in zip(pairs, self._offsets[1:], strict=False)])
-        condition = None if self._condition is None else self._condition[target - self._offsets[1]]
-        return Batch(self._points[source], self._points[target], self._start, self._stop, condition)
+        source, target = (torch.cat(side) for side in zip(*pairs, strict=True))
+        x0, x1 = (self._points.index_select(0, rows) for rows in (source, target))
+        condition = None if self._condition is None else self._condition[target]
+        return Batch(x0, x1, self._start, self._stop, condition)
 
 
 @dataclass(frozen=True)
@@ -219,7 +228,7 @@ def _interval(
     x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, seed: int, ot_batch_size: int | str
 ) -> _Whole | _Super:
     """Decide how an interval is matched and, for one plan over everything, match it."""
-    size = _matched_at_once(x0, x1, coupling, ot_batch_size)
+    size = _matched_at_once(x0, x1, coupling, batch_size, ot_batch_size)
     if size is None:
         log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
         return _Whole(coupling(x0, x1), seed)
@@ -227,35 +236,55 @@ def _interval(
     return _Super(x0, x1, coupling, size, seed, steps_per_block=max(1, REUSE * size // batch_size))
 
 
-def _matched_at_once(x0: Tensor, x1: Tensor, coupling: Coupling, ot_batch_size: int | str) -> int | None:
+def _matched_at_once(
+    x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, ot_batch_size: int | str
+) -> int | None:
     """Return the points a side of a super-batch, or None for one plan over everything."""
     if isinstance(ot_batch_size, str):
         if ot_batch_size not in ("auto", "whole"):
             raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
         fits = isinstance(coupling, Independent) or len(x0) * len(x1) <= WHOLE_LIMIT
-        return None if ot_batch_size == "whole" or fits else OT_BATCH_SIZE
+        return None if ot_batch_size == "whole" or fits else max(OT_BATCH_SIZE, 2 * batch_size)
     if ot_batch_size < 2:
         raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
     return ot_batch_size
 
 
-def _stream(interval: _Whole | _Super, batch_size: int, start: int, pool: Executor) -> Iterator[Pairs]:
-    """Yield the pairs of each step from ``start`` on, while the next blocks are being prepared."""
-    first, skipped = divmod(start, interval.steps_per_block)
-    for i, j in _ahead(interval, batch_size, first, pool):
-        for step in range(skipped, interval.steps_per_block):
+def _numbered_block(interval: _Whole | _Super, first: int, second: int, batch_size: int, index: int) -> Pairs:
+    """Return a block of pairs, numbered among the points of all snapshots."""
+    i, j = interval.block(index, batch_size)
+    return i + first, j + second
+
+
+def _stream(
+    block: Callable[[int], Pairs], steps_per_block: int, batch_size: int, start: int, pool: Executor
+) -> Iterator[Pairs]:
+    """Return the pairs of each step from ``start`` on; the first block is under way on return."""
+    first, skipped = divmod(start, steps_per_block)
+    return _steps(_ahead(block, first, pool), batch_size, range(skipped, steps_per_block), range(steps_per_block))
+
+
+def _steps(blocks: Iterator[Pairs], batch_size: int, of_first: range, of_others: range) -> Iterator[Pairs]:
+    """Yield the pairs of each step of each block."""
+    steps = of_first
+    for i, j in blocks:
+        for step in steps:
             part = slice(step * batch_size, (step + 1) * batch_size)
             yield i[part], j[part]
-        skipped = 0
+        steps = of_others
 
 
-def _ahead(interval: _Whole | _Super, batch_size: int, first: int, pool: Executor) -> Iterator[Pairs]:
-    """Yield blocks in order, with as many under way as there are workers."""
-    waiting: deque[Future[Pairs]] = deque()
-    for index in count(first):
-        waiting.append(pool.submit(interval.block, index, batch_size))
-        if len(waiting) > _workers():
-            yield waiting.popleft().result()
+def _ahead(block: Callable[[int], Pairs], first: int, pool: Executor) -> Iterator[Pairs]:
+    """Return blocks in order, with one more under way than there are workers; the first is submitted at once."""
+    waiting: deque[Future[Pairs]] = deque([pool.submit(block, first)])
+
+    def blocks() -> Iterator[Pairs]:
+        for index in count(first + 1):
+            waiting.append(pool.submit(block, index))
+            if len(waiting) > _workers():
+                yield waiting.popleft().result()
+
+    return blocks()
 
 
 def _workers() -> int:

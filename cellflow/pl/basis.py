@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.data.snapshots import read_rep
+from cellflow.pl.canvas import literal
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,7 +72,7 @@ class Basis:
 
     def dress(self, ax: "Axes") -> None:
         """Label the axes; both have one scale, unless one is time."""
-        ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
+        ax.set(xlabel=literal(self.labels[0]), ylabel=literal(self.labels[1]))
         if not self.over_time:
             ax.set_aspect("equal", adjustable="datalim")
             ax.set(xticks=[], yticks=[])
@@ -171,8 +172,11 @@ def _regress(x: np.ndarray, xy: np.ndarray, states: np.ndarray) -> np.ndarray:
 def _ahead(x: np.ndarray, xy: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     """Turn velocities into directions of an embedding: neighbours that lie ahead of a cell pull it towards them.
 
-    Source: La Manno et al. 2018 (Nature 560), "Visualization of single-cell velocity"; Bergen et al. 2020 (Nature
-    Biotechnology 38), equations 8 and 10: weights exp(cos(v_i, x_j - x_i) / sigma), minus the uniform ones.
+    The weights are exp(cos(v_i, x_j - x_i) / sigma) over the neighbours j of cell i, less the uniform ones, so that
+    a cell at rest stays.
+
+    Source: La Manno et al. 2018 (Nature 560, 494-498) and Bergen et al. 2020 (Nature Biotechnology 38, 1408-1414),
+    projection of velocities onto an embedding.
     """
     from sklearn.neighbors import NearestNeighbors
 

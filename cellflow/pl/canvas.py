@@ -52,6 +52,17 @@ def figure_or_new(figure: "Figure | None", *, size: tuple[float, float]) -> "Fig
     return plt.figure(figsize=size, layout="constrained")
 
 
+def literal(text: str) -> str:
+    r"""Return a name from outside for matplotlib to show as it is: between dollar signs it would read mathematics.
+
+    Examples
+    --------
+    >>> print(literal("cost in $"))
+    cost in \$
+    """
+    return text.replace("$", r"\$")
+
+
 def plain(ax: "Axes") -> None:
     """Take away the frame's upper and right side."""
     ax.spines[["top", "right"]].set_visible(False)
@@ -63,6 +74,6 @@ def dot_size(n: int) -> float:
     Examples
     --------
     >>> dot_size(271), dot_size(100_000)
-    (24.0, 1.0)
+    (24.0, 2.0)
     """
-    return float(np.clip(8000 / max(n, 1), 1.0, 24.0))
+    return float(np.clip(20_000 / max(n, 1), 2.0, 24.0))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.data.snapshots import read_times
-from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size
+from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size, literal
 from cellflow.pl.labels import unit_of
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _numbers(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str, An
     marks = ax.scatter(x, y, c=values, cmap=time_colors(), **style)
     # A mappable of its own: the bar is opaque where the marks are not.
     scale = ScalarMappable(marks.norm, marks.cmap)
-    bar = ax.figure.colorbar(scale, ax=ax, label=coloring.label, fraction=0.05, pad=0.02, aspect=30)
+    bar = ax.figure.colorbar(scale, ax=ax, label=literal(coloring.label), fraction=0.05, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
     if coloring.ticks:
         bar.set_ticks(coloring.ticks, labels=[f"{tick:g}" for tick in coloring.ticks])
@@ -133,7 +133,7 @@ def _categories(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str,
         mark: dict[str, Any] = {"color": color, "marker": marker}
         x, y = xy[(coloring.values == category).to_numpy()].T
         ax.scatter(x, y, **mark, **style)
-        handles.append(Line2D([], [], linestyle="", markersize=6, label=str(category), **mark))
+        handles.append(Line2D([], [], linestyle="", markersize=6, label=literal(str(category)), **mark))
     if coloring.values.isna().any():
         x, y = xy[coloring.values.isna().to_numpy()].T
         ax.scatter(x, y, color=GREY, **style)
@@ -143,7 +143,7 @@ def _categories(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str,
         ax,
         handles,
         [str(handle.get_label()) for handle in handles],
-        title=coloring.label,
+        title=literal(coloring.label),
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
         frameon=False,

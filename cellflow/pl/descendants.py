@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.pl.canvas import GREY, INK, PREDICTED, axes_or_new, plain
+from cellflow.pl.canvas import GREY, INK, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.labels import moment
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def descendants(adata: "AnnData", *, time_key: str = "time", key: str = "push", 
     ax.scatter(
         groups["share"], places, marker="|", s=260, color=INK, linewidths=2, zorder=3, label="all cells at that time"
     )
-    ax.set_yticks(places, [str(name) for name in groups.index])
+    ax.set_yticks(places, [literal(str(name)) for name in groups.index])
     ax.invert_yaxis()
-    ax.set(xlabel="share", xlim=(0, 1), title=f"at {moment(float(written['at']), time_key)}")
+    ax.set(xlabel="share", xlim=(0, 1), title=literal(f"at {moment(float(written['at']), time_key)}"))
     ax.grid(axis="x", color=GREY, alpha=0.4, zorder=0)
     ax.set_axisbelow(True)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.data.snapshots import read_times
-from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, plain
+from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
 from cellflow.pl.labels import unit_of
 
@@ -76,7 +76,7 @@ def genes(
     unit = unit_of(adata, time_key)
     for ax, name in zip(panels, names, strict=False):
         _draw(ax, adata, predicted, name, time_key, left_out)
-        ax.set(title=name, xlabel=unit)
+        ax.set(title=literal(name), xlabel=literal(unit))
     for ax in panels[len(names) :]:
         ax.remove()
     for ax in panels[: len(names) : columns]:

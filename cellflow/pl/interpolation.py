@@ -6,7 +6,7 @@ import numpy as np
 
 from cellflow.data.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
-from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new
+from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import moment, unit_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def interpolation(
         seen, here = time == moment_, at == moment_
         draw = _histograms if picture.over_time else _clouds
         draw(row, picture, time, float(moment_), carried[here], weight[here])
-        said = moment(moment_, unit)
+        said = literal(moment(moment_, unit))
         row[0].set_title(f"{said}, observed\n{_count(int(seen.sum()))}")
         row[1].set_title(f"{said}, predicted\n{_count(int(here.sum()))}")
     _same_limits(panels, picture, carried)
@@ -131,7 +131,7 @@ def _histograms(
     width, around = np.diff(bins)[0], _around(time, at)
     for ax in row:
         _histogram(ax, values[around], None, bins, GREY, AROUND)
-        ax.set(xlabel=picture.labels[1], ylabel=f"share of cells per {width:.2g}")
+        ax.set(xlabel=literal(picture.labels[1]), ylabel=f"share of cells per {width:.2g}")
         ax.spines[["top", "right"]].set_visible(False)
     _histogram(row[0], values[time == at], None, bins, OBSERVED, "observed")
     _histogram(row[1], carried[:, 1], weight, bins, PREDICTED, "predicted")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.pl.canvas import INK, PREDICTED, axes_or_new, plain
+from cellflow.pl.canvas import INK, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.labels import moment
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def validation(
     for method in table["method"].unique():
         rows = table[table["method"] == method]
         style = _STYLES.get(method, {"marker": "P", "edgecolors": INK})
-        ax.scatter(rows["W1"], np.searchsorted(times, rows["time"]), label=_NAMES.get(method, method), **_mark(style))
-    ax.set_yticks(range(len(times)), [moment(time, time_key) for time in times])
+        ax.scatter(
+            rows["W1"], np.searchsorted(times, rows["time"]), label=_NAMES.get(method, literal(method)), **_mark(style)
+        )
+    ax.set_yticks(range(len(times)), [literal(moment(time, time_key)) for time in times])
     ax.set_ylim(len(times) - 0.4, -0.6)
     ax.set_xlim(0, 1.08 * table["W1"].max())
     ax.set(xlabel="W1 distance to the left-out cells, in units of the representation", ylabel="left out")

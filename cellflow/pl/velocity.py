@@ -7,7 +7,7 @@ import numpy as np
 from cellflow.data.snapshots import read_times
 from cellflow.errors import unknown
 from cellflow.pl.basis import Basis, read_basis
-from cellflow.pl.canvas import INK, axes_or_new
+from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
 from cellflow.pl.labels import rate, unit_of
 from cellflow.tl.cells import states_and_times
@@ -188,7 +188,7 @@ def _key_arrow(ax: "Axes", drawn: "Quiver", fast: float, per: str) -> None:
     """Say how long an arrow of a round speed is, above the axes."""
     digit = 10 ** np.floor(np.log10(fast))
     speed = digit * max(step for step in (1, 2, 5) if step * digit <= fast)
-    key = ax.quiverkey(drawn, 0.88, 1.03, speed, f"{speed:g} {per}", labelpos="W", coordinates="axes")
+    key = ax.quiverkey(drawn, 0.88, 1.03, speed, literal(f"{speed:g} {per}"), labelpos="W", coordinates="axes")
     key.set_in_layout(False)
     ax.set_title(" ")  # the layout leaves room for a title, not for a key
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow import pl, tl
 from cellflow.data.snapshots import read_rep, read_times
+from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import moment, rate, unit_of
 
@@ -98,7 +99,8 @@ def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) 
         figure = _blank(8.4, 0.4 + 3.7 * len(seen))
         pl.interpolation(adata, _carried(adata, flow, seen), time_key=flow.time_key, basis=basis, figure=figure)
         for ax, time in zip(figure.axes[1::2], seen, strict=True):
-            ax.set_title(ax.get_title().replace("predicted", f"carried from {moment(_before(flow, time), unit)}"))
+            start = literal(moment(_before(flow, time), unit))
+            ax.set_title(ax.get_title().replace(", predicted\n", f", carried from {start}\n"))
         yield Drawing(
             "predictions", "carried", figure,
             "Fitted snapshots: observed cells, and those of the fitted snapshot before carried to the same time. The "

@@ -172,9 +172,10 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
     )
     caution = (
-        f"One fit and one seed: differences under {verdict.TIE:.0%} are called level. The noise floor compares two "
+        f"One fit and one seed: differences under {verdict.TIE:.0%} are called level. On myoblast snapshots of "
+        "75 cells, another seed alone changed W1 by 3 to 5%. The noise floor compares two "
         "halves of the true cells; as W1 grows when cells are few, a good prediction may lie somewhat below it."
-    ).replace("%", " %")
+    ).replace("%", "\u00a0%")
     header = ("Left out", "Cells", *(verdict.SHORT.get(name, name) for name in methods))
     return (
         _paragraph(explained) + _table(header, rows, numbers=range(1, len(header))) + _paragraph(caution, style="note")

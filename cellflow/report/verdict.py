@@ -9,8 +9,9 @@ from cellflow.pl.validation import FLOOR, FLOW, read_validation
 if TYPE_CHECKING:
     from anndata import AnnData
 
-TIE = 0.03
-"""Relative difference of two distances under which neither is called better: about what another seed changes."""
+TIE = 0.05
+"""Relative difference under which neither distance is called better. Measured on the myoblasts, about 75 cells a
+snapshot: from seed to seed the flow's W1 has a standard deviation of 3 to 5 %."""
 LINES = "linear transport"
 STILL = {
     "previous snapshot": "the previous snapshot as it is",
@@ -84,7 +85,7 @@ def headline(scores: list[Score]) -> str:
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 1.01}
     >>> headline([Score(24.0, rows, 50)])
-    'Tested on 1 left-out snapshot: the flow is better than doing nothing, and level with straight lines.'
+    'Tested on 1 left-out snapshot: the flow is better than doing nothing, but level with straight lines.'
     >>> headline([Score(24.0, rows, 50), Score(48.0, rows | {"flow": 3.0}, 50)])
     'Tested on 2 left-out snapshots: against doing nothing the flow is better on 1 and worse on 1; against straight
     lines it is level on 1 and worse on 1.'
@@ -92,7 +93,7 @@ def headline(scores: list[Score]) -> str:
     still = [compare(score.flow, score.still[1]) for score in scores]
     lines = [compare(score.flow, score.lines) for score in scores]
     if len(scores) == 1:
-        joint = "and" if (still[0] == "better") == (lines[0] != "worse") else "but"
+        joint = "and" if still == lines else "but"
         return (
             f"Tested on 1 left-out snapshot: the flow is {_THAN[still[0]]} doing nothing, {joint} {_THAN[lines[0]]} "
             "straight lines."
@@ -126,7 +127,7 @@ def sentence(score: Score, unit: str) -> str:
 
 
 def compare(flow: float, other: float) -> str:
-    """Return ``"better"``, ``"worse"``, or ``"level"`` where distances are within 3 % of each other.
+    """Return ``"better"``, ``"worse"``, or ``"level"`` where distances are within 5 % of each other.
 
     Examples
     --------

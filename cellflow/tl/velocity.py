@@ -43,6 +43,8 @@ def velocity(
     ------
     ``obsm[key_added]``
         Velocity in the representation, per unit of the user's time.
+    ``uns[key_added]``
+        ``"rep"`` and ``"time_key"``: what the velocity belongs to.
     ``layers[key_added]``
         With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
 
@@ -60,6 +62,7 @@ def velocity(
     found = flow.velocity(x, time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
+    written.uns[key_added] = {"rep": flow.rep, "time_key": flow.time_key}
     if loadings is not None:
         layer = np.zeros(written.shape, dtype=np.float32)
         layer[:, loadings.seen] = loadings.decode_velocity(found)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cellflow.errors import CheckpointError
@@ -83,21 +84,23 @@ class TrainingState:
     def __init__(self, field: nn.Module, recipe: Recipe, seed: int) -> None:
         self.field, self.recipe, self.seed = field, recipe, seed
         self.optimizer = recipe.optimizer(field)
-        self.average = recipe.average(field)
+        self._weights: list[Tensor] = list(field.parameters())
+        self._average = [weight.detach().clone() for weight in self._weights] if recipe.ema else []
         self.step = 0
         self.history = History()
 
     def advance(self) -> None:
         """Count one optimiser step, and let the average follow."""
         self.step += 1
-        if self.average is not None:
-            self.average.update_parameters(self.field)
+        if self._average:
+            self.recipe.update_average(self._average, self._weights, step=self.step)
 
     def settle(self) -> None:
         """Leave the averaged weights in the field."""
         self.field.eval()
-        if self.average is not None:
-            self.field.load_state_dict(self.average.module.state_dict())
+        with torch.no_grad():
+            for weight, average in zip(self._weights, self._average, strict=bool(self._average)):
+                weight.copy_(average)
 
     def require_within(self, steps: int) -> None:
         """Raise when more steps were taken already than are asked for."""
@@ -107,8 +110,7 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Write the whole state to one file."""
         tensors = {f"field.{name}": value for name, value in self.field.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        tensors |= {f"average.{k}": value for k, value in enumerate(self._average)}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
         about = {"kind": "training", "step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
@@ -138,8 +140,8 @@ class TrainingState:
             group, rest = name.split(".", 1)
             groups[group][rest] = value
         load_weights(self.field, groups["field"], source=path)
-        if self.average is not None:
-            load_weights(self.average, groups["average"], source=path)
+        for k, average in enumerate(self._average):
+            average.copy_(groups["average"][str(k)])
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(groups["optimizer"])})
         self.step, self.history = about["step"], History(about["history"])
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cellflow.errors import unknown
 
@@ -16,8 +16,6 @@ PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
     "64": "64-true",
     "bf16": "bf16-mixed",
 }
-
-Weights = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,8 @@ class Recipe:
         """Return AdamW over the weights of ``field``."""
         return torch.optim.AdamW(field.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
-    def average(self, field: nn.Module) -> AveragedModel | None:
-        """Return torch's moving average of ``field``, or None when ``ema`` is 0."""
-        return AveragedModel(field, multi_avg_fn=self._update_average) if self.ema else None
-
     @torch.no_grad()
-    def _update_average(self, averaged: Weights, current: Weights, count: Tensor | int) -> None:
-        decay = min(self.ema, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+    def update_average(self, averaged: list[Tensor], current: list[Tensor], *, step: int) -> None:
+        """Move averaged weights towards the weights after ``step`` optimiser steps; after the first, take them over."""
+        decay = min(self.ema, (step - 1) / (step + 8))
+        get_ema_multi_avg_fn(decay)(averaged, current, step)
