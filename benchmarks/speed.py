@@ -214,7 +214,7 @@ def main() -> None:
     """Measure everything, or one plan where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often every method takes its turn")
-    parser.add_argument("--steps", type=int, default=200, help="steps per turn")
+    parser.add_argument("--steps", type=int, default=500, help="steps per turn")
     parser.add_argument("--one-plan", type=int, nargs=2, metavar=("N", "M"), help="solve one plan and print its cost")
     given = parser.parse_args()
     torch.set_num_threads(1)

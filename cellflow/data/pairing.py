@@ -19,7 +19,9 @@ from cellflow.seeds import draw_seed, generator_at
 log = logging.getLogger(__name__)
 
 WHOLE_LIMIT = 60_000_000
-"""Largest n x m for which one plan covers two whole snapshots: about 8000 x 8000 cells, half a minute and 1 GB."""
+"""Largest n x m for which one plan covers two whole snapshots: 8000 x 7500 cells take half a minute and 3 GB."""
+WHOLE_AT_ONCE = 4
+"""Most plans over whole snapshots that are solved side by side, for the sake of memory."""
 OT_BATCH_SIZE = 512
 """Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""
 REUSE = 24
@@ -112,7 +114,7 @@ def snapshot_batches(
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
     coupling = resolve(coupling)
     sizes = [len(cloud) for cloud in snapshots]
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
         intervals = [
             pool.submit(_interval, x0, x1, coupling, batch_size, draw_seed(generator), ot_batch_size)
             for x0, x1 in pairwise(snapshots)
