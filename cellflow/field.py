@@ -1,6 +1,6 @@
 """What a field is: any callable of time, state and condition."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -22,3 +22,48 @@ class Field(Protocol):
     def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None, /) -> Tensor:
         """Return the field at times ``t`` of shape ``(n,)`` and states ``x`` of shape ``(n, ...)``, shaped as ``x``."""
         ...
+
+
+class Heads(NamedTuple):
+    """What a field of a stochastic flow returns, both shaped as the state.
+
+    ``velocity`` is that of the deterministic flow with the same marginals; ``score_drift`` is half the squared
+    diffusion times the score. Forward in time the process drifts with their sum, backward with ``velocity -
+    score_drift``: the score itself, which is unbounded where noise vanishes, is never formed.
+
+    Source: Tong et al. 2024 (AISTATS), equations 5 and 6.
+    """
+
+    velocity: Tensor
+    score_drift: Tensor
+
+
+class BridgeField(Protocol):
+    """A field with two heads."""
+
+    def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None, /) -> Heads:
+        """Return both heads at times ``t`` of shape ``(n,)`` and states ``x`` of shape ``(n, ...)``."""
+        ...
+
+
+def two_heads(found: object) -> Heads:
+    """Return what a field returned, provided that it has two heads.
+
+    Raises
+    ------
+    TypeError
+        When the field returned one tensor: it knows no score.
+
+    Examples
+    --------
+    >>> import torch
+    >>> two_heads(Heads(torch.zeros(1, 2), torch.ones(1, 2))).score_drift
+    tensor([[1., 1.]])
+    """
+    if not isinstance(found, Heads):
+        raise TypeError(
+            f"Expected a field with two heads, velocity and score; this one returned {type(found).__name__}. Wrap the "
+            "network in `cf.networks.TwoHeads`, or two of them in `cf.networks.TwoNetworks`, and train it with "
+            "`cf.objectives.BridgeMatching`."
+        )
+    return found

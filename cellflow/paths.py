@@ -21,12 +21,16 @@ Weights = tuple[Tensor, Tensor, Tensor]
 
 
 class PathPoint(NamedTuple):
-    """A point of a path: time ``(n,)``, state, velocity and the noise that was used, each ``(n, ...)``."""
+    """A point of a path: state, velocity and noise ``(n, ...)``, time and the scale of the noise ``(n,)``.
+
+    The state is its mean plus ``spread`` times ``noise``; on a path without noise both are 0.
+    """
 
     t: Tensor
     x: Tensor
     velocity: Tensor
-    noise: Tensor | None
+    noise: Tensor
+    spread: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class GaussianPath(ABC):
     sigma: float = 0.0
     margin: ClassVar[float] = 0.0
     """How close to 0 and 1 times may come; above 0 where the velocity is unbounded at the ends."""
+    diffusive: ClassVar[bool] = False
+    """Whether the noise gathers over the time that a pair spans, or is a blur of the same size everywhere."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma < float("inf"):
@@ -60,8 +66,10 @@ class GaussianPath(ABC):
         )
         return value, slope
 
-    def sample(self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator) -> PathPoint:
-        """Draw a point of the path, and its velocity, for each pair.
+    def sample(
+        self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator, duration: Tensor | None = None
+    ) -> PathPoint:
+        """Draw a point of the path, and its velocity per unit of the pair's own time, for each pair.
 
         Parameters
         ----------
@@ -71,6 +79,8 @@ class GaussianPath(ABC):
             Time of each pair, ``(n,)``, in [0, 1].
         generator
             Used only when ``sigma`` is above 0.
+        duration
+            Model time that each pair spans, ``(n,)``; None for 1. The noise of a diffusive path grows with its root.
 
         Examples
         --------
@@ -81,9 +91,12 @@ class GaussianPath(ABC):
         """
         value, slope = self.coefficients_and_slopes(t)
         if self.sigma == 0:
-            return PathPoint(t, _combine(value, x0, x1), _combine(slope, x0, x1), None)
+            nothing = x0.new_zeros(()).expand_as(x0), t.new_zeros(()).expand_as(t)
+            return PathPoint(t, _combine(value, x0, x1), _combine(slope, x0, x1), *nothing)
+        if self.diffusive and duration is not None:
+            value, slope = ((a, b, c * duration.sqrt()) for a, b, c in (value, slope))
         noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0.device)
-        return PathPoint(t, _combine(value, x0, x1, noise), _combine(slope, x0, x1, noise), noise)
+        return PathPoint(t, _combine(value, x0, x1, noise), _combine(slope, x0, x1, noise), noise, value[2])
 
     def inside(self, t: Tensor) -> Tensor:
         """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
@@ -163,9 +176,11 @@ class VariancePreserving(GaussianPath):
 
 @dataclass(frozen=True)
 class BrownianBridge(GaussianPath):
-    """Brownian motion of scale ``sigma``, pinned at both ends of the pair.
+    """Brownian motion, pinned at both ends of the pair.
 
-    The velocity is unbounded at the ends, hence the margin.
+    ``sigma`` is the spread that free Brownian motion gathers over the whole of model time: over all snapshots where
+    there are several, so that the diffusion is the same in long and in short intervals. The velocity is unbounded at
+    the ends, hence the margin.
 
     Source: Tong et al. 2024 (AISTATS), equation 8.
 
@@ -178,6 +193,7 @@ class BrownianBridge(GaussianPath):
 
     sigma: float = 1.0
     margin: ClassVar[float] = 1e-3
+    diffusive: ClassVar[bool] = True
 
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma sqrt(t (1 - t))``."""

@@ -37,7 +37,8 @@ class SnapshotFlow(FlowEstimator):
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     path
-        How paired cells are joined, with ``sigma`` in units of the representation: a path, or the name of one.
+        How paired cells are joined, with ``sigma`` in units of the representation: a path, or the name of one. That
+        of `BrownianBridge` is the spread gathered from the first snapshot to the last.
     coupling
         How the cells of neighbouring snapshots are paired: a coupling, or the name of one.
     steps

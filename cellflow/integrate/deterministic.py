@@ -17,7 +17,7 @@ from cellflow.integrate.backends import (
     is_adaptive_torchdyn,
 )
 from cellflow.integrate.tables import TABLES, FixedSteps, Table
-from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite
+from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, saved_times
 
 Solver = Callable[[Velocity, Tensor, float, float], Tensor]
 
@@ -95,7 +95,7 @@ def ode(
         for k in range(stretches):
             states.append(solver(velocity, states[-1], k / stretches, (k + 1) / stretches))
         check_finite(states[-1], velocity.stop)
-        return Trajectory(_saved_times(x, start, stop, save), torch.stack(states), velocity.evaluations)
+        return Trajectory(saved_times(x, start, stop, save), torch.stack(states), velocity.evaluations)
 
 
 _STEPS = 20
@@ -149,12 +149,3 @@ def _check_states(x: Tensor) -> None:
         raise TypeError(message)
     if not bool(torch.isfinite(x).all()):
         raise ValueError("The states at `start` hold NaN or infinity. Remove or impute these samples first.")
-
-
-def _saved_times(x: Tensor, start: float | Tensor, stop: float | Tensor, save: int) -> Tensor:
-    """Return the times of the saved states, ``(save,)`` for one clock and ``(save, n)`` for one a sample."""
-    own_clocks = any(isinstance(end, Tensor) and end.ndim > 0 for end in (start, stop))
-    shape = x.shape[:1] if own_clocks else ()
-    first, last = (torch.as_tensor(end, dtype=x.dtype, device=x.device).expand(shape) for end in (start, stop))
-    fractions = torch.linspace(0.0, 1.0, save, dtype=x.dtype, device=x.device)
-    return torch.lerp(first, last, fractions.reshape(-1, *(1,) * first.ndim))

@@ -87,3 +87,12 @@ def check_finite(x: Tensor, t: Tensor) -> None:
         "field itself grows without bound there."
     )
     raise ConvergenceError(message)
+
+
+def saved_times(x: Tensor, start: float | Tensor, stop: float | Tensor, save: int) -> Tensor:
+    """Return the times of the saved states, ``(save,)`` for one clock and ``(save, n)`` for one a sample."""
+    own_clocks = any(isinstance(end, Tensor) and end.ndim > 0 for end in (start, stop))
+    shape = x.shape[:1] if own_clocks else ()
+    first, last = (torch.as_tensor(end, dtype=x.dtype, device=x.device).expand(shape) for end in (start, stop))
+    fractions = torch.linspace(0.0, 1.0, save, dtype=x.dtype, device=x.device)
+    return torch.lerp(first, last, fractions.reshape(-1, *(1,) * first.ndim))

@@ -26,6 +26,8 @@ class MLP(nn.Module):
         Width of the condition; 0 for none.
     harmonics
         How finely time is resolved, see `TimeEmbedding`.
+    heads
+        How many fields are returned side by side, ``(n, heads * dim)``: two for `TwoHeads`.
 
     Examples
     --------
@@ -35,7 +37,14 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, width: int = 128, depth: int = 3, condition_dim: int = 0, harmonics: int = 4
+        self,
+        dim: int,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        condition_dim: int = 0,
+        harmonics: int = 4,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         self.dim, self.condition_dim = dim, condition_dim
@@ -44,7 +53,7 @@ class MLP(nn.Module):
         self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None
         self.first = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width, context) for _ in range(depth))
-        self.last = nn.Linear(width, dim)
+        self.last = nn.Linear(width, heads * dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 

@@ -55,8 +55,8 @@ class VelocityMatching:
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the displacement}``."""
         s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        point = self.path.sample(batch.x0, batch.x1, s, generator=generator)
         start, duration = batch.span()
+        point = self.path.sample(batch.x0, batch.x1, s, generator=generator, duration=duration)
         velocity = field(start + s * duration, point.x, batch.condition)
         return {"loss": (per_sample(duration, velocity) * velocity - point.velocity).square().mean()}
 
