@@ -13,6 +13,7 @@ from cellflow.couplings import (
     COUPLINGS,
     Euclidean,
     Exact,
+    Given,
     Independent,
     ProductPlan,
     Sinkhorn,
@@ -417,3 +418,15 @@ def test_exact_gaussian_clouds_cost_the_closed_form():
     quantiles = torch.as_tensor(scipy.stats.norm.ppf((np.arange(2000) + 0.5) / 2000))[:, None]
     # The tails cut off hold 4e-4 of the variance here; times (3 - 1)^2 that is the tolerance.
     assert Exact()(quantiles, 2 + 3 * quantiles).cost == pytest.approx(8.0, abs=4e-3)
+
+
+def test_given_pairs_stay_as_they_are():
+    x0, x1 = torch.randn(2, 6, 3, generator=generator(seed=0))
+    weights = torch.tensor([1.0, 2.0, 3.0, 0.0, 1.0, 1.0])
+    assert torch.equal(Given()(x0, x1).permutation, torch.arange(6))
+    plan = Given()(x0, x1, weights, weights)
+    torch.testing.assert_close(plan.dense(), torch.diag(weights.double() / 8))
+    with pytest.raises(ValueError, match="as many target points as source points; found 6 and 5"):
+        Given()(x0, x1[:5])
+    with pytest.raises(ValueError, match="same weight at both ends"):
+        Given()(x0, x1, weights, weights.flip(0))

@@ -4,6 +4,7 @@ A coupling is deterministic; randomness enters when its plan is sampled. Which o
 
 * `Exact`: least total distance. The default.
 * `Independent`: no matching at all.
+* `Given`: pairs that are known already.
 * `Sinkhorn`: matched up to the noise of a diffusion, which sets its ``epsilon``.
 * `UnbalancedSinkhorn`: as well when cells divide and die between snapshots.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from cellflow.couplings.cost import Euclidean, SquaredEuclidean
 from cellflow.couplings.dense import DensePlan
-from cellflow.couplings.exact import Exact, Independent
+from cellflow.couplings.exact import Exact, Given, Independent
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.sinkhorn import Sinkhorn, UnbalancedSinkhorn
@@ -27,6 +28,7 @@ __all__ = [
     "DensePlan",
     "Euclidean",
     "Exact",
+    "Given",
     "Independent",
     "Plan",
     "ProductPlan",
@@ -45,7 +47,7 @@ class Coupling(Protocol):
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
 
 
-COUPLINGS: dict[str, Coupling] = {"exact": Exact(), "independent": Independent()}
+COUPLINGS: dict[str, Coupling] = {"exact": Exact(), "independent": Independent(), "given": Given()}
 """The couplings that have a name. Sinkhorn's ``epsilon`` depends on the data, so it has none."""
 
 

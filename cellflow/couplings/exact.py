@@ -1,4 +1,4 @@
-"""The two couplings without a smoothing parameter: everyone with everyone, and optimal transport."""
+"""The couplings without a smoothing parameter: as given, everyone with everyone, and optimal transport."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,39 @@ from cellflow.couplings.sparse import SparsePlan
 from cellflow.errors import ConvergenceError
 
 _OPTIMAL = 1  # POT's result code of a solved problem
+
+
+@dataclass(frozen=True)
+class Given:
+    """Pairs as they come: each source point with the target point of the same number.
+
+    For pairs that are known already, such as those that a model has made itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Given()(torch.zeros(3, 2), torch.ones(3, 2)).permutation
+    tensor([0, 1, 2])
+    """
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
+        """Couple ``x0`` and ``x1``, both ``(n, ...)``; the weight of a pair is that of its source.
+
+        Raises
+        ------
+        ValueError
+            When there are not equally many points, or the weights of the two ends of a pair differ.
+        """
+        check_clouds(x0, x1)
+        if len(x0) != len(x1):
+            raise ValueError(f"Expected as many target points as source points; found {len(x0)} and {len(x1)}.")
+        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
+        if not torch.allclose(a, b):
+            raise ValueError(
+                "Expected the same weight at both ends of each pair; found different ones. Give them once."
+            )
+        everyone = torch.arange(len(x0), device=x0.device)
+        return SparsePlan(everyone, everyone, a / a.sum(), shape=(len(x0), len(x0)))
 
 
 @dataclass(frozen=True)

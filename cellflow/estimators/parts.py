@@ -17,6 +17,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
         paths.BrownianBridge,
         couplings.Independent,
         couplings.Exact,
+        couplings.Given,
         couplings.Sinkhorn,
         couplings.UnbalancedSinkhorn,
         couplings.SquaredEuclidean,

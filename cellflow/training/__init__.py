@@ -3,5 +3,6 @@
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+from cellflow.training.refit import MarkovianFitting, Reflow, Repairing, refit
 
-__all__ = ["History", "Recipe", "fit"]
+__all__ = ["History", "MarkovianFitting", "Recipe", "Reflow", "Repairing", "fit", "refit"]

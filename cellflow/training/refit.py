@@ -1,0 +1,158 @@
+"""Outer loops: fit, let the model pair the points anew, fit again."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cellflow.couplings import Given
+from cellflow.data.pairing import paired_batches
+from cellflow.integrate import ode, sde
+from cellflow.objectives import Objective
+from cellflow.training.history import History
+from cellflow.training.loop import fit
+from cellflow.training.recipe import Recipe
+
+
+class Repairing(Protocol):
+    """How a model pairs points anew."""
+
+    def __call__(
+        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, counted from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reflow:
+    """Each source point with the end of its own path: later rounds run ever straighter, for few steps.
+
+    Parameters
+    ----------
+    steps
+        Solver steps of a path.
+
+    Source: Liu, Gong and Liu 2023, algorithm 1.
+
+    Examples
+    --------
+    >>> Reflow()
+    Reflow(steps=100)
+    """
+
+    steps: int = 100
+
+    def __call__(
+        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the source points and the ends of their paths."""
+        return x0, ode(objective.velocity(field), x0, steps=self.steps).x[-1]
+
+
+@dataclass(frozen=True)
+class MarkovianFitting:
+    """Pairs of the model's own diffusion, started from the source and from the target in turn.
+
+    In the limit the process is the Schrödinger bridge of scale ``sigma``: it keeps both marginals at every round, since
+    one end of each pair is always a real point.
+
+    Parameters
+    ----------
+    sigma
+        Scale of the noise: that of the path of the objective.
+    steps
+        Steps of a simulation.
+
+    Raises
+    ------
+    ValueError
+        When sigma is not above 0.
+
+    Source: Shi et al. 2023, algorithm 1; one field with two heads runs both ways.
+
+    Examples
+    --------
+    >>> MarkovianFitting(sigma=1.0)
+    MarkovianFitting(sigma=1.0, steps=100)
+    """
+
+    sigma: float
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ValueError(f"Expected sigma > 0; found {self.sigma}. Without noise, use `Reflow`.")
+
+    def __call__(
+        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return pairs simulated forward in even turns, backward in odd ones."""
+        if turn % 2 == 0:
+            return x0, sde(field, x0, sigma=self.sigma, steps=self.steps, generator=generator).x[-1]
+        return sde(field, x1, sigma=self.sigma, steps=self.steps, start=1.0, stop=0.0, generator=generator).x[-1], x1
+
+
+def refit(
+    field: nn.Module,
+    objective: Objective,
+    x0: Tensor,
+    x1: Tensor,
+    *,
+    repairing: Repairing,
+    rounds: int,
+    steps: int,
+    generator: torch.Generator,
+    batch_size: int = 256,
+    recipe: Recipe | None = None,
+    progress: bool = False,
+) -> list[History]:
+    """Train a fitted field further, on pairs that it makes itself, in several rounds.
+
+    Parameters
+    ----------
+    field
+        A field that was fitted once: with independent pairs, or better, as a warm start.
+    objective
+        What is minimised.
+    x0, x1
+        Source and target points, ``(n, ...)`` and ``(m, ...)``.
+    repairing
+        How the field pairs them anew: `Reflow` or `MarkovianFitting`.
+    rounds
+        How often.
+    steps
+        Optimiser steps per round.
+    generator
+        Seeds everything random.
+    batch_size
+        Pairs per batch.
+    recipe
+        How the optimiser runs in each round; None for ``Recipe()``.
+    progress
+        Whether to show a bar for each round.
+
+    Returns
+    -------
+    list of History
+        One for each round.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> rng = cf.generator(seed=0)
+    >>> field, objective = cf.networks.MLP(dim=2, width=16), cf.objectives.VelocityMatching()
+    >>> x = torch.randn(50, 2, generator=rng)
+    >>> len(refit(field, objective, x, x + 1, repairing=Reflow(), rounds=2, steps=5, generator=rng))
+    2
+    """
+    if rounds < 1:
+        raise ValueError(f"Expected rounds >= 1; found {rounds}.")
+    histories = []
+    for turn in range(rounds):
+        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator)
+        batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator)
+        found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, progress=progress)
+        histories.append(found)
+    return histories

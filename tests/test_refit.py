@@ -1,0 +1,93 @@
+"""Outer loops: reflow straightens paths, Markovian fitting finds the Schrödinger bridge, both keep the marginals."""
+
+import math
+
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.networks import MLP, TwoHeads
+from cellflow.objectives import BridgeMatching, VelocityMatching
+from cellflow.paths import BrownianBridge
+from cellflow.training import MarkovianFitting, Recipe, Reflow, fit, refit
+
+QUICK = Recipe(learning_rate=2e-3)
+
+
+def two_clouds(rng, n=1000):
+    """A Gaussian, and two clumps apart from it."""
+    x0 = torch.randn(n, 2, generator=rng)
+    side = (torch.arange(n) % 2 * 2 - 1.0)[:, None]
+    return x0, 0.3 * torch.randn(n, 2, generator=rng) + torch.cat([4 + 0 * side, 3 * side], dim=1)
+
+
+def bend(field, x0):
+    """How far one step ends from many: 0 on straight paths."""
+    one, many = (cf.integrate.ode(field, x0, steps=steps, method="euler").x[-1] for steps in (1, 100))
+    return (one - many).norm(dim=1).mean().item()
+
+
+def test_reflow_straightens_paths_and_keeps_the_target(rng):
+    x0, x1 = two_clouds(rng)
+    field, objective = MLP(dim=2, width=64), VelocityMatching()
+    batches = cf.data.paired_batches(x0, x1, coupling="independent", generator=rng)
+    fit(field, objective, batches, steps=1000, generator=rng, recipe=QUICK)
+    before = bend(field, x0)
+    histories = refit(field, objective, x0, x1, repairing=Reflow(), rounds=1, steps=1000, generator=rng, recipe=QUICK)
+    assert bend(field, x0) < 0.3 * before
+    assert cf.metrics.wasserstein(cf.integrate.ode(field, x0, steps=20).x[-1], x1) < 0.4
+    assert len(histories) == 1
+
+
+def test_reflow_pairs_each_point_with_the_end_of_its_path(rng):
+    x0 = torch.randn(20, 2, generator=rng)
+    shifted = lambda t, x, condition: torch.full_like(x, 3.0)  # noqa: E731
+    y0, y1 = Reflow(steps=4)(shifted, VelocityMatching(), x0, x0, turn=0, generator=rng)
+    assert torch.equal(y0, x0)
+    assert torch.allclose(y1, x0 + 3)
+
+
+def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(rng):
+    """Between two unit Gaussians at sigma 1 the ends must come to covary by (sqrt(5) - 1) / 2; at first they do not."""
+    x0, x1 = torch.randn(2, 2000, 2, generator=rng)
+    field, objective = TwoHeads(MLP(2, heads=2, width=64)), BridgeMatching(BrownianBridge(1.0))
+    batches = cf.data.paired_batches(x0, x1, coupling="independent", generator=rng)
+    fit(field, objective, batches, steps=800, generator=rng, recipe=QUICK)
+    refit(
+        field, objective, x0, x1, repairing=MarkovianFitting(1.0, steps=30), rounds=6, steps=300, generator=rng,
+        recipe=QUICK,
+    )  # fmt: skip
+    ends = cf.integrate.sde(field, x0.repeat(3, 1), sigma=1.0, steps=40, generator=rng)
+    start, end = ends.x
+    assert end.var(dim=0).mean().item() == pytest.approx(1, abs=0.12)
+    assert (start * end).mean().item() == pytest.approx((math.sqrt(5) - 1) / 2, abs=0.1)
+
+
+def test_markovian_fitting_alternates_between_the_ends(rng):
+    x0, x1 = torch.zeros(10, 2), torch.ones(10, 2)
+    field, objective = TwoHeads(MLP(2, heads=2, width=16)), BridgeMatching()
+    forward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=0, generator=rng)
+    backward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=1, generator=rng)
+    assert torch.equal(forward[0], x0)
+    assert torch.equal(backward[1], x1)
+    assert not torch.equal(forward[1], x1)
+    assert not torch.equal(backward[0], x0)
+
+
+def test_images_are_refitted_as_vectors_are(rng):
+    field = torch.nn.Module()
+    field.weight = torch.nn.Parameter(torch.ones(()))
+    field.forward = lambda t, x, condition: field.weight * x
+    x = torch.rand(8, 1, 4, 4, generator=rng)
+    found = refit(field, VelocityMatching(), x, x, repairing=Reflow(steps=2), rounds=2, steps=3, generator=rng)
+    assert [len(history) for history in found] == [3, 3]
+
+
+def test_impossible_settings_are_refused(rng):
+    with pytest.raises(ValueError, match="sigma > 0"):
+        MarkovianFitting(0.0)
+    x = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match="rounds >= 1"):
+        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=0, steps=3, generator=rng)
+    with pytest.raises(TypeError, match="two heads"):
+        refit(MLP(2), VelocityMatching(), x, x, repairing=MarkovianFitting(1.0), rounds=1, steps=3, generator=rng)
