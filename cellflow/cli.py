@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cellflow import runs
-from cellflow.data.snapshots import leave_out, read_snapshots
+from cellflow.data.snapshots import leave_out, to_numbers
 from cellflow.help import describe, overview
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cellflow")
 
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+"""Hydra's own log files are not written; ours goes to the terminal."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -56,12 +58,13 @@ def configs_folder() -> Path:
 def _run(command: str, overrides: list[str]) -> int:
     """Let hydra compose the configuration and call the command, once or for every job of a sweep."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
-    asked: list[DictConfig] = []
+    asked: list[tuple[DictConfig, list[str]]] = []
     failed: list[BaseException] = []
 
     def task(cfg: DictConfig) -> None:
-        asked.append(cfg)
+        asked.append((cfg, list(HydraConfig.get().overrides.task)))
         try:
             _require(cfg, command)
             COMMANDS[command](cfg)
@@ -73,24 +76,33 @@ def _run(command: str, overrides: list[str]) -> int:
 
     # Flags first: hydra's parser does not find them between settings.
     words = sorted(overrides, key=lambda word: not word.startswith("-"))
-    previous, sys.argv = sys.argv, [f"cellflow {command}", *words]
+    previous, sys.argv = sys.argv, [f"cellflow {command}", *words, *QUIET]
+    handler = logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
     except KeyboardInterrupt as stop:
-        print(f"\n{_goodbye(stop, command, overrides, asked)}", file=sys.stderr)  # noqa: T201
+        print(f"\n{_goodbye(stop, command, *asked[-1])}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+    except SystemExit as stop:  # hydra has said what it did not understand
+        print(f"`cellflow {command} --help` lists every setting.", file=sys.stderr)  # noqa: T201
+        return int(stop.code or 0)
     finally:
         sys.argv = previous
+        log.removeHandler(handler)
     return 1 if failed else 0
 
 
-def _goodbye(stop: KeyboardInterrupt, command: str, overrides: list[str], asked: list[DictConfig]) -> str:
+def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:
     """Say what was saved, and the command that goes on from there."""
-    if not str(stop):
+    out = OmegaConf.select(cfg, "out")
+    if out is not None and (Path(out) / runs.DESCRIPTION).exists():
+        return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
+    if out is None or not (Path(out) / runs.STATE).exists():
         return "Stopped; nothing was saved yet."
     kept = [word for word in overrides if not word.startswith(("out=", "resume="))]
-    again = shlex.join(["cellflow", command, *kept, f"out={asked[-1].out}", "resume=true"])
-    return f"{stop} On the command line:\n  {again}"
+    return f"{stop} On the command line:\n  {shlex.join(['cellflow', command, *kept, f'out={out}', 'resume=true'])}"
 
 
 def _require(cfg: DictConfig, command: str) -> None:
@@ -107,9 +119,9 @@ def _sentence(error: BaseException) -> str:
 
 def fit(cfg: DictConfig) -> None:
     """Fit a flow, and write its run folder."""
-    folder = _new_folder(cfg, "fit")
     adata = read_cells(cfg.data.path)
     OmegaConf.update(cfg, "data.path", str(Path(cfg.data.path).resolve()))
+    folder = _new_folder(cfg, "fit")
     _fit_into(folder, adata, cfg, "fit")
 
 
@@ -122,9 +134,7 @@ def demo(cfg: DictConfig) -> None:
     folder = _new_folder(cfg, "demo")
     adata = datasets.hsmm()
     sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
-    cells = folder / "cells.h5ad"
-    adata.write_h5ad(cells)
-    OmegaConf.update(cfg, "data.path", str(cells.resolve()), force_add=True)
+    adata.write_h5ad(folder / "cells.h5ad")
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
     predicted = tl.interpolate(adata, flow, at=list(cfg.data.holdout))
     predicted.write_h5ad(folder / "predicted.h5ad")
@@ -136,8 +146,8 @@ def interpolate(cfg: DictConfig) -> None:
     from cellflow import pl, tl
 
     folder, flow, adata = _read_run(cfg)
-    times = list(cfg.at) if OmegaConf.is_list(cfg.at) else [cfg.at]
-    name = "interpolated-" + "-".join(f"{time:g}" for time in times)
+    times = _times(cfg.at, "at")
+    name = "interpolated-" + "-".join(f"{time:.12g}" for time in times)
     out = _free(cfg.out, folder / f"{name}.h5ad")
     found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, extrapolate=cfg.extrapolate)
     found.write_h5ad(out)
@@ -160,12 +170,9 @@ def velocity(cfg: DictConfig) -> None:
 
 def report(cfg: DictConfig) -> None:
     """Write the report of a fitted run again."""
-    from cellflow import tl
-
     folder, flow, adata = _read_run(cfg)
     if cfg.validate:
-        tl.validate(adata, flow)
-        adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
+        _validate(folder, adata, flow)
     _report(folder, adata, flow)
     log.info("open %s", folder / runs.REPORT)
 
@@ -212,6 +219,7 @@ def make_flow(cfg: DictConfig) -> "SnapshotFlow":
         steps=cfg.steps,
         batch_size=cfg.batch_size,
         network=instantiate(cfg.network),
+        score=cfg.score,
         recipe=instantiate(cfg.recipe),
         standardize=cfg.standardize,
         ot_batch_size=cfg.ot_batch_size,
@@ -237,28 +245,47 @@ def _fit_into(
     folder: Path, adata: "AnnData", cfg: DictConfig, command: str, genes: Sequence[str] = ()
 ) -> "SnapshotFlow":
     """Fit, validate, and write everything that a run folder holds."""
-    from cellflow import tl
+    import torch
 
+    torch.set_num_threads(cfg.threads)
     runs.write_settings(folder, _plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
-    flow.fit(leave_out(adata, flow.time_key, list(cfg.data.holdout)), folder=folder, resume=cfg.resume)
+    flow.fit(
+        leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout")), folder=folder, resume=cfg.resume
+    )
     seconds = {"fit": watch.seconds()}
-    flow.save(folder)
+    flow.save(folder, overwrite=cfg.resume)
     flow.history_.to_csv(folder / runs.HISTORY)
-    if cfg.validate and len(read_snapshots(adata, time_key=flow.time_key, rep=flow.rep).clock.times) > 2:
-        tl.validate(adata, flow)
-        adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
+    facts = {"command": command, "seed": cfg.seed, "device": str(next(flow.field_.parameters()).device)}
+    runs.write_facts(folder, **facts, seconds=seconds)
+    if cfg.validate:
+        _validate(folder, adata, flow)
     seconds["all"] = watch.seconds()
-    device = str(next(flow.field_.parameters()).device)
-    runs.write_facts(folder, command=command, seed=cfg.seed, seconds=seconds, device=device)
+    runs.write_facts(folder, **facts, seconds=seconds)
     _report(folder, adata, flow, genes)
     log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
     return flow
 
 
+def _times(given: Any, name: str) -> list[float]:
+    """Return one time, or a list of them, as numbers."""
+    return to_numbers(list(given) if OmegaConf.is_list(given) else [given], what=f"`{name}`").tolist()
+
+
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved settings as plain values."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
+    """Compare predictions with snapshots that the flow has not seen, where there are snapshots between others."""
+    from cellflow import tl
+
+    if not tl.testable_times(adata, flow):
+        log.info("nothing to validate: no snapshot lies between two others that the flow may see")
+        return
+    tl.validate(adata, flow)
+    adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
 
 
 def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:

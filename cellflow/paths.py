@@ -1,7 +1,7 @@
 """Paths: how a pair ``(x0, x1)`` is joined, and the laws from which times are drawn.
 
 A path is three coefficients of time, ``x_t = a(t) x0 + b(t) x1 + c(t) z`` with Gaussian noise ``z``. Its velocity is
-their derivative, taken by forward-mode differentiation: a path cannot disagree with its own velocity.
+their derivative, taken by automatic differentiation: a path cannot disagree with its own velocity.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
@@ -59,12 +58,13 @@ class GaussianPath(ABC):
 
     def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
         """Return the coefficients at times ``t``, and their derivatives in time."""
-        with forward_ad.dual_level():
-            found = [forward_ad.unpack_dual(c) for c in self.coefficients(forward_ad.make_dual(t, torch.ones_like(t)))]
-        value, slope = zip(
-            *((c.primal, torch.zeros_like(t) if c.tangent is None else c.tangent) for c in found), strict=True
-        )
-        return value, slope
+        # Backward mode: unlike forward mode it may run in several threads at once. Each coefficient depends on its own
+        # sample's time alone, so the gradient of their sum holds every slope.
+        with torch.enable_grad():
+            variable = t.detach().requires_grad_()
+            found = self.coefficients(variable)
+            source, target, noise = (_slope(c, variable) for c in found)
+        return (found[0].detach(), found[1].detach(), found[2].detach()), (source, target, noise)
 
     def sample(
         self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator, duration: Tensor | None = None
@@ -101,6 +101,12 @@ class GaussianPath(ABC):
     def inside(self, t: Tensor) -> Tensor:
         """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
         return t if self.margin == 0 else self.margin + (1 - 2 * self.margin) * t
+
+
+def _slope(coefficient: Tensor, t: Tensor) -> Tensor:
+    if not coefficient.requires_grad:
+        return torch.zeros_like(t)
+    return torch.autograd.grad(coefficient.sum(), t, retain_graph=True)[0]  # they share intermediate values
 
 
 def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
@@ -279,6 +285,8 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
     ------
     ValueError
         When no path has that name.
+    TypeError
+        When it is no path, such as a class of paths.
 
     Examples
     --------
@@ -289,4 +297,6 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
         if path not in PATHS:
             raise ValueError(f"{unknown('path', path, PATHS)} Or pass one, such as `cf.paths.BrownianBridge(0.3)`.")
         return PATHS[path]
+    if not isinstance(path, GaussianPath):
+        raise TypeError(f"Expected a path such as `cf.paths.Linear()`, or the name of one; found {path!r}.")
     return path

@@ -93,7 +93,7 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
-MAY_CHANGE = {"resume", "progress", "validate", "device", "out", "steps"}
+MAY_CHANGE = {"resume", "progress", "validate", "device", "threads", "out", "steps"}
 """Settings that a resumed run may have changed."""
 
 
@@ -144,7 +144,7 @@ def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, float], device: str) -> None:
     """Write what the run ran with: versions, seed, wall time and machine."""
-    facts = {
+    facts: dict[str, Any] = {
         "command": command,
         "seed": seed,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -183,6 +183,8 @@ def details(folder: Path) -> dict[str, str]:
     >>> details(folder)["seed"]
     '0'
     """
+    if not (folder / FACTS).is_file():
+        return {"folder": str(folder)}
     facts = read_facts(folder)
     return {
         "command": f"cellflow {facts['command']}",

@@ -58,7 +58,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
     True
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw_seed(generator))
+        torch.default_generator.manual_seed(draw_seed(generator))  # of the CPU alone, where layers are made
         yield
 
 

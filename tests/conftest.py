@@ -1,19 +1,15 @@
-"""What several tests share: one thread, the real data where it is, a small simulated AnnData, a fitted flow."""
+"""What several tests share: the real data where it is, a small simulated AnnData, a fitted flow."""
 
 import os
 from pathlib import Path
 
 import anndata
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import cellflow as cf
-
-mpl.use("Agg")
-torch.set_num_threads(1)
 
 
 @pytest.fixture

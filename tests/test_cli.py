@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import anndata
 import pandas as pd
 import pytest
 import yaml
-from conftest import make_cells
 
 import cellflow as cf
 from cellflow.cli import COMMANDS, configs_folder, main
+from cellflow.training.checkpoint import load_tensors
+from conftest import make_cells
 
 FAST = ["steps=30", "batch_size=32", "progress=false", "device=cpu"]
 
@@ -81,6 +83,14 @@ def test_parts_are_chosen_by_name(cells_file, tmp_path):
     assert flow.coupling == cf.couplings.Sinkhorn(0.5)
 
 
+def test_a_bridge_with_a_score_is_fitted_saved_and_reported(cells_file, tmp_path):
+    run = tmp_path / "run"
+    more = ["path=brownian_bridge", "path.sigma=0.3", "score=two_networks", "validate=false"]
+    assert fit(cells_file, run, *more) == 0
+    assert cf.SnapshotFlow.load(run).score == "two_networks"
+    assert list(pd.read_csv(run / "history.csv").columns) == ["step", "loss", "velocity", "score", "learning_rate"]
+
+
 def test_a_sweep_gives_each_job_its_folder(cells_file, tmp_path):
     run = tmp_path / "sweep"
     assert fit(cells_file, run, "validate=false", "-m", "seed=0,1") == 0
@@ -117,6 +127,9 @@ def test_overview_lists_every_command(capsys):
         (["fit", "data.path=CELLS", "data.time_key=day", "path=brownian_bridge"], "missing path.sigma=..."),
         (["fit", "data.path=CELLS", "data.time_key=day", "recipe.ema=2"], "0 <= ema < 1"),
         (["interpolate", "model=nowhere", "at=[1]"], "No fitted model in nowhere"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "data.holdout=[a]"], "`data.holdout` holds 'a': not numbers"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "steps=abc"], "`steps` to be a whole number"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "stepz=3"], "`cellflow fit --help` lists every setting"),
         (["report", "model=nowhere"], "No fitted model in nowhere"),
     ],
 )
@@ -156,14 +169,36 @@ def test_resuming_with_other_settings_is_refused_with_the_difference(cells_file,
     assert len(pd.read_csv(run / "history.csv")) == 40
 
 
+def test_a_left_out_edge_is_reported_and_drawn(cells_file, tmp_path):
+    """With the last of three snapshots left out nothing lies between two others: fitted and reported all the same."""
+    run = tmp_path / "run"
+    assert fit(cells_file, run, "data.holdout=5") == 0
+    assert (run / "report.html").exists()
+    assert (run / "run.json").exists()
+    assert not (run / "validation.csv").exists()
+    assert main(["report", f"model={run}", f"data.path={cells_file}"]) == 0
+
+
+def test_commands_leave_nothing_where_they_are_called(cells_file, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert fit(cells_file, tmp_path / "run", "validate=false") == 0
+    assert main(["velocity", f"model={tmp_path / 'run'}"]) == 0
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_nothing_to_resume_is_said(cells_file, tmp_path, capsys):
     assert fit(cells_file, tmp_path / "empty", "resume=true") == 1
     assert "Nothing to resume" in capsys.readouterr().err
 
 
-def test_control_c_saves_exits_with_130_and_says_how_to_go_on(cells_file, tmp_path):
+def test_control_c_saves_exits_with_130_and_says_how_to_go_on(cells_file, tmp_path, monkeypatch):
+    """The printed command is run as it is, from the folder where the first one was given."""
+    monkeypatch.chdir(tmp_path)
+    steps = ["progress=false", "steps=100000", "validate=false", "batch_size=8", "network.width=8"]
+    command = ["fit", f"data.path={cells_file.name}", "data.time_key=day", "out=run", *steps]
     run = tmp_path / "run"
-    command = ["fit", f"data.path={cells_file}", "data.time_key=day", f"out={run}", "progress=false", "steps=100000"]
     child = subprocess.Popen(
         [sys.executable, "-c", "import sys; from cellflow.cli import main; sys.exit(main())", *command],
         stderr=subprocess.PIPE,
@@ -175,11 +210,12 @@ def test_control_c_saves_exits_with_130_and_says_how_to_go_on(cells_file, tmp_pa
     _, shown = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "of 100000. Saved in" in shown
-    assert (
-        f"cellflow fit data.path={cells_file} data.time_key=day progress=false steps=100000 out={run} resume=true"
-        in shown
-    )
     assert "Traceback" not in shown
+    printed = next(line for line in shown.splitlines() if line.strip().startswith("cellflow fit"))
+    taken = load_tensors(run / "training.safetensors")[1]["step"]
+    again = [word.replace("steps=100000", f"steps={taken + 5}") for word in shlex.split(printed)[1:]]
+    assert main(again) == 0
+    assert len(pd.read_csv(run / "history.csv")) == taken + 5
 
 
 def _wait_for(path: Path, child: subprocess.Popen) -> None:

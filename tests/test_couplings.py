@@ -430,3 +430,11 @@ def test_given_pairs_stay_as_they_are():
         Given()(x0, x1[:5])
     with pytest.raises(ValueError, match="same weight at both ends"):
         Given()(x0, x1, weights, weights.flip(0))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_exact_plans_do_not_depend_on_the_unit(scale):
+    x0, x1 = torch.randn(30, 3, generator=generator(seed=0)), torch.randn(41, 3, generator=generator(seed=1))
+    plan, scaled = Exact()(x0, x1), Exact()(x0.double() * scale, x1.double() * scale)
+    assert scaled.cost == pytest.approx(plan.cost * scale**2, rel=1e-5)
+    torch.testing.assert_close(scaled.dense(), plan.dense())

@@ -16,7 +16,7 @@ import torch
 from cellflow.datasets import Branching, branching, cite, download, embryoid_body, hsmm, public, single_cell
 from cellflow.datasets.public import PublicData, digest_of
 
-requires_data = pytest.mark.skipif("CELLFLOW_DATA" not in os.environ, reason="needs the data sets in CELLFLOW_DATA")
+requires_data = pytest.mark.skipif(not os.environ.get("CELLFLOW_DATA"), reason="needs the data sets in CELLFLOW_DATA")
 
 
 # --- hsmm --------------------------------------------------------------------------------------------------------

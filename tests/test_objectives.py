@@ -106,6 +106,18 @@ def test_a_long_interval_asks_for_a_slow_field_and_counts_as_much():
     assert still[0] == still[1] > 0
 
 
+def test_the_unit_makes_the_loss_the_same_for_data_of_any_scale():
+    losses = []
+    for unit in (1.0, 1e-4):
+        x0, x1 = torch.randn(2, 500, 2, generator=cf.generator(0), dtype=torch.float64) * unit
+        batch = cf.Batch(x0, x1)
+        found = VelocityMatching(unit=unit)(lambda t, x, c: torch.zeros_like(x), batch, generator=cf.generator(1))
+        losses.append(found["loss"].item())
+    assert losses[0] == pytest.approx(losses[1])
+    with pytest.raises(ValueError, match="unit > 0"):
+        VelocityMatching(unit=0.0)
+
+
 @pytest.mark.parametrize("objective", ALL_OBJECTIVES, ids=repr)
 def test_the_loss_reaches_every_weight_and_passes_the_condition(objective, rng):
     net = cf.networks.MLP(dim=2, width=16, condition_dim=3)

@@ -1,17 +1,21 @@
 """`SnapshotFlow`: what it learns, scikit-learn's contract, units, saving, and what it refuses."""
 
 import json
+import signal
 from functools import partial
 
 import anndata
 import numpy as np
 import pytest
 import torch
-from conftest import make_cells
 from sklearn.base import clone
 
 import cellflow as cf
+import cellflow.training.checkpoint as training_state
+import cellflow.training.loop as loop
 from cellflow.errors import CheckpointError, NotFittedError
+from cellflow.training.interrupt import Interrupt
+from conftest import make_cells
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 QUICK = {"time_key": "day", "steps": 20, "batch_size": 32, "device": "cpu"}
@@ -63,15 +67,18 @@ def test_units_of_time_only_rescale_the_velocity(cells):
     assert np.allclose(days.velocity(x, 1.0), flow.velocity(x, 24.0) * 24, rtol=1e-3, atol=1e-4)
 
 
-def test_units_of_the_representation_go_through(cells):
+@pytest.mark.parametrize(("scale", "offset"), [(100.0, 7.0), (1e-4, 0.0), (1e-6, 1e-6), (1e4, -1e4)])
+def test_units_of_the_representation_go_through(cells, scale, offset):
     """Cells measured in other units and from another origin: positions follow, no scale leaks."""
-    flow = cf.SnapshotFlow(**QUICK).fit(cells)
+    settings = QUICK | {"steps": 100}
+    flow = cf.SnapshotFlow(**settings).fit(cells)
     other = cells.copy()
-    other.obsm["X_pca"] = cells.obsm["X_pca"] * 100 + 7
-    scaled = cf.SnapshotFlow(**QUICK).fit(other)
-    x = cells.obsm["X_pca"][:5]
-    moved, far = (f.transport(y, start=0, stop=5).x[-1].numpy() for f, y in ((flow, x), (scaled, x * 100 + 7)))
-    assert np.allclose(moved, (far - 7) / 100, atol=0.01)
+    other.obsm["X_pca"] = cells.obsm["X_pca"].astype(np.float64) * scale + offset
+    scaled = cf.SnapshotFlow(**settings).fit(other)
+    x = cells.obsm["X_pca"][:5].astype(np.float64)
+    moved, far = (f.transport(y, start=0, stop=5).x[-1].numpy() for f, y in ((flow, x), (scaled, x * scale + offset)))
+    assert np.abs(moved - x).max() > 3
+    assert np.allclose(moved, (far - offset) / scale, atol=0.05)
 
 
 def test_without_standardising_the_network_sees_the_data(cells):
@@ -168,27 +175,52 @@ def test_views_backed_files_and_float64_fit_alike(cells, tmp_path):
     backed.file.close()
 
 
-def test_an_interrupted_fit_resumes_exactly(cells, tmp_path):
+def test_an_interrupted_fit_resumes_exactly(cells, tmp_path, monkeypatch):
     settings = QUICK | {"steps": 40}
     whole = cf.SnapshotFlow(**settings).fit(cells)
 
-    class Stops(cf.networks.MLP):
-        def forward(self, t, x, condition=None):
-            Stops.calls += 1
-            if Stops.calls == 15:
-                raise KeyboardInterrupt
-            return super().forward(t, x, condition)
+    class Impatient(Interrupt):
+        """Ctrl-C in the middle of the fifteenth step."""
 
-    Stops.calls = 0
-    with pytest.raises(KeyboardInterrupt):
-        cf.SnapshotFlow(**settings, network=Stops).fit(cells, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="No file"):
-        cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
-    once = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
-    again = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
+        def __enter__(self):
+            super().__enter__()
+            real = training_state.TrainingState.advance
+
+            def advance(state):
+                real(state)
+                if state.step == 15:
+                    signal.raise_signal(signal.SIGINT)
+
+            monkeypatch.setattr(training_state.TrainingState, "advance", advance)
+            return self
+
+    monkeypatch.setattr(loop, "Interrupt", Impatient)
+    with pytest.raises(KeyboardInterrupt, match="step 15 of 40"):
+        cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
+    monkeypatch.undo()
+    resumed = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
     x = cells.obsm["X_pca"]
-    assert (once.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
-    assert (again.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
+    assert (resumed.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
+    assert resumed.history_.columns == whole.history_.columns
+
+
+def test_a_fit_resumes_only_with_its_own_data_and_settings(cells, tmp_path):
+    cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path)
+    shifted = cells.copy()
+    shifted.obsm["X_pca"] = cells.obsm["X_pca"] + 1
+    fewer = cells[cells.obs["day"] < 5]
+    for data, changed, words in (
+        (shifted, {}, "cells"),
+        (fewer, {}, "times"),
+        (cells, {"coupling": "independent"}, "coupling 'exact', not 'independent'"),
+        (cells, {"path": cf.paths.Linear(0.1)}, "path"),
+        (cells, {"batch_size": 16}, "batch_size 32, not 16"),
+        (cells, {"seed": 1}, "another seed"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            cf.SnapshotFlow(**QUICK | changed).fit(data, folder=tmp_path, resume=True)
 
 
 def test_a_saved_model_comes_back_the_same(cells, tmp_path):
@@ -212,6 +244,53 @@ def test_a_saved_model_comes_back_the_same(cells, tmp_path):
     assert (refitted.velocity(cells.obsm["X_pca"], 2.0) == flow.velocity(cells.obsm["X_pca"], 2.0)).all()
 
 
+def test_a_model_is_never_overwritten_unasked(cells, tmp_path):
+    flow = cf.SnapshotFlow(**QUICK).fit(cells)
+    flow.save(tmp_path)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        flow.save(tmp_path)
+    flow.save(tmp_path, overwrite=True)
+
+
+def test_numbers_of_numpy_are_numbers(cells, tmp_path):
+    flow = cf.SnapshotFlow(**QUICK | {"batch_size": np.int64(8), "seed": np.int64(3)}).fit(cells)
+    flow.save(tmp_path)
+    assert cf.SnapshotFlow.load(tmp_path).batch_size == 8
+
+
+def test_times_in_single_precision_are_the_users_times(cells):
+    cells.obs["day"] = cells.obs["day"].map({0.0: 0.1, 1.0: 1.1, 5.0: 4.1}).astype(np.float32)
+    flow = cf.SnapshotFlow(**QUICK).fit(cells)
+    assert flow.clock_.times == (0.1, 1.1, 4.1)
+    assert cf.tl.interpolate(cells, flow, at=[0.1, 4.1]).n_obs == 40 + 50
+
+
+def test_long_offsets_of_time_keep_their_digits(cells):
+    cells.obs["day"] = cells.obs["day"] + 1e8
+    flow = cf.SnapshotFlow(**QUICK).fit(cells)
+    found = flow.transport(cells.obsm["X_pca"][:2], start=1e8, stop=1e8 + 5, save=6)
+    assert found.t.tolist() == pytest.approx([1e8 + k for k in range(6)], abs=1e-3)
+    assert cf.tl.interpolate(cells, flow, at=[1e8 + 0.5, 1e8 + 0.6]).obs_names.is_unique
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "words"),
+    [
+        ({"steps": "abc"}, ValueError, "`steps` to be a whole number >= 1; found 'abc'"),
+        ({"batch_size": 2.5}, ValueError, "`batch_size` to be a whole number"),
+        ({"device": "cuda:7"}, ValueError, "No GPU is available"),
+        ({"path": cf.paths.Linear}, TypeError, "Expected a path such as"),
+        ({"network": torch.nn.Linear(3, 3)}, TypeError, "callable that makes a network"),
+        ({"recipe": {"ema": 0.9}}, TypeError, "cf.training.Recipe"),
+    ],
+)
+def test_impossible_settings_are_named_before_anything_is_computed(cells, changed, kind, words):
+    if "device" in changed and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(kind, match=words):
+        cf.SnapshotFlow(**QUICK | changed).fit(cells)
+
+
 def test_nothing_saved_is_a_pickle(cells, tmp_path):
     cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path).save(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
@@ -227,6 +306,7 @@ def test_foreign_networks_must_be_given_again(cells, tmp_path):
     with pytest.raises(CheckpointError, match=r"`network` of this model is not a part.*load\(folder, network"):
         cf.SnapshotFlow.load(tmp_path)
     back = cf.SnapshotFlow.load(tmp_path, network=plain)
+    assert back.network is plain
     assert (back.velocity(cells.obsm["X_pca"], 2.0) == flow.velocity(cells.obsm["X_pca"], 2.0)).all()
 
 
@@ -284,3 +364,70 @@ def test_wrong_states_and_times_are_named(moving):
     assert torch.isfinite(flow.transport(x, start=0, stop=6, extrapolate=True).x).all()
     with pytest.raises(ValueError, match="outside the fitted range"):
         flow.velocity(x, np.full(len(x), -1.0))
+
+
+@pytest.fixture(scope="module", params=["two_networks", "two_heads"])
+def bridge(request):
+    """Cells that move at 1 per unit of time, and a flow on them that knows its score."""
+    adata = make_cells(sizes=(150, 250, 200))
+    flow = cf.SnapshotFlow(
+        **QUICK | {"steps": 500, "batch_size": 128},
+        path=cf.paths.BrownianBridge(0.5),
+        score=request.param,
+        network=partial(cf.networks.MLP, width=64),
+    )
+    return adata, flow.fit(adata)
+
+
+def snapshot(adata, time):
+    return adata.obsm["X_pca"][(adata.obs["day"] == time).to_numpy()]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 5.0), (5.0, 1.0), (1.0, 0.0)])
+def test_noisy_courses_end_on_the_measured_cells_forward_and_backward(bridge, start, stop):
+    adata, flow = bridge
+    x, y = snapshot(adata, start), snapshot(adata, stop)
+    noisy = flow.simulate(x, start=start, stop=stop).x[-1]
+    floor = cf.metrics.split_half_floor(torch.from_numpy(y), generator=cf.generator(0))
+    assert cf.metrics.wasserstein(noisy, y) < 1.6 * floor
+    smooth = flow.transport(x, start=start, stop=stop).x[-1]
+    assert cf.metrics.wasserstein(smooth, y) < 1.6 * floor
+    assert (noisy - smooth).norm(dim=1).mean() > 0.05
+
+
+def test_simulations_are_seeded_and_carry_the_users_time(bridge):
+    adata, flow = bridge
+    x = snapshot(adata, 0.0)[:5]
+    once, again, other = (flow.simulate(x, start=0, stop=5, save=3, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(once.x, again.x)
+    assert not torch.equal(once.x, other.x)
+    assert once.t.tolist() == pytest.approx([0, 2.5, 5])
+
+
+def test_a_saved_bridge_comes_back_the_same(bridge, tmp_path):
+    adata, flow = bridge
+    flow.save(tmp_path)
+    back, x = cf.SnapshotFlow.load(tmp_path), snapshot(adata, 0.0)
+    assert torch.equal(back.simulate(x, start=0, stop=5).x, flow.simulate(x, start=0, stop=5).x)
+    assert (back.velocity(x, 0.0) == flow.velocity(x, 0.0)).all()
+
+
+def test_noise_without_a_score_and_a_score_without_noise_are_refused(cells, moving):
+    adata, flow = moving
+    with pytest.raises(TypeError, match="fitted without a score"):
+        flow.simulate(adata.obsm["X_pca"], start=0, stop=5)
+    with pytest.raises(ValueError, match="path with noise"):
+        cf.SnapshotFlow(**QUICK, score="two_heads").fit(cells)
+    with pytest.raises(ValueError, match="Unknown score 'both'. Choose from: None, 'two_networks', 'two_heads'"):
+        cf.SnapshotFlow(**QUICK, score="both").fit(cells)
+
+
+def test_a_custom_path_must_be_given_again(cells, tmp_path):
+    class Curved(cf.paths.GaussianPath):
+        def coefficients(self, t):
+            return 1 - t**2, t**2, torch.zeros_like(t)
+
+    cf.SnapshotFlow(**QUICK, path=Curved()).fit(cells).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"load\(folder, path=...\)"):
+        cf.SnapshotFlow.load(tmp_path)
+    assert isinstance(cf.SnapshotFlow.load(tmp_path, path=Curved()).path, Curved)

@@ -4,10 +4,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_cells
 from scipy import sparse
 
 from cellflow.data.snapshots import leave_out, read_rep, read_snapshots, read_times
+from conftest import make_cells
 
 
 def with_time(values):
@@ -108,6 +108,28 @@ def test_bad_input_is_named_and_told_how_to_mend(cells, spoil, kind, words):
     spoil(cells)
     with pytest.raises(kind, match=words):
         read_snapshots(cells, time_key="day", rep="X_pca")
+
+
+def test_integer_categories_with_gaps_get_the_clear_message(cells):
+    days = cells.obs["day"].astype("Int64").where(cells.obs["day"] != 1)
+    cells.obs["day"] = days.astype("category")
+    with pytest.raises(ValueError, match="60 of 150 cells have no finite time"):
+        read_times(cells, "day")
+
+
+@pytest.mark.parametrize("spoil", [lambda x: x + 1e9, lambda x: x * 1e40], ids=["far from zero", "huge"])
+def test_values_that_single_precision_cannot_hold_are_refused(cells, spoil):
+    cells.obsm["X_pca"] = spoil(cells.obsm["X_pca"].astype(np.float64))
+    with pytest.raises(ValueError, match="lose their differences in single precision"):
+        read_rep(cells, "X_pca")
+
+
+def test_emptiness_is_named():
+    nobody = anndata.AnnData(np.zeros((0, 2), np.float32), obs=pd.DataFrame({"day": []}, index=pd.Index([], dtype=str)))
+    with pytest.raises(ValueError, match="holds no cells"):
+        read_times(nobody, "day")
+    with pytest.raises(KeyError, match="`adata.X` holds nothing"):
+        read_rep(anndata.AnnData(obs=pd.DataFrame(index=["a"])), "X")
 
 
 def test_leaving_out_keeps_order_and_refuses_unknown_times(cells):

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
-from conftest import make_cells
 from scipy import sparse
 
 import cellflow as cf
 from cellflow import tl
+from conftest import make_cells
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -239,6 +239,56 @@ def test_impossible_pushes_are_named(settings, kind, words):
     chosen = {"cells": (adata.obs["time"] == 1).to_numpy(), "at": 1.0} | settings
     with pytest.raises(kind, match=words):
         tl.push(adata, flow, **chosen)
+
+
+def test_a_mask_is_read_by_name_whatever_its_order():
+    adata, flow = two_branches()
+    upper = (adata.obs["branch"] == "A") & (adata.obs["time"] == 0)
+    tl.push(adata, flow, cells=upper, at=1.0)
+    straight = adata.obs["push"].copy()
+    tl.push(adata, flow, cells=upper.sample(frac=1, random_state=0), at=1.0)
+    assert adata.obs["push"].equals(straight)
+    with pytest.raises(ValueError, match="one over other cells"):
+        tl.push(adata, flow, cells=upper.add_prefix("x"), at=1.0)
+    with pytest.raises(TypeError, match="found numbers"):
+        tl.push(adata, flow, cells=[0, 1], at=1.0)
+
+
+def test_timedelta_is_understood_everywhere(cells):
+    cells.obs["day"] = pd.to_timedelta(cells.obs["day"], unit="D")
+    flow = cf.SnapshotFlow(time_key="day", steps=20, device="cpu").fit(cells)
+    day = pd.Timedelta(days=1)
+    tl.trajectories(cells, flow, n=3, stop=day)
+    assert cells.uns["trajectories"]["time"][-1] == pytest.approx([1, 1, 1])
+    tl.push(cells, flow, cells=cells.obs["day"] == pd.Timedelta(0), at=day)
+    tl.validate(cells, flow, times=[day])
+    moved = flow.transport(cells.obsm["X_pca"][:2], start=pd.Timedelta(0), stop=day)
+    assert moved.t.tolist() == pytest.approx([0, 1])
+
+
+def test_views_of_files_are_refused_with_the_cure(cells, tmp_path):
+    flow = cf.SnapshotFlow(time_key="day", steps=5, device="cpu").fit(cells)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    for call in (
+        lambda: tl.velocity(backed[::2], flow),
+        lambda: tl.velocity(backed, flow, copy=True),
+        lambda: tl.validate(backed[::2], flow),
+    ):
+        with pytest.raises(ValueError, match="to_memory"):
+            call()
+    tl.velocity(backed, flow)
+    assert backed.obsm["velocity"].shape == (150, 3)
+    backed.file.close()
+
+
+def test_edges_the_flow_has_not_seen_can_be_reached_when_asked_for(cells):
+    flow = cf.SnapshotFlow(time_key="day", steps=20, device="cpu").fit(cells[cells.obs["day"] < 5])
+    first = cells.obs["day"] == 0
+    with pytest.raises(ValueError, match="extrapolate=True"):
+        tl.push(cells, flow, cells=first, at=5.0)
+    tl.push(cells, flow, cells=first, at=5.0, extrapolate=True)
+    assert cells.obs["push"].sum() == pytest.approx(1)
 
 
 def test_validation_scores_a_moving_population_near_the_floor(moving):

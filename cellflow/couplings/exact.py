@@ -132,7 +132,9 @@ def _assignment(costs: Tensor, *, device: torch.device) -> SparsePlan:
 def _transport(costs: Tensor, a: Tensor, b: Tensor, *, max_iterations: int) -> SparsePlan:
     import ot
 
-    matrix, log = ot.emd(a.cpu().numpy(), b.cpu().numpy(), costs.numpy(), numItermax=max_iterations, log=True)
+    # The simplex compares costs with a fixed tolerance: it must not depend on the unit of the data.
+    relative = costs / costs.max().clamp(min=torch.finfo(costs.dtype).tiny)
+    matrix, log = ot.emd(a.cpu().numpy(), b.cpu().numpy(), relative.numpy(), numItermax=max_iterations, log=True)
     n, m = matrix.shape
     if log["result_code"] != _OPTIMAL:
         message = (

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 WHOLE_LIMIT = 60_000_000
 """Largest n x m for which one plan covers two whole snapshots: 8000 x 7500 cells take half a minute and 3 GB."""
-WHOLE_AT_ONCE = 4
+WHOLE_AT_ONCE = 2
 """Most plans over whole snapshots that are solved side by side, for the sake of memory."""
 OT_BATCH_SIZE = 512
 """Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""

@@ -1,5 +1,6 @@
 """Reading AnnData: times, representations, snapshots. Cells are never reordered and never dropped."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,12 @@ class Snapshots:
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
         return np.flatnonzero(self.time == time)
+
+    def digest(self) -> str:
+        """Return a digest of all cells and their times: other data, another digest."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.x).tobytes())
+        digest.update(np.ascontiguousarray(self.time).tobytes())
+        return digest.hexdigest()
 
     def clouds(self) -> list[np.ndarray]:
         """Return the representation of the cells of each time point, in order of time."""
@@ -99,6 +106,8 @@ def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
         raise ValueError(
             "`adata.obs_names` has duplicates, so cells cannot be named. Run `adata.obs_names_make_unique()`."
         )
+    if not adata.n_obs:
+        raise ValueError("`adata` holds no cells.")
     time = to_numbers(adata.obs[time_key], what=f"`adata.obs[{time_key!r}]`")
     bad = ~np.isfinite(time)
     if bad.any():
@@ -119,7 +128,11 @@ def to_numbers(values: Any, *, what: str) -> np.ndarray:
     """
     column = pd.Series(values)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        kind = column.cat.categories.dtype
+        column = column.astype(np.float64 if pd.api.types.is_integer_dtype(kind) else kind)
+    if column.dtype in (np.float32, np.float16):
+        # 1.1 in single precision is not 1.1: through its shortest decimal it is again what the user wrote.
+        column = column.astype(str)
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -148,17 +161,34 @@ def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
             f"No `adata.obsm[{rep!r}]`. Available: {[*adata.obsm, 'X']}. Compute one first, for example with "
             "`sc.pp.pca`, or set `rep`."
         )
+    if rep == "X" and adata.X is None:
+        raise KeyError("`adata.X` holds nothing. Set `rep` to one of `adata.obsm`, or fill `X`.")
     values = adata.X[:] if rep == "X" else adata.obsm[rep]
     values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
         raise ValueError(
             f"Expected numbers of shape (cells, dimensions) in {rep!r}; found {values.dtype} {values.shape}."
         )
-    x = values.astype(np.float32)
-    bad = ~np.isfinite(x).all(axis=1)
+    bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         first = ", ".join(adata.obs_names[bad][:3])
-        raise ValueError(f"{bad.sum()} of {len(x)} cells have NaN or infinite values in {rep!r}, for example {first}.")
+        raise ValueError(
+            f"{bad.sum()} of {len(values)} cells have NaN or infinite values in {rep!r}, for example {first}."
+        )
+    return _single(values, rep)
+
+
+def _single(values: np.ndarray, rep: str) -> np.ndarray:
+    """Return values in single precision, provided that their differences survive it."""
+    if values.dtype == np.float32 or not values.size:
+        return values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        x = values.astype(np.float32)
+    if np.abs(x - values).max() > 1e-3 * np.ptp(values.astype(np.float64)):
+        raise ValueError(
+            f"The values of {rep!r} lose their differences in single precision: they are huge, or far from zero beside "
+            "their spread. Subtract their mean, or rescale them, first."
+        )
     return x
 
 

@@ -26,31 +26,50 @@ class FlowEstimator(BaseEstimator):
 
     field_: nn.Module
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a folder: weights as safetensors, everything else as JSON.
+
+        Parameters
+        ----------
+        folder
+            Where it goes; made where it is not there.
+        overwrite
+            Whether to replace a model that is there already.
 
         Raises
         ------
         NotFittedError
             Before ``fit``.
+        FileExistsError
+            When there is a model already, and it is not to be replaced.
         """
         self._check_fitted()
         folder = Path(folder)
+        if (folder / DESCRIPTION).exists() and not overwrite:
+            raise FileExistsError(f"{folder} holds a model already. Choose another folder, or pass `overwrite=True`.")
         save_tensors(folder / WEIGHTS, self.field_.state_dict(), {"kind": "model"})
         settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
         (folder / DESCRIPTION).write_text(json.dumps(about, indent=2))
 
     @classmethod
-    def load(cls, folder: str | Path, *, network: Any = None, device: str = "auto") -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        path: Any = None,
+        coupling: Any = None,
+        network: Any = None,
+        device: str = "auto",
+    ) -> Self:
         """Read a model that `save` wrote. Nothing in the files is run.
 
         Parameters
         ----------
         folder
             Where the model is.
-        network
-            The network's factory, where it was not one of cellflow's.
+        path, coupling, network
+            Parts of the model that were not cellflow's own; None takes what was saved.
         device
             Where the model goes, see the estimator.
 
@@ -61,18 +80,20 @@ class FlowEstimator(BaseEstimator):
         """
         folder = Path(folder)
         about = _read_description(folder / DESCRIPTION, estimator=cls.__name__)
-        given = {"network": network} if network is not None else {}
-        settings = {
-            name: given.get(name) or decode(value, name=name)
-            for name, value in about["settings"].items()
-            if name != "device"
-        }
+        given = {"path": path, "coupling": coupling, "network": network}
         try:
+            settings = {
+                name: decode(value, name=name) if given.get(name) is None else given[name]
+                for name, value in about["settings"].items()
+                if name != "device"
+            }
             model = cls(**settings, device=device)
             model._restore(about["learned"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
-        tensors, _ = load_tensors(folder / WEIGHTS)
+        tensors, kind = load_tensors(folder / WEIGHTS)
+        if kind.get("kind") != "model":
+            raise CheckpointError(f"{folder / WEIGHTS} does not hold the weights of a model, but a {kind.get('kind')}.")
         load_weights(model.field_, tensors, source=folder / WEIGHTS)
         model.field_.to(model._device()).eval()
         return model
@@ -91,6 +112,8 @@ class FlowEstimator(BaseEstimator):
 
     def _device(self) -> torch.device:
         device = self.get_params(deep=False)["device"]
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"No GPU is available for `device={device!r}`. Use 'cpu' or 'auto'.")
         if device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(device)

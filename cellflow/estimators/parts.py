@@ -5,6 +5,8 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from cellflow import couplings, networks, paths, training
 from cellflow.errors import CheckpointError
 
@@ -39,6 +41,8 @@ def encode(value: Any) -> Any:
     >>> encode(paths.BrownianBridge(0.3))
     {'part': 'BrownianBridge', 'values': {'sigma': 0.3}}
     """
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list | tuple):

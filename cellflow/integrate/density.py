@@ -114,8 +114,9 @@ def _directions(x: Tensor, n_probes: int | None, generator: torch.Generator | No
     if n_probes < 1:
         message = f"`n_probes` must be at least 1; found {n_probes}."
         raise ValueError(message)
-    bits = torch.randint(2, (n_probes, *x.shape), generator=generator, device=x.device)
-    return (2 * bits - 1).to(x.dtype), 1 / n_probes
+    drawn_on = generator.device if generator is not None else x.device
+    bits = torch.randint(2, (n_probes, *x.shape), generator=generator, device=drawn_on)
+    return (2 * bits - 1).to(x), 1 / n_probes
 
 
 def _divergence(

@@ -46,6 +46,6 @@ def mixture(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generator: torch
     tensor(2.)
     """
     later = round(fraction * n)
-    rows0 = torch.randint(len(x0), (n - later,), generator=generator)
-    rows1 = torch.randint(len(x1), (later,), generator=generator)
-    return torch.cat([x0[rows0], x1[rows1]])
+    rows0 = torch.randint(len(x0), (n - later,), generator=generator, device=generator.device)
+    rows1 = torch.randint(len(x1), (later,), generator=generator, device=generator.device)
+    return torch.cat([x0[rows0.to(x0.device)], x1[rows1.to(x1.device)]])

@@ -19,7 +19,7 @@ class MLP(nn.Module):
     dim
         Width of the states.
     width
-        Width of the hidden layers.
+        Width of the hidden layers; None for 128, or twice that of the states where this is more.
     depth
         Number of residual blocks.
     condition_dim
@@ -40,7 +40,7 @@ class MLP(nn.Module):
         self,
         dim: int,
         *,
-        width: int = 128,
+        width: int | None = None,
         depth: int = 3,
         condition_dim: int = 0,
         harmonics: int = 4,
@@ -48,6 +48,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.condition_dim = dim, condition_dim
+        width = max(128, 2 * dim) if width is None else width
         context = max(16, width // 4)
         self.time = TimeEmbedding(context, harmonics=harmonics)
         self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None
@@ -98,23 +99,29 @@ class _Block(nn.Module):
         return hidden + self.outer(nn.functional.silu(torch.addcmul(shift + inner, inner, scale)))
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"mlp": MLP}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
 """Networks for vectors by name: each takes the width of the states."""
 
 
-def resolve(network: Callable[[int], nn.Module] | str) -> Callable[[int], nn.Module]:
+def resolve(network: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]:
     """Return the factory itself, or the one of that name in ``NETWORKS``.
 
     Raises
     ------
     ValueError
         When no network has that name.
+    TypeError
+        When it is a network already: a fit must start from a fresh one.
 
     Examples
     --------
     >>> resolve("mlp")(3).dim
     3
     """
+    if isinstance(network, nn.Module):
+        raise TypeError(
+            f"Expected a callable that makes a network; found one. Pass `lambda dim: {type(network).__name__}(...)`."
+        )
     if isinstance(network, str):
         if network not in NETWORKS:
             hint = "Or pass a callable from the width of the states to a module, such as `partial(MLP, width=256)`."

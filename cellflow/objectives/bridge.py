@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.field import BridgeField, Field, two_heads
+from cellflow.objectives.velocity import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 
@@ -29,6 +30,8 @@ class BridgeMatching:
         Law of the time within a pair.
     score_weight
         How much the score counts beside the velocity.
+    unit
+        Length that counts as 1 in the error of the velocity; that of the score has no unit.
 
     Raises
     ------
@@ -49,8 +52,10 @@ class BridgeMatching:
     path: GaussianPath = BrownianBridge()
     times: TimeLaw = Uniform()
     score_weight: float = 1.0
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
+        check_unit(self.unit)
         if self.path.sigma == 0:
             raise ValueError(f"Expected a path with noise; found {self.path}. Use `cf.paths.BrownianBridge(sigma)`.")
         if self.score_weight <= 0:
@@ -66,7 +71,7 @@ class BridgeMatching:
         heads = two_heads(field(start + s * duration, point.x, batch.condition))
         displacement = per_sample(duration, heads.velocity) * heads.velocity
         noise = per_sample(2 / self.path.sigma**2 * point.spread, heads.score_drift) * heads.score_drift
-        velocity = (displacement - point.velocity).square().mean()
+        velocity = ((displacement - point.velocity) / self.unit).square().mean()
         score = (noise + point.noise).square().mean()
         return {"loss": velocity + self.score_weight * score, "velocity": velocity, "score": score}
 

@@ -1,7 +1,7 @@
 """Regression on the velocity of a path, or on the noise it started from."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from cellflow.shapes import per_sample
 class Objective(Protocol):
     """What a training loop minimises."""
 
-    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return named terms, each one number; ``"loss"`` is the one to minimise."""
         ...
 
-    def velocity(self, field: Field) -> Field:
+    def velocity(self, field: Any) -> Field:
         """Return the velocity field that a field trained on this objective stands for."""
         ...
 
@@ -37,6 +37,8 @@ class VelocityMatching:
         How each pair is joined.
     times
         Law of the time within a pair.
+    unit
+        Length that counts as 1: the loss has no unit then, whatever that of the data.
 
     Source: Tong et al. 2024 (TMLR), equation 10.
 
@@ -51,6 +53,10 @@ class VelocityMatching:
 
     path: GaussianPath = Linear()
     times: TimeLaw = Uniform()
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the displacement}``."""
@@ -58,7 +64,8 @@ class VelocityMatching:
         start, duration = batch.span()
         point = self.path.sample(batch.x0, batch.x1, s, generator=generator, duration=duration)
         velocity = field(start + s * duration, point.x, batch.condition)
-        return {"loss": (per_sample(duration, velocity) * velocity - point.velocity).square().mean()}
+        error = (per_sample(duration, velocity) * velocity - point.velocity) / self.unit
+        return {"loss": error.square().mean()}
 
     def velocity(self, field: Field) -> Field:
         """Return ``field``: it is the velocity."""
@@ -141,3 +148,15 @@ class VelocityFromNoise(nn.Module):
         (a, b), (a_slope, b_slope) = ([per_sample(c, x) for c in pair[:2]] for pair in (value, slope))
         noise = self.field(t, x, condition)
         return a_slope * noise + b_slope * (x - a * noise) / b
+
+
+def check_unit(unit: float) -> None:
+    """Raise unless a length can serve as a unit.
+
+    Raises
+    ------
+    ValueError
+        When it is not finite, or not above 0.
+    """
+    if not 0 < unit < float("inf"):
+        raise ValueError(f"Expected a finite unit > 0; found {unit}.")

@@ -1,6 +1,7 @@
 """Plots: pictures of what `cellflow.tl` wrote. Each returns its axes or figure, and none shows or saves it."""
 
 from cellflow.pl.descendants import descendants
+from cellflow.pl.fate import fate
 from cellflow.pl.genes import genes
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.loss import loss
@@ -8,4 +9,4 @@ from cellflow.pl.trajectories import trajectories
 from cellflow.pl.validation import validation
 from cellflow.pl.velocity import velocity
 
-__all__ = ["descendants", "genes", "interpolation", "loss", "trajectories", "validation", "velocity"]
+__all__ = ["descendants", "fate", "genes", "interpolation", "loss", "trajectories", "validation", "velocity"]

@@ -48,7 +48,7 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     )  # fmt: skip
     figure = _blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
-    pl.velocity(adata, flow, basis=basis, kind=kind, ax=figure.subplots())
+    pl.velocity(_covered(adata, flow), flow, basis=basis, kind=kind, ax=figure.subplots())
     yield Drawing(
         "courses", "velocity", figure,
         f"Where cells move (change {rate(unit)})."
@@ -159,3 +159,10 @@ def _thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
 def _few(times: list[float]) -> list[float]:
     places = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_SNAPSHOTS)).round().astype(int))
     return [times[place] for place in places]
+
+
+def _covered(adata: "AnnData", flow: "SnapshotFlow") -> "AnnData":
+    """Return the cells within the fitted times: a left-out edge has no velocity that was learned."""
+    time = read_times(adata, flow.time_key)
+    inside = (time >= flow.clock_.times[0]) & (time <= flow.clock_.times[-1])
+    return adata if inside.all() else adata[inside]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cellflow.pl.labels import moment, unit_of
 from cellflow.report import verdict, words
 from cellflow.report.figures import MOST_SNAPSHOTS, Drawing, drawings
+from cellflow.tl import testable_times
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -133,7 +134,7 @@ def _verdict(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
 
 
 def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
-    if adata.obs[flow.time_key].nunique() < 3:
+    if not testable_times(adata, flow):
         return _paragraph("Not tested against left-out cells.") + _paragraph(
             "There is no snapshot between two others, so none can be left out and predicted. The pictures below show "
             "what the flow does, not whether it is right."

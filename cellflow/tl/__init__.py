@@ -1,9 +1,10 @@
 """Tools: what a fitted flow says about cells, written into AnnData as arrays and tables."""
 
 from cellflow.tl.descendants import pull, push
+from cellflow.tl.fate import fate
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.trajectories import trajectories
-from cellflow.tl.validate import validate
+from cellflow.tl.validate import testable_times, validate
 from cellflow.tl.velocity import velocity
 
-__all__ = ["interpolate", "pull", "push", "trajectories", "validate", "velocity"]
+__all__ = ["fate", "interpolate", "pull", "push", "testable_times", "trajectories", "validate", "velocity"]

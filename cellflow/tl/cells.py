@@ -29,7 +29,7 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     adata
         Where the cells are.
     cells
-        A mask over all cells, such as ``adata.obs["state"] == "3"``, or names.
+        A mask over all cells, such as ``adata.obs["hours"] == 72``, or names.
 
     Raises
     ------
@@ -37,6 +37,8 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
         When a name is not there.
     ValueError
         When a mask has another length than there are cells, or nothing is chosen.
+    TypeError
+        When the cells are numbered: neither names nor a mask.
 
     Examples
     --------
@@ -45,7 +47,11 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     >>> positions(adata, adata.obs["hours"] == 72).shape
     (49,)
     """
+    if isinstance(cells, pd.Series) and cells.dtype == bool:
+        cells = _by_name(adata, cells)
     chosen = np.asarray(cells)
+    if np.issubdtype(chosen.dtype, np.number):
+        raise TypeError("Expected names of cells, or a mask over all of them; found numbers.")
     if chosen.dtype == bool:
         if len(chosen) != adata.n_obs:
             raise ValueError(f"Expected a mask over {adata.n_obs} cells; found one over {len(chosen)}.")
@@ -60,6 +66,21 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     return found
 
 
+def _by_name(adata: "AnnData", mask: pd.Series) -> np.ndarray:
+    """Return a mask in the order of the AnnData, whatever the order of its index."""
+    if len(mask) == adata.n_obs and set(mask.index) == set(adata.obs_names):
+        return mask.reindex(adata.obs_names).to_numpy()
+    raise ValueError(f"Expected a mask over the {adata.n_obs} cells of `adata`; found one over other cells.")
+
+
 def target(adata: "AnnData", *, copy: bool) -> "AnnData":
-    """Return the AnnData to write into: the one given, or a copy."""
+    """Return the AnnData to write into: the one given, or a copy.
+
+    Raises
+    ------
+    ValueError
+        When a backed file would have to be copied.
+    """
+    if adata.isbacked and (copy or adata.is_view):
+        raise ValueError("A file, or a view of one, cannot be copied in place. Take `adata.to_memory()` first.")
     return adata.copy() if copy else adata

@@ -25,6 +25,7 @@ def push(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
+    extrapolate: bool = False,
     key_added: str = "push",
     copy: bool = False,
 ) -> "AnnData | None":
@@ -46,6 +47,8 @@ def push(
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
         Measured cells among which a carried cell is divided.
+    extrapolate
+        Whether times outside the fitted range are allowed.
     key_added
         Name of what is written.
     copy
@@ -69,7 +72,7 @@ def push(
     >>> round(float(adata.uns["push"]["groups"]["mass"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, key_added, copy, forward=True)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy, forward=True)
 
 
 def pull(
@@ -80,6 +83,7 @@ def pull(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
+    extrapolate: bool = False,
     key_added: str = "pull",
     copy: bool = False,
 ) -> "AnnData | None":
@@ -89,7 +93,7 @@ def pull(
 
     Parameters
     ----------
-    adata, flow, cells, at, groupby, n_neighbors, key_added, copy
+    adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy
         As for `push`.
 
     Writes
@@ -107,7 +111,7 @@ def pull(
     >>> round(float(adata.obs["pull"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, key_added, copy, forward=False)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy, forward=False)
 
 
 def _land(
@@ -117,6 +121,7 @@ def _land(
     at: float | pd.Timedelta,
     groupby: str | None,
     n_neighbors: int,
+    extrapolate: bool,
     key_added: str,
     copy: bool,
     *,
@@ -128,12 +133,12 @@ def _land(
     x, time = states_and_times(adata, flow)
     rows = positions(adata, cells)
     moment = float(to_numbers([at], what="`at`")[0])
-    there = _snapshot(time, moment, n_neighbors)
+    there = snapshot_rows(time, moment, n_neighbors)
     late = time[rows] > moment if forward else time[rows] < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
-    landed = flow.transport(x[rows], start=time[rows], stop=moment).x[-1].numpy()
+    landed = flow.transport(x[rows], start=time[rows], stop=moment, extrapolate=extrapolate).x[-1].numpy()
     mass = np.zeros(adata.n_obs)
     mass[there] = _mass_on(x[there], landed, n_neighbors)
     written = target(adata, copy=copy)
@@ -144,7 +149,14 @@ def _land(
     return written if copy else None
 
 
-def _snapshot(time: np.ndarray, moment: float, n_neighbors: int) -> np.ndarray:
+def snapshot_rows(time: np.ndarray, moment: float, n_neighbors: int) -> np.ndarray:
+    """Return the positions of the cells of a snapshot, on which carried cells land.
+
+    Raises
+    ------
+    ValueError
+        When there are none, or fewer than the neighbours that are asked for.
+    """
     there = np.flatnonzero(time == moment)
     if not len(there):
         known = ", ".join(f"{t:g}" for t in np.unique(time))

@@ -80,7 +80,9 @@ def interpolate(
         raise ValueError(unknown("origin", origin, ORIGINS))
     x, time = states_and_times(adata, flow)
     loadings = read_loadings(adata, flow.rep, genes=genes)
-    times = to_numbers(np.atleast_1d(np.asarray(at)), what="`at`")
+    times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
+    if not len(times):
+        raise ValueError("Expected at least one time in `at`; found none.")
     carried = [_carry(flow, x, time, float(t), origin, extrapolate) for t in times]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
@@ -125,7 +127,7 @@ def _carry(
 def _obs(adata: "AnnData", flow: "SnapshotFlow", time: np.ndarray, part: _Carried) -> pd.DataFrame:
     names = adata.obs_names[part.rows].astype(str)
     columns = {flow.time_key: part.time, "origin": names, "origin_time": time[part.rows], "weight": part.weight}
-    return pd.DataFrame(columns, index=[f"{name}@{part.time:g}" for name in names])
+    return pd.DataFrame(columns, index=[f"{name}@{part.time:.12g}" for name in names])
 
 
 def _expression(

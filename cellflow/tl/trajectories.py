@@ -1,10 +1,12 @@
 """The courses of single cells."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 
+from cellflow.data.snapshots import to_numbers
 from cellflow.seeds import generator
 from cellflow.tl.cells import Cells, positions, states_and_times, target
 
@@ -20,8 +22,9 @@ def trajectories(
     *,
     cells: Cells | None = None,
     n: int = 200,
-    stop: float | None = None,
+    stop: float | pd.Timedelta | None = None,
     n_times: int = 50,
+    stochastic: bool = False,
     seed: int = 0,
     extrapolate: bool = False,
     key_added: str = "trajectories",
@@ -43,8 +46,10 @@ def trajectories(
         Time at which to stop, earlier than the cells' own for their past; None for the last fitted time.
     n_times
         How many equally spaced moments are kept.
+    stochastic
+        Whether to simulate with noise, where the flow was fitted with a score; one course of many for each cell.
     seed
-        Seed of the draw.
+        Seed of the draw of cells, and of the noise.
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
@@ -69,8 +74,9 @@ def trajectories(
     """
     x, time = states_and_times(adata, flow)
     rows = _first_cells(flow, time, n, seed) if cells is None else positions(adata, cells)
-    end = flow.clock_.times[-1] if stop is None else stop
-    found = flow.transport(x[rows], start=time[rows], stop=end, save=n_times, extrapolate=extrapolate)
+    end = flow.clock_.times[-1] if stop is None else float(to_numbers([stop], what="`stop`")[0])
+    course: dict[str, Any] = {"start": time[rows], "stop": end, "save": n_times, "extrapolate": extrapolate}
+    found = flow.simulate(x[rows], seed=seed, **course) if stochastic else flow.transport(x[rows], **course)
     written = target(adata, copy=copy)
     written.uns[key_added] = {
         "x": found.x.numpy(),

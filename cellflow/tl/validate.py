@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.data.snapshots import Snapshots, read_rep, read_snapshots
+from cellflow.data.snapshots import Snapshots, read_rep, read_snapshots, to_numbers
 from cellflow.metrics import split_half_floor, wasserstein
 from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at
@@ -77,15 +77,30 @@ def validate(
     >>> sorted(adata.uns["validation"]["method"].unique())
     ['flow', 'half against half', 'linear transport', 'next snapshot', 'previous and next', 'previous snapshot']
     """
+    if adata.isbacked and adata.is_view:
+        raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     snapshots = read_snapshots(adata, time_key=flow.time_key, rep=flow.rep)
     inner = _inside(flow, snapshots)
-    chosen = (_unseen(flow, inner) or inner) if times is None else list(times)
+    asked = None if times is None else to_numbers(list(times), what="`times`").tolist()
+    chosen = (_unseen(flow, inner) or inner) if asked is None else asked
     if not chosen or not set(chosen) <= set(inner):
         raise ValueError(f"Expected times with a snapshot on each side, of {inner}; found {chosen}.")
     rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells)]
     written = target(adata, copy=copy)
     written.uns[key_added] = pd.DataFrame(rows)
     return written if copy else None
+
+
+def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
+    """Return the snapshots that a flow can be tested on: those with one that it may see on each side.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> testable_times(cf.datasets.hsmm(), cf.SnapshotFlow(time_key="hours", rep="X"))
+    [24.0, 48.0]
+    """
+    return _inside(flow, read_snapshots(adata, time_key=flow.time_key, rep=flow.rep))
 
 
 def _known(flow: "SnapshotFlow", snapshots: Snapshots) -> tuple[float, ...]:

@@ -34,7 +34,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     save_file(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()},  # tied ones apart
         partial,
         metadata={"cellflow": json.dumps(dict(about))},
     )
@@ -75,14 +75,16 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise CheckpointError(f"The weights in {source} do not fit this model: {error}") from error
+        first = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The weights in {source} do not fit this model: {first} ...") from error
 
 
 class TrainingState:
     """Everything that the loop changes: weights, their average, optimiser, step and history."""
 
-    def __init__(self, field: nn.Module, recipe: Recipe, seed: int) -> None:
+    def __init__(self, field: nn.Module, recipe: Recipe, seed: int, about: Mapping[str, Any]) -> None:
         self.field, self.recipe, self.seed = field, recipe, seed
+        self._settings = {"recipe": asdict(recipe), **about}
         self.optimizer = recipe.optimizer(field)
         self._weights: list[Tensor] = list(field.parameters())
         self._average = [weight.detach().clone() for weight in self._weights] if recipe.ema else []
@@ -113,9 +115,9 @@ class TrainingState:
         tensors |= {f"average.{k}": value for k, value in enumerate(self._average)}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
-        about = {"kind": "training", "step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
+        about = {"kind": "training", "step": self.step, "seed": self.seed, "settings": self._settings}
         about["history"] = self.history.columns
-        save_tensors(path, {name: value.clone() for name, value in tensors.items()}, about)
+        save_tensors(path, tensors, about)
 
     def load(self, path: Path) -> None:
         """Go back to the state in ``path``.
@@ -128,13 +130,11 @@ class TrainingState:
         tensors, about = load_tensors(path)
         if about.get("kind") != "training":
             raise CheckpointError(f"{path} is not a training state. A run keeps its own in {STATE}.")
+        changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
+        if changed:
+            raise CheckpointError(f"{path} was trained with {'; '.join(changed)}. Resume with the same.")
         if about["seed"] != self.seed:
             raise CheckpointError(f"{path} comes from another seed. Resume with the seed it was started with.")
-        changed = {k: (v, now) for k, now in asdict(self.recipe).items() if (v := about["recipe"].get(k)) != now}
-        if changed:
-            raise CheckpointError(
-                f"{path} was trained with another recipe (then, now): {changed}. Resume with the same."
-            )
         groups: dict[str, dict[str, Tensor]] = {"field": {}, "average": {}, "optimizer": {}}
         for name, value in tensors.items():
             group, rest = name.split(".", 1)
@@ -152,3 +152,15 @@ def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = value
     return slots
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say which settings differ, those of parts by their own names."""
+    found = []
+    for key, value in now.items():
+        before = then.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found += _changes(before, value, f"{prefix}{key}.")
+        elif value != before:
+            found.append(f"{prefix}{key} {before!r}, not {value!r}")
+    return found

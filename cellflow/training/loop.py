@@ -1,10 +1,10 @@
 """The one loop that trains."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ def fit(
     until: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    about: Mapping[str, Any] | None = None,
     save_every: int = 1000,
     progress: bool = False,
     fabric: "Fabric | None" = None,
@@ -67,15 +68,20 @@ def fit(
         Where the training state is kept, to resume from; None keeps none.
     resume
         Whether to go on from the state in ``folder``.
+    about
+        What else must be the same when the training is resumed, as JSON: settings, a digest of the data.
     save_every
         Steps between two saves of the training state.
     progress
         Whether to show a bar with the loss and the time left.
     fabric
-        A launched ``lightning_fabric.Fabric``, for several devices; None trains where the field is.
+        A launched ``lightning_fabric.Fabric``, for several devices, which share the batches out; None trains where
+        the field is.
 
     Raises
     ------
+    FileExistsError
+        When ``folder`` holds a training already, and it is not to be resumed.
     FloatingPointError
         When the loss is not finite; the message names the step.
     CheckpointError
@@ -95,26 +101,40 @@ def fit(
     recipe = recipe or Recipe()
     seed = draw_seed(generator)
     fabric = fabric or _fabric_for(field, recipe)
-    state = TrainingState(field, recipe, seed)
-    if folder is not None and resume:
-        state.load(Path(folder) / STATE)
+    if str(recipe.precision) == "64":
+        field.double()
+    state = TrainingState(field, recipe, seed, about or {})
+    _open(state, folder, resume=resume, save_every=save_every)
     last = steps if until is None else min(until, steps)
     state.require_within(last)
     first = state.step * recipe.accumulate
     with Interrupt() as interrupt, progress_bar(shown=progress, start=state.step, steps=steps) as bar:
         rows: list[dict[str, Tensor | float]] = []
-        for row in _train(state, objective, _from(batches, first), steps, last, fabric):
+        for row in _train(state, objective, _from(batches, first, fabric), steps, last, fabric):
             rows.append(row)
             due = folder is not None and (state.step % save_every == 0 or state.step == last)
             if due or interrupt.pending or len(rows) == READ_EVERY or state.step == last:
                 _read(rows, into=state.history)
                 bar(state.step, state.history["loss"][-1])
-            if folder is not None and (due or interrupt.pending):
+            if folder is not None and (due or interrupt.pending) and fabric.is_global_zero:
                 state.save(Path(folder) / STATE)
             if interrupt.pending:
                 raise KeyboardInterrupt(_goodbye(state, steps, folder))
     state.settle()
     return state.history
+
+
+def _open(state: TrainingState, folder: str | Path | None, *, resume: bool, save_every: int) -> None:
+    """Go back to the state in a folder where it is to be resumed; refuse to write over one otherwise."""
+    if save_every < 1:
+        raise ValueError(f"Expected save_every >= 1; found {save_every}.")
+    if folder is None:
+        return
+    path = Path(folder) / STATE
+    if resume:
+        state.load(path)
+    elif path.exists():
+        raise FileExistsError(f"{path} is there already. Go on from it with `resume=True`, or choose another folder.")
 
 
 def _train(
@@ -166,13 +186,15 @@ def _fabric_for(field: nn.Module, recipe: Recipe) -> "Fabric":
 
     device = next(field.parameters()).device
     devices = 1 if device.type in ("cpu", "mps") else [device.index or 0]
-    return Fabric(accelerator=device.type, devices=devices, precision=PRECISIONS[recipe.precision])
+    return Fabric(accelerator=device.type, devices=devices, precision=PRECISIONS[str(recipe.precision)])
 
 
-def _from(batches: Iterable[Batch], start: int) -> Iterator[Batch]:
-    """Iterate from batch ``start`` on: directly where the batches know how, else by skipping."""
+def _from(batches: Iterable[Batch], start: int, fabric: "Fabric") -> Iterator[Batch]:
+    """Iterate from batch ``start`` of this device on: directly where the batches know how, else by skipping."""
+    first = start * fabric.world_size + fabric.global_rank
     iterate = getattr(batches, "iterate", None)
-    return iterate(start) if iterate is not None else islice(iter(batches), start, None)
+    stream = iterate(first) if iterate is not None else islice(iter(batches), first, None)
+    return stream if fabric.world_size == 1 else islice(stream, 0, None, fabric.world_size)
 
 
 def _goodbye(state: TrainingState, steps: int, folder: str | Path | None) -> str:

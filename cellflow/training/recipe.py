@@ -51,20 +51,20 @@ class Recipe:
     (0.5, 0.5)
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     schedule: str = "cosine"
     warmup: int = 100
     ema: float = 0.999
     clip: float | None = 1.0
     weight_decay: float = 1e-5
     accumulate: int = 1
-    precision: str = "32"
+    precision: str | int = "32"
     compile: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
-        if self.precision not in PRECISIONS:
+        if str(self.precision) not in PRECISIONS:
             raise ValueError(unknown("precision", self.precision, PRECISIONS))
         if not 0 <= self.ema < 1:
             raise ValueError(f"Expected 0 <= ema < 1; found {self.ema}.")

@@ -1,0 +1,82 @@
+"""Where each cell is headed: the probability of every group, on an embedding."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow.pl.basis import read_basis
+from cellflow.pl.canvas import GREY, dot_size, figure_or_new, literal
+from cellflow.pl.cells import time_colors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.figure import Figure
+
+MOST = 12
+COLUMNS = 4
+
+
+def fate(
+    adata: "AnnData",
+    *,
+    basis: str = "pca",
+    components: tuple[int, int] = (0, 1),
+    key: str = "fate",
+    figure: "Figure | None" = None,
+) -> "Figure":
+    """Draw the fate probabilities that `cellflow.tl.fate` wrote, a panel for each group.
+
+    Parameters
+    ----------
+    adata
+        Holds what `cellflow.tl.fate` wrote. Cells it was not asked about are grey.
+    basis
+        What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
+    components
+        Which two columns of the basis to show.
+    key
+        Name under which `cellflow.tl.fate` wrote.
+    figure
+        Figure to draw on; None for a new one.
+
+    Raises
+    ------
+    KeyError
+        When there are no fates of that name, or no such basis.
+    ValueError
+        When there are more groups than panels.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> path = cf.paths.BrownianBridge(0.5)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+    >>> cf.tl.fate(adata, flow, groupby="fate", n_samples=2)
+    >>> figure = cf.pl.fate(adata, basis="latent")
+    >>> [ax.get_title() for ax in figure.axes][:2] == list(adata.obsm["fate"].columns)[:2]
+    True
+    """
+    if key not in adata.obsm or key not in adata.uns:
+        raise KeyError(f"No `adata.obsm[{key!r}]`. Run `cf.tl.fate(adata, flow, groupby=...)` first.")
+    table = adata.obsm[key]
+    if len(table.columns) > MOST:
+        raise ValueError(f"There are {len(table.columns)} groups; at most {MOST} are drawn. Merge some first.")
+    picture = read_basis(adata, basis, rep=str(adata.uns[key]["rep"]), components=components)
+    columns = min(COLUMNS, len(table.columns))
+    rows = -(-len(table.columns) // columns)
+    figure = figure_or_new(figure, size=(2.9 * columns + 1.0, 2.9 * rows + 0.4))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    known = table.notna().all(axis=1).to_numpy()
+    xy, size = picture.xy, dot_size(len(table))
+    style = {"s": size, "linewidths": 0, "rasterized": True}
+    for ax, group in zip(panels.flat, table.columns, strict=False):
+        ax.scatter(*xy[~known].T, color=GREY, alpha=0.5, **style)
+        values = table[group].to_numpy(dtype=np.float64)[known]
+        marks = ax.scatter(*xy[known].T, c=values, cmap=time_colors(), vmin=0, vmax=1, **style)
+        ax.set_title(literal(str(group)))
+        picture.dress(ax)
+    for ax in panels.flat[len(table.columns) :]:
+        ax.set_visible(False)
+    figure.colorbar(marks, ax=panels, label="probability of ending here", fraction=0.04, pad=0.02)
+    return figure

@@ -1,0 +1,181 @@
+"""What becomes of each cell: the groups in which its simulated descendants end, and how sure that is."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow.data.snapshots import to_numbers
+from cellflow.seeds import draw_seed, generator
+from cellflow.tl.cells import Cells, positions, states_and_times, target
+from cellflow.tl.descendants import NEIGHBORS, snapshot_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+
+def fate(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    groupby: str,
+    at: float | pd.Timedelta | None = None,
+    cells: Cells | None = None,
+    n_samples: int = 100,
+    n_neighbors: int = NEIGHBORS,
+    confidence: float = 0.95,
+    seed: int = 0,
+    key_added: str = "fate",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Simulate each cell many times, and count in which group it ends.
+
+    An end point votes for the groups of its nearest measured cells. The interval says how far the number of
+    simulations leaves a probability open; it knows nothing of errors of the model.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    flow
+        A flow that was fitted with a score.
+    groupby
+        Column of ``obs`` with the groups; cells without one count as ``"none"``.
+    at
+        Time of a snapshot in ``adata``; None for the last fitted one. Before the cells' own time it asks for origins.
+    cells
+        The cells to ask about: a mask or names; None for all cells at other times within the fitted range.
+    n_samples
+        Simulations of each cell.
+    n_neighbors
+        Measured cells that an end point is compared with.
+    confidence
+        Coverage of the interval.
+    seed
+        Seed of the noise.
+    key_added
+        Name of what is written.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Writes
+    ------
+    ``obsm[key_added]``, ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
+        Tables of cells by groups: probability, and the ends of its interval; missing for cells not asked about.
+    ``obs[f"{key_added}_spread"]``
+        Root mean squared distance of a cell's end points from their mean, in units of the representation.
+    ``uns[key_added]``
+        ``"at"``, ``"groupby"``, ``"n_samples"``, ``"confidence"``, ``"rep"``.
+
+    Raises
+    ------
+    TypeError
+        When the flow was fitted without a score.
+
+    Source: Wilson 1927 for the interval.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> path = cf.paths.BrownianBridge(0.5)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+    >>> first = adata.obs["time"] == 0
+    >>> cf.tl.fate(adata, flow, groupby="fate", cells=first, n_samples=5)
+    >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
+    array([1.])
+    """
+    if groupby not in adata.obs:
+        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
+    if n_samples < 2 or not 0 < confidence < 1:
+        raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
+    x, time = states_and_times(adata, flow)
+    moment = flow.clock_.times[-1] if at is None else float(to_numbers([at], what="`at`")[0])
+    there = snapshot_rows(time, moment, n_neighbors)
+    rows = _all_but(flow, time, moment) if cells is None else positions(adata, cells)
+    votes = _Votes(x[there], adata.obs[groupby].iloc[there], n_neighbors)
+    share, spread = _simulate(flow, x[rows], time[rows], moment, votes, n_samples, seed)
+    low, high = wilson(share, n_samples, confidence)
+    written = target(adata, copy=copy)
+    for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
+        written.obsm[name] = _table(adata, rows, values, votes.groups)
+    written.obs[f"{key_added}_spread"] = _column(adata, rows, spread)
+    written.uns[key_added] = {
+        "at": moment,
+        "groupby": groupby,
+        "n_samples": n_samples,
+        "confidence": confidence,
+        "rep": flow.rep,
+    }
+    return written if copy else None
+
+
+def wilson(share: np.ndarray, n: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of Wilson's interval for shares among ``n`` draws.
+
+    Examples
+    --------
+    >>> low, high = wilson(np.array([0.5]), 100, 0.95)
+    >>> low.round(3), high.round(3)
+    (array([0.404]), array([0.596]))
+    """
+    from scipy.stats import norm
+
+    z = norm.ppf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+class _Votes:
+    """The groups of the nearest measured cells."""
+
+    def __init__(self, cells: np.ndarray, groups: pd.Series, n_neighbors: int) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
+        labels = groups.astype(object).where(groups.notna(), "none").astype(str)
+        codes, names = pd.factorize(labels, sort=True)
+        self.groups = [str(name) for name in names]
+        self._member = np.eye(len(names))[codes]
+        self._nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the share of each group around states ``(n, d)``, ``(n, groups)``."""
+        return self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1)
+
+
+def _simulate(
+    flow: "SnapshotFlow", x: np.ndarray, time: np.ndarray, moment: float, votes: _Votes, n_samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean vote ``(n, groups)`` and the spread ``(n,)`` of the end points of each cell."""
+    rng = generator(seed=seed)
+    share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
+    for _ in range(n_samples):
+        end = flow.simulate(x, start=time, stop=moment, seed=draw_seed(rng)).x[-1].numpy()
+        share += votes(end) / n_samples
+        total += (end - x) / n_samples
+        squares += np.square(end - x).sum(axis=1) / n_samples
+    return share, np.sqrt(np.maximum(squares - np.square(total).sum(axis=1), 0))
+
+
+def _all_but(flow: "SnapshotFlow", time: np.ndarray, moment: float) -> np.ndarray:
+    """Return the cells at other times that the flow covers."""
+    first, last = flow.clock_.times[0], flow.clock_.times[-1]
+    rows = np.flatnonzero((time != moment) & (time >= first) & (time <= last))
+    if not len(rows):
+        raise ValueError(f"All cells are at time {moment:g}; there are none to ask about. Choose another `at`.")
+    return rows
+
+
+def _table(adata: "AnnData", rows: np.ndarray, values: np.ndarray, groups: list[str]) -> pd.DataFrame:
+    table = np.full((adata.n_obs, len(groups)), np.nan)
+    table[rows] = values
+    return pd.DataFrame(table, index=adata.obs_names, columns=groups)
+
+
+def _column(adata: "AnnData", rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    column = np.full(adata.n_obs, np.nan)
+    column[rows] = values
+    return column
