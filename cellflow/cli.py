@@ -83,7 +83,7 @@ def _run(command: str, overrides: list[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
     except KeyboardInterrupt as stop:
-        print(f"\n{_goodbye(stop, command, *asked[-1])}", file=sys.stderr)  # noqa: T201
+        print(f"\n{_goodbye(stop, command, *asked[-1]) if asked else 'Stopped.'}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except SystemExit as stop:  # hydra has said what it did not understand
         print(f"`cellflow {command} --help` lists every setting.", file=sys.stderr)  # noqa: T201
@@ -134,7 +134,7 @@ def demo(cfg: DictConfig) -> None:
     folder = _new_folder(cfg, "demo")
     adata = datasets.hsmm()
     sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
-    adata.write_h5ad(folder / "cells.h5ad")
+    adata.write_h5ad(folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
     predicted = tl.interpolate(adata, flow, at=list(cfg.data.holdout))
     predicted.write_h5ad(folder / "predicted.h5ad")
@@ -186,7 +186,7 @@ COMMANDS: dict[str, Callable[[DictConfig], None]] = {
 }
 
 
-def read_cells(path: str) -> "AnnData":
+def read_cells(path: str | Path) -> "AnnData":
     """Read an ``.h5ad`` file or a ``.zarr`` folder.
 
     Raises
@@ -293,8 +293,8 @@ def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     from cellflow.estimators import SnapshotFlow
 
     folder = runs.existing_folder(cfg.model)
-    path = OmegaConf.select(cfg, "data.path") or runs.read_settings(folder)["data"]["path"]
-    return folder, SnapshotFlow.load(folder), read_cells(path)
+    known = runs.read_settings(folder)["data"].get("path", folder / runs.CELLS)
+    return folder, SnapshotFlow.load(folder), read_cells(OmegaConf.select(cfg, "data.path") or known)
 
 
 def _free(out: str | None, default: Path) -> Path:

@@ -111,8 +111,10 @@ def _slope(coefficient: Tensor, t: Tensor) -> Tensor:
 
 def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
     """Sum the states (source, target and, for a random path, noise), each with its coefficient."""
-    terms = [per_sample(c, x) * x for c, x in zip(coefficients, states, strict=False)]
-    return sum(terms[1:], start=terms[0])
+    total = per_sample(coefficients[0], states[0]) * states[0]
+    for coefficient, state in zip(coefficients[1:], states[1:], strict=False):
+        total = torch.addcmul(total, per_sample(coefficient, state), state)
+    return total
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
 from cellflow.training.checkpoint import STATE
 
-CONFIG, FACTS, HISTORY, VALIDATION, REPORT = (
-    "config.yaml", "run.json", "history.csv", "validation.csv", "report.html",
+CONFIG, FACTS, HISTORY, VALIDATION, REPORT, CELLS = (
+    "config.yaml", "run.json", "history.csv", "validation.csv", "report.html", "cells.h5ad",
 )  # fmt: skip
 PACKAGES = ("cellflow-torch", "torch", "numpy", "scipy", "anndata", "scanpy", "POT", "lightning-fabric")
 

@@ -54,6 +54,12 @@ def test_the_demo_writes_its_prediction_figures_and_report(demo):
     assert "Genes over time" in page
 
 
+def test_the_commands_that_the_report_names_work_on_the_demo(demo):
+    assert main(["interpolate", f"model={demo}", "at=[36]"]) == 0
+    assert main(["velocity", f"model={demo}"]) == 0
+    assert anndata.read_h5ad(demo / "interpolated-36.h5ad").n_obs == 69 + 79
+
+
 def test_six_lines_are_enough():
     adata = cf.datasets.hsmm()
     sc.pp.pca(adata)

@@ -69,9 +69,9 @@ class BridgeMatching:
         start, duration = batch.span()
         point = self.path.sample(batch.x0, batch.x1, s, generator=generator, duration=duration)
         heads = two_heads(field(start + s * duration, point.x, batch.condition))
-        displacement = per_sample(duration, heads.velocity) * heads.velocity
         noise = per_sample(2 / self.path.sigma**2 * point.spread, heads.score_drift) * heads.score_drift
-        velocity = ((displacement - point.velocity) / self.unit).square().mean()
+        error = torch.addcmul(point.velocity, per_sample(duration, heads.velocity), heads.velocity, value=-1)
+        velocity = error.square().mean() / self.unit**2
         score = (noise + point.noise).square().mean()
         return {"loss": velocity + self.score_weight * score, "velocity": velocity, "score": score}
 

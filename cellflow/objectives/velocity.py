@@ -64,8 +64,8 @@ class VelocityMatching:
         start, duration = batch.span()
         point = self.path.sample(batch.x0, batch.x1, s, generator=generator, duration=duration)
         velocity = field(start + s * duration, point.x, batch.condition)
-        error = (per_sample(duration, velocity) * velocity - point.velocity) / self.unit
-        return {"loss": error.square().mean()}
+        error = torch.addcmul(point.velocity, per_sample(duration, velocity), velocity, value=-1)
+        return {"loss": error.square().mean() / self.unit**2}
 
     def velocity(self, field: Field) -> Field:
         """Return ``field``: it is the velocity."""
