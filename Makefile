@@ -30,7 +30,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]' ruff mypy build hatchling $(TORCHDYN)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]' ruff mypy pandas-stubs types-PyYAML build hatchling $(TORCHDYN)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchdyn
 	touch $@
 
