@@ -24,12 +24,12 @@ bench: $(VENV)/installed-bench
 wheel-check: $(VENV)/installed-test
 	PYTHON=$(PYTHON) .ci/wheel-check $(BIN)/python
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
+$(VENV)/installed-test: $(VENV)/installed Makefile
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]' ruff mypy pandas-stubs types-PyYAML build hatchling $(TORCHDYN)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchdyn
 	touch $@

@@ -1,7 +1,7 @@
 """Choosing cells, and checking that they are what the flow expects."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cellflow.estimators import SnapshotFlow
 
-Cells = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
+Cells: TypeAlias = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
 
 
 def states_and_times(adata: "AnnData", flow: "SnapshotFlow") -> tuple[np.ndarray, np.ndarray]:
