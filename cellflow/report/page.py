@@ -168,7 +168,7 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         for score in scores
     ]
     explained = (
-        "Each snapshot was left out in turn, and the flow fitted again without it. W1 is how far, on average, the "
+        "Each of these snapshots was predicted by a flow that had not seen it. W1 is how far, on average, the "
         "predicted cells must be moved to become the cells that were really there, in units of the representation: "
         "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
     )

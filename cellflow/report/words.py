@@ -31,6 +31,8 @@ _COUPLINGS = {
     "(unbalanced optimal transport)",
 }
 
+SCORE = "; a score beside the velocity, for simulation with noise"
+
 
 def lead(adata: "AnnData", flow: "SnapshotFlow") -> str:
     """Say in one sentence what was fitted."""
@@ -65,7 +67,7 @@ def settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
         ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
         ("Pairing", _explain(coupling, _COUPLINGS)),
         ("Path", _explain(path, _PATHS)),
-        ("Network", f"{parameters:,} parameters; one field for all intervals"),
+        ("Network", f"{parameters:,} parameters; one field for all intervals" + ("" if flow.score is None else SCORE)),
         ("Training", f"{len(flow.history_):,} steps, {flow.batch_size:,} pairs per interval and step"),
         ("Seed", str(flow.seed)),
     ]
