@@ -126,7 +126,8 @@ def wilson(share: np.ndarray, n: int, confidence: float) -> tuple[np.ndarray, np
     z = norm.ppf((1 + confidence) / 2)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+    # At shares of 0 and 1 the ends meet the share: rounding must not put them on its wrong side.
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
 
 
 class _Votes:
@@ -154,10 +155,11 @@ def _simulate(
     share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
     for _ in range(n_samples):
         end = flow.simulate(x, start=time, stop=moment, seed=draw_seed(rng)).x[-1].numpy()
-        share += votes(end) / n_samples
+        share += votes(end)
         total += (end - x) / n_samples
         squares += np.square(end - x).sum(axis=1) / n_samples
-    return share, np.sqrt(np.maximum(squares - np.square(total).sum(axis=1), 0))
+    # Divided once, at the end: a share that is always 1 is exactly 1.
+    return share / n_samples, np.sqrt(np.maximum(squares - np.square(total).sum(axis=1), 0))
 
 
 def _all_but(flow: "SnapshotFlow", time: np.ndarray, moment: float) -> np.ndarray:
