@@ -248,6 +248,9 @@ def test_damaged_and_foreign_states_are_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="not saved by cellflow"):
         run(folder=tmp_path, resume=True)
+    save_tensors(path, {"field.weight": torch.zeros(2)}, {"kind": "training", "step": 3, "seed": 1})
+    with pytest.raises(CheckpointError, match=r"another version of cellflow: it lacks \['history', 'settings'\]"):
+        run(folder=tmp_path, resume=True)
     save_tensors(path, {"field.weight": torch.zeros(2)}, {"kind": "model"})
     with pytest.raises(CheckpointError, match="not a training state"):
         run(folder=tmp_path, resume=True)

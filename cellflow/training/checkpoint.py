@@ -130,6 +130,11 @@ class TrainingState:
         tensors, about = load_tensors(path)
         if about.get("kind") != "training":
             raise CheckpointError(f"{path} is not a training state. A run keeps its own in {STATE}.")
+        lacking = {"seed", "settings", "step", "history"} - set(about)
+        if lacking:
+            raise CheckpointError(
+                f"{path} was written by another version of cellflow: it lacks {sorted(lacking)}. Start anew."
+            )
         changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
         if changed:
             raise CheckpointError(f"{path} was trained with {'; '.join(changed)}. Resume with the same.")

@@ -1,6 +1,5 @@
 """The one loop that trains."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,8 +19,6 @@ from cellflow.training.recipe import PRECISIONS, Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-log = logging.getLogger(__name__)
 
 READ_EVERY = 10
 """Steps between two looks at the losses: reading one waits for the device."""
