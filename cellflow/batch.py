@@ -17,6 +17,12 @@ class Batch(NamedTuple):
         Model times at which a pair begins and ends, both ``(n,)``; None stands for 0 and 1.
     condition
         Everything else that the field sees, ``(n, k)``; None for an unconditional field.
+    log_mass0, log_mass1
+        Logs of the mass that a pair carries where it begins and where it ends, both ``(n,)``, per pair drawn; in
+        between the log changes evenly. None where every pair carries the same, from beginning to end.
+    bend0, bend1
+        How much farther than straight to ``x1`` the pair would come at the velocity that it has where it begins, and
+        at that where it ends, both ``(n, ...)``; None for a straight end.
 
     Examples
     --------
@@ -32,6 +38,10 @@ class Batch(NamedTuple):
     start: Tensor | None = None
     stop: Tensor | None = None
     condition: Tensor | None = None
+    log_mass0: Tensor | None = None
+    log_mass1: Tensor | None = None
+    bend0: Tensor | None = None
+    bend1: Tensor | None = None
 
     def span(self) -> tuple[Tensor, Tensor]:
         """Return the model time at which each pair begins and how long it lasts, both ``(n,)``."""

@@ -1,4 +1,4 @@
-"""What a field is: any callable of time, state and condition."""
+"""What a field is: any callable of time, state and condition. What it returns where that is more than a velocity."""
 
 from typing import NamedTuple, Protocol
 
@@ -65,5 +65,54 @@ def two_heads(found: object) -> Heads:
             f"Expected a field with two heads, velocity and score; this one returned {type(found).__name__}. Wrap the "
             "network in `cf.networks.TwoHeads`, or two of them in `cf.networks.TwoNetworks`, and train it with "
             "`cf.objectives.BridgeMatching`."
+        )
+    return found
+
+
+class GrowthHeads(NamedTuple):
+    """What a field of a growing population returns.
+
+    ``velocity`` is shaped as the state. ``growth`` ``(n,)`` is the rate at which the log of a particle's mass changes
+    on its way: per unit of model time, positive where cells multiply and negative where they die.
+    """
+
+    velocity: Tensor
+    growth: Tensor
+
+
+class GrowthField(Protocol):
+    """A field with a velocity and a growth rate."""
+
+    def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None, /) -> GrowthHeads:
+        """Return both at times ``t`` of shape ``(n,)`` and states ``x`` of shape ``(n, ...)``."""
+        ...
+
+
+def growth_heads(found: object) -> GrowthHeads:
+    """Return what a field returned, provided that it knows a growth rate.
+
+    Raises
+    ------
+    TypeError
+        When the field returned something else: it knows no growth.
+    ValueError
+        When the growth is not one number for each state.
+
+    Examples
+    --------
+    >>> import torch
+    >>> growth_heads(GrowthHeads(torch.zeros(1, 2), torch.ones(1))).growth
+    tensor([1.])
+    """
+    if not isinstance(found, GrowthHeads):
+        raise TypeError(
+            f"Expected a field with a velocity and a growth rate; this one returned {type(found).__name__}. Wrap the "
+            "network in `cf.networks.GrowthHead`, or two of them in `cf.networks.GrowthNetwork`, and train it with "
+            "`cf.objectives.GrowthMatching`."
+        )
+    if found.growth.shape != found.velocity.shape[:1]:
+        raise ValueError(
+            f"Expected one growth rate for each of {len(found.velocity)} states, ({len(found.velocity)},); found shape "
+            f"{tuple(found.growth.shape)}."
         )
     return found

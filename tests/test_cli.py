@@ -51,6 +51,17 @@ def test_fit_writes_everything_that_a_run_folder_holds(cells_file, tmp_path):
     assert not list(run.glob("*.pkl"))
 
 
+def test_a_growing_population_is_fitted_validated_and_reported(cells_file, tmp_path):
+    run = tmp_path / "run"
+    more = ["coupling=unbalanced", "coupling.epsilon=1", "coupling.relaxation=50", "growth=two_heads"]
+    assert fit(cells_file, run, *more, "masses={0: 1.0, 1: 1.5, 5.0: 4}") == 0
+    flow = cf.SnapshotFlow.load(run)
+    assert flow.masses_ == (1.0, 1.5, 4.0)
+    assert list(pd.read_csv(run / "history.csv").columns) == ["step", "loss", "velocity", "growth", "learning_rate"]
+    assert main(["interpolate", f"model={run}", "at=[3]"]) == 0
+    assert anndata.read_h5ad(run / "interpolated-3.h5ad").obs["weight"].nunique() > 2
+
+
 def test_interpolate_velocity_and_report_follow(cells_file, tmp_path):
     run = tmp_path / "run"
     assert fit(cells_file, run, "validate=false") == 0

@@ -151,6 +151,19 @@ def test_the_barycentric_mean_is_that_of_a_rows_own_draws(plan: Plan, matrix):
         torch.testing.assert_close(filled.barycentric(x1), expected)
 
 
+@each_plan
+def test_origins_are_the_barycentric_means_of_the_plan_reversed(plan: Plan, matrix):
+    x0 = torch.rand(matrix.shape[0], 2, generator=generator(2))
+    filled = matrix + 0.01
+    torch.testing.assert_close(DensePlan(filled).origins(x0), DensePlan(filled.T.contiguous()).barycentric(x0))
+    reached = plan.marginals()[1] > 0
+    if reached.all():
+        torch.testing.assert_close(plan.origins(x0), ((matrix.T @ x0.double()) / matrix.sum(0)[:, None]).float())
+    else:
+        with pytest.raises(ValueError, match="have no mass"):
+            plan.origins(x0)
+
+
 @pytest.mark.parametrize("replace", [True, False])
 @each_plan
 def test_draws_repeat_by_seed_and_leave_the_global_state_alone(plan: Plan, matrix, replace):

@@ -1,6 +1,7 @@
 """How two clouds are matched: who is joined with whom, and with how much mass."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -114,21 +115,38 @@ class Plan(ABC):
         tensor([[2.],
                 [4.]])
         """
-        empty = int((self._row_mass == 0).sum())
-        if empty:
-            message = (
-                f"Expected every source point to have a target; {empty} of {self.shape[0]} have no mass in this plan. "
-                "Leave them out, or give them weight."
-            )
-            raise ValueError(message)
-        if x1.shape[0] != self.shape[1]:
-            raise ValueError(f"Expected {self.shape[1]} target points; found {x1.shape[0]}.")
-        means = self._backward(x1.reshape(x1.shape[0], -1).double()) / self._row_mass[:, None]
-        return _as(x1, means.reshape(-1, *x1.shape[1:]))
+        return self._means(x1, self._backward, self._row_mass, sides=("source", "target"))
+
+    def origins(self, x0: Tensor) -> Tensor:
+        """Return the mean source of each target point, ``(m, ...)``, where ``x0`` is ``(n, ...)``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from cellflow.couplings import DensePlan
+        >>> DensePlan(torch.tensor([[0.2, 0.2], [0.0, 0.6]])).origins(torch.tensor([[0.0], [4.0]]))
+        tensor([[0.],
+                [3.]])
+        """
+        return self._means(x0, self._forward, self._column_mass, sides=("target", "source"))
 
     def __repr__(self) -> str:
         n, m = self.shape
         return f"{type(self).__name__}({', '.join([f'{n} x {m}', f'mass {self.mass:.4g}', *self._details()])})"
+
+    def _means(self, x: Tensor, carry: Callable[[Tensor], Tensor], masses: Tensor, *, sides: tuple[str, str]) -> Tensor:
+        """Return the mean of ``x``, points of the second side, for each point of the first, whose masses are given."""
+        empty, expected = int((masses == 0).sum()), sum(self.shape) - len(masses)
+        if empty:
+            message = (
+                f"Expected every {sides[0]} point to have a {sides[1]}; {empty} of {len(masses)} have no mass in this "
+                "plan. Leave them out, or give them weight."
+            )
+            raise ValueError(message)
+        if x.shape[0] != expected:
+            raise ValueError(f"Expected {expected} {sides[1]} points; found {x.shape[0]}.")
+        means = carry(x.reshape(x.shape[0], -1).double()) / masses[:, None]
+        return _as(x, means.reshape(-1, *x.shape[1:]))
 
     @cached_property
     def _row_mass(self) -> Tensor:

@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
 
@@ -14,7 +13,10 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, Independent, Plan, resolve
-from cellflow.seeds import draw_seed, generator_at
+from cellflow.data.bends import Bent, tangents
+from cellflow.data.blocks import Pairs, Super, Whole
+from cellflow.data.masses import Masses, match, relative
+from cellflow.seeds import draw_seed
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,6 @@ to solve the next four super-batches of 512 while a small network trains on thes
 DRAWN_STEPS = 64
 """Steps for which pairs are drawn at once from a plan over whole snapshots."""
 
-Pairs = tuple[Tensor, Tensor]
-
 
 def paired_batches(
     x0: Tensor,
@@ -42,6 +42,7 @@ def paired_batches(
     generator: torch.Generator,
     condition: Tensor | None = None,
     ot_batch_size: int | str = "auto",
+    masses: tuple[float, float] | None = None,
 ) -> "PairedBatches":
     """Pair two clouds of points, for as many batches as anybody asks for.
 
@@ -60,6 +61,8 @@ def paired_batches(
     ot_batch_size
         Points a side that are matched at once: ``"whole"`` for one plan over everything, a number for
         super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by size, and logs it.
+    masses
+        Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
 
     Examples
     --------
@@ -71,7 +74,13 @@ def paired_batches(
     tensor([10., 10., 10., 10.])
     """
     batches = snapshot_batches(
-        [x0, x1], [0.0, 1.0], coupling=coupling, batch_size=batch_size, generator=generator, ot_batch_size=ot_batch_size
+        [x0, x1],
+        [0.0, 1.0],
+        coupling=coupling,
+        batch_size=batch_size,
+        generator=generator,
+        ot_batch_size=ot_batch_size,
+        masses=masses,
     )
     if condition is None:
         return batches
@@ -88,6 +97,8 @@ def snapshot_batches(
     batch_size: int = 256,
     generator: torch.Generator,
     ot_batch_size: int | str = "auto",
+    masses: Sequence[float] | None = None,
+    bend: float = 0.0,
 ) -> "PairedBatches":
     """Pair each snapshot with the next: one batch holds ``batch_size`` pairs of every interval.
 
@@ -99,6 +110,10 @@ def snapshot_batches(
         Model time of each snapshot, increasing.
     coupling, batch_size, generator, ot_batch_size
         As for `paired_batches`.
+    masses
+        Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
+    bend
+        How far pairs bend towards one smooth curve through all snapshots: 0 for straight pairs, 1 for a cubic spline.
 
     Examples
     --------
@@ -112,16 +127,20 @@ def snapshot_batches(
         raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
+    if not 0 <= bend <= 1:
+        raise ValueError(f"Expected 0 <= bend <= 1; found {bend}.")
+    ends: Sequence[Masses | None] = [None] * (len(times) - 1) if masses is None else relative(masses, len(times))
     coupling = resolve(coupling)
     sizes = [len(cloud) for cloud in snapshots]
     with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
         intervals = [
-            pool.submit(_interval, x0, x1, coupling, batch_size, draw_seed(generator), ot_batch_size)
-            for x0, x1 in pairwise(snapshots)
+            pool.submit(_interval, x0, x1, coupling, batch_size, draw_seed(generator), ot_batch_size, two)
+            for (x0, x1), two in zip(pairwise(snapshots), ends, strict=True)
         ]
         sources = [interval.result() for interval in intervals]
     offsets = [sum(sizes[:k]) for k in range(len(sizes))]
-    return PairedBatches(torch.cat(list(snapshots)), offsets, list(times), sources, batch_size)
+    batches = PairedBatches(torch.cat(list(snapshots)), offsets, list(times), sources, batch_size)
+    return batches if bend == 0 else batches.bent(tangents(snapshots, times, batches.plans), bend)
 
 
 class PairedBatches:
@@ -142,11 +161,12 @@ class PairedBatches:
         points: Tensor,
         offsets: Sequence[int],
         times: Sequence[float],
-        intervals: Sequence["_Whole | _Super"],
+        intervals: Sequence[Whole | Super],
         batch_size: int,
         condition: Tensor | None = None,
+        bent: Bent | None = None,
     ) -> None:
-        self._points, self._offsets, self._times = points, offsets, times
+        self._points, self._offsets, self._times, self._bent = points, offsets, times, bent
         self._intervals, self.batch_size, self._condition = intervals, batch_size, condition
         knots = points.new_tensor(list(times)) if points.is_floating_point() else torch.tensor(list(times))
         self._start = knots[:-1].repeat_interleave(batch_size)
@@ -155,13 +175,30 @@ class PairedBatches:
     @property
     def plans(self) -> list[Plan | None]:
         """The plan over whole snapshots of each interval, or None where super-batches are used."""
-        return [interval.plan if isinstance(interval, _Whole) else None for interval in self._intervals]
+        return [interval.plan if isinstance(interval, Whole) else None for interval in self._intervals]
 
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
         everyone = torch.cat([unasked, condition]).to(self._points)
-        return PairedBatches(self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone)
+        return PairedBatches(
+            self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone, self._bent
+        )
+
+    def bent(self, slopes: Sequence[Tensor | None], bend: float) -> "PairedBatches":
+        """Return the same batches with pairs bent by a share ``bend`` towards the velocity at their ends.
+
+        Parameters
+        ----------
+        slopes
+            Velocity of each point of each snapshot, ``(n_k, ...)``, see `cellflow.data.bends.tangents`.
+        bend
+            From 0 for straight to 1.
+        """
+        bent = Bent.of(slopes, self._points, self._offsets, self._stop - self._start, bend)
+        return PairedBatches(
+            self._points, self._offsets, self._times, self._intervals, self.batch_size, self._condition, bent
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
@@ -184,58 +221,29 @@ class PairedBatches:
             pool.shutdown(cancel_futures=True)
 
     def _batch(self, pairs: tuple[Pairs, ...]) -> Batch:
-        source, target = (torch.cat(side) for side in zip(*pairs, strict=True))
+        source, target, *masses = (torch.cat(side) for side in zip(*pairs, strict=True))
         x0, x1 = (self._points.index_select(0, rows) for rows in (source, target))
         condition = None if self._condition is None else self._condition[target]
-        return Batch(x0, x1, self._start, self._stop, condition)
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """Pairs of an interval, drawn from one plan over both whole snapshots."""
-
-    plan: Plan
-    seed: int
-
-    steps_per_block = DRAWN_STEPS
-
-    def block(self, index: int, batch_size: int) -> Pairs:
-        """Draw the pairs of ``steps_per_block`` batches: every cell about equally often."""
-        return self.plan.sample(
-            self.steps_per_block * batch_size, generator=generator_at(self.seed, index), replace=False
-        )
-
-
-@dataclass(frozen=True)
-class _Super:
-    """Pairs of an interval, each block of steps from a plan between fresh random parts of the snapshots."""
-
-    x0: Tensor
-    x1: Tensor
-    coupling: Coupling
-    size: int
-    seed: int
-    steps_per_block: int
-
-    def block(self, index: int, batch_size: int) -> Pairs:
-        """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
-        generator = generator_at(self.seed, index)
-        rows, columns = (torch.randperm(len(x), generator=generator)[: self.size] for x in (self.x0, self.x1))
-        plan = self.coupling(self.x0[rows.to(self.x0.device)], self.x1[columns.to(self.x1.device)])
-        i, j = plan.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
-        return rows.to(i.device)[i], columns.to(j.device)[j]
+        batch = Batch(x0, x1, self._start, self._stop, condition, *(mass.to(x0) for mass in masses))
+        return batch if self._bent is None else self._bent(batch, source, target)
 
 
 def _interval(
-    x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, seed: int, ot_batch_size: int | str
-) -> _Whole | _Super:
+    x0: Tensor,
+    x1: Tensor,
+    coupling: Coupling,
+    batch_size: int,
+    seed: int,
+    ot_batch_size: int | str,
+    masses: Masses | None,
+) -> Whole | Super:
     """Decide how an interval is matched and, for one plan over everything, match it."""
     size = _matched_at_once(x0, x1, coupling, batch_size, ot_batch_size)
     if size is None:
         log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
-        return _Whole(coupling(x0, x1), seed)
+        return Whole(*match(coupling, x0, x1, masses), seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", len(x0), len(x1), size, coupling)
-    return _Super(x0, x1, coupling, size, seed, steps_per_block=max(1, REUSE * size // batch_size))
+    return Super(x0, x1, coupling, size, seed, max(1, REUSE * size // batch_size), masses)
 
 
 def _matched_at_once(
@@ -252,10 +260,10 @@ def _matched_at_once(
     return ot_batch_size
 
 
-def _numbered_block(interval: _Whole | _Super, first: int, second: int, batch_size: int, index: int) -> Pairs:
+def _numbered_block(interval: Whole | Super, first: int, second: int, batch_size: int, index: int) -> Pairs:
     """Return a block of pairs, numbered among the points of all snapshots."""
-    i, j = interval.block(index, batch_size)
-    return i + first, j + second
+    i, j, *masses = interval.block(index, batch_size)
+    return i + first, j + second, *masses
 
 
 def _stream(
@@ -269,10 +277,10 @@ def _stream(
 def _steps(blocks: Iterator[Pairs], batch_size: int, of_first: range, of_others: range) -> Iterator[Pairs]:
     """Yield the pairs of each step of each block."""
     steps = of_first
-    for i, j in blocks:
+    for block in blocks:
         for step in steps:
             part = slice(step * batch_size, (step + 1) * batch_size)
-            yield i[part], j[part]
+            yield tuple(values[part] for values in block)
         steps = of_others
 
 

@@ -1,66 +1,92 @@
-"""Building the field of a flow: how wide, with what scales, with or without a score."""
+"""Building the field of a flow: how wide, with what scales, with or without a score or a growth rate."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cellflow.data.snapshots import Snapshots
-from cellflow.networks import Standardized, TwoHeads, TwoNetworks
+from cellflow.networks import GrowthHead, GrowthNetwork, Standardized, TwoHeads, TwoNetworks
 
-SCORES = ("two_networks", "two_heads")
-"""How a score can be learned beside the velocity."""
+BESIDE = ("two_networks", "two_heads")
+"""How a score or a growth rate can be learned beside the velocity."""
 
-Scales = tuple[Tensor, Tensor, Tensor]
-"""Centre, spread and typical velocity per dimension, each ``(d,)``."""
+
+class Scales(NamedTuple):
+    """What the network's inputs and outputs are standardised with.
+
+    Centre, spread and typical velocity per dimension, each ``(d,)``, and a typical growth rate, one number; rates are
+    per unit of model time.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    speed: Tensor
+    rate: float
 
 
 def spreads(snapshots: Snapshots) -> Scales:
-    """Return centre, spread and typical velocity, in model time, of the cells."""
+    """Return the scales of the cells: typically they move by their spread, and grow e-fold, in an interval."""
     # In double precision: sums over a million cells lose their digits in single.
     shift, scale = (
         torch.from_numpy(moment(axis=0, dtype=np.float64)).float() for moment in (snapshots.x.mean, snapshots.x.std)
     )
-    return shift, scale, scale * (len(snapshots.clock.times) - 1)
+    intervals = len(snapshots.clock.times) - 1
+    return Scales(shift, scale, scale * intervals, float(intervals))
+
+
+def blank(dim: int) -> Scales:
+    """Return scales of one, to be overwritten by saved ones."""
+    ones = torch.ones(dim)
+    return Scales(ones, ones, ones, 1.0)
 
 
 def overall(scales: Scales) -> float:
     """Return the spread over all dimensions together: the unit in which an error is large or small."""
-    spread = float(scales[1].double().square().mean().sqrt())
+    spread = float(scales.scale.double().square().mean().sqrt())
     return spread if spread > 0 else 1.0
 
 
 def build_field(
-    make: Callable[..., nn.Module], dim: int, *, score: str | None, sigma: float, scales: Scales | None
+    make: Callable[..., nn.Module],
+    scales: Scales,
+    *,
+    score: str | None = None,
+    growth: str | None = None,
+    sigma: float = 0.0,
+    standardize: bool = True,
 ) -> nn.Module:
-    """Return an untrained field on ``dim`` dimensions.
+    """Return an untrained field.
 
     Parameters
     ----------
     make
-        A callable from the width of the states to a module; with ``score="two_heads"`` it takes ``heads=2``.
-    dim
-        Width of the states.
-    score
-        None, or one of `SCORES`.
+        A callable from the width of the states to a module; for ``"two_heads"`` it takes ``heads=2``.
+    scales
+        Scales of the data, whose width is that of the states.
+    score, growth
+        What is learned beside the velocity: each None or one of `BESIDE`, not both.
     sigma
         Scale of the noise: the score drift is as large, whatever the spread of the data.
-    scales
-        What the network's inputs and outputs are standardised with; None leaves them alone.
+    standardize
+        Whether the network's inputs and outputs are standardised.
     """
-    if score == "two_heads":
-        return TwoHeads(_scaled(make(dim, heads=2), scales, sigma, outputs="both"))
-    velocity = _scaled(make(dim), scales, sigma, outputs="velocity")
-    if score is None:
+    dim, speed = len(scales.shift), scales.speed
+    other = torch.full_like(speed, sigma if growth is None else scales.rate)
+
+    def scaled(network: nn.Module, units: Tensor) -> nn.Module:
+        if not standardize:
+            return network
+        return Standardized(network, shift=scales.shift, scale=scales.scale, speed=units)
+
+    kind = score if growth is None else growth
+    if kind == "two_heads":
+        both = scaled(make(dim, heads=2), torch.cat([speed, other]))
+        return TwoHeads(both) if growth is None else GrowthHead(both)
+    velocity = scaled(make(dim), speed)
+    if kind is None:
         return velocity
-    return TwoNetworks(velocity, _scaled(make(dim), scales, sigma, outputs="score"))
-
-
-def _scaled(network: nn.Module, scales: Scales | None, sigma: float, *, outputs: str) -> nn.Module:
-    if scales is None:
-        return network
-    shift, scale, speed = scales
-    diffusion = torch.full_like(speed, sigma)
-    units = {"velocity": speed, "score": diffusion, "both": torch.cat([speed, diffusion])}[outputs]
-    return Standardized(network, shift=shift, scale=scale, speed=units)
+    second = scaled(make(dim), other)
+    return TwoNetworks(velocity, second) if growth is None else GrowthNetwork(velocity, second)

@@ -1,13 +1,15 @@
 """Parts as JSON: what an estimator was made of, written so that reading it back runs no foreign code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cellflow import couplings, networks, paths, training
+from cellflow.data.snapshots import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError
 
 _KNOWN: dict[str, Callable[..., Any]] = {
@@ -26,15 +28,17 @@ _KNOWN: dict[str, Callable[..., Any]] = {
         couplings.Euclidean,
         training.Recipe,
         networks.MLP,
+        networks.UNet,
     )
 }
 """Everything that may be made while a model is loaded."""
 
 
 def encode(value: Any) -> Any:
-    """Return a value as JSON: plain values, parts of cellflow, ``functools.partial`` of them.
+    """Return a value as JSON: plain values, mappings, parts of cellflow, ``functools.partial`` of them.
 
-    Anything else is kept as text, to be given again when the model is loaded.
+    A length of time becomes the number it is counted as. Anything else is kept as text, to be given again when the
+    model is loaded.
 
     Examples
     --------
@@ -45,8 +49,12 @@ def encode(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, pd.Timedelta):
+        return value / TIMEDELTA_UNIT
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {"mapping": [[encode(key), encode(item)] for key, item in value.items()]}
     if isinstance(value, partial) and not value.args and _name(value.func) is not None:
         return {"partial": _name(value.func), "values": {key: encode(item) for key, item in value.keywords.items()}}
     if is_dataclass(value) and _name(type(value)) is not None:
@@ -72,6 +80,8 @@ def decode(value: Any, *, name: str) -> Any:
     if not isinstance(value, dict):
         return value
     kind = next(iter(value), "custom")
+    if kind == "mapping":
+        return {decode(key, name=name): decode(item, name=name) for key, item in value["mapping"]}
     if kind == "custom" or value[kind] not in _KNOWN:
         raise CheckpointError(
             f"`{name}` of this model is not a part of cellflow ({value.get(kind)}), and loading runs no foreign code. "

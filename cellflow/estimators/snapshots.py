@@ -1,35 +1,33 @@
 """`SnapshotFlow`: one field through all snapshots of an AnnData."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cellflow import couplings, integrate, networks, paths, training
+from cellflow import couplings, networks, paths, training
 from cellflow.couplings import Coupling
 from cellflow.data.clock import Clock
 from cellflow.data.pairing import PairedBatches, snapshot_batches
-from cellflow.data.snapshots import Snapshots, read_snapshots, to_numbers
+from cellflow.data.snapshots import Snapshots, read_snapshots
 from cellflow.errors import unknown
-from cellflow.estimators.base import FlowEstimator
-from cellflow.estimators.field import SCORES, build_field, overall, spreads
+from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall, spreads
 from cellflow.estimators.parts import encode
-from cellflow.field import BridgeField, Field
-from cellflow.integrate import Trajectory
-from cellflow.objectives import BridgeMatching, Objective, VelocityHead, VelocityMatching
+from cellflow.estimators.population import Sizes, check_growing, population_sizes
+from cellflow.estimators.timed import TimedFlow
+from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, seeded
-from cellflow.shapes import time_of
 from cellflow.training import Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class SnapshotFlow(FlowEstimator):
+class SnapshotFlow(TimedFlow):
     """A flow through snapshots of a cell population taken at several times.
 
     One field covers all intervals. Times keep their real spacing, snapshots may have any sizes, and whatever comes
@@ -56,6 +54,18 @@ class SnapshotFlow(FlowEstimator):
         What is learned beside the velocity, on a path with noise: None for nothing; ``"two_networks"`` or
         ``"two_heads"`` for the score, which makes the flow a Schrödinger bridge that can be simulated with noise,
         forward and backward; in a network of its own, or as a second head (a network that takes ``heads=2``).
+    growth
+        None, or ``"two_networks"`` or ``"two_heads"`` to learn how fast the cells multiply and die, in the same two
+        ways; not together with a score. With `UnbalancedSinkhorn` it follows from who is matched with whom: keep its
+        relaxation above the squared distance that cells travel from one snapshot to the next, or travel looks like
+        death here and birth there.
+    masses
+        How large the population is, where growth is learned: a mapping from time to size, ``"counts"`` where the
+        numbers of cells say it (they rarely do: sampling sets them), or None for no change, so that growth tells only
+        which cells outgrow others.
+    bend
+        How far the paths of cells bend towards one smooth curve through all snapshots: 0 for straight lines between
+        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous.
     recipe
         How the optimiser runs.
     standardize
@@ -83,6 +93,8 @@ class SnapshotFlow(FlowEstimator):
         Width of the representation.
     n_cells_
         Cells at each time point.
+    masses_
+        Size of the population at each time point relative to the first, where growth was learned.
 
     Source: Tong et al. 2024 (TMLR), section 4.2, for each interval; one field over all, in real time.
 
@@ -106,6 +118,9 @@ class SnapshotFlow(FlowEstimator):
         batch_size: int = 256,
         network: Callable[..., nn.Module] | str = "mlp",
         score: str | None = None,
+        growth: str | None = None,
+        masses: str | Mapping[float, float] | None = None,
+        bend: float = 0.0,
         recipe: Recipe | None = None,
         standardize: bool = True,
         ot_batch_size: int | str = "auto",
@@ -121,6 +136,9 @@ class SnapshotFlow(FlowEstimator):
         self.batch_size = batch_size
         self.network = network
         self.score = score
+        self.growth = growth
+        self.masses = masses
+        self.bend = bend
         self.recipe = recipe
         self.standardize = standardize
         self.ot_batch_size = ot_batch_size
@@ -145,7 +163,8 @@ class SnapshotFlow(FlowEstimator):
         Raises
         ------
         KeyError, ValueError
-            When the time or the representation is missing or unusable, or a part has an unknown name.
+            When the time or the representation is missing or unusable, a part has an unknown name, or settings
+            contradict each other.
         FileExistsError
             When ``folder`` holds a training already, and it is not to be resumed.
         CheckpointError
@@ -154,11 +173,12 @@ class SnapshotFlow(FlowEstimator):
         path, coupling = paths.resolve(self.path), couplings.resolve(self.coupling)
         self._check_settings()
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        sizes = self._sizes(snapshots, coupling)
         rng = generator(seed=int(self.seed))
         with seeded(rng):
             scales = spreads(snapshots)
-            field = self._field(*scales).to(self._device())
-        batches = self._pair(snapshots, coupling, rng)
+            field = self._field(scales).to(self._device())
+        batches = self._pair(snapshots, coupling, rng, sizes)
         history = training.fit(
             field,
             self._objective(path, unit=overall(scales)),
@@ -173,149 +193,20 @@ class SnapshotFlow(FlowEstimator):
         )
         self.field_, self.history_, self.plans_ = field, history, batches.plans
         self.clock_, self.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
-        self.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
+        self.n_cells_, self.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
         return self
-
-    def transport(
-        self,
-        x: np.ndarray | Tensor,
-        *,
-        start: float | np.ndarray,
-        stop: float | np.ndarray,
-        save: int = 2,
-        steps: int | None = None,
-        method: str = "rk4",
-        extrapolate: bool = False,
-    ) -> Trajectory:
-        """Carry states from one time to another, forward or backward.
-
-        Parameters
-        ----------
-        x
-            States ``(n, d)``, in units of the representation.
-        start, stop
-            Times in the user's units: one for all states, or one each ``(n,)``.
-        save
-            How many equally spaced moments to return, both ends included.
-        steps
-            Steps of a fixed-step solver; None for its default, and for adaptive methods.
-        method
-            Any method of `cellflow.integrate.ode`.
-        extrapolate
-            Whether times outside the fitted range are allowed.
-
-        Returns
-        -------
-        Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU.
-
-        Raises
-        ------
-        ValueError
-            When a time is outside the fitted range, or the states have another width than the model's.
-        """
-        self._check_fitted()
-        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        found = integrate.ode(
-            self._velocity_field(), self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
-        )
-        return self._in_users_time(found)
-
-    def simulate(
-        self,
-        x: np.ndarray | Tensor,
-        *,
-        start: float | np.ndarray,
-        stop: float | np.ndarray,
-        save: int = 2,
-        steps: int = 100,
-        seed: int = 0,
-        extrapolate: bool = False,
-    ) -> Trajectory:
-        """Carry states from one time to another with noise, forward or backward.
-
-        The population spreads as under `transport`, but each state has many outcomes: call it again with another
-        seed, or repeat the states.
-
-        Parameters
-        ----------
-        x
-            States ``(n, d)``, in units of the representation.
-        start, stop
-            Times in the user's units: one for all states, or one each ``(n,)``.
-        save
-            How many equally spaced moments to return, both ends included.
-        steps
-            Steps of the simulation.
-        seed
-            Seed of the noise.
-        extrapolate
-            Whether times outside the fitted range are allowed.
-
-        Returns
-        -------
-        Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU.
-
-        Raises
-        ------
-        TypeError
-            When the flow was fitted without a score.
-        ValueError
-            When a time is outside the fitted range, or the states have another width than the model's.
-
-        Examples
-        --------
-        >>> import cellflow as cf
-        >>> adata = cf.datasets.branching(seed=0)
-        >>> path = cf.paths.BrownianBridge(0.5)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
-        >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
-        torch.Size([5, 3, 2])
-        """
-        self._check_fitted()
-        if self.score is None:
-            raise TypeError(
-                "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
-                '`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), score="two_networks")`, or use `transport`.'
-            )
-        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        states = self._states(x)
-        found = integrate.sde(
-            cast("BridgeField", self.field_),
-            states,
-            sigma=paths.resolve(self.path).sigma,
-            start=begin,
-            stop=end,
-            save=save,
-            steps=steps,
-            generator=generator(seed=seed, device=states.device),
-        )
-        return self._in_users_time(found)
-
-    def velocity(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
-        """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
-
-        Parameters
-        ----------
-        x
-            States ``(n, d)``, in units of the representation.
-        time
-            One time for all states, or one each ``(n,)``.
-        extrapolate
-            Whether times outside the fitted range are allowed.
-        """
-        self._check_fitted()
-        states = self._states(x)
-        t = time_of(self._model_times(time, extrapolate=extrapolate), states)
-        with torch.no_grad():
-            velocity = self._velocity_field()(t, states, None)
-        return (velocity * self.clock_.per_time).cpu().numpy()
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
-        if self.score not in (None, *SCORES):
-            raise ValueError(unknown("score", self.score, [None, *SCORES]))
+        for name in ("score", "growth"):
+            if getattr(self, name) not in (None, *BESIDE):
+                raise ValueError(unknown(name, getattr(self, name), [None, *BESIDE]))
+        if self.score is not None and self.growth is not None:
+            raise ValueError(
+                "A score and a growth rate are not learned together: noisy simulation knows no weights. Choose one."
+            )
+        if self.masses is not None and self.growth is None:
+            raise ValueError("`masses` say how a population grows; without growth they change nothing. Set `growth`.")
         for name in ("steps", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
@@ -324,22 +215,37 @@ class SnapshotFlow(FlowEstimator):
             raise TypeError(f"Expected `recipe` to be a `cf.training.Recipe`, or None; found {self.recipe!r}.")
 
     def _objective(self, path: GaussianPath, *, unit: float) -> Objective:
+        if self.growth is not None:
+            return GrowthMatching(path, unit=unit)
         return VelocityMatching(path, unit=unit) if self.score is None else BridgeMatching(path, unit=unit)
 
-    def _velocity_field(self) -> Field:
-        return VelocityHead(self.field_) if self.score else self.field_
+    def _sizes(self, snapshots: Snapshots, coupling: Coupling) -> Sizes | None:
+        if self.growth is None:
+            return None
+        sizes = population_sizes(self.masses, snapshots)
+        check_growing(coupling, sizes)
+        return sizes
 
     def _about(self, snapshots: Snapshots) -> dict[str, Any]:
         """Return what a resumed fit must share with the one that was interrupted."""
-        names = ("path", "coupling", "batch_size", "ot_batch_size", "standardize", "score", "network")
+        names = (
+            "path",
+            "coupling",
+            "batch_size",
+            "ot_batch_size",
+            "standardize",
+            "score",
+            "network",
+            "growth",
+            "masses",
+            "bend",
+        )
         settings = {name: encode(getattr(self, name)) for name in names}
         return {"times": list(snapshots.clock.times), "cells": snapshots.digest(), **settings}
 
-    def _in_users_time(self, found: Trajectory) -> Trajectory:
-        times = self.clock_.times[0] + found.t.double() / self.clock_.per_time
-        return found._replace(t=times.cpu(), x=found.x.cpu())
-
-    def _pair(self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator) -> PairedBatches:
+    def _pair(
+        self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator, sizes: Sizes | None
+    ) -> PairedBatches:
         clouds = [torch.from_numpy(cloud).to(self._device()) for cloud in snapshots.clouds()]
         times = [snapshots.clock.model(time) for time in snapshots.clock.times]
         return snapshot_batches(
@@ -349,30 +255,19 @@ class SnapshotFlow(FlowEstimator):
             batch_size=self.batch_size,
             generator=rng,
             ot_batch_size=self.ot_batch_size,
+            masses=sizes,
+            bend=self.bend,
         )
 
-    def _field(self, shift: Tensor, scale: Tensor, speed: Tensor) -> nn.Module:
-        sigma = paths.resolve(self.path).sigma
-        scales = (shift, scale, speed) if self.standardize else None
-        return build_field(networks.resolve(self.network), len(shift), score=self.score, sigma=sigma, scales=scales)
-
-    def _states(self, x: np.ndarray | Tensor) -> Tensor:
-        weight = next(self.field_.parameters())
-        states = torch.as_tensor(np.asarray(x), dtype=weight.dtype, device=weight.device)
-        if states.ndim != 2 or states.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"Expected states of shape (cells, {self.n_features_in_}), as `{self.rep}` had in `fit`; found "
-                f"{tuple(states.shape)}."
-            )
-        return states
-
-    def _model_times(self, time: float | np.ndarray, *, extrapolate: bool) -> float | Tensor:
-        given = np.asarray(time)
-        times = to_numbers(list(np.atleast_1d(given)), what="the time")
-        for extreme in {times.min(), times.max()} if times.size else ():
-            self.clock_.check(float(extreme), extrapolate=extrapolate)
-        model = (times - self.clock_.times[0]) * self.clock_.per_time
-        return float(model[0]) if given.ndim == 0 else torch.from_numpy(model)
+    def _field(self, scales: Scales) -> nn.Module:
+        return build_field(
+            networks.resolve(self.network),
+            scales,
+            score=self.score,
+            growth=self.growth,
+            sigma=paths.resolve(self.path).sigma,
+            standardize=self.standardize,
+        )
 
     def _learned(self) -> dict[str, Any]:
         return {
@@ -380,11 +275,14 @@ class SnapshotFlow(FlowEstimator):
             "n_features_in": self.n_features_in_,
             "n_cells": list(self.n_cells_),
             "history": self.history_.columns,
+            "masses": self.masses_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
         self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
         self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
-        blank = torch.ones(self.n_features_in_)
+        # Models that were saved before growth was known say nothing about it.
+        sizes = learned.get("masses")
+        self.masses_ = None if sizes is None else tuple(sizes)
         with seeded(generator(seed=int(self.seed))):
-            self.field_ = self._field(blank, blank, blank)
+            self.field_ = self._field(blank(self.n_features_in_))

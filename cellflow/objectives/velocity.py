@@ -62,7 +62,7 @@ class VelocityMatching:
         """Return ``{"loss": mean squared error of the displacement}``."""
         s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
         start, duration = batch.span()
-        point = self.path.sample(batch.x0, batch.x1, s, generator=generator, duration=duration)
+        point = self.path.between(batch, s, generator=generator)
         velocity = field(start + s * duration, point.x, batch.condition)
         error = torch.addcmul(point.velocity, per_sample(duration, velocity), velocity, value=-1)
         return {"loss": error.square().mean() / self.unit**2}

@@ -41,7 +41,8 @@ def interpolate(
 
     The cells of the fitted snapshot before the time are carried forward and those of the snapshot after it backward;
     each side weighs the more, the nearer it is. At the time of a fitted snapshot its own cells come back unmoved, and
-    cells of time points that the flow was not fitted on are not used.
+    cells of time points that the flow was not fitted on are not used. Where the flow knows growth, cells of one side
+    weigh as their descendants, or their ancestors, are many.
 
     Parameters
     ----------
@@ -114,14 +115,25 @@ def _carry(
         rows = np.flatnonzero(time == start)
         if not len(rows):
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
-        moved = flow.transport(x[rows], start=start, stop=at, extrapolate=extrapolate).x[-1].numpy()
-        parts.append(_Carried(rows, moved, np.full(len(rows), share / len(rows)), at))
+        moved, weight = _moved(flow, x[rows], start, at, extrapolate)
+        parts.append(_Carried(rows, moved, share * weight, at))
     return _Carried(
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.x for part in parts]),
         np.concatenate([part.weight for part in parts]),
         at,
     )
+
+
+def _moved(
+    flow: "SnapshotFlow", x: np.ndarray, start: float, stop: float, extrapolate: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return carried states, and their weights, which sum to 1."""
+    if flow.growth is None:
+        found = flow.transport(x, start=start, stop=stop, extrapolate=extrapolate)
+        return found.x[-1].numpy(), np.full(len(x), 1 / len(x))
+    grown = flow.grow(x, start=start, stop=stop, extrapolate=extrapolate)
+    return grown.x[-1].numpy(), grown.log_weight[-1].double().softmax(dim=0).numpy()
 
 
 def _obs(adata: "AnnData", flow: "SnapshotFlow", time: np.ndarray, part: _Carried) -> pd.DataFrame:

@@ -1,0 +1,74 @@
+"""How large the population is at each snapshot, as the user says it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cellflow.couplings import Coupling, Exact, Given, Independent, Sinkhorn
+from cellflow.data.snapshots import Snapshots, to_numbers
+
+COUNTS = "counts"
+"""The masses that are the numbers of cells."""
+
+Sizes = tuple[float, ...]
+
+
+def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snapshots) -> Sizes:
+    """Return the size of the population at each snapshot, relative to the first.
+
+    Parameters
+    ----------
+    masses
+        None for the same at all times, ``"counts"`` for the numbers of cells, or a mapping from time to size.
+    snapshots
+        The cells.
+
+    Raises
+    ------
+    ValueError
+        When it is none of these, a time has no size, or a size is not finite and above 0.
+
+    Examples
+    --------
+    >>> from cellflow.data.snapshots import read_snapshots
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching((100, 250), times=(0, 2))
+    >>> population_sizes("counts", read_snapshots(adata, time_key="time", rep="X_latent"))
+    (1.0, 2.5)
+    """
+    times = snapshots.clock.times
+    if masses is None:
+        return (1.0,) * len(times)
+    sizes = [float(len(snapshots.at(time))) for time in times] if masses == COUNTS else _given(masses, times)
+    if not all(0 < size < np.inf for size in sizes):
+        raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
+    return tuple(size / sizes[0] for size in sizes)
+
+
+def check_growing(coupling: Coupling, sizes: Sizes) -> None:
+    """Refuse to learn a growth that is 0 everywhere.
+
+    Raises
+    ------
+    ValueError
+        When the coupling keeps the mass of every cell, and the population its size.
+    """
+    if isinstance(coupling, Exact | Given | Independent | Sinkhorn) and len(set(sizes)) == 1:
+        raise ValueError(
+            f"{type(coupling).__name__} keeps the mass of every cell and `masses` are equal: growth is 0 everywhere. "
+            "Take `coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation)`, say with `masses` how large the "
+            "population is at each time, or leave `growth` out."
+        )
+
+
+def _given(masses: object, times: Sizes) -> list[float]:
+    if not isinstance(masses, Mapping):
+        raise ValueError(f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {masses!r}.")
+    known = dict(zip(to_numbers(list(masses), what="`masses`").tolist(), masses.values(), strict=True))
+    missing = [time for time in times if time not in known]
+    if missing:
+        raise ValueError(
+            f"No size at time {', '.join(f'{time:g}' for time in missing)} in `masses`; it has "
+            f"{', '.join(f'{time:g}' for time in known)}. Give one for every snapshot."
+        )
+    return [float(known[time]) for time in times]

@@ -1,0 +1,274 @@
+"""What a fitted field says in the user's own times and units: where states go, how fast, and how they grow."""
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow import integrate, paths
+from cellflow.data.clock import Clock
+from cellflow.data.snapshots import to_numbers
+from cellflow.estimators.base import FlowEstimator
+from cellflow.field import BridgeField, Field, GrowthField, growth_heads
+from cellflow.integrate import Trajectory, WeightedTrajectory
+from cellflow.objectives import VelocityHead, VelocityOfGrowth
+from cellflow.paths import GaussianPath
+from cellflow.seeds import generator
+from cellflow.shapes import time_of
+
+
+class TimedFlow(FlowEstimator):
+    """An estimator whose field runs on a clock. Abstract: subclasses fit it, and set the names below."""
+
+    rep: str
+    path: GaussianPath | str
+    score: str | None
+    growth: str | None
+    clock_: Clock
+    n_features_in_: int
+
+    def transport(
+        self,
+        x: np.ndarray | Tensor,
+        *,
+        start: float | np.ndarray,
+        stop: float | np.ndarray,
+        save: int = 2,
+        steps: int | None = None,
+        method: str = "rk4",
+        extrapolate: bool = False,
+    ) -> Trajectory:
+        """Carry states from one time to another, forward or backward.
+
+        Parameters
+        ----------
+        x
+            States ``(n, d)``, in units of the representation.
+        start, stop
+            Times in the user's units: one for all states, or one each ``(n,)``.
+        save
+            How many equally spaced moments to return, both ends included.
+        steps
+            Steps of a fixed-step solver; None for its default, and for adaptive methods.
+        method
+            Any method of `cellflow.integrate.ode`.
+        extrapolate
+            Whether times outside the fitted range are allowed.
+
+        Returns
+        -------
+        Trajectory
+            Times in the user's units and states ``(save, n, d)``, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            When a time is outside the fitted range, or the states have another width than the model's.
+        """
+        self._check_fitted()
+        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
+        found = integrate.ode(
+            self._velocity_field(), self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
+        )
+        return self._in_users_time(found)
+
+    def simulate(
+        self,
+        x: np.ndarray | Tensor,
+        *,
+        start: float | np.ndarray,
+        stop: float | np.ndarray,
+        save: int = 2,
+        steps: int = 100,
+        seed: int = 0,
+        extrapolate: bool = False,
+    ) -> Trajectory:
+        """Carry states from one time to another with noise, forward or backward.
+
+        The population spreads as under `transport`, but each state has many outcomes: call it again with another
+        seed, or repeat the states.
+
+        Parameters
+        ----------
+        x
+            States ``(n, d)``, in units of the representation.
+        start, stop
+            Times in the user's units: one for all states, or one each ``(n,)``.
+        save
+            How many equally spaced moments to return, both ends included.
+        steps
+            Steps of the simulation.
+        seed
+            Seed of the noise.
+        extrapolate
+            Whether times outside the fitted range are allowed.
+
+        Returns
+        -------
+        Trajectory
+            Times in the user's units and states ``(save, n, d)``, on the CPU.
+
+        Raises
+        ------
+        TypeError
+            When the flow was fitted without a score.
+        ValueError
+            When a time is outside the fitted range, or the states have another width than the model's.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> path = cf.paths.BrownianBridge(0.5)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+        >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
+        torch.Size([5, 3, 2])
+        """
+        self._check_fitted()
+        if self.score is None:
+            raise TypeError(
+                "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+                '`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), score="two_networks")`, or use `transport`.'
+            )
+        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
+        states = self._states(x)
+        found = integrate.sde(
+            cast("BridgeField", self.field_),
+            states,
+            sigma=paths.resolve(self.path).sigma,
+            start=begin,
+            stop=end,
+            save=save,
+            steps=steps,
+            generator=generator(seed=seed, device=states.device),
+        )
+        return self._in_users_time(found)
+
+    def grow(
+        self,
+        x: np.ndarray | Tensor,
+        *,
+        start: float | np.ndarray,
+        stop: float | np.ndarray,
+        save: int = 2,
+        steps: int | None = None,
+        method: str = "rk4",
+        extrapolate: bool = False,
+    ) -> WeightedTrajectory:
+        """Carry states from one time to another as `transport` does, and the weight of each with it.
+
+        Parameters
+        ----------
+        x
+            States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
+        start, stop, save, steps, method, extrapolate
+            As for `transport`.
+
+        Returns
+        -------
+        WeightedTrajectory
+            Times in the user's units, states ``(save, n, d)`` and logs of weights ``(save, n)``, on the CPU; its
+            ``mass()`` is the size of the population relative to that at ``start``.
+
+        Raises
+        ------
+        TypeError
+            When the flow was fitted without growth.
+        ValueError
+            When a time is outside the fitted range, or the states have another width than the model's.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth="two_heads", steps=20).fit(adata)
+        >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
+        torch.Size([5, 3])
+        """
+        self._check_growth()
+        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
+        field = cast("GrowthField", self.field_)
+        found = integrate.grow(field, self._states(x), start=begin, stop=end, save=save, steps=steps, method=method)
+        return found._replace(t=self._users_times(found.t), x=found.x.cpu(), log_weight=found.log_weight.cpu())
+
+    def velocity(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+        """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
+
+        Parameters
+        ----------
+        x
+            States ``(n, d)``, in units of the representation.
+        time
+            One time for all states, or one each ``(n,)``.
+        extrapolate
+            Whether times outside the fitted range are allowed.
+        """
+        self._check_fitted()
+        states = self._states(x)
+        t = time_of(self._model_times(time, extrapolate=extrapolate), states)
+        with torch.no_grad():
+            velocity = self._velocity_field()(t, states, None)
+        return (velocity * self.clock_.per_time).cpu().numpy()
+
+    def growth_rate(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+        """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
+
+        Parameters
+        ----------
+        x
+            States ``(n, d)``, in units of the representation.
+        time
+            One time for all states, or one each ``(n,)``.
+        extrapolate
+            Whether times outside the fitted range are allowed.
+
+        Raises
+        ------
+        TypeError
+            When the flow was fitted without growth.
+        """
+        self._check_growth()
+        states = self._states(x)
+        t = time_of(self._model_times(time, extrapolate=extrapolate), states)
+        with torch.no_grad():
+            growth = growth_heads(self.field_(t, states, None)).growth
+        return (growth * self.clock_.per_time).cpu().numpy()
+
+    def _check_growth(self) -> None:
+        self._check_fitted()
+        if self.growth is None:
+            raise TypeError(
+                "This flow was fitted without growth, so its cells keep their weights. Fit one with "
+                '`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth="two_heads")`.'
+            )
+
+    def _velocity_field(self) -> Field:
+        if self.growth is not None:
+            return VelocityOfGrowth(cast("GrowthField", self.field_))
+        return VelocityHead(cast("BridgeField", self.field_)) if self.score else self.field_
+
+    def _in_users_time(self, found: Trajectory) -> Trajectory:
+        return found._replace(t=self._users_times(found.t), x=found.x.cpu())
+
+    def _users_times(self, t: Tensor) -> Tensor:
+        return (self.clock_.times[0] + t.double() / self.clock_.per_time).cpu()
+
+    def _states(self, x: np.ndarray | Tensor) -> Tensor:
+        weight = next(self.field_.parameters())
+        states = torch.as_tensor(np.asarray(x), dtype=weight.dtype, device=weight.device)
+        if states.ndim != 2 or states.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"Expected states of shape (cells, {self.n_features_in_}), as `{self.rep}` had in `fit`; found "
+                f"{tuple(states.shape)}."
+            )
+        return states
+
+    def _model_times(self, time: float | np.ndarray, *, extrapolate: bool) -> float | Tensor:
+        given = np.asarray(time)
+        times = to_numbers(list(np.atleast_1d(given)), what="the time")
+        for extreme in {times.min(), times.max()} if times.size else ():
+            self.clock_.check(float(extreme), extrapolate=extrapolate)
+        model = (times - self.clock_.times[0]) * self.clock_.per_time
+        return float(model[0]) if given.ndim == 0 else torch.from_numpy(model)
