@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
+from benchmarks.gaussian import general, standard
 from cellflow.field import Heads
 from cellflow.integrate import ode, sde
 from cellflow.networks import MLP, TwoHeads, TwoNetworks
@@ -97,6 +98,56 @@ def test_the_exact_heads_minimise_bridge_matching(rng):
     assert best["velocity"] < min(losses(sign * 0.1, 0)["velocity"] for sign in (-1, 1))
     assert best["score"] < min(losses(0, sign * 0.1)["score"] for sign in (-1, 1))
     assert best["loss"] == best["velocity"] + best["score"]
+
+
+def test_the_velocity_target_keeps_no_noise_but_that_of_the_ends(rng):
+    """With the exact heads, what is left is the variance of x1 - x0 given the state: known, and bounded at the ends."""
+    n = 400_000
+    batch = cf.Batch(torch.randn(n, 1, generator=rng), MEAN + SPREAD * torch.randn(n, 1, generator=rng))
+    found = BridgeMatching(BrownianBridge(SIGMA))(exact, batch, generator=rng)["velocity"].item()
+    t = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    together = -(1 - t) + t * SPREAD**2  # covariance of x1 - x0 and the state
+    left = 1 + SPREAD**2 - together**2 / law(t)[2]
+    assert found == pytest.approx(torch.trapezoid(left, t).item(), rel=0.02)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_the_closed_form_agrees_with_the_published_one_and_keeps_the_ends(t):
+    """`benchmarks.gaussian` against Mallasto et al. 2020 in the isotropic case, and against its own ends."""
+    mean, covariance = standard(3, shift=0.1, sigma=1.0).marginal(t)
+    expected = (1 - t) ** 2 + t**2 + t * (1 - t) * math.sqrt(5)
+    assert torch.allclose(covariance, expected * torch.eye(3, dtype=torch.float64))
+    assert torch.allclose(mean, torch.full((3,), 0.2 * t - 0.1, dtype=torch.float64))
+    bridge = general(3, sigma=0.7, seed=1)
+    assert not torch.allclose(bridge.cov0 @ bridge.cov1, bridge.cov1 @ bridge.cov0, atol=0.1)
+    assert torch.allclose(bridge.marginal(1.0)[1], bridge.cov1)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])
+def test_plans_between_gaussians_of_general_covariances_have_the_known_cross_covariance(epsilon, rng):
+    bridge = general(2, sigma=math.sqrt(epsilon / 2), seed=0)
+    x0, x1 = (cloud.double() for cloud in (bridge.draw(2500, rng)[0], bridge.draw(2500, rng)[1]))
+    plan = cf.couplings.Sinkhorn(epsilon)(x0, x1).dense()
+    found = (x0 - x0.mean(0)).T @ plan @ (x1 - x1.mean(0))
+    assert ((found - bridge.cross()).norm() / bridge.cov1.norm()).item() < 0.06
+
+
+def test_a_trained_bridge_has_the_moments_of_general_gaussians(rng):
+    """Means, covariances and cross-covariance of simulated points, within twice what two samples of this size leave."""
+    bridge, n = general(2, sigma=1.0, seed=0), 3000
+    (x0, _), (_, x1), (fresh, _) = (bridge.draw(n, rng) for _ in range(3))
+    field = TwoHeads(MLP(2, heads=2, width=64))
+    coupling = cf.couplings.Sinkhorn(2.0, tolerance=1e-3)
+    batches = cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
+    cf.training.fit(field, BridgeMatching(BrownianBridge(1.0)), batches, steps=1000, generator=rng)
+    start, middle, end = (x.double() for x in sde(field, fresh, sigma=1.0, steps=40, save=3, generator=rng).x)
+    cross = (start - start.mean(0)).T @ (end - end.mean(0)) / n
+    scale = bridge.cov1.norm()
+    assert ((end.mean(0) - bridge.mean1).norm() / bridge.cov1.trace().sqrt()).item() < 0.08
+    assert ((torch.cov(middle.T) - bridge.marginal(0.5)[1]).norm() / scale).item() < 0.1
+    assert ((torch.cov(end.T) - bridge.cov1).norm() / scale).item() < 0.1
+    assert ((cross - bridge.cross()).norm() / scale).item() < 0.1
+    assert (bridge.cross().norm() / scale).item() > 0.4  # independent ends would be far off
 
 
 def test_the_weighted_score_target_has_unit_scale_and_is_finite_at_the_ends(rng):
