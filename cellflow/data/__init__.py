@@ -1,7 +1,27 @@
-"""Data: from snapshots to batches of pairs."""
+"""Data: from snapshots and images to batches of pairs."""
 
 from cellflow.batch import Batch
 from cellflow.data.clock import Clock
+from cellflow.data.image_batches import ImageBatches, image_batches
+from cellflow.data.image_stream import ImageStream, stream_images
+from cellflow.data.images import Images, ImageSet, read_images
 from cellflow.data.pairing import PairedBatches, paired_batches, snapshot_batches
+from cellflow.data.pixels import Conversion, scaled, to_bytes
 
-__all__ = ["Batch", "Clock", "PairedBatches", "paired_batches", "snapshot_batches"]
+__all__ = [
+    "Batch",
+    "Clock",
+    "Conversion",
+    "ImageBatches",
+    "ImageSet",
+    "ImageStream",
+    "Images",
+    "PairedBatches",
+    "image_batches",
+    "paired_batches",
+    "read_images",
+    "scaled",
+    "snapshot_batches",
+    "stream_images",
+    "to_bytes",
+]

@@ -1,6 +1,24 @@
-"""Data to start with: one real set in the package, two public ones on request, and one with a known truth."""
+"""Data to start with: real sets in the package, public ones on request, and one with a known truth."""
 
+from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
+from cellflow.datasets.planar import eight_gaussians, moons, s_curve
 from cellflow.datasets.simulated import Branching, branching
 from cellflow.datasets.single_cell import cite, embryoid_body, hsmm
 
-__all__ = ["Branching", "branching", "cite", "embryoid_body", "hsmm"]
+__all__ = [
+    "Branching",
+    "branching",
+    "cell_silhouettes",
+    "cifar10",
+    "cite",
+    "digits",
+    "eight_gaussians",
+    "embryoid_body",
+    "fashion_mnist",
+    "hsmm",
+    "inception_weights",
+    "mnist",
+    "moons",
+    "nuclei",
+    "s_curve",
+]

@@ -1,7 +1,6 @@
 """Where a public data set is found: on this machine, in the cache, or at its source."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy as np
 from anndata import AnnData
 
 from cellflow.datasets.download import download
+from cellflow.datasets.places import cache as _cache
+from cellflow.datasets.places import folders
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PublicData:
         ValueError
             When a file of that name holds other values.
         """
-        for folder in _folders():
+        for folder in folders("single_cell"):
             if (folder / self.file).is_file():
                 return self._verified(_read(folder / self.file), where=str(folder / self.file))
             if all((folder / name).is_file() for name, _ in self.originals):
@@ -98,10 +99,11 @@ class PublicData:
         return adata
 
     def _by_hand(self, error: OSError) -> str:
+        places = ", ".join(str(folder) for folder in folders("single_cell"))
         addresses = "\n".join(f"  {url}" for _, url in self.originals)
         return (
             f"{self.file} is not on this machine and could not be downloaded ({error}). Looked in: "
-            f"{', '.join(str(folder) for folder in _folders())}. To do it by hand, fetch\n{addresses}\n"
+            f"{places}. To do it by hand, fetch\n{addresses}\n"
             f"and put the files, under these names, into {_cache()}, or put {self.file} into a folder of yours "
             "and set CELLFLOW_DATA to it."
         )
@@ -120,18 +122,6 @@ def digest_of(adata: AnnData) -> str:
     for values in (adata.obsm["X_pca"], adata.obs["day"]):
         hash_.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
     return hash_.hexdigest()
-
-
-def _folders() -> list[Path]:
-    named = os.environ.get("CELLFLOW_DATA")
-    return [*([Path(named, "single_cell"), Path(named)] if named else []), _cache()]
-
-
-def _cache() -> Path:
-    named = os.environ.get("CELLFLOW_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cellflow")
 
 
 def _read(path: Path) -> AnnData:

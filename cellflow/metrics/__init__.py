@@ -7,11 +7,54 @@ from cellflow.metrics.distances import (
     split_half_floor,
     wasserstein,
 )
+from cellflow.metrics.features import FeatureNetwork, feature_network, features_of
+from cellflow.metrics.fid import InceptionDistance, fid
+from cellflow.metrics.images import (
+    FeatureDistance,
+    KernelDistance,
+    Neighbours,
+    feature_distance,
+    frechet_distance,
+    kernel_distance,
+    neighbours,
+)
+from cellflow.metrics.intervals import Interval, bootstrap, real_floor
+from cellflow.metrics.preservation import (
+    Preservation,
+    against_shuffled,
+    foreground,
+    mask_dice,
+    structural_similarity,
+    target_accuracy,
+    transport_cost,
+)
 
 __all__ = [
+    "FeatureDistance",
+    "FeatureNetwork",
+    "InceptionDistance",
+    "Interval",
+    "KernelDistance",
+    "Neighbours",
+    "Preservation",
+    "against_shuffled",
+    "bootstrap",
     "energy_distance",
+    "feature_distance",
+    "feature_network",
+    "features_of",
+    "fid",
+    "foreground",
+    "frechet_distance",
+    "kernel_distance",
+    "mask_dice",
     "maximum_mean_discrepancy",
+    "neighbours",
+    "real_floor",
     "sliced_wasserstein",
     "split_half_floor",
+    "structural_similarity",
+    "target_accuracy",
+    "transport_cost",
     "wasserstein",
 ]

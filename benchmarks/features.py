@@ -1,0 +1,156 @@
+"""Train the small feature networks behind ``FD-<network>``: ``python -m benchmarks.features [name ...]``.
+
+Each learns to tell the classes of one data set apart; its weights go into the package, its accuracy on images that it
+has not seen and the floor of its distance (real against real) into ``results/features.csv``. Seeded: on one CPU thread
+the same weights come out again.
+"""
+
+import argparse
+import csv
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import cellflow as cf
+from cellflow.data import ImageSet
+
+RESULTS = Path(__file__).parent / "results" / "features.csv"
+WEIGHTS = Path(cf.metrics.__file__).parent / "files"
+SIZES = ("small", "medium", "large")
+FLOOR_SIZE = 200  # images a side in the floor, at most
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Tell the class of each target image, given as a one-hot condition."""
+
+    def __call__(self, field: nn.Module, batch: cf.Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``{"loss": cross entropy}``; nothing is random."""
+        if batch.condition is None:
+            raise ValueError("Expected batches with condition='labels'; found none.")
+        return {"loss": cross_entropy(field(batch.x1), batch.condition)}
+
+    def velocity(self, field: nn.Module) -> nn.Module:
+        """Return the classifier: it stands for no velocity."""
+        return field
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one network learns: images to train and to test, steps, and whether a mirrored image is as good."""
+
+    load: Callable[[], tuple[ImageSet, ImageSet]]
+    steps: int
+    flip: bool
+
+
+def silhouettes() -> tuple[ImageSet, ImageSet]:
+    """Return four fifths of the cells, and the others."""
+    return cf.datasets.cell_silhouettes().split(0.8, generator=cf.generator(seed=0))
+
+
+def nuclei() -> tuple[ImageSet, ImageSet]:
+    """Return nuclei and masks in colour, in three sizes each."""
+    train, test = _nuclei("train"), _nuclei("test")
+    return train, test
+
+
+def _nuclei(split: str) -> ImageSet:
+    parts, labels = [], []
+    for kind, stained in (("fluorescence", False), ("histology", True)):
+        images, masks = (cf.datasets.nuclei(kind, split, masks=masks).images for masks in (False, True))
+        area = (masks > 127).flatten(1).float().mean(1)
+        size = torch.bucketize(area, area.quantile(torch.tensor([1 / 3, 2 / 3])))
+        repeats = 4 if stained and split == "train" else 1  # four times fewer of them
+        for offset, part in ((3 if stained else 0, images), (6, masks)):
+            parts += [part.expand(-1, 3, -1, -1)] * repeats
+            labels += [size + offset] * repeats
+    classes = tuple(f"{kind} {size}" for kind in ("fluorescence", "histology", "mask") for size in SIZES)
+    return ImageSet(torch.cat(parts), torch.cat(labels), classes=classes)
+
+
+TASKS = {
+    "mnist": Task(lambda: (cf.datasets.mnist("train"), cf.datasets.mnist("test")), steps=2000, flip=False),
+    "fashion": Task(lambda: (cf.datasets.fashion_mnist("train"), cf.datasets.fashion_mnist("test")), 2000, flip=True),
+    "silhouettes": Task(silhouettes, steps=600, flip=True),
+    "nuclei": Task(nuclei, steps=2000, flip=True),
+}
+
+
+def train(task: Task, images: ImageSet, seed: int) -> cf.metrics.FeatureNetwork:
+    """Return a network that was trained on images."""
+    rng = cf.generator(seed=seed)
+    with cf.seeds.seeded(rng):
+        network = cf.metrics.FeatureNetwork(images.shape[0], len(images.classes or ()))
+    batches = cf.data.image_batches(
+        None, images, coupling="independent", condition="labels", batch_size=128, flip=task.flip, generator=rng
+    )
+    recipe = cf.training.Recipe(weight_decay=1e-3, ema=0.99)
+    cf.training.fit(network, Classification(), batches, steps=task.steps, generator=rng, recipe=recipe)
+    return network.eval()
+
+
+def save(network: nn.Module, name: str, images: ImageSet, folder: Path) -> str:
+    """Write the weights into the package; return their checksum."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    weights = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+    save_file(weights, path, metadata={"classes": ",".join(images.classes or ())})
+    path.chmod(0o644)  # save_file keeps it to its owner
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(name: str, seed: int = 0, folder: Path = WEIGHTS) -> dict[str, str]:
+    """Train one network, and return its row of the table."""
+    task = TASKS[name]
+    images, unseen = task.load()
+    start = time.perf_counter()
+    network = train(task, images, seed)
+    seconds = time.perf_counter() - start
+    sha256 = save(network, name, images, folder)
+    right = cf.metrics.features_of(unseen.scaled(), network).argmax(1).cpu() == unseen.one_hot().argmax(1).cpu()
+    features = cf.metrics.features_of(unseen.scaled(), network.features)
+    n = min(FLOOR_SIZE, len(unseen) // 2)
+    floor = cf.metrics.real_floor(cf.metrics.frechet_distance, features, n=n, generator=cf.generator(seed=seed))
+    return {
+        "network": name,
+        "classes": str(len(images.classes or ())),
+        "train": str(len(images)),
+        "test": str(len(unseen)),
+        "accuracy": f"{right.double().mean():.4f}",
+        "floor": f"{floor.value:.3g}",
+        "floor_n": str(n),
+        "steps": str(task.steps),
+        "seconds": f"{seconds:.0f}",
+        "sha256": sha256,
+    }
+
+
+def main() -> None:
+    """Train the networks that are named, or all; write the table."""
+    parser = argparse.ArgumentParser(description="Train the feature networks behind FD-<network>.")
+    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(TASKS)}; all without")
+    names = parser.parse_args().names or list(TASKS)
+    torch.set_num_threads(1)
+    known = (
+        {row["network"]: row for row in csv.DictReader(RESULTS.read_text().splitlines())} if RESULTS.exists() else {}
+    )
+    for name in names:
+        known[name] = run(name)
+        print(known[name], flush=True)
+    with RESULTS.open("w", newline="") as file:
+        rows = [known[name] for name in TASKS if name in known]
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

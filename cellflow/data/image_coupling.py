@@ -1,0 +1,142 @@
+"""Where images are matched: by their pixels, their principal components or other features, and within their class.
+
+A coupling sees row numbers ``(n, 1)`` instead of images here, and looks the features up: so `paired_batches` matches
+images without holding them as numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from cellflow.couplings import Coupling, Plan
+from cellflow.data.images import Images
+from cellflow.data.label_plan import LabelPlan
+from cellflow.seeds import seeded
+
+Features = int | Callable[[Tensor], Tensor] | tuple[Tensor | ndarray, Tensor | ndarray]
+Lookup = Callable[[Tensor], Tensor]
+"""Row numbers ``(n,)`` to the features of these images ``(n, ...)``."""
+
+_AT_ONCE = 256
+_FITTED = 10_000  # images to which principal components are fitted, at most
+_SPARE = 10  # components beyond those asked for, that make the random projection accurate
+
+
+@dataclass(frozen=True, eq=False)
+class OnFeatures:
+    """A coupling of images, given by their row numbers ``(n, 1)``, that matches their features.
+
+    Parameters
+    ----------
+    coupling
+        Matches the features.
+    source, target
+        Where the features of either side are looked up.
+    """
+
+    coupling: Coupling
+    source: Lookup
+    target: Lookup
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+        """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
+        return self.coupling(self.source(x0[:, 0]), self.target(x1[:, 0]), a, b)
+
+
+@dataclass(frozen=True, eq=False)
+class WithinLabels:
+    """A coupling of images, given by their row numbers ``(n, 1)``, that joins none across classes.
+
+    Each class has the share of the pairs that it has of the target. A class that one side of a super-batch lacks is
+    left out of it.
+
+    Parameters
+    ----------
+    coupling
+        Matches the images of one class.
+    source, target
+        The classes of all images of either side.
+    """
+
+    coupling: Coupling
+    source: Tensor
+    target: Tensor
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> LabelPlan:
+        """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
+        left, right = self.source[x0[:, 0]], self.target[x1[:, 0]]
+        blocks = []
+        for label in torch.unique(right[torch.isin(right, left)]):
+            i, j = (left == label).nonzero().squeeze(1), (right == label).nonzero().squeeze(1)
+            weights = (None if a is None else a[i], None if b is None else b[j])
+            share = len(j) / len(right) if b is None else float(b[j].sum() / b.sum())
+            blocks.append((i, j, share, self.coupling(x0[i], x1[j], *weights)))
+        return LabelPlan(blocks, shape=(len(left), len(right)))
+
+
+def lookups(
+    source: Images, target: Images, features: Features | None, *, generator: torch.Generator
+) -> tuple[Lookup, Lookup]:
+    """Return where to look up the features of source and target images.
+
+    Parameters
+    ----------
+    source, target
+        The images.
+    features
+        None for their pixels; a number of principal components of both sets together; a function of images
+        ``(n, c, h, w)`` from -1 to 1; or the features of both sides, ``(n, d)`` and ``(m, d)``.
+    generator
+        Seeds the search for the components.
+    """
+    if features is None:
+        return _pixels(source), _pixels(target)
+    if isinstance(features, int):
+        function = _components(source, target, features, generator)
+        found = (_of_all(source, function), _of_all(target, function))
+    elif callable(features):
+        found = (_of_all(source, features), _of_all(target, features))
+    else:
+        x0, x1 = (torch.as_tensor(side) for side in features)
+        found = (x0.to(source.device), x1.to(target.device))
+    for side, images, values in zip(("source", "target"), (source, target), found, strict=True):
+        if len(values) != len(images):
+            raise ValueError(f"Expected features for each of {len(images)} {side} images; found {len(values)}.")
+    return found[0].__getitem__, found[1].__getitem__
+
+
+def _pixels(images: Images) -> Lookup:
+    return lambda rows: images.scaled(rows).flatten(1)
+
+
+@torch.no_grad()
+def _of_all(images: Images, function: Callable[[Tensor], Tensor]) -> Tensor:
+    rows = torch.arange(len(images), device=images.device)
+    return torch.cat([function(images.scaled(part)).flatten(1) for part in rows.split(_AT_ONCE)])
+
+
+def _components(source: Images, target: Images, n: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Return the projection of images on the first principal components of both sets together.
+
+    Source: Halko, Martinsson and Tropp 2011, algorithm 5.1, by torch.
+    """
+    some = torch.cat([_even_part(images) for images in (source, target)])
+    if not 0 < n <= min(some.shape):
+        raise ValueError(
+            f"Expected between 1 and {min(some.shape)} principal components of {some.shape[0]} images with "
+            f"{some.shape[1]} pixels; found features={n}."
+        )
+    mean = some.mean(dim=0)
+    with seeded(generator):  # torch's random projection only knows the global state, that of the CPU here
+        _, _, axes = torch.svd_lowrank((some - mean).cpu(), q=min(n + _SPARE, *some.shape), niter=4)
+    axes = axes[:, :n].to(mean)
+    return lambda images: (images.flatten(1) - mean) @ axes
+
+
+def _even_part(images: Images) -> Tensor:
+    """Return the pixels of at most ``_FITTED`` images, evenly spaced over the set."""
+    step = -(-len(images) // _FITTED)
+    return images.scaled(torch.arange(0, len(images), step, device=images.device)).flatten(1)

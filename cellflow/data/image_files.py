@@ -1,0 +1,160 @@
+"""Picture files: which ones a folder holds, and what is in each."""
+
+import os
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.data.pixels import CHANNELS, Conversion
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+_SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
+_BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+_TRANSPARENT = {"L": "LA", "RGB": "RGBA", "P": "RGBA"}
+_NAMED = 10  # files listed in a message
+
+
+class UnreadableImageError(ValueError):
+    """A file with the ending of a picture that does not hold one."""
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and below it, in alphabetical order; hidden files and folders are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such folder.
+    ValueError
+        When there are no pictures in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No folder {folder}. Looked from {Path.cwd()}.")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    found = [path for path in files if path.suffix.lower() in ENDINGS]
+    if not found:
+        counts = Counter(path.suffix.lower() or "no ending" for path in files)
+        what = ", ".join(f"{count} x {ending}" for ending, count in counts.most_common(5)) or "no files"
+        raise ValueError(f"Expected pictures ({', '.join(sorted(ENDINGS))}) in {folder}; found {what}.")
+    return found
+
+
+def decode(path: Path, conversion: Conversion) -> Tensor:
+    """Return one picture as bytes ``(c, h, w)``, turned upright as its EXIF tag says.
+
+    Raises
+    ------
+    UnreadableImageError
+        When the file is damaged, cut off, or no picture.
+    ValueError
+        When it holds several pages, or floating-point values.
+    """
+    values = torch.from_numpy(_values(path, conversion)).permute(2, 0, 1)
+    return conversion(values[None])[0]
+
+
+def decode_all(
+    paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool
+) -> tuple[list[Tensor], list[Path]]:
+    """Decode pictures with a thread per core; return them with the paths of those that could be read."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda path: _tried(path, conversion), paths))
+    bad = [error for error in found if isinstance(error, UnreadableImageError)]
+    if bad and not skip_unreadable:
+        raise UnreadableImageError(
+            f"{len(bad)} of {len(paths)} pictures cannot be read: {_listed([str(error) for error in bad])}. Remove "
+            "them, fetch them again, or set `skip_unreadable=True`."
+        ) from bad[0]
+    if len(bad) == len(paths):
+        raise UnreadableImageError(f"None of {len(paths)} pictures can be read: {_listed([str(e) for e in bad])}.")
+    if bad:
+        message = f"Left out {len(bad)} of {len(paths)} pictures: {_listed([str(error) for error in bad])}."
+        warnings.warn(message, stacklevel=3)
+    pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor)]
+    return [image for image, _ in pairs], [path for _, path in pairs]
+
+
+def stack(images: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
+    """Join pictures of one shape into ``(n, c, h, w)``.
+
+    Raises
+    ------
+    ValueError
+        When their channels or sizes differ.
+    """
+    channels: dict[int, list[Path]] = {}
+    sizes: dict[tuple[int, int], list[Path]] = {}
+    for image, path in zip(images, paths, strict=True):
+        channels.setdefault(image.shape[0], []).append(path)
+        sizes.setdefault((image.shape[1], image.shape[2]), []).append(path)
+    if len(channels) > 1:
+        found = " and ".join(f"{len(some)} {CHANNELS[c]} (such as {some[0]})" for c, some in sorted(channels.items()))
+        raise ValueError(f"Expected pictures of one kind; found {found}. Set `channels=1` for grey or 3 for RGB.")
+    if len(sizes) > 1:
+        found = ", ".join(f"{h} x {w} ({some[0]})" for (h, w), some in list(sizes.items())[:3])
+        raise ValueError(f"Expected pictures of one size; found {len(sizes)}: {found}. Set `size`, as in `size=64`.")
+    return torch.stack(list(images))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _tried(path: Path, conversion: Conversion) -> Tensor | UnreadableImageError:
+    try:
+        return decode(path, conversion)
+    except UnreadableImageError as error:
+        return error
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return "; ".join(words[:_NAMED]) + more
+
+
+def _values(path: Path, conversion: Conversion) -> np.ndarray:
+    """Return the bytes of a picture, ``(h, w, c)``."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            _require_one_page(picture, path)
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path} ({error})") from error
+    if upright.mode in _SIXTEEN_BITS:
+        levels = torch.from_numpy(np.asarray(upright).astype(np.int32))
+        return conversion.bytes_of(levels, where=str(path)).numpy()[..., None]
+    values = np.array(upright.convert(_target_mode(upright, path)))
+    return values[..., None] if values.ndim == 2 else values
+
+
+def _require_one_page(picture: "Picture", path: Path) -> None:
+    pages = getattr(picture, "n_frames", 1)
+    if pages > 1 and picture.format != "MPO":  # a photograph with its preview inside
+        raise ValueError(f"Expected one picture per file; {path} holds {pages} pages. Write each to a file of its own.")
+
+
+def _target_mode(picture: "Picture", path: Path) -> str:
+    """Return the mode of bytes into which a picture is brought."""
+    if picture.mode == "F":
+        raise ValueError(
+            f"Expected 8 or 16 bits a channel; {path} holds floating-point values, whose white is unknown. Save it "
+            "with 16 bits, or pass an array of numbers from 0 to 1."
+        )
+    if "transparency" in picture.info and picture.mode in _TRANSPARENT:
+        return _TRANSPARENT[picture.mode]
+    return picture.mode if picture.mode in _AS_THEY_ARE else _BECOMES.get(picture.mode, "RGB")

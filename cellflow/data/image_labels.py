@@ -1,0 +1,104 @@
+"""Which class each image belongs to."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Labelled(ABC):
+    """What sets of images have in common: their labels, checked, and as a condition."""
+
+    labels: Tensor | None
+    names: tuple[str, ...] | None
+    classes: tuple[str, ...] | None
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def one_hot(self, indices: Tensor | None = None) -> Tensor:
+        """Return the classes of some images, or all, as a condition: float32 ``(n, k)``, 1 where the class is.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> cf.datasets.digits().one_hot()[3]
+        tensor([0., 0., 0., 1., 0., 0., 0., 0., 0., 0.])
+        """
+        labels = self._known_labels()
+        labels = labels if indices is None else labels[indices.to(labels.device)]
+        return torch.nn.functional.one_hot(labels, len(self.classes or ())).float()
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        parts = [f"{len(self)} images", f"{channels} x {height} x {width}"]
+        parts += [] if self.classes is None else [f"{len(self.classes)} classes"]
+        source = getattr(self, "source", "")
+        return f"{type(self).__name__}({', '.join([*parts, *([source] if source else [])])})"
+
+    def _known_labels(self) -> Tensor:
+        if self.labels is None:
+            raise ValueError("These images have no labels. Give them: `read_images(..., labels=...)`.")
+        return self.labels
+
+    def _check_labels(self, device: torch.device) -> None:
+        """Check labels, names and classes against each other; count the classes where they have no names."""
+        if self.names is not None and len(self.names) != len(self):
+            raise ValueError(f"Expected a name for each of {len(self)} images; found {len(self.names)}.")
+        if self.labels is None:
+            return
+        labels = self.labels
+        if labels.shape != (len(self),) or labels.is_floating_point() or labels.min() < 0:
+            raise ValueError(
+                f"Expected labels as whole numbers from 0, one for each of {len(self)} images; found "
+                f"{labels.dtype} of shape {tuple(labels.shape)}."
+            )
+        highest = int(labels.max())
+        classes = self.classes or tuple(str(number) for number in range(highest + 1))
+        if highest >= len(classes):
+            raise ValueError(f"Expected labels below the number of classes, {len(classes)}; found {highest}.")
+        # The class is frozen for its users; its own start may still put its fields in order.
+        object.__setattr__(self, "labels", labels.to(device, torch.long))
+        object.__setattr__(self, "classes", classes)
+
+
+def named_labels(labels: Sequence[int | str] | np.ndarray | Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the number of each label among the different ones in order, and their names.
+
+    Examples
+    --------
+    >>> named_labels(["b", "a", "b"])
+    (tensor([1, 0, 1]), ('a', 'b'))
+    """
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "biuU":
+        message = f"Expected labels (n,), whole numbers or names; found {array.dtype} of shape {array.shape}."
+        raise ValueError(message)
+    classes, numbers = np.unique(array, return_inverse=True)
+    return torch.as_tensor(numbers), tuple(str(name) for name in classes)
+
+
+def labels_by_folder(names: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Return labels that say in which folder below the one that was read each image is.
+
+    Raises
+    ------
+    ValueError
+        When the images come from no folder, or lie in it directly.
+    """
+    if names is None:
+        raise ValueError("Expected a folder for labels='folder'; found an array. Give one label for each image.")
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise ValueError(
+            f"Expected every image in a folder named after its class; found {len(loose)} outside, such as {loose[0]}."
+        )
+    return named_labels([name.split("/")[0] for name in names])

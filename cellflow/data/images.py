@@ -1,0 +1,237 @@
+"""Sets of images: all of them as bytes in memory, or read from a folder when they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.data.image_arrays import convert_array, read_arrays
+from cellflow.data.image_files import decode_all, image_paths, stack
+from cellflow.data.image_labels import Labelled, labels_by_folder, named_labels
+from cellflow.data.pixels import Conversion, scaled
+from cellflow.errors import unknown
+
+SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
+
+
+class Images(Protocol):
+    """What a set of images offers, in memory or not."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each image ``(n,)``, a number that counts in ``classes``."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come out."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return some images, or all, as float32 ``(n, c, h, w)`` from -1 to 1."""
+        ...
+
+    def one_hot(self, indices: Tensor | None = None) -> Tensor:
+        """Return the classes of some images, or all, as a condition ``(n, k)``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet(Labelled):
+    """Images as bytes in memory, on one device: CIFAR-10 takes 150 MB.
+
+    Parameters
+    ----------
+    images
+        Bytes ``(n, c, h, w)``, with any number of channels.
+    labels
+        The class of each image ``(n,)``, counted from 0.
+    names
+        A name for each image, such as its path in the folder.
+    classes
+        The names of the classes; their numbers without.
+    source
+        Where the images come from, for reports.
+
+    Examples
+    --------
+    >>> import torch
+    >>> some = ImageSet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), labels=torch.tensor([0, 1, 0, 1]))
+    >>> some
+    ImageSet(4 images, 1 x 8 x 8, 2 classes)
+    >>> some.scaled([0]).unique()
+    tensor([-1.])
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    names: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        found = getattr(self.images, "dtype", type(self.images).__name__)
+        if found != torch.uint8:
+            raise TypeError(f"Expected bytes (torch.uint8); found {found}. `read_images` converts arrays.")
+        if self.images.ndim != 4 or self.images.numel() == 0:
+            raise ValueError(f"Expected images (n, c, h, w); found shape {tuple(self.images.shape)}.")
+        self._check_labels(self.device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images live."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return some images, or all, as float32 ``(n, c, h, w)`` from -1 to 1."""
+        if indices is None:
+            return scaled(self.images)
+        return scaled(self.images.index_select(0, torch.as_tensor(indices, device=self.device)))
+
+    def to(self, device: str | torch.device) -> "ImageSet":
+        """Return the set on another device."""
+        return replace(self, images=self.images.to(device))
+
+    def take(self, indices: Tensor | Sequence[int]) -> "ImageSet":
+        """Return the images with these numbers; the classes keep theirs."""
+        rows = torch.as_tensor(indices, device=self.device)
+        names = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, images=self.images[rows], labels=labels, names=names)
+
+    def only(self, *classes: str) -> "ImageSet":
+        """Return the images of some classes, which keep their numbers.
+
+        Raises
+        ------
+        ValueError
+            When there is no such class.
+        """
+        known = self.classes or ()
+        for name in classes:
+            if name not in known:
+                raise ValueError(unknown("class", name, known))
+        wanted = torch.tensor([known.index(name) for name in classes], device=self.device)
+        return self.take(torch.isin(self._known_labels(), wanted).nonzero().squeeze(1))
+
+    def split(self, fraction: float, *, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
+        """Return two random parts, the first with a ``fraction`` of the images.
+
+        For training and testing, split by what the images share (a patient, a plate) instead, where they share it.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> first, second = cf.datasets.digits().split(0.8, generator=cf.generator(seed=0))
+        >>> len(first), len(second)
+        (1438, 359)
+        """
+        size = round(fraction * len(self))
+        if not 0 < size < len(self):
+            message = f"Expected a fraction that leaves both parts something of {len(self)} images; found {fraction}."
+            raise ValueError(message)
+        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.device)
+        return self.take(order[:size]), self.take(order[size:])
+
+
+def read_images(
+    source: str | Path | np.ndarray | Tensor | ImageSet,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    labels: str | Sequence[int | str] | np.ndarray | Tensor | None = None,
+    skip_unreadable: bool = False,
+    background: int = 255,
+    white_level: int = 65535,
+) -> ImageSet:
+    """Read images into memory, brought to one shape.
+
+    Files are PNG, JPEG, TIFF, BMP or WebP with 8 or 16 bits, in colour, grey, or with a palette; photographs are
+    turned upright. What is transparent is laid on ``background``.
+
+    Parameters
+    ----------
+    source
+        A folder, searched with what is below it; a file (.npy, .npz, idx, idx gzipped); or an array or tensor
+        ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, 16-bit numbers or floats from 0
+        to 1.
+    size, channels, background, white_level
+        As for `Conversion`.
+    labels
+        The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``.
+    skip_unreadable
+        Whether files that cannot be read are left out, with a warning that names them, rather than refused.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such folder or file.
+    ValueError
+        When there are no images, they differ in shape, or their range leaves open what they mean.
+    UnreadableImageError
+        When files are damaged; the message names them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_images(np.zeros((3, 20, 30)), size=16, labels=["a", "b", "a"])
+    ImageSet(3 images, 1 x 16 x 16, 2 classes)
+    """
+    conversion = Conversion(size, channels, background, white_level)
+    if isinstance(source, ImageSet):
+        # By name: `asdict` would copy the images.
+        kept = {field.name: getattr(source, field.name) for field in fields(source)}
+        read = ImageSet(**{**kept, "images": conversion(source.images)})
+    elif not isinstance(source, str | Path):
+        read = ImageSet(convert_array(source, conversion, where="the array"))
+    elif Path(source).suffix in SUFFIXES and not Path(source).is_dir():
+        read = _from_file(Path(source), conversion)
+    else:
+        read = _from_folder(Path(source), conversion, skip_unreadable=skip_unreadable)
+    if labels is None:
+        return read
+    numbers, classes = labels_by_folder(read.names) if isinstance(labels, str) else named_labels(labels)
+    return replace(read, labels=numbers, classes=classes)
+
+
+def _from_file(path: Path, conversion: Conversion) -> ImageSet:
+    if not path.is_file():
+        raise FileNotFoundError(f"No file {path}. Looked from {Path.cwd()}.")
+    array, labels = read_arrays(path)
+    numbers, classes = (None, None) if labels is None else named_labels(labels)
+    return ImageSet(convert_array(array, conversion, where=str(path)), numbers, classes=classes, source=str(path))
+
+
+def _from_folder(folder: Path, conversion: Conversion, *, skip_unreadable: bool) -> ImageSet:
+    if folder.is_file():
+        raise ValueError(f"Expected a folder of images; {folder} is one file. Give the folder that it is in.")
+    images, paths = decode_all(image_paths(folder), conversion, skip_unreadable=skip_unreadable)
+    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    return ImageSet(stack(images, paths), names=names, source=str(folder))

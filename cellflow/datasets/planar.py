@@ -1,0 +1,103 @@
+"""Three shapes in the plane that toy comparisons are made on: eight Gaussians on a circle, two moons, an S."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Generator, even: bool = True) -> Tensor:
+    """Draw ``(n, 2)`` points from eight equal Gaussians on a circle about the origin, one of them at angle 0.
+
+    Parameters
+    ----------
+    n
+        The number of points.
+    radius
+        Radius of the circle.
+    spread
+        Standard deviation of each Gaussian, in each coordinate.
+    generator
+        Where the points come from.
+    even
+        Whether each Gaussian gets an eighth of the points, or each point a Gaussian of its own choice. Chance alone
+        makes the second kind of sample a good deal more distant from another of its kind.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x = eight_gaussians(800, radius=5.0, spread=0.1, generator=cf.generator(seed=0))
+    >>> bool(((x.norm(dim=1) - 5).abs() < 0.6).all())
+    True
+    """
+    _check(n, radius=radius, spread=spread)
+    places = torch.randperm(n, generator=generator) if even else torch.randint(8 * n, (n,), generator=generator)
+    angle = (places % 8) * (math.pi / 4)
+    return radius * _at(angle) + spread * torch.randn(n, 2, generator=generator)
+
+
+def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
+    """Draw ``(n, 2)`` points from two half circles of radius 1 that reach into each other.
+
+    The upper one is about (0, 0), the lower one about (1, 0.5); each has half of the points, evenly spaced before the
+    noise. The order is random.
+
+    Parameters
+    ----------
+    n
+        The number of points; of an odd number the lower moon has one more.
+    noise
+        Standard deviation of the Gaussian noise in each coordinate.
+    generator
+        Where the noise and the order come from.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x = moons(100, noise=0.0, generator=cf.generator(seed=0))
+    >>> x.amin(dim=0), x.amax(dim=0)
+    (tensor([-1.0000, -0.4997]), tensor([2.0000, 0.9997]))
+    """
+    _check(n, noise=noise)
+    upper = _at(torch.linspace(0, math.pi, n // 2))
+    lower = torch.tensor([1.0, 0.5]) - _at(torch.linspace(0, math.pi, n - n // 2))
+    points = torch.cat([upper, lower])[torch.randperm(n, generator=generator)]
+    return points + noise * torch.randn(n, 2, generator=generator)
+
+
+def s_curve(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
+    """Draw ``(n, 2)`` points from an S made of two three-quarter circles of radius 1 that meet at the origin.
+
+    Parameters
+    ----------
+    n
+        The number of points, uniform along the curve.
+    noise
+        Standard deviation of the Gaussian noise in each coordinate.
+    generator
+        Where the points come from.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x = s_curve(1000, noise=0.0, generator=cf.generator(seed=0))
+    >>> x.amin(dim=0).round(), x.amax(dim=0).round()
+    (tensor([-1., -2.]), tensor([1., 2.]))
+    """
+    _check(n, noise=noise)
+    angle = 3 * math.pi * (torch.rand(n, generator=generator) - 0.5)
+    curve = torch.stack([angle.sin(), angle.sign() * (angle.cos() - 1)], dim=1)
+    return curve + noise * torch.randn(n, 2, generator=generator)
+
+
+def _at(angle: Tensor) -> Tensor:
+    """Return the points of the unit circle at ``(n,)`` angles."""
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def _check(n: int, **lengths: float) -> None:
+    if n < 1:
+        raise ValueError(f"Expected n >= 1 points; found {n}.")
+    for name, length in lengths.items():
+        if not 0 <= length < math.inf:
+            raise ValueError(f"Expected a finite {name} >= 0; found {length}.")

@@ -1,0 +1,172 @@
+"""Features of images: from any network, or from small ones of our own that need no download."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from cellflow.errors import unknown
+
+Features = Callable[[Tensor], Tensor]
+"""Images ``(n, c, h, w)`` from -1 to 1 to features ``(n, d)``."""
+
+SIDE = 64
+"""Features that a small network gives."""
+_AT_ONCE = 256
+
+
+@torch.no_grad()
+def features_of(images: Tensor, function: Features) -> Tensor:
+    """Return the features ``(n, d)`` of images ``(n, c, h, w)``, in float64, some images at a time.
+
+    Examples
+    --------
+    >>> import torch
+    >>> features_of(torch.zeros(5, 1, 4, 4), lambda images: images.flatten(1)).shape
+    torch.Size([5, 16])
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"Expected images (n, c, h, w) as numbers from -1 to 1; found {images.dtype} of shape "
+            f"{tuple(images.shape)}. Bytes become such numbers by `cf.data.scaled`."
+        )
+    found = torch.cat([function(part) for part in images.split(_AT_ONCE)]).double()
+    if found.ndim != 2 or len(found) != len(images):
+        raise ValueError(f"Expected features ({len(images)}, d); the function gave shape {tuple(found.shape)}.")
+    return found
+
+
+@final
+class FeatureNetwork(nn.Module):
+    """A small network that tells classes apart, and whose last hidden layer serves as features.
+
+    Parameters
+    ----------
+    channels
+        Of the images.
+    classes
+        How many there are.
+
+    Notes
+    -----
+    Three convolutions of stride 2, then one hidden layer of 64, for images of 28 pixels a side and more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = FeatureNetwork(channels=1, classes=10)
+    >>> images = torch.zeros(2, 1, 28, 28)
+    >>> network(images).shape, network.features(images).shape
+    (torch.Size([2, 10]), torch.Size([2, 64]))
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Linear(64 * 4 * 4, SIDE)
+        self.head = nn.Linear(SIDE, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` from -1 to 1."""
+        return self.head(torch.relu(self.features(images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the hidden layer ``(n, 64)``, before it is rectified: its law is nearer to a Gaussian there."""
+        return self.hidden(self.convolutions(images))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A feature network with its weights, as shipped.
+
+    Parameters
+    ----------
+    name
+        What it was trained on; distances between its features are called ``FD-<name>``.
+    classes
+        What it tells apart.
+    sha256
+        Of the file of weights.
+    network
+        The module.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sha256: str
+    network: FeatureNetwork
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features ``(n, 64)`` of images ``(n, c, h, w)`` from -1 to 1."""
+        return self.network.features(self._checked(images))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` from -1 to 1."""
+        return self.network(self._checked(images))
+
+    def to(self, device: str | torch.device) -> "TrainedNetwork":
+        """Move the weights to another device, and return the network."""
+        self.network.to(device)
+        return self
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """Return images with as many channels as the network was trained on: grey is repeated where it saw colour."""
+        first = self.network.convolutions[0]
+        expected = first.in_channels if isinstance(first, nn.Conv2d) else 0
+        if images.shape[1] == 1 and expected == 3:
+            return images.expand(-1, 3, -1, -1)
+        if images.shape[1] != expected:
+            raise ValueError(f"Expected images with {expected} channels for {self.name}; found {images.shape[1]}.")
+        return images
+
+
+NETWORKS = ("mnist", "fashion", "silhouettes", "nuclei")
+"""The networks that are shipped: digits; clothes; treatments of cells; kind and size of nuclei and their masks."""
+
+
+def feature_network(name: str) -> TrainedNetwork:
+    """Return one of the small networks that come with the package, trained by ``python -m benchmarks.features``.
+
+    They see what matters for their own data, and nothing else. A distance between their features is no FID.
+
+    Parameters
+    ----------
+    name
+        ``"mnist"``, ``"fashion"``, ``"silhouettes"`` (treatments, of 64 x 64 outlines) or ``"nuclei"`` (fluorescence,
+        histology and masks in three sizes each, 32 x 32).
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> network = feature_network("silhouettes")
+    >>> network.classes
+    ('control', 'cytd', 'jasp')
+    >>> network(cf.datasets.cell_silhouettes().scaled([0, 1])).shape
+    torch.Size([2, 64])
+    """
+    from safetensors import safe_open
+
+    if name not in NETWORKS:
+        raise ValueError(unknown("feature network", name, NETWORKS))
+    with as_file(files("cellflow.metrics") / "files" / f"{name}.safetensors") as path:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        with safe_open(path, "pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            classes = tuple(file.metadata()["classes"].split(","))
+    with torch.device("meta"):  # no first weights are drawn
+        network = FeatureNetwork(weights["convolutions.0.weight"].shape[1], len(classes))
+    network.load_state_dict(weights, assign=True)
+    return TrainedNetwork(name, classes, sha256, network.eval().requires_grad_(False))

@@ -1,0 +1,219 @@
+"""How far apart two sets of images are, seen through features: `features_of` makes these.
+
+Features are ``(n, d)`` and ``(m, d)``; everything is computed in float64. None of these scores asks which output
+belongs to which input: put one of `cellflow.metrics.preservation` beside each.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings.problem import check_clouds
+from cellflow.metrics.features import TrainedNetwork, features_of
+
+_ROWS = 1024  # of distances held at once
+
+
+class FeatureDistance(NamedTuple):
+    """A Fréchet distance, and what it depends on.
+
+    Parameters
+    ----------
+    name
+        What was measured, and by which network.
+    value
+        The distance.
+    sha256
+        Of the weights of the network.
+    n, n_reference
+        Images on either side. The distance falls with both: compare only at equal numbers.
+    """
+
+    name: str
+    value: float
+    sha256: str
+    n: int
+    n_reference: int
+
+
+class KernelDistance(NamedTuple):
+    """A kernel distance, averaged over random subsets.
+
+    Parameters
+    ----------
+    mean
+        Of the subsets; about 0 for two samples of one law, and below it by chance.
+    sd
+        Between the subsets.
+    """
+
+    mean: float
+    sd: float
+
+
+class Neighbours(NamedTuple):
+    """How two sets of images lie among each other.
+
+    Parameters
+    ----------
+    precision
+        Share of generated images that lie within the balls around real images.
+    recall
+        Share of real images that lie within the balls around generated images.
+    density
+        How many balls around real images a generated image lies in, over k; about 1 for two samples of one law.
+    coverage
+        Share of real images with a generated image within their ball.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def feature_distance(images: Tensor, reference: Tensor, network: TrainedNetwork) -> FeatureDistance:
+    """Return the Fréchet distance between images in the features of a shipped network, called ``FD-<network>``.
+
+    Parameters
+    ----------
+    images, reference
+        Images ``(n, c, h, w)`` and ``(m, c, h, w)`` from -1 to 1.
+    network
+        From `feature_network`.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> cells = cf.datasets.cell_silhouettes()
+    >>> control, treated = (cells.only(name).scaled() for name in ("control", "cytd"))
+    >>> feature_distance(control, treated, cf.metrics.feature_network("silhouettes")).name
+    'FD-silhouettes'
+    """
+    x, y = (features_of(side, network) for side in (images, reference))
+    return FeatureDistance(f"FD-{network.name}", frechet_distance(x, y), network.sha256, len(x), len(y))
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """Return the squared 2-Wasserstein distance between the Gaussians with the means and covariances of two clouds.
+
+    Source: Heusel et al. 2017, equation 6; Dowson and Landau 1982.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[0.0, 0.0], [2.0, 2.0], [2.0, 0.0]])
+    >>> round(frechet_distance(x, x + torch.tensor([3.0, 4.0])), 6)
+    25.0
+    """
+    x, y = _clouds(x, y, least=2)
+    # The root of A B has the trace of the root of the symmetric A^(1/2) B A^(1/2), which has no imaginary part.
+    values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], -1))
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    covariance = torch.cov(y.T).reshape(y.shape[1], -1)
+    crossed = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+    spread = values.sum() + covariance.trace() - 2 * crossed
+    # Rounding leaves a trace of either sign between equal clouds.
+    return max(0.0, float((x.mean(0) - y.mean(0)).square().sum() + spread))
+
+
+def kernel_distance(
+    x: Tensor, y: Tensor, *, generator: torch.Generator, subset_size: int = 100, subsets: int = 100
+) -> KernelDistance:
+    """Return the squared maximum mean discrepancy under ``(x y / d + 1)^3``, unbiased, over random subsets (KID).
+
+    Parameters
+    ----------
+    x, y
+        Features ``(n, d)`` and ``(m, d)``.
+    generator
+        Draws the subsets.
+    subset_size
+        Points a side of a subset, drawn without replacement.
+    subsets
+        How many.
+
+    Source: Bińkowski et al. 2018, equation 4.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x = torch.randn(200, 3, generator=cf.generator(seed=0))
+    >>> kernel_distance(x, x + 1, generator=cf.generator(seed=0)).mean > 1
+    True
+    """
+    x, y = _clouds(x, y, least=2)
+    if not 2 <= subset_size <= min(len(x), len(y)) or subsets < 1:
+        raise ValueError(
+            f"Expected subsets >= 1, and subset_size from 2 to {min(len(x), len(y))}, the points of the smaller set; "
+            f"found {subsets} and {subset_size}."
+        )
+    found = torch.stack(
+        [_discrepancy(*(_subset(side, subset_size, generator) for side in (x, y))) for _ in range(subsets)]
+    )
+    return KernelDistance(float(found.mean()), float(found.std()) if subsets > 1 else 0.0)
+
+
+def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
+    """Return precision, recall, density and coverage: what of the one lies within reach of the other.
+
+    The ball around a point reaches to its k-th nearest neighbour in its own set.
+
+    Parameters
+    ----------
+    generated, real
+        Features ``(n, d)`` and ``(m, d)``.
+    k
+        Which neighbour.
+
+    Source: Kynkäänniemi et al. 2019, equation 1; Naeem et al. 2020, equations 3 and 5.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> real = torch.randn(100, 2, generator=cf.generator(seed=0))
+    >>> neighbours(real, real)[:2], neighbours(real + 100, real)
+    ((1.0, 1.0), Neighbours(precision=0.0, recall=0.0, density=0.0, coverage=0.0))
+    """
+    generated, real = _clouds(generated, real, least=k + 1)
+    if k < 1:
+        raise ValueError(f"Expected k >= 1; found {k}.")
+    of_generated, of_real = _radii(generated, k), _radii(real, k)
+    counts = torch.zeros(len(generated), device=real.device)
+    recalled, covered = [], []
+    for some, radii in zip(real.split(_ROWS), of_real.split(_ROWS), strict=True):
+        distances = torch.cdist(some, generated, compute_mode="donot_use_mm_for_euclid_dist")
+        inside = distances <= radii[:, None]
+        counts += inside.sum(0)
+        covered.append(inside.any(1))
+        recalled.append((distances <= of_generated).any(1))
+    within = [counts > 0, torch.cat(recalled), counts / k, torch.cat(covered)]
+    return Neighbours(*(float(share.double().mean()) for share in within))
+
+
+def _clouds(x: Tensor, y: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
+    check_clouds(x, y)
+    if x.ndim != 2:
+        raise ValueError(f"Expected features (n, d); found shape {tuple(x.shape)}. `features_of` makes them.")
+    if min(len(x), len(y)) < least:
+        raise ValueError(f"Expected at least {least} points on each side; found {len(x)} and {len(y)}.")
+    return x.detach().double(), y.detach().double()
+
+
+def _subset(x: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    return x[torch.randperm(len(x), generator=generator, device=generator.device)[:size].to(x.device)]
+
+
+def _discrepancy(x: Tensor, y: Tensor) -> Tensor:
+    """Return the unbiased squared discrepancy between two clouds of one size."""
+    n, d = x.shape
+    within, between = ((a @ b.T / d + 1) ** 3 for a, b in ((torch.cat([x, y]), torch.cat([x, y])), (x, y)))
+    own = (within[:n, :n].sum() + within[n:, n:].sum() - within.trace()) / (n * (n - 1))
+    return own - 2 * between.mean()
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """Return the distance of each point to its k-th nearest neighbour in the cloud, itself left out."""
+    rows = [torch.cdist(some, x, compute_mode="donot_use_mm_for_euclid_dist") for some in x.split(_ROWS)]
+    return torch.cat([row.kthvalue(k + 1, dim=1).values for row in rows])

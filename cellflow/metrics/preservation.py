@@ -1,0 +1,222 @@
+"""What an image keeps on its way: scores of each output against its own input.
+
+A method that ignores its input can have a perfect distance to the target; these scores tell it apart. Each returns one
+number per image ``(n,)``, for images from -1 to 1: take the mean, and an interval by `bootstrap`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_WINDOW, _SIGMA = 11, 1.5
+_K1, _K2, _RANGE = 0.01, 0.03, 2.0
+_LEVELS = 256
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""Inputs and outputs ``(n, c, h, w)`` to one number per image ``(n,)``."""
+
+
+class Preservation(NamedTuple):
+    """A score of the true pairs beside that of shuffled ones.
+
+    Parameters
+    ----------
+    value
+        Mean score of each output with its own input.
+    shuffled
+        Mean score of each output with the input of another.
+    sd
+        Of the latter, between shuffles.
+    """
+
+    value: float
+    shuffled: float
+    sd: float
+
+    @property
+    def ignores_input(self) -> bool:
+        """Whether the pairs score as shuffled ones do, within three standard deviations.
+
+        One time in a hundred, chance takes a method that ignores its input beyond these.
+        """
+        return abs(self.value - self.shuffled) <= 3 * self.sd
+
+
+def transport_cost(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return the squared distance between input and output, per pixel and channel: how far each image was moved.
+
+    Examples
+    --------
+    >>> import torch
+    >>> transport_cost(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
+    tensor([1., 1.])
+    """
+    _check_pairs(inputs, outputs)
+    return (outputs - inputs).square().flatten(1).mean(1)
+
+
+def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return the structural similarity (SSIM) of input and output, from -1 to 1, where 1 is equality.
+
+    Compared within Gaussian windows of scale 1.5, 11 pixels wide (fewer where the image is smaller), wholly inside
+    the image, as in the original and in scikit-image; torchmetrics lets windows reach over the edge.
+
+    Source: Wang et al. 2004, equation 13.
+
+    Examples
+    --------
+    >>> import torch
+    >>> stripes = torch.tensor([-1.0, 1.0]).repeat(1, 1, 16, 8)
+    >>> structural_similarity(stripes, stripes), bool(structural_similarity(stripes, -stripes) < -0.9)
+    (tensor([1.]), True)
+    """
+    _check_pairs(inputs, outputs)
+    side = min(_WINDOW, *inputs.shape[2:])
+    window = _window(side if side % 2 else side - 1, inputs)
+
+    # A product with a banded matrix for each side: faster than a convolution of single channels.
+    down, across = (_positions(window, size) for size in inputs.shape[2:])
+
+    def smooth(images: Tensor) -> Tensor:
+        return down @ images @ across.T
+
+    x, y = smooth(inputs), smooth(outputs)
+    variances = smooth(inputs**2) - x**2 + smooth(outputs**2) - y**2
+    covariance = smooth(inputs * outputs) - x * y
+    c1, c2 = (_K1 * _RANGE) ** 2, (_K2 * _RANGE) ** 2
+    similarity = (2 * x * y + c1) * (2 * covariance + c2) / ((x**2 + y**2 + c1) * (variances + c2))
+    return similarity.flatten(1).mean(1)
+
+
+def mask_dice(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return how much two masks overlap (Dice), from 0 to 1; two empty ones do wholly.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Masks ``(n, ...)``: truth values, or numbers of which those above 0 belong to the mask.
+
+    Source: Dice 1945.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mask_dice(torch.tensor([[[[1, 1, 0, 0]]]]), torch.tensor([[[[0, 1, 0, 0]]]]))
+    tensor([0.6667])
+    """
+    _check_pairs(inputs, outputs)
+    a, b = ((side > 0).flatten(1).float() for side in (inputs, outputs))
+    total = a.sum(1) + b.sum(1)
+    return torch.where(total > 0, 2 * (a * b).sum(1) / total.clamp(min=1), 1.0)
+
+
+def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
+    """Return which pixels ``(n, 1, h, w)`` of images belong to the object, by a threshold for each image.
+
+    Parameters
+    ----------
+    images
+        ``(n, c, h, w)`` from -1 to 1; channels are averaged.
+    dark
+        Whether the object is darker than what is around it, as a stained nucleus is.
+
+    Source: Otsu 1979, equation 14.
+
+    Examples
+    --------
+    >>> import torch
+    >>> foreground(torch.tensor([[[[-0.9, -0.8, 0.7, 0.9]]]]))
+    tensor([[[[False, False,  True,  True]]]])
+    """
+    grey = images.mean(1, keepdim=True).clamp(-1, 1)
+    levels = ((grey + 1) / 2 * (_LEVELS - 1)).round().long().flatten(1)
+    counts = torch.zeros(len(images), _LEVELS, dtype=torch.float64, device=images.device)
+    counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=torch.float64))
+    below = counts.cumsum(1) / levels.shape[1]
+    level = torch.arange(_LEVELS, device=images.device).double()
+    moment = (counts * level).cumsum(1) / levels.shape[1]
+    between = (moment[:, -1:] * below - moment).square() / (below * (1 - below)).clamp(min=1e-12)
+    bright = levels > between.argmax(1, keepdim=True)
+    return (~bright if dark else bright).reshape(grey.shape)
+
+
+def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: int | Tensor) -> Tensor:
+    """Return, for each image, whether a classifier takes it for its target class: 1 or 0.
+
+    Parameters
+    ----------
+    images
+        ``(n, c, h, w)`` from -1 to 1.
+    logits
+        Images to the logits of each class ``(n, k)``, such as ``feature_network(...).logits``.
+    target
+        The class that all, or each ``(n,)``, should have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> target_accuracy(torch.ones(2, 1, 1, 2), lambda images: images.flatten(1) * torch.tensor([0.0, 1.0]), target=1)
+    tensor([1., 1.])
+    """
+    with torch.no_grad():
+        found = torch.cat([logits(part).argmax(1) for part in images.split(_LEVELS)])
+    return (found == torch.as_tensor(target, device=found.device)).float()
+
+
+def against_shuffled(
+    score: Score, inputs: Tensor, outputs: Tensor, *, generator: torch.Generator, repeats: int = 20
+) -> Preservation:
+    """Return the mean score of each output with its own input, beside that with inputs of others.
+
+    Parameters
+    ----------
+    score
+        Such as `structural_similarity`, `mask_dice` or `transport_cost`.
+    inputs, outputs
+        Images ``(n, c, h, w)``, in pairs.
+    generator
+        Draws the shuffles; none leaves an image in its place.
+    repeats
+        Shuffles, at least 2.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> rng = cf.generator(seed=0)
+    >>> images = torch.rand(50, 1, 16, 16, generator=rng) * 2 - 1
+    >>> against_shuffled(structural_similarity, images, 0.9 * images, generator=rng).ignores_input
+    False
+    """
+    _check_pairs(inputs, outputs)
+    n = len(inputs)
+    if n < 3 or repeats < 2:
+        raise ValueError(f"Expected three pairs or more to shuffle, and repeats >= 2; found {n} and {repeats}.")
+    # Along a random circle everybody gets the image of the neighbour, nobody their own.
+    circles = [
+        torch.randperm(n, generator=generator, device=generator.device).to(inputs.device) for _ in range(repeats)
+    ]
+    means = torch.stack([score(inputs[circle], outputs[circle.roll(1)]).double().mean() for circle in circles])
+    return Preservation(float(score(inputs, outputs).double().mean()), float(means.mean()), float(means.std()))
+
+
+def _window(side: int, like: Tensor) -> Tensor:
+    offsets = torch.arange(side, dtype=like.dtype, device=like.device) - side // 2
+    window = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+    return window / window.sum()
+
+
+def _positions(window: Tensor, size: int) -> Tensor:
+    """Return a row for each place of the window on a side of ``size`` pixels."""
+    free = size - len(window)
+    return torch.stack([F.pad(window, (place, free - place)) for place in range(free + 1)])
+
+
+def _check_pairs(inputs: Tensor, outputs: Tensor) -> None:
+    if inputs.shape != outputs.shape or inputs.ndim != 4:
+        raise ValueError(
+            f"Expected inputs and outputs of one shape (n, c, h, w), in pairs; found {tuple(inputs.shape)} and "
+            f"{tuple(outputs.shape)}."
+        )

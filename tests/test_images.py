@@ -1,0 +1,388 @@
+"""Reading images: every kind of file and array becomes bytes of one shape, or is refused with a reason."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cellflow.data import Conversion, ImageSet, read_images, scaled, stream_images, to_bytes
+from cellflow.data.image_files import UnreadableImageError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+
+
+def only_image(folder, **settings):
+    read = read_images(folder, **settings)
+    assert len(read) == 1
+    return read.images[0]
+
+
+def save(array, path, **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    picture.save(path, **settings)
+    return path
+
+
+# --- what a file holds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "tiff", "bmp", "PNG"])
+@pytest.mark.parametrize("array", [COLOUR, GREY], ids=["colour", "grey"])
+def test_lossless_files_come_back(tmp_path, ending, array):
+    save(array, tmp_path / f"a.{ending}")
+    expected = array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
+    np.testing.assert_array_equal(only_image(tmp_path).numpy(), expected)
+
+
+def test_jpeg_comes_back_nearly(tmp_path):
+    smooth = np.linspace(0, 255, 400).reshape(20, 20).astype(np.uint8)
+    save(smooth, tmp_path / "a.jpeg", quality=95)
+    assert np.abs(only_image(tmp_path)[0].numpy().astype(int) - smooth).max() < 8
+
+
+def test_grey_is_pillows_luma(tmp_path):
+    save(COLOUR, tmp_path / "a.png")
+    expected = np.asarray(Image.fromarray(COLOUR).convert("L"))
+    np.testing.assert_array_equal(only_image(tmp_path, channels=1)[0].numpy(), expected)
+    np.testing.assert_array_equal(read_images(COLOUR[None], channels=1).images[0, 0].numpy(), expected)
+
+
+def test_grey_becomes_colour_by_repetition(tmp_path):
+    save(GREY, tmp_path / "a.png")
+    assert (only_image(tmp_path, channels=3).numpy() == GREY).all()
+
+
+@pytest.mark.parametrize("sides", [(10, 10), (7, 13), (40, 40), (20, 30)])
+def test_size_agrees_with_pillow(tmp_path, sides):
+    save(COLOUR, tmp_path / "a.png")
+    height, width = sides
+    scale = max(height / 20, width / 30)
+    covering = (max(width, round(30 * scale)), max(height, round(20 * scale)))
+    picture = Image.fromarray(COLOUR).resize(covering, Image.Resampling.BILINEAR)
+    left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
+    expected = np.asarray(picture.crop((left, top, left + width, top + height))).transpose(2, 0, 1).astype(int)
+    found = only_image(tmp_path, size=sides).numpy()
+    assert found.shape == (3, height, width)
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_scaling_down_is_antialiased():
+    stripes = np.tile(np.array([0, 255], np.uint8), (1, 64, 32))
+    assert (np.abs(read_images(stripes, size=8).images.numpy().astype(int) - 128) <= 16).all()
+
+
+def test_the_centre_is_kept():
+    wide = np.zeros((1, 8, 24), np.uint8)
+    wide[:, :, 8:16] = 255
+    assert (read_images(wide, size=8).images == 255).all()
+
+
+@pytest.mark.parametrize("background", [0, 100, 255])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_shows_the_background(tmp_path, mode, background):
+    alpha = np.array([[0, 128, 255, 7, 250]] * 5, np.uint8)
+    colour = np.full((5, 5), 40, np.uint8)
+    layers = [colour] * (len(mode) - 1) + [alpha]
+    save(Image.merge(mode, [Image.fromarray(layer) for layer in layers]), tmp_path / "a.png")
+    under = Image.new(mode, (5, 5), (background,) * (len(mode) - 1) + (255,)).convert("RGBA")
+    expected = Image.alpha_composite(under, Image.open(tmp_path / "a.png").convert("RGBA")).convert("RGB")
+    found = only_image(tmp_path, background=background).numpy()
+    assert found.shape[0] == len(mode) - 1
+    assert np.abs(found[0].astype(int) - np.asarray(expected)[..., 0]).max() <= 1
+    array = np.stack(layers[-4:], axis=-1)[None] if mode == "RGBA" else None
+    if array is not None:
+        np.testing.assert_array_equal(read_images(array, background=background).images[0].numpy(), found)
+
+
+def test_transparent_background_is_white_unless_said_otherwise(tmp_path):
+    save(np.zeros((4, 4, 4), np.uint8), tmp_path / "a.png")
+    assert (only_image(tmp_path) == 255).all()
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_palettes_become_colours(tmp_path, transparent):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((1, 0), 1)
+    save(picture, tmp_path / "a.png", **({"transparency": 1} if transparent else {}))
+    found = only_image(tmp_path).permute(1, 2, 0).tolist()
+    assert found == [[[255, 0, 0], [255, 255, 255] if transparent else [0, 0, 255]]]
+
+
+def test_one_bit_and_cmyk(tmp_path):
+    save(np.eye(6, dtype=bool), tmp_path / "bits" / "a.png")
+    np.testing.assert_array_equal(only_image(tmp_path / "bits")[0].numpy(), 255 * np.eye(6, dtype=np.uint8))
+    save(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), tmp_path / "ink" / "a.tif")
+    assert only_image(tmp_path / "ink")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("ending", ["tif", "png"])
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_sixteen_bits_are_scaled_the_same_for_all(tmp_path, ending, white):
+    levels = np.array([[0, white // 4, white]], np.uint16)
+    save(levels, tmp_path / f"a.{ending}")
+    save(levels // 2, tmp_path / f"b.{ending}")
+    found = read_images(tmp_path, white_level=white)
+    assert found.images[0, 0, 0].tolist() == [0, 64, 255]
+    assert found.images[1, 0, 0, 2] in (127, 128)  # not stretched to its own maximum
+    np.testing.assert_array_equal(read_images(levels[None], white_level=white).images[0], found.images[0])
+
+
+def test_sixteen_bits_above_white_are_refused(tmp_path):
+    save(np.full((2, 2), 5000, np.uint16), tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"white_level=4095; found 5000 to 5000 in .*a\.tif"):
+        read_images(tmp_path, white_level=4095)
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    save(COLOUR, tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(only_image(tmp_path).numpy(), np.rot90(COLOUR, -1).transpose(2, 0, 1))
+
+
+def test_stacks_and_floats_are_refused(tmp_path):
+    pages = [Image.fromarray(GREY), Image.fromarray(GREY)]
+    save(pages[0], tmp_path / "stack" / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"a\.tif holds 2 pages"):
+        read_images(tmp_path / "stack")
+    save(np.zeros((4, 4), np.float32), tmp_path / "float" / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif holds floating-point values"):
+        read_images(tmp_path / "float")
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(tmp_path):
+    for number, name in enumerate(
+        ["b/2.png", "a/1.png", "a/deep/0.tif", ".hidden.png", ".git/3.png", "__MACOSX/4.png"]
+    ):
+        save(np.full((8 + number, 9), 10 * number, np.uint8), tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def test_nested_folders_in_order_without_hidden_files(nested):
+    found = read_images(nested, size=8, labels="folder")
+    assert found.names == ("a/1.png", "a/deep/0.tif", "b/2.png")
+    assert found.images[:, 0, 0, 0].tolist() == [10, 20, 0]
+    assert found.classes == ("a", "b")
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.source == str(nested)
+
+
+def test_stream_and_memory_give_the_same(nested, global_state_is_untouched):
+    held = read_images(nested, size=8, channels=3, labels="folder")
+    streamed = stream_images(nested, size=8, channels=3, labels="folder")
+    assert torch.equal(streamed.scaled(), held.scaled())
+    assert torch.equal(streamed.scaled([2, 0]), held.scaled([2, 0]))
+    assert torch.equal(streamed.one_hot(), held.one_hot())
+    assert (streamed.shape, len(streamed), streamed.names) == (held.shape, len(held), held.names)
+    assert "3 images, 3 x 8 x 8, 2 classes" in repr(streamed)
+
+
+def test_sizes_that_differ_are_refused(nested):
+    with pytest.raises(ValueError, match=r"one size; found 3: 9 x 9 .*Set `size`"):
+        read_images(nested)
+
+
+def test_mixed_channels_are_refused_and_cured(nested):
+    save(COLOUR, nested / "c" / "colour.png")
+    with pytest.raises(
+        ValueError, match=r"3 grey \(such as .*1\.png\) and 1 RGB \(such as .*colour\.png\).*channels=1"
+    ):
+        read_images(nested, size=8)
+    assert read_images(nested, size=8, channels=1).shape == (1, 8, 8)
+
+
+def test_folders_without_images(tmp_path):
+    with pytest.raises(ValueError, match="found no files"):
+        read_images(tmp_path)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("words")
+    for read in (read_images, lambda folder: stream_images(folder, size=8, channels=1)):
+        with pytest.raises(ValueError, match=r"found 3 x \.txt"):
+            read(tmp_path)
+        with pytest.raises(FileNotFoundError, match="No folder"):
+            read(tmp_path / "elsewhere")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    whole = save(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:2000])
+    save(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:600])
+    (tmp_path / "words.tif").write_text("a text file")
+    (tmp_path / "nothing.png").write_bytes(b"")
+    return tmp_path
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_damaged_files_are_named_and_skipped_only_if_asked(damaged, stream):
+    settings = {"size": 8, "channels": 3}
+    if stream:
+        with pytest.raises(UnreadableImageError, match=r"cut\.jpg"):
+            stream_images(damaged, **settings).scaled([0])
+    else:
+        with pytest.raises(UnreadableImageError, match="4 of 5 pictures cannot be read") as caught:
+            read_images(damaged, **settings)
+        assert all(name in str(caught.value) for name in ("cut.png", "cut.jpg", "words.tif", "nothing.png"))
+    with pytest.warns(UserWarning, match=r"Left out 4 of 5 pictures: .*cut\.jpg") as warned:
+        found = (stream_images if stream else read_images)(damaged, skip_unreadable=True, **settings)
+    assert found.names == ("whole.png",)
+    assert len(warned) == 1
+
+
+def test_a_folder_of_damaged_files_is_refused_even_so(tmp_path):
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(UnreadableImageError, match="None of 1"):
+        read_images(tmp_path, skip_unreadable=True)
+
+
+def test_one_file_is_not_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="is one file"):
+        read_images(save(GREY, tmp_path / "a.png"))
+
+
+# --- arrays ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("layout", ["(n, h, w)", "(n, h, w, c)", "(n, c, h, w)"])
+def test_layouts(kind, layout):
+    stack = np.stack([COLOUR, 255 - COLOUR])
+    given = {"(n, h, w)": stack[..., 0], "(n, h, w, c)": stack, "(n, c, h, w)": stack.transpose(0, 3, 1, 2)}[layout]
+    expected = stack[..., :1] if given.ndim == 3 else stack
+    np.testing.assert_array_equal(read_images(kind(given)).images.numpy(), expected.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [GREY, (GREY / 255), (GREY / 255).astype(np.float32), GREY.astype(np.uint16) * 257, GREY.astype(">u2") * 257],
+    ids=["uint8", "float64", "float32", "uint16", "big-endian"],
+)
+def test_ranges(given):
+    np.testing.assert_array_equal(read_images(given[None]).images[0, 0].numpy(), GREY)
+
+
+def test_truth_values():
+    assert read_images(np.eye(5, dtype=bool)[None]).images.sum() == 5 * 255
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (np.zeros((2, 4, 4)) - 0.5, ValueError, r"from 0 to 1; found -0\.5 to -0\.5.*\(x \+ 1\) / 2"),
+        (np.full((2, 4, 4), 200.0), ValueError, "x / 255"),
+        (np.full((2, 4, 4), np.nan), ValueError, "found nan"),
+        (np.zeros((2, 4, 4), np.int64), TypeError, "int64"),
+        (np.zeros((2, 4, 4), complex), TypeError, "complex"),
+        (np.zeros((2, 4, 4), str), TypeError, "numbers as pixels"),
+        (np.zeros((64, 64, 3), np.uint8), ValueError, "looks like one picture"),
+        (np.zeros((64, 64), np.uint8), ValueError, r"found shape \(64, 64\)"),
+        (np.zeros((0, 8, 8), np.uint8), ValueError, r"found shape \(0, 8, 8\)"),
+        (np.zeros((2, 3, 8, 3), np.uint8), ValueError, "could be channels first or last"),
+        (np.zeros((2, 5, 8, 8), np.uint8), ValueError, "ImageSet"),
+    ],
+)
+def test_arrays_that_could_mean_anything_are_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        read_images(given)
+
+
+def test_npy_and_npz(tmp_path):
+    stack = np.stack([GREY, GREY.T[:20, :].repeat(2, 1)[:, :30]])
+    np.save(tmp_path / "a.npy", stack)
+    np.savez(tmp_path / "one.npz", whatever=stack)
+    np.savez_compressed(tmp_path / "labelled.npz", images=stack, labels=np.array(["b", "a"]))
+    for name in ("a.npy", "one.npz", "labelled.npz"):
+        np.testing.assert_array_equal(read_images(tmp_path / name).images[:, 0].numpy(), stack)
+    found = read_images(str(tmp_path / "labelled.npz"))
+    assert (found.classes, found.labels.tolist()) == (("a", "b"), [1, 0])
+    np.savez(tmp_path / "other.npz", x=stack, y=stack)
+    with pytest.raises(ValueError, match=r"no array `images`; it holds \['x', 'y'\]"):
+        read_images(tmp_path / "other.npz")
+
+
+def test_pickles_are_not_run(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([print, None], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="cannot be read as an array"):
+        read_images(tmp_path / "a.npy")
+
+
+def idx(array):
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def test_idx(tmp_path):
+    stack = np.stack([GREY, 255 - GREY])
+    (tmp_path / "images.idx").write_bytes(idx(stack))
+    (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(stack)))
+    for name in ("images.idx", "images-idx3-ubyte.gz"):
+        np.testing.assert_array_equal(read_images(tmp_path / name).images[:, 0].numpy(), stack)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.idx", idx(GREY[None])[:-5], "600 bytes of pixels .* found 595"),
+        ("a.idx", b"<html>", "none of these"),
+        ("a.gz", b"<html>", "cannot be unpacked"),
+        ("a.gz", gzip.compress(idx(GREY[None]))[:-20], "cannot be unpacked"),
+        ("a.npz", b"<html>", "cannot be read"),
+        ("a.npy", b"<html>", "cannot be read"),
+    ],
+)
+def test_damaged_arrays(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_images(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="No file"):
+        read_images(tmp_path / f"no-{name}")
+
+
+# --- settings and pixels -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 2}, "channels=1 for grey"),
+        ({"background": 300}, "from 0"),
+        ({"white_level": 0}, "white_level"),
+        ({"size": 0}, "at least one pixel"),
+        ({"size": (8, -1)}, "at least one pixel"),
+    ],
+)
+def test_conversions_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Conversion(**settings)
+
+
+def test_bytes_to_numbers_and_back():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert (scaled(levels).min(), scaled(levels).max()) == (-1, 1)
+    assert torch.equal(to_bytes(scaled(levels)), levels)
+    assert to_bytes(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+    with pytest.raises(ValueError, match="diverged"):
+        to_bytes(torch.tensor([float("nan")]))
+
+
+def test_a_set_may_have_any_channels_but_only_bytes():
+    assert ImageSet(torch.zeros(2, 5, 4, 4, dtype=torch.uint8)).shape == (5, 4, 4)
+    with pytest.raises(TypeError, match=r"found torch\.float32"):
+        ImageSet(torch.zeros(2, 1, 4, 4))
+    with pytest.raises(TypeError, match="found uint8"):
+        ImageSet(np.zeros((2, 1, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"\(n, c, h, w\)"):
+        ImageSet(torch.zeros(2, 4, 4, dtype=torch.uint8))
