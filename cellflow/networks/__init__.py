@@ -2,7 +2,23 @@
 
 from cellflow.networks.adapters import Standardized
 from cellflow.networks.embedding import TimeEmbedding
-from cellflow.networks.heads import TwoHeads, TwoNetworks
+from cellflow.networks.external import DiffusersField
+from cellflow.networks.flow_map import FlowMap
+from cellflow.networks.heads import GrowthHead, GrowthNetwork, TwoHeads, TwoNetworks
 from cellflow.networks.mlp import MLP, NETWORKS, resolve
+from cellflow.networks.unet import UNet
 
-__all__ = ["MLP", "NETWORKS", "Standardized", "TimeEmbedding", "TwoHeads", "TwoNetworks", "resolve"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "DiffusersField",
+    "FlowMap",
+    "GrowthHead",
+    "GrowthNetwork",
+    "Standardized",
+    "TimeEmbedding",
+    "TwoHeads",
+    "TwoNetworks",
+    "UNet",
+    "resolve",
+]

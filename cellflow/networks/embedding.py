@@ -18,6 +18,8 @@ class TimeEmbedding(nn.Module):
         Size of the embedding.
     harmonics
         How many sines and cosines of ``k pi t`` are taken.
+    times
+        How many times there are: 2 for a flow map, which sees when a jump begins and how long it is.
 
     Examples
     --------
@@ -28,12 +30,49 @@ class TimeEmbedding(nn.Module):
 
     orders: Tensor
 
-    def __init__(self, width: int, *, harmonics: int = 4) -> None:
+    def __init__(self, width: int, *, harmonics: int = 4, times: int = 1) -> None:
         super().__init__()
+        self.times = times
         self.register_buffer("orders", pi * torch.arange(1, harmonics + 1), persistent=False)
-        self.linear = nn.Linear(1 + 2 * harmonics, width)
+        self.linear = nn.Linear(times * (1 + 2 * harmonics), width)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed times ``(n,)`` as ``(n, width)``."""
-        phase = t[:, None] * self.orders.to(t.dtype)
-        return self.linear(torch.cat([t[:, None], phase.sin(), phase.cos()], dim=1))
+        """Embed times ``(n,)``, or ``(n, times)`` where there are several, as ``(n, width)``.
+
+        Raises
+        ------
+        ValueError
+            When there are more or fewer times than the network has inputs for.
+        """
+        if t.shape[1:].numel() != self.times:
+            raise ValueError(
+                f"Expected {self.times} time(s) for each sample; found times of shape {tuple(t.shape)}. Build the "
+                "network with `times=2` for a flow map, and call it through `cf.networks.FlowMap`."
+            )
+        each = t.reshape(len(t), self.times, 1)
+        phase = each * self.orders.to(t.dtype)
+        return self.linear(torch.cat([each, phase.sin(), phase.cos()], dim=2).flatten(1))
+
+    def with_second_time(self) -> "TimeEmbedding":
+        """Return a copy that takes a second time, and does not react to it yet.
+
+        Raises
+        ------
+        ValueError
+            When there is a second time already.
+
+        Examples
+        --------
+        >>> import torch
+        >>> one, t = TimeEmbedding(16), torch.rand(5)
+        >>> torch.allclose(one.with_second_time()(torch.stack([t, torch.rand(5)], dim=1)), one(t), atol=1e-6)
+        True
+        """
+        if self.times != 1:
+            raise ValueError(f"Expected an embedding of one time; found one of {self.times}.")
+        weight, bias = self.linear.weight, self.linear.bias
+        two = TimeEmbedding(len(bias), harmonics=len(self.orders), times=2).to(weight)
+        with torch.no_grad():
+            two.linear.weight.copy_(torch.cat([weight, torch.zeros_like(weight)], dim=1))
+            two.linear.bias.copy_(bias)
+        return two

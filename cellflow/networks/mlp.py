@@ -28,6 +28,8 @@ class MLP(nn.Module):
         How finely time is resolved, see `TimeEmbedding`.
     heads
         How many fields are returned side by side, ``(n, heads * dim)``: two for `TwoHeads`.
+    times
+        How many times the network sees: 2 for a `FlowMap`.
 
     Examples
     --------
@@ -45,12 +47,13 @@ class MLP(nn.Module):
         condition_dim: int = 0,
         harmonics: int = 4,
         heads: int = 1,
+        times: int = 1,
     ) -> None:
         super().__init__()
         self.dim, self.condition_dim = dim, condition_dim
         width = max(128, 2 * dim) if width is None else width
         context = max(16, width // 4)
-        self.time = TimeEmbedding(context, harmonics=harmonics)
+        self.time = TimeEmbedding(context, harmonics=harmonics, times=times)
         self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None
         self.first = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width, context) for _ in range(depth))

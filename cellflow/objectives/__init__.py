@@ -1,6 +1,30 @@
 """Objectives: what is minimised."""
 
 from cellflow.objectives.bridge import BridgeMatching, VelocityHead
+from cellflow.objectives.flow_map import FlowMapObjective
+from cellflow.objectives.flow_map_matching import (
+    EulerianMatching,
+    FlowMapMatching,
+    LagrangianMatching,
+    MeanVelocityMatching,
+    SemigroupMatching,
+)
+from cellflow.objectives.growth import GrowthMatching, VelocityOfGrowth
 from cellflow.objectives.velocity import NoiseMatching, Objective, VelocityFromNoise, VelocityMatching
 
-__all__ = ["BridgeMatching", "NoiseMatching", "Objective", "VelocityFromNoise", "VelocityHead", "VelocityMatching"]
+__all__ = [
+    "BridgeMatching",
+    "EulerianMatching",
+    "FlowMapMatching",
+    "FlowMapObjective",
+    "GrowthMatching",
+    "LagrangianMatching",
+    "MeanVelocityMatching",
+    "NoiseMatching",
+    "Objective",
+    "SemigroupMatching",
+    "VelocityFromNoise",
+    "VelocityHead",
+    "VelocityMatching",
+    "VelocityOfGrowth",
+]

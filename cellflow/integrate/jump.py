@@ -1,0 +1,97 @@
+"""Jumps: a flow map takes states from one time to another in as many steps as one likes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
+from cellflow.shapes import per_sample, time_of
+
+
+def jump(
+    flow_map: Any,
+    x: Tensor,
+    *,
+    steps: int = 1,
+    start: float | Tensor = 0.0,
+    stop: float | Tensor = 1.0,
+    condition: Tensor | None = None,
+) -> Trajectory:
+    """Carry states from ``start`` to ``stop`` in equal jumps of a flow map.
+
+    Parameters
+    ----------
+    flow_map
+        A `cellflow.networks.FlowMap`, or any callable of two times ``(n, 2)``, states and condition that returns the
+        mean velocity between them.
+    x
+        States at ``start``, ``(n, ...)``; the result follows their dtype and device.
+    steps
+        Number of jumps: chosen now, whatever the map was trained with.
+    start, stop
+        Times, one number or one for each sample ``(n,)``. ``stop`` before ``start`` goes back in time.
+    condition
+        Handed to the map as it is.
+
+    Returns
+    -------
+    Trajectory
+        The states after every jump, ``steps + 1`` of them with those at ``start``.
+
+    Raises
+    ------
+    ValueError
+        For steps < 1, a field of one time, or jumps that the map has not learned: back in time where its ``spans``
+        are forward, to anywhere but time 1 where they are the end.
+    ConvergenceError
+        When the states leave the finite numbers.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2024, the semigroup property.
+
+    Examples
+    --------
+    >>> import torch
+    >>> def constant(times, x, condition):  # the flow of a constant velocity of 2
+    ...     return torch.full_like(x, 2.0)
+    >>> jump(constant, torch.zeros(1, 1), steps=2).x.flatten()
+    tensor([0., 1., 2.])
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1; found {steps}.")
+    begin, end = time_of(start, x), time_of(stop, x)
+    _check(flow_map, begin, end, steps)
+    states = [x]
+    with torch.no_grad():
+        for k in range(steps):
+            s, t = (torch.lerp(begin, end, j / steps) for j in (k, k + 1))
+            velocity = flow_map(torch.stack([s, t], dim=1), x, condition)
+            if velocity.shape != x.shape:
+                raise ValueError(
+                    f"Expected mean velocities of the states' shape {tuple(x.shape)}; the map returned "
+                    f"{tuple(velocity.shape)}."
+                )
+            x = x + per_sample(t - s, x) * velocity
+            check_finite(x, t)
+            states.append(x)
+    return Trajectory(saved_times(x, start, stop, steps + 1), torch.stack(states), steps)
+
+
+def _check(flow_map: Any, begin: Tensor, end: Tensor, steps: int) -> None:
+    """Refuse jumps that the map cannot know."""
+    if isinstance(flow_map, torch.nn.Module) and not hasattr(flow_map, "spans"):
+        raise ValueError(
+            f"Expected a flow map; found {type(flow_map).__name__}, which may see one time only. Distil it into a "
+            "`cf.networks.FlowMap`, or integrate it with `cf.integrate.ode`."
+        )
+    spans = getattr(flow_map, "spans", "both")
+    if spans == "forward" and bool((end < begin).any()):
+        raise ValueError(
+            "This flow map knows jumps to later times; found `stop` before `start`. Train a "
+            "`FlowMap(network, spans='both')` for the way back, or integrate it with `cf.integrate.ode`."
+        )
+    if spans == "end" and (steps > 1 or not bool((end == 1).all())):
+        raise ValueError(
+            f"This flow map knows jumps to time 1 only, each in one step; found stop={end[0].item():g} in {steps} "
+            "step(s). Train a `FlowMap(network, spans='forward')` for others."
+        )

@@ -1,0 +1,159 @@
+"""Flow maps: jumps over any stretch of time, learned together with the velocity or from a teacher that knows it.
+
+On the diagonal, where a jump has no length, a map is trained on the velocity. Off it, each objective states in its own
+way that the jumps follow that velocity.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.field import Field
+from cellflow.objectives.velocity import check_unit
+from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
+from cellflow.shapes import per_sample
+
+
+class Jumps(NamedTuple):
+    """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
+
+    ``velocity`` is that with which the path of the pair, or the teacher, leaves ``x``; ``duration`` ``(n,)`` is how
+    much time the pair spans.
+    """
+
+    s: Tensor
+    t: Tensor
+    x: Tensor
+    velocity: Tensor
+    duration: Tensor
+    condition: Tensor | None
+
+    @property
+    def times(self) -> Tensor:
+        """Both times, ``(n, 2)``: what a flow map is called with."""
+        return torch.stack([self.s, self.t], dim=1)
+
+    @property
+    def length(self) -> Tensor:
+        """How much time a jump takes, ``(n, 1, ...)``."""
+        return per_sample(self.t - self.s, self.x)
+
+    def split(self, at: int) -> tuple["Jumps", "Jumps"]:
+        """Return the first ``at`` jumps, and the rest."""
+        parts = [(None, None) if part is None else part.tensor_split([at]) for part in self]
+        first, rest = zip(*parts, strict=True)
+        return Jumps(*first), Jumps(*rest)
+
+
+@dataclass(frozen=True)
+class FlowMapObjective(ABC):
+    """What the objectives for flow maps share; subclasses write ``residual``.
+
+    The field they train is a `cellflow.networks.FlowMap`. A ``diagonal`` share of each batch trains its velocity, the
+    rest its jumps. Times are drawn evenly from all pairs ``s < t`` (or all pairs, or ``t = 1``: as the map's ``spans``
+    say); where a batch holds pairs of several intervals, jumps begin in their own and end anywhere later.
+
+    Parameters
+    ----------
+    path
+        How each pair is joined.
+    times
+        Law of the time within a pair.
+    teacher
+        A fitted velocity field of the same space, for distillation: the map learns its flow. None for a map that
+        learns velocity and jumps together.
+    diagonal
+        Share of the batch that trains the velocity.
+    adaptive
+        Power with which a large error of one sample is held down: its square counts ``(error + 1e-3) ** -adaptive``
+        times; 0 for the plain mean of squares.
+    unit
+        Length that counts as 1: the loss has no unit then, whatever that of the data.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2025, section 3; Geng et al. 2025 for the adaptive weight.
+    """
+
+    path: GaussianPath = Linear()
+    times: TimeLaw = Uniform()
+    teacher: Field | None = None
+    diagonal: float = 0.75
+    adaptive: float = 0.0
+    unit: float = 1.0
+    known_spans: ClassVar[tuple[str, ...]] = ("forward", "both", "end")
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+        if not 0 <= self.diagonal < 1 or self.adaptive < 0:
+            raise ValueError(
+                f"Expected 0 <= diagonal < 1 and adaptive >= 0; found {self.diagonal} and {self.adaptive}. For the "
+                "velocity alone, use `cf.objectives.VelocityMatching`."
+            )
+
+    @abstractmethod
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return by how much the mean velocity of each jump is wrong, ``(n, ...)``."""
+
+    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
+        still = min(round(self.diagonal * len(batch.x0)), len(batch.x0) - 1)
+        resting, moving = self._draw(batch, still, self._spans(field), generator).split(still)
+        squares = {"jump": self._squares(self.residual(field, moving, generator=generator), moving)}
+        if still:
+            error = field(resting.s, resting.x, resting.condition) - resting.velocity
+            squares["diagonal"] = self._squares(error, resting)
+        every = torch.cat(list(squares.values()))
+        weight = (every.detach() + 1e-3) ** -self.adaptive if self.adaptive else 1.0
+        return {"loss": (weight * every).mean()} | {name: each.detach().mean() for name, each in squares.items()}
+
+    def velocity(self, field: Any) -> Field:
+        """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
+        return field
+
+    def _spans(self, field: Any) -> str:
+        spans = getattr(field, "spans", "forward")
+        if spans not in self.known_spans:
+            raise ValueError(
+                f"{type(self).__name__} needs a flow map with spans among {self.known_spans}; found {spans!r}. See "
+                "`cf.networks.FlowMap(network, spans=...)`."
+            )
+        return spans
+
+    def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> Jumps:
+        """Draw a start in each pair, and an end for each start; the first ``still`` jumps stay where they are."""
+        start, duration = batch.span()
+        at = self._starts(len(start), still, spans, generator=generator, like=batch.x0)
+        point = self.path.sample(batch.x0, batch.x1, at, generator=generator, duration=duration)
+        s = start + at * duration
+        share = Uniform().sample(len(s), generator=generator, like=s)
+        t = {"forward": torch.lerp(s, torch.ones_like(s), share), "both": share, "end": torch.ones_like(s)}[spans]
+        velocity = point.velocity / per_sample(duration, point.x)
+        if self.teacher is not None:
+            velocity = _taught(self.teacher, s, point.x, batch.condition)
+        return Jumps(s, torch.cat([s[:still], t[still:]]), point.x, velocity, duration, batch.condition)
+
+    def _starts(self, n: int, still: int, spans: str, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Draw where in its pair each jump starts, in [0, 1]."""
+        at = self.times.sample(n, generator=generator, like=like)
+        if spans == "forward":  # the earlier of two, with an even end after it: every pair s < t is drawn alike
+            earlier = torch.minimum(at, self.times.sample(n, generator=generator, like=like))
+            at = torch.cat([at[:still], earlier[still:]])
+        return self.path.inside(at)
+
+    def _squares(self, error: Tensor, jumps: Jumps) -> Tensor:
+        """Return the mean square of each sample's error ``(n,)``, as displacement over its pair's stretch of time."""
+        return (per_sample(jumps.duration, error) * error / self.unit).square().flatten(1).mean(dim=1)
+
+
+def _taught(teacher: Field, s: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+    with torch.no_grad():
+        found = teacher(s, x, condition)
+    if found.shape != x.shape:
+        raise ValueError(
+            f"Expected a teacher whose velocities are shaped as the states, {tuple(x.shape)}; found "
+            f"{tuple(found.shape)}. A teacher must have been fitted in the same space as the map."
+        )
+    return found

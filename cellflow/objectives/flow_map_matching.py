@@ -1,0 +1,239 @@
+"""The objectives for flow maps: five ways to say that jumps follow the velocity."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cellflow.errors import unknown
+from cellflow.objectives.flow_map import FlowMapObjective, Jumps
+from cellflow.objectives.flow_map_slope import along
+from cellflow.paths import Uniform
+from cellflow.shapes import per_sample
+
+SPLITS = ("middle", "uniform")
+"""Where a jump is cut in two."""
+
+
+@dataclass(frozen=True)
+class LagrangianMatching(FlowMapObjective):
+    """The end of a jump moves with the velocity found there: ``dX(s, t, x) / dt = v(t, X(s, t, x))``.
+
+    Parameters
+    ----------
+    path, times, teacher, diagonal, adaptive, unit
+        As for every objective for flow maps, see `FlowMapObjective`.
+    stop_gradient
+        Whether the velocity at the end of the jump is a fixed target.
+
+    Notes
+    -----
+    Differentiates in forward mode, which torch knows once per process: no two threads may train with it at the same
+    time. Layers written for one mode only (fused attention), and fields that are wrapped for training on several
+    devices, do not support it; `SemigroupMatching` needs none.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2025 (Lagrangian self-distillation), and 2024 with a teacher.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> flow_map = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2))
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> sorted(LagrangianMatching()(flow_map, batch, generator=cf.generator(seed=0)))
+    ['diagonal', 'jump', 'loss']
+    """
+
+    stop_gradient: bool = True
+    known_spans: ClassVar[tuple[str, ...]] = ("forward", "both")
+
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return by how much the speed of the end differs from the velocity there."""
+        mean, slope = along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
+        end = jumps.x + jumps.length * mean
+        teacher = field if self.teacher is None else self.teacher
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+            velocity = teacher(jumps.t, end.detach() if self.stop_gradient else end, jumps.condition)
+        return mean + jumps.length * slope - velocity
+
+
+@dataclass(frozen=True)
+class EulerianMatching(FlowMapObjective):
+    """A jump that starts later on the same way ends at the same place: ``dX/ds + v(s, x) . grad X = 0``.
+
+    With a map of ``spans="end"`` this is consistency training in continuous time, with ``spans="forward"`` that of
+    consistency trajectory models.
+
+    Parameters
+    ----------
+    path, times, teacher, diagonal, adaptive, unit
+        As for every objective for flow maps, see `FlowMapObjective`.
+    stop_gradient
+        Whether the derivative of the map is part of a fixed target. It saves memory on large networks; but errors then
+        feed on themselves where the map changes quickly in time, and training can diverge: take few ``harmonics`` and
+        a low learning rate.
+
+    Notes
+    -----
+    Differentiates in forward mode, see `LagrangianMatching`.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2025 (Eulerian self-distillation), and 2024 with a teacher; Song et al.
+    2023 and Kim et al. 2024 for the special cases.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> consistency = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2), spans="end")
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> sorted(EulerianMatching()(consistency, batch, generator=cf.generator(seed=0)))
+    ['diagonal', 'jump', 'loss']
+    """
+
+    stop_gradient: bool = False
+
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return by how much the mean velocity differs from what the start says."""
+        tangent = jumps.velocity
+        if self.teacher is None:
+            with torch.no_grad():
+                tangent = field(jumps.s, jumps.x, jumps.condition)
+        return _eulerian(field, jumps, tangent, fixed=self.stop_gradient)
+
+
+@dataclass(frozen=True)
+class MeanVelocityMatching(FlowMapObjective):
+    """The mean velocity of a jump, learned from the velocity of the path at its start (mean flows).
+
+    As `EulerianMatching`, with the velocity of each pair in place of the map's own: nothing waits until the diagonal
+    is learned, for more noise. The target is always fixed: only then is its mean the right one. So errors can feed on
+    themselves: ``adaptive`` holds them down, and few ``harmonics`` of the network help.
+
+    Parameters
+    ----------
+    path, times, teacher, diagonal, adaptive, unit
+        As for every objective for flow maps, see `FlowMapObjective`.
+
+    Notes
+    -----
+    Differentiates in forward mode, see `LagrangianMatching`.
+
+    Source: Geng et al. 2025 (mean flows for one-step generative modeling).
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> flow_map = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2))
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> sorted(MeanVelocityMatching()(flow_map, batch, generator=cf.generator(seed=0)))
+    ['diagonal', 'jump', 'loss']
+    """
+
+    adaptive: float = 0.5
+
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return by how much the mean velocity differs from what the path says."""
+        return _eulerian(field, jumps, jumps.velocity, fixed=True)
+
+
+@dataclass(frozen=True)
+class SemigroupMatching(FlowMapObjective):
+    """One jump is two jumps: ``X(s, t) = X(u, t) o X(s, u)`` with a stop ``u`` on the way (progressive).
+
+    The default objective for flow maps: it needs no derivatives, so any network, thread, device and compiler will do.
+
+    Parameters
+    ----------
+    path, times, teacher, diagonal, adaptive, unit
+        As for every objective for flow maps, see `FlowMapObjective`.
+    split
+        Where the stop is: ``"middle"``, or ``"uniform"`` between the ends.
+    stop_gradient
+        Whether the two jumps are a fixed target for the one.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2025 (progressive self-distillation); Salimans and Ho 2022 for the idea.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> flow_map = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2))
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> sorted(SemigroupMatching()(flow_map, batch, generator=cf.generator(seed=0)))
+    ['diagonal', 'jump', 'loss']
+    """
+
+    split: str = "uniform"
+    stop_gradient: bool = True
+    known_spans: ClassVar[tuple[str, ...]] = ("forward", "both")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split not in SPLITS:
+            raise ValueError(unknown("split", self.split, SPLITS))
+
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return the mean velocity of the one jump less that of the two."""
+        share = torch.full_like(jumps.s, 0.5)
+        if self.split == "uniform":
+            share = Uniform().sample(len(jumps.s), generator=generator, like=jumps.s)
+        stop = torch.lerp(jumps.s, jumps.t, share)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+            first = field(torch.stack([jumps.s, stop], dim=1), jumps.x, jumps.condition)
+            there = jumps.x + per_sample(stop - jumps.s, first) * first
+            second = field(torch.stack([stop, jumps.t], dim=1), there, jumps.condition)
+            two = second + per_sample(share, first) * (first - second)
+        return field(jumps.times, jumps.x, jumps.condition) - two
+
+
+@dataclass(frozen=True)
+class FlowMapMatching(FlowMapObjective):
+    """A jump away and back ends where it began, and arrives with the velocity of the pair (direct, from pairs).
+
+    Nothing of the map is its own target, so there is nothing to stop the gradient of: a plain regression on pairs. The
+    map must know jumps of both directions, ``spans="both"``.
+
+    Parameters
+    ----------
+    path, times, teacher, diagonal, adaptive, unit
+        As for every objective for flow maps, see `FlowMapObjective`.
+
+    Notes
+    -----
+    Differentiates in forward mode, see `LagrangianMatching`.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2024 (flow map matching: the direct loss).
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> flow_map = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2), spans="both")
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> sorted(FlowMapMatching()(flow_map, batch, generator=cf.generator(seed=0)))
+    ['diagonal', 'jump', 'loss']
+    """
+
+    known_spans: ClassVar[tuple[str, ...]] = ("both",)
+
+    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+        """Return the errors of velocity and of place on the way back, ``(n, 2, ...)``."""
+        away = jumps.x + jumps.length * field(jumps.times, jumps.x, jumps.condition)
+        back = jumps._replace(s=jumps.t, t=jumps.s, x=away)
+        mean, slope = along(_mean_to(field, back), (back.t, torch.ones_like(back.t)))
+        speed = mean + back.length * slope - jumps.velocity
+        return torch.stack([speed, away + back.length * mean - jumps.x], dim=1)
+
+
+def _mean_to(field: Any, jumps: Jumps) -> Callable[[Tensor], Tensor]:
+    """Return the mean velocity of the jumps as a function of when they end."""
+    return lambda t: field(torch.stack([jumps.s, t], dim=1), jumps.x, jumps.condition)
+
+
+def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tensor:
+    """Return the mean velocity less the one that follows when the start moves with ``tangent``."""
+
+    def mean_from(s: Tensor, x: Tensor) -> Tensor:
+        return field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)
+
+    mean, slope = along(mean_from, (jumps.s, torch.ones_like(jumps.s)), (jumps.x, tangent))
+    target = tangent + jumps.length * slope
+    return mean - (target.detach() if fixed else target)
