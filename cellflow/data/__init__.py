@@ -2,6 +2,7 @@
 
 from cellflow.batch import Batch
 from cellflow.data.clock import Clock
+from cellflow.data.diffusion import suggest_sigma
 from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_stream import ImageStream, stream_images
 from cellflow.data.images import Images, ImageSet, read_images
@@ -23,5 +24,6 @@ __all__ = [
     "scaled",
     "snapshot_batches",
     "stream_images",
+    "suggest_sigma",
     "to_bytes",
 ]

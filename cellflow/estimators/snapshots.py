@@ -11,6 +11,7 @@ from torch import nn
 from cellflow import couplings, networks, paths, training
 from cellflow.couplings import Coupling
 from cellflow.data.clock import Clock
+from cellflow.data.diffusion import suggest_sigma
 from cellflow.data.pairing import PairedBatches, snapshot_batches
 from cellflow.data.snapshots import Snapshots, read_snapshots
 from cellflow.errors import unknown
@@ -41,7 +42,7 @@ class SnapshotFlow(TimedFlow):
         Key of the representation in ``obsm``, or ``"X"``.
     path
         How paired cells are joined, with ``sigma`` in units of the representation: a path, or the name of one. That
-        of `BrownianBridge` is the spread gathered from the first snapshot to the last.
+        of `BrownianBridge` is the spread gathered from the first snapshot to the last; `suggest_sigma` suggests one.
     coupling
         How the cells of neighbouring snapshots are paired: a coupling, or the name of one.
     steps
@@ -195,6 +196,22 @@ class SnapshotFlow(TimedFlow):
         self.clock_, self.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         self.n_cells_, self.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
         return self
+
+    def suggest_sigma(self, adata: "AnnData") -> float:
+        """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
+
+        Only ``time_key``, ``rep`` and ``seed`` are used; see `cellflow.data.suggest_sigma` for the rule.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> sigma = cf.SnapshotFlow(rep="X_latent").suggest_sigma(adata)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), score="two_heads")
+        """
+        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
+        return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
