@@ -1,0 +1,167 @@
+"""What a method is, and the flows of cellflow as methods.
+
+This is the joint of the benchmark: whatever has ``fit(training, seed=...)`` and returns a `RollOut` takes part.
+A method is a frozen dataclass; a YAML file in ``configs/method`` gives it a name and its settings, and
+``method=<name>`` runs it.
+
+* ``fit`` gets a `Training`: the clouds of the training snapshots in the scaled space of the protocol, float32, and
+  their times on the protocol's clock. It never sees a held-out cell. To choose something it may leave training
+  snapshots out itself: ``training.without(k)``.
+* It returns a `RollOut`. Its ``carry(x, start, stop)`` takes cells ``(n, d)`` observed at ``start`` to ``stop``,
+  which may lie before it, both on the same clock, and returns `Particles`: as many as it likes, with masses or without.
+* Everything random comes from ``seed``; the global state of torch and NumPy stays as it was.
+
+In most cases `Flow` is enough: any `cellflow.SnapshotFlow` that a YAML file can describe. What it cannot describe is a
+new dataclass with the same ``fit``, such as one that fits several flows and mixes their particles.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+import cellflow as cf
+from benchmarks.trajectory.plans import Remembered
+from cellflow.runs import Stopwatch
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that a method may see.
+
+    Parameters
+    ----------
+    clouds
+        Cells ``(n_k, d)`` of each training snapshot in the scaled space, float32.
+    times
+        Their times, increasing.
+
+    Examples
+    --------
+    >>> training = Training((np.zeros((4, 2), np.float32), np.ones((3, 2), np.float32)), (0.0, 2.0))
+    >>> training.adata().obs["time"].tolist()
+    [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
+    """
+
+    clouds: tuple[np.ndarray, ...]
+    times: tuple[float, ...]
+
+    def adata(self) -> "AnnData":
+        """Return the cells as an AnnData: ``X``, and ``obs["time"]``."""
+        import anndata
+        import pandas as pd
+
+        time = np.repeat(self.times, [len(cloud) for cloud in self.clouds])
+        names = [f"cell{k}" for k in range(len(time))]
+        return anndata.AnnData(np.concatenate(self.clouds), obs=pd.DataFrame({"time": time}, index=names))
+
+    def without(self, k: int) -> "Training":
+        """Return the same without snapshot ``k``, to choose a setting by leaving training snapshots out."""
+        return Training(self.clouds[:k] + self.clouds[k + 1 :], self.times[:k] + self.times[k + 1 :])
+
+
+class Particles(NamedTuple):
+    """A prediction.
+
+    Parameters
+    ----------
+    x
+        Points ``(m, d)`` in the scaled space.
+    weight
+        Masses ``(m,)``, where all start cells together have mass 1; None where mass is kept and all weigh the same.
+    evaluations
+        Evaluations of the network for each particle.
+    """
+
+    x: np.ndarray
+    weight: np.ndarray | None = None
+    evaluations: int = 0
+
+
+Carry = Callable[[np.ndarray, float, float], Particles]
+"""From cells ``(n, d)``, the time at which they are, and the time to reach, to particles."""
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """A fitted method.
+
+    Parameters
+    ----------
+    carry
+        Takes cells from one time to another.
+    facts
+        Anything to keep beside the scores, as JSON; ``"plan_s"`` is the time spent on transport plans, in seconds.
+    """
+
+    carry: Carry
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """Anything that learns from training snapshots how cells move."""
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Learn."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A `cellflow.SnapshotFlow`, whatever its parts.
+
+    Parameters
+    ----------
+    flow
+        Makes the unfitted flow from ``time_key``, ``rep`` and ``seed``: in YAML a ``cellflow.estimators.SnapshotFlow``
+        with ``_partial_: true`` and all other settings.
+    solver
+        Method of `cellflow.integrate.ode`.
+    solver_steps
+        Its steps from ``start`` to ``stop``; None for an adaptive method.
+    stochastic
+        Whether cells are simulated with noise, which takes a flow with a score.
+
+    A flow with growth returns weighted particles.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> rng = np.random.default_rng(0)
+    >>> clouds = tuple(rng.normal(size=(30, 2)).astype(np.float32) + k for k in range(3))
+    >>> method = Flow(partial(cf.SnapshotFlow, steps=5))
+    >>> found = method.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).carry(clouds[0], 0.0, 2.0)
+    >>> found.x.shape, found.evaluations
+    ((30, 2), 100)
+    """
+
+    flow: Callable[..., cf.SnapshotFlow]
+    solver: str = "euler"
+    solver_steps: int | None = 100
+    stochastic: bool = False
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Fit the flow on all training cells."""
+        flow = self.flow(time_key="time", rep="X", seed=seed)
+        coupling = Remembered.of(flow.coupling)
+        if not isinstance(coupling.coupling, cf.couplings.Independent):  # which needs no plan, and is known by its type
+            flow.set_params(coupling=coupling)
+        watch = Stopwatch()
+        flow.fit(training.adata())
+        facts = coupling.facts(watch.seconds()) | {"steps": flow.steps, "last_loss": flow.history_["loss"][-1]}
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            if flow.growth is not None:
+                grown = flow.grow(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
+                return Particles(grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy(), grown.evaluations)
+            if self.stochastic:
+                found = flow.simulate(x, start=start, stop=stop, steps=self.solver_steps or 100, seed=seed)
+            else:
+                found = flow.transport(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
+            return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
+
+        return RollOut(carry, facts)

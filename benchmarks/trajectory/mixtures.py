@@ -1,0 +1,98 @@
+"""Methods made of methods: several flows side by side, and cells that weigh as much as a plan uses them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.trajectory.methods import Method, Particles, RollOut, Training
+from benchmarks.trajectory.plans import Remembered
+from cellflow.couplings import Coupling
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several methods, each with an equal share of the predicted mass.
+
+    W1 to the truth is convex in the prediction: a mixture is never worse than its parts on average, and better where
+    they err in different directions.
+
+    Parameters
+    ----------
+    methods
+        The parts; one that stands here several times is fitted from several seeds.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import cellflow as cf
+    >>> from benchmarks.trajectory.methods import Flow
+    >>> clouds = tuple(np.random.default_rng(k).normal(size=(30, 2)).astype(np.float32) for k in range(2))
+    >>> flow = Flow(partial(cf.SnapshotFlow, steps=5))
+    >>> found = Mixture([flow, flow]).fit(Training(clouds, (0.0, 1.0)), seed=0).carry(clouds[0], 0.0, 0.5)
+    >>> found.x.shape, round(float(found.weight.sum()), 6)
+    ((60, 2), 1.0)
+    """
+
+    methods: Sequence[Method]
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Fit every part, from seeds that differ between parts and between runs."""
+        parts = [method.fit(training, seed=1000 * k + seed) for k, method in enumerate(self.methods)]
+        facts = {name: sum(part.facts.get(name, 0.0) for part in parts) for name in ("plan_s", "train_s")}
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            found = [part.carry(x, start, stop) for part in parts]
+            weights = [_masses(particles) for particles in found]
+            weight = np.concatenate([mass / mass.sum() * _total(found) / len(found) for mass in weights])
+            return Particles(
+                np.concatenate([particles.x for particles in found]), weight, sum(p.evaluations for p in found)
+            )
+
+        return RollOut(carry, facts)
+
+
+@dataclass(frozen=True)
+class PlanWeighted:
+    """Cells weigh as much as the plan to the next training snapshot uses them.
+
+    A flow trained along an unbalanced plan knows where its mass goes, but pushes every start cell alike; here those
+    that the plan hardly uses hardly count.
+
+    Parameters
+    ----------
+    method
+        Carries the cells.
+    coupling
+        Gives the plan; the start cells must be those of a training snapshot.
+    """
+
+    method: Method
+    coupling: Coupling
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Fit the method; plans are solved once, when cells are carried."""
+        found, coupling = self.method.fit(training, seed=seed), Remembered.of(self.coupling)
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            particles = found.carry(x, start, stop)
+            k = training.times.index(start)
+            if not np.array_equal(training.clouds[k], x):
+                raise ValueError(f"Expected the training cells of time {start:g}, whose weights are known.")
+            forward = stop > start
+            x0, x1 = (torch.from_numpy(training.clouds[j]) for j in ((k, k + 1) if forward else (k - 1, k)))
+            weight = coupling(x0, x1).marginals()[0 if forward else 1].numpy()
+            return particles._replace(weight=_masses(particles) * weight / weight.mean())
+
+        return RollOut(carry, found.facts)
+
+
+def _masses(particles: Particles) -> np.ndarray:
+    n = len(particles.x)
+    return np.full(n, 1 / n) if particles.weight is None else np.asarray(particles.weight)
+
+
+def _total(found: Sequence[Particles]) -> float:
+    """Return the mass that the parts predict on average."""
+    return float(np.mean([_masses(particles).sum() for particles in found]))

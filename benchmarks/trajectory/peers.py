@@ -1,0 +1,214 @@
+"""Other packages as methods, where they are installed: torchcfm beside us, otpfm in an environment of its own."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cellflow as cf
+from benchmarks.trajectory.methods import Particles, RollOut, Training
+from benchmarks.trajectory.recipe import IntervalBatches, PlainMLP, published_split
+from cellflow.errors import MissingDependencyError, optional
+
+INSTALL_TORCHCFM = "pip install --no-deps torchcfm"
+OTPFM_PYTHON = "OTPFM_PYTHON"
+"""Environment variable: the Python of the environment that holds otpfm."""
+OTPFM_DEFAULT = Path(".venv-otpfm/bin/python")
+WORKER = Path(__file__).with_name("otpfm_worker.py")
+
+
+@dataclass(frozen=True)
+class Torchcfm:
+    """torchcfm with the published settings: its matcher, and the training loop of its runner.
+
+    Parameters
+    ----------
+    exact
+        Whether pairs are matched by optimal transport, or taken as drawn.
+    sigma, steps, batch_size
+        As published.
+    """
+
+    exact: bool = True
+    sigma: float = 0.1
+    steps: int = 14_000
+    batch_size: int = 128
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Train on the training part of the published split, and keep the last weights."""
+        clouds = published_split(training)
+        with global_seed(seed):
+            loop = self.loop(clouds, training.times, seed=seed)
+            loop.train(self.steps)
+        return RollOut(euler(loop.field), {"steps": self.steps, "cells": "80 % of the training"})
+
+    def loop(self, clouds: tuple[torch.Tensor, ...], times: tuple[float, ...], *, seed: int) -> "TorchcfmLoop":
+        """Return the untrained loop. Draws from the global state of torch and NumPy, as torchcfm does."""
+        module = optional("torchcfm.conditional_flow_matching", install=INSTALL_TORCHCFM)
+        kind = "ExactOptimalTransportConditionalFlowMatcher" if self.exact else "ConditionalFlowMatcher"
+        batches = IntervalBatches(clouds, times, cf.couplings.Independent(), self.batch_size, seed)
+        return TorchcfmLoop(getattr(module, kind)(sigma=self.sigma), batches)
+
+
+class TorchcfmLoop:
+    """The training loop of torchcfm's runner, a number of steps at a time.
+
+    Parameters
+    ----------
+    matcher
+        A matcher of torchcfm.
+    batches
+        Where the cells come from; torchcfm pairs them.
+    """
+
+    def __init__(self, matcher: Any, batches: IntervalBatches) -> None:
+        self.matcher, self.batches = matcher, batches
+        self.field = PlainMLP(batches.clouds[0].shape[1])
+        self.optimizer = torch.optim.AdamW(self.field.parameters(), lr=1e-3, weight_decay=1e-5)
+        self.cells = batches.cells(cf.generator(seed=batches.seed))
+
+    def train(self, steps: int) -> None:
+        """Take optimiser steps."""
+        for _ in range(steps):
+            t, x, u = self._batch(next(self.cells))
+            self.optimizer.zero_grad()
+            (self.field(t, x) - u).square().mean().backward()
+            self.optimizer.step()
+
+    def _batch(self, cells: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Match every interval, and take a random one for each sample."""
+        n, columns = len(cells[0]), []
+        for (x0, x1), (start, stop) in zip(pairwise(cells), pairwise(self.batches.times), strict=True):
+            t, x, u = self.matcher.sample_location_and_conditional_flow(x0, x1)
+            columns.append((start + t * (stop - start), x, u / (stop - start)))
+        chosen, everyone = torch.randint(len(columns), (n,)), torch.arange(n)
+        t, x, u = (torch.stack(column)[chosen, everyone] for column in zip(*columns, strict=True))
+        return t, x, u
+
+
+@dataclass(frozen=True)
+class Otpfm:
+    """otpfm in an environment of its own: its quick start, on chains of cells along exact plans.
+
+    The network, the potentials and their curriculum are those of its README and of its command line's defaults; the
+    last averaged weights are kept, and cells are carried by its velocity at equal times.
+
+    Parameters
+    ----------
+    epochs, batch_size, chains
+        Passes through so many chains of cells, one cell of every training snapshot each, and chains per step.
+    """
+
+    epochs: int = 300
+    batch_size: int = 256
+    chains: int = 4000
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Train in the other environment."""
+        python = otpfm_python()
+        folder = tempfile.TemporaryDirectory(prefix="otpfm-")
+        chains = chains_along_plans(training, self.chains, seed=seed)
+        span = training.times[-1] - training.times[0]
+        knots = (np.array(training.times) - training.times[0]) / span
+        np.savez(Path(folder.name, "fit.npz"), chains=chains, knots=knots)
+        settings = (str(self.epochs), str(self.batch_size), str(seed))
+        _work(python, "fit", folder.name, *settings)
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            times = (np.array([start, stop]) - training.times[0]) / span
+            np.savez(Path(folder.name, "carry.npz"), x=x, times=times)
+            _work(python, "carry", folder.name)
+            return Particles(np.load(Path(folder.name, "carried.npy")), evaluations=100)
+
+        return RollOut(carry, {"epochs": self.epochs})
+
+
+def otpfm_python() -> Path:
+    """Return the Python of the environment that holds otpfm.
+
+    Raises
+    ------
+    MissingDependencyError
+        When there is none, with the commands that make it.
+    """
+    python = Path(os.environ.get(OTPFM_PYTHON, OTPFM_DEFAULT))
+    if not python.is_file():
+        raise MissingDependencyError(
+            f"otpfm needs an environment of its own, and there is no {python}. Make it with `make peers`, that is "
+            f"`python3 -m venv .venv-otpfm && .venv-otpfm/bin/pip install -c constraints.txt otpfm`, or name its "
+            f"Python in {OTPFM_PYTHON}."
+        )
+    return python
+
+
+def chains_along_plans(training: Training, n: int, *, seed: int) -> np.ndarray:
+    """Return ``(n, snapshots, d)`` chains: a cell of the first snapshot, its partner in the next, and so on.
+
+    Examples
+    --------
+    >>> cloud = np.arange(6, dtype=np.float32).reshape(3, 2)
+    >>> chains = chains_along_plans(Training((cloud, cloud + 1), (0.0, 1.0)), 4, seed=0)
+    >>> (chains[:, 1] - chains[:, 0]).min(), chains.shape
+    (np.float32(1.0), (4, 2, 2))
+    """
+    rng, clouds = cf.generator(seed=seed), [torch.from_numpy(cloud) for cloud in training.clouds]
+    rows = [torch.randint(len(clouds[0]), (n,), generator=rng)]
+    for x0, x1 in pairwise(clouds):
+        rows.append(_partners(cf.couplings.Exact()(x0, x1), rows[-1], rng))
+    return torch.stack([cloud[row] for cloud, row in zip(clouds, rows, strict=True)], dim=1).numpy()
+
+
+def _partners(plan: Any, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Draw a target of each source, in proportion to its row of a sparse plan."""
+    i, j, masses = plan.pairs
+    first = torch.argsort(i, stable=True)
+    i, j, until = i[first], j[first], masses[first].cumsum(0)
+    begin = torch.cat([until.new_zeros(1), until])[torch.searchsorted(i, rows)]
+    end = until[torch.searchsorted(i, rows, right=True) - 1]
+    level = begin + (end - begin) * torch.rand(len(rows), generator=rng, dtype=until.dtype)
+    return j[torch.searchsorted(until, level).clamp(max=len(j) - 1)]
+
+
+def euler(field: torch.nn.Module) -> Any:
+    """Return the roll-out of a field on the protocol's own clock: 100 Euler steps."""
+
+    def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+        found = cf.integrate.ode(field, torch.from_numpy(x), start=start, stop=stop, method="euler", steps=100)
+        return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
+
+    return carry
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed the global state that a peer draws from, and put it back afterwards."""
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def _work(python: Path, *arguments: str) -> None:
+    """Run the worker in the other environment.
+
+    Raises
+    ------
+    RuntimeError
+        With the last line of what it said, when it fails.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([python, WORKER, *arguments], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"otpfm failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else '?'}")

@@ -1,0 +1,145 @@
+"""The data sets: snapshots by name from ``$CELLFLOW_DATA``, or any file of the user's."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cellflow import datasets
+from cellflow.data.snapshots import read_rep, read_times
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set is, and which part of it is used.
+
+    Parameters
+    ----------
+    name
+        Its name in tables.
+    file
+        File name, looked for in ``$CELLFLOW_DATA/single_cell`` and ``$CELLFLOW_DATA``.
+    path
+        A file of the user's instead; gives the data set its name.
+    time_key
+        Column of ``obs`` with the time.
+    rep
+        Key of the representation in ``obsm``, or ``"X"``.
+    components
+        Where the representation must be computed first: how many principal components of log-counts; 0 takes it
+        as it is.
+    standardize_up_to
+        Most dimensions for which published protocols standardise each one; 0 for never.
+    dims
+        How many dimensions are taken where nothing else is asked for.
+    note
+        What a reader of the table must know.
+    """
+
+    name: str
+    file: str
+    time_key: str
+    rep: str
+    path: str | None = None
+    components: int = 0
+    standardize_up_to: int = 0
+    dims: int = 5
+    note: str = ""
+
+    def load(self, dims: int | None = None) -> "Cells":
+        """Read the first dimensions of every cell, by time.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the file is nowhere; the message says where to put it.
+        KeyError, ValueError
+            When it lacks the time or the representation, or has fewer dimensions.
+        """
+        import anndata
+
+        dims = self.dims if dims is None else dims
+        adata = anndata.read_h5ad(self.locate())
+        time = read_times(adata, self.time_key)
+        rep = _principal_components(adata, self.components) if self.components else read_rep(adata, self.rep)
+        if not 1 <= dims <= rep.shape[1]:
+            raise ValueError(f"Expected 1 to {rep.shape[1]} dimensions of {self.label}; found dims={dims}.")
+        times = np.unique(time)
+        x = rep[:, :dims].astype(np.float64)
+        return Cells(self.label, tuple(x[time == t] for t in times), tuple(times.tolist()), self.standardize_up_to)
+
+    @property
+    def label(self) -> str:
+        """The name in tables: that of the file where it is one of the user's."""
+        return self.name if self.path is None else Path(self.path).stem
+
+    def locate(self) -> Path:
+        """Return the file.
+
+        Raises
+        ------
+        FileNotFoundError
+            When it is nowhere.
+        """
+        if self.path is not None:
+            if not Path(self.path).is_file():
+                raise FileNotFoundError(f"No file {self.path}. Name an .h5ad file with `dataset.path=`.")
+            return Path(self.path)
+        named = os.environ.get("CELLFLOW_DATA")
+        looked = [Path(named, "single_cell", self.file), Path(named, self.file)] if named else []
+        looked.append(Path(datasets.__file__).parent / "files" / self.file)
+        for path in looked:
+            if path.is_file():
+                return path
+        where = f"Looked for {' and '.join(map(str, looked))}." if named else "CELLFLOW_DATA is not set."
+        raise FileNotFoundError(
+            f"The data set {self.name!r} is not on this machine. {where} Put {self.file} into a folder, set "
+            "CELLFLOW_DATA to that folder, or give a file of your own: `dataset.path=cells.h5ad "
+            "dataset.time_key=day dataset.rep=X_pca`."
+        )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells of a data set by time, in the units of the representation.
+
+    Parameters
+    ----------
+    name
+        The data set.
+    clouds
+        The cells ``(n_k, d)`` of each time, float64.
+    times
+        Real times, increasing.
+    standardize_up_to
+        See `DataSet`.
+    """
+
+    name: str
+    clouds: tuple[np.ndarray, ...]
+    times: tuple[float, ...]
+    standardize_up_to: int = 0
+
+    @property
+    def dims(self) -> int:
+        """Width of the representation."""
+        return self.clouds[0].shape[1]
+
+    def digest(self) -> str:
+        """Return a digest of all values and times."""
+        found = hashlib.sha256(np.asarray(self.times).tobytes())
+        for cloud in self.clouds:
+            found.update(np.ascontiguousarray(cloud).tobytes())
+        return found.hexdigest()[:16]
+
+
+def _principal_components(adata: object, n: int) -> np.ndarray:
+    """Return ``n`` principal components of the logarithm of the expression."""
+    import scanpy as sc
+
+    copy = adata.copy()  # type: ignore[attr-defined]
+    sc.pp.log1p(copy)
+    sc.pp.pca(copy, n_comps=n, random_state=0)
+    return np.asarray(copy.obsm["X_pca"])
