@@ -172,3 +172,24 @@ def test_times_outside_the_clock_are_an_error_unless_asked_for():
     clock.check(30, extrapolate=True)
     with pytest.raises(ValueError, match="finite time"):
         clock.check(float("nan"), extrapolate=True)
+
+
+def test_given_pairs_are_kept_however_many_there_are(rng):
+    """Above the limit for one dense plan too: there is nothing to solve, and parts would join strangers."""
+    n = 8000
+    assert n * n > pairing_module.WHOLE_LIMIT
+    x = torch.randn(n, 1, generator=rng)
+    batch = next(iter(cf.data.paired_batches(x, x + 1, coupling="given", batch_size=64, generator=rng)))
+    torch.testing.assert_close(batch.x1 - batch.x0, torch.ones(64, 1))
+
+
+def test_given_pairs_cannot_be_matched_in_parts(rng):
+    x = torch.randn(20, 1, generator=rng)
+    with pytest.raises(ValueError, match="Leave `ot_batch_size`"):
+        cf.data.paired_batches(x, x, coupling="given", ot_batch_size=5, generator=rng)
+
+
+def test_times_out_of_order_are_refused(rng):
+    clouds = [torch.randn(5, 1, generator=rng) for _ in range(3)]
+    with pytest.raises(ValueError, match="increase"):
+        cf.data.snapshot_batches(clouds, [0.0, 1.0, 0.5], generator=rng)

@@ -431,3 +431,14 @@ def test_a_custom_path_must_be_given_again(cells, tmp_path):
     with pytest.raises(CheckpointError, match=r"load\(folder, path=...\)"):
         cf.SnapshotFlow.load(tmp_path)
     assert isinstance(cf.SnapshotFlow.load(tmp_path, path=Curved()).path, Curved)
+
+
+def test_a_network_of_one_head_is_refused_where_two_are_asked_for(cells):
+    flow = cf.SnapshotFlow(
+        time_key="day",
+        path=cf.paths.BrownianBridge(0.3),
+        score="two_heads",
+        network=lambda dim: torch.nn.Linear(dim, dim),
+    )
+    with pytest.raises(TypeError, match="`heads=2`.*'two_networks'"):
+        flow.fit(cells)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.couplings import Coupling, Independent, Plan, resolve
+from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
 from cellflow.data.bends import Bent, tangents
 from cellflow.data.blocks import Pairs, Super, Whole
 from cellflow.data.masses import Masses, match, relative
@@ -125,6 +125,8 @@ def snapshot_batches(
     """
     if len(snapshots) != len(times) or len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        raise ValueError(f"Expected times that increase; found {list(times)}. Sort the snapshots by time first.")
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
     if not 0 <= bend <= 1:
@@ -253,10 +255,15 @@ def _matched_at_once(
     if isinstance(ot_batch_size, str):
         if ot_batch_size not in ("auto", "whole"):
             raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
-        fits = isinstance(coupling, Independent) or len(x0) * len(x1) <= WHOLE_LIMIT
+        fits = isinstance(coupling, Independent | Given) or len(x0) * len(x1) <= WHOLE_LIMIT
         return None if ot_batch_size == "whole" or fits else max(OT_BATCH_SIZE, 2 * batch_size)
     if ot_batch_size < 2:
         raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
+    if isinstance(coupling, Given):
+        raise ValueError(
+            f"Pairs that are given hold for whole clouds, not for random parts of {ot_batch_size}. Leave `ot_batch_size` "
+            "at 'auto'."
+        )
     return ot_batch_size
 
 

@@ -83,10 +83,20 @@ def build_field(
 
     kind = score if growth is None else growth
     if kind == "two_heads":
-        both = scaled(make(dim, heads=2), torch.cat([speed, other]))
+        both = scaled(_with_two_heads(make, dim), torch.cat([speed, other]))
         return TwoHeads(both) if growth is None else GrowthHead(both)
     velocity = scaled(make(dim), speed)
     if kind is None:
         return velocity
     second = scaled(make(dim), other)
     return TwoNetworks(velocity, second) if growth is None else GrowthNetwork(velocity, second)
+
+
+def _with_two_heads(make: Callable[..., nn.Module], dim: int) -> nn.Module:
+    try:
+        return make(dim, heads=2)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected a network that can be made with `heads=2`; making one failed: {error}. Let it take `heads`, as "
+            "`cf.networks.MLP` does, or learn the second field in a network of its own: 'two_networks'."
+        ) from error
