@@ -1,0 +1,120 @@
+"""The methods, each a row of parts: path, coupling, objective, loop."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import cellflow as cf
+from benchmarks.toys.assignment import assign
+from benchmarks.toys.pairs import Clouds
+from cellflow.seeds import seeded
+
+BATCH, WIDTH, DEPTH = 512, 64, 3
+NEW_NOISE = 20
+"""Draws of a Gaussian source for each target point where pairs are independent: the published batches draw it anew."""
+RECIPE = cf.training.Recipe(learning_rate=4e-3, ema=0.998)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Path and coupling, whether a score is learned too, and how often the model pairs the points anew.
+
+    ``sigma`` counts in units of the pair: it is multiplied by the pair's own scale.
+    """
+
+    coupling: str
+    sigma: float = 0.0
+    score: bool = False
+    rounds: int = 0
+    start: str | None = None
+
+    def objective(self, scale: float) -> cf.objectives.Objective:
+        """Return what is minimised on a pair with points ``scale`` apart."""
+        times = cf.paths.Stratified()
+        if self.score:
+            bridge = cf.paths.BrownianBridge(self.sigma * scale)
+            return cf.objectives.BridgeMatching(bridge, times=times, unit=scale)
+        path: cf.paths.GaussianPath = cf.paths.Linear()
+        if self.sigma:
+            path = cf.paths.BrownianBridge(self.sigma * scale)
+        return cf.objectives.VelocityMatching(path, times=times, unit=scale)
+
+
+METHODS = {
+    "I-CFM": Method("independent"),
+    "FM": Method("gaussian"),
+    "OT-CFM": Method("exact"),
+    "SB-CFM": Method("sinkhorn", sigma=0.4),
+    "[SF]2M-Exact": Method("exact", sigma=0.1, score=True),
+    "[SF]2M-I": Method("independent", sigma=0.4, score=True),
+    "DSBM-IMF": Method("own", sigma=0.4, score=True, rounds=6, start="[SF]2M-I"),
+    "RF": Method("own", rounds=3, start="I-CFM"),
+}
+"""The rows, by their published names."""
+
+
+class Trainer:
+    """Trains the methods on one pair; the exact plan, and models that others start from, are made once."""
+
+    def __init__(self, data: Clouds, seed: int, steps: int) -> None:
+        self.data, self.seed, self.steps = data, seed, steps
+        self.scale = float(data.x1.std())
+        self._plan: Tensor | None = None
+        self._states: dict[str, dict[str, Any]] = {}
+
+    def train(self, name: str) -> tuple[nn.Module, cf.objectives.Objective]:
+        """Return the trained field of a method, and its objective."""
+        method, rng = METHODS[name], cf.generator(seed=self.seed)
+        objective = method.objective(self.scale)
+        field = self._field(method, rng)
+        if name in self._states:
+            field.load_state_dict(self._states[name])
+        elif method.start is None:
+            batches = self._batches(method, rng)
+            cf.training.fit(field, objective, batches, steps=self.steps, generator=rng, recipe=RECIPE)
+        else:
+            field.load_state_dict(self.train(method.start)[0].state_dict())
+            self._refit(field, objective, method, rng)
+        self._states[name] = field.state_dict()
+        return field, objective
+
+    def _field(self, method: Method, rng: torch.Generator) -> nn.Module:
+        x1 = self.data.x1
+        shift, scale = x1.mean(0), torch.full((2,), self.scale)
+        heads = 2 if method.score else 1
+        with seeded(rng):
+            networks = [cf.networks.MLP(2, width=WIDTH, depth=DEPTH, harmonics=4) for _ in range(heads)]
+        scaled = [cf.networks.Standardized(net, shift=shift, scale=scale, speed=scale) for net in networks]
+        return scaled[0] if heads == 1 else cf.networks.TwoNetworks(*scaled)
+
+    def _batches(self, method: Method, rng: torch.Generator) -> cf.data.PairedBatches:
+        x0, x1 = self.data.x0, self.data.x1
+        coupling: Any = method.coupling
+        if method.coupling == "gaussian":
+            x0, coupling = torch.randn(NEW_NOISE * len(x1), 2, generator=rng), "independent"
+        elif method.coupling == "exact":
+            x1, coupling = x1[self.plan()], "given"
+        elif method.coupling == "sinkhorn":
+            coupling = cf.couplings.Sinkhorn(2 * (method.sigma * self.scale) ** 2, tolerance=1e-3)
+        size: int | str = BATCH if method.coupling == "sinkhorn" else "whole"
+        return cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=BATCH, generator=rng, ot_batch_size=size)
+
+    def plan(self) -> Tensor:
+        """Return the partner of every source point ``(n,)`` in the exact plan of the training points."""
+        if self._plan is None:
+            self._plan = torch.as_tensor(assign(self.data.x0.double().numpy(), self.data.x1.double().numpy()).partner)
+        return self._plan
+
+    def _refit(
+        self, field: nn.Module, objective: cf.objectives.Objective, method: Method, rng: torch.Generator
+    ) -> None:
+        repairing: cf.training.Repairing = cf.training.Reflow(steps=50)
+        if method.sigma:
+            repairing = cf.training.MarkovianFitting(method.sigma * self.scale, steps=40)
+        cf.training.refit(
+            field, objective, self.data.x0, self.data.x1, repairing=repairing, rounds=method.rounds,
+            steps=max(1, self.steps // (method.rounds if method.sigma else 2)), generator=rng, batch_size=BATCH,
+            recipe=RECIPE,
+        )  # fmt: skip

@@ -1,0 +1,90 @@
+"""The core of the toy benchmark on tiny sizes: its matching against POT, its scores on known fields, its rows."""
+
+import numpy as np
+import ot
+import pytest
+import torch
+
+from benchmarks.toys import pairs, run, scores, table
+from benchmarks.toys.assignment import assign
+from benchmarks.toys.methods import METHODS
+
+
+@pytest.mark.parametrize("pair", pairs.PAIRS)
+@pytest.mark.parametrize("far", [True, False])
+def test_the_matching_is_optimal(pair, far):
+    data = pairs.clouds(pair, 0, points=400)
+    x, y = (data.x0 if far else data.test1).double().numpy(), data.x1.double().numpy()
+    found = assign(x, y)
+    exact = ot.emd2([], [], ot.dist(x, y))
+    assert sorted(found.partner) == list(range(400))
+    assert found.cost == pytest.approx(((x - y[found.partner]) ** 2).sum(1).mean())
+    assert found.bound <= exact * (1 + 1e-9)
+    assert exact * (1 - 1e-9) <= found.cost <= exact * (1 + 5e-4)
+
+
+def test_clouds_that_cannot_be_matched_are_refused():
+    with pytest.raises(ValueError, match="one size"):
+        assign(np.zeros((3, 2)), np.zeros((4, 2)))
+
+
+def test_a_translation_costs_no_more_than_it_must(rng):
+    x, shift = torch.randn(300, 2, generator=rng), torch.tensor([3.0, -1.0])
+    found, energy = scores.travel(lambda t, x, condition: shift.expand_as(x), x)
+    least = scores.squared_distance(x, x + shift)
+    assert torch.allclose(found, x + shift, atol=1e-5)
+    assert scores.squared_distance(found, x + shift) == pytest.approx(0, abs=1e-8)
+    assert least == pytest.approx(10, rel=5e-4)
+    assert scores.path_energy(energy, least) == pytest.approx(0, abs=6e-4)
+
+
+def test_a_rotation_spends_more_than_it_must(rng):
+    """A quarter turn at speed pi/2 keeps a Gaussian: the energy is that of the speed, the least is sampling alone."""
+    x = torch.randn(300, 2, generator=rng)
+    turn = torch.pi / 2 * torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    found, energy = scores.travel(lambda t, x, condition: x @ turn, x)
+    spent = (torch.pi / 2) ** 2 * float(x.square().sum(1).mean())
+    assert energy == pytest.approx(spent, rel=0.03)  # Euler spirals out a little
+    least = ot.emd2([], [], ot.dist(x.double().numpy(), found.double().numpy()))
+    assert scores.path_energy(energy, least) == pytest.approx(spent / least - 1, rel=0.05)
+
+
+@pytest.mark.parametrize("modes", [torch.zeros(1, 2), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])])
+def test_the_energy_of_independent_pairs_is_known_for_gaussians(modes, rng):
+    """N(0, I) to N(m, I): the field is (2t - 1) / (t^2 + (1-t)^2) (x - t m) + m, its energy m^2 + 2 times a number."""
+    shift = torch.tensor([2.0, 1.0])
+    x1 = torch.randn(4000, 2, generator=rng) + shift
+    found = scores.independent_energy(x1, modes, 1.0, generator=rng, points=400)
+    t = torch.linspace(0, 1, 2001)
+    bend = float(((2 * t - 1) ** 2 / (t**2 + (1 - t) ** 2)).mean())
+    if len(modes) == 1:
+        assert found == pytest.approx(5 + 2 * bend, rel=0.06)
+    else:
+        assert found > 5 + 2 * bend
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_row_and_is_not_run_twice(name, tmp_path):
+    where, few = tmp_path / "toys.csv", {"steps": 4, "points": 64}
+    rows = list(run.run("N->moons", [name], 42, path=where, **few))
+    assert [row["method"] for row in rows] == [table.FLOOR, name]
+    assert all(np.isfinite(row["w2"]) and row["npe"] >= 0 for row in rows)
+    assert [row["w2"] for row in table.read(where)] == [row["w2"] for row in rows]
+    assert list(run.run("N->moons", [name], 42, path=where, **few)) == []
+    again = list(run.run("N->moons", [name], 42, path=where, steps=5, points=64))
+    assert [row["method"] for row in again] == [name]
+    assert len(table.read(where)) == 2
+    assert name in table.page(table.read(where), "python")
+
+
+def test_a_method_for_a_gaussian_source_is_not_given_another(tmp_path):
+    few = {"steps": 2, "points": 64, "path": tmp_path / "toys.csv"}
+    assert [row["method"] for row in run.run("8gaussians->moons", ["FM"], 42, **few)] == [table.FLOOR]
+
+
+def test_what_is_above_the_published_value_gets_its_reason():
+    floor = {"pair": "N->moons", "method": "floor", "seed": 42, "w2": 0.2, "npe": 0.05, "energy": 2.0, "least": 1.0}
+    row = floor | {"method": "OT-CFM", "w2": 0.3, "npe": 0.01}
+    text = table.page([floor, row], "python")
+    assert "OT-CFM, W2: 0.300 against 0.130. The sampling floor" in text
+    assert "OT-CFM, NPE" not in text
