@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test lint bench wheel-check clean
+.PHONY: demo test lint bench peers wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo
@@ -20,6 +20,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.trajectory all
+
+peers: .venv-otpfm/installed
 
 wheel-check: $(VENV)/installed-test
 	PYTHON=$(PYTHON) .ci/wheel-check $(BIN)/python
@@ -36,6 +39,11 @@ $(VENV)/installed-test: $(VENV)/installed Makefile
 
 $(VENV)/installed-bench: $(VENV)/installed-test
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchcfm
+	touch $@
+
+.venv-otpfm/installed: constraints.txt Makefile
+	test -x .venv-otpfm/bin/python || $(PYTHON) -m venv .venv-otpfm
+	.venv-otpfm/bin/pip install -q --disable-pip-version-check -c constraints.txt otpfm
 	touch $@
 
 clean:

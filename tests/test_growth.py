@@ -367,6 +367,20 @@ def test_interpolated_cells_weigh_as_their_descendants_are_many(branches):
     assert both[both["time"] == 1.0]["weight"].to_numpy() == pytest.approx(1 / 400)
 
 
+def test_descendants_are_counted_and_ancestors_are_not(branches):
+    """All founders together have the descendants that were measured: their fates, pushed, are those of the last day."""
+    adata, flow = branches
+    cf.tl.push(adata, flow, cells=adata.obs["time"] == 0, at=2, groupby="fate")
+    pushed = adata.uns["push"]["groups"]
+    assert pushed.loc["upper", "mass"] == pytest.approx(pushed.loc["upper", "share"], abs=0.06)
+    assert pushed.loc["upper", "mass"] > 0.55  # the branch that divides faster; founders alone are half and half
+    last = adata.obs["time"] == 2
+    cf.tl.pull(adata, flow, cells=last, at=2 - 1, groupby="fate")
+    pulled = adata.uns["pull"]["groups"]
+    share = (adata.obs["fate"][last] == "upper").mean()
+    assert pulled.loc["upper", "mass"] == pytest.approx(share, abs=0.08)  # one ancestor each
+
+
 def test_growth_survives_a_file_and_leaves_velocities_alone(branches, tmp_path):
     adata, flow = branches
     copy = cf.tl.growth(adata, flow, key_added="rate", copy=True)

@@ -261,7 +261,7 @@ def _matched_at_once(
         raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
     if isinstance(coupling, Given):
         raise ValueError(
-            f"Pairs that are given hold for whole clouds, not for random parts of {ot_batch_size}. Leave `ot_batch_size` "
+            f"Pairs that are given hold for whole clouds, not for parts of {ot_batch_size}. Leave `ot_batch_size` "
             "at 'auto'."
         )
     return ot_batch_size

@@ -31,7 +31,8 @@ def push(
 ) -> "AnnData | None":
     """Find the descendants of chosen cells among the cells of a later snapshot.
 
-    Each chosen cell is carried forward, and its mass divided equally among its nearest measured cells.
+    Each chosen cell is carried forward, and its mass divided equally among its nearest measured cells. With a flow that
+    learned growth, a cell counts as often as it has descendants.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def pull(
 ) -> "AnnData | None":
     """Find the ancestors of chosen cells among the cells of an earlier snapshot.
 
-    As `push`, backward in time: ``at`` must not be after the chosen cells.
+    As `push`, backward in time: ``at`` must not be after the chosen cells. Every chosen cell has one ancestor, and
+    counts once, however fast its clone has grown.
 
     Parameters
     ----------
@@ -138,9 +140,15 @@ def _land(
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
-    landed = flow.transport(x[rows], start=time[rows], stop=moment, extrapolate=extrapolate).x[-1].numpy()
+    span = {"start": time[rows], "stop": moment, "extrapolate": extrapolate}
+    weight = np.ones(len(rows))
+    if forward and flow.growth is not None:
+        grown = flow.grow(x[rows], **span)
+        landed, weight = grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy()
+    else:
+        landed = flow.transport(x[rows], **span).x[-1].numpy()
     mass = np.zeros(adata.n_obs)
-    mass[there] = _mass_on(x[there], landed, n_neighbors)
+    mass[there] = _mass_on(x[there], landed, weight, n_neighbors)
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
     written.uns[key_added] = {"at": moment, "n_cells": len(rows)}
@@ -166,12 +174,13 @@ def snapshot_rows(time: np.ndarray, moment: float, n_neighbors: int) -> np.ndarr
     return there
 
 
-def _mass_on(cells: np.ndarray, landed: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Divide each landed cell among its nearest cells; the masses sum to 1."""
+def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Divide each landed cell, by its weight, among its nearest cells; the masses sum to 1."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(landed, return_distance=False)
-    return np.bincount(nearest.ravel(), minlength=len(cells)) / nearest.size
+    shares = np.repeat(weight / weight.sum() / n_neighbors, n_neighbors)
+    return np.bincount(nearest.ravel(), weights=shares, minlength=len(cells))
 
 
 def _by_group(groups: pd.Series, mass: np.ndarray, there: np.ndarray) -> pd.DataFrame:
