@@ -129,7 +129,9 @@ def _general_table(rows: list[Row]) -> list[str]:
         f"epsilon = 2 sigma^2; {GENERAL_POINTS} points to learn from, as many generated in {FINE_STEPS} steps of",
         "stochastic Heun. Errors, with what two samples of that size leave in square brackets: the mean at time 1 in",
         "units of the target's spread; covariances at times 1/2 and 1, and the cross-covariance of both ends, in",
-        "Frobenius norm relative to the target's covariance.",
+        "Frobenius norm relative to the target's covariance. What exceeds the floor at time 1 lies along the target's",
+        "narrowest axes: with epsilon 8 the noise is 16 times their variance, and all of it must vanish in a thin last "
+        "layer.",
         "",
         "| d | epsilon | mean | covariance, t = 1/2 | covariance, t = 1 | cross-covariance | seconds |",
         "|---|---|---|---|---|---|---|",
