@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         training,
     )
     from cellflow.batch import Batch
-    from cellflow.estimators import SnapshotFlow
+    from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
     from cellflow.seeds import generator
 
 __version__ = "0.1.0"
@@ -35,11 +35,15 @@ _MODULES = frozenset({
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
+    "DomainTranslator": "cellflow.estimators",
+    "ImageGenerator": "cellflow.estimators",
     "SnapshotFlow": "cellflow.estimators",
     "generator": "cellflow.seeds",
 }
 __all__ = [
     "Batch",
+    "DomainTranslator",
+    "ImageGenerator",
     "SnapshotFlow",
     "couplings",
     "data",

@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 SETTING = re.compile(r"^(?P<indent> *)(?P<key>\w+):\s*(?P<value>[^#]*?)\s*(?:#\s*(?P<about>.*))?$")
-GROUPS = ("path", "coupling", "network", "recipe")
+TASKS = "task"
+"""The group whose files set everything that a demo does; the others set one part each."""
 
 
 def overview(configs: Path, commands: object) -> str:
@@ -15,12 +18,12 @@ def overview(configs: Path, commands: object) -> str:
     --------
     >>> from cellflow.cli import configs_folder
     >>> print(overview(configs_folder(), ["fit"]).splitlines()[0])
-    cellflow: fit flows between snapshots of cells.
+    cellflow: fit flows between snapshots of cells, or between sets of images.
     """
     rows = [f"  {name:<12} {_purpose(configs / f'{name}.yaml')}" for name in commands]  # type: ignore[attr-defined]
     return "\n".join(
         [
-            "cellflow: fit flows between snapshots of cells.",
+            "cellflow: fit flows between snapshots of cells, or between sets of images.",
             "",
             "Usage: cellflow COMMAND [setting=value ...]",
             "",
@@ -41,16 +44,30 @@ def describe(configs: Path, command: str) -> str:
     >>> "data.time_key" in describe(configs_folder(), "fit")
     True
     """
-    text = (configs / f"{command}.yaml").read_text()
-    examples = [f"  {line.removeprefix('#').strip()}" for line in text.splitlines() if line.startswith("#   ")]
-    parts = [_purpose(configs / f"{command}.yaml"), "", "Examples:", *examples, "", "Settings:"]
-    parts += list(_settings(configs / f"{command}.yaml"))
-    if "- flow" in text:
-        parts += [*_settings(configs / "flow.yaml"), "", "Parts, chosen as part=name and set as part.setting=value:"]
-        for group in GROUPS:
-            for file in sorted((configs / group).glob("*.yaml")):
-                parts += [f"  {group}={file.stem}", *_settings(file, prefix=f"{group}.", indent="    ")]
+    file = configs / f"{command}.yaml"
+    examples = [
+        f"  {line.removeprefix('#').strip()}" for line in file.read_text().splitlines() if line.startswith("#   ")
+    ]
+    groups: dict[str, None] = {}
+    settings = list(_all_settings(configs, file, groups))
+    parts = [_purpose(file), "", "Examples:", *examples, "", "Settings:", *settings]
+    if groups:
+        parts += ["", "Parts, chosen as part=name and set as part.setting=value:"]
+    for group in groups:
+        for choice in sorted((configs / group).glob("*.yaml")):
+            prefix = "" if group == TASKS else f"{group}."
+            parts += [f"  {group}={choice.stem}", *_settings(choice, prefix=prefix, indent="    ")]
     return "\n".join(parts)
+
+
+def _all_settings(configs: Path, file: Path, groups: dict[str, None]) -> Iterator[str]:
+    """Yield the settings of a file and of those that it builds on; note the groups of parts on the way."""
+    yield from _settings(file)
+    for entry in yaml.safe_load(file.read_text()).get("defaults", []):
+        if isinstance(entry, dict):
+            groups.update(dict.fromkeys(key for key in entry if not key.startswith("override ")))
+        elif entry not in ("_self_", "hydra"):
+            yield from _all_settings(configs, configs / f"{entry}.yaml", groups)
 
 
 def _purpose(file: Path) -> str:

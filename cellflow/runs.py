@@ -76,6 +76,22 @@ def existing_folder(model: str) -> Path:
     return folder
 
 
+def estimator_of(folder: Path) -> str:
+    """Return the name of the estimator that a run holds.
+
+    Raises
+    ------
+    CheckpointError
+        When the description of the model cannot be read.
+    """
+    try:
+        return str(json.loads((folder / DESCRIPTION).read_text())["estimator"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / DESCRIPTION} is damaged or was not written by cellflow ({error!r})."
+        ) from error
+
+
 class Stopwatch:
     """Wall time since it was made.
 
@@ -93,7 +109,7 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
-MAY_CHANGE = {"resume", "progress", "validate", "device", "threads", "out", "steps"}
+MAY_CHANGE = {"resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "judge", "target_class"}
 """Settings that a resumed run may have changed."""
 
 

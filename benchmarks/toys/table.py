@@ -109,7 +109,7 @@ def _reason(method: str, name: str, rows: list[Row], value: float, sd: float, fl
     if name == "npe" and exact >= value and METHODS[method].coupling in ("independent", "gaussian"):
         return f"A perfect fit is above too: the exact field has {exact:.3f}. Why theirs is not is open."
     if ours - value <= error:
-        return f"Within two standard errors of the difference ({error:.3f}), five seeds a side."
+        return f"Within two standard errors of the difference ({error:.3f}): {len(rows)} seeds of ours, five of theirs."
     return f"Not explained by the floor ({least:.3f}) nor by the spread over seeds ({error:.3f}): a shortfall of ours."
 
 

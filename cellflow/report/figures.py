@@ -1,7 +1,7 @@
 """The figures of a report, drawn apart from pyplot, so that nothing is left open."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,10 @@ from cellflow.data.snapshots import read_rep, read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import moment, rate, unit_of
+from cellflow.report.html import Drawing, blank
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from matplotlib.figure import Figure
 
     from cellflow.estimators import SnapshotFlow
 
@@ -25,28 +25,19 @@ MOST_CELLS = 500
 MOMENTS = 25
 
 
-class Drawing(NamedTuple):
-    """A figure, the section it belongs to, its file name, and what it shows in words."""
-
-    section: str
-    name: str
-    figure: "Figure"
-    caption: str
-
-
 def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str] = ()) -> Iterator[Drawing]:
     """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
     unit = unit_of(adata, flow.time_key)
     if "validation" in adata.uns:
         yield _validation(adata, unit)
     yield from _predictions(adata, flow, basis, unit)
-    figure = _blank(7.2, 5.4)
+    figure = blank(7.2, 5.4)
     pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
     yield Drawing(
         "courses", "trajectories", figure,
         f"Courses of cells of the first snapshot, followed to {moment(flow.clock_.times[-1], unit)}, over all cells.",
     )  # fmt: skip
-    figure = _blank(7.2, 5.4)
+    figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     pl.velocity(_covered(adata, flow), flow, basis=basis, kind=kind, ax=figure.subplots())
     yield Drawing(
@@ -56,7 +47,7 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     )  # fmt: skip
     if len(genes):
         yield _genes(adata, flow, genes)
-    figure = _blank(7.2, 3.6)
+    figure = blank(7.2, 3.6)
     pl.loss(flow, ax=figure.subplots())
     yield Drawing(
         "training", "loss", figure,
@@ -64,14 +55,8 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     )  # fmt: skip
 
 
-def _blank(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _validation(adata: "AnnData", unit: str) -> Drawing:
-    figure = _blank(8.4, 2.4 + 0.38 * adata.uns["validation"]["time"].nunique())
+    figure = blank(8.4, 2.4 + 0.38 * adata.uns["validation"]["time"].nunique())
     pl.validation(adata, time_key=unit, ax=figure.subplots())
     return Drawing(
         "validation", "validation", figure,
@@ -87,7 +72,7 @@ def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) 
     unseen = _few([time for time in inner if time not in flow.clock_.times])
     seen = _few([time for time in inner if time in flow.clock_.times])
     if unseen:
-        figure = _blank(8.4, 0.4 + 3.7 * len(unseen))
+        figure = blank(8.4, 0.4 + 3.7 * len(unseen))
         predicted = tl.interpolate(adata, flow, at=unseen, genes=False)
         pl.interpolation(adata, predicted, time_key=flow.time_key, basis=basis, figure=figure)
         yield Drawing(
@@ -96,7 +81,7 @@ def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) 
             "the neighbouring snapshots are carried towards them. Larger dots weigh more.",
         )  # fmt: skip
     if seen:
-        figure = _blank(8.4, 0.4 + 3.7 * len(seen))
+        figure = blank(8.4, 0.4 + 3.7 * len(seen))
         pl.interpolation(adata, _carried(adata, flow, seen), time_key=flow.time_key, basis=basis, figure=figure)
         for ax, time in zip(figure.axes[1::2], seen, strict=True):
             start = literal(moment(_before(flow, time), unit))
@@ -139,7 +124,7 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
         decoded = tl.interpolate(few, flow, at=float(time), genes=True)
         course.append(decoded[:, decoded.var_names.isin(genes)].copy())
     rows = -(-len(genes) // GENES_PER_ROW)
-    figure = _blank(10.4, 0.6 + 2.5 * rows)
+    figure = blank(10.4, 0.6 + 2.5 * rows)
     unseen = [t for t in np.unique(read_times(adata, flow.time_key)) if t not in flow.clock_.times]
     pl.genes(adata, anndata.concat(course), genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
     return Drawing(

@@ -1,0 +1,82 @@
+"""Commands on one set of images: fit a generator, and use it."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from cellflow import runs
+from cellflow.cli import image_runs
+from cellflow.cli.settings import new_folder
+from cellflow.report import Held
+
+if TYPE_CHECKING:
+    from cellflow.estimators import ImageGenerator
+
+log = logging.getLogger("cellflow")
+SHOWN = 12
+"""Images in a row of a preview."""
+
+
+def generate(cfg: DictConfig) -> None:
+    """Fit a generator to a folder, or make images with a fitted one."""
+    from cellflow.estimators import ImageGenerator
+
+    if cfg.model is not None:
+        return _apply(cfg)
+    image_runs.require(cfg, "data")
+    images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
+    cfg.data = str(Path(cfg.data).resolve())
+    folder = new_folder(cfg, "generate")
+    held = image_runs.hold_out(images, cfg)
+    conditional = images.labels is not None
+    model = ImageGenerator(
+        **image_runs.settings(cfg), objective=cfg.objective, conditional=conditional, forget=cfg.forget
+    )
+
+    def run(**training: object) -> None:
+        model.fit(held.seen, **training)  # type: ignore[arg-type]
+
+    def preview() -> list:
+        label = [k % len(model.classes_) for k in range(SHOWN)] if model.classes_ else None
+        return [model.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
+
+    if image_runs.fit(folder, cfg, "generate", model, run, preview):
+        _report(folder, model, held, cfg)
+    return None
+
+
+def report(cfg: DictConfig) -> None:
+    """Write the report of a fitted generator again."""
+    from cellflow.estimators import ImageGenerator
+
+    folder = runs.existing_folder(cfg.model)
+    then = OmegaConf.create(runs.read_settings(folder))
+    held = image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
+    _report(folder, ImageGenerator.load(folder), held, then)
+
+
+def _apply(cfg: DictConfig) -> None:
+    """Write generated images into a folder."""
+    from cellflow.estimators import ImageGenerator
+
+    image_runs.require(cfg, "out")
+    model = ImageGenerator.load(runs.existing_folder(cfg.model), device=cfg.device)
+    images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, steps=cfg.sampling_steps, seed=cfg.seed)
+    image_runs.write(images, cfg.out)
+
+
+def _report(folder: Path, model: "ImageGenerator", images: Held, cfg: DictConfig) -> None:
+    from cellflow.report import write_generation
+
+    write_generation(
+        folder,
+        model,
+        images,
+        title=folder.name,
+        details=runs.details(folder),
+        judge=cfg.judge,
+        steps=cfg.sampling_steps,
+    )
+    log.info("open %s", folder / runs.REPORT)

@@ -1,0 +1,150 @@
+"""Runs on images: what translating and generating have in common, from the folder that is read to the one written."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from cellflow import runs
+from cellflow.cli.settings import plain
+from cellflow.data import ImageSet, read_images
+from cellflow.report import Held
+from cellflow.report.grids import save_grid
+from cellflow.seeds import generator
+from cellflow.training.recipe import PRECISIONS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from cellflow.estimators import DomainTranslator, ImageGenerator
+
+log = logging.getLogger("cellflow")
+PREVIEWS = "previews"
+
+
+def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet:
+    """Read a folder or a file of images as the settings say."""
+    size = tuple(cfg.size) if isinstance(plain(cfg)["size"], list) else cfg.size
+    return read_images(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
+
+
+def hold_out(images: ImageSet, cfg: DictConfig) -> Held:
+    """Leave a share of the images out of the fit, for the scores; the same ones for the same seed."""
+    if not 0 < cfg.holdout < 1:
+        raise ValueError(f"Expected `holdout`, the share kept for the scores, between 0 and 1; found {cfg.holdout}.")
+    return Held(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return what a translator and a generator are both told."""
+    from hydra.utils import instantiate
+
+    return {
+        "path": instantiate(cfg.path),
+        "coupling": instantiate(cfg.coupling),
+        "network": instantiate(cfg.get("network")),
+        "steps": cfg.steps,
+        "batch_size": cfg.batch_size,
+        "recipe": instantiate(cfg.recipe),
+        "flip": cfg.flip,
+        "seed": cfg.seed,
+        "device": cfg.device,
+        "progress": cfg.progress,
+    }
+
+
+def fit(
+    folder: Path,
+    cfg: DictConfig,
+    command: str,
+    model: "DomainTranslator | ImageGenerator",
+    run: Callable[..., Any],
+    preview: Callable[[], list[Any]],
+) -> bool:
+    """Fit a model and write what a run folder holds; return whether this process goes on to report.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run.
+    cfg, command
+        What was asked for.
+    model
+        What is fitted.
+    run
+        Fits it, given the keywords of a training.
+    preview
+        Rows of images for the grid of the moment.
+    """
+    import torch
+
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    runs.write_settings(folder, plain(cfg))
+    watch, fabric = runs.Stopwatch(), _fabric(cfg)
+
+    def look(current: "DomainTranslator | ImageGenerator") -> None:
+        current.history_.to_csv(folder / runs.HISTORY)
+        save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview())
+
+    run(folder=folder, resume=cfg.resume, fabric=fabric, watch=look, every=cfg.preview)
+    if fabric is not None and not fabric.is_global_zero:
+        return False
+    model.save(folder, overwrite=cfg.resume)
+    model.history_.to_csv(folder / runs.HISTORY)
+    device = str(next(model.field_.parameters()).device)
+    runs.write_facts(folder, command=command, seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
+    log.info("fitted in %.1f s", watch.seconds())
+    return True
+
+
+def write(images: ImageSet, out: str | Path) -> None:
+    """Write each image as a PNG of its name, or of its number.
+
+    Raises
+    ------
+    FileExistsError
+        When the folder holds something already.
+    ValueError
+        When two images would have the same name, or are neither grey nor coloured.
+    """
+    from PIL import Image
+
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty. Choose another folder with `out=`.")
+    digits = len(str(len(images)))
+    given = images.names or tuple(f"{number:0{digits}d}" for number in range(len(images)))
+    paths = [folder / Path(name).with_suffix(".png") for name in given]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"Two images would both be written to {twice}. Rename one of them.")
+    if images.shape[0] not in (1, 3):
+        raise ValueError(f"Expected images with 1 or 3 channels to write as PNG; found {images.shape[0]}.")
+    for path, image in zip(paths, images.images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+    log.info("%d images: %s", len(images), folder)
+
+
+def require(cfg: DictConfig, *names: str) -> None:
+    """Raise where settings are missing that this use of a command needs."""
+    missing = [name for name in names if cfg[name] is None]
+    if missing:
+        wanted = " ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"missing {wanted}. `--help` explains every setting.")
+
+
+def _fabric(cfg: DictConfig) -> "Fabric | None":
+    """Return a launched Fabric for several devices, one process each, as torchrun starts them; None for one."""
+    if cfg.devices == 1:
+        return None
+    from lightning_fabric import Fabric
+
+    accelerator = "auto" if cfg.device == "auto" else str(cfg.device).split(":")[0]
+    precision = PRECISIONS[str(cfg.recipe.precision)]
+    fabric = Fabric(accelerator=accelerator, devices=cfg.devices, strategy="ddp", precision=precision)
+    fabric.launch()
+    return fabric

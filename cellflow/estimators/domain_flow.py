@@ -1,0 +1,211 @@
+"""What a fitted flow between two domains does: carry samples across, and back."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from cellflow import integrate, paths
+from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
+from cellflow.estimators.image_flow import check_settings, in_parts
+from cellflow.field import BridgeField, two_heads
+from cellflow.integrate import Trajectory
+from cellflow.objectives import Objective
+from cellflow.paths import GaussianPath
+from cellflow.seeds import generator
+
+
+class DomainFlow(FlowEstimator):
+    """An estimator whose field leads from one domain to another. Abstract: subclasses fit it, and set the names below.
+
+    They say by ``_objective`` what the field was trained on.
+    """
+
+    path: GaussianPath | str
+    score: str | None
+    within_labels: bool | str
+    rep: str
+    shape_: tuple[int, ...]
+    pixels_: bool
+
+    def translate(
+        self,
+        x: Samples,
+        *,
+        reverse: bool = False,
+        steps: int | None = 20,
+        method: str = "midpoint",
+        batch_size: int = 128,
+    ) -> Any:
+        """Carry samples from the source domain to the target domain, without noise.
+
+        Parameters
+        ----------
+        x
+            Samples of the source domain, in any form that `fit` takes.
+        reverse
+            Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
+        steps
+            Steps of a fixed-step solver; None for adaptive methods.
+        method
+            Any method of `cellflow.integrate.ode`.
+        batch_size
+            Samples at a time; makes no difference to the result.
+
+        Returns
+        -------
+        The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs`` and the
+        representation.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            When the samples have another shape, or are of another kind, than those of the fit.
+        """
+        domain = self._known(x)
+        flow = self._ode(steps=steps, method=method, save=2, reverse=reverse)
+        return self._back(in_parts(flow, self._parts(domain, batch_size)).x[-1], x)
+
+    def simulate(
+        self, x: Samples, *, reverse: bool = False, steps: int = 50, seed: int = 0, batch_size: int = 128
+    ) -> Any:
+        """Carry samples from the source domain to the target domain with noise: each has many outcomes.
+
+        Images (bytes) get no noise in the last step, where it would be left in them as grain.
+
+        Parameters
+        ----------
+        x, reverse
+            As for `translate`.
+        steps
+            Steps of the simulation.
+        seed
+            Seed of the noise: another one, another outcome.
+        batch_size
+            Samples at a time; the noise depends on it.
+
+        Returns
+        -------
+        The same as ``x``, see `translate`.
+
+        Raises
+        ------
+        TypeError
+            When the flow was fitted without a score.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
+        >>> model = cf.DomainTranslator(path=cf.paths.BrownianBridge(0.5), score="two_heads", steps=20).fit(x, x + 3)
+        >>> model.simulate(x[:5]).shape
+        torch.Size([5, 2])
+        """
+        domain = self._known(x)
+        plain = 1 / steps if self.pixels_ and steps > 1 else 0.0
+        noisy = self._sde(steps=steps - (plain > 0), seed=seed, save=2, reverse=reverse, span=1 - plain)
+
+        def flow(states: Tensor) -> Trajectory:
+            found = noisy(states)
+            last = self._without_noise(found.x[-1], plain, reverse=reverse)
+            return found._replace(x=torch.stack([states, last]))
+
+        return self._back(in_parts(flow, self._parts(domain, batch_size)).x[-1], x)
+
+    def trajectory(
+        self,
+        x: Samples,
+        *,
+        save: int = 9,
+        reverse: bool = False,
+        steps: int = 24,
+        seed: int | None = None,
+        batch_size: int = 128,
+    ) -> Trajectory:
+        """Return states on the way from one domain to the other.
+
+        Parameters
+        ----------
+        x, reverse
+            As for `translate`.
+        save
+            How many equally spaced moments, both ends included.
+        steps
+            Solver steps.
+        seed
+            None without noise, as by `translate`; a seed with noise, as by `simulate`.
+        batch_size
+            Samples at a time.
+
+        Returns
+        -------
+        Trajectory
+            Model times from 0 to 1, or back, and states ``(save, n, ...)`` on the CPU: pixels from -1 to 1, or numbers
+            in the units of the data.
+        """
+        domain = self._known(x)
+        if seed is None:
+            flow = self._ode(steps=steps, method="midpoint", save=save, reverse=reverse)
+        else:
+            flow = self._sde(steps=steps, seed=seed, save=save, reverse=reverse)
+        return in_parts(flow, self._parts(domain, batch_size))
+
+    def _known(self, x: Samples) -> Domain:
+        """Return samples in the one form, provided that the flow knows such."""
+        self._check_fitted()
+        domain = read_domain(x, rep=self.rep)
+        self._check_domain(domain)
+        return domain
+
+    def _check_domain(self, domain: Domain) -> None:
+        if tuple(domain.shape) != self.shape_:
+            raise ValueError(f"Expected samples of shape {self.shape_}, as in `fit`; found {tuple(domain.shape)}.")
+        if isinstance(domain, Points) == self.pixels_:
+            kinds = ("images as bytes (uint8)", "numbers that are no bytes")
+            expected, found = kinds if self.pixels_ else reversed(kinds)
+            raise ValueError(f"Expected {expected}, as in `fit`; found {found}.")
+
+    def _parts(self, domain: Domain, batch_size: int) -> Iterator[Tensor]:
+        check_settings(1, batch_size, None)
+        weight = next(self.field_.parameters())
+        return (domain.scaled(some).to(weight) for some in torch.arange(len(domain)).split(batch_size))
+
+    def _ode(self, *, steps: int | None, method: str, save: int, reverse: bool) -> Callable[[Tensor], Trajectory]:
+        velocity = self._objective().velocity(self.field_)
+        start, stop = (1.0, 0.0) if reverse else (0.0, 1.0)
+        return lambda x: integrate.ode(velocity, x, start=start, stop=stop, steps=steps, method=method, save=save)
+
+    def _sde(
+        self, *, steps: int, seed: int, save: int, reverse: bool, span: float = 1.0
+    ) -> Callable[[Tensor], Trajectory]:
+        """Return the simulation over a ``span`` of model time."""
+        if self.score is None:
+            raise TypeError(
+                "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+                '`DomainTranslator(path=cf.paths.BrownianBridge(sigma), score="two_heads")`, or use `translate`.'
+            )
+        start, stop = (1.0, 1.0 - span) if reverse else (0.0, span)
+        rng = generator(seed=seed, device=next(self.field_.parameters()).device)
+        sigma, field = paths.resolve(self.path).sigma, cast("BridgeField", self.field_)
+        return lambda x: integrate.sde(
+            field, x, sigma=sigma, start=start, stop=stop, steps=steps, save=save, generator=rng
+        )
+
+    def _without_noise(self, x: Tensor, dt: float, *, reverse: bool) -> Tensor:
+        """Take the last step ``dt`` of a simulation by its drift alone."""
+        if dt == 0:
+            return x
+        with torch.no_grad():
+            heads = two_heads(self.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, None))
+        return x + dt * (heads.score_drift - heads.velocity if reverse else heads.score_drift + heads.velocity)
+
+    def _back(self, states: Tensor, given: Samples) -> Any:
+        return given_back(states.float(), given, rep=self.rep, keep_labels=bool(self.within_labels))
+
+    def _objective(self) -> Objective:
+        """Return what the field was trained on."""
+        raise TypeError(f"{type(self).__name__} must say what it was trained on.")

@@ -1,0 +1,231 @@
+"""What a domain is made of: images or vectors, read into one form and given back in the form they came in."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.data.image_labels import named_labels
+from cellflow.data.image_stream import ImageStream
+from cellflow.data.images import Images, ImageSet
+from cellflow.data.pixels import to_bytes
+from cellflow.data.snapshots import read_rep
+from cellflow.estimators.field import Scales, blank
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Samples: TypeAlias = Union[ImageSet, ImageStream, np.ndarray, Tensor, "AnnData"]
+"""What a domain may be given as."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Numbers that are no bytes, ``(n, d)`` or ``(n, c, h, w)``, with the methods of a set of images.
+
+    Parameters
+    ----------
+    x
+        The numbers.
+    labels
+        The class of each ``(n,)``.
+    classes
+        The names of the classes.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where they live."""
+        return self.x.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return some, or all, as they are."""
+        return self.x if indices is None else self.x[torch.as_tensor(indices, device=self.device)]
+
+    def to(self, device: torch.device) -> "Points":
+        """Return the same on another device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, x=self.x.to(device), labels=labels)
+
+
+Domain: TypeAlias = ImageSet | ImageStream | Points
+"""The one form."""
+
+
+def read_domain(given: Samples, *, rep: str, group: str | None = None) -> Domain:
+    """Return images as they are; everything else as a set of bytes, or of numbers in single precision.
+
+    Parameters
+    ----------
+    given
+        Images; an array or a tensor ``(n, d)`` or ``(n, c, h, w)``; or cells.
+    rep
+        Key of the representation of cells in ``obsm``, or ``"X"``.
+    group
+        Column of ``obs`` with the class of each cell.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        When it is none of these, or holds numbers that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> read_domain(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), rep="X")
+    ImageSet(4 images, 3 x 8 x 8)
+    >>> read_domain(torch.zeros(4, 2), rep="X").shape
+    (2,)
+    """
+    if isinstance(given, ImageSet | ImageStream):
+        return given
+    if hasattr(given, "obsm"):
+        return _from_cells(cast("AnnData", given), rep, group)
+    if not isinstance(given, np.ndarray | Tensor):
+        raise TypeError(
+            f"Expected images, an array, a tensor or an AnnData; found {type(given).__name__}. A folder is read by "
+            "`cf.data.read_images`."
+        )
+    values = torch.as_tensor(np.ascontiguousarray(given)) if isinstance(given, np.ndarray) else given.detach()
+    if values.ndim not in (2, 4) or not values.numel():
+        raise ValueError(
+            f"Expected vectors (n, d) or images (n, c, h, w); found shape {tuple(values.shape)}. "
+            "`cf.data.read_images` takes other forms of images."
+        )
+    if values.dtype == torch.uint8 and values.ndim == 4:
+        return ImageSet(values)
+    if not (values.is_floating_point() or values.ndim == 2) or values.is_complex():
+        raise TypeError(f"Expected images as bytes (uint8) or floating-point numbers; found {values.dtype}.")
+    if not torch.isfinite(values).all():
+        raise ValueError("Expected finite numbers; found NaN or infinity. Remove or impute these samples first.")
+    return Points(values.float())
+
+
+def read_both(
+    source: Samples, target: Samples, *, rep: str, group: str | None, device: torch.device
+) -> tuple[Domain, Domain]:
+    """Return both domains on a device, provided that a flow can lead from one to the other.
+
+    Raises
+    ------
+    ValueError
+        When one holds bytes and the other does not, shapes differ, or there is nothing to learn.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x0, x1 = read_both(torch.zeros(3, 2), torch.ones(4, 2), rep="X", group=None, device=torch.device("cpu"))
+    >>> len(x0), len(x1)
+    (3, 4)
+    """
+    x0, x1 = (read_domain(side, rep=rep, group=group).to(device) for side in (source, target))
+    for name, domain in (("source", x0), ("target", x1)):
+        if len(domain) < 2:
+            raise ValueError(f"Expected at least two {name} samples; found {len(domain)}: nothing can be learned.")
+    if isinstance(x0, Points) != isinstance(x1, Points):
+        raise ValueError("Expected both domains as images (bytes), or both as other numbers; found one of each.")
+    if isinstance(x0, Points) and isinstance(x1, Points):
+        if x0.shape != x1.shape:
+            raise ValueError(f"Expected samples of one shape in both domains; found {x0.shape} and {x1.shape}.")
+        if torch.equal(x0.x, x1.x):
+            raise ValueError("Source and target are the same samples. Give two domains.")
+    return x0, x1
+
+
+def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
+    """Return states ``(n, ...)`` in the form of what they were made from.
+
+    Images keep their names, and labels where asked; cells keep ``obs``, in a new AnnData.
+    """
+    if isinstance(given, ImageSet | ImageStream):
+        labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
+        labels = None if labels is None else labels.cpu()
+        return ImageSet(to_bytes(states), labels, given.names, classes)
+    if hasattr(given, "obsm"):
+        return _cells(states, cast("AnnData", given), rep)
+    values = states
+    if given.dtype in (torch.uint8, np.uint8) and states.ndim == 4:
+        values = to_bytes(states)
+    elif isinstance(given, Tensor) and given.is_floating_point():
+        values = states.to(given.dtype)
+    if isinstance(given, Tensor):
+        return values.to(given.device)
+    found = values.numpy()
+    return found.astype(given.dtype) if np.issubdtype(given.dtype, np.floating) else found
+
+
+def digest(domain: Domain) -> str:
+    """Return a fingerprint of the samples, their order included; of files that are not read, their names and sizes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> digest(Points(torch.zeros(2, 2))) == digest(Points(torch.ones(2, 2)))
+    False
+    """
+    found = hashlib.sha256()
+    if isinstance(domain, ImageStream):
+        for path in domain.paths:
+            found.update(f"{path.name} {path.stat().st_size}\n".encode())
+    else:
+        values = domain.images if isinstance(domain, ImageSet) else domain.x
+        found.update(values.cpu().contiguous().numpy().tobytes())
+    if domain.labels is not None:
+        found.update(domain.labels.cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def scales_of(x0: Domain, x1: Domain) -> Scales:
+    """Return the scales of vectors, in double precision; ones for images, which have none of their own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> scales_of(Points(torch.zeros(2, 1)), Points(torch.full((2, 1), 4.0))).shift
+    tensor([2.])
+    """
+    if len(x0.shape) != 1:
+        return blank(x0.shape[0])
+    both = torch.cat([x0.scaled(), x1.scaled()]).double().cpu()
+    scale = both.std(dim=0, correction=0).float()
+    return Scales(both.mean(dim=0).float(), scale, scale, 1.0)
+
+
+def as_images(domain: Domain) -> Images:
+    """Return the domain as what `image_batches` takes: it never looks at how many axes a sample has."""
+    return cast("Images", domain)
+
+
+def _from_cells(adata: "AnnData", rep: str, group: str | None) -> Points:
+    x = torch.from_numpy(read_rep(adata, rep))
+    if group is None:
+        return Points(x)
+    if group not in adata.obs:
+        raise KeyError(f"No `adata.obs[{group!r}]`. Available: {list(adata.obs.columns)}. Set `within_labels`.")
+    labels, classes = named_labels(adata.obs[group].astype(str).to_numpy().astype(str))
+    return Points(x, labels, classes)
+
+
+def _cells(states: Tensor, adata: "AnnData", rep: str) -> "AnnData":
+    import anndata
+
+    x, obs = states.numpy(), adata.obs.copy()
+    if rep == "X":
+        return anndata.AnnData(X=x, obs=obs, var=adata.var.copy())
+    return anndata.AnnData(obs=obs, obsm={rep: x})

@@ -1,0 +1,323 @@
+"""`ImageGenerator`: a flow, or a diffusion model, from noise to images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow import couplings, integrate, paths, training
+from cellflow.couplings import Coupling
+from cellflow.data.image_batches import image_batches
+from cellflow.data.image_stream import ImageStream
+from cellflow.data.images import ImageSet
+from cellflow.data.pixels import to_bytes
+from cellflow.errors import unknown
+from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.domains import digest
+from cellflow.estimators.guidance import ForgetfulObjective, Guided, Labels, one_hot
+from cellflow.estimators.image_flow import Make, Session, check_settings, in_parts, keeping_history, network_for, train
+from cellflow.estimators.parts import encode
+from cellflow.integrate import Trajectory
+from cellflow.objectives import NoiseMatching, Objective, VelocityMatching
+from cellflow.paths import GaussianPath
+from cellflow.seeds import generator, seeded
+from cellflow.training import Recipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+OBJECTIVES = ("velocity", "noise")
+"""What the network learns: the velocity of the path (flow matching), or the noise in it (diffusion)."""
+
+
+class ImageGenerator(FlowEstimator):
+    """A model that makes images like those it has seen, out of noise.
+
+    Parameters
+    ----------
+    path
+        How noise and image are joined: a path, or the name of one.
+    objective
+        ``"velocity"`` for flow matching; ``"noise"`` for the diffusion model with the same network, which needs
+        ``path="variance_preserving"``.
+    coupling
+        Which noise goes with which image: a coupling, or the name of one. ``"exact"`` is OT-CFM.
+    conditional
+        Whether the classes of the images are learned too, so that they can be asked for.
+    forget
+        Share of samples whose class is left out in training: what guidance needs, and samples of no class.
+    network
+        A callable from the channels of the images to a module (with ``condition_dim=`` for classes); None for a small
+        `UNet` that suits their size.
+    steps
+        Optimiser steps.
+    batch_size
+        Images per step.
+    recipe
+        How the optimiser runs.
+    flip
+        Whether to mirror each image every other time.
+    seed
+        Seed of everything random.
+    device
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
+    progress
+        Whether to show a bar while fitting.
+
+    Attributes
+    ----------
+    field_
+        The fitted network.
+    history_
+        Terms of the objective at every step.
+    shape_
+        Channels, height and width of the images.
+    classes_
+        Names of the classes, where they were learned, else None.
+
+    Source: Lipman et al. 2023, section 4, for flow matching; Ho et al. 2020, section 3, for diffusion; Ho and Salimans
+    2022 for guidance.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> small = cf.networks.UNet
+    >>> from functools import partial
+    >>> network = partial(small, width=8, multipliers=(1, 2), blocks=1)
+    >>> model = ImageGenerator(conditional=True, network=network, steps=5, batch_size=8).fit(cf.datasets.digits())
+    >>> model.generate(3, label="7", guidance=2.0, steps=2)
+    ImageSet(3 images, 1 x 8 x 8, 10 classes, generated)
+    """
+
+    def __init__(
+        self,
+        *,
+        path: GaussianPath | str = "linear",
+        objective: str = "velocity",
+        coupling: Coupling | str = "independent",
+        conditional: bool = False,
+        forget: float = 0.1,
+        network: Make | None = None,
+        steps: int = 10_000,
+        batch_size: int = 128,
+        recipe: Recipe | None = None,
+        flip: bool = False,
+        seed: int = 0,
+        device: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.path = path
+        self.objective = objective
+        self.coupling = coupling
+        self.conditional = conditional
+        self.forget = forget
+        self.network = network
+        self.steps = steps
+        self.batch_size = batch_size
+        self.recipe = recipe
+        self.flip = flip
+        self.seed = seed
+        self.device = device
+        self.progress = progress
+
+    def fit(
+        self,
+        images: ImageSet | ImageStream,
+        y: None = None,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        fabric: "Fabric | None" = None,
+        watch: Callable[[Self], None] | None = None,
+        every: int = 1000,
+    ) -> Self:
+        """Fit the model; an earlier fit is forgotten.
+
+        Parameters
+        ----------
+        images
+            Images of one shape, with labels where classes are learned; `cellflow.data.read_images` reads them.
+        y
+            Not used; there for scikit-learn.
+        folder, resume, fabric, watch, every
+            As for `DomainTranslator.fit`.
+
+        Raises
+        ------
+        TypeError
+            When these are no images.
+        ValueError
+            When there is one only, labels are missing, or settings contradict each other.
+        FileExistsError, CheckpointError
+            As for `DomainTranslator.fit`.
+        """
+        check_settings(self.steps, self.batch_size, self.recipe)
+        objective = self._objective()
+        if not isinstance(images, ImageSet | ImageStream):
+            message = f"Expected images; found {type(images).__name__}. `cf.data.read_images` reads folders and arrays."
+            raise TypeError(message)
+        rng = generator(seed=int(self.seed))
+        images = images.to(self._device() if fabric is None else fabric.device)
+        self.shape_, self.classes_ = images.shape, images.classes if self.conditional else None
+        batches = image_batches(
+            None,
+            images,
+            coupling=couplings.resolve(self.coupling),
+            batch_size=self.batch_size,
+            generator=rng,
+            condition="labels" if self.conditional else None,
+            flip=self.flip,
+        )
+        with seeded(rng):
+            self.field_ = self._field().to(images.device)
+        self.history_ = train(
+            self.field_,
+            ForgetfulObjective(objective, self.forget),
+            batches,
+            steps=self.steps,
+            generator=rng,
+            recipe=self.recipe,
+            about=self._about(images),
+            progress=self.progress,
+            session=Session(folder, resume, fabric, keeping_history(self, watch), every),
+        )
+        return self
+
+    def generate(
+        self,
+        n: int,
+        *,
+        label: Labels | None = None,
+        guidance: float = 1.0,
+        steps: int | None = 50,
+        method: str = "midpoint",
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> ImageSet:
+        """Make images.
+
+        Parameters
+        ----------
+        n
+            How many.
+        label
+            The class they should have, by name or number, or one for each; None for no class in particular.
+        guidance
+            How hard the class is pressed for: 1 as the model learned it, more for typical and less diverse images.
+        steps
+            Solver steps; None for adaptive methods.
+        method
+            Any method of `cellflow.integrate.ode`.
+        seed
+            Seed of the noise they start from.
+        batch_size
+            Images at a time; makes no difference to the result.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            When the class is unknown, or the model has learned none; when guidance has no class to press for.
+        """
+        condition = self._condition(n, label, guidance)
+        states = self._flow(n, condition, guidance, seed, batch_size, steps=steps, method=method, save=2).x[-1]
+        labels = None if condition is None or label is None else condition.argmax(dim=1)
+        return ImageSet(
+            to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
+        )
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        save: int = 9,
+        label: Labels | None = None,
+        guidance: float = 1.0,
+        steps: int = 48,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> Trajectory:
+        """Return states on the way from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
+
+        Parameters
+        ----------
+        n, label, guidance, steps, seed, batch_size
+            As for `generate`.
+        save
+            How many equally spaced moments, both ends included.
+        """
+        condition = self._condition(n, label, guidance)
+        return self._flow(n, condition, guidance, seed, batch_size, steps=steps, method="midpoint", save=save)
+
+    def _objective(self) -> Objective:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(unknown("objective", self.objective, OBJECTIVES))
+        path = paths.resolve(self.path)
+        return VelocityMatching(path) if self.objective == "velocity" else NoiseMatching(path)
+
+    def _field(self) -> torch.nn.Module:
+        make = network_for(self.network, self.shape_)
+        channels = self.shape_[0]
+        return make(channels) if self.classes_ is None else make(channels, condition_dim=len(self.classes_))
+
+    def _about(self, images: ImageSet | ImageStream) -> dict[str, Any]:
+        """Return what a resumed fit must share with the one that was interrupted."""
+        names = ("path", "objective", "coupling", "conditional", "forget", "network", "batch_size", "flip")
+        return {"images": digest(images), **{name: encode(getattr(self, name)) for name in names}}
+
+    def _condition(self, n: int, label: Labels | None, guidance: float) -> Tensor | None:
+        """Return the classes asked for, one-hot; rows of zeros where none is, None where the model knows none."""
+        self._check_fitted()
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
+        if label is None and guidance != 1:
+            raise ValueError(f"Guidance {guidance} has no class to press for. Give a `label`.")
+        if self.classes_ is None:
+            if label is not None:
+                raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
+            return None
+        if label is not None:
+            return one_hot(label, n, self.classes_)
+        if self.forget == 0:
+            raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
+        return torch.zeros(n, len(self.classes_))
+
+    def _flow(
+        self,
+        n: int,
+        condition: Tensor | None,
+        guidance: float,
+        seed: int,
+        batch_size: int,
+        *,
+        steps: int | None,
+        method: str,
+        save: int,
+    ) -> Trajectory:
+        check_settings(1, batch_size, None)
+        weight = next(self.field_.parameters())
+        noise = torch.randn(n, *self.shape_, generator=generator(seed=seed))
+        velocity = self._objective().velocity(self.field_)
+        field = velocity if guidance == 1 else Guided(velocity, guidance)
+        rows = iter(torch.arange(n).split(batch_size))
+
+        def flow(part: Tensor) -> Trajectory:
+            some = None if condition is None else condition[next(rows)].to(weight)
+            return integrate.ode(field, part.to(weight), condition=some, steps=steps, method=method, save=save)
+
+        return in_parts(flow, noise.split(batch_size))
+
+    def _learned(self) -> dict[str, Any]:
+        classes = None if self.classes_ is None else list(self.classes_)
+        return {"shape": list(self.shape_), "classes": classes, "history": self.history_.columns}
+
+    def _restore(self, learned: dict[str, Any]) -> None:
+        self.shape_ = tuple(learned["shape"])
+        self.classes_ = None if learned["classes"] is None else tuple(learned["classes"])
+        self.history_ = training.History(learned["history"])
+        with seeded(generator(seed=int(self.seed))):
+            self.field_ = self._field()

@@ -1,0 +1,130 @@
+"""Classes for generation: forgotten now and then in training, pressed for in sampling (classifier-free guidance)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cellflow.batch import Batch
+from cellflow.errors import unknown
+from cellflow.field import Field
+from cellflow.objectives import Objective
+
+Labels = int | str | Sequence[int | str] | Tensor
+"""A class, by name or number, or one for each sample."""
+
+
+@dataclass(frozen=True)
+class ForgetfulObjective:
+    """An objective that leaves out the class of some samples, so that the field also learns to do without.
+
+    A class that is left out is a row of zeros.
+
+    Parameters
+    ----------
+    objective
+        What is minimised.
+    share
+        How many samples lose their class.
+
+    Source: Ho and Salimans 2022, algorithm 1.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batch = cf.Batch(torch.zeros(2, 2), torch.ones(2, 2), condition=torch.eye(2))
+    >>> seen = []
+    >>> def field(t, x, condition):
+    ...     seen.append(condition)
+    ...     return x
+    >>> forgetful = ForgetfulObjective(cf.objectives.VelocityMatching(), share=1.0)
+    >>> _ = forgetful(field, batch, generator=cf.generator(seed=0))
+    >>> seen[0].sum()
+    tensor(0.)
+    """
+
+    objective: Objective
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Expected a share of forgotten classes from 0 to 1; found {self.share}.")
+
+    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the terms of the objective."""
+        if batch.condition is not None:
+            rows = torch.rand(len(batch.x0), 1, generator=generator, device=generator.device)
+            batch = batch._replace(condition=batch.condition * (rows >= self.share).to(batch.condition))
+        return self.objective(field, batch, generator=generator)
+
+    def velocity(self, field: Any) -> Field:
+        """Return the velocity that the field stands for."""
+        return self.objective.velocity(field)
+
+
+class Guided(nn.Module):
+    """The velocity of a class, pressed for: that without a class, plus so many times what the class adds.
+
+    Parameters
+    ----------
+    field
+        A velocity field that knows conditions, and rows of zeros for none.
+    guidance
+        How many times: 0 ignores the class, 1 is the field itself, more makes samples more typical and less diverse.
+
+    Source: Ho and Salimans 2022, equation 6; Zheng et al. 2023 for flows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> field = Guided(lambda t, x, condition: condition, guidance=3.0)
+    >>> field(torch.zeros(1), torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    tensor([[0., 3.]])
+    """
+
+    def __init__(self, field: Field, guidance: float) -> None:
+        super().__init__()
+        self.field, self.guidance = field, guidance
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the velocity at times ``t`` ``(n,)``, states ``x`` ``(n, ...)`` and conditions ``(n, k)``."""
+        if condition is None or self.guidance == 1:
+            return self.field(t, x, condition)
+        both = torch.cat([condition, torch.zeros_like(condition)])
+        with_class, without = self.field(torch.cat([t, t]), torch.cat([x, x]), both).chunk(2)
+        return torch.lerp(without, with_class, self.guidance)
+
+
+def one_hot(label: Labels, n: int, classes: tuple[str, ...]) -> Tensor:
+    """Return the classes asked for as a condition ``(n, k)``.
+
+    Raises
+    ------
+    ValueError
+        When a class is unknown, or there are neither one label nor ``n``.
+
+    Examples
+    --------
+    >>> one_hot("b", 2, ("a", "b"))
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
+    each = [label] if isinstance(label, int | str) else list(label)
+    numbers = [_number(one, classes) for one in (each * n if len(each) == 1 else each)]
+    if len(numbers) != n:
+        raise ValueError(f"Expected one label, or one for each of {n} samples; found {len(numbers)}.")
+    return nn.functional.one_hot(torch.tensor(numbers), len(classes)).float()
+
+
+def _number(label: object, classes: tuple[str, ...]) -> int:
+    """Return the number of a class, given by its name or its number."""
+    if isinstance(label, str):
+        if label not in classes:
+            raise ValueError(unknown("class", label, classes))
+        return classes.index(label)
+    number = int(label)  # type: ignore[call-overload]
+    if not 0 <= number < len(classes):
+        raise ValueError(f"Expected the number of a class, from 0 to {len(classes) - 1}; found {label}.")
+    return number

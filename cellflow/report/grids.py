@@ -1,0 +1,117 @@
+"""Images side by side: a plain grid as a file, and labelled figures of a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.data import to_bytes
+from cellflow.integrate import Trajectory
+from cellflow.report.html import blank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = Sequence[tuple[str, Tensor]]
+"""What each row shows, and its images ``(n, c, h, w)``: bytes, or numbers from -1 to 1."""
+
+GAP = 2
+"""White pixels between two images."""
+_LEAST = 48  # pixels a side that an image is enlarged to in a plain grid
+
+
+def tile(rows: Sequence[Tensor]) -> np.ndarray:
+    """Return images ``(n, c, h, w)`` of each row as one picture ``(height, width, 3)`` of bytes.
+
+    Channels other than one (grey) or three (colour) are shown by the first three.
+
+    Examples
+    --------
+    >>> tile([torch.zeros(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)]).shape
+    (18, 38, 3)
+    """
+    pictures = [_joined([_padded(image, axis=1) for image in _bytes(row)], axis=1) for row in rows]
+    return _joined([_padded(picture, axis=0) for picture in pictures], axis=0)
+
+
+def save_grid(path: Path, rows: Sequence[Tensor]) -> None:
+    """Write rows of images as one PNG, small ones enlarged so that they can be seen.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grid.png"
+    >>> save_grid(path, [torch.zeros(4, 1, 8, 8)])
+    >>> path.exists()
+    True
+    """
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    factor = max(1, _LEAST // rows[0].shape[-1])
+    picture = tile(rows).repeat(factor, axis=0).repeat(factor, axis=1)
+    Image.fromarray(picture).save(path)
+
+
+def rows_figure(rows: Rows) -> "Figure":
+    """Return a figure with one labelled row for each entry; images of one column belong together."""
+    pictures = [tile([images]) for _, images in rows]
+    width = 9.0
+    heights = [(width - 1.3) * picture.shape[0] / picture.shape[1] for picture in pictures]
+    figure = blank(width, sum(heights) + 0.12 * len(rows))
+    axes = np.atleast_1d(figure.subplots(len(rows), 1, gridspec_kw={"height_ratios": heights}))
+    for ax, picture, (name, _) in zip(axes, pictures, rows, strict=True):
+        ax.imshow(picture, interpolation="nearest", aspect="equal")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def course_figure(course: Trajectory) -> "Figure":
+    """Return a figure with a row for each sample ``(save, n, c, h, w)`` and a column for each moment."""
+    moments, n = course.x.shape[:2]
+    picture = tile([course.x[:, k] for k in range(n)])
+    width = 9.0
+    figure = blank(width, width * picture.shape[0] / picture.shape[1] + 0.5)
+    ax = figure.subplots()
+    ax.imshow(picture, interpolation="nearest")
+    side = course.x.shape[-1]
+    ax.set_xticks([(side + GAP) * k + side / 2 for k in range(moments)], [f"{float(t):.3g}" for t in course.t])
+    ax.set(yticks=[], xlabel="model time t")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+def nearest(images: Tensor, among: Tensor) -> Tensor:
+    """Return, for each image, the one nearest to it in squared distance of pixels, from -1 to 1.
+
+    Examples
+    --------
+    >>> float(nearest(torch.zeros(1, 1, 1, 1), torch.tensor([[[[0.9]]], [[[-0.2]]]])))
+    -0.2...
+    """
+    return among[torch.cdist(images.flatten(1), among.flatten(1)).argmin(dim=1)]
+
+
+def _bytes(images: Tensor) -> np.ndarray:
+    """Return images as bytes ``(n, h, w, 3)``."""
+    values = images if images.dtype == torch.uint8 else to_bytes(images)
+    channels = values.shape[1]
+    shown = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
+    return shown.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _padded(picture: np.ndarray, *, axis: int) -> np.ndarray:
+    widths = [(0, GAP if k == axis else 0) for k in range(3)]
+    return np.pad(picture, widths, constant_values=255)
+
+
+def _joined(pictures: Sequence[np.ndarray], *, axis: int) -> np.ndarray:
+    """Join padded pictures, without the gap after the last one."""
+    joined = np.concatenate(pictures, axis=axis)
+    return np.take(joined, np.arange(joined.shape[axis] - GAP), axis=axis)

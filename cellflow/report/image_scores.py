@@ -1,0 +1,185 @@
+"""How good images are that a model made: beside doing nothing, beside real ones, and with their inputs shuffled."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.metrics import (
+    Interval,
+    Preservation,
+    against_shuffled,
+    bootstrap,
+    feature_network,
+    features_of,
+    frechet_distance,
+    structural_similarity,
+    target_accuracy,
+    transport_cost,
+)
+from cellflow.seeds import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COMPONENTS = 32
+REPEATS = 50
+MADE, STILL, REAL = "made", "source as it is", "real target"
+SIMILARITY, COST = "structural similarity", "transport cost"
+OWN, SHUFFLED = "own input", "input of another"
+
+
+class Judge(NamedTuple):
+    """What images are compared by.
+
+    Parameters
+    ----------
+    name
+        Of the distance.
+    features
+        Images ``(n, c, h, w)`` to features ``(n, d)``.
+    """
+
+    name: str
+    features: Callable[[Tensor], Tensor]
+
+
+def keeps(measure: str, found: Preservation) -> bool:
+    """Return whether outputs go better with their own inputs than with those of others, beyond chance.
+
+    Examples
+    --------
+    >>> keeps(SIMILARITY, Preservation(0.9, 0.5, 0.01)), keeps(COST, Preservation(0.9, 0.5, 0.01))
+    (True, False)
+    """
+    better = found.value < found.shuffled if measure == COST else found.value > found.shuffled
+    return better and not found.ignores_input
+
+
+class ImageScores(NamedTuple):
+    """Everything that was measured.
+
+    Parameters
+    ----------
+    name
+        Of the distance.
+    distances
+        To the held-out real images, by what is compared: an interval each.
+    kept
+        How much of their input images keep, by measure; empty for generated images.
+    accuracy
+        Share of images that a classifier takes for the target class, by what is compared; empty without one.
+    n, n_reference
+        Images that are compared, and real ones that they are compared with.
+    """
+
+    name: str
+    distances: dict[str, Interval]
+    kept: dict[str, Preservation]
+    accuracy: dict[str, float]
+    n: int
+    n_reference: int
+
+    @property
+    def ignores_input(self) -> bool:
+        """Whether outputs go no better with their own inputs than with others, by any measure."""
+        return bool(self.kept) and not any(keeps(measure, found) for measure, found in self.kept.items())
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each number."""
+        import pandas as pd
+
+        rows: list[tuple[str, str, float, float | None, float | None]] = [
+            (self.name, what, one.value, one.low, one.high) for what, one in self.distances.items()
+        ]
+        for measure, found in self.kept.items():
+            low, high = (found.shuffled + sign * found.sd for sign in (-1, 1))
+            rows += [(measure, OWN, found.value, None, None), (measure, SHUFFLED, found.shuffled, low, high)]
+        rows += [("target accuracy", what, value, None, None) for what, value in self.accuracy.items()]
+        return pd.DataFrame(rows, columns=["measure", "of", "value", "low", "high"])
+
+
+def score_images(
+    made: Tensor,
+    real: Tensor,
+    reference: Tensor,
+    *,
+    inputs: Tensor | None = None,
+    judge: str | None = None,
+    target: str | None = None,
+    seed: int = 0,
+) -> ImageScores:
+    """Score images ``(n, c, h, w)`` from -1 to 1.
+
+    Parameters
+    ----------
+    made
+        What a model made.
+    real
+        Real target images, of which as many are drawn as were made: the floor.
+    reference
+        Other real target images, that no model saw: all are compared with these.
+    inputs
+        What each was made from; None for generated images.
+    judge
+        Name of a network of `cellflow.metrics.feature_network`; None for principal components of the real images.
+    target
+        The class of that network that the images should have.
+    seed
+        Draws the floor, the intervals and the shuffles.
+
+    Examples
+    --------
+    >>> rng = generator(seed=0)
+    >>> real, reference, inputs = (torch.rand(40, 1, 8, 8, generator=rng) for _ in range(3))
+    >>> score_images(inputs - 0.5, real, reference, inputs=inputs).ignores_input
+    False
+    """
+    rng = generator(seed=seed)
+    used = judge_for(judge, real)
+    n = min(len(made), len(real))
+    compared = {MADE: made[:n], STILL: None if inputs is None else inputs[:n], REAL: _some(real, n, rng)}
+    others = features_of(reference, used.features)
+    distances, accuracy = {}, {}
+    for what, images in compared.items():
+        if images is None:
+            continue
+        found = features_of(images, used.features)
+        distances[what] = bootstrap(frechet_distance, found, others, generator=rng, repeats=REPEATS)
+        if target is not None and judge is not None:
+            accuracy[what] = _accuracy(images, judge, target)
+    kept = {} if inputs is None else _kept(inputs, made, rng)
+    return ImageScores(used.name, distances, kept, accuracy, n, len(reference))
+
+
+def judge_for(judge: str | None, real: Tensor) -> Judge:
+    """Return a shipped network, or else the first principal components of real images.
+
+    Examples
+    --------
+    >>> judge_for(None, torch.rand(9, 1, 4, 4)).name
+    'FD-PCA8'
+    """
+    if judge is not None:
+        return Judge(f"FD-{judge}", feature_network(judge))
+    pixels = real.flatten(1).double()
+    mean, k = pixels.mean(dim=0), min(COMPONENTS, len(real) - 1, pixels.shape[1])
+    axes = torch.linalg.svd(pixels - mean, full_matrices=False).Vh[:k].T
+    return Judge(f"FD-PCA{k}", lambda images: (images.flatten(1).double() - mean) @ axes)
+
+
+def _some(images: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    return images[torch.randperm(len(images), generator=rng)[:n]]
+
+
+def _accuracy(images: Tensor, judge: str, target: str) -> float:
+    network = feature_network(judge)
+    return float(target_accuracy(images, network.logits, network.classes.index(target)).mean())
+
+
+def _kept(inputs: Tensor, outputs: Tensor, rng: torch.Generator) -> dict[str, Preservation]:
+    measures = {SIMILARITY: structural_similarity, COST: transport_cost}
+    if len(inputs) < 3:
+        return {}
+    return {name: against_shuffled(measure, inputs, outputs, generator=rng) for name, measure in measures.items()}

@@ -1,0 +1,282 @@
+"""The image benchmarks: what each score says of translations whose answer is known, and both runners end to end."""
+
+import colorsys
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cellflow as cf
+from benchmarks.generation import __main__ as generation
+from benchmarks.generation import run as generation_run
+from benchmarks.generation.methods import METHODS as GENERATORS
+from benchmarks.generation.methods import ddim, generate
+from benchmarks.images.rows import keep, read
+from benchmarks.images.sizes import SIZES, Patches
+from benchmarks.translation import __main__ as translation
+from benchmarks.translation import run as translation_run
+from benchmarks.translation.colours import coloured, hues_of, same_hue
+from benchmarks.translation.methods import METHODS, Model, train, translate
+from benchmarks.translation.scores import Judge
+from benchmarks.translation.task import Direction, Sets, Task, measured, outlines, overlap, resized
+from benchmarks.translation.tasks import shapes
+from cellflow.data import ImageSet
+from cellflow.networks import TwoHeads
+from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
+
+TINY = replace(
+    SIZES["cpu"], width=8, multipliers=(1,), batch=8, steps=4, images=24, solver=(1, 2), simulated=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return shapes()
+
+
+@pytest.fixture(scope="module")
+def judge(cells):
+    return Judge.of(cells, cells.directions[0], n=45, seed=0)
+
+
+def discs(n, *, seed, side=32):
+    """White discs of different places and sizes on black."""
+    rng = cf.generator(seed=seed)
+    centres, radii = torch.rand(n, 2, 1, 1, generator=rng) * 8 + 12, torch.rand(n, 1, 1, generator=rng) * 5 + 4
+    grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"))
+    inside = (grid - centres).square().sum(1) < radii**2
+    return ImageSet((inside[:, None] * 255).to(torch.uint8), torch.arange(n) % 2)
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """A task whose target is the source in negative, with the true partners known."""
+    sets = [discs(30, seed=k) for k in range(3)]
+    negative = [replace(some, images=255 - some.images) for some in sets]
+    way = Direction("disc -> hole", "Dice", overlap(outlines, lambda x: x < 0), (1,), outline=lambda x: x < 0)
+    back = Direction("hole -> disc", "Dice", overlap(lambda x: x < 0, outlines), outline=outlines, backward=True)
+    train_sets, test = Sets(sets[0], negative[1]), Sets(sets[2], negative[2])
+    return Task(train_sets, test, "silhouettes", (way, back), view=resized(64), partnered=True)
+
+
+# --- scores ------------------------------------------------------------------------------------------------------
+
+
+def test_doing_nothing_moves_nothing_and_keeps_everything(judge):
+    row = judge(judge.inputs, seed=0)
+    assert row["cost"] == row["cost_low"] == row["cost_high"] == 0
+    assert row["kept"] == pytest.approx(1, abs=1e-6)
+    assert row["kept_shuffled"] < 0.8
+    assert not row["ignores_input"]
+    assert row["accuracy"] < 0.3  # untreated cells are not taken for treated ones
+    floor = judge.floor(seed=0)
+    assert row["fd"] > 5 * floor["fd_high"]
+    assert row["kid"] > 0
+    assert row["measured"] > 1
+
+
+def test_real_targets_are_near_the_floor_and_ignore_the_input(judge):
+    row, floor = judge(judge.others(45, seed=3), seed=0), judge.floor(seed=0)
+    assert row["fd"] < 2 * floor["fd_high"]
+    assert row["ignores_input"]
+    assert row["accuracy"] > 0.3
+    assert row["precision"] > 0.9
+    assert row["recall"] > 0.7
+    assert row["measured"] < 0.5
+    assert row["cost"] > 0.1
+
+
+def test_the_same_images_are_at_no_distance(judge):
+    row = judge(judge.real, seed=0)
+    assert row["fd"] == pytest.approx(0, abs=1e-4)
+    assert row["measured"] == pytest.approx(0, abs=1e-9)
+    assert row["precision"] == row["recall"] == 1
+
+
+def test_true_partners_score_as_such_both_ways(hidden):
+    for way in hidden.directions:
+        judge = Judge.of(hidden, way, n=20, seed=0)
+        row = judge(judge.real, seed=0)
+        assert (row["partner_mse"], row["partner_dice"], row["kept"]) == (0, 1, 1)
+        assert row["partner_ssim"] == pytest.approx(1, abs=1e-6)
+        assert row["cost"] == 4  # black became white everywhere, and the other way round
+        other = judge(judge.real.roll(1, 0), seed=0)
+        assert other["partner_mse"] > 0.1
+        assert other["partner_dice"] == pytest.approx(other["kept"])
+        assert other["kept"] < 0.9
+
+
+def test_partners_are_the_same_test_rows(hidden):
+    sets, rows = hidden.chosen(hidden.directions[1], 7, cf.generator(seed=0))
+    assert torch.equal(sets.source.images, 255 - sets.target.images)
+    assert torch.equal(sets.target.images, hidden.test.source.images[rows])
+
+
+def test_shape_of_a_disc():
+    grid = (torch.arange(64) - 31.5).square()
+    disc = ((grid[:, None] + grid) < 20**2).float() * 2 - 1
+    area, perimeter, circularity = measured(disc[None, None])[0].tolist()
+    assert area == pytest.approx(math.pi * 20**2 / 64**2, rel=0.01)
+    assert perimeter == pytest.approx(2 * math.pi * 20 / 64, rel=0.03)
+    assert circularity == pytest.approx(1, rel=0.05)
+
+
+# --- colours -----------------------------------------------------------------------------------------------------
+
+
+def test_hues_are_those_of_hsv_where_the_sextant_is_right(rng):
+    white = ImageSet(torch.full((200, 1, 8, 8), 255, dtype=torch.uint8))
+    hues = (torch.rand(200, generator=cf.generator(seed=0)) * 360).tolist()
+    images = coloured(white, generator=cf.generator(seed=0), side=8)
+    for hue, image in zip(hues, images.images[:, :, 0, 0].tolist(), strict=True):
+        true = [round(255 * level) for level in colorsys.hsv_to_rgb(hue / 360, 1, 1)]
+        same = max(abs(a - b) for a, b in zip(true, image, strict=True)) <= 1
+        assert same == (hue % 60 < 30) or hue % 60 == pytest.approx(30, abs=0.3), hue
+        assert max(image) == 255
+        assert min(image) == 0
+
+
+@pytest.mark.parametrize("hue", [0.0, 31.0, 90.0, 200.0, 359.0])
+def test_the_hue_of_a_colour_is_found_and_compared_around_the_circle(hue):
+    def of(degrees):
+        colour = torch.tensor(colorsys.hsv_to_rgb(degrees % 360 / 360, 1, 0.7)) * 2 - 1
+        return colour[None, :, None, None].expand(-1, -1, 4, 4)
+
+    assert hues_of(of(hue)).item() == pytest.approx(hue, abs=1.5)
+    assert same_hue(of(hue), of(hue + 45)).item() == pytest.approx(1 - 45 / 180, abs=0.02)
+    assert same_hue(of(hue), of(hue - 45)).item() == pytest.approx(1 - 45 / 180, abs=0.02)
+
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+
+def test_patches_mix_no_heads():
+    net = Patches(lambda t, x, condition: torch.cat([x, -x], dim=1), 2)
+    heads = TwoHeads(net)(torch.zeros(2), x := torch.randn(2, 3, 4, 4))
+    assert torch.equal(heads.velocity, x)
+    assert torch.equal(heads.score_drift, -x)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_translating_along_a_known_drift(backward, noisy):
+    """A velocity of 0.5 and no score: bytes half the range up or down, blurred by the noise of all steps but one."""
+    field = TwoHeads(lambda t, x, condition: torch.cat([torch.full_like(x, 0.5), torch.zeros_like(x)], dim=1))
+    model = Model(field, BridgeMatching(cf.paths.BrownianBridge(0.1)), 0.1)
+    x = torch.zeros(4, 1, 64, 64)
+    found = translate(model, x, steps=4, noisy=noisy, backward=backward, generator=cf.generator(seed=0))
+    assert found.mean().item() == pytest.approx(-0.5 if backward else 0.5, abs=0.01)
+    assert found.std().item() == pytest.approx(0.1 * math.sqrt(3 / 4) if noisy else 0, abs=0.003)
+
+
+@pytest.mark.parametrize("name", ["I-CFM", "OT-CFM", "[SF]2M", "DSBM", "OT-CFM in classes"])
+def test_every_method_trains(hidden, name, global_state_is_untouched):
+    model = train(hidden, METHODS[name], TINY, seed=0)
+    again = train(hidden, METHODS[name], TINY, seed=0)
+    for one, other in zip(model.field.parameters(), again.field.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (model.sigma is None) == (name not in ("[SF]2M", "DSBM"))
+
+
+def test_methods_know_their_tasks(hidden, cells):
+    assert not METHODS["OT-CFM on outlines"].suits(cells)
+    assert not METHODS["OT-CFM in classes"].suits(cells)
+    assert METHODS["OT-CFM on outlines"].suits(replace(hidden, features=(outlines, outlines)))
+
+
+def test_ddim_is_exact_where_the_data_are_one_point():
+    """All data at c: the noise is (x - b c) / a, and any number of steps ends at c but for the last trace of noise."""
+    path, target = cf.paths.VariancePreserving(), 0.3
+
+    def field(t, x, condition):
+        a, b, _ = path.coefficients(t)
+        return (x - b[:, None, None, None] * target) / a[:, None, None, None]
+
+    x = torch.randn(8, 1, 4, 4, generator=cf.generator(seed=0))
+    for steps in (1, 7):
+        assert (ddim(field, NoiseMatching(path), x, steps=steps) - target).abs().max() < 0.05
+    with pytest.raises(TypeError, match="NoiseMatching"):
+        ddim(field, VelocityMatching(), x, steps=1)
+
+
+def test_samplers_of_diffusion_agree_in_the_limit():
+    """Gaussian data of scale 0.5: the noise is known in closed form, and both samplers follow one flow."""
+    path = cf.paths.VariancePreserving()
+
+    def field(t, x, condition):
+        a, b, _ = (c[:, None, None, None] for c in path.coefficients(t))
+        return a * x / (a**2 + (0.5 * b) ** 2)
+
+    noise = torch.randn(64, 1, 4, 4, generator=cf.generator(seed=0))
+    ends = [
+        generate(field, GENERATORS["diffusion"], noise, sampler=sampler, evaluations=200)
+        for sampler in ("ddim", "euler")
+    ]
+    assert (ends[0] - ends[1]).abs().mean() < 0.05
+    assert (ends[0] - (0.5 * noise).clamp(-1, 1)).abs().mean() < 0.05
+
+
+# --- runners -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_the_same_thing_give_way(tmp_path):
+    path, about = tmp_path / "rows.csv", {"columns": ("a", "b", "c"), "key": ("a", "b")}
+    keep(path, [{"a": "x", "b": 1, "c": 0.25}, {"a": "y", "b": 1, "c": None}], **about)
+    keep(path, [{"a": "x", "b": 1, "c": 0.5}, {"a": "x", "b": 2, "c": 3}], **about)
+    assert [tuple(row.values()) for row in read(path)] == [("x", "1", "0.5"), ("x", "2", "3"), ("y", "1", "")]
+
+
+def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(translation_run, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setitem(translation.SIZES, "cpu", TINY)
+    words = ["task=shapes", "method=I-CFM,[SF]2M", f"out={tmp_path}"]
+    translation.main(words)
+    rows = read(tmp_path / "translation.csv")
+    assert [row["method"] for row in rows].count("[SF]2M") == 3  # two numbers of steps, and the flow
+    assert {row["direction"] for row in rows} == {"control -> cytd"}
+    assert all(row["fd"] for row in rows)
+    page = (tmp_path / "translation.md").read_text()
+    assert "| [SF]2M | SDE | 2 |" in page
+    assert "## coloured" in page
+    assert "Not run yet." in page
+    assert (tmp_path / "translation_shapes.png").stat().st_size > 1000
+    capsys.readouterr()
+    translation.main(words)
+    assert "train_seconds" not in capsys.readouterr().out  # only the baselines were made again
+
+
+def test_generation_runs(tmp_path, monkeypatch):
+    some = cf.data.read_images(cf.datasets.digits(), size=28)
+    monkeypatch.setattr(generation_run, "SAMPLES", tmp_path / "samples")
+    dataset = generation_run.Dataset(lambda split: some.take(range(150)), "mnist")
+    monkeypatch.setitem(generation_run.DATASETS, "mnist", dataset)
+    monkeypatch.setitem(generation.SCALES, "cpu", replace(TINY, steps=16))
+    generation.main(["dataset=mnist", f"out={tmp_path}"])
+    rows = read(tmp_path / "generation.csv")
+    steps = {row["train_steps"] for row in rows if row["method"] == "diffusion"}
+    assert steps == {"1", "2", "4", "8", "16"}
+    ends = [row for row in rows if row["method"] == "diffusion" and row["train_steps"] == "16"]
+    assert {row["sampler"] for row in ends} == {"ddim", "euler"}
+    floor = next(row for row in rows if row["method"] == generation_run.FLOOR)
+    assert float(floor["fd"]) < min(float(row["fd"]) for row in rows if row["method"] == "FM")
+    assert "FD-mnist against evaluations" in (tmp_path / "generation.md").read_text()
+    assert (tmp_path / "generation_mnist.png").stat().st_size > 1000
+
+
+def test_cifar10_without_the_weights_of_the_fid_stops_before_training(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError("No weights")
+
+    monkeypatch.setattr(cf.datasets, "inception_weights", nowhere)
+    dataset = generation_run.Dataset(lambda split: discs(5, seed=0), None)
+    monkeypatch.setitem(generation_run.DATASETS, "cifar10", dataset)
+    with pytest.raises(FileNotFoundError, match="No weights"):
+        next(generation_run.run("cifar10", ["FM"], TINY, size_name="cpu", seed=0))
+
+
+@pytest.mark.parametrize("word", ["task=masses", "method=OT", "size=big"])
+def test_unknown_words_are_refused(word, capsys):
+    with pytest.raises(SystemExit):
+        translation.main([word])
+    assert "choose from" in capsys.readouterr().err

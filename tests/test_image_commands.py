@@ -1,0 +1,327 @@
+"""`cellflow translate`, `cellflow generate` and the image demo, end to end; and what a report says of a bad model."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import cellflow as cf
+from cellflow.cli import main
+from cellflow.report.grids import GAP, nearest, tile
+from cellflow.report.image_scores import MADE, REAL, STILL, score_images
+from cellflow.report.image_words import headline, sentences
+from cellflow.training.checkpoint import load_tensors
+
+NETWORK = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
+FAST = [*NETWORK, "batch_size=8", "progress=false", "device=cpu", "sampling_steps=2", "threads=1", "holdout=0.25"]
+
+
+def write_folder(folder, level, n=16, channels=1, size=8, seed=0):
+    """Images of one level each, with a bright corner whose side differs."""
+    draw = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for k in range(n):
+        image = np.full((size, size, channels), level + draw.integers(-10, 10), np.uint8)
+        image[: k % 4 + 1, : k % 4 + 1] = 255
+        Image.fromarray(image.squeeze()).save(folder / f"cell-{k:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("images")
+    return write_folder(place / "dark", 60), write_folder(place / "bright", 170, seed=1)
+
+
+def translate(folders, out, *more):
+    source, target = folders
+    return main(["translate", f"source={source}", f"target={target}", f"out={out}", "steps=12", *FAST, *more])
+
+
+@pytest.fixture(scope="module")
+def translated(folders, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "dark-to-bright"
+    assert translate(folders, run, "preview=5") == 0
+    return run
+
+
+def test_a_translation_run_holds_everything(translated):
+    assert json.loads((translated / "run.json").read_text())["command"] == "translate"
+    assert yaml.safe_load((translated / "config.yaml").read_text())["steps"] == 12
+    assert len(pd.read_csv(translated / "history.csv")) == 12
+    names = sorted(path.name for path in (translated / "previews").glob("*.png"))
+    assert names == ["step-0000005.png", "step-0000010.png", "step-0000012.png"]
+    assert cf.DomainTranslator.load(translated, device="cpu").shape_ == (1, 8, 8)
+    assert {path.stem for path in (translated / "figures").glob("*.png")} == {"translated", "courses", "loss"}
+    page = (translated / "report.html").read_text()
+    for words in ("nearest", "FD-PCA", "structural similarity", "transport cost", "Training loss", "t = 0"):
+        assert words.lower() in page.lower(), words
+    scores = pd.read_csv(translated / "scores.csv")
+    assert set(scores["of"]) >= {MADE, STILL, REAL, "own input", "input of another"}
+
+
+def test_a_folder_is_translated_under_its_own_names(translated, folders, tmp_path):
+    out = tmp_path / "out"
+    assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={out}", "sampling_steps=2"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in folders[0].iterdir())
+    model = cf.DomainTranslator.load(translated, device="cpu")
+    expected = model.translate(cf.data.read_images(folders[0]), steps=2).images
+    assert torch.equal(cf.data.read_images(out).images, expected)
+
+
+def test_other_sizes_are_brought_to_the_models(translated, tmp_path):
+    big = write_folder(tmp_path / "big", 60, n=3, size=20)
+    assert main(["translate", f"model={translated}", f"input={big}", f"out={tmp_path / 'out'}"]) == 0
+    assert cf.data.read_images(tmp_path / "out").shape == (1, 8, 8)
+
+
+def test_reverse_goes_the_other_way(translated, folders, tmp_path):
+    out = tmp_path / "back"
+    command = ["translate", f"model={translated}", f"input={folders[1]}", f"out={out}", "reverse=true"]
+    assert main([*command, "sampling_steps=3"]) == 0
+    model = cf.DomainTranslator.load(translated, device="cpu")
+    expected = model.translate(cf.data.read_images(folders[1]), reverse=True, steps=3).images
+    assert torch.equal(cf.data.read_images(out).images, expected)
+
+
+def test_the_report_is_written_again(translated):
+    page = translated / "report.html"
+    before = (translated / "scores.csv").read_text()
+    page.unlink()
+    assert main(["report", f"model={translated}"]) == 0
+    assert page.exists()
+    assert (translated / "scores.csv").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    place = tmp_path_factory.mktemp("generate")
+    write_folder(place / "data" / "dark", 60)
+    write_folder(place / "data" / "bright", 170)
+    command = ["generate", f"data={place / 'data'}", "labels=folder", f"out={place / 'run'}", "steps=6", *FAST]
+    assert main(command) == 0
+    return place / "run"
+
+
+def test_a_generator_run_holds_everything(generated):
+    assert cf.ImageGenerator.load(generated, device="cpu").classes_ == ("bright", "dark")
+    assert {path.stem for path in (generated / "figures").glob("*.png")} == {"generated", "courses", "loss"}
+    assert "Images made from noise" in (generated / "report.html").read_text()
+    assert len(list((generated / "previews").glob("*.png"))) == 1
+    assert main(["report", f"model={generated}"]) == 0
+
+
+def test_images_are_generated_into_a_folder(generated, tmp_path):
+    out = tmp_path / "out"
+    command = ["generate", f"model={generated}", "n=11", "label=dark", "guidance=2", f"out={out}", "sampling_steps=2"]
+    assert main(command) == 0
+    assert sorted(path.name for path in out.iterdir())[0] == "00.png"
+    model = cf.ImageGenerator.load(generated, device="cpu")
+    expected = model.generate(11, label="dark", guidance=2.0, steps=2)
+    assert torch.equal(cf.data.read_images(out).images, expected.images)
+
+
+def test_a_diffusion_model_comes_from_the_same_command(folders, tmp_path):
+    more = ["path=variance_preserving", "objective=noise", "steps=2"]
+    assert main(["generate", f"data={folders[0]}", f"out={tmp_path / 'run'}", *FAST, *more]) == 0
+    assert cf.ImageGenerator.load(tmp_path / "run", device="cpu").objective == "noise"
+
+
+def test_a_bridge_comes_from_the_same_command(folders, tmp_path):
+    more = ["path=brownian_bridge", "path.sigma=0.3", "score=two_heads", "steps=2"]
+    assert translate(folders, tmp_path / "run", *more) == 0
+    model = cf.DomainTranslator.load(tmp_path / "run", device="cpu")
+    assert model.simulate(cf.data.read_images(folders[0]), steps=2).shape == (1, 8, 8)
+
+
+def test_the_demo_translates_cells(tmp_path):
+    run = tmp_path / "run"
+    small = ["size=16", "steps=4", "preview=2", "network.width=8", "network.multipliers=[1,2]", "network.attention=[1]"]
+    assert main(["demo", "task=translation", f"out={run}", "progress=false", "device=cpu", "threads=1", *small]) == 0
+    page = (run / "report.html").read_text()
+    assert "FD-silhouettes" in page
+    assert "classifier" in page
+    assert main(["report", f"model={run}"]) == 0
+
+
+def test_resumed_is_the_same_to_the_bit(folders, tmp_path):
+    constant = "recipe.schedule=constant"
+    assert translate(folders, tmp_path / "whole", constant) == 0
+    assert translate(folders, tmp_path / "parts", constant, "steps=7") == 0
+    assert translate(folders, tmp_path / "parts", constant, "resume=true") == 0
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert a == b
+
+
+def test_control_c_saves_and_says_how_to_go_on(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target = folders
+    command = ["translate", f"source={source}", f"target={target}", "out=run", *FAST, "preview=3", "steps=100000"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from cellflow.cli import main; sys.exit(main())", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    wait_for(tmp_path / "run" / "training.safetensors", child)
+    child.send_signal(signal.SIGINT)
+    _, shown = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert "Traceback" not in shown
+    printed = next(line for line in shown.splitlines() if line.strip().startswith("cellflow translate"))
+    taken = load_tensors(tmp_path / "run" / "training.safetensors")[1]["step"]
+    again = [word.replace("steps=100000", f"steps={taken + 2}") for word in shlex.split(printed)[1:]]
+    assert main(again) == 0
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == taken + 2
+
+
+def wait_for(path, child):
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.1)
+    child.kill()
+    raise AssertionError(f"no {path} after two minutes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["translate"], "missing source=... target=..."),
+        (["translate", "source=DARK"], "missing target=..."),
+        (["translate", "source=nowhere", "target=DARK"], "No folder nowhere"),
+        (["translate", "source=DARK", "target=DARK"], "the same images"),
+        (["translate", "source=DARK", "target=TEXTS"], "found 2 x .txt"),
+        (["translate", "source=DARK", "target=EMPTY"], "no files"),
+        (["translate", "source=DARK", "target=COLOUR"], "one shape"),
+        (["translate", "source=DARK", "target=MIXED"], "Set `channels=1`"),
+        (["translate", "source=DARK", "target=BROKEN"], "cannot be read"),
+        (["translate", "source=DARK", "target=ONE"], "leaves both parts something"),
+        (["translate", "source=DARK", "target=BRIGHT", "size=7"], "that 2 divides"),
+        (["translate", "source=DARK", "target=BRIGHT", "holdout=0"], "Expected `holdout`"),
+        (["translate", "source=DARK", "target=BRIGHT", "features=faces"], "Unknown feature network"),
+        (["translate", "model=nowhere", "input=DARK", "out=x"], "No fitted model in nowhere"),
+        (["translate", "model=nowhere"], "missing input=... out=..."),
+        (["translate", "source=DARK", "target=BRIGHT", "stepz=1"], "`cellflow translate --help` lists every setting"),
+        (["generate"], "missing data=..."),
+        (["generate", "model=nowhere", "out=x"], "No fitted model in nowhere"),
+        (["generate", "data=DARK", "labels=folder"], "in a folder named after its class"),
+        (["generate", "data=DARK", "objective=noise"], "VariancePreserving"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, words, folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"DARK": folders[0], "BRIGHT": folders[1]} | bad_folders(tmp_path)
+    given = [arguments[0]]
+    for argument in arguments[1:]:
+        name, value = argument.split("=")
+        given.append(f"{name}={places.get(value, value)}")
+    fast = [] if "model" in " ".join(arguments) else [*FAST, "steps=2"]
+    assert main([given[0], *fast, *given[1:]]) != 0
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert "Traceback" not in shown
+
+
+def bad_folders(place):
+    found = {name: place / name.lower() for name in ("TEXTS", "EMPTY", "COLOUR", "MIXED", "BROKEN", "ONE")}
+    for name in ("TEXTS", "EMPTY"):
+        found[name].mkdir()
+    for name in ("a.txt", "b.txt"):
+        (found["TEXTS"] / name).write_text("no image")
+    write_folder(found["COLOUR"], 60, channels=3)
+    write_folder(found["MIXED"] / "grey", 60, n=2)
+    write_folder(found["MIXED"] / "colour", 60, n=2, channels=3)
+    write_folder(found["BROKEN"], 60, n=3)
+    (found["BROKEN"] / "cell-01.png").write_bytes(b"cut off")
+    write_folder(found["ONE"], 60, n=1)
+    return found
+
+
+def test_nothing_is_written_over(translated, folders, tmp_path, capsys):
+    assert translate(folders, translated) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    full = write_folder(tmp_path / "full", 60, n=1)
+    assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={full}"]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    twice = write_folder(tmp_path / "twice", 60, n=1)
+    Image.open(twice / "cell-00.png").save(twice / "cell-00.tif")
+    assert main(["translate", f"model={translated}", f"input={twice}", f"out={tmp_path / 'x'}"]) == 1
+    assert "would both be written to" in capsys.readouterr().err
+
+
+def test_a_model_that_ignores_its_input_is_found_out():
+    """Perfect targets in the wrong order have a perfect distance, and the report says that they ignore their inputs."""
+    rng = cf.generator(seed=0)
+    inputs = cf.datasets.digits().only("2").scaled()[:80]
+    real, reference = inputs.flip(2)[:80], cf.datasets.digits().only("2").scaled()[80:].flip(2)
+    honest = score_images(inputs.flip(2) * 0.98, real, reference, inputs=inputs)
+    shuffled = real[torch.randperm(len(real), generator=rng)]
+    ignoring = score_images(shuffled, real, reference, inputs=inputs)
+    assert ignoring.distances[MADE].value <= ignoring.distances[REAL].value * 1.2
+    assert ignoring.ignores_input
+    assert not honest.ignores_input
+    assert "ignore their inputs" in headline(ignoring)
+    assert "keeps something of its input" in headline(honest)
+    assert any("By this measure the output does not depend" in line for line in sentences(ignoring))
+
+
+def test_a_model_that_does_nothing_is_no_nearer():
+    """The identity keeps everything, and is as far from the target as the source is."""
+    inputs = cf.datasets.digits().only("2").scaled()[:80]
+    threes = cf.datasets.digits().only("3").scaled()
+    scores = score_images(inputs, threes[:80], threes[80:], inputs=inputs)
+    assert scores.distances[MADE].value == scores.distances[STILL].value
+    assert scores.distances[REAL].value < 0.5 * scores.distances[STILL].value
+    assert "no nearer to the target" in headline(scores)
+    assert scores.kept["transport cost"].value == 0
+
+
+def test_tiles_hold_the_images_where_they_belong():
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 1, 4, 5).contiguous()
+    picture = tile([images[:3], images[3:]])
+    assert picture.shape == (2 * 4 + GAP, 3 * 5 + 2 * GAP, 3)
+    for k in range(6):
+        row, column = divmod(k, 3)
+        part = picture[row * (4 + GAP) :, column * (5 + GAP) :][:4, :5]
+        assert (part == k).all()
+    assert (picture[4 : 4 + GAP] == 255).all()
+
+
+def test_the_nearest_image_is_the_nearest():
+    among = torch.rand(20, 1, 4, 4, generator=cf.generator(seed=0))
+    chosen = torch.tensor([7, 3])
+    assert torch.equal(nearest(among[chosen] + 0.001, among), among[chosen])
+
+
+def test_the_images_of_the_readme_run_as_printed_but_for_the_steps():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = readme.split("```py\n")[1].split("```")[0]
+    names = {}
+    small = code.replace("steps=200", "steps=1, batch_size=4").replace("guidance=2.0", "guidance=2.0, steps=1")
+    exec(small.replace("translate(twos)", "translate(twos, steps=1)"), names)
+    assert len(names["found"]) == len(names["twos"])
+    assert len(names["sevens"]) == 16
+
+
+def test_an_image_is_written_in_its_colours(tmp_path):
+    from cellflow.cli.image_runs import write
+
+    images = torch.randint(0, 256, (2, 3, 6, 5), generator=cf.generator(seed=0)).to(torch.uint8)
+    write(cf.data.ImageSet(images, names=("a/one.jpg", "two.tif")), tmp_path)
+    assert torch.equal(cf.data.read_images(tmp_path).images, images)
+    assert Path(tmp_path / "a" / "one.png").exists()
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        write(cf.data.ImageSet(images[:, :2]), tmp_path / "two")
