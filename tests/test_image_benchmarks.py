@@ -249,6 +249,8 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 def test_generation_runs(tmp_path, monkeypatch):
     some = cf.data.read_images(cf.datasets.digits(), size=28)
     monkeypatch.setattr(generation_run, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(generation_run, "EVALUATIONS", (2, 16))
+    monkeypatch.setattr(generation_run, "_REPEATS", 3)
     dataset = generation_run.Dataset(lambda split: some.take(range(150)), "mnist")
     monkeypatch.setitem(generation_run.DATASETS, "mnist", dataset)
     monkeypatch.setitem(generation.SCALES, "cpu", replace(TINY, steps=16))
