@@ -58,10 +58,13 @@ def save_grid(path: Path, rows: Sequence[Tensor]) -> None:
 
 def rows_figure(rows: Rows) -> "Figure":
     """Return a figure with one labelled row for each entry; images of one column belong together."""
+    from matplotlib.figure import Figure
+
     pictures = [tile([images]) for _, images in rows]
-    width = 9.0
-    heights = [(width - 1.3) * picture.shape[0] / picture.shape[1] for picture in pictures]
-    figure = blank(width, sum(heights) + 0.12 * len(rows))
+    width, margin = 9.0, 1.1  # inches; the margin holds the labels
+    heights = [(width - margin) * picture.shape[0] / picture.shape[1] for picture in pictures]
+    figure = Figure(figsize=(width, sum(heights) * 1.06))  # an automatic layout would cut off the labels
+    figure.subplots_adjust(left=margin / width, right=1, bottom=0, top=1, hspace=0.06)
     axes = np.atleast_1d(figure.subplots(len(rows), 1, gridspec_kw={"height_ratios": heights}))
     for ax, picture, (name, _) in zip(axes, pictures, rows, strict=True):
         ax.imshow(picture, interpolation="nearest", aspect="equal")

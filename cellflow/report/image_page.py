@@ -29,7 +29,8 @@ _TITLES = {
 }
 _CAUTION = (
     "Distances fall as images become more, so only those of one column are to be compared. The intervals come from "
-    "drawing the images again (bootstrap), which makes them lie a little high. One fit and one seed."
+    "drawing the images again (bootstrap), which makes them lie a little high and may leave out the value itself. "
+    "One fit and one seed."
 )
 
 
@@ -108,7 +109,8 @@ def write_translation(
     )
     drawings = _of_translation(model, source, target, made, seed=0 if noisy else None)
     page = _Page(Path(folder), title, lead, scores, details)
-    page.write(model, drawings, fitted=_sizes(source, target), use=_USE_TRANSLATION)
+    use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", page.folder)
+    page.write(model, drawings, fitted=_sizes(source, target), use=use)
     return scores
 
 
@@ -149,7 +151,8 @@ def write_generation(
     )
     lead = f"Images made from noise, fitted on {len(images.seen):,} images of {_size(model.shape_)}."
     page = _Page(Path(folder), title, lead, scores, details)
-    page.write(model, _of_generation(model, images, made), fitted=_sizes(images), use=_USE_GENERATION)
+    use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", page.folder)
+    page.write(model, _of_generation(model, images, made), fitted=_sizes(images), use=use)
     return scores
 
 
@@ -171,7 +174,7 @@ class _Page(NamedTuple):
         figures = self.folder / FIGURES
         figures.mkdir(parents=True, exist_ok=True)
         self.scores.to_frame().to_csv(self.folder / SCORES, index=False)
-        python, shell = (line.format(folder=str(self.folder), quoted=shlex.quote(str(self.folder))) for line in use)
+        python, shell = use
         sections = {
             "fitted": html.table(None, [*fitted, *_settings(model)]),
             "images": "",
@@ -198,14 +201,11 @@ class _Page(NamedTuple):
         return html.table(header, image_words.table(self.scores), numbers=(1,)) + html.paragraph(_CAUTION, style="note")
 
 
-_USE_TRANSLATION = (
-    "import cellflow as cf\n\nmodel = cf.DomainTranslator.load({folder!r})\nfound = model.translate(images)",
-    "cellflow translate model={quoted} input=FOLDER out=TRANSLATED",
-)
-_USE_GENERATION = (
-    "import cellflow as cf\n\nmodel = cf.ImageGenerator.load({folder!r})\nfound = model.generate(64)  # an ImageSet",
-    "cellflow generate model={quoted} n=64 out=GENERATED",
-)
+def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tuple[str, str]:
+    """Return how to use a saved model in Python, and on the command line."""
+    lines = ("import cellflow as cf", "", f"model = cf.{estimator}.load({str(folder)!r})")
+    python = "\n".join([*lines, f"found = model.{call}  # an ImageSet"])
+    return python, f"cellflow {command} {shlex.quote(f'model={folder}')} {rest}"
 
 
 def _of_translation(

@@ -10,7 +10,7 @@ def headline(scores: ImageScores) -> str:
     """Say in one sentence how near the target the images are, and whether they come from their inputs."""
     made = scores.distances[MADE]
     if STILL not in scores.distances:
-        return f"Generated images are at {scores.name} = {number(made)} from real ones that the model never saw."
+        return f"Generated images are at {scores.name} = {number(made.value)} from real ones that the model never saw."
     near = _nearer(made, scores.distances[STILL])
     if scores.ignores_input:
         return f"The translated images ignore their inputs; as a set they are {near} the target than the source images."
@@ -21,11 +21,12 @@ def sentences(scores: ImageScores) -> list[str]:
     """Say what was found, one number after the other."""
     made, real = scores.distances[MADE], scores.distances[REAL]
     found = [
-        f"{scores.name} to {scores.n_reference} real images that the model never saw: {number(made)} for "
-        f"{scores.n} images it made. As many other real images are at {number(real)}, which is as good as it gets."
+        f"{scores.name} to {scores.n_reference} real images that the model never saw: {number(made.value)} for "
+        f"{scores.n} images it made. As many other real images are at {number(real.value)}: the floor, below which "
+        "differences mean nothing."
     ]
     if STILL in scores.distances:
-        found.append(f"Doing nothing, the source images as they are, is at {number(scores.distances[STILL])}.")
+        found.append(f"Doing nothing, the source images as they are, is at {number(scores.distances[STILL].value)}.")
     for measure, kept in scores.kept.items():
         found.append(
             f"{measure.capitalize()} with their own input: {kept.value:.3f}; with the input of another: "
@@ -39,12 +40,21 @@ def sentences(scores: ImageScores) -> list[str]:
 
 def table(scores: ImageScores) -> list[tuple[str, str, str]]:
     """Return distance and interval of everything that was compared."""
-    return [(NAMES[what], number(one), f"{one.low:#.3g} to {one.high:#.3g}") for what, one in scores.distances.items()]
+    return [
+        (NAMES[what], number(one.value), f"{number(one.low)} to {number(one.high)}")
+        for what, one in scores.distances.items()
+    ]
 
 
-def number(one: Interval) -> str:
-    """Write a distance with three digits."""
-    return f"{one.value:#.3g}".rstrip(".")
+def number(value: float) -> str:
+    """Write a distance with three digits.
+
+    Examples
+    --------
+    >>> number(0.12345), number(301.2), number(1998.8)
+    ('0.123', '301', '1,999')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def _nearer(made: Interval, still: Interval) -> str:

@@ -147,7 +147,12 @@ class TrainingState:
         load_weights(self.field, groups["field"], source=path)
         for k, average in enumerate(self._average):
             average.copy_(groups["average"][str(k)])
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": _slots(groups["optimizer"])})
+        slots = _slots(groups["optimizer"])
+        for index, weight in enumerate(self._weights):  # laid out in memory as the weights are: the fused step minds
+            for slot, value in slots.get(index, {}).items():
+                if value.shape == weight.shape:
+                    slots[index][slot] = torch.empty_like(weight).copy_(value)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
         self.step, self.history = about["step"], History(about["history"])
 
 
