@@ -252,6 +252,8 @@ def _matched_at_once(
     x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, ot_batch_size: int | str
 ) -> int | None:
     """Return the points a side of a super-batch, or None for one plan over everything."""
+    if isinstance(coupling, Given) and ot_batch_size != "auto":
+        ot_batch_size = "whole"  # pairs that are given hold for whole clouds: random parts would join strangers
     if isinstance(ot_batch_size, str):
         if ot_batch_size not in ("auto", "whole"):
             raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
@@ -259,11 +261,6 @@ def _matched_at_once(
         return None if ot_batch_size == "whole" or fits else max(OT_BATCH_SIZE, 2 * batch_size)
     if ot_batch_size < 2:
         raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
-    if isinstance(coupling, Given):
-        raise ValueError(
-            f"Pairs that are given hold for whole clouds, not for parts of {ot_batch_size}. Leave `ot_batch_size` "
-            "at 'auto'."
-        )
     return ot_batch_size
 
 
