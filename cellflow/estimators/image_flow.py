@@ -15,6 +15,7 @@ from cellflow.integrate import Trajectory
 from cellflow.objectives import Objective
 from cellflow.training import History, Recipe
 from cellflow.training.checkpoint import STATE, load_tensors
+from cellflow.training.interrupt import Interrupt, goodbye
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -117,28 +118,33 @@ def train(
     ------
     ValueError
         When somebody watches and there is no folder to go on from, or ``every`` is below 1.
+    KeyboardInterrupt
+        After Ctrl-C, also where it comes between two sittings: no look is cut off half-way.
     """
-    start = generator.get_state()
-    history = History()
-    for number, until in enumerate(_stops(session, steps)):
-        history = training.fit(
-            field,
-            objective,
-            batches,
-            steps=steps,
-            until=until,
-            generator=torch.Generator(generator.device).set_state(start),
-            recipe=recipe,
-            folder=session.folder,
-            resume=session.resume or number > 0,
-            about=about,
-            progress=progress,
-            fabric=session.fabric,
-        )
-        if session.fabric is not None:
-            session.fabric.barrier()  # until the state is written that all go on from
-        if session.watch is not None and (session.fabric is None or session.fabric.is_global_zero):
-            session.watch(history)
+    with Interrupt() as interrupt:
+        start = generator.get_state()
+        history = History()
+        for number, until in enumerate(_stops(session, steps)):
+            history = training.fit(
+                field,
+                objective,
+                batches,
+                steps=steps,
+                until=until,
+                generator=torch.Generator(generator.device).set_state(start),
+                recipe=recipe,
+                folder=session.folder,
+                resume=session.resume or number > 0,
+                about=about,
+                progress=progress,
+                fabric=session.fabric,
+            )
+            if session.fabric is not None:
+                session.fabric.barrier()  # until the state is written that all go on from
+            if session.watch is not None and (session.fabric is None or session.fabric.is_global_zero):
+                session.watch(history)
+            if interrupt.pending:
+                raise KeyboardInterrupt(goodbye(len(history), steps, session.folder))
     return history
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 
 
@@ -37,3 +38,16 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pending = True
         signal.signal(signal.SIGINT, self._previous)
+
+
+def goodbye(step: int, steps: int, folder: str | Path | None) -> str:
+    """Say after which step a training stopped, and how to go on.
+
+    Examples
+    --------
+    >>> goodbye(3, 9, "run")
+    'Stopped after step 3 of 9. Saved in run; go on with `resume=True`.'
+    """
+    if folder is None:
+        return f"Stopped after step {step} of {steps}; nothing was saved, as no `folder` was given."
+    return f"Stopped after step {step} of {steps}. Saved in {folder}; go on with `resume=True`."

@@ -13,7 +13,7 @@ from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed, generator_at
 from cellflow.training.checkpoint import STATE, TrainingState
 from cellflow.training.history import History
-from cellflow.training.interrupt import Interrupt
+from cellflow.training.interrupt import Interrupt, goodbye
 from cellflow.training.progress import progress_bar
 from cellflow.training.recipe import PRECISIONS, Recipe
 
@@ -116,7 +116,7 @@ def fit(
             if folder is not None and (due or interrupt.pending) and fabric.is_global_zero:
                 state.save(Path(folder) / STATE)
             if interrupt.pending:
-                raise KeyboardInterrupt(_goodbye(state, steps, folder))
+                raise KeyboardInterrupt(goodbye(state.step, steps, folder))
     state.settle()
     return state.history
 
@@ -192,9 +192,3 @@ def _from(batches: Iterable[Batch], start: int, fabric: "Fabric") -> Iterator[Ba
     iterate = getattr(batches, "iterate", None)
     stream = iterate(first) if iterate is not None else islice(iter(batches), first, None)
     return stream if fabric.world_size == 1 else islice(stream, 0, None, fabric.world_size)
-
-
-def _goodbye(state: TrainingState, steps: int, folder: str | Path | None) -> str:
-    if folder is None:
-        return f"Stopped after step {state.step} of {steps}; nothing was saved, as no `folder` was given."
-    return f"Stopped after step {state.step} of {steps}. Saved in {folder}; go on with `resume=True`."
