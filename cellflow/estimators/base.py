@@ -6,15 +6,19 @@ from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
+from torch import Tensor, nn
 
+from cellflow import integrate
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.parts import decode, encode
+from cellflow.integrate import Trajectory
+from cellflow.networks import FlowMap
+from cellflow.training import History
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
 
 FORMAT = 1
 """Version of the saved model; a newer one than this is refused."""
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
 class FlowEstimator(BaseEstimator):
@@ -25,6 +29,13 @@ class FlowEstimator(BaseEstimator):
     """
 
     field_: nn.Module
+    flow_map_: FlowMap
+    map_history_: History
+
+    @property
+    def distilled(self) -> bool:
+        """Whether there is a flow map, so that few jumps do what many solver steps did."""
+        return hasattr(self, "flow_map_")
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a folder: weights as safetensors, everything else as JSON.
@@ -50,6 +61,10 @@ class FlowEstimator(BaseEstimator):
         save_tensors(folder / WEIGHTS, self.field_.state_dict(), {"kind": "model"})
         settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
+        (folder / MAP).unlink(missing_ok=True)
+        if self.distilled:
+            save_tensors(folder / MAP, self.flow_map_.state_dict(), {"kind": "flow map"})
+            about["flow_map"] = {"spans": self.flow_map_.spans, "history": self.map_history_.columns}
         (folder / DESCRIPTION).write_text(json.dumps(about, indent=2))
 
     @classmethod
@@ -89,13 +104,16 @@ class FlowEstimator(BaseEstimator):
             }
             model = cls(**settings, device=device)
             model._restore(about["learned"])
+            if about["flow_map"] is not None:
+                model.flow_map_ = model._blank_map(about["flow_map"]["spans"])
+                model.map_history_ = History(about["flow_map"]["history"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
-        tensors, kind = load_tensors(folder / WEIGHTS)
-        if kind.get("kind") != "model":
-            raise CheckpointError(f"{folder / WEIGHTS} does not hold the weights of a model, but a {kind.get('kind')}.")
-        load_weights(model.field_, tensors, source=folder / WEIGHTS)
+        _load_into(model.field_, folder / WEIGHTS, kind="model")
         model.field_.to(model._device()).eval()
+        if model.distilled:
+            _load_into(model.flow_map_, folder / MAP, kind="flow map")
+            model.flow_map_.to(model._device()).eval()
         return model
 
     def _learned(self) -> dict[str, Any]:
@@ -105,6 +123,36 @@ class FlowEstimator(BaseEstimator):
     def _restore(self, learned: dict[str, Any]) -> None:
         """Take back what `_learned` returned, and build the field that the weights go into."""
         raise TypeError(f"{type(self).__name__} must say how it is restored.")
+
+    def _velocity(self) -> Any:
+        """Return the velocity of the fitted flow, a module: what a flow map is taught by."""
+        raise TypeError(f"{type(self).__name__} must say what its velocity is.")
+
+    def _blank_map(self, spans: str) -> FlowMap:
+        """Return a map whose jumps are Euler steps of the fitted flow, so far."""
+        return FlowMap.of(self._velocity(), spans=spans)
+
+    def _jump(
+        self,
+        x: Tensor,
+        jumps: int,
+        *,
+        start: float | Tensor = 0.0,
+        stop: float | Tensor = 1.0,
+        save: int = 2,
+        condition: Tensor | None = None,
+    ) -> Trajectory:
+        """Carry states by the flow map, in model time."""
+        if not self.distilled:
+            raise NotFittedError(
+                f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or leave out `jumps`."
+            )
+        return integrate.jump(self.flow_map_, x, steps=jumps, start=start, stop=stop, save=save, condition=condition)
+
+    def _forget_map(self) -> None:
+        """Drop the flow map of an earlier fit: it leads where that one led."""
+        for name in ("flow_map_", "map_history_"):
+            self.__dict__.pop(name, None)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "field_"):
@@ -132,4 +180,11 @@ def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")
     if found[1] > FORMAT:
         raise CheckpointError(f"{path} was written by a newer cellflow (format {found[1]}); update cellflow.")
-    return {"settings": settings, "learned": learned}
+    return {"settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
+
+
+def _load_into(module: nn.Module, path: Path, *, kind: str) -> None:
+    tensors, found = load_tensors(path)
+    if found.get("kind") != kind:
+        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
+    load_weights(module, tensors, source=path)

@@ -37,6 +37,7 @@ class DomainFlow(FlowEstimator):
         reverse: bool = False,
         steps: int | None = 20,
         method: str = "midpoint",
+        jumps: int | None = None,
         batch_size: int = 128,
     ) -> Any:
         """Carry samples from the source domain to the target domain, without noise.
@@ -51,6 +52,9 @@ class DomainFlow(FlowEstimator):
             Steps of a fixed-step solver; None for adaptive methods.
         method
             Any method of `cellflow.integrate.ode`.
+        jumps
+            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
+            ``steps`` and ``method``.
         batch_size
             Samples at a time; makes no difference to the result.
 
@@ -62,12 +66,14 @@ class DomainFlow(FlowEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``.
+            Before ``fit``; with ``jumps``, before ``distill``.
         ValueError
             When the samples have another shape, or are of another kind, than those of the fit.
         """
         domain = self._known(x)
         flow = self._ode(steps=steps, method=method, save=2, reverse=reverse)
+        if jumps is not None:
+            flow = self._jumping(jumps, reverse=reverse)
         return self._back(in_parts(flow, self._parts(domain, batch_size)).x[-1], x)
 
     def simulate(
@@ -174,9 +180,13 @@ class DomainFlow(FlowEstimator):
         weight = next(self.field_.parameters())
         return (domain.scaled(some).to(weight) for some in torch.arange(len(domain)).split(batch_size))
 
+    def _jumping(self, jumps: int, *, reverse: bool) -> Callable[[Tensor], Trajectory]:
+        start, stop = _ends(reverse=reverse)
+        return lambda x: self._jump(x, jumps, start=start, stop=stop)
+
     def _ode(self, *, steps: int | None, method: str, save: int, reverse: bool) -> Callable[[Tensor], Trajectory]:
-        velocity = self._objective().velocity(self.field_)
-        start, stop = (1.0, 0.0) if reverse else (0.0, 1.0)
+        velocity = self._velocity()
+        start, stop = _ends(reverse=reverse)
         return lambda x: integrate.ode(velocity, x, start=start, stop=stop, steps=steps, method=method, save=save)
 
     def _sde(
@@ -206,6 +216,13 @@ class DomainFlow(FlowEstimator):
     def _back(self, states: Tensor, given: Samples) -> Any:
         return given_back(states.float(), given, rep=self.rep, keep_labels=bool(self.within_labels))
 
+    def _velocity(self) -> Any:
+        return self._objective().velocity(self.field_)
+
     def _objective(self) -> Objective:
         """Return what the field was trained on."""
         raise TypeError(f"{type(self).__name__} must say what it was trained on.")
+
+
+def _ends(*, reverse: bool) -> tuple[float, float]:
+    return (1.0, 0.0) if reverse else (0.0, 1.0)

@@ -10,25 +10,29 @@ from torch import Tensor
 
 from cellflow import couplings, integrate, paths, training
 from cellflow.couplings import Coupling
-from cellflow.data.image_batches import image_batches
+from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_stream import ImageStream
 from cellflow.data.images import ImageSet
 from cellflow.data.pixels import to_bytes
 from cellflow.errors import unknown
 from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson, followed
 from cellflow.estimators.domains import digest
 from cellflow.estimators.guidance import ForgetfulObjective, Guided, Labels, one_hot
 from cellflow.estimators.image_flow import Make, Session, check_settings, in_parts, keeping_history, network_for, train
 from cellflow.estimators.parts import encode
 from cellflow.integrate import Trajectory
-from cellflow.objectives import NoiseMatching, Objective, VelocityMatching
+from cellflow.networks import FlowMap
+from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
-from cellflow.seeds import generator, seeded
-from cellflow.training import Recipe
+from cellflow.seeds import generator, generator_at, seeded
+from cellflow.training import Origin, Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+Step = Callable[[Tensor, Tensor | None], Trajectory]
+"""From noise and classes to images."""
 OBJECTIVES = ("velocity", "noise")
 """What the network learns: the velocity of the path (flow matching), or the noise in it (diffusion)."""
 
@@ -156,21 +160,10 @@ class ImageGenerator(FlowEstimator):
         """
         check_settings(self.steps, self.batch_size, self.recipe)
         objective = self._objective()
-        if not isinstance(images, ImageSet | ImageStream):
-            message = f"Expected images; found {type(images).__name__}. `cf.data.read_images` reads folders and arrays."
-            raise TypeError(message)
         rng = generator(seed=int(self.seed))
-        images = images.to(self._device() if fabric is None else fabric.device)
+        images = _of_images(images).to(self._device() if fabric is None else fabric.device)
         self.shape_, self.classes_ = images.shape, images.classes if self.conditional else None
-        batches = image_batches(
-            None,
-            images,
-            coupling=couplings.resolve(self.coupling),
-            batch_size=self.batch_size,
-            generator=rng,
-            condition="labels" if self.conditional else None,
-            flip=self.flip,
-        )
+        batches = self._batches(images, rng)
         with seeded(rng):
             self.field_ = self._field().to(images.device)
         self.history_ = train(
@@ -184,6 +177,88 @@ class ImageGenerator(FlowEstimator):
             progress=self.progress,
             session=Session(folder, resume, fabric, keeping_history(self, watch), every),
         )
+        self._forget_map()
+        return self
+
+    def distill(
+        self,
+        images: ImageSet | ImageStream,
+        *,
+        steps: int = STEPS,
+        objective: FlowMapObjective | str = "trajectories",
+        taught: bool = True,
+        guidance: float = 1.0,
+        recipe: Recipe | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Teach a flow map what the fitted model does, so that ``generate(n, jumps=1)`` does it at once.
+
+        Parameters
+        ----------
+        images
+            The images it was fitted on: states between noise and them are what the map learns from.
+        steps
+            Optimiser steps.
+        objective
+            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
+            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
+            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
+        taught
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
+            together from the pairs of the data alone.
+        guidance
+            How hard the map presses for a class that is asked for, once and for all.
+        recipe
+            How the optimiser runs; None for that of the fit.
+        folder
+            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
+        resume
+            Whether to go on from the state in ``folder``.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError, TypeError
+            When the images do not fit, settings are of the wrong kind, guidance has no teacher or no classes, or the
+            objective is not one for flow maps.
+
+        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation); Meng et al. 2023
+        for guidance.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> from functools import partial
+        >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+        >>> digits = cf.datasets.digits()
+        >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits).distill(digits, steps=5)
+        >>> model.generate(3, jumps=1)
+        ImageSet(3 images, 1 x 8 x 8, generated)
+        """
+        self._check_fitted()
+        images = _of_images(images).to(next(self.field_.parameters()).device)
+        if images.shape != self.shape_ or (self.classes_ is not None and images.classes != self.classes_):
+            raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {images}.")
+        if guidance != 1 and (self.classes_ is None or not taught):
+            raise ValueError(f"Guidance {guidance} needs a model that knows classes, as a teacher (`taught=True`).")
+        rng, velocity = generator_at(int(self.seed), DISTILLING), self._velocity()
+        flow_map = self._blank_map("forward").to(images.device)
+        self.map_history_ = Lesson(
+            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+        ).learn(
+            flow_map,
+            velocity if guidance == 1 else Guided(velocity, guidance),
+            origins=lambda: self._origins(images, rng),
+            pairs=lambda: self._batches(images, rng),
+            path=paths.resolve(self.path),
+            unit=1.0,
+            generator=rng,
+            about={**self._about(images), "guidance": guidance},
+            progress=self.progress,
+        )
+        self.flow_map_ = flow_map
         return self
 
     def generate(
@@ -194,6 +269,7 @@ class ImageGenerator(FlowEstimator):
         guidance: float = 1.0,
         steps: int | None = 50,
         method: str = "midpoint",
+        jumps: int | None = None,
         seed: int = 0,
         batch_size: int = 128,
     ) -> ImageSet:
@@ -211,6 +287,9 @@ class ImageGenerator(FlowEstimator):
             Solver steps; None for adaptive methods.
         method
             Any method of `cellflow.integrate.ode`.
+        jumps
+            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
+            ``steps`` and ``method``. Such a map has its guidance built in.
         seed
             Seed of the noise they start from.
         batch_size
@@ -219,12 +298,16 @@ class ImageGenerator(FlowEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``.
+            Before ``fit``; with ``jumps``, before ``distill``.
         ValueError
-            When the class is unknown, or the model has learned none; when guidance has no class to press for.
+            When the class is unknown, or the model has learned none; when guidance has no class to press for, or
+            jumps have theirs built in.
         """
         condition = self._condition(n, label, guidance)
-        states = self._flow(n, condition, guidance, seed, batch_size, steps=steps, method=method, save=2).x[-1]
+        if jumps is not None and guidance != 1:
+            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
+        flow = self._solver(guidance, steps=steps, method=method, save=2) if jumps is None else self._jumping(jumps)
+        states = self._flow(n, condition, seed, batch_size, flow).x[-1]
         labels = None if condition is None or label is None else condition.argmax(dim=1)
         return ImageSet(
             to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
@@ -251,7 +334,39 @@ class ImageGenerator(FlowEstimator):
             How many equally spaced moments, both ends included.
         """
         condition = self._condition(n, label, guidance)
-        return self._flow(n, condition, guidance, seed, batch_size, steps=steps, method="midpoint", save=save)
+        flow = self._solver(guidance, steps=steps, method="midpoint", save=save)
+        return self._flow(n, condition, seed, batch_size, flow)
+
+    def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
+        return image_batches(
+            None,
+            images,
+            coupling=couplings.resolve(self.coupling),
+            batch_size=self.batch_size,
+            generator=rng,
+            condition="labels" if self.conditional else None,
+            flip=self.flip,
+        )
+
+    def _origins(self, images: ImageSet | ImageStream, rng: torch.Generator) -> list[Origin]:
+        """Return noise at time 0 and real images at time 1, as many of each."""
+        chosen = followed(len(images), self.shape_, rng)
+        n = len(chosen)
+        real, noise = images.scaled(chosen), torch.randn(n, *self.shape_, generator=rng).to(images.device)
+        if self.classes_ is None:
+            return [Origin(noise, 0.0), Origin(real, 1.0)]
+        classes = images.one_hot(chosen).to(images.device)
+        forgotten = (torch.rand(n, 1, generator=rng) < self.forget).to(classes)
+        return [Origin(noise, 0.0, classes * (1 - forgotten)), Origin(real, 1.0, classes)]
+
+    def _velocity(self) -> Any:
+        return self._objective().velocity(self.field_)
+
+    def _blank_map(self, spans: str) -> FlowMap:
+        if self.objective == "velocity":
+            return super()._blank_map(spans)
+        with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise is none of mean velocities
+            return FlowMap(self._field(times=2), spans=spans)
 
     def _objective(self) -> Objective:
         if self.objective not in OBJECTIVES:
@@ -259,10 +374,10 @@ class ImageGenerator(FlowEstimator):
         path = paths.resolve(self.path)
         return VelocityMatching(path) if self.objective == "velocity" else NoiseMatching(path)
 
-    def _field(self) -> torch.nn.Module:
+    def _field(self, **settings: int) -> torch.nn.Module:
         make = network_for(self.network, self.shape_)
-        channels = self.shape_[0]
-        return make(channels) if self.classes_ is None else make(channels, condition_dim=len(self.classes_))
+        known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}
+        return make(self.shape_[0], **known, **settings)
 
     def _about(self, images: ImageSet | ImageStream) -> dict[str, Any]:
         """Return what a resumed fit must share with the one that was interrupted."""
@@ -286,28 +401,24 @@ class ImageGenerator(FlowEstimator):
             raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
         return torch.zeros(n, len(self.classes_))
 
-    def _flow(
-        self,
-        n: int,
-        condition: Tensor | None,
-        guidance: float,
-        seed: int,
-        batch_size: int,
-        *,
-        steps: int | None,
-        method: str,
-        save: int,
-    ) -> Trajectory:
+    def _solver(self, guidance: float, *, steps: int | None, method: str, save: int) -> Step:
+        velocity = self._velocity()
+        field = velocity if guidance == 1 else Guided(velocity, guidance)
+        return lambda x, condition: integrate.ode(field, x, condition=condition, steps=steps, method=method, save=save)
+
+    def _jumping(self, jumps: int) -> Step:
+        return lambda x, condition: self._jump(x, jumps, condition=condition)
+
+    def _flow(self, n: int, condition: Tensor | None, seed: int, batch_size: int, step: Step) -> Trajectory:
+        """Let noise flow, some samples at a time."""
         check_settings(1, batch_size, None)
         weight = next(self.field_.parameters())
         noise = torch.randn(n, *self.shape_, generator=generator(seed=seed))
-        velocity = self._objective().velocity(self.field_)
-        field = velocity if guidance == 1 else Guided(velocity, guidance)
         rows = iter(torch.arange(n).split(batch_size))
 
         def flow(part: Tensor) -> Trajectory:
             some = None if condition is None else condition[next(rows)].to(weight)
-            return integrate.ode(field, part.to(weight), condition=some, steps=steps, method=method, save=save)
+            return step(part.to(weight), some)
 
         return in_parts(flow, noise.split(batch_size))
 
@@ -321,3 +432,11 @@ class ImageGenerator(FlowEstimator):
         self.history_ = training.History(learned["history"])
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field()
+
+
+def _of_images(images: object) -> ImageSet | ImageStream:
+    if not isinstance(images, ImageSet | ImageStream):
+        raise TypeError(
+            f"Expected images; found {type(images).__name__}. `cf.data.read_images` reads folders and arrays."
+        )
+    return images

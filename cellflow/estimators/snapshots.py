@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cellflow import couplings, networks, paths, training
 from cellflow.couplings import Coupling
@@ -15,14 +15,15 @@ from cellflow.data.diffusion import suggest_sigma
 from cellflow.data.pairing import PairedBatches, snapshot_batches
 from cellflow.data.snapshots import Snapshots, read_snapshots
 from cellflow.errors import unknown
+from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson
 from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall, spreads
 from cellflow.estimators.parts import encode
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
 from cellflow.estimators.timed import TimedFlow
-from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
+from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
-from cellflow.seeds import generator, seeded
-from cellflow.training import Recipe
+from cellflow.seeds import generator, generator_at, seeded
+from cellflow.training import Origin, Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -195,6 +196,85 @@ class SnapshotFlow(TimedFlow):
         self.field_, self.history_, self.plans_ = field, history, batches.plans
         self.clock_, self.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         self.n_cells_, self.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
+        self._forget_map()
+        return self
+
+    def distill(
+        self,
+        adata: "AnnData",
+        *,
+        steps: int = STEPS,
+        objective: FlowMapObjective | str = "trajectories",
+        taught: bool = True,
+        recipe: Recipe | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Teach a flow map what the fitted flow does, so that ``transport(..., jumps=1)`` does it at once.
+
+        The map knows jumps between any two times of the fitted range, forward and backward; how many are taken is
+        chosen afterwards.
+
+        Parameters
+        ----------
+        adata
+            The cells that the flow was fitted on: states on their ways are what the map learns from.
+        steps
+            Optimiser steps.
+        objective
+            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
+            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
+            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
+        taught
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
+            together from the pairs of the data alone.
+        recipe
+            How the optimiser runs; None for that of the fit.
+        folder
+            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
+        resume
+            Whether to go on from the state in ``folder``.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError, TypeError
+            When the cells do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
+
+        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata).distill(adata, steps=20)
+        >>> flow.transport(adata.obsm["X_latent"][:3], start=0, stop=4, jumps=1).evaluations
+        1
+        """
+        self._check_fitted()
+        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
+                f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out what the flow must not see."
+            )
+        coupling, rng = couplings.resolve(self.coupling), generator_at(int(self.seed), DISTILLING)
+        flow_map = self._blank_map("both")
+        self.map_history_ = Lesson(
+            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+        ).learn(
+            flow_map,
+            self._velocity(),
+            origins=lambda: [Origin(cloud, time) for cloud, time in zip(*self._clouds(snapshots), strict=True)],
+            pairs=lambda: self._pair(snapshots, coupling, rng, self.masses_),
+            path=paths.resolve(self.path),
+            unit=overall(spreads(snapshots)),
+            generator=rng,
+            about=self._about(snapshots),
+            progress=self.progress,
+        )
+        self.flow_map_ = flow_map
         return self
 
     def suggest_sigma(self, adata: "AnnData") -> float:
@@ -263,8 +343,7 @@ class SnapshotFlow(TimedFlow):
     def _pair(
         self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator, sizes: Sizes | None
     ) -> PairedBatches:
-        clouds = [torch.from_numpy(cloud).to(self._device()) for cloud in snapshots.clouds()]
-        times = [snapshots.clock.model(time) for time in snapshots.clock.times]
+        clouds, times = self._clouds(snapshots)
         return snapshot_batches(
             clouds,
             times,
@@ -275,6 +354,11 @@ class SnapshotFlow(TimedFlow):
             masses=sizes,
             bend=self.bend,
         )
+
+    def _clouds(self, snapshots: Snapshots) -> tuple[list[Tensor], list[float]]:
+        """Return the states of each snapshot, on the device, and its model time."""
+        clouds = [torch.from_numpy(cloud).to(self._device()) for cloud in snapshots.clouds()]
+        return clouds, [snapshots.clock.model(time) for time in snapshots.clock.times]
 
     def _field(self, scales: Scales) -> nn.Module:
         return build_field(

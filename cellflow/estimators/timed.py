@@ -4,13 +4,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellflow import integrate, paths
 from cellflow.data.clock import Clock
 from cellflow.data.snapshots import to_numbers
 from cellflow.estimators.base import FlowEstimator
-from cellflow.field import BridgeField, Field, GrowthField, growth_heads
+from cellflow.field import BridgeField, GrowthField, growth_heads
 from cellflow.integrate import Trajectory, WeightedTrajectory
 from cellflow.objectives import VelocityHead, VelocityOfGrowth
 from cellflow.paths import GaussianPath
@@ -37,6 +37,7 @@ class TimedFlow(FlowEstimator):
         save: int = 2,
         steps: int | None = None,
         method: str = "rk4",
+        jumps: int | None = None,
         extrapolate: bool = False,
     ) -> Trajectory:
         """Carry states from one time to another, forward or backward.
@@ -53,6 +54,9 @@ class TimedFlow(FlowEstimator):
             Steps of a fixed-step solver; None for its default, and for adaptive methods.
         method
             Any method of `cellflow.integrate.ode`.
+        jumps
+            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
+            ``steps`` and ``method``.
         extrapolate
             Whether times outside the fitted range are allowed.
 
@@ -63,13 +67,17 @@ class TimedFlow(FlowEstimator):
 
         Raises
         ------
+        NotFittedError
+            Before ``fit``; with ``jumps``, before ``distill``.
         ValueError
             When a time is outside the fitted range, or the states have another width than the model's.
         """
         self._check_fitted()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
+        if jumps is not None:
+            return self._in_users_time(self._jump(self._states(x), jumps, start=begin, stop=end, save=save))
         found = integrate.ode(
-            self._velocity_field(), self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
+            self._velocity(), self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
         )
         return self._in_users_time(found)
 
@@ -163,7 +171,7 @@ class TimedFlow(FlowEstimator):
         x
             States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
         start, stop, save, steps, method, extrapolate
-            As for `transport`.
+            As for `transport`; a flow map knows no weights, so there are no jumps here.
 
         Returns
         -------
@@ -209,7 +217,7 @@ class TimedFlow(FlowEstimator):
         states = self._states(x)
         t = time_of(self._model_times(time, extrapolate=extrapolate), states)
         with torch.no_grad():
-            velocity = self._velocity_field()(t, states, None)
+            velocity = self._velocity()(t, states, None)
         return (velocity * self.clock_.per_time).cpu().numpy()
 
     def growth_rate(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
@@ -244,7 +252,7 @@ class TimedFlow(FlowEstimator):
                 '`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth="two_heads")`.'
             )
 
-    def _velocity_field(self) -> Field:
+    def _velocity(self) -> nn.Module:
         if self.growth is not None:
             return VelocityOfGrowth(cast("GrowthField", self.field_))
         return VelocityHead(cast("BridgeField", self.field_)) if self.score else self.field_

@@ -12,6 +12,7 @@ from cellflow.couplings import Coupling
 from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_coupling import Features
 from cellflow.errors import unknown
+from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson, followed
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
 from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall
@@ -19,10 +20,10 @@ from cellflow.estimators.image_flow import Make, Session, check_settings, keepin
 from cellflow.estimators.parts import encode
 from cellflow.estimators.rounds import InParts, repairing_for
 from cellflow.metrics import feature_network
-from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
+from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Recipe, Repairing
+from cellflow.training import Origin, Recipe, Repairing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -191,6 +192,7 @@ class DomainTranslator(DomainFlow):
             progress=self.progress,
             session=Session(folder, resume, fabric, keeping_history(self, watch), every),
         )
+        self._forget_map()
         return self
 
     def refine(
@@ -251,6 +253,88 @@ class DomainTranslator(DomainFlow):
         )
         for name, column in self.history_.columns.items():
             column += [value for history in histories for value in history[name]]
+        self._forget_map()
+        return self
+
+    def distill(
+        self,
+        source: Samples,
+        target: Samples,
+        *,
+        steps: int = STEPS,
+        objective: FlowMapObjective | str = "trajectories",
+        taught: bool = True,
+        features: Features | None = None,
+        recipe: Recipe | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Teach a flow map what the fitted flow does, so that ``translate(..., jumps=1)`` does it at once.
+
+        The map knows jumps both ways; how many are taken is chosen afterwards.
+
+        Parameters
+        ----------
+        source, target
+            The samples it was fitted on: states between them are what the map learns from.
+        steps
+            Optimiser steps.
+        objective
+            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
+            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
+            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
+        taught
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
+            together from the pairs of the data alone.
+        features
+            As for `fit`.
+        recipe
+            How the optimiser runs; None for that of the fit.
+        folder
+            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
+        resume
+            Whether to go on from the state in ``folder``.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError, TypeError
+            When the samples do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
+
+        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
+        >>> model = cf.DomainTranslator(steps=20).fit(x, x + 3).distill(x, x + 3, steps=20)
+        >>> model.translate(x[:5], jumps=1).shape, model.translate(x[:5] + 3, jumps=2, reverse=True).shape
+        (torch.Size([5, 2]), torch.Size([5, 2]))
+        """
+        self._check_fitted()
+        rng = generator_at(int(self.seed), DISTILLING)
+        domains = self._read_both(source, target, next(self.field_.parameters()).device)
+        for domain in domains:
+            self._check_domain(domain)
+        flow_map = self._blank_map("both")
+        self.map_history_ = Lesson(
+            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+        ).learn(
+            flow_map,
+            self._velocity(),
+            origins=lambda: [
+                Origin(domain.scaled(followed(len(domain), self.shape_, rng)), at)
+                for domain, at in zip(domains, (0.0, 1.0), strict=True)
+            ],
+            pairs=lambda: self._pair(*domains, features, rng),
+            path=paths.resolve(self.path),
+            unit=self.unit_,
+            generator=rng,
+            about=self._about(*domains),
+            progress=self.progress,
+        )
+        self.flow_map_ = flow_map
         return self
 
     def _check_score(self) -> None:

@@ -1,5 +1,6 @@
 """Jumps: a flow map takes states from one time to another in as many steps as one likes."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ def jump(
     start: float | Tensor = 0.0,
     stop: float | Tensor = 1.0,
     condition: Tensor | None = None,
+    save: int | None = None,
 ) -> Trajectory:
     """Carry states from ``start`` to ``stop`` in equal jumps of a flow map.
 
@@ -33,17 +35,20 @@ def jump(
         Times, one number or one for each sample ``(n,)``. ``stop`` before ``start`` goes back in time.
     condition
         Handed to the map as it is.
+    save
+        How many states to keep, equally spaced in time, both ends among them; None for those after every jump. Where
+        ``save - 1`` does not divide ``steps``, jumps are added until it does.
 
     Returns
     -------
     Trajectory
-        The states after every jump, ``steps + 1`` of them with those at ``start``.
+        The states that are kept, those at ``start`` first.
 
     Raises
     ------
     ValueError
-        For steps < 1, a field of one time, or jumps that the map has not learned: back in time where its ``spans``
-        are forward, to anywhere but time 1 where they are the end.
+        For steps < 1, save < 2, a field of one time, or jumps that the map has not learned: back in time where its
+        ``spans`` are forward, to anywhere but time 1 where they are the end.
     ConvergenceError
         When the states leave the finite numbers.
 
@@ -59,6 +64,10 @@ def jump(
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; found {steps}.")
+    if save is not None and save < 2:
+        raise ValueError(f"`save` must be at least 2; found {save}.")
+    each = 1 if save is None else math.ceil(steps / (save - 1))
+    steps = steps if save is None else each * (save - 1)
     begin, end = time_of(start, x), time_of(stop, x)
     _check(flow_map, begin, end, steps)
     states = [x]
@@ -73,8 +82,8 @@ def jump(
                 )
             x = x + per_sample(t - s, x) * velocity
             check_finite(x, t)
-            states.append(x)
-    return Trajectory(saved_times(x, start, stop, steps + 1), torch.stack(states), steps)
+            states += [x] if (k + 1) % each == 0 else []
+    return Trajectory(saved_times(x, start, stop, len(states)), torch.stack(states), steps)
 
 
 def _check(flow_map: Any, begin: Tensor, end: Tensor, steps: int) -> None:

@@ -10,6 +10,7 @@ from cellflow.objectives.flow_map_matching import (
     SemigroupMatching,
 )
 from cellflow.objectives.growth import GrowthMatching, VelocityOfGrowth
+from cellflow.objectives.trajectory import TrajectoryMatching
 from cellflow.objectives.velocity import NoiseMatching, Objective, VelocityFromNoise, VelocityMatching
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "NoiseMatching",
     "Objective",
     "SemigroupMatching",
+    "TrajectoryMatching",
     "VelocityFromNoise",
     "VelocityHead",
     "VelocityMatching",

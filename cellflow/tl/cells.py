@@ -84,3 +84,15 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     if adata.isbacked and (copy or adata.is_view):
         raise ValueError("A file, or a view of one, cannot be copied in place. Take `adata.to_memory()` first.")
     return adata.copy() if copy else adata
+
+
+def refuse_jumps(jumps: int | None) -> None:
+    """Raise where a flow with growth is asked to jump.
+
+    Raises
+    ------
+    ValueError
+        A flow map carries states, and knows nothing of their weights.
+    """
+    if jumps is not None:
+        raise ValueError("This flow knows growth, and jumps would lose the weights of its cells. Leave out `jumps`.")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.data.snapshots import to_numbers
-from cellflow.tl.cells import Cells, positions, states_and_times, target
+from cellflow.tl.cells import Cells, positions, refuse_jumps, states_and_times, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +25,7 @@ def push(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
+    jumps: int | None = None,
     extrapolate: bool = False,
     key_added: str = "push",
     copy: bool = False,
@@ -48,6 +49,8 @@ def push(
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
         Measured cells among which a carried cell is divided.
+    jumps
+        Number of jumps of a distilled flow (`SnapshotFlow.distill`), in place of a solver.
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
@@ -73,7 +76,7 @@ def push(
     >>> round(float(adata.uns["push"]["groups"]["mass"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy, forward=True)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy, forward=True)
 
 
 def pull(
@@ -84,6 +87,7 @@ def pull(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
+    jumps: int | None = None,
     extrapolate: bool = False,
     key_added: str = "pull",
     copy: bool = False,
@@ -95,7 +99,7 @@ def pull(
 
     Parameters
     ----------
-    adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy
+    adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy
         As for `push`.
 
     Writes
@@ -113,7 +117,7 @@ def pull(
     >>> round(float(adata.obs["pull"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, extrapolate, key_added, copy, forward=False)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy, forward=False)
 
 
 def _land(
@@ -123,6 +127,7 @@ def _land(
     at: float | pd.Timedelta,
     groupby: str | None,
     n_neighbors: int,
+    jumps: int | None,
     extrapolate: bool,
     key_added: str,
     copy: bool,
@@ -143,10 +148,11 @@ def _land(
     span = {"start": time[rows], "stop": moment, "extrapolate": extrapolate}
     weight = np.ones(len(rows))
     if forward and flow.growth is not None:
+        refuse_jumps(jumps)
         grown = flow.grow(x[rows], **span)
         landed, weight = grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy()
     else:
-        landed = flow.transport(x[rows], **span).x[-1].numpy()
+        landed = flow.transport(x[rows], jumps=jumps, **span).x[-1].numpy()
     mass = np.zeros(adata.n_obs)
     mass[there] = _mass_on(x[there], landed, weight, n_neighbors)
     written = target(adata, copy=copy)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cellflow.data.snapshots import to_numbers
 from cellflow.errors import unknown
-from cellflow.tl.cells import states_and_times
+from cellflow.tl.cells import refuse_jumps, states_and_times
 from cellflow.tl.genes import Loadings, read_loadings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def interpolate(
     at: float | pd.Timedelta | Iterable[float],
     origin: str = "both",
     genes: bool | str = "auto",
+    jumps: int | None = None,
     extrapolate: bool = False,
 ) -> "AnnData":
     """Return cells at times that nobody measured.
@@ -56,6 +57,8 @@ def interpolate(
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
         Whether to decode genes through the stored PCA loadings; ``"auto"`` does where they are there.
+    jumps
+        Number of jumps of a distilled flow (`SnapshotFlow.distill`), in place of a solver.
     extrapolate
         Whether times outside the fitted range are allowed.
 
@@ -84,7 +87,7 @@ def interpolate(
     times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
     if not len(times):
         raise ValueError("Expected at least one time in `at`; found none.")
-    carried = [_carry(flow, x, time, float(t), origin, extrapolate) for t in times]
+    carried = [_carry(flow, x, time, float(t), origin, jumps, extrapolate) for t in times]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
     rep = {} if flow.rep == "X" else {flow.rep: states}
@@ -97,7 +100,13 @@ def interpolate(
 
 
 def _carry(
-    flow: "SnapshotFlow", x: np.ndarray, time: np.ndarray, at: float, origin: str, extrapolate: bool
+    flow: "SnapshotFlow",
+    x: np.ndarray,
+    time: np.ndarray,
+    at: float,
+    origin: str,
+    jumps: int | None,
+    extrapolate: bool,
 ) -> _Carried:
     """Carry the neighbouring snapshots to one time."""
     clock = flow.clock_
@@ -115,7 +124,7 @@ def _carry(
         rows = np.flatnonzero(time == start)
         if not len(rows):
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
-        moved, weight = _moved(flow, x[rows], start, at, extrapolate)
+        moved, weight = _moved(flow, x[rows], start, at, jumps, extrapolate)
         parts.append(_Carried(rows, moved, share * weight, at))
     return _Carried(
         np.concatenate([part.rows for part in parts]),
@@ -126,12 +135,13 @@ def _carry(
 
 
 def _moved(
-    flow: "SnapshotFlow", x: np.ndarray, start: float, stop: float, extrapolate: bool
+    flow: "SnapshotFlow", x: np.ndarray, start: float, stop: float, jumps: int | None, extrapolate: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return carried states, and their weights, which sum to 1."""
     if flow.growth is None:
-        found = flow.transport(x, start=start, stop=stop, extrapolate=extrapolate)
+        found = flow.transport(x, start=start, stop=stop, jumps=jumps, extrapolate=extrapolate)
         return found.x[-1].numpy(), np.full(len(x), 1 / len(x))
+    refuse_jumps(jumps)
     grown = flow.grow(x, start=start, stop=stop, extrapolate=extrapolate)
     return grown.x[-1].numpy(), grown.log_weight[-1].double().softmax(dim=0).numpy()
 

@@ -4,5 +4,17 @@ from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
 from cellflow.training.refit import MarkovianFitting, Reflow, Repairing, refit
+from cellflow.training.trajectories import Origin, TrajectoryBatches, trajectory_batches
 
-__all__ = ["History", "MarkovianFitting", "Recipe", "Reflow", "Repairing", "fit", "refit"]
+__all__ = [
+    "History",
+    "MarkovianFitting",
+    "Origin",
+    "Recipe",
+    "Reflow",
+    "Repairing",
+    "TrajectoryBatches",
+    "fit",
+    "refit",
+    "trajectory_batches",
+]

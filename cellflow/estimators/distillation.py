@@ -1,0 +1,178 @@
+"""Distilling a fitted flow: a flow map learns to do in a few jumps what the flow does in many solver steps."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from cellflow import training
+from cellflow.batch import Batch
+from cellflow.errors import unknown
+from cellflow.estimators.image_flow import check_settings
+from cellflow.networks import FlowMap
+from cellflow.objectives import (
+    EulerianMatching,
+    FlowMapMatching,
+    FlowMapObjective,
+    LagrangianMatching,
+    MeanVelocityMatching,
+    SemigroupMatching,
+    TrajectoryMatching,
+)
+from cellflow.paths import GaussianPath
+from cellflow.training import History, Origin, Recipe, trajectory_batches
+
+TRAJECTORIES = "trajectories"
+"""The objective that regresses on the fitted flow's own trajectories: the steadiest and most exact one, see
+``benchmarks/results/few_step_cells.md``."""
+OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
+    "semigroup": SemigroupMatching,
+    "lagrangian": LagrangianMatching,
+    "eulerian": EulerianMatching,
+    "mean_velocity": MeanVelocityMatching,
+    "direct": FlowMapMatching,
+}
+"""The other objectives that a word stands for; a map is, in part, its own target in all of them."""
+DIAGONAL, ADAPTIVE = 0.25, 1.0
+"""Share of a batch that trains the velocity, which a map that starts from a fitted field knows already; and how hard
+large errors are held down: without that, maps that lead both ways diverge where the flow parts."""
+STEPS = 3000
+FOLLOWED = 4096
+"""Most images of a side whose trajectories are followed: each costs 128 evaluations of the network."""
+DISTILLING = 2
+"""Which stream of random numbers of a seed distilling takes: 0 is the fit, 1 the refining."""
+
+
+class Lesson(NamedTuple):
+    """How a map is taught, whatever flow it is taught by.
+
+    Parameters
+    ----------
+    objective
+        What is minimised: ``"trajectories"``, an objective for flow maps, or the name of one.
+    taught
+        Whether the fitted flow is the teacher; else the map learns from the pairs of the data alone.
+    steps, batch_size
+        Optimiser steps, and pairs in each.
+    recipe
+        How the optimiser runs.
+    folder, resume
+        As for `cellflow.training.fit`.
+    """
+
+    objective: FlowMapObjective | str
+    taught: bool
+    steps: int
+    batch_size: int
+    recipe: Recipe | None
+    folder: str | Path | None
+    resume: bool
+
+    def learn(
+        self,
+        flow_map: FlowMap,
+        teacher: nn.Module,
+        *,
+        origins: Callable[[], Sequence[Origin]],
+        pairs: Callable[[], Iterable[Batch]],
+        path: GaussianPath,
+        unit: float,
+        generator: torch.Generator,
+        about: Mapping[str, Any],
+        progress: bool,
+    ) -> History:
+        """Train a map in place, and return what happened.
+
+        Parameters
+        ----------
+        flow_map
+            The map, untrained or as good as it is.
+        teacher
+            The fitted velocity.
+        origins
+            Gives the real states that trajectories pass through.
+        pairs
+            Gives batches of pairs of data.
+        path, unit
+            How the pairs are joined, and the length that counts as 1.
+        generator
+            Seeds everything random.
+        about
+            What a resumed training must share.
+        progress
+            Whether to show a bar.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When settings are of the wrong kind, or the objective is not one for flow maps.
+        """
+        check_settings(self.steps, self.batch_size, self.recipe)
+        known, both = deepcopy(teacher).eval().requires_grad_(requires_grad=False), flow_map.spans == "both"
+        objective: FlowMapObjective | TrajectoryMatching
+        if self.objective == TRAJECTORIES:
+            if not self.taught:
+                raise ValueError("Trajectories are those of the fitted flow; for taught=False, choose 'semigroup'.")
+            batches: Iterable[Batch] = trajectory_batches(
+                known, origins(), batch_size=self.batch_size, generator=generator, both=both
+            )
+            objective = TrajectoryMatching(unit)
+        else:
+            objective, batches = replace(resolve(self.objective), path=path, unit=unit), pairs()
+            if self.taught and objective.teacher is None:
+                objective = replace(objective, teacher=known)
+        settings = replace(objective, teacher=None) if isinstance(objective, FlowMapObjective) else objective
+        history = training.fit(
+            flow_map,
+            objective,
+            batches,
+            steps=self.steps,
+            generator=generator,
+            recipe=self.recipe,
+            folder=self.folder,
+            resume=self.resume,
+            about={**about, "map": [flow_map.spans, self.taught, repr(settings)]},
+            progress=progress,
+        )
+        flow_map.eval()
+        return history
+
+
+def resolve(objective: FlowMapObjective | str) -> FlowMapObjective:
+    """Return the objective, or the one of that name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When there is none of that name, or it is not one for flow maps.
+
+    Examples
+    --------
+    >>> type(resolve("lagrangian")).__name__, resolve("lagrangian").diagonal
+    ('LagrangianMatching', 0.25)
+    """
+    if isinstance(objective, FlowMapObjective):
+        return objective
+    choices = [TRAJECTORIES, *OBJECTIVES]
+    if not isinstance(objective, str):
+        raise TypeError(
+            f"Expected an objective for flow maps, or the name of one ({', '.join(choices)}); found {objective!r}."
+        )
+    if objective not in OBJECTIVES:
+        raise ValueError(unknown("objective", objective, choices))
+    return OBJECTIVES[objective](diagonal=DIAGONAL, adaptive=ADAPTIVE)
+
+
+def followed(n: int, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Return which of ``n`` samples are followed: all of vectors, at most `FOLLOWED` of images, drawn at random.
+
+    Examples
+    --------
+    >>> len(followed(9, (2,), torch.Generator())), len(followed(9000, (1, 8, 8), torch.Generator()))
+    (9, 4096)
+    """
+    return torch.randperm(n, generator=generator)[: n if len(shape) == 1 else FOLLOWED]

@@ -1,0 +1,53 @@
+"""Jumps learned from trajectories that are known: plain regression."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.field import Field
+from cellflow.objectives.velocity import check_unit
+from cellflow.shapes import per_sample
+
+
+@dataclass(frozen=True)
+class TrajectoryMatching:
+    """A jump from where a pair begins leads to where it ends.
+
+    Pairs must lie on the trajectories of one flow, as those of `cellflow.training.trajectory_batches` do; on pairs of
+    data, where many ways cross, a map would learn the mean of all ends. Nothing of the map is its own target, so
+    training is as steady as that of any regression, and needs no derivatives.
+
+    Parameters
+    ----------
+    unit
+        Length that counts as 1: the loss has no unit then, whatever that of the data.
+
+    Source: Luhman and Luhman 2021 (knowledge distillation), for jumps between any two times.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> flow_map = cf.networks.FlowMap(cf.networks.MLP(dim=2, width=16, times=2))
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2), torch.full((8,), 0.25), torch.full((8,), 0.5))
+    >>> sorted(TrajectoryMatching()(flow_map, batch, generator=cf.generator(seed=0)))
+    ['loss']
+    """
+
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+
+    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``{"loss": mean squared error of the place}``. Nothing is random here."""
+        start, duration = batch.span()
+        velocity = field(torch.stack([start, start + duration], dim=1), batch.x0, batch.condition)
+        error = per_sample(duration, velocity) * velocity - (batch.x1 - batch.x0)
+        return {"loss": (error / self.unit).square().mean()}
+
+    def velocity(self, field: Any) -> Field:
+        """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
+        return field

@@ -1,0 +1,197 @@
+"""A fitted flow's own trajectories, as batches: pairs of points on one way, from which a flow map learns to jump."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.field import Field
+from cellflow.integrate import ode
+from cellflow.seeds import draw_seed, generator_at
+
+NUMBERS = 2**27
+"""Most numbers that trajectories hold, 512 MB: of more states, as many as fit are chosen at random."""
+AT_ONCE = 2**22
+"""Most numbers that are integrated at once."""
+
+
+class Origin(NamedTuple):
+    """States that trajectories pass through, such as the cells of a snapshot.
+
+    Parameters
+    ----------
+    x
+        States ``(n, ...)``.
+    at
+        Model time at which they are.
+    condition
+        What belongs to each, ``(n, k)``.
+    """
+
+    x: Tensor
+    at: float
+    condition: Tensor | None = None
+
+    def take(self, rows: Tensor) -> "Origin":
+        """Return some of them."""
+        return Origin(self.x[rows], self.at, None if self.condition is None else self.condition[rows])
+
+
+class Course(NamedTuple):
+    """Trajectories that were seen at the same times.
+
+    Parameters
+    ----------
+    t
+        Times ``(k,)``, increasing.
+    x
+        States at these times, ``(k, n, ...)``.
+    condition
+        What belongs to each trajectory, ``(n, k)``.
+    """
+
+    t: Tensor
+    x: Tensor
+    condition: Tensor | None
+
+
+@dataclass(frozen=True)
+class TrajectoryBatches:
+    """Batches without end, each of pairs of points on the trajectories of a flow; the same ones at every iteration.
+
+    Parameters
+    ----------
+    courses
+        The trajectories.
+    batch_size
+        Pairs per batch.
+    seed
+        Of trajectories and times.
+    both
+        Whether a pair may also lead back in time.
+    """
+
+    courses: tuple[Course, ...] = field(repr=False)
+    batch_size: int
+    seed: int
+    both: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches from the first on."""
+        return self.iterate(0)
+
+    def iterate(self, start: int) -> Iterator[Batch]:
+        """Yield batches from number ``start`` on."""
+        return (self._draw(generator_at(self.seed, number)) for number in count(start))
+
+    def _draw(self, rng: torch.Generator) -> Batch:
+        sizes = torch.tensor([float(course.x.shape[1]) for course in self.courses])
+        chosen = torch.multinomial(sizes, self.batch_size, replacement=True, generator=rng)
+        parts = [self._pairs(course, int((chosen == k).sum()), rng) for k, course in enumerate(self.courses)]
+        parts = [part for part in parts if len(part.x0)]
+        return Batch._make(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _pairs(self, course: Course, n: int, rng: torch.Generator) -> Batch:
+        row = torch.randint(course.x.shape[1], (n,), generator=rng)
+        first = torch.randint(len(course.t), (n,), generator=rng)
+        # Any other moment, evenly: a pair of one moment twice would teach nothing.
+        second = (first + torch.randint(1, len(course.t), (n,), generator=rng)) % len(course.t)
+        if not self.both:
+            first, second = torch.minimum(first, second), torch.maximum(first, second)
+        condition = None if course.condition is None else course.condition[row.to(course.x.device)]
+        x0, x1 = course.x[first, row], course.x[second, row]
+        return Batch(x0, x1, course.t[first].to(x0), course.t[second].to(x0), condition)
+
+
+def trajectory_batches(
+    velocity: Field,
+    origins: Sequence[Origin],
+    *,
+    batch_size: int,
+    generator: torch.Generator,
+    both: bool = True,
+    moments: int = 33,
+) -> TrajectoryBatches:
+    """Follow a fitted flow from where it passes, to both ends of its time, and draw pairs of points on the way.
+
+    Real points in ``origins`` stay in play: every trajectory goes through one, those of the target among them, and
+    errors of the flow do not add up over rounds of its own samples.
+
+    Parameters
+    ----------
+    velocity
+        The fitted velocity, ``velocity(t, x, condition)``.
+    origins
+        States that the trajectories pass through, with their times.
+    batch_size
+        Pairs per batch.
+    generator
+        Seeds the choice of trajectories and pairs; advances.
+    both
+        Whether a pair may also lead back in time, as a map of ``spans="both"`` needs it.
+    moments
+        Equally spaced times at which a trajectory is seen; four evaluations of the velocity lie between two.
+
+    Returns
+    -------
+    TrajectoryBatches
+        Batches whose pairs begin at ``start`` and end at ``stop``, for `cellflow.objectives.TrajectoryMatching`.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two moments, or no origins.
+
+    Source: Luhman and Luhman 2021 (knowledge distillation), for pairs of any two times.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> still = lambda t, x, condition: torch.zeros_like(x)
+    >>> rng = cf.generator(seed=0)
+    >>> batches = trajectory_batches(still, [Origin(torch.ones(9, 2), 0.5)], batch_size=4, generator=rng)
+    >>> batch = next(iter(batches))
+    >>> torch.equal(batch.x0, batch.x1), batch.span()[1].abs().min() > 0
+    (True, tensor(True))
+    """
+    if moments < 2 or not origins:
+        raise ValueError(f"Expected at least two moments, and one origin; found {moments} and {len(origins)}.")
+    total, size = sum(len(origin.x) for origin in origins), origins[0].x[0].numel()
+    share = min(1.0, NUMBERS / (total * moments * size))
+    chosen = [_some(origin, share, generator) for origin in origins]
+    courses = tuple(_followed(velocity, origin, moments) for origin in chosen)
+    return TrajectoryBatches(courses, batch_size, draw_seed(generator), both)
+
+
+def _some(origin: Origin, share: float, rng: torch.Generator) -> Origin:
+    if share == 1:
+        return origin
+    rows = torch.randperm(len(origin.x), generator=rng)[: max(1, int(share * len(origin.x)))]
+    return origin.take(rows.to(origin.x.device))
+
+
+def _followed(velocity: Field, origin: Origin, moments: int) -> Course:
+    """Follow states back to time 0 and on to time 1."""
+    size = max(1, AT_ONCE // (moments * origin.x[0].numel()))
+    parts = [_both_ways(velocity, origin.take(rows), moments) for rows in torch.arange(len(origin.x)).split(size)]
+    return Course(parts[0].t, torch.cat([part.x for part in parts], dim=1), origin.condition)
+
+
+def _both_ways(velocity: Field, origin: Origin, moments: int) -> Course:
+    before = round(origin.at * (moments - 1))
+    # At least one stretch to each end that is not there yet, however near it is.
+    before = min(max(before, int(origin.at > 0)), moments - 1 - int(origin.at < 1))
+    x, at, condition = origin
+    t, states = [torch.tensor([at])], [x[None]]
+    if before:
+        back = ode(velocity, x, start=at, stop=0.0, steps=before, save=before + 1, condition=condition)
+        t, states = [back.t.cpu().flip(0)], [back.x.flip(0)]
+    if before < moments - 1:
+        after = moments - 1 - before
+        on = ode(velocity, x, start=at, stop=1.0, steps=after, save=after + 1, condition=condition)
+        t, states = [*t, on.t.cpu()[1:]], [*states, on.x[1:]]
+    return Course(torch.cat(t), torch.cat(states), condition)

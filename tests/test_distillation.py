@@ -1,0 +1,267 @@
+"""Distilled flows: few jumps do what the solver did, for cells, images and noise; saved, loaded, and forgotten."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.errors import CheckpointError, NotFittedError
+from cellflow.estimators.distillation import OBJECTIVES
+from cellflow.training import Origin, Recipe, trajectory_batches
+
+QUICK = Recipe(learning_rate=4e-3, warmup=20)
+SMALL = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return cf.datasets.branching((200, 200, 200), times=(0, 1, 4), seed=0)
+
+
+@pytest.fixture(scope="module")
+def flow(cells):
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=200, batch_size=64, recipe=QUICK).fit(cells)
+    return fitted.distill(cells, steps=400)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return cf.datasets.digits()
+
+
+@pytest.fixture(scope="module")
+def generator(digits):
+    model = cf.ImageGenerator(network=SMALL, conditional=True, steps=20, batch_size=16, recipe=QUICK).fit(digits)
+    return model.distill(digits.take(range(64)), steps=20)
+
+
+def gap(flow, x, start, stop, jumps):
+    """Root mean squared distance of jumps from the solver, as a share of how far it goes."""
+    true = flow.transport(x, start=start, stop=stop, steps=100).x[-1]
+    found = flow.transport(x, start=start, stop=stop, jumps=jumps).x[-1]
+    return float((found - true).norm() / (true - torch.as_tensor(x)).norm())
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (4, 0), (0.5, 3), (1, 4)])
+@pytest.mark.parametrize("jumps", [1, 3])
+def test_jumps_follow_the_flow_between_any_times(flow, cells, start, stop, jumps):
+    x = cells.obsm["X_latent"][cells.obs["time"] == (start if start in (0, 1, 4) else 0)].astype(np.float32)
+    assert gap(flow, x, start, stop, jumps) < 0.15
+
+
+def test_one_euler_step_is_farther_away_than_one_jump(flow, cells):
+    x = cells.obsm["X_latent"][cells.obs["time"] == 0].astype(np.float32)
+    true = flow.transport(x, start=0, stop=4, steps=100).x[-1]
+    euler = flow.transport(x, start=0, stop=4, steps=1, method="euler").x[-1]
+    jump = flow.transport(x, start=0, stop=4, jumps=1).x[-1]
+    assert (jump - true).norm() < 0.5 * (euler - true).norm()
+
+
+def test_jumps_keep_as_many_states_as_asked_for(flow, cells):
+    x = cells.obsm["X_latent"][:3]
+    found = flow.transport(x, start=0, stop=4, save=3, jumps=1)
+    assert found.evaluations == 2
+    assert found.t.tolist() == [0, 2, 4]
+    assert torch.equal(found.x[0], torch.as_tensor(x, dtype=torch.float32))
+
+
+def test_every_sample_may_jump_between_its_own_times(flow, cells):
+    x = cells.obsm["X_latent"][:2]
+    start, stop = np.array([0.0, 1.0]), np.array([4.0, 0.5])
+    both = flow.transport(x, start=start, stop=stop, jumps=1).x[-1]
+    for k in range(2):
+        alone = flow.transport(x[k : k + 1], start=start[k], stop=stop[k], jumps=1).x[-1]
+        torch.testing.assert_close(both[k : k + 1], alone)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("taught", [True, False])
+def test_every_objective_distils(cells, objective, taught):
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=20, batch_size=32).fit(cells)
+    fitted.distill(cells, steps=10, objective=objective, taught=taught)
+    assert np.isfinite(fitted.map_history_["loss"]).all()
+    assert fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, jumps=2).x.isfinite().all()
+
+
+def test_an_objective_of_your_own_is_completed(cells):
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
+    fitted.distill(cells, steps=3, objective=cf.objectives.SemigroupMatching(split="middle", diagonal=0.5))
+    assert sorted(fitted.map_history_.columns) == ["diagonal", "jump", "loss"]
+
+
+@pytest.mark.parametrize("settings", [{"score": "two_heads"}, {"score": "two_networks"}])
+def test_a_bridge_is_distilled_by_its_probability_flow(cells, settings):
+    path = cf.paths.BrownianBridge(0.3)
+    fitted = cf.SnapshotFlow(rep="X_latent", path=path, steps=150, batch_size=64, recipe=QUICK, **settings).fit(cells)
+    fitted.distill(cells, steps=300)
+    x = cells.obsm["X_latent"][cells.obs["time"] == 0].astype(np.float32)
+    assert gap(fitted, x, 0, 4, 1) < 0.2
+
+
+def test_distilling_leaves_the_fit_alone_and_a_new_fit_forgets_the_map(cells):
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
+    before = {name: weight.clone() for name, weight in fitted.field_.state_dict().items()}
+    fitted.distill(cells, steps=5)
+    assert all(torch.equal(weight, before[name]) for name, weight in fitted.field_.state_dict().items())
+    assert all(weight.requires_grad for weight in fitted.field_.parameters())
+    fitted.fit(cells)
+    assert not fitted.distilled
+    with pytest.raises(NotFittedError, match="Call `distill` first"):
+        fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, jumps=1)
+
+
+def test_the_same_seed_distils_the_same_map(cells):
+    maps = [
+        cf.SnapshotFlow(rep="X_latent", steps=5, seed=3).fit(cells).distill(cells, steps=5).flow_map_ for _ in range(2)
+    ]
+    for one, other in zip(maps[0].parameters(), maps[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_map_is_saved_and_loaded_with_its_flow(flow, cells, tmp_path):
+    flow.save(tmp_path)
+    again = cf.SnapshotFlow.load(tmp_path)
+    x = cells.obsm["X_latent"][:5]
+    for jumps in (None, 1):
+        torch.testing.assert_close(
+            again.transport(x, start=0, stop=4, jumps=jumps).x, flow.transport(x, start=0, stop=4, jumps=jumps).x
+        )
+    assert again.map_history_.columns == flow.map_history_.columns
+    (tmp_path / "flow_map.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="flow map"):
+        cf.SnapshotFlow.load(tmp_path)
+    cf.SnapshotFlow(rep="X_latent", steps=1).fit(cells).save(tmp_path, overwrite=True)
+    assert not cf.SnapshotFlow.load(tmp_path).distilled
+
+
+def test_distilling_resumes_to_the_bit(cells, tmp_path):
+    def fitted():
+        return cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
+
+    whole = fitted().distill(cells, steps=6).flow_map_.state_dict()
+    first = fitted()
+    torch.manual_seed(0)
+    objective = "trajectories"
+    first.distill(cells, steps=6, objective=objective, folder=tmp_path)
+    again = fitted().distill(cells, steps=6, folder=tmp_path, resume=True).flow_map_.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(CheckpointError):
+        fitted().distill(cells, steps=6, objective="semigroup", folder=tmp_path, resume=True)
+
+
+def test_tools_jump(flow, cells):
+    middle = cf.tl.interpolate(cells, flow, at=2, jumps=1)
+    solved = cf.tl.interpolate(cells, flow, at=2)
+    assert cf.metrics.wasserstein(middle.obsm["X_latent"], solved.obsm["X_latent"]) < 0.2
+    first = cells.obs["time"] == 0
+    cf.tl.push(cells, flow, cells=first, at=4, jumps=1)
+    cf.tl.pull(cells, flow, cells=cells.obs["time"] == 4, at=0, jumps=2)
+    assert cells.obs["push"].sum() == pytest.approx(1)
+    assert cells.obs["pull"].sum() == pytest.approx(1)
+
+
+def test_flows_with_growth_do_not_jump_with_weights(cells):
+    coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
+    grown = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth="two_heads", steps=5).fit(cells)
+    grown.distill(cells, steps=5)
+    assert grown.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=1).x.shape == (2, 2, 2)
+    with pytest.raises(ValueError, match="lose the weights"):
+        cf.tl.interpolate(cells, grown, at=2, jumps=1)
+
+
+def test_a_translator_jumps_both_ways(rng):
+    x = torch.randn(200, 2, generator=rng)
+    model = cf.DomainTranslator(steps=200, batch_size=64, recipe=QUICK).fit(x, 0.5 * x + 3)
+    model.distill(x, 0.5 * x + 3, steps=300)
+    torch.testing.assert_close(model.translate(x, jumps=1), model.translate(x), atol=0.15, rtol=0)
+    there = model.translate(x, jumps=1)
+    torch.testing.assert_close(model.translate(there, jumps=1, reverse=True), x, atol=0.3, rtol=0)
+    assert not model.refine(x, 0.5 * x + 3, rounds=1, steps=2).distilled
+
+
+def test_images_are_generated_in_one_jump(generator):
+    found = generator.generate(4, label="3", jumps=1)
+    assert found.shape == (1, 8, 8)
+    assert found.labels.tolist() == [3, 3, 3, 3]
+    again = generator.generate(4, label="3", jumps=1, batch_size=3)
+    assert torch.equal(found.images, again.images)
+
+
+def test_guidance_is_built_into_a_map(digits, generator):
+    with pytest.raises(ValueError, match="built in"):
+        generator.generate(4, label="3", jumps=1, guidance=2.0)
+    with pytest.raises(ValueError, match="needs a model that knows classes"):
+        cf.ImageGenerator(network=SMALL, steps=2, batch_size=4).fit(digits).distill(digits, guidance=2.0, steps=2)
+
+
+def test_a_diffusion_model_is_distilled_into_a_map_of_its_own(digits):
+    model = cf.ImageGenerator(
+        path="variance_preserving", objective="noise", network=SMALL, steps=5, batch_size=8
+    ).fit(digits)  # fmt: skip
+    model.distill(digits.take(range(16)), steps=3)
+    assert model.generate(2, jumps=1).images.shape == (2, 1, 8, 8)
+
+
+def test_wrong_input_is_refused(flow, cells, digits, generator):
+    with pytest.raises(NotFittedError):
+        cf.SnapshotFlow(rep="X_latent").distill(cells)
+    with pytest.raises(ValueError, match="Expected the cells of the fit: times"):
+        flow.distill(cells[cells.obs["time"] != 1])
+    with pytest.raises(ValueError, match="`steps` to be a whole number >= 1; found 0"):
+        flow.distill(cells, steps=0)
+    with pytest.raises(ValueError, match="semigroup"):
+        flow.distill(cells, objective="lagrange")
+    with pytest.raises(TypeError, match="objective for flow maps"):
+        flow.distill(cells, objective=cf.objectives.VelocityMatching())
+    with pytest.raises(ValueError, match="taught=False"):
+        flow.distill(cells, taught=False)
+    teacher = cf.networks.MLP(dim=2, width=8)
+    narrow = cf.objectives.SemigroupMatching(teacher=lambda t, x, condition: teacher(t, x, condition)[:, :1])
+    with pytest.raises(ValueError, match="same space"):
+        flow.distill(cells, steps=1, objective=narrow)
+    with pytest.raises(ValueError, match="`steps` must be at least 1; found 0"):
+        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=0)
+    with pytest.raises(ValueError, match="Expected the images of the fit"):
+        generator.distill(digits.only("3"))
+
+
+def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
+    def velocity(t, x, condition):
+        return -x * condition
+
+    rng = cf.generator(seed=0)
+    x = torch.linspace(1, 2, 6)[:, None]
+    rate = torch.tensor([[1.0], [2.0]]).repeat(3, 1)
+    origins = [Origin(x, 0.3, rate), Origin(x, 1.0, rate)]
+    for both in (True, False):
+        batches = trajectory_batches(velocity, origins, batch_size=500, generator=rng, both=both, moments=9)
+        batch = next(iter(batches))
+        start, duration = batch.span()
+        expected = batch.x0 * torch.exp(-batch.condition * duration[:, None])
+        torch.testing.assert_close(batch.x1, expected, atol=1e-5, rtol=1e-4)
+        assert bool((duration < 0).any()) is both
+        assert duration.abs().min() > 0
+        assert 0 <= start.min() <= 0.01
+        # Back at its origin, every trajectory is one of the given states.
+        home = torch.where(batch.condition == 1, batch.x0 * start[:, None].exp(), batch.x0 * (2 * start[:, None]).exp())
+        at = torch.cat([rate_x * torch.exp(r * t) for t in (0.3, 1.0) for rate_x, r in zip(x, rate, strict=True)])
+        assert (home - at[None]).abs().min(dim=1).values.max() < 1e-3
+    again = next(batches.iterate(0))
+    assert torch.equal(again.x0, batch.x0)
+
+
+def test_more_states_than_memory_holds_are_chosen_at_random(monkeypatch):
+    monkeypatch.setattr("cellflow.training.trajectories.NUMBERS", 100)
+    monkeypatch.setattr("cellflow.training.trajectories.AT_ONCE", 20)
+    batches = trajectory_batches(
+        lambda t, x, condition: torch.zeros_like(x),
+        [Origin(torch.arange(40.0)[:, None], 0.0), Origin(torch.arange(60.0)[:, None], 1.0)],
+        batch_size=4,
+        generator=cf.generator(seed=0),
+        moments=5,
+    )
+    assert [course.x.shape for course in batches.courses] == [(5, 8, 1), (5, 12, 1)]
+    with pytest.raises(ValueError, match="two moments"):
+        trajectory_batches(lambda t, x, condition: x, [], batch_size=4, generator=cf.generator(seed=0))
