@@ -3,10 +3,13 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import cellflow as cf
+from cellflow.cli import main
+from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.distillation import OBJECTIVES
 from cellflow.training import Origin, Recipe, trajectory_batches
@@ -265,3 +268,49 @@ def test_more_states_than_memory_holds_are_chosen_at_random(monkeypatch):
     assert [course.x.shape for course in batches.courses] == [(5, 8, 1), (5, 12, 1)]
     with pytest.raises(ValueError, match="two moments"):
         trajectory_batches(lambda t, x, condition: x, [], batch_size=4, generator=cf.generator(seed=0))
+
+
+def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    run = tmp_path / "run"
+    quick = ["progress=false", "device=cpu"]
+    fitted = [f"data.path={tmp_path / 'cells.h5ad'}", "data.time_key=time", "data.rep=X_latent", "data.holdout=[1]"]
+    assert main(["fit", *fitted, f"out={run}", "steps=30", "batch_size=32", "validate=false", *quick]) == 0
+    assert main(["interpolate", f"model={run}", "at=[2]", "jumps=1"]) == 1
+    assert "Call `distill` first" in capsys.readouterr().err
+    assert main(["distill", f"model={run}", "steps=20", *quick]) == 0
+    table = pd.read_csv(run / "few_steps.csv")
+    assert table["steps"].tolist() == [1, 2, 4, 8, 16] * 2 + [100]
+    assert cf.SnapshotFlow.load(run).distilled
+    assert not (run / "distilling").exists()
+    page = (run / "report.html").read_text()
+    assert "How many steps it takes" in page
+    assert (run / "figures" / "few_steps.png").is_file()
+    assert main(["interpolate", f"model={run}", "at=[2]", "jumps=1"]) == 0
+    (run / "distilling").mkdir()
+    assert main(["distill", f"model={run}", "steps=20", *quick]) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
+    for name in "23":
+        write(digits.only(name).take(range(40)), tmp_path / name)
+    quick = ["progress=false", "device=cpu", "steps=4", "threads=1"]
+    small = ["batch_size=8", "network=unet", "network.width=8", "network.multipliers=[1,2]", "sampling_steps=2"]
+    source, target = (f"{name}={tmp_path / digit}" for name, digit in (("source", "2"), ("target", "3")))
+    run = tmp_path / "translated"
+    assert main(["translate", source, target, f"out={run}", *quick, *small]) == 0
+    assert main(["distill", f"model={run}", *quick]) == 0
+    assert "How many steps it takes" in (run / "report.html").read_text()
+    out = tmp_path / "out"
+    assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "jumps=1"]) == 0
+    assert len(list(out.iterdir())) == 40
+    run = tmp_path / "generated"
+    data = tmp_path / "both"
+    data.mkdir()
+    for name in "23":
+        (tmp_path / name).rename(data / name)
+    assert main(["generate", f"data={data}", "labels=folder", f"out={run}", *quick, *small]) == 0
+    assert main(["distill", f"model={run}", "guidance=2", *quick]) == 0
+    assert main(["generate", f"model={run}", "n=3", "label='2'", "jumps=1", f"out={tmp_path / 'made'}"]) == 0
+    assert len(list((tmp_path / "made").iterdir())) == 3

@@ -47,11 +47,11 @@ def interpolate(cfg: DictConfig) -> None:
     """Write predicted cells of a fitted run, and a figure of them."""
     from cellflow import pl, tl
 
-    folder, flow, adata = _read_run(cfg)
+    folder, flow, adata = read_run(cfg)
     times = _times(cfg.at, "at")
     name = "interpolated-" + "-".join(f"{time:.12g}" for time in times)
     out = free(cfg.out, folder / f"{name}.h5ad")
-    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, extrapolate=cfg.extrapolate)
+    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, jumps=cfg.jumps, extrapolate=cfg.extrapolate)
     found.write_h5ad(out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
     _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
@@ -61,7 +61,7 @@ def velocity(cfg: DictConfig) -> None:
     """Write the velocity of every cell of a fitted run, and a figure of it."""
     from cellflow import pl, tl
 
-    folder, flow, adata = _read_run(cfg)
+    folder, flow, adata = read_run(cfg)
     out = free(cfg.out, folder / "velocity.h5ad")
     tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
     adata.write_h5ad(out)
@@ -72,10 +72,10 @@ def velocity(cfg: DictConfig) -> None:
 
 def report(cfg: DictConfig) -> None:
     """Write the report of a fitted run again."""
-    folder, flow, adata = _read_run(cfg)
+    folder, flow, adata = read_run(cfg)
     if cfg.validate:
         _validate(folder, adata, flow)
-    _report(folder, adata, flow)
+    write_report(folder, adata, flow)
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -146,7 +146,7 @@ def _fit_into(
         _validate(folder, adata, flow)
     seconds["all"] = watch.seconds()
     runs.write_facts(folder, **facts, seconds=seconds)
-    _report(folder, adata, flow, genes)
+    write_report(folder, adata, flow, genes)
     log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
     return flow
 
@@ -167,7 +167,7 @@ def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
     adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
 
 
-def _read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
+def read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     """Return the folder, the flow and the cells of a finished run."""
     from cellflow.estimators import SnapshotFlow
 
@@ -183,7 +183,7 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
     getattr(figure, "figure", figure).savefig(figures / f"{name}.png", dpi=150)
 
 
-def _report(folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = ()) -> None:
+def write_report(folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = ()) -> None:
     """Write the report of a run folder, with the validation that was kept in it."""
     import pandas as pd
 

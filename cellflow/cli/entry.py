@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cellflow import runs
-from cellflow.cli import cells, generation, translation
+from cellflow.cli import cells, distillation, generation, translation
 from cellflow.help import describe, overview
 
 log = logging.getLogger("cellflow")
@@ -68,6 +68,7 @@ COMMANDS: dict[str, Callable[[DictConfig], None]] = {
     "velocity": cells.velocity,
     "translate": translation.translate,
     "generate": generation.generate,
+    "distill": distillation.distill,
     "report": report,
 }
 
@@ -113,13 +114,20 @@ def _run(command: str, overrides: list[str]) -> int:
 
 def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:
     """Say what was saved, and the command that goes on from there."""
+    if command == "distill" and (distillation.state_of(cfg) / runs.STATE).exists():
+        return f"{stop} On the command line:\n  {_again(command, overrides)}"
     out = OmegaConf.select(cfg, "out")
     if out is not None and (Path(out) / runs.DESCRIPTION).exists():
         return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
     if out is None or not (Path(out) / runs.STATE).exists():
         return "Stopped; nothing was saved yet."
+    return f"{stop} On the command line:\n  {_again(command, overrides, f'out={out}')}"
+
+
+def _again(command: str, overrides: list[str], *more: str) -> str:
+    """Return the command that goes on from where this one was stopped."""
     kept = [word for word in overrides if not word.startswith(("out=", "resume="))]
-    return f"{stop} On the command line:\n  {shlex.join(['cellflow', command, *kept, f'out={out}', 'resume=true'])}"
+    return shlex.join(["cellflow", command, *kept, *more, "resume=true"])
 
 
 def _require(cfg: DictConfig, command: str) -> None:

@@ -43,7 +43,7 @@ def generate(cfg: DictConfig) -> None:
         return [model.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, "generate", model, run, preview):
-        _report(folder, model, held, cfg)
+        write_report(folder, model, held, cfg)
     return None
 
 
@@ -52,9 +52,14 @@ def report(cfg: DictConfig) -> None:
     from cellflow.estimators import ImageGenerator
 
     folder = runs.existing_folder(cfg.model)
+    then, images = read_again(folder)
+    write_report(folder, ImageGenerator.load(folder), images, then)
+
+
+def read_again(folder: Path) -> tuple[DictConfig, Held]:
+    """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = OmegaConf.create(runs.read_settings(folder))
-    held = image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
-    _report(folder, ImageGenerator.load(folder), held, then)
+    return then, image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
 
 
 def _apply(cfg: DictConfig) -> None:
@@ -63,11 +68,14 @@ def _apply(cfg: DictConfig) -> None:
 
     image_runs.require(cfg, "out")
     model = ImageGenerator.load(runs.existing_folder(cfg.model), device=cfg.device)
-    images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, steps=cfg.sampling_steps, seed=cfg.seed)
+    images = model.generate(
+        cfg.n, label=cfg.label, guidance=cfg.guidance, steps=cfg.sampling_steps, jumps=cfg.jumps, seed=cfg.seed
+    )
     image_runs.write(images, cfg.out)
 
 
-def _report(folder: Path, model: "ImageGenerator", images: Held, cfg: DictConfig) -> None:
+def write_report(folder: Path, model: "ImageGenerator", images: Held, cfg: DictConfig) -> None:
+    """Write the report of a run, as its settings say."""
     from cellflow.report import write_generation
 
     write_generation(

@@ -46,14 +46,19 @@ def report(cfg: DictConfig) -> None:
     from cellflow.estimators import DomainTranslator
 
     folder = runs.existing_folder(cfg.model)
+    then, source, target = read_again(folder)
+    write_report(folder, DomainTranslator.load(folder), source, target, then)
+
+
+def read_again(folder: Path) -> tuple[DictConfig, Held, Held]:
+    """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = OmegaConf.create(runs.read_settings(folder))
     if then.get("task") == "translation":
         source, target = _demo_images(then)
     else:
         labels = "folder" if then.within_labels else None
         source, target = (image_runs.read(path, then, labels=labels) for path in (then.source, then.target))
-    model = DomainTranslator.load(folder)
-    _report(folder, model, image_runs.hold_out(source, then), image_runs.hold_out(target, then), then)
+    return then, image_runs.hold_out(source, then), image_runs.hold_out(target, then)
 
 
 def _apply(cfg: DictConfig) -> None:
@@ -67,8 +72,11 @@ def _apply(cfg: DictConfig) -> None:
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
     then.skip_unreadable = cfg.skip_unreadable
     images = image_runs.read(cfg.input, then)
-    carry = _way(model, cfg)
-    image_runs.write(carry(images, reverse=cfg.reverse, steps=cfg.sampling_steps), cfg.out)
+    if cfg.jumps is not None:
+        found = model.translate(images, reverse=cfg.reverse, jumps=cfg.jumps)
+    else:
+        found = _way(model, cfg)(images, reverse=cfg.reverse, steps=cfg.sampling_steps)
+    image_runs.write(found, cfg.out)
 
 
 def _fit(folder: Path, source: "ImageSet", target: "ImageSet", cfg: DictConfig, command: str) -> None:
@@ -92,10 +100,11 @@ def _fit(folder: Path, source: "ImageSet", target: "ImageSet", cfg: DictConfig, 
         return [shown.images, carry(shown, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, command, model, run, preview):
-        _report(folder, model, held[0], held[1], cfg)
+        write_report(folder, model, held[0], held[1], cfg)
 
 
-def _report(folder: Path, model: "DomainTranslator", source: Held, target: Held, cfg: DictConfig) -> None:
+def write_report(folder: Path, model: "DomainTranslator", source: Held, target: Held, cfg: DictConfig) -> None:
+    """Write the report of a run, as its settings say."""
     from cellflow.report import write_translation
 
     write_translation(

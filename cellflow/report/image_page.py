@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cellflow import pl
 from cellflow.data import ImageSet
-from cellflow.report import html, image_words
+from cellflow.report import few_steps, html, image_words
 from cellflow.report.grids import course_figure, nearest, rows_figure
 from cellflow.report.html import Drawing
 from cellflow.report.image_scores import ImageScores, score_images
@@ -24,6 +24,7 @@ _TITLES = {
     "scores": "How good they are",
     "courses": "On the way",
     "training": "Training",
+    "steps": "How many steps it takes",
     "use": "How to use this model",
     "run": "The run",
 }
@@ -184,6 +185,7 @@ class _Page(NamedTuple):
             + html.paragraph(_CAUTION, style="note"),
             "courses": "",
             "training": "",
+            "steps": few_steps.section(self.folder, figures) if model.distilled else "",
             "use": html.paragraph("In Python:")
             + html.listing(python, style="python")
             + html.paragraph("On the command line:")
@@ -195,10 +197,6 @@ class _Page(NamedTuple):
         said = html.paragraph(image_words.headline(self.scores)) + html.bullets(image_words.sentences(self.scores))
         text = html.page(self.title, self.lead, said, sections, _TITLES)
         (self.folder / PAGE).write_text(text, encoding="utf-8")
-
-    def _scores(self) -> str:
-        header = ("Compared", self.scores.name, "Interval")
-        return html.table(header, image_words.table(self.scores), numbers=(1,)) + html.paragraph(_CAUTION, style="note")
 
 
 def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tuple[str, str]:

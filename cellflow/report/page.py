@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellflow.pl.labels import moment, unit_of
-from cellflow.report import html, verdict, words
+from cellflow.report import few_steps, html, verdict, words
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -22,6 +22,7 @@ _TITLES = {
     "courses": "Courses and velocities",
     "genes": "Genes over time",
     "training": "Training",
+    "steps": "How many steps it takes",
     "use": "How to use this flow",
     "run": "The run",
 }
@@ -92,11 +93,14 @@ def write(
         "courses": "",
         "genes": "",
         "training": "",
+        "steps": "",
         "use": _use(folder, adata, flow),
         "run": html.table(None, details.items()),
     }
     for drawing in drawings(adata, flow, basis=basis or flow.rep, genes=genes):
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
+    if flow.distilled:
+        sections["steps"] = few_steps.section(folder, folder / FIGURES)
     page = folder / PAGE
     text = html.page(title, words.lead(adata, flow), _verdict(adata, flow, folder), sections, _TITLES)
     page.write_text(text, encoding="utf-8")

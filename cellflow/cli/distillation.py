@@ -1,0 +1,97 @@
+"""The command that distils a finished run, whatever it fitted, and compares few jumps with many steps."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cellflow import runs
+from cellflow.cli import cells, generation, translation
+from cellflow.data.snapshots import leave_out
+from cellflow.report import few_steps
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("cellflow")
+STATE = "distilling"
+"""Folder below that of the run, with the state of a distillation under way."""
+
+
+def distill(cfg: DictConfig) -> None:
+    """Distil a run, score few jumps beside many steps, and write its report again."""
+    import torch
+
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    folder = runs.existing_folder(cfg.model)
+    kinds: dict[str, Callable[..., None]] = {"DomainTranslator": _translation, "ImageGenerator": _generation}
+    kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
+
+
+def state_of(cfg: DictConfig) -> Path:
+    """Return the folder with the state of the distillation of a run."""
+    return Path(cfg.model) / STATE
+
+
+def _cells(folder: Path, cfg: DictConfig) -> None:
+    _, flow, adata = cells.read_run(cfg)
+    held_out = runs.read_settings(folder)["data"]["holdout"]
+    seen = leave_out(adata, flow.time_key, list(held_out))
+    _learn(folder, cfg, flow, seen)
+    _compare(folder, few_steps.compare_cells(adata, flow))
+    cells.write_report(folder, adata, flow)
+
+
+def _translation(folder: Path, cfg: DictConfig) -> None:
+    from cellflow.estimators import DomainTranslator
+
+    model = DomainTranslator.load(folder, device=cfg.device)
+    then, source, target = translation.read_again(folder)
+    _learn(folder, cfg, model, source.seen, target.seen)
+    _compare(folder, few_steps.compare_translated(model, source, target, judge=then.judge))
+    translation.write_report(folder, model, source, target, then)
+
+
+def _generation(folder: Path, cfg: DictConfig) -> None:
+    from cellflow.estimators import ImageGenerator
+
+    model = ImageGenerator.load(folder, device=cfg.device)
+    then, images = generation.read_again(folder)
+    _learn(folder, cfg, model, images.seen, guidance=cfg.guidance)
+    _compare(folder, few_steps.compare_generated(model, images, judge=then.judge, guidance=cfg.guidance))
+    generation.write_report(folder, model, images, then)
+
+
+def _learn(folder: Path, cfg: DictConfig, model: Any, *samples: Any, **settings: Any) -> None:
+    """Distil a model and save it; the state of the training goes once it is done."""
+    from hydra.utils import instantiate
+
+    state = folder / STATE
+    if state.exists() and not cfg.resume:
+        raise FileExistsError(
+            f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
+        )
+    watch = runs.Stopwatch()
+    model.set_params(progress=cfg.progress)
+    model.distill(
+        *samples,
+        steps=cfg.steps,
+        objective=cfg.objective,
+        taught=cfg.taught,
+        recipe=instantiate(cfg.recipe),
+        folder=state,
+        resume=cfg.resume,
+        **settings,
+    )
+    model.save(folder, overwrite=True)
+    shutil.rmtree(state)
+    log.info("distilled in %.1f s: %s", watch.seconds(), OmegaConf.to_yaml(cfg.recipe).replace("\n", " ").strip())
+
+
+def _compare(folder: Path, table: "pd.DataFrame") -> None:
+    table.to_csv(folder / few_steps.FILE, index=False)
+    log.info("%s", table.round(4).to_string(index=False))

@@ -1,0 +1,172 @@
+"""How good a distilled flow is after few jumps, beside as many Euler steps of the flow that taught it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellflow.data.snapshots import read_rep, read_times
+from cellflow.metrics import features_of, frechet_distance, wasserstein
+from cellflow.report import html
+from cellflow.report.html import Drawing
+from cellflow.report.image_scores import judge_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
+    from cellflow.report.image_page import Held
+
+FILE = "few_steps.csv"
+STEPS, TEACHER = (1, 2, 4, 8, 16), 100
+JUMPS, EULER, MANY = "flow map, jumps", "flow, Euler steps", f"flow, {TEACHER} Euler steps"
+MOST_CELLS = 1000
+"""Cells of a snapshot that are carried and compared, at most: exact transport is quick up to there."""
+EXPLAINED = (
+    "After how many steps a distilled flow is as good as the flow that taught it. Jumps are those of the flow map; "
+    "beside them as many Euler steps of the flow, one evaluation of the network each, and {teacher} of them."
+)
+
+
+def compare(carry: Callable[..., Any], score: Callable[[Any], float], *, measure: str) -> "pd.DataFrame":
+    """Return score and seconds by number of steps: columns ``sampler``, ``steps``, the measure, ``seconds``.
+
+    Parameters
+    ----------
+    carry
+        Makes what is scored, from ``jumps=``, or from ``steps=`` and ``method=``.
+    score
+        How bad it is.
+    measure
+        Name of the score.
+
+    Examples
+    --------
+    >>> found = compare(lambda jumps=None, steps=9, method="": jumps or steps, float, measure="W1")
+    >>> found.columns.tolist(), len(found), found["W1"].iloc[-1]
+    (['sampler', 'steps', 'W1', 'seconds'], 11, 100.0)
+    """
+    import pandas as pd
+
+    asked: list[tuple[str, int, dict[str, Any]]] = [(JUMPS, k, {"jumps": k}) for k in STEPS]
+    asked += [(EULER, k, {"steps": k, "method": "euler"}) for k in STEPS]
+    rows = []
+    for sampler, steps, settings in [*asked, (MANY, TEACHER, {"steps": TEACHER, "method": "euler"})]:
+        start = time.perf_counter()
+        found = carry(**settings)
+        seconds = time.perf_counter() - start
+        rows.append({"sampler": sampler, "steps": steps, measure: score(found), "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
+    """Carry the cells of each fitted snapshot to the next, and return W1 to those that were measured there.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching((40, 40), times=(0, 1), seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=5).fit(adata).distill(adata, steps=5)
+    >>> compare_cells(adata, flow)["W1"].gt(0).all()
+    True
+    """
+    x, time_of_cell, rng = read_rep(adata, flow.rep), read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
+    clouds = []
+    for moment in flow.clock_.times:
+        rows = np.flatnonzero(time_of_cell == moment)
+        clouds.append(x[rng.permutation(rows)[:MOST_CELLS]])
+    ends = list(zip(flow.clock_.times, flow.clock_.times[1:], strict=False))
+
+    def carry(**settings: Any) -> list[torch.Tensor]:
+        return [
+            flow.transport(cloud, start=start, stop=stop, **settings).x[-1]
+            for cloud, (start, stop) in zip(clouds, ends, strict=False)
+        ]
+
+    def score(carried: list[torch.Tensor]) -> float:
+        return float(np.mean([wasserstein(a, b) for a, b in zip(carried, clouds[1:], strict=True)]))
+
+    return compare(carry, score, measure="W1")
+
+
+def compare_translated(
+    model: "DomainTranslator", source: "Held", target: "Held", *, judge: str | None
+) -> "pd.DataFrame":
+    """Translate unseen source images, and return their distance to unseen target images."""
+    used = judge_for(judge, target.seen.scaled())
+    real = features_of(target.unseen.scaled(), used.features)
+    return compare(
+        lambda **settings: model.translate(source.unseen, **settings).scaled(),
+        lambda images: frechet_distance(features_of(images, used.features), real),
+        measure=used.name,
+    )
+
+
+def compare_generated(
+    model: "ImageGenerator", images: "Held", *, judge: str | None, guidance: float = 1.0
+) -> "pd.DataFrame":
+    """Make as many images as are left out, of the same classes, and return their distance to those.
+
+    ``guidance`` is that which the map has built in: the flow beside it gets the same.
+    """
+    used = judge_for(judge, images.seen.scaled())
+    real = features_of(images.unseen.scaled(), used.features)
+    label = images.unseen.labels if model.classes_ is not None else None
+
+    def carry(**settings: Any) -> torch.Tensor:
+        settings |= {} if "jumps" in settings else {"guidance": guidance}
+        return model.generate(len(images.unseen), label=label, **settings).scaled()
+
+    return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
+
+
+def section(folder: Path, figures: Path) -> str:
+    """Return words, table and figure of what was compared in a run, as HTML; nothing where nothing was."""
+    import pandas as pd
+
+    if not (folder / FILE).is_file():
+        return ""
+    table = pd.read_csv(folder / FILE)
+    measure = table.columns[2]
+    rows = [
+        (str(sampler), str(steps), f"{score:#.4g}".rstrip("."), f"{seconds:.3g}")
+        for sampler, steps, score, seconds in table.itertuples(index=False)
+    ]
+    return (
+        html.paragraph(EXPLAINED.format(teacher=TEACHER))
+        + html.figure(draw(table), figures)
+        + html.table(("Sampler", "Steps", measure, "Seconds"), rows, numbers=(1, 2, 3))
+    )
+
+
+def draw(table: "pd.DataFrame") -> Drawing:
+    """Draw the score against the number of steps, and the seconds beside it, both on logarithmic axes.
+
+    Examples
+    --------
+    >>> found = compare(lambda jumps=None, steps=9, method="": jumps or steps, float, measure="W1")
+    >>> draw(found).name
+    'few_steps'
+    """
+    measure = table.columns[2]
+    figure = html.blank(8.4, 3.4)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, column, label in zip(axes, ("steps", "seconds"), ("steps", "seconds for all samples"), strict=True):
+        for sampler, marker, colour in ((JUMPS, "o-", "#4269d0"), (EULER, "s--", "#ff725c")):
+            some = table[table["sampler"] == sampler]
+            axis.plot(some[column], some[measure], marker, color=colour, ms=4, lw=1.5, label=sampler)
+        many = table[table["sampler"] == MANY]
+        axis.axhline(many[measure].iloc[0], color="#888888", lw=1, ls=":", label=MANY)
+        axis.set(xscale="log", xlabel=label)
+    axes[0].set_xticks(STEPS, [str(k) for k in STEPS])
+    axes[0].minorticks_off()
+    axes[0].set_ylabel(measure)
+    axes[0].legend(fontsize=8, frameon=False)
+    return Drawing(
+        "steps", "few_steps", figure,
+        f"{measure} after so many steps, and after so many seconds; lower is better.",
+    )  # fmt: skip
