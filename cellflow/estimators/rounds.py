@@ -17,7 +17,7 @@ def repairing_for(path: GaussianPath, score: str | None) -> Repairing:
     --------
     >>> import cellflow as cf
     >>> repairing_for(cf.paths.Linear(), None)
-    Reflow(steps=100)
+    Reflow(steps=100, both_ends=False)
     """
     return Reflow() if score is None else MarkovianFitting(sigma=path.sigma)
 

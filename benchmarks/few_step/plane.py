@@ -1,4 +1,4 @@
-"""Flow maps in few steps, where the truth is known: ``python -m benchmarks.few_step``.
+"""Points in the plane, where the truth is known.
 
 ``gaussians``: independent N(0, 1) and N(2, 0.25) in two dimensions on straight lines, whose map is known: root mean
 squared error of 1 to 16 jumps, and the semigroup error ``||X(s, u) - X(t, u) o X(s, t)||`` over random s < t < u.
@@ -11,14 +11,10 @@ outside in the outermost bins. The floor is the same score for an independent dr
 run, and is called that in the table.
 """
 
-import argparse
-import csv
-import platform
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -31,11 +27,11 @@ from cellflow.objectives import (
     LagrangianMatching,
     MeanVelocityMatching,
     SemigroupMatching,
+    TrajectoryMatching,
     VelocityMatching,
 )
 from cellflow.seeds import generator_at
 
-RESULTS = Path(__file__).parent / "results"
 JUMPS = (1, 2, 4, 8, 16)
 SAMPLES, BINS, RANGE = {"gaussians": 8_000, "checkerboard": 64_000}, 50, 1.1
 PUBLISHED = {
@@ -72,6 +68,9 @@ METHODS: dict[str, Any] = {
     "mean velocity": MeanVelocityMatching(),
     "direct, from pairs": FlowMapMatching(),
 }
+TRAJECTORIES, REFLOW = "trajectories, taught", "reflow, 1 round, Euler steps"
+ORIGINS = 8192
+"""Points of a side whose trajectories are followed, and points of a round of reflow."""
 TAUGHT = {"Lagrangian, taught": LagrangianMatching, "semigroup, taught": SemigroupMatching}
 """Distillation of the velocity field that serves as the baseline, from which these maps start."""
 
@@ -151,38 +150,77 @@ def scores(task: str, push: Callable[[Tensor, int], Tensor], rng: torch.Generato
 def run(task: str, size: Size, seed: int, device: torch.device, methods: list[str]) -> Iterator[dict[str, Any]]:
     """Train the baseline and every method, and yield a row for each."""
     network = {"width": size.width, "depth": size.depth}
+    recipe = cf.training.Recipe(learning_rate=1e-3)
 
-    def train(field: torch.nn.Module, objective: Any) -> float:
-        rng, start = cf.generator(seed), time.perf_counter()
-        recipe = cf.training.Recipe(learning_rate=1e-3)
-        batches = Stream(task, size.batch_size, seed, device)
-        cf.training.fit(field, objective, batches, steps=size.steps, generator=rng, recipe=recipe)
-        return time.perf_counter() - start
+    def train(field: torch.nn.Module, objective: Any, batches: Any = None) -> float:
+        rng, start = cf.generator(seed), time.process_time()
+        pairs = Stream(task, size.batch_size, seed, device) if batches is None else batches
+        cf.training.fit(field, objective, pairs, steps=size.steps, generator=rng, recipe=recipe)
+        return time.process_time() - start
 
-    def judged(push: Callable[[Tensor, int], Tensor]) -> dict[str, float]:
-        return scores(task, push, cf.generator(10_000 + seed, device))
+    def row(method: str, seconds: float, push: Callable[[Tensor, int], Tensor], semigroup: float) -> dict[str, Any]:
+        found = scores(task, push, cf.generator(10_000 + seed, device))
+        return {"method": method, "seed": seed, "seconds": seconds, "semigroup": semigroup} | found
 
     field = cf.networks.MLP(2, **network).to(device)
     seconds = train(field, VelocityMatching())
-    yield {"method": "velocity, Euler steps", "seed": seed, "seconds": seconds, "semigroup": float("nan")} | judged(
-        lambda x, k: cf.integrate.ode(field, x, steps=k, method="euler").x[-1]
-    )
+    yield row("velocity, Euler steps", seconds, lambda x, k: euler(field, x, k), float("nan"))
     exact = cf.integrate.ode(field, source(task, SAMPLES[task], cf.generator(10_000 + seed, device)), steps=25).x[-1]
-    yield {"method": "velocity, 100 evaluations", "seed": seed, "seconds": seconds, "semigroup": float("nan")} | judged(
-        lambda x, k: exact
-    )
+    yield row("velocity, 100 evaluations", seconds, lambda x, k: exact, float("nan"))
     for name in methods:
-        objective = TAUGHT[name](teacher=field.eval()) if name in TAUGHT else METHODS[name]
-        spans = objective.known_spans[0]
+        if name == REFLOW:
+            straight, took = reflowed(task, field, size, seed, device, recipe)
+            yield row(name, seconds + took, lambda x, k, of=straight: euler(of, x, k), float("nan"))  # type: ignore[misc]
+            continue
+        objective, batches, start = _objective(name, field), None, time.process_time()
+        if name == TRAJECTORIES:
+            batches = followed(task, field, size, seed, device)
+        following = time.process_time() - start
+        taught = name in (TRAJECTORIES, *TAUGHT)
+        spans = getattr(objective, "known_spans", ("forward",))[0]
         flow_map = (
             cf.networks.FlowMap.of(field)
-            if name in TAUGHT
+            if taught
             else cf.networks.FlowMap(cf.networks.MLP(2, **network, times=2), spans=spans).to(device)
         )
-        took = train(flow_map, objective) + (seconds if name in TAUGHT else 0.0)
-        push = _jumps_of(flow_map)
+        took = following + train(flow_map, objective, batches) + (seconds if taught else 0.0)
         semigroup = semigroup_error(flow_map, task, cf.generator(20_000 + seed, device))
-        yield {"method": name, "seed": seed, "seconds": took, "semigroup": semigroup} | judged(push)
+        yield row(name, took, _jumps_of(flow_map), semigroup)
+
+
+def _objective(name: str, field: torch.nn.Module) -> Any:
+    if name == TRAJECTORIES:
+        return TrajectoryMatching()
+    return TAUGHT[name](teacher=field.eval()) if name in TAUGHT else METHODS[name]
+
+
+def followed(task: str, field: torch.nn.Module, size: Size, seed: int, device: torch.device) -> Any:
+    """Return batches of pairs on the trajectories of the baseline."""
+    rng = cf.generator(40_000 + seed, device)
+    origins = [
+        cf.training.Origin(source(task, ORIGINS, rng), 0.0), cf.training.Origin(target(task, ORIGINS, rng), 1.0)
+    ]  # fmt: skip
+    return cf.training.trajectory_batches(
+        field, origins, batch_size=size.batch_size, generator=cf.generator(seed), both=False
+    )
+
+
+def reflowed(
+    task: str, field: torch.nn.Module, size: Size, seed: int, device: torch.device, recipe: cf.training.Recipe
+) -> tuple[torch.nn.Module, float]:
+    """Return the baseline after a round of reflow, and the seconds that it took."""
+    rng, straight, start = cf.generator(40_000 + seed, device), deepcopy(field), time.process_time()
+    x0, x1 = source(task, ORIGINS, rng), target(task, ORIGINS, rng)
+    cf.training.refit(
+        straight, VelocityMatching(), x0, x1, repairing=cf.training.Reflow(steps=25, both_ends=True), rounds=1,
+        steps=size.steps, generator=cf.generator(seed), batch_size=size.batch_size, recipe=recipe,
+    )  # fmt: skip
+    return straight, time.process_time() - start
+
+
+def euler(field: torch.nn.Module, x: Tensor, steps: int) -> Tensor:
+    """Return the end of so many Euler steps."""
+    return cf.integrate.ode(field, x, steps=steps, method="euler").x[-1]
 
 
 def _jumps_of(flow_map: Any) -> Callable[[Tensor, int], Tensor]:
@@ -195,75 +233,3 @@ def floor(task: str, seeds: int) -> list[float]:
         return [0.0]
     draws = [cf.generator(30_000 + seed) for seed in range(seeds)]
     return [divergence(target(task, SAMPLES[task], rng), target(task, SAMPLES[task], rng)) for rng in draws]
-
-
-def write(task: str, size: Size, rows: list[dict[str, Any]], command: str, *, named: str, device: torch.device) -> None:
-    """Write every run as CSV, and the means as a table beside the published values."""
-    RESULTS.mkdir(exist_ok=True)
-    stem = f"few_step_{named}"
-    with (RESULTS / f"{stem}.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    seeds = len({row["seed"] for row in rows})
-    best = floor(task, seeds)
-    about = "root mean squared error" if task == "gaussians" else "KL divergence of the data from 64,000 samples"
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, one thread"
-    lines = [
-        f"# Few steps: {named.replace('_', ', ')}",
-        "",
-        f"Made by `{command}` on {time.strftime('%Y-%m-%d')}: {machine}, torch {torch.__version__}.",
-        f"{size.steps} steps of {size.batch_size} fresh pairs, MLP of width {size.width}, {size.depth} residual blocks"
-        f"{'' if named.endswith('full') else ': a CPU-sized run, smaller than the published one'}.",
-        f"{about[0].upper()}{about[1:]} after 1 to 16 jumps, mean (standard deviation) over {seeds} seed(s).",
-        f"Floor: {mean(best):.4f}.",
-        "Seconds are those of training, with the teacher's where there is one.",
-        "",
-        f"| method | {' | '.join(map(str, JUMPS))} | semigroup error | seconds |",
-        f"|{'---|' * (len(JUMPS) + 3)}",
-    ]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        lines.append(_line(method, [row for row in rows if row["method"] == method]))
-    if task == "checkerboard":
-        lines += [f"| published: {name} | {' | '.join(f'{v:.4f}' for v in kl)} | | |" for name, kl in PUBLISHED.items()]
-    (RESULTS / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-
-
-def _line(method: str, rows: list[dict[str, Any]]) -> str:
-    def cell(name: str) -> str:
-        values = [row[name] for row in rows]
-        return f"{mean(values):.4f}" + (f" ({stdev(values):.4f})" if len(values) > 1 else "")
-
-    jumps = " | ".join(cell(f"at_{k}") for k in JUMPS)
-    semigroup = "" if rows[0]["semigroup"] != rows[0]["semigroup"] else cell("semigroup")
-    return f"| {method} | {jumps} | {semigroup} | {mean(row['seconds'] for row in rows):.0f} |"
-
-
-def main() -> None:
-    """Run one task with every method and seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["gaussians", "checkerboard"], default="checkerboard")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
-    parser.add_argument("--full", action="store_true", help="the published size of the checkerboard, for a GPU")
-    parser.add_argument("--steps", type=int, help="optimiser steps, where others than the size's are wanted")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *TAUGHT], default=[*METHODS, *TAUGHT])
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size = SIZES["checkerboard, full" if given.full else given.task]
-    if given.steps:
-        size = Size(given.steps, size.batch_size, size.width, size.depth)
-    rows = []
-    for seed in range(given.seeds):
-        torch.manual_seed(seed)
-        for row in run(given.task, size, seed, device, given.methods):
-            rows.append(row)
-            print(row, flush=True)
-    command = f"python -m benchmarks.few_step --task {given.task} --seeds {given.seeds}{' --full' * given.full}"
-    command += f" --steps {given.steps}" if given.steps else ""
-    write(given.task, size, rows, command, named=given.task + "_full" * given.full, device=device)
-
-
-if __name__ == "__main__":
-    main()

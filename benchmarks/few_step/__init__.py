@@ -1,0 +1,1 @@
+"""Few steps: flow maps and reflow beside the solver: ``python -m benchmarks.few_step``."""

@@ -1,0 +1,92 @@
+"""Every run as CSV, the means as a table beside published values, and the figure of quality against steps."""
+
+import csv
+import platform
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from benchmarks.few_step.plane import JUMPS
+
+RESULTS = Path(__file__).parents[1] / "results"
+Row = dict[str, Any]
+
+
+def keep(path: Path, row: Row) -> None:
+    """Add a row to a CSV file, in place of an older one of the same method and seed."""
+    rows = [old for old in read(path) if (old["method"], int(old["seed"])) != (row["method"], row["seed"])]
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, row, lineterminator="\n")
+        table.writeheader()
+        table.writerows([*rows, {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}])
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a CSV file, numbers as numbers."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: v if k == "method" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write(stem: str, *, title: str, about: list[str], published: list[str], best: float | None, command: str) -> None:
+    """Write the page and the figure of one task from its rows."""
+    rows = read(RESULTS / f"{stem}.csv")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, one thread"
+    lines = [
+        f"# Few steps: {title}", "",
+        f"Last made by `{command}` on {time.strftime('%Y-%m-%d')}: {device}, torch {torch.__version__}.",
+        *about,
+        "Mean (standard deviation) over seeds. Seconds of the processor for all training, the teacher's included.",
+        *([] if best is None else [f"Floor: {best:.4g}."]), "",
+        f"![quality against steps]({stem}.png)", "",
+        f"| method | seeds | {' | '.join(map(str, JUMPS))} | semigroup error | seconds |",
+        f"|{'---|' * (len(JUMPS) + 4)}",
+    ]  # fmt: skip
+    for method in dict.fromkeys(row["method"] for row in rows):
+        lines.append(_line(method, [row for row in rows if row["method"] == method]))
+    text = "\n".join([*lines, *published]) + "\n"
+    (RESULTS / f"{stem}.md").write_text(text)
+    draw(rows, RESULTS / f"{stem}.png", title=title, best=best)
+    print(text)
+
+
+def _line(method: str, rows: list[Row]) -> str:
+    def cell(name: str) -> str:
+        values = [row[name] for row in rows]
+        return f"{mean(values):.4g}" + (f" ({stdev(values):.2g})" if len(values) > 1 else "")
+
+    same = method.endswith("evaluations")
+    jumps = " | ".join(cell(f"at_{k}") if not same or k == JUMPS[-1] else "" for k in JUMPS)
+    semigroup = "" if rows[0]["semigroup"] != rows[0]["semigroup"] else cell("semigroup")
+    return f"| {method} | {len(rows)} | {jumps} | {semigroup} | {mean(row['seconds'] for row in rows):.0f} |"
+
+
+def draw(rows: list[Row], path: Path, *, title: str, best: float | None) -> None:
+    """Draw the mean of every method against the number of steps, on logarithmic axes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8.4, 4.4), layout="constrained")
+    markers = "osD^vP*X<>hp"
+    for k, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        mine = [row for row in rows if row["method"] == method]
+        values = [mean(row[f"at_{n}"] for row in mine) for n in JUMPS]
+        if method.endswith("evaluations"):
+            axis.axhline(values[-1], ls="--", lw=1, color=f"C{k % 10}", label=method)
+            continue
+        axis.plot(JUMPS, values, marker=markers[k % len(markers)], ms=4, lw=1.3, color=f"C{k % 10}", label=method)
+    if best:
+        axis.axhline(best, ls=":", lw=1, color="#888888", label="floor")
+    axis.set(xscale="log", yscale="log", xlabel="steps, one evaluation of the network each", ylabel="error")
+    axis.set_xticks(JUMPS, [str(k) for k in JUMPS])
+    axis.minorticks_off()
+    axis.set_title(title, fontsize=10)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
