@@ -841,24 +841,41 @@ def test_folds_can_be_asked_for_in_a_list():
 
 def test_a_race_is_decided_by_the_first_checkpoint_that_reaches_the_target():
     rows = [
-        {"method": "quick", "fold": fold, "steps": steps, "seconds": seconds, "W1": value}
+        {"method": "quick", "fold": fold, "seed": 42, "steps": steps, "seconds": seconds, "W1": value}
         for steps, seconds, values in ((10, 1.0, (0.9, 0.7)), (20, 2.0, (0.85, 0.7)), (40, 4.0, (0.7, 0.6)))
         for fold, value in zip("12", values, strict=True)
-    ] + [{"method": "never", "fold": fold, "steps": 10, "seconds": 9.0, "W1": 0.9} for fold in "12"]
+    ] + [{"method": "never", "fold": fold, "seed": 42, "steps": 10, "seconds": 9.0, "W1": 0.9} for fold in "12"]
     found = speed.verdict(pd.DataFrame(rows)).set_index("method")
     assert found.loc["quick", "first fold"] == 4.0
     assert found.loc["quick", "mean of folds"] == 1.0
     assert np.isnan(found.loc["never", "first fold"])
+    other = [row | {"seed": 43, "W1": 0.95 if row["steps"] < 40 else 0.85} for row in rows if row["method"] == "quick"]
+    both = speed.verdict(pd.DataFrame(rows + other)).set_index("method")
+    assert both.loc["quick", "first fold"] == 4.0  # (0.7 + 0.85) / 2
+    assert both.loc["quick", "mean of folds"] == 4.0  # after one second it is (0.9 + 0.7 + 2 * 0.95) / 4
+
+
+def test_ratios_are_to_the_peer_or_to_the_whole_of_its_training():
+    columns = ["method", "first fold", "mean of folds", "trained at most"]
+    values = [["quick", 2.0, 4.0, 9.0], ["slow", np.nan, 40.0, 90.0], [speed.PEER, np.nan, 60.0, 100.0]]
+    found = speed.sooner(pd.DataFrame(values, columns=columns))
+    first, mean = (
+        "more than 50 times as fast as torchcfm on the first fold",
+        "as fast as torchcfm on the mean of folds",
+    )
+    assert found == [f"quick: {first}, 15 times {mean}.", f"slow: 1.5 times {mean}."]
+    assert speed.sooner(pd.DataFrame(values[:2], columns=columns)) == []
 
 
 def test_every_contender_is_scored_on_every_fold(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "TARGET", 0.0)  # so that nobody is there early
     cells = make_cells(n=170, times=(0.0, 1.0, 3.0, 4.0))
-    rows = speed.race(cells, ["otcfm"], (1, 2), (2, 3))
+    rows = speed.race(cells, {"otcfm": (1, 2)}, (2, 3))
     there = importlib.util.find_spec("torchcfm") is not None
     assert ("skipped torchcfm" in capsys.readouterr().out) != there
     assert set(rows["method"]) == {"otcfm"} | ({"torchcfm (published settings)"} if there else set())
-    assert (rows.groupby("method").size() == 4).all()
+    assert (rows.groupby("method").size() == 2 * 2 * len(speed.SEEDS)).all()  # folds, budgets, seeds
+    assert (rows.groupby(["fold", "seed"]).size() == 2 * rows["method"].nunique()).all()
     assert (rows["seconds"] > 0).all()
     speed.write(rows, "here", tmp_path)
     assert "not reached" in (tmp_path / "trajectory_speed.md").read_text()
