@@ -22,7 +22,7 @@ from cellflow.estimators.timed import TimedFlow
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, seeded
-from cellflow.training import Recipe
+from cellflow.training import Geodesics, Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,7 +66,8 @@ class SnapshotFlow(TimedFlow):
         which cells outgrow others.
     bend
         How far the paths of cells bend towards one smooth curve through all snapshots: 0 for straight lines between
-        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous.
+        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous. Or `cellflow.training.Geodesics`:
+        paths that bend towards the cells, instead of crossing places where none was ever seen.
     recipe
         How the optimiser runs.
     standardize
@@ -121,7 +122,7 @@ class SnapshotFlow(TimedFlow):
         score: str | None = None,
         growth: str | None = None,
         masses: str | Mapping[float, float] | None = None,
-        bend: float = 0.0,
+        bend: float | Geodesics = 0.0,
         recipe: Recipe | None = None,
         standardize: bool = True,
         ot_batch_size: int | str = "auto",
@@ -265,7 +266,8 @@ class SnapshotFlow(TimedFlow):
     ) -> PairedBatches:
         clouds = [torch.from_numpy(cloud).to(self._device()) for cloud in snapshots.clouds()]
         times = [snapshots.clock.model(time) for time in snapshots.clock.times]
-        return snapshot_batches(
+        learned = self.bend if isinstance(self.bend, Geodesics) else None
+        batches = snapshot_batches(
             clouds,
             times,
             coupling=coupling,
@@ -273,8 +275,9 @@ class SnapshotFlow(TimedFlow):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             masses=sizes,
-            bend=self.bend,
+            bend=0.0 if isinstance(self.bend, Geodesics) else self.bend,
         )
+        return batches if learned is None else batches.bent(learned.learn(clouds, batches, generator=rng))
 
     def _field(self, scales: Scales) -> nn.Module:
         return build_field(
