@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import cellflow as cf
-from cellflow.data import RadialMetric, radial_metric
-from cellflow.objectives import PathEnergy, VelocityMatching
+from cellflow.data import radial_metric
+from cellflow.objectives import PathEnergy
 from cellflow.training import Geodesics, fit
 
 
@@ -128,22 +128,11 @@ def test_impossible_metrics_are_refused(points, settings, message, rng):
 # Geodesics between snapshots
 
 
-def quarters():
-    """Three snapshots of a cloud that walks along a circle: a third of the way round in all."""
-    draw = [cf.generator(seed=k) for k in range(3)]
-    return [
-        on_circle(
-            2 * math.pi / 3 * k + 0.3 * torch.randn(300, generator=rng), 1 + 0.03 * torch.randn(300, 1, generator=rng)
-        )
-        for k, rng in enumerate(draw)
-    ]
-
-
 def test_pairs_on_a_ring_of_data_stay_near_it(rng):
     clouds = [on_circle(2.0 * k + 0.2 * torch.randn(200, generator=rng)) for k in range(2)]
     straight = cf.data.snapshot_batches(clouds, [0.0, 1.0], batch_size=128, generator=rng)
     # The data lie on the whole ring, as those of a third snapshot would.
-    bends = Geodesics(centres=40, steps=600).learn([*clouds, ring()], straight, generator=rng)
+    bends = Geodesics(centres=40, steps=400).learn([*clouds, ring()], straight, generator=rng)
     bent, unbent = (halfway(next(iter(batches))).norm(dim=1) for batches in (straight.bent(bends), straight))
     assert unbent.mean().item() == pytest.approx(math.cos(1.0), abs=0.05)
     assert bent.mean().item() == pytest.approx(1, abs=0.1)
@@ -169,8 +158,8 @@ def cells_on_a_ring():
     import anndata
     import pandas as pd
 
-    clouds = [on_circle(torch.linspace(-0.4, 0.4, 300) + a) for a in (0.0, 1.5, 3.0)]
-    seen = torch.cat([clouds[0], clouds[2], clouds[1]])
+    clouds = [on_circle(torch.linspace(-0.4, 0.4, 300)), on_circle(torch.linspace(0.6, 2.8, 600))]
+    seen = torch.cat(clouds)
     obs = pd.DataFrame({"time": [0.0] * 300 + [1.0] * 600}, index=[f"cell{k}" for k in range(900)])
     return anndata.AnnData(obs=obs, obsm={"X_pca": seen.numpy()}), clouds
 
@@ -179,12 +168,12 @@ def test_a_flow_learned_along_geodesics_goes_round_the_hole():
     """From one end of an arc to all the rest of it: straight lines cut the corner."""
     adata, clouds = cells_on_a_ring()
     radii = {}
-    for bend in (0.0, Geodesics(centres=30, steps=400)):
-        flow = cf.SnapshotFlow(bend=bend, steps=400, batch_size=128, device="cpu").fit(adata)
+    for bend in (0.0, Geodesics(centres=30, steps=250)):
+        flow = cf.SnapshotFlow(bend=bend, steps=250, batch_size=128, device="cpu").fit(adata)
         radii[bend] = flow.transport(clouds[0], start=0, stop=0.5).x[-1].norm(dim=1).mean().item()
     straight, bent = radii.values()
     assert straight < 0.8
-    assert bent > straight + 0.1
+    assert bent > 0.9
 
 
 @pytest.mark.usefixtures("global_state_is_untouched")
@@ -199,12 +188,11 @@ def test_the_same_seed_gives_the_same_bends_and_a_model_says_how_it_was_bent(tmp
     assert (loaded.velocity(clouds[0], 0.0) == first.velocity(clouds[0], 0.0)).all()
 
 
-def test_growth_and_noise_go_along_with_bends(rng):
-    """Objectives ask the path for bent points, whatever else they learn."""
-    x = torch.zeros(64, 2)
-    bent = cf.Batch(x, x + 1, bend0=torch.full_like(x, 2.0), bend1=torch.full_like(x, -1.0))
-    metric = RadialMetric(torch.zeros(1, 2), torch.ones(1), torch.ones(1), floor=1.0)
-    assert metric(halfway(bent)).shape == (64,)
-    found = VelocityMatching()(lambda t, x, condition: torch.zeros_like(x), bent, generator=rng)["loss"]
-    expected = 1 + 2 / 15 * (4 + 1) - 2 / 30 * -2
-    assert found.item() == pytest.approx(expected, rel=0.1)
+def test_growth_is_learned_along_bent_pairs():
+    adata, clouds = cells_on_a_ring()
+    coupling = cf.couplings.UnbalancedSinkhorn(0.1, 5.0)
+    settings = {"coupling": coupling, "growth": "two_heads", "masses": "counts", "steps": 60, "device": "cpu"}
+    bent, straight = (cf.SnapshotFlow(bend=b, **settings).fit(adata) for b in (Geodesics(centres=30, steps=100), 0.0))
+    speeds = [flow.velocity(clouds[0], 0.0) for flow in (bent, straight)]
+    assert abs(speeds[0] - speeds[1]).max() > 0.1
+    assert bent.grow(clouds[0], start=0, stop=1, steps=10).mass()[-1].item() == pytest.approx(2, rel=0.2)
