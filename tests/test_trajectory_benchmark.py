@@ -18,13 +18,13 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 import cellflow as cf
-from benchmarks.trajectory import baselines, figures, peers, recipe, scores, speed, sweep, table
+from benchmarks.trajectory import baselines, dynamics, figures, peers, recipe, scores, speed, sweep, table
 from benchmarks.trajectory.__main__ import CONFIGS, main
-from benchmarks.trajectory.methods import Flow, Particles, RollOut, Training
+from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
 from benchmarks.trajectory.plans import Remembered
 from benchmarks.trajectory.protocols import PROTOCOLS, Leg, Split, choose, choose_folds
 from benchmarks.trajectory.run import FIRST_SEED, Job, predict, run
-from benchmarks.trajectory.sets import Cells, DataSet
+from benchmarks.trajectory.sets import Cells, DataSet, Truths
 from benchmarks.trajectory.tasks import prepare, shares
 from cellflow.errors import MissingDependencyError
 
@@ -284,6 +284,137 @@ def test_states_that_are_not_finite_are_refused(tmp_path):
 
     with pytest.raises(FloatingPointError, match="snapshot 1"):
         run(job(tmp_path, method=Lost()), quiet)
+
+
+# Scores of the motion
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.4, -0.7])
+def test_the_action_of_steady_motion_and_growth_is_known(growth):
+    """Half of (speed^2 + length^2 growth^2), times the integral of exp(growth t) over the time."""
+    speed, start, stop, length = 3.0, 1.0, 3.0, 1.5
+
+    def rates(x, time):
+        return Pace(np.tile([speed, 0.0], (len(x), 1)), np.full(len(x), growth))
+
+    mass = stop - start if growth == 0 else (np.exp(growth * (stop - start)) - 1) / growth
+    found = dynamics.path_action(rates, np.zeros((7, 2)), start, stop, length=length)
+    assert found == pytest.approx((speed**2 + (length * growth) ** 2) / 2 * mass, rel=1e-6)
+
+
+def test_the_action_follows_the_particles_and_their_weights():
+    """Each particle runs away from 0 at a speed equal to its place; those at 2 also multiply, evenly in time."""
+    x = np.array([[1.0], [2.0]])
+    found = dynamics.path_action(lambda x, time: Pace(x), x, 0.0, 1.0, length=1.0)
+    assert found == pytest.approx((1 + 4) / 2 * (np.exp(2) - 1) / 4, rel=1e-6)
+
+    def still(x, time):
+        return Pace(np.zeros_like(x), np.where(x[:, 0] > 1.5, 2 * time, 0.0))
+
+    # Weight exp(t^2) / 2, growth 2 t: the integral of exp(t^2) t^2, by quadrature.
+    t = np.linspace(0, 1, 20001)
+    expected = np.trapezoid(np.exp(t**2) * t**2, t)
+    assert dynamics.path_action(still, x, 0.0, 1.0, length=1.0) == pytest.approx(expected, rel=1e-6)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Moves every cell at one velocity, and grows it at ``growth(x, time)``."""
+
+    speed: float = 0.5
+    growth: object = None
+
+    def fit(self, training, *, seed):
+        def carry(x, start, stop):
+            return Particles(x + self.speed * (stop - start), None if self.growth is None else np.ones(len(x)))
+
+        def rates(x, time):
+            return Pace(np.full_like(x, self.speed), None if self.growth is None else self.growth(x, time))
+
+        return RollOut(carry, rates=rates)
+
+
+def test_motion_is_scored_where_the_protocol_has_weights_and_the_data_a_truth(tmp_path):
+    cells = replace(make_cells(dim=2), truths=Truths(growth=lambda x: x[:, 1], length=2.0))
+    method = Shift(growth=lambda x, time: 3 * x[:, 1] - 1)
+    motion = {name: run(job(tmp_path, name, cells, method), quiet)[1]["motion"] for name in ("A", "F", "F-holdout")}
+    assert motion["A"] == {}
+    assert [motion[name]["growth_r"] for name in ("F", "F-holdout")] == pytest.approx([1.0, 1.0])
+    kept = run(job(tmp_path, "F", cells, Shift(), name="kept"), quiet)[1]["motion"]
+    assert kept == {"action": pytest.approx(2 * 0.5**2 / 2 * TIMES[-1]), "length": 2.0}
+    unknown = run(job(tmp_path, "F", make_cells(dim=2), method, out=tmp_path / "unknown"), quiet)[1]["motion"]
+    assert unknown == {}
+    other = run(job(tmp_path, "F", cells, name="no rates"), quiet)[1]["motion"]
+    assert other == {}
+
+
+def test_a_growth_correlation_takes_every_cell_at_its_own_time(tmp_path):
+    """Growth that is right at one time and wrong at the others is no more than partly right."""
+    cells = replace(make_cells(dim=2), truths=Truths(growth=lambda x: x[:, 1]))
+    once = Shift(growth=lambda x, time: x[:, 1] * (1 if time == TIMES[0] else -1))
+    found = run(job(tmp_path, "F", cells, once), quiet)[1]["motion"]["growth_r"]
+    second = [cloud[:, 1] for cloud in cells.clouds]
+    signed = np.concatenate([second[0], *(-x for x in second[1:])])
+    assert found == pytest.approx(np.corrcoef(signed, np.concatenate(second))[0, 1], rel=1e-4)
+    assert found < 0.5
+
+
+def test_another_length_under_the_same_name_is_refused(tmp_path):
+    cells = replace(make_cells(dim=2), truths=Truths(length=2.0))
+    run(job(tmp_path, "F", cells, Shift()), quiet)
+    with pytest.raises(ValueError, match=r"length: 2\.0 became 3\.0"):
+        run(job(tmp_path, "F", replace(cells, truths=Truths(length=3.0)), Shift()), quiet)
+
+
+def test_a_flow_says_how_fast_its_cells_move_and_grow():
+    """Against differences of what it carries."""
+    draw = np.random.default_rng(0)
+    clouds = tuple(draw.normal(size=(n, 2)).astype(np.float32) + 2 * k for k, n in enumerate((40, 60, 80)))
+    coupling = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
+    learned = {"growth": "two_heads", "masses": "counts", "steps": 60, "batch_size": 64, "device": "cpu"}
+    found = Flow(partial(cf.SnapshotFlow, coupling=coupling, **learned), solver_steps=4).fit(
+        Training(clouds, (0.0, 1.0, 3.0)), seed=0
+    )
+    step = 1e-2
+    pace, moved = found.rates(clouds[1], 1.5), found.carry(clouds[1], 1.5, 1.5 + step)
+    assert (moved.x - clouds[1]) / step == pytest.approx(pace.velocity, abs=0.05)
+    assert np.log(moved.weight * 60) / step == pytest.approx(pace.growth, abs=0.05)
+    assert np.abs(pace.velocity).mean() > 0.5
+    kept = Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"))
+    assert kept.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates(clouds[0], 0.0).growth is None
+    noise = {"path": cf.paths.BrownianBridge(1.0), "score": "two_heads", "steps": 3, "batch_size": 8, "device": "cpu"}
+    bridge = Flow(partial(cf.SnapshotFlow, **noise), stochastic=True)
+    assert bridge.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates is None
+
+
+def test_tables_show_the_motion_beside_what_is_published(tmp_path):
+    cells = replace(make_cells(dim=2), name="gene_circuit", truths=Truths(growth=lambda x: x[:, 1], length=1.5))
+    run(job(tmp_path, "F", cells, Shift(growth=lambda x, time: x[:, 1])), quiet)
+    table.write(tmp_path, results=tmp_path, command="here")
+    lines = (tmp_path / "trajectory.md").read_text().splitlines()
+    columns = next(line for line in lines if line.startswith("| method")).split(" | ")
+    growth, action = columns.index("growth_r"), columns.index("action")
+    shown = {line.split(" | ")[0]: line.split(" | ") for line in lines}
+    assert shown["| drift"][growth] == "1.000"
+    assert shown["| WFR-FM"][growth] == "0.991"
+    assert shown["| static WFR reference"][action] == "1.333"
+    assert any(line.startswith("action: ") and "1.5² growth²" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_gene_circuit_has_the_length_of_the_published_actions(data_folder, monkeypatch):
+    """The static distance of neighbouring snapshots, by another package, is the published reference."""
+    import ot
+
+    monkeypatch.setenv("CELLFLOW_DATA", str(data_folder))
+    cells = instantiate(OmegaConf.load(CONFIGS / "dataset" / "gene_circuit.yaml")).load()
+    length, total = cells.truths.length, 0.0
+    for x, y in zip(cells.clouds, cells.clouds[1:], strict=False):
+        cost = -np.log(np.cos(np.minimum(cdist(x, y) / (2 * length), np.pi / 2 - 1e-6)) ** 2)
+        ones = np.ones(len(x)), np.ones(len(y))
+        total += 2 * length**2 * ot.unbalanced.mm_unbalanced2(*ones, cost, reg_m=1.0, returnCost="total")
+    assert total / len(cells.clouds[0]) == pytest.approx(1.333, abs=2e-3)
+    assert cells.truths.growth(np.array([[9.0, 1.0]])) == pytest.approx([0.5])
 
 
 # Baselines
@@ -710,24 +841,41 @@ def test_folds_can_be_asked_for_in_a_list():
 
 def test_a_race_is_decided_by_the_first_checkpoint_that_reaches_the_target():
     rows = [
-        {"method": "quick", "fold": fold, "steps": steps, "seconds": seconds, "W1": value}
+        {"method": "quick", "fold": fold, "seed": 42, "steps": steps, "seconds": seconds, "W1": value}
         for steps, seconds, values in ((10, 1.0, (0.9, 0.7)), (20, 2.0, (0.85, 0.7)), (40, 4.0, (0.7, 0.6)))
         for fold, value in zip("12", values, strict=True)
-    ] + [{"method": "never", "fold": fold, "steps": 10, "seconds": 9.0, "W1": 0.9} for fold in "12"]
+    ] + [{"method": "never", "fold": fold, "seed": 42, "steps": 10, "seconds": 9.0, "W1": 0.9} for fold in "12"]
     found = speed.verdict(pd.DataFrame(rows)).set_index("method")
     assert found.loc["quick", "first fold"] == 4.0
     assert found.loc["quick", "mean of folds"] == 1.0
     assert np.isnan(found.loc["never", "first fold"])
+    other = [row | {"seed": 43, "W1": 0.95 if row["steps"] < 40 else 0.85} for row in rows if row["method"] == "quick"]
+    both = speed.verdict(pd.DataFrame(rows + other)).set_index("method")
+    assert both.loc["quick", "first fold"] == 4.0  # (0.7 + 0.85) / 2
+    assert both.loc["quick", "mean of folds"] == 4.0  # after one second it is (0.9 + 0.7 + 2 * 0.95) / 4
+
+
+def test_ratios_are_to_the_peer_or_to_the_whole_of_its_training():
+    columns = ["method", "first fold", "mean of folds", "trained at most"]
+    values = [["quick", 2.0, 4.0, 9.0], ["slow", np.nan, 40.0, 90.0], [speed.PEER, np.nan, 60.0, 100.0]]
+    found = speed.sooner(pd.DataFrame(values, columns=columns))
+    first, mean = (
+        "more than 50 times as fast as torchcfm on the first fold",
+        "as fast as torchcfm on the mean of folds",
+    )
+    assert found == [f"quick: {first}, 15 times {mean}.", f"slow: 1.5 times {mean}."]
+    assert speed.sooner(pd.DataFrame(values[:2], columns=columns)) == []
 
 
 def test_every_contender_is_scored_on_every_fold(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "TARGET", 0.0)  # so that nobody is there early
     cells = make_cells(n=170, times=(0.0, 1.0, 3.0, 4.0))
-    rows = speed.race(cells, ["otcfm"], (1, 2), (2, 3))
+    rows = speed.race(cells, {"otcfm": (1, 2)}, (2, 3))
     there = importlib.util.find_spec("torchcfm") is not None
     assert ("skipped torchcfm" in capsys.readouterr().out) != there
     assert set(rows["method"]) == {"otcfm"} | ({"torchcfm (published settings)"} if there else set())
-    assert (rows.groupby("method").size() == 4).all()
+    assert (rows.groupby("method").size() == 2 * 2 * len(speed.SEEDS)).all()  # folds, budgets, seeds
+    assert (rows.groupby(["fold", "seed"]).size() == 2 * rows["method"].nunique()).all()
     assert (rows["seconds"] > 0).all()
     speed.write(rows, "here", tmp_path)
     assert "not reached" in (tmp_path / "trajectory_speed.md").read_text()

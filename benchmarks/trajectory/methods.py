@@ -9,6 +9,7 @@ A method is a frozen dataclass; a YAML file in ``configs/method`` gives it a nam
   snapshots out itself: ``training.without(k)``.
 * It returns a `RollOut`. Its ``carry(x, start, stop)`` takes cells ``(n, d)`` observed at ``start`` to ``stop``,
   which may lie before it, both on the same clock, and returns `Particles`: as many as it likes, with masses or without.
+  Where one velocity moves the particles it may say so in ``rates``: the motion itself is scored then.
 * Everything random comes from ``seed``; the global state of torch and NumPy stays as it was.
 
 In most cases `Flow` is enough: any `cellflow.SnapshotFlow` that a YAML file can describe. What it cannot describe is a
@@ -86,6 +87,25 @@ Carry = Callable[[np.ndarray, float, float], Particles]
 """From cells ``(n, d)``, the time at which they are, and the time to reach, to particles."""
 
 
+class Pace(NamedTuple):
+    """How cells move and grow where they are.
+
+    Parameters
+    ----------
+    velocity
+        Of each cell ``(n, d)`` in the scaled space, per unit of the protocol's clock.
+    growth
+        Rate at which the log of its mass grows ``(n,)``, per unit of the same clock; None where mass is kept.
+    """
+
+    velocity: np.ndarray
+    growth: np.ndarray | None = None
+
+
+Rates = Callable[[np.ndarray, float], Pace]
+"""From cells ``(n, d)`` and the time at which they are to their pace."""
+
+
 @dataclass(frozen=True)
 class RollOut:
     """A fitted method.
@@ -96,10 +116,14 @@ class RollOut:
         Takes cells from one time to another.
     facts
         Anything to keep beside the scores, as JSON; ``"plan_s"`` is the time spent on transport plans, in seconds.
+    rates
+        Says how fast cells move and grow, for a method whose particles follow one field without noise; None for
+        others. It is scored where the protocol has weighted particles.
     """
 
     carry: Carry
     facts: Mapping[str, Any] = field(default_factory=dict)
+    rates: Rates | None = None
 
 
 class Method(Protocol):
@@ -164,4 +188,7 @@ class Flow:
                 found = flow.transport(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
             return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
 
-        return RollOut(carry, facts)
+        def rates(x: np.ndarray, time: float) -> Pace:
+            return Pace(flow.velocity(x, time), None if flow.growth is None else flow.growth_rate(x, time))
+
+        return RollOut(carry, facts, None if self.stochastic else rates)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.trajectory import baselines, records
+from benchmarks.trajectory.dynamics import of_motion
 from benchmarks.trajectory.methods import Method, RollOut
 from benchmarks.trajectory.peak import peak_megabytes, reset_peak
 from benchmarks.trajectory.protocols import Fold, Leg, Protocol, choose_folds
@@ -60,7 +61,9 @@ class Job:
     def config(self) -> dict[str, Any]:
         """Return what a record must share with another of the same name."""
         about = {k: v for k, v in asdict(self.protocol).items() if k not in ("about", "folds")}
-        return {"protocol": about, "cells": self.cells.digest(), "method": dict(self.settings)}
+        shared = {"protocol": about, "cells": self.cells.digest(), "method": dict(self.settings)}
+        length = self.cells.truths.length if self.protocol.weighted else None
+        return shared if length is None else shared | {"length": length}
 
 
 def run(job: Job, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -102,10 +105,13 @@ def measure(method: Method, task: Task, *, seed: int) -> tuple[dict[str, Any], d
         seconds["score"] += watch.seconds()
         kept[f"predicted_{leg.target}"] = _some(prediction, seed)
         kept[f"true_{leg.target}"] = _few(task.truth[leg.target], seed)
+    watch = Stopwatch()
+    motion = of_motion(task, fitted)
+    seconds["score"] += watch.seconds()
     facts = dict(fitted.facts)
     plan, train = facts.pop("plan_s", 0.0), facts.pop("train_s", None)
     seconds = {"plan": plan, "train": fit_seconds - plan if train is None else train, **seconds}
-    return {"scores": rows, "seconds": seconds, "peak_mb": peak, "facts": facts}, kept
+    return {"scores": rows, "motion": motion, "seconds": seconds, "peak_mb": peak, "facts": facts}, kept
 
 
 @dataclass(frozen=True)

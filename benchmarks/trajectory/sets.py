@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,42 @@ import numpy as np
 
 from cellflow import datasets
 from cellflow.data.snapshots import read_rep, read_times
+
+
+@dataclass(frozen=True)
+class Truths:
+    """What is known of how the cells of a data set really move and grow.
+
+    Parameters
+    ----------
+    growth
+        From cells ``(n, d)`` in the units of the representation to their true growth rate ``(n,)``, up to a factor
+        and a constant; None where nobody knows it.
+    length
+        Length at which growth costs as much as motion in published path actions, in the units of the representation;
+        None where none is published.
+    """
+
+    growth: Callable[[np.ndarray], np.ndarray] | None = None
+    length: float | None = None
+
+
+def divisions_of_gene_circuit(x: np.ndarray) -> np.ndarray:
+    """Return the growth rate of the simulated gene circuit, per unit of its largest ``(n,)``.
+
+    Cells divide the more often the higher their second gene: at a rate in proportion to ``x2**2 / (1 + x2**2)``. The
+    file does not hold it.
+
+    Source: the simulation of TIGON (Sha et al. 2024), as DeepRUOT and WFR-FM took it over; the formula is the truth in
+    WFR-FM's evaluation.
+
+    Examples
+    --------
+    >>> divisions_of_gene_circuit(np.array([[5.0, 0.0], [5.0, 1.0]]))
+    array([0. , 0.5])
+    """
+    square = np.square(x[:, 1])
+    return square / (1 + square)
 
 
 @dataclass(frozen=True)
@@ -36,6 +73,8 @@ class DataSet:
         How many dimensions are taken where nothing else is asked for.
     note
         What a reader of the table must know.
+    truths
+        What is known of the motion in as many dimensions as ``dims``.
     """
 
     name: str
@@ -47,6 +86,7 @@ class DataSet:
     standardize_up_to: int = 0
     dims: int = 5
     note: str = ""
+    truths: Truths = Truths()
 
     def load(self, dims: int | None = None) -> "Cells":
         """Read the first dimensions of every cell, by time.
@@ -68,7 +108,9 @@ class DataSet:
             raise ValueError(f"Expected 1 to {rep.shape[1]} dimensions of {self.label}; found dims={dims}.")
         times = np.unique(time)
         x = rep[:, :dims].astype(np.float64)
-        return Cells(self.label, tuple(x[time == t] for t in times), tuple(times.tolist()), self.standardize_up_to)
+        clouds = tuple(x[time == t] for t in times)
+        truths = self.truths if dims == self.dims else Truths()
+        return Cells(self.label, clouds, tuple(times.tolist()), self.standardize_up_to, truths)
 
     @property
     def label(self) -> str:
@@ -113,7 +155,7 @@ class Cells:
         The cells ``(n_k, d)`` of each time, float64.
     times
         Real times, increasing.
-    standardize_up_to
+    standardize_up_to, truths
         See `DataSet`.
     """
 
@@ -121,6 +163,7 @@ class Cells:
     clouds: tuple[np.ndarray, ...]
     times: tuple[float, ...]
     standardize_up_to: int = 0
+    truths: Truths = Truths()
 
     @property
     def dims(self) -> int:

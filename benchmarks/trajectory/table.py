@@ -17,6 +17,8 @@ OTHERS = ("A'", "A-otpfm", "B")
 """Published protocols that nobody ran here: listed apart, comparable with nothing above."""
 SECTION = ["protocol", "dataset", "dims"]
 CLOSE = ["W2", "MMD", "energy", "sliced_W"]
+MOTION = {"growth_r": "growth correlation", "action": "path action"}
+"""Scores of the motion, and what they are called where they were published."""
 Z = 1.96
 
 
@@ -48,7 +50,8 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         kind = ("floor" if score["method"] == FLOOR else "baseline") if baseline else "measured"
         costs = seconds if baseline else seconds | {"peak_mb": record["peak_mb"]}
         cells = record.get("facts", {}).get("cells", "all training cells")
-        yield {"kind": kind, **about, **score, **costs, "trained_on": "" if baseline else cells}
+        motion = record.get("motion", {})  # one for a fit: the same in the row of every target
+        yield {"kind": kind, **about, **score, **motion, **costs, "trained_on": "" if baseline else cells}
 
 
 def markdown(rows: pd.DataFrame, command: str) -> str:
@@ -98,7 +101,7 @@ def _half(runs: pd.DataFrame) -> float:
 
 
 def _averaged(runs: pd.DataFrame) -> list[str]:
-    names = ["W1", *CLOSE, "weighted_W1", "RME", "NFE", "plan_s", "train_s", "peak_mb"]
+    names = ["W1", *CLOSE, "weighted_W1", "RME", *MOTION, "NFE", "plan_s", "train_s", "peak_mb"]
     return [name for name in names if name in runs and runs[name].notna().any()]
 
 
@@ -107,7 +110,7 @@ def _section(protocol: str, dataset: str, dims: int, part: pd.DataFrame, publish
     rules = PROTOCOLS[protocol]
     found = summary(part, rules)
     targets = [str(name) for name in found if str(name).startswith("at ")]
-    others = [n for n in [*CLOSE, "W1", "weighted_W1", "RME"] if n in found and n != rules.metric]
+    others = [n for n in [*CLOSE, "W1", "weighted_W1", "RME", *MOTION] if n in found and n != rules.metric]
     costs = [n for n in ("NFE", "plan_s", "train_s", "peak_mb") if n in found]
     columns = ["method", "", *targets, "mean", "95 % (cells)", "sd (seeds)", *others, *costs, "seeds"]
     same = published.query("protocol == @protocol and dataset == @dataset and dims == @dims")
@@ -115,7 +118,7 @@ def _section(protocol: str, dataset: str, dims: int, part: pd.DataFrame, publish
     rows += _published_cells(same, rules, columns)
     lines = [f"## Protocol {protocol}: {dataset}, {dims} dimensions", "", _about(rules, part), "", _line(columns)]
     lines.append(f"|{'---|' * len(columns)}")
-    return "\n".join([*lines, *map(_line, rows), *_footnotes(found, same)])
+    return "\n".join([*lines, *map(_line, rows), *_footnotes(found, same), *_about_motion(part)])
 
 
 def _cells(row: Mapping[str, Any], targets: list[str], others: list[str], costs: list[str]) -> list[str]:
@@ -136,6 +139,7 @@ def _published_cells(same: pd.DataFrame, rules: Protocol, columns: list[str]) ->
         sd = values.loc[values["metric"] == rules.metric, "sd"]
         cells = {"method": method, "": f"published [{sources.index(source) + 1}]"}
         cells |= {"mean": _number(known.get(rules.metric)), "RME": _number(known.get("RME"))}
+        cells |= {name: _number(known.get(label)) for name, label in MOTION.items()}
         cells |= {"sd (seeds)": _number(sd.iloc[0]) if len(sd) else ""}
         cells |= {f"at {k}": _number(known.get(f"{rules.metric}@t{k}")) for k in range(10)}
         rows.append([cells.get(name, "") for name in columns])
@@ -155,6 +159,25 @@ def _footnotes(found: pd.DataFrame, same: pd.DataFrame) -> list[str]:
     notes = [f"All other methods train on all training cells; on fewer: {methods}."] if methods else []
     sources = dict.fromkeys(same["source"])
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+    return [line for note in notes for line in ("", note)]
+
+
+def _about_motion(part: pd.DataFrame) -> list[str]:
+    """Say what the scores of the motion are, where there are any."""
+    notes = []
+    if "growth_r" in part:
+        notes.append(
+            "growth_r: Pearson correlation of the predicted and the true growth rate over all observed cells, each at "
+            "its own time; higher is better."
+        )
+    if "action" in part:
+        length = part["length"].dropna().iloc[0]
+        notes.append(
+            "action: path action from the first snapshot to the last, the integral over time of the weighted sum of "
+            f"(velocity² + {length:g}² growth²) / 2, cells of the first snapshot weighing 1 together; the kinetic part "
+            "alone where mass is kept. The static reference, where one is published, is the least of a motion that "
+            "reaches every snapshot: less means that some are missed."
+        )
     return [line for note in notes for line in ("", note)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.trajectory.methods import Training
 from benchmarks.trajectory.protocols import Fold, Leg, Protocol
-from benchmarks.trajectory.sets import Cells
+from benchmarks.trajectory.sets import Cells, Truths
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Task:
         The scaled space.
     sizes
         Number of cells of every snapshot.
+    truths
+        What is known of the motion, in the units of the representation. No method sees it.
     protocol, fold
         What it is a task of.
     """
@@ -57,6 +59,7 @@ class Task:
     real: tuple[float, ...]
     space: Space
     sizes: tuple[int, ...]
+    truths: Truths
     protocol: Protocol
     fold: Fold
 
@@ -94,6 +97,7 @@ def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
         real=cells.times,
         space=space,
         sizes=tuple(map(len, cells.clouds)),
+        truths=cells.truths,
         protocol=protocol,
         fold=fold,
     )

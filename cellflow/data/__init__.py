@@ -6,6 +6,7 @@ from cellflow.data.diffusion import suggest_sigma
 from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_stream import ImageStream, stream_images
 from cellflow.data.images import Images, ImageSet, read_images
+from cellflow.data.metric import RadialMetric, radial_metric
 from cellflow.data.pairing import PairedBatches, paired_batches, snapshot_batches
 from cellflow.data.pixels import Conversion, scaled, to_bytes
 
@@ -18,8 +19,10 @@ __all__ = [
     "ImageStream",
     "Images",
     "PairedBatches",
+    "RadialMetric",
     "image_batches",
     "paired_batches",
+    "radial_metric",
     "read_images",
     "scaled",
     "snapshot_batches",

@@ -20,6 +20,9 @@ from cellflow.seeds import draw_seed
 
 log = logging.getLogger(__name__)
 
+Bends = Callable[[Batch, Tensor, Tensor], Batch]
+"""From a batch of straight pairs, and the numbers ``(batch,)`` of the points where they begin and end, to bent ones."""
+
 WHOLE_LIMIT = 60_000_000
 """Largest n x m for which one plan covers two whole snapshots: 8000 x 7500 cells take half a minute and 3 GB."""
 WHOLE_AT_ONCE = 2
@@ -142,7 +145,7 @@ def snapshot_batches(
         sources = [interval.result() for interval in intervals]
     offsets = [sum(sizes[:k]) for k in range(len(sizes))]
     batches = PairedBatches(torch.cat(list(snapshots)), offsets, list(times), sources, batch_size)
-    return batches if bend == 0 else batches.bent(tangents(snapshots, times, batches.plans), bend)
+    return batches if bend == 0 else batches.smoothed(tangents(snapshots, times, batches.plans), bend)
 
 
 class PairedBatches:
@@ -166,9 +169,9 @@ class PairedBatches:
         intervals: Sequence[Whole | Super],
         batch_size: int,
         condition: Tensor | None = None,
-        bent: Bent | None = None,
+        bends: Bends | None = None,
     ) -> None:
-        self._points, self._offsets, self._times, self._bent = points, offsets, times, bent
+        self._points, self._offsets, self._times, self._bends = points, offsets, times, bends
         self._intervals, self.batch_size, self._condition = intervals, batch_size, condition
         knots = points.new_tensor(list(times)) if points.is_floating_point() else torch.tensor(list(times))
         self._start = knots[:-1].repeat_interleave(batch_size)
@@ -184,10 +187,23 @@ class PairedBatches:
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
         everyone = torch.cat([unasked, condition]).to(self._points)
         return PairedBatches(
-            self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone, self._bent
+            self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone, self._bends
         )
 
-    def bent(self, slopes: Sequence[Tensor | None], bend: float) -> "PairedBatches":
+    def bent(self, bends: Bends) -> "PairedBatches":
+        """Return the same batches, their pairs bent.
+
+        Parameters
+        ----------
+        bends
+            Called with a batch of straight pairs and the numbers of the points that they join, both ``(batch,)``,
+            counted through all snapshots; returns the batch with bends.
+        """
+        return PairedBatches(
+            self._points, self._offsets, self._times, self._intervals, self.batch_size, self._condition, bends
+        )
+
+    def smoothed(self, slopes: Sequence[Tensor | None], bend: float) -> "PairedBatches":
         """Return the same batches with pairs bent by a share ``bend`` towards the velocity at their ends.
 
         Parameters
@@ -197,10 +213,7 @@ class PairedBatches:
         bend
             From 0 for straight to 1.
         """
-        bent = Bent.of(slopes, self._points, self._offsets, self._stop - self._start, bend)
-        return PairedBatches(
-            self._points, self._offsets, self._times, self._intervals, self.batch_size, self._condition, bent
-        )
+        return self.bent(Bent.of(slopes, self._points, self._offsets, self._stop - self._start, bend))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
@@ -227,7 +240,7 @@ class PairedBatches:
         x0, x1 = (self._points.index_select(0, rows) for rows in (source, target))
         condition = None if self._condition is None else self._condition[target]
         batch = Batch(x0, x1, self._start, self._stop, condition, *(mass.to(x0) for mass in masses))
-        return batch if self._bent is None else self._bent(batch, source, target)
+        return batch if self._bends is None else self._bends(batch, source, target)
 
 
 def _interval(

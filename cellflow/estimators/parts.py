@@ -26,6 +26,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
         couplings.UnbalancedSinkhorn,
         couplings.SquaredEuclidean,
         couplings.Euclidean,
+        training.Geodesics,
         training.Recipe,
         networks.MLP,
         networks.UNet,

@@ -23,7 +23,7 @@ from cellflow.estimators.timed import TimedFlow
 from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe
+from cellflow.training import Geodesics, Origin, Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,8 @@ class SnapshotFlow(TimedFlow):
         which cells outgrow others.
     bend
         How far the paths of cells bend towards one smooth curve through all snapshots: 0 for straight lines between
-        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous.
+        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous. Or `cellflow.training.Geodesics`:
+        paths that bend towards the cells, instead of crossing places where none was ever seen.
     recipe
         How the optimiser runs.
     standardize
@@ -122,7 +123,7 @@ class SnapshotFlow(TimedFlow):
         score: str | None = None,
         growth: str | None = None,
         masses: str | Mapping[float, float] | None = None,
-        bend: float = 0.0,
+        bend: float | Geodesics = 0.0,
         recipe: Recipe | None = None,
         standardize: bool = True,
         ot_batch_size: int | str = "auto",
@@ -344,7 +345,8 @@ class SnapshotFlow(TimedFlow):
         self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator, sizes: Sizes | None
     ) -> PairedBatches:
         clouds, times = self._clouds(snapshots)
-        return snapshot_batches(
+        learned = self.bend if isinstance(self.bend, Geodesics) else None
+        batches = snapshot_batches(
             clouds,
             times,
             coupling=coupling,
@@ -352,8 +354,9 @@ class SnapshotFlow(TimedFlow):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             masses=sizes,
-            bend=self.bend,
+            bend=0.0 if isinstance(self.bend, Geodesics) else self.bend,
         )
+        return batches if learned is None else batches.bent(learned.learn(clouds, batches, generator=rng))
 
     def _clouds(self, snapshots: Snapshots) -> tuple[list[Tensor], list[float]]:
         """Return the states of each snapshot, on the device, and its model time."""

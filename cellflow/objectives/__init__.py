@@ -1,6 +1,7 @@
 """Objectives: what is minimised."""
 
 from cellflow.objectives.bridge import BridgeMatching, VelocityHead
+from cellflow.objectives.energy import PathEnergy
 from cellflow.objectives.flow_map import FlowMapObjective
 from cellflow.objectives.flow_map_matching import (
     EulerianMatching,
@@ -23,6 +24,7 @@ __all__ = [
     "MeanVelocityMatching",
     "NoiseMatching",
     "Objective",
+    "PathEnergy",
     "SemigroupMatching",
     "TrajectoryMatching",
     "VelocityFromNoise",

@@ -1,5 +1,6 @@
 """Training: the one optimiser loop, how it is set, and how it is resumed."""
 
+from cellflow.training.geodesics import Geodesics, LearnedBends
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
@@ -7,7 +8,9 @@ from cellflow.training.refit import MarkovianFitting, Reflow, Repairing, refit
 from cellflow.training.trajectories import Origin, TrajectoryBatches, trajectory_batches
 
 __all__ = [
+    "Geodesics",
     "History",
+    "LearnedBends",
     "MarkovianFitting",
     "Origin",
     "Recipe",

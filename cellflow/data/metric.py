@@ -1,0 +1,121 @@
+"""A metric learned from points: near them a step is cheap, elsewhere dear."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.seeds import draw_seed
+
+LEARNED_FROM = 20_000
+"""Most points from which a metric is learned; drawn at random where there are more."""
+
+
+@dataclass(frozen=True, eq=False)
+class RadialMetric:
+    r"""A metric under which steps are cheap near the data and dear elsewhere.
+
+    The squared length of a step counts :math:`1 / (h(x) + \epsilon)` times, with a sum of bumps
+    :math:`h(x) = \sum_k w_k \exp(-|x - c_k|^2 / 2 r_k^2)` that is near 1 on the data and 0 far away.
+
+    Parameters
+    ----------
+    centres
+        Centres of the bumps, ``(k, d)``.
+    radii, weights
+        Their radii and heights, both ``(k,)``.
+    floor
+        The number epsilon: far from the data a squared step costs ``1 / floor``.
+
+    Source: Kapusniak et al. 2024, section 4.2 (RBF); Arvanitidis et al. 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = RadialMetric(torch.zeros(1, 2), torch.ones(1), torch.ones(1), floor=0.25)
+    >>> metric(torch.tensor([[0.0, 0.0], [90.0, 0.0]]))
+    tensor([0.8000, 4.0000])
+    """
+
+    centres: Tensor
+    radii: Tensor
+    weights: Tensor
+    floor: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the factor ``(n,)`` of squared steps at states ``(n, d)``."""
+        return 1 / (_bumps(x, self.centres, self.radii) @ self.weights + self.floor)
+
+
+def radial_metric(
+    points: Tensor, *, centres: int = 100, spread: float = 1.0, floor: float = 1e-2, generator: torch.Generator
+) -> RadialMetric:
+    """Learn a metric from points.
+
+    Centres are those of k-means, radii in proportion to the scatter of each cluster, and heights, none below 0, the
+    least-squares fit of 1 on the points.
+
+    Parameters
+    ----------
+    points
+        States ``(n, d)``.
+    centres
+        How many bumps, at most as many as there are points.
+    spread
+        Radius of a bump, in units of the root mean squared distance between the points of its cluster and the centre.
+    floor
+        See `RadialMetric`.
+    generator
+        Draws points where there are too many, and seeds k-means.
+
+    Raises
+    ------
+    ValueError
+        When the points are no vectors, all the same, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> ring = torch.linspace(0, 6.28, 200)
+    >>> points = torch.stack([ring.cos(), ring.sin()], dim=1)
+    >>> metric = radial_metric(points, centres=20, generator=cf.generator(seed=0))
+    >>> hole, ground = metric(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+    >>> bool(hole > 20 * ground)
+    True
+    """
+    from scipy.optimize import nnls
+    from sklearn.cluster import KMeans
+
+    _check(points, centres, spread, floor)
+    if len(points) > LEARNED_FROM:
+        points = points[torch.randperm(len(points), generator=generator)[:LEARNED_FROM].to(points.device)]
+    x = points.detach().cpu().numpy().astype(np.float64)
+    found = KMeans(min(centres, len(x)), n_init=1, random_state=draw_seed(generator) % 2**32).fit(x)
+    squared = np.square(x - found.cluster_centers_[found.labels_]).sum(axis=1)
+    scatter = np.sqrt(squared.mean())
+    if scatter == 0:
+        scatter = 1.0  # every point is a centre: any radius will do
+    counts = np.bincount(found.labels_, minlength=len(found.cluster_centers_))
+    radii = np.sqrt(np.bincount(found.labels_, squared, minlength=len(counts)) / counts)
+    radii = spread * np.maximum(radii, scatter / 2)  # a cluster of one point has no scatter
+    middle, radius = torch.from_numpy(found.cluster_centers_), torch.from_numpy(radii)
+    heights, _ = nnls(_bumps(torch.from_numpy(x), middle, radius).numpy(), np.ones(len(x)))
+    weights = torch.from_numpy(heights)
+    return RadialMetric(middle.to(points), radius.to(points), weights.to(points), floor)
+
+
+def _bumps(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+    """Return each bump at each state, ``(n, k)``."""
+    return torch.exp(-torch.cdist(x, centres).square() / (2 * radii.square()))
+
+
+def _check(points: Tensor, centres: int, spread: float, floor: float) -> None:
+    if points.ndim != 2:
+        raise ValueError(f"Expected vectors `(n, d)` to learn a metric from; found shape {tuple(points.shape)}.")
+    if bool((points == points[:1]).all()):
+        raise ValueError("All points are the same: there is no metric to learn. Leave `bend` at 0.")
+    if centres < 1 or not 0 < spread < float("inf") or not 0 < floor < float("inf"):
+        raise ValueError(
+            f"Expected centres >= 1, and finite spread and floor > 0; found {centres}, {spread} and {floor}."
+        )

@@ -1,0 +1,89 @@
+"""The energy of bent paths under a metric: what is minimised to learn geodesics between pairs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.field import Field
+from cellflow.objectives.velocity import check_unit
+from cellflow.paths import GaussianPath, Linear, Stratified, TimeLaw
+
+Metric = Callable[[Tensor], Tensor]
+"""From states ``(n, d)`` to how dear a step is there ``(n,)``: the factor of its squared length."""
+
+
+@dataclass(frozen=True)
+class PathEnergy:
+    r"""Bend pairs so that they go where steps are cheap: the mean energy of their paths under a metric.
+
+    The path of a pair is that of ``path``, plus :math:`s (1 - s) [(1 - s) b_0 - s b_1]`, and its energy
+
+    .. math:: \int_0^1 c(x_s) \, |\dot x_s|^2 \, ds
+
+    with the factor :math:`c` of the metric. Least energy means a geodesic at constant speed, as near as a cubic comes
+    to it. The field sees both ends side by side, ``(n, 2 d)``, and returns both bends :math:`b_0, b_1` side by side.
+
+    Parameters
+    ----------
+    metric
+        The factor of the squared length of a step, by state.
+    path
+        The path that is bent.
+    times
+        Law of the time within a pair, uniform on the whole: one time a pair and step.
+    unit
+        Length that counts as 1.
+
+    Source: Kapusniak et al. 2024, equations 6 and 7; their correction ``t (1 - t) phi(t)`` is taken linear in ``t``.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
+    >>> everywhere_alike = PathEnergy(lambda x: torch.ones(len(x)))
+    >>> everywhere_alike(lambda t, x, condition: torch.zeros_like(x), batch, generator=cf.generator(seed=0))["loss"]
+    tensor(2.)
+    """
+
+    metric: Metric
+    path: GaussianPath = Linear()
+    times: TimeLaw = Stratified()
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_unit(self.unit)
+
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return ``{"loss": mean energy}``."""
+        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
+        point = self.path.between(bend_pairs(field, batch), s, generator=generator)
+        return {"loss": (self.metric(point.x) * point.velocity.square().sum(dim=1)).mean() / self.unit**2}
+
+    def velocity(self, field: Any) -> Field:
+        """Raise: bends are no velocity.
+
+        Raises
+        ------
+        TypeError
+            Always.
+        """
+        raise TypeError("A field of bends has no velocity. Train another one by `VelocityMatching` on bent pairs.")
+
+
+def bend_pairs(field: Field, batch: Batch) -> Batch:
+    """Return a batch of vectors with the bends that a field says, seeing both ends of each pair and where it begins.
+
+    Examples
+    --------
+    >>> import torch
+    >>> batch = bend_pairs(lambda t, x, condition: x, Batch(torch.zeros(1, 2), torch.ones(1, 2)))
+    >>> batch.bend0, batch.bend1
+    (tensor([[0., 0.]]), tensor([[1., 1.]]))
+    """
+    start, _ = batch.span()
+    bend0, bend1 = field(start, torch.cat([batch.x0, batch.x1], dim=1), None).chunk(2, dim=1)
+    return batch._replace(bend0=bend0, bend1=bend1)

@@ -1,0 +1,101 @@
+"""Pairs that bend towards the data: paths that go where cells were seen, along geodesics of a learned metric."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.data.metric import radial_metric
+from cellflow.field import Field
+from cellflow.networks import MLP, Standardized
+from cellflow.objectives.energy import PathEnergy, bend_pairs
+from cellflow.seeds import seeded
+from cellflow.training.loop import fit
+from cellflow.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Geodesics:
+    """Bends pairs along geodesics of a metric that is learned from the snapshots.
+
+    A network learns the two bends of each pair before the field is trained. Pass this as ``bend`` to
+    `cellflow.SnapshotFlow`, or what it learns to the ``bent`` of batches. Pairs are matched as they were.
+
+    Parameters
+    ----------
+    centres, spread, floor
+        See `cellflow.data.radial_metric`. More centres and a smaller floor keep paths closer to the data.
+    steps
+        Optimiser steps of the network.
+    learning_rate
+        Its peak learning rate.
+
+    Source: Kapusniak et al. 2024 (metric flow matching).
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> clouds = [torch.randn(40, 2, generator=cf.generator(seed=k)) for k in range(3)]
+    >>> straight = cf.data.snapshot_batches(clouds, [0.0, 0.5, 1.0], generator=cf.generator(seed=0))
+    >>> bends = Geodesics(centres=10, steps=5).learn(clouds, straight, generator=cf.generator(seed=1))
+    >>> next(iter(straight.bent(bends))).bend0.shape
+    torch.Size([512, 2])
+    """
+
+    centres: int = 100
+    spread: float = 1.0
+    floor: float = 1e-2
+    steps: int = 1000
+    learning_rate: float = 2e-3
+
+    def learn(
+        self, snapshots: Sequence[Tensor], batches: Iterable[Batch], *, generator: torch.Generator
+    ) -> "LearnedBends":
+        """Learn the metric from all snapshots, and the bends of pairs from batches of them.
+
+        Parameters
+        ----------
+        snapshots
+            Clouds of points, ``(n_k, d)``.
+        batches
+            Straight pairs without end.
+        generator
+            Seeds the metric, the network and its training.
+        """
+        points = torch.cat(list(snapshots))
+        metric = radial_metric(points, centres=self.centres, spread=self.spread, floor=self.floor, generator=generator)
+        shift, scale = points.mean(dim=0).repeat(2), points.std(dim=0).repeat(2)
+        with seeded(generator):
+            field = Standardized(MLP(2 * points.shape[1]), shift=shift, scale=scale, speed=scale).to(points.device)
+        energy = PathEnergy(metric, unit=float(points.std(dim=0).square().sum().sqrt()))
+        recipe = Recipe(self.learning_rate, warmup=min(100, self.steps // 10), ema=0.99)
+        fit(field, energy, batches, steps=self.steps, generator=generator, recipe=recipe)
+        return LearnedBends(field.eval())
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedBends:
+    """Bends pairs as a network says, which is no longer trained.
+
+    Parameters
+    ----------
+    field
+        From where pairs begin ``(n,)`` and both ends side by side ``(n, 2 d)`` to both bends side by side.
+
+    Examples
+    --------
+    >>> import torch
+    >>> bends = LearnedBends(lambda t, x, condition: torch.ones_like(x))
+    >>> rows = torch.zeros(1, dtype=torch.long)
+    >>> bends(Batch(torch.zeros(1, 1), torch.ones(1, 1)), rows, rows).bend1
+    tensor([[1.]])
+    """
+
+    field: Field
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, source: Tensor, target: Tensor) -> Batch:
+        """Return the batch with its bends; which points it joins, ``source`` and ``target``, does not matter."""
+        return bend_pairs(self.field, batch)
