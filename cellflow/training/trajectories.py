@@ -73,6 +73,13 @@ class TrajectoryBatches:
         Of trajectories and times.
     both
         Whether a pair may also lead back in time.
+
+    Examples
+    --------
+    >>> course = Course(torch.linspace(0, 1, 5), torch.zeros(5, 3, 2), None)
+    >>> batch = next(iter(TrajectoryBatches((course,), batch_size=4, seed=0, both=False)))
+    >>> batch.x0.shape, bool((batch.start < batch.stop).all())
+    (torch.Size([4, 2]), True)
     """
 
     courses: tuple[Course, ...] = field(repr=False)
