@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 import cellflow as cf
 from benchmarks.few_step.plane import JUMPS
 from benchmarks.images.sizes import SIZES
-from cellflow.estimators.distillation import ADAPTIVE, DIAGONAL, OBJECTIVES, TRAJECTORIES
+from cellflow.estimators.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
 from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
@@ -65,19 +66,21 @@ class Bench:
                 moments=MOMENTS,
             )  # fmt: skip
         else:
-            objective = OBJECTIVES[method](teacher=field, diagonal=DIAGONAL, adaptive=ADAPTIVE)
+            objective = OBJECTIVES[method](teacher=field, adaptive=ADAPTIVE)
             batches = self._pairs(rng)
         spans = getattr(objective, "known_spans", ("forward",))[0]
-        return self._fit(cf.networks.FlowMap.of(field, spans=spans), objective, batches, self.steps)
+        slow = self.recipe if method == TRAJECTORIES else replace(self.recipe, learning_rate=RECIPE.learning_rate)
+        return self._fit(cf.networks.FlowMap.of(field, spans=spans), objective, batches, self.steps, slow)
 
     def distance(self, images: Tensor) -> float:
         """Return the Fréchet distance to the test images."""
         return frechet_distance(features_of(images.clamp(-1, 1), self.network), self.real)
 
-    def _fit(self, field: Any, objective: Any, batches: Any, steps: int) -> Any:
-        cf.training.fit(
-            field, objective, batches, steps=steps, generator=cf.generator(self.seed + 1), recipe=self.recipe
-        )
+    def _fit(
+        self, field: Any, objective: Any, batches: Any, steps: int, recipe: cf.training.Recipe | None = None
+    ) -> Any:
+        rng = cf.generator(self.seed + 1)
+        cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=recipe or self.recipe)
         return field.eval()
 
     def _pairs(self, rng: torch.Generator) -> Any:

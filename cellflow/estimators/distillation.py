@@ -37,9 +37,9 @@ OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
     "direct": FlowMapMatching,
 }
 """The other objectives that a word stands for; a map is, in part, its own target in all of them."""
-DIAGONAL, ADAPTIVE = 0.25, 1.0
-"""Share of a batch that trains the velocity, which a map that starts from a fitted field knows already; and how hard
-large errors are held down: without that, maps that lead both ways diverge where the flow parts."""
+ADAPTIVE, RECIPE = 1.0, Recipe(learning_rate=1e-3)
+"""How hard large errors are held down, and how the optimiser runs where nothing is said, in these other objectives: at
+four times the rate, maps that lead both ways diverge where a flow parts."""
 STEPS = 3000
 FOLLOWED = 4096
 """Most images of a side whose trajectories are followed: each costs 128 evaluations of the network."""
@@ -59,7 +59,9 @@ class Lesson(NamedTuple):
     steps, batch_size
         Optimiser steps, and pairs in each.
     recipe
-        How the optimiser runs.
+        How the optimiser runs; None for that of the fit, and `RECIPE` where a map is, in part, its own target.
+    fitted
+        How it ran in the fit.
     folder, resume
         As for `cellflow.training.fit`.
     """
@@ -69,6 +71,7 @@ class Lesson(NamedTuple):
     steps: int
     batch_size: int
     recipe: Recipe | None
+    fitted: Recipe | None
     folder: str | Path | None
     resume: bool
 
@@ -132,7 +135,7 @@ class Lesson(NamedTuple):
             batches,
             steps=self.steps,
             generator=generator,
-            recipe=self.recipe,
+            recipe=self.recipe or (self.fitted if self.objective == TRAJECTORIES else RECIPE),
             folder=self.folder,
             resume=self.resume,
             about={**about, "map": [flow_map.spans, self.taught, repr(settings)]},
@@ -152,8 +155,8 @@ def resolve(objective: FlowMapObjective | str) -> FlowMapObjective:
 
     Examples
     --------
-    >>> type(resolve("lagrangian")).__name__, resolve("lagrangian").diagonal
-    ('LagrangianMatching', 0.25)
+    >>> type(resolve("lagrangian")).__name__, resolve("lagrangian").adaptive
+    ('LagrangianMatching', 1.0)
     """
     if isinstance(objective, FlowMapObjective):
         return objective
@@ -164,7 +167,7 @@ def resolve(objective: FlowMapObjective | str) -> FlowMapObjective:
         )
     if objective not in OBJECTIVES:
         raise ValueError(unknown("objective", objective, choices))
-    return OBJECTIVES[objective](diagonal=DIAGONAL, adaptive=ADAPTIVE)
+    return OBJECTIVES[objective](adaptive=ADAPTIVE)
 
 
 def followed(n: int, shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:

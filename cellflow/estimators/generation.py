@@ -210,7 +210,8 @@ class ImageGenerator(FlowEstimator):
         guidance
             How hard the map presses for a class that is asked for, once and for all.
         recipe
-            How the optimiser runs; None for that of the fit.
+            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
+            1e-3 otherwise.
         folder
             Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
         resume
@@ -246,7 +247,7 @@ class ImageGenerator(FlowEstimator):
         rng, velocity = generator_at(int(self.seed), DISTILLING), self._velocity()
         flow_map = self._blank_map("forward").to(images.device)
         self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
         ).learn(
             flow_map,
             velocity if guidance == 1 else Guided(velocity, guidance),

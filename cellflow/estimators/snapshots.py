@@ -230,7 +230,8 @@ class SnapshotFlow(TimedFlow):
             Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
             together from the pairs of the data alone.
         recipe
-            How the optimiser runs; None for that of the fit.
+            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
+            1e-3 otherwise.
         folder
             Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
         resume
@@ -263,7 +264,7 @@ class SnapshotFlow(TimedFlow):
         coupling, rng = couplings.resolve(self.coupling), generator_at(int(self.seed), DISTILLING)
         flow_map = self._blank_map("both")
         self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
         ).learn(
             flow_map,
             self._velocity(),

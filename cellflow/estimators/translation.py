@@ -289,7 +289,8 @@ class DomainTranslator(DomainFlow):
         features
             As for `fit`.
         recipe
-            How the optimiser runs; None for that of the fit.
+            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
+            1e-3 otherwise.
         folder
             Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
         resume
@@ -319,7 +320,7 @@ class DomainTranslator(DomainFlow):
             self._check_domain(domain)
         flow_map = self._blank_map("both")
         self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe or self.recipe, folder, resume
+            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
         ).learn(
             flow_map,
             self._velocity(),
