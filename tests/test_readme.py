@@ -22,6 +22,17 @@ def test_every_python_block_runs_as_printed(code, capsys):
         assert float(capsys.readouterr().out) < 0.25  # the clouds are 5.7 apart
 
 
+def test_the_example_of_one_step_runs_as_printed(capsys):
+    text = (ROOT / "docs" / "one_step.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "one_step.md", "exec"), names)
+    euler, jump = (float(number) for number in re.findall(r"\d\.\d+", capsys.readouterr().out))
+    assert jump < 0.75 * euler
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / target).exists(), target
+
+
 def test_commands_in_the_readme_exist():
     used = set(re.findall(r"^cellflow (\w+)", README, flags=re.MULTILINE))
     assert used == set(COMMANDS)
