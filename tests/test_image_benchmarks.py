@@ -316,6 +316,6 @@ def test_the_page_says_when_a_flow_is_where_diffusion_ends():
         for k, fd in enumerate(found)
     ]
     text = generation_table.page(rows)
-    assert "Diffusion ends at 20 after 200 steps" in text
+    assert "After 200 steps, sampled with 16 evaluations: FM 10, OT-CFM 21, diffusion 20." in text
     assert "FM after 100, OT-CFM never" in text
     assert "steps=200 batch=4 images=9" in text

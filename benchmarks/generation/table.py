@@ -74,21 +74,24 @@ def _budget(name: str, trained: list[Text]) -> list[str]:
 
 
 def _answer(rows: list[Text]) -> list[str]:
-    """Say after how many steps the flows are where diffusion ends."""
+    """Say where every method ends, and after how many steps the flows are where diffusion ends."""
     courses = {name: [row for row in _on_the_way(rows) if row["method"] == name] for name in METHODS}
     if not courses["diffusion"]:
         return []
     end = courses["diffusion"][-1]
-    found = []
-    for name in ("FM", "OT-CFM"):
-        first = next((row for row in courses[name] if float(row["fd"]) <= float(end["fd"])), None)
-        if courses[name]:
-            found.append(f"{name} " + (f"after {first['train_steps']}" if first else "never"))
+    flows = [name for name in courses if name != "diffusion" and courses[name]]
+    firsts = {name: _first(courses[name], float(end["fd"])) for name in flows}
+    lasts = ", ".join(f"{name} {shown(courses[name][-1], 'fd')}" for name in (*flows, "diffusion"))
     return [
-        f"Which trains faster? Diffusion ends at {shown(end, 'fd')} after {end['train_steps']} steps, sampled with "
-        f"{ON_THE_WAY} evaluations. At or below that is, among the moments that were scored: {', '.join(found)}. One "
-        "seed.\n"
+        f"Which trains faster? After {end['train_steps']} steps, sampled with {ON_THE_WAY} evaluations: {lasts}. Where "
+        f"diffusion ends, or below, are first, of the moments that were scored: "
+        f"{', '.join(f'{name} {first}' for name, first in firsts.items())}. One seed.\n"
     ]
+
+
+def _first(course: list[Text], level: float) -> str:
+    """Say after how many steps a course is at a level."""
+    return next((f"after {row['train_steps']}" for row in course if float(row["fd"]) <= level), "never")
 
 
 def _by_evaluations(rows: list[Text]) -> list[str]:

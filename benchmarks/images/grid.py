@@ -16,7 +16,7 @@ def draw(rows: Mapping[str, Tensor], path: Path, *, title: str) -> None:
 
     count = max(len(images) for images in rows.values())
     figure, axes = plt.subplots(
-        len(rows), 1, figsize=(1.5 + 0.8 * count, 0.4 + 0.82 * len(rows)), squeeze=False, layout="constrained"
+        len(rows), 1, figsize=(2.2 + 0.8 * count, 0.4 + 0.82 * len(rows)), squeeze=False, layout="constrained"
     )
     for axis, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
         axis.imshow(strip(images).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
