@@ -1,4 +1,4 @@
-"""The page, and the figure of the distance against evaluations and against training time."""
+"""The page, and the figure of the distance against evaluations and against the length of the training."""
 
 import time
 from pathlib import Path
@@ -36,7 +36,7 @@ def page(rows: list[Text]) -> str:
         "- **real against real**: the floor, as many real training images; the mean of ten draws, from the least to",
         "  the largest.",
         "- Samplers: Euler along the probability flow, with equal steps of time; and DDIM, the customary one of",
-        "  diffusion, with the predicted image kept within [-1, 1].",
+        "  diffusion, with the predicted image kept within [-1, 1] and the noise taken anew.",
         "- Seconds are of one CPU core that other work shared, at some times more than at others. A step costs FM and",
         "  diffusion the same, and OT-CFM matches a batch besides: compare optimiser steps.",
         "",
@@ -141,7 +141,10 @@ def _is(row: Text, method: str, sampler: str) -> bool:
 
 
 def draw(rows: list[Text], path: Path, *, title: str) -> None:
-    """Draw the distance against evaluations, and against the seconds of training, both on logarithmic axes."""
+    """Draw the distance against evaluations, and against the length of the training, on logarithmic axes.
+
+    In steps: the seconds of a shared machine say as much about the others on it.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -154,9 +157,9 @@ def draw(rows: list[Text], path: Path, *, title: str) -> None:
         _line(axes[0], [row for row in ends if _is(row, method, sampler)], "evaluations", method, sampler)
     for method in METHODS:
         mine = [row for row in _on_the_way(rows) if row["method"] == method]
-        _line(axes[1], mine, "train_seconds", method, METHODS[method].samplers[0])
+        _line(axes[1], mine, "train_steps", method, METHODS[method].samplers[0])
     floor = next((float(row["fd"]) for row in rows if row["method"] == FLOOR), None)
-    for axis, label in zip(axes, ("evaluations of the network", "seconds of training"), strict=True):
+    for axis, label in zip(axes, ("evaluations of the network", "optimiser steps"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel=label)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter("{x:g}")
