@@ -10,6 +10,7 @@ one and the share of the chip's peak is printed.
 import argparse
 import csv
 import importlib
+import importlib.metadata
 import importlib.util
 import platform
 import resource
@@ -232,7 +233,7 @@ def write(rows: list[dict[str, Any]], size: str, command: str, device: torch.dev
     lines = [
         f"# Images per second ({size})",
         "",
-        f"Made by `{command}` on {time.strftime('%Y-%m-%d')}: {machine}, torch {torch.__version__}.",
+        f"Made by `{command}` on {time.strftime('%Y-%m-%d')}: {machine}, {_versions(rows)}.",
         f"Images {about.channels} x {about.pixels} x {about.pixels}, batch {about.batch}; networks take turns, medians",
         "over rounds; the ratio is the median of the ratios of each round, ours over the other. A training step is",
         "forward, backward and AdamW. Memory is the peak of a training step on a GPU, of the whole process so far on a",
@@ -244,6 +245,13 @@ def write(rows: list[dict[str, Any]], size: str, command: str, device: torch.dev
     ]
     (RESULTS / f"image_speed_{size}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def _versions(rows: list[dict[str, Any]]) -> str:
+    """Return which torch this ran on, and which releases of the other packages were measured."""
+    others = {row["network"] for row in rows} - {"cellflow"}
+    names = ["torch", *(name for name in NETWORKS if name in others)]
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 def main() -> None:

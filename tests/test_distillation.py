@@ -91,7 +91,7 @@ def test_every_objective_distils(cells, objective, taught):
 def test_an_objective_of_your_own_is_completed(cells):
     fitted = cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
     fitted.distill(cells, steps=3, objective=cf.objectives.SemigroupMatching(split="middle", diagonal=0.5))
-    assert sorted(fitted.map_history_.columns) == ["diagonal", "jump", "loss"]
+    assert sorted(fitted.map_history_.columns) == ["diagonal", "jump", "learning_rate", "loss"]
 
 
 @pytest.mark.parametrize("settings", [{"score": "two_heads"}, {"score": "two_networks"}])
@@ -227,7 +227,7 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
     with pytest.raises(ValueError, match="`steps` must be at least 1; found 0"):
         flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=0)
     with pytest.raises(ValueError, match="Expected the images of the fit"):
-        generator.distill(digits.only("3"))
+        generator.distill(cf.data.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
 
 
 def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():

@@ -10,12 +10,14 @@ import torch
 import cellflow as cf
 from benchmarks.generation import __main__ as generation
 from benchmarks.generation import run as generation_run
+from benchmarks.generation import table as generation_table
 from benchmarks.generation.methods import METHODS as GENERATORS
 from benchmarks.generation.methods import ddim, generate
 from benchmarks.images.rows import keep, read
 from benchmarks.images.sizes import SIZES, Patches
 from benchmarks.translation import __main__ as translation
 from benchmarks.translation import run as translation_run
+from benchmarks.translation import table as translation_table
 from benchmarks.translation.colours import coloured, hues_of, same_hue
 from benchmarks.translation.methods import METHODS, Model, train, translate
 from benchmarks.translation.scores import Judge
@@ -196,6 +198,8 @@ def test_ddim_is_exact_where_the_data_are_one_point():
     x = torch.randn(8, 1, 4, 4, generator=cf.generator(seed=0))
     for steps in (1, 7):
         assert (ddim(field, NoiseMatching(path), x, steps=steps) - target).abs().max() < 0.05
+    target = 5.0  # no picture is as bright: what is predicted is kept at 1
+    assert (ddim(field, NoiseMatching(path), x, steps=7) - 1).abs().max() < 0.05
     with pytest.raises(TypeError, match="NoiseMatching"):
         ddim(field, VelocityMatching(), x, steps=1)
 
@@ -282,3 +286,36 @@ def test_unknown_words_are_refused(word, capsys):
     with pytest.raises(SystemExit):
         translation.main([word])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_the_page_marks_what_goes_no_better_with_its_own_input():
+    about = dict.fromkeys(translation_run.COLUMNS, "") | {
+        "task": "stains", "direction": "there", "n": "9", "size": "cpu", "batch": "4", "train_steps": "5", "fd": "1",
+        "network": "nuclei", "kept_by": "Dice", "kept_shuffled": "0.5", "solver_steps": "4",
+    }  # fmt: skip
+    kept = {"I-CFM": ("0.9", "False"), "OT-CFM": ("0.5", "True"), "DSBM": ("0.2", "False")}
+    rows = [
+        about | {"method": method, "kept": value, "kept_low": value, "kept_high": value, "ignores_input": ignores}
+        for method, (value, ignores) in kept.items()
+    ]
+    lines = {line.split(" | ")[0]: line for line in translation_table.page(rows).splitlines()}
+    assert "0.5, ignores" in lines["| OT-CFM"]
+    assert "0.5, worse" in lines["| DSBM"]
+    assert "| 0.5 |" in lines["| I-CFM"]
+
+
+def test_the_page_says_when_a_flow_is_where_diffusion_ends():
+    about = dict.fromkeys(generation_run.COLUMNS, "") | {
+        "dataset": "mnist", "distance": "FD-mnist", "n": "9", "size": "cpu", "batch": "4", "train_seconds": "1",
+        "evaluations": str(generation_run.ON_THE_WAY),
+    }  # fmt: skip
+    courses = {"diffusion": ("ddim", [50, 20]), "FM": ("euler", [20, 10]), "OT-CFM": ("euler", [60, 21])}
+    rows = [
+        about | {"method": method, "sampler": sampler, "train_steps": str(100 * (k + 1)), "fd": str(fd)}
+        for method, (sampler, found) in courses.items()
+        for k, fd in enumerate(found)
+    ]
+    text = generation_table.page(rows)
+    assert "After 200 steps, sampled with 16 evaluations: FM 10, OT-CFM 21, diffusion 20." in text
+    assert "FM after 100, OT-CFM never" in text
+    assert "steps=200 batch=4 images=9" in text

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from cellflow.training.checkpoint import load_tensors
 
 NETWORK = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
 FAST = [*NETWORK, "batch_size=8", "progress=false", "device=cpu", "sampling_steps=2", "threads=1", "holdout=0.25"]
+STREAM = ["stream=true", "size=8", "channels=1"]
 
 
 def write_folder(folder, level, n=16, channels=1, size=8, seed=0):
@@ -132,16 +134,79 @@ def test_images_are_generated_into_a_folder(generated, tmp_path):
     assert torch.equal(cf.data.read_images(out).images, expected.images)
 
 
+def test_a_run_on_files_that_stay_where_they_are_is_the_same(translated, folders, tmp_path):
+    run = tmp_path / "streamed"
+    assert translate(folders, run, "preview=5", *STREAM) == 0
+    for name in ("model.safetensors", "history.csv", "scores.csv", "previews/step-0000010.png"):
+        assert (run / name).read_bytes() == (translated / name).read_bytes(), name
+    (run / "report.html").unlink()
+    assert main(["report", f"model={run}"]) == 0
+    assert "12 fitted, 4 left out" in (run / "report.html").read_text()
+
+
+def test_a_generator_is_fitted_from_files_too(generated, tmp_path):
+    data = generated.parent / "data"
+    command = ["generate", f"data={data}", "labels=folder", f"out={tmp_path / 'run'}", "steps=6", *FAST, *STREAM]
+    assert main(command) == 0
+    for name in ("model.safetensors", "scores.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (generated / name).read_bytes(), name
+
+
+def test_a_report_reads_some_of_many_files_and_says_so(folders, tmp_path, monkeypatch):
+    page = sys.modules["cellflow.report.image_page"]
+    monkeypatch.setattr(page, "READ", 3)
+    stream = cf.data.stream_images(folders[0], size=8, channels=1)
+    assert page.Held(stream, stream).in_memory().seen.names == ("cell-00.png", "cell-05.png", "cell-10.png")
+    whole = cf.data.read_images(folders[0])
+    assert page.Held(whole, whole).in_memory().seen is whole
+    assert translate(folders, tmp_path / "run", "steps=2", *STREAM) == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "at most 3 of each" in text
+    assert "12 fitted, 4 left out" in text
+    assert "for 3 images it made" in text
+
+
+def test_a_folder_is_translated_some_at_a_time(translated, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(cf.cli.translation, "AT_ONCE", 5)
+    command = ["translate", f"model={translated}", f"input={folders[0]}", "sampling_steps=2"]
+    assert main([*command, f"out={tmp_path / 'parts'}", "stream=true"]) == 0
+    assert main([*command, f"out={tmp_path / 'whole'}"]) == 0
+    parts, whole = (cf.data.read_images(tmp_path / name) for name in ("parts", "whole"))
+    assert parts.names == whole.names
+    assert torch.equal(parts.images, whole.images)
+
+
+def test_every_seed_and_every_part_has_noise_of_its_own(bridge, tmp_path, monkeypatch):
+    monkeypatch.setattr(cf.cli.translation, "AT_ONCE", 3)
+    folder = tmp_path / "alike"
+    folder.mkdir()
+    for k in range(6):
+        Image.fromarray(np.full((8, 8), 60, np.uint8)).save(folder / f"{k}.png")
+    command = ["translate", f"model={bridge}", f"input={folder}", "sampling_steps=4"]
+    found = []
+    for name, more in (("a", []), ("b", ["seed=1"]), ("c", ["stream=true"]), ("again", ["stream=true"])):
+        assert main([*command, f"out={tmp_path / name}", *more]) == 0
+        found.append(cf.data.read_images(tmp_path / name).images)
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[2][:3], found[2][3:])
+
+
 def test_a_diffusion_model_comes_from_the_same_command(folders, tmp_path):
     more = ["path=variance_preserving", "objective=noise", "steps=2"]
     assert main(["generate", f"data={folders[0]}", f"out={tmp_path / 'run'}", *FAST, *more]) == 0
     assert cf.ImageGenerator.load(tmp_path / "run", device="cpu").objective == "noise"
 
 
-def test_a_bridge_comes_from_the_same_command(folders, tmp_path):
-    more = ["path=brownian_bridge", "path.sigma=0.3", "score=two_heads", "steps=2"]
-    assert translate(folders, tmp_path / "run", *more) == 0
-    model = cf.DomainTranslator.load(tmp_path / "run", device="cpu")
+@pytest.fixture(scope="module")
+def bridge(folders, tmp_path_factory):
+    run = tmp_path_factory.mktemp("bridge") / "run"
+    assert translate(folders, run, "path=brownian_bridge", "path.sigma=0.3", "score=two_heads", "steps=2") == 0
+    return run
+
+
+def test_a_bridge_comes_from_the_same_command(bridge, folders):
+    model = cf.DomainTranslator.load(bridge, device="cpu")
     assert model.simulate(cf.data.read_images(folders[0]), steps=2).shape == (1, 8, 8)
 
 
@@ -210,7 +275,20 @@ def wait_for(path, child):
         (["translate", "source=DARK", "target=COLOUR"], "one shape"),
         (["translate", "source=DARK", "target=MIXED"], "Set `channels=1`"),
         (["translate", "source=DARK", "target=BROKEN"], "cannot be read"),
-        (["translate", "source=DARK", "target=ONE"], "leaves both parts something"),
+        (["translate", "source=DARK", "target=ONE"], "found 1 and 0 of 1"),
+        (["translate", "source=DARK", "target=FEW"], "found 6 and 2 of 8, with holdout=0.25"),
+        (["translate", "source=DARK", "target=ALPHA"], "one shape"),
+        (["translate", "source=DARK", "target=BRIGHT", "stream=true"], "such as size=64 and channels=3"),
+        (["translate", "source=DARK", "target=EMPTY", *STREAM], "no files"),
+        (["translate", "source=DARK", "target=TEXTS", *STREAM], "found 2 x .txt"),
+        (["translate", "source=DARK", "target=BROKEN", *STREAM, "holdout=0.75"], "cell-01.png"),
+        (["translate", "source=DARK", "target=DARK", *STREAM], "the same images"),
+        (["translate", "source=DARK", "target=ARRAYS", *STREAM], "is one file, which is read whole"),
+        (["generate", "data=BRIGHT", "stream=true", "size=8"], "such as size=64 and channels=3"),
+        (["generate", "data=ONE"], "found 1 and 0 of 1"),
+        (["generate", "data=EMPTY"], "no files"),
+        (["generate", "data=BROKEN"], "skip_unreadable"),
+        (["generate", "data=BRIGHT", "size=7"], "that 2 divides"),
         (["translate", "source=DARK", "target=BRIGHT", "size=7"], "that 2 divides"),
         (["translate", "source=DARK", "target=BRIGHT", "holdout=0"], "Expected `holdout`"),
         (["translate", "source=DARK", "target=BRIGHT", "features=faces"], "Unknown feature network"),
@@ -238,7 +316,8 @@ def test_mistakes_get_one_sentence(arguments, words, folders, tmp_path, capsys, 
 
 
 def bad_folders(place):
-    found = {name: place / name.lower() for name in ("TEXTS", "EMPTY", "COLOUR", "MIXED", "BROKEN", "ONE")}
+    names = ("TEXTS", "EMPTY", "COLOUR", "ALPHA", "MIXED", "BROKEN", "ONE", "FEW")
+    found = {name: place / name.lower() for name in names}
     for name in ("TEXTS", "EMPTY"):
         found[name].mkdir()
     for name in ("a.txt", "b.txt"):
@@ -246,10 +325,66 @@ def bad_folders(place):
     write_folder(found["COLOUR"], 60, channels=3)
     write_folder(found["MIXED"] / "grey", 60, n=2)
     write_folder(found["MIXED"] / "colour", 60, n=2, channels=3)
-    write_folder(found["BROKEN"], 60, n=3)
+    write_folder(found["ALPHA"], 60, channels=4)
+    write_folder(found["BROKEN"], 60, n=12)
     (found["BROKEN"] / "cell-01.png").write_bytes(b"cut off")
     write_folder(found["ONE"], 60, n=1)
-    return found
+    write_folder(found["FEW"], 60, n=8)
+    np.save(place / "arrays.npy", np.zeros((12, 8, 8), np.uint8))
+    return found | {"ARRAYS": place / "arrays.npy"}
+
+
+@pytest.mark.parametrize("more", [[], STREAM], ids=["memory", "files"])
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_file_is_left_out_only_if_asked(folders, tmp_path, capsys, more):
+    broken = bad_folders(tmp_path)["BROKEN"]
+    assert translate((broken, folders[1]), tmp_path / "run", "steps=1", "skip_unreadable=true", *more) == 0
+    shown = capsys.readouterr().err
+    line = next(line for line in shown.splitlines() if "Left out" in line)
+    assert line.startswith("warning: Left out 1 of 12 pictures: ")
+    assert "cell-01.png" in line
+    assert "8 fitted, 3 left out" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_sixteen_bits_transparency_and_colour_become_what_is_asked_for(folders, tmp_path):
+    """Images of all these kinds come out of a run as the same bytes: white is white, what is transparent is white."""
+    for name in ("deep", "clear", "colour"):
+        (tmp_path / name).mkdir()
+    for path in sorted(folders[0].iterdir()):
+        grey = np.asarray(Image.open(path))
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep" / f"{path.stem}.tif")
+        layers = [np.zeros_like(grey)] * 3 + [255 - grey]
+        Image.fromarray(np.stack(layers, axis=-1)).save(tmp_path / "clear" / path.name)
+        Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "colour" / path.name)
+    weights = []
+    for source in (folders[0], *(tmp_path / name for name in ("deep", "clear", "colour"))):
+        run = tmp_path / f"run-{source.name}"
+        assert translate((source, folders[1]), run, "steps=2", "channels=1") == 0
+        weights.append((run / "model.safetensors").read_bytes())
+    assert len(set(weights)) == 1
+
+
+def test_a_size_that_cannot_be_halved_is_refused_before_anything_is_trained(folders, tmp_path, capsys):
+    more = [f"source={folders[0]}", f"target={folders[1]}", f"out={tmp_path / 'run'}", "device=cpu"]
+    assert main(["translate", *more, "size=33", "holdout=0.25"]) == 1
+    assert "size=64 where they are read" in capsys.readouterr().err
+
+
+def test_weights_of_another_network_are_refused(translated, folders, tmp_path, capsys):
+    assert translate(folders, tmp_path / "wide", "network.width=16", "steps=1") == 0
+    mixed = tmp_path / "mixed"
+    shutil.copytree(translated, mixed)
+    shutil.copy(tmp_path / "wide" / "model.safetensors", mixed)
+    assert main(["translate", f"model={mixed}", f"input={folders[0]}", f"out={tmp_path / 'out'}"]) == 1
+    shown = capsys.readouterr().err
+    assert "do not fit this model" in shown
+    assert "size mismatch" in shown
+    assert "Traceback" not in shown
+    assert main(["generate", f"model={translated}", f"out={tmp_path / 'out'}"]) == 1
+    assert "holds a DomainTranslator" in capsys.readouterr().err
+    (mixed / "model.safetensors").write_text("words")
+    assert main(["report", f"model={mixed}"]) == 1
+    assert "no safetensors file" in capsys.readouterr().err
 
 
 def test_nothing_is_written_over(translated, folders, tmp_path, capsys):

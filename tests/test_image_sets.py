@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 import cellflow as cf
-from cellflow.data import ImageSet, image_batches, read_images, stream_images
+from cellflow.data import ImageSet, image_batches, read_images, scaled, stream_images
 from cellflow.data.label_plan import LabelPlan
 from cellflow.datasets import download, images
 from cellflow.datasets.public_file import PublicFile, sha256_of
@@ -414,10 +414,38 @@ def test_batches_refuse(wrong, message, rng):
         image_batches(settings.pop("source"), settings.pop("target"), **settings)
 
 
-def test_the_same_folder_twice_is_refused(folders, rng):
+def test_the_same_folder_twice_is_refused(folders, rng, monkeypatch):
     first, again = (streams([folders[0]])[0] for _ in range(2))
     with pytest.raises(ValueError, match="the same images"):
         image_batches(first, again, generator=rng)
+    monkeypatch.chdir(folders[0])
+    elsewhere = streams(["."])[0]
+    with pytest.raises(ValueError, match="the same images"):
+        image_batches(first, elsewhere, generator=rng)
+    image_batches(*streams(folders), generator=rng)  # the same names, and other images
+
+
+def test_files_are_not_all_read_into_memory_for_one_plan(folders, rng, monkeypatch):
+    module = sys.modules["cellflow.data.image_batches"]
+    monkeypatch.setattr(module, "PIXEL_LIMIT", 48 * 36 - 1)
+    sides = streams(folders)
+    with pytest.raises(ValueError, match=r"hold their 1,728 pixels in memory.*features=50"):
+        image_batches(*sides, ot_batch_size="whole", generator=rng)
+    for settings in ({"features": 4}, {"coupling": "independent"}):
+        assert image_batches(*sides, ot_batch_size="whole", generator=rng, **settings).plans != [None]
+    assert image_batches(*sides, batch_size=4, generator=rng).plans == [None]
+    monkeypatch.setattr(module, "PIXEL_LIMIT", 48 * 36)
+    assert image_batches(*sides, ot_batch_size="whole", generator=rng).plans != [None]
+
+
+def test_components_are_fitted_to_no_more_pixels_than_memory_has(rng, monkeypatch):
+    module = sys.modules["cellflow.data.image_coupling"]
+    asked = []
+    monkeypatch.setattr(ImageSet, "scaled", lambda self, rows: asked.append(len(rows)) or scaled(self.images[rows]))
+    monkeypatch.setattr(module, "_FITTED_PIXELS", 8 * 36)
+    image_batches(SOURCE, TARGET, features=4, generator=rng)
+    assert asked[:2] == [8, 8]
+    assert sum(asked[2:]) == 48  # then all are projected
 
 
 # --- data sets ---------------------------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 import gzip
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cellflow.data import Conversion, ImageSet, read_images, scaled, stream_images, to_bytes
+import cellflow as cf
+from cellflow.data import Conversion, ImageSet, image_files, read_images, scaled, stream_images, to_bytes
 from cellflow.data.image_files import UnreadableImageError
 
 RNG = np.random.default_rng(0)
@@ -230,7 +232,7 @@ def damaged(tmp_path):
 def test_damaged_files_are_named_and_skipped_only_if_asked(damaged, stream):
     settings = {"size": 8, "channels": 3}
     if stream:
-        with pytest.raises(UnreadableImageError, match=r"cut\.jpg"):
+        with pytest.raises(UnreadableImageError, match=r"1 of 1 pictures cannot be read: .*cut\.jpg.*skip_unreadable"):
             stream_images(damaged, **settings).scaled([0])
     else:
         with pytest.raises(UnreadableImageError, match="4 of 5 pictures cannot be read") as caught:
@@ -242,15 +244,40 @@ def test_damaged_files_are_named_and_skipped_only_if_asked(damaged, stream):
     assert len(warned) == 1
 
 
-def test_a_folder_of_damaged_files_is_refused_even_so(tmp_path):
+@pytest.mark.parametrize("read", [read_images, partial(stream_images, size=8, channels=3)], ids=["memory", "files"])
+def test_a_folder_of_damaged_files_is_refused_even_so(tmp_path, read):
     (tmp_path / "a.png").write_text("words")
     with pytest.raises(UnreadableImageError, match="None of 1"):
-        read_images(tmp_path, skip_unreadable=True)
+        read(tmp_path, skip_unreadable=True)
 
 
-def test_one_file_is_not_a_folder(tmp_path):
+def test_damaged_files_are_counted_over_the_whole_folder(damaged, monkeypatch):
+    """Files are checked some at a time: a part without a whole one is no reason to give up."""
+    monkeypatch.setattr(image_files, "_CHECKED_AT_ONCE", 2)
+    with pytest.warns(UserWarning, match="Left out 4 of 5 pictures"):
+        assert stream_images(damaged, size=8, channels=3, skip_unreadable=True).names == ("whole.png",)
+
+
+@pytest.mark.parametrize("read", [read_images, partial(stream_images, size=8, channels=1)], ids=["memory", "files"])
+def test_one_file_is_not_a_folder(tmp_path, read):
     with pytest.raises(ValueError, match="is one file"):
-        read_images(save(GREY, tmp_path / "a.png"))
+        read(save(GREY, tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("missing", ["size", "channels"])
+def test_files_that_are_not_read_yet_cannot_tell_their_shape(nested, missing):
+    with pytest.raises(ValueError, match="Expected `size` and `channels`, such as size=64"):
+        stream_images(nested, **({"size": 8, "channels": 1} | {missing: None}))
+
+
+def test_parts_of_a_stream_are_those_of_the_set_in_memory(nested):
+    held = read_images(nested, size=8, channels=3, labels="folder")
+    streamed = stream_images(nested, size=8, channels=3, labels="folder")
+    for a, b in zip(*(images.split(2 / 3, generator=cf.generator(seed=3)) for images in (held, streamed)), strict=True):
+        whole = b.read()
+        assert torch.equal(whole.images, a.images)
+        assert torch.equal(whole.labels, a.labels)
+        assert (whole.names, whole.classes) == (a.names, a.classes) == (b.names, b.classes)
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------

@@ -41,11 +41,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _write(given: argparse.Namespace, name: str) -> None:
     rows = read(given.out / "generation.csv")
-    budget = f" steps={given.steps}" if given.steps else ""
-    command = f"python -m benchmarks.generation dataset={name} method=all size={given.size}{budget}"
-    (given.out / "generation.md").write_text(page(rows, command))
-    draw([row for row in rows if row["dataset"] == name], given.out / f"generation_{name}.png", title=name)
-    draw_samples(samples(name), given.out / f"generation_{name}_samples.png", title=name)
+    (given.out / "generation.md").write_text(page(rows))
+    mine = [row for row in rows if row["dataset"] == name]
+    draw(mine, given.out / f"generation_{name}.png", title=f"{name}: distance to real test images")
+    draw_samples(
+        samples(name), given.out / f"generation_{name}_samples.png", title=f"{name}: generated from the same noise"
+    )
 
 
 def _size(given: argparse.Namespace) -> Size:

@@ -94,7 +94,10 @@ def generate(field: nn.Module, method: Method, noise: Tensor, *, sampler: str, e
 def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Tensor:
     """Return images from noise by steps along which the predicted noise and image stay as they are.
 
-    Source: Song, Meng and Ermon 2021, equation 12 with sigma 0.
+    The predicted image is kept within -1 and 1, and the noise is what then remains of ``x``, as is customary: a network
+    that has not trained for long predicts far outside at first, where little of the image is in ``x``.
+
+    Source: Song, Meng and Ermon 2021, equation 12 with sigma 0; Dhariwal and Nichol 2021 for the limits.
 
     Examples
     --------
@@ -109,7 +112,8 @@ def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Te
     times = torch.linspace(margin, 1 - margin, steps + 1, device=x.device)
     for now, then in pairwise(times):
         (a, b, _), (a_then, b_then, _) = (objective.path.coefficients(t.expand(len(x))) for t in (now, then))
-        noise = field(now.expand(len(x)), x, None)
-        image = (x - per_sample(a, x) * noise) / per_sample(b, x)
+        predicted = field(now.expand(len(x)), x, None)
+        image = ((x - per_sample(a, x) * predicted) / per_sample(b, x)).clamp(-1, 1)
+        noise = (x - per_sample(b, x) * image) / per_sample(a, x)
         x = per_sample(a_then, x) * noise + per_sample(b_then, x) * image
     return x

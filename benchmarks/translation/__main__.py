@@ -18,7 +18,7 @@ from benchmarks.images.sizes import SIZES, Size
 from benchmarks.images.words import dashed, numbers, several
 from benchmarks.translation.methods import METHODS
 from benchmarks.translation.run import run, samples
-from benchmarks.translation.table import page
+from benchmarks.translation.table import page, picture
 from benchmarks.translation.task import Task
 from benchmarks.translation.tasks import TASKS
 
@@ -42,13 +42,10 @@ def _write(given: argparse.Namespace, name: str, task: Task) -> None:
     """Write the page from what has been measured so far, and draw the samples of a task."""
     rows = read(given.out / "translation.csv")
     (given.out / "translation.md").write_text(page(rows))
-    for way in task.directions:
-        draw(samples(name, way.name), given.out / _picture(name, task, way.name), title=f"{name}: {way.name}")
-
-
-def _picture(name: str, task: Task, direction: str) -> str:
-    first = direction == task.directions[0].name
-    return f"translation_{name}.png" if first else f"translation_{name}_back.png"
+    for number, way in enumerate(task.directions):
+        last = "true partner" if task.partnered else "real target"
+        shown = {last if row == "target" else row: images for row, images in samples(name, way.name).items()}
+        draw(shown, given.out / picture(name, number), title=f"{name}: {way.name}")
 
 
 def _size(given: argparse.Namespace) -> Size:

@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def _run(command: str, overrides: list[str]) -> int:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # type: ignore[assignment]
+            hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
     except KeyboardInterrupt as stop:
         print(f"\n{_goodbye(stop, command, *asked[-1]) if asked else 'Stopped.'}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
@@ -110,6 +113,11 @@ def _run(command: str, overrides: list[str]) -> int:
         sys.argv = previous
         log.removeHandler(handler)
     return 1 if failed else 0
+
+
+def _say(message: Warning | str, *_: object) -> None:
+    """Show a warning as one sentence, without the line of code that it comes from."""
+    log.warning("warning: %s", message)
 
 
 def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:

@@ -1,7 +1,8 @@
 """Runs on images: what translating and generating have in common, from the folder that is read to the one written."""
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 
 from cellflow import runs
 from cellflow.cli.settings import plain
-from cellflow.data import ImageSet, read_images
+from cellflow.data import ImageSet, ImageStream, read_images, stream_images
 from cellflow.report import Held
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
@@ -22,18 +23,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cellflow")
 PREVIEWS = "previews"
+LEAST_FITTED, LEAST_HELD = 2, 3
+"""Images without which nothing can be learned, or scored: of fewer than three, shuffling says nothing."""
 
 
-def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet:
-    """Read a folder or a file of images as the settings say."""
+def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet | ImageStream:
+    """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for."""
     size = tuple(cfg.size) if isinstance(plain(cfg)["size"], list) else cfg.size
-    return read_images(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
+    found = stream_images if cfg.stream else read_images
+    return found(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
 
 
-def hold_out(images: ImageSet, cfg: DictConfig) -> Held:
-    """Leave a share of the images out of the fit, for the scores; the same ones for the same seed."""
+def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Held:
+    """Leave a share of the images out of the fit, for the scores; the same ones for the same seed.
+
+    Raises
+    ------
+    ValueError
+        When the share is none, or leaves too few images to fit or to score.
+    """
     if not 0 < cfg.holdout < 1:
         raise ValueError(f"Expected `holdout`, the share kept for the scores, between 0 and 1; found {cfg.holdout}.")
+    fitted = round((1 - cfg.holdout) * len(images))
+    if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
+        raise ValueError(
+            f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} left out for the scores; found {fitted} "
+            f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
+            "`holdout`."
+        )
     return Held(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
 
 
@@ -101,7 +118,13 @@ def fit(
 
 
 def write(images: ImageSet, out: str | Path) -> None:
-    """Write each image as a PNG of its name, or of its number.
+    """Write each image as a PNG of its name, or of its number; see `write_parts`."""
+    digits = len(str(len(images)))
+    write_parts([images], images.names or [f"{number:0{digits}d}" for number in range(len(images))], out)
+
+
+def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path) -> None:
+    """Write each image as a PNG of its name, one part after the other.
 
     Raises
     ------
@@ -110,23 +133,17 @@ def write(images: ImageSet, out: str | Path) -> None:
     ValueError
         When two images would have the same name, or are neither grey nor coloured.
     """
-    from PIL import Image
-
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty. Choose another folder with `out=`.")
-    digits = len(str(len(images)))
-    given = images.names or tuple(f"{number:0{digits}d}" for number in range(len(images)))
-    paths = [folder / Path(name).with_suffix(".png") for name in given]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"Two images would both be written to {twice}. Rename one of them.")
-    if images.shape[0] not in (1, 3):
-        raise ValueError(f"Expected images with 1 or 3 channels to write as PNG; found {images.shape[0]}.")
-    for path, image in zip(paths, images.images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
-    log.info("%d images: %s", len(images), folder)
+    paths = [folder / Path(name).with_suffix(".png") for name in names]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise ValueError(f"Two images would both be written to {twice[0]}. Rename one of them.")
+    written = 0
+    for images in parts:
+        _write_each(images, paths[written : written + len(images)])
+        written += len(images)
+    log.info("%d images: %s", written, folder)
 
 
 def require(cfg: DictConfig, *names: str) -> None:
@@ -135,6 +152,16 @@ def require(cfg: DictConfig, *names: str) -> None:
     if missing:
         wanted = " ".join(f"{name}=..." for name in missing)
         raise ValueError(f"missing {wanted}. `--help` explains every setting.")
+
+
+def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
+    from PIL import Image
+
+    if images.shape[0] not in (1, 3):
+        raise ValueError(f"Expected images with 1 or 3 channels to write as PNG; found {images.shape[0]}.")
+    for path, image in zip(paths, images.images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
 
 
 def _fabric(cfg: DictConfig) -> "Fabric | None":

@@ -1,25 +1,31 @@
 """Commands on two sets of images: fit a translation, and use it."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow import runs
 from cellflow.cli import image_runs
 from cellflow.cli.settings import new_folder
+from cellflow.data import ImageSet, ImageStream, read_images
+from cellflow.datasets import cell_silhouettes
 from cellflow.report import Held
+from cellflow.seeds import draw_seed, generator_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from cellflow.data import ImageSet
     from cellflow.estimators import DomainTranslator
 
 log = logging.getLogger("cellflow")
 SHOWN = 12
 """Images in a row of a preview."""
+AT_ONCE = 1000
+"""Images that are translated before they are written, where they are read from their files as they are needed."""
 
 
 def translate(cfg: DictConfig) -> None:
@@ -27,8 +33,7 @@ def translate(cfg: DictConfig) -> None:
     if cfg.model is not None:
         return _apply(cfg)
     image_runs.require(cfg, "source", "target")
-    labels = "folder" if cfg.within_labels else None
-    source, target = (image_runs.read(path, cfg, labels=labels) for path in (cfg.source, cfg.target))
+    source, target = _both(cfg)
     for name in ("source", "target"):
         cfg[name] = str(Path(cfg[name]).resolve())
     _fit(new_folder(cfg, "translate"), source, target, cfg, "translate")
@@ -38,7 +43,7 @@ def translate(cfg: DictConfig) -> None:
 def demo(cfg: DictConfig) -> None:
     """Translate untreated cells into treated ones, by their outlines."""
     folder = new_folder(cfg, "demo")
-    _fit(folder, *_demo_images(cfg), cfg, "demo task=translation")
+    _fit(folder, *_both(cfg), cfg, "demo task=translation")
 
 
 def report(cfg: DictConfig) -> None:
@@ -53,12 +58,8 @@ def report(cfg: DictConfig) -> None:
 def read_again(folder: Path) -> tuple[DictConfig, Held, Held]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = OmegaConf.create(runs.read_settings(folder))
-    if then.get("task") == "translation":
-        source, target = _demo_images(then)
-    else:
-        labels = "folder" if then.within_labels else None
-        source, target = (image_runs.read(path, then, labels=labels) for path in (then.source, then.target))
-    return then, image_runs.hold_out(source, then), image_runs.hold_out(target, then)
+    source, target = (image_runs.hold_out(images, then) for images in _both(then))
+    return then, source, target
 
 
 def _apply(cfg: DictConfig) -> None:
@@ -70,16 +71,29 @@ def _apply(cfg: DictConfig) -> None:
     then = OmegaConf.create(runs.read_settings(folder))
     model = DomainTranslator.load(folder, device=cfg.device)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
-    then.skip_unreadable = cfg.skip_unreadable
+    then.skip_unreadable, then.stream = cfg.skip_unreadable, cfg.stream
     images = image_runs.read(cfg.input, then)
+    if isinstance(images, ImageSet):
+        return image_runs.write(_carried(model, images, cfg, seed=cfg.seed), cfg.out)
+    return image_runs.write_parts(_in_parts(model, images, cfg), images.names or (), cfg.out)
+
+
+def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: DictConfig, *, seed: int) -> ImageSet:
+    """Translate images: by jumps where those are asked for, else by the solver, with noise or without."""
     if cfg.jumps is not None:
-        found = model.translate(images, reverse=cfg.reverse, jumps=cfg.jumps)
-    else:
-        found = _way(model, cfg)(images, reverse=cfg.reverse, steps=cfg.sampling_steps)
-    image_runs.write(found, cfg.out)
+        return model.translate(images, reverse=cfg.reverse, jumps=cfg.jumps)
+    return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse, steps=cfg.sampling_steps)
 
 
-def _fit(folder: Path, source: "ImageSet", target: "ImageSet", cfg: DictConfig, command: str) -> None:
+def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: DictConfig) -> "Iterator[ImageSet]":
+    """Yield translated images, some at a time, so that neither they nor their originals fill the memory."""
+    for number, rows in enumerate(torch.arange(len(images)).split(AT_ONCE)):
+        yield _carried(model, images.take(rows), cfg, seed=draw_seed(generator_at(cfg.seed, number)))
+
+
+def _fit(
+    folder: Path, source: ImageSet | ImageStream, target: ImageSet | ImageStream, cfg: DictConfig, command: str
+) -> None:
     from cellflow.estimators import DomainTranslator
 
     held = [image_runs.hold_out(images, cfg) for images in (source, target)]
@@ -90,13 +104,14 @@ def _fit(folder: Path, source: "ImageSet", target: "ImageSet", cfg: DictConfig, 
         within_labels=cfg.within_labels,
         ot_batch_size=cfg.ot_batch_size,
     )
-    shown = held[0].unseen.take(range(min(SHOWN, len(held[0].unseen))))
+    few = held[0].unseen.take(range(min(SHOWN, len(held[0].unseen))))
+    shown = few.read() if isinstance(few, ImageStream) else few
 
     def run(**training: object) -> None:
         model.fit(held[0].seen, held[1].seen, **training)  # type: ignore[arg-type]
 
     def preview() -> list:
-        carry = _way(model, cfg)
+        carry = _way(model, cfg, seed=0)
         return [shown.images, carry(shown, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, command, model, run, preview):
@@ -122,15 +137,15 @@ def write_report(folder: Path, model: "DomainTranslator", source: Held, target: 
     log.info("open %s", folder / runs.REPORT)
 
 
-def _way(model: "DomainTranslator", cfg: DictConfig) -> "Callable[..., ImageSet]":
+def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated: with noise where that was learned and is wanted."""
-    return model.simulate if model.score is not None and cfg.noise else model.translate
+    return partial(model.simulate, seed=seed) if model.score is not None and cfg.noise else model.translate
 
 
-def _demo_images(cfg: DictConfig) -> "tuple[ImageSet, ImageSet]":
-    from cellflow.data import read_images
-    from cellflow.datasets import cell_silhouettes
-
-    cells = cell_silhouettes()
-    source, target = (read_images(cells.only(name), size=cfg.size) for name in ("control", "cytd"))
-    return source, target
+def _both(cfg: DictConfig) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:
+    """Return the source and the target images: those of the demo, or those that the settings name."""
+    if cfg.get("task") == "translation":
+        cells = cell_silhouettes()
+        return read_images(cells.only("control"), size=cfg.size), read_images(cells.only("cytd"), size=cfg.size)
+    labels = "folder" if cfg.within_labels else None
+    return image_runs.read(cfg.source, cfg, labels=labels), image_runs.read(cfg.target, cfg, labels=labels)

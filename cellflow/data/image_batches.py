@@ -10,6 +10,7 @@ from cellflow.batch import Batch
 from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
 from cellflow.data.image_coupling import Features, OnFeatures, WithinLabels, lookups
 from cellflow.data.image_pairs import FromImages, FromNoise
+from cellflow.data.image_stream import ImageStream
 from cellflow.data.images import Images, ImageSet
 from cellflow.data.pairing import OT_BATCH_SIZE, WHOLE_LIMIT, paired_batches
 from cellflow.seeds import draw_seed
@@ -68,8 +69,8 @@ def image_batches(
     Raises
     ------
     ValueError
-        When there is one image only, both sides are the same images, their shapes or classes differ, or a setting
-        makes no sense for noise.
+        When there is one image only, both sides are the same images, their shapes or classes differ, a setting makes
+        no sense for noise, or one plan over whole sets would read too many files into memory.
 
     Notes
     -----
@@ -101,6 +102,8 @@ def image_batches(
         _check_pair(source, target)
         if within_labels:
             _check_classes(source, target)
+        if ot_batch_size == "whole" and features is None and not isinstance(coupling, Independent | Given):
+            _check_memory(source, target)
         if ot_batch_size == "auto" and not isinstance(coupling, Independent):
             ot_batch_size = _matched_at_once(source, target, batch_size, features is None, within_labels)
         on_rows = _on_rows(source, target, coupling, features, within_labels, generator)
@@ -190,10 +193,24 @@ def _matched_at_once(
         problems = len(target.classes or ())
         counts = [torch.bincount(labels, minlength=problems) for labels in (source.labels, target.labels)]
         pairs = int((counts[0] * counts[1]).sum())
-    pixels = math.prod(target.shape) * (len(source) + len(target)) if on_pixels else 0
+    pixels = _pixels(source, target) if on_pixels else 0
     if pairs <= WHOLE_LIMIT and pixels <= PIXEL_LIMIT:
         return "whole"
     return max(OT_BATCH_SIZE, 2 * batch_size) * problems
+
+
+def _pixels(source: Images, target: Images) -> int:
+    return math.prod(target.shape) * (len(source) + len(target))
+
+
+def _check_memory(source: Images, target: Images) -> None:
+    """Refuse to hold all pixels of images that are left in their files so that memory need not."""
+    pixels = _pixels(source, target)
+    if pixels > PIXEL_LIMIT and (isinstance(source, ImageStream) or isinstance(target, ImageStream)):
+        raise ValueError(
+            f"One plan over both whole sets would hold their {pixels:,} pixels in memory, which they are left in files "
+            "to avoid. Set `ot_batch_size` to 'auto' or a number, or match principal components, as in features=50."
+        )
 
 
 def _condition(target: Images, condition: Tensor | str | None) -> Tensor | None:
@@ -235,8 +252,10 @@ def _check_pair(source: Images, target: Images) -> None:
 def _same(source: Images, target: Images) -> bool:
     if isinstance(source, ImageSet) and isinstance(target, ImageSet):
         return torch.equal(source.images, target.images)
-    paths = [getattr(images, "paths", None) for images in (source, target)]
-    return paths[0] is not None and paths[0] == paths[1]
+    if isinstance(source, ImageStream) and isinstance(target, ImageStream):
+        # By name, and one look at the disk: the same folder may be written in two ways.
+        return source.names == target.names and source.paths[0].samefile(target.paths[0])
+    return False
 
 
 def _check_classes(source: Images, target: Images) -> None:

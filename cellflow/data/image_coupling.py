@@ -4,8 +4,9 @@ A coupling sees row numbers ``(n, 1)`` instead of images here, and looks the fea
 images without holding them as numbers.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from numpy import ndarray
@@ -21,7 +22,8 @@ Lookup = Callable[[Tensor], Tensor]
 """Row numbers ``(n,)`` to the features of these images ``(n, ...)``."""
 
 _AT_ONCE = 256
-_FITTED = 10_000  # images to which principal components are fitted, at most
+_FITTED = 10_000  # images a side to which principal components are fitted, at most
+_FITTED_PIXELS = 2**27  # their pixels, at most: 0.5 GB
 _SPARE = 10  # components beyond those asked for, that make the random projection accurate
 
 
@@ -38,8 +40,8 @@ class OnFeatures:
     """
 
     coupling: Coupling
-    source: Lookup
-    target: Lookup
+    source: Lookup = field(repr=False)
+    target: Lookup = field(repr=False)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
@@ -62,8 +64,8 @@ class WithinLabels:
     """
 
     coupling: Coupling
-    source: Tensor
-    target: Tensor
+    source: Tensor = field(repr=False)
+    target: Tensor = field(repr=False)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> LabelPlan:
         """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
@@ -137,6 +139,7 @@ def _components(source: Images, target: Images, n: int, generator: torch.Generat
 
 
 def _even_part(images: Images) -> Tensor:
-    """Return the pixels of at most ``_FITTED`` images, evenly spaced over the set."""
-    step = -(-len(images) // _FITTED)
+    """Return the pixels of at most ``_FITTED`` images, fewer where they are large, evenly spaced over the set."""
+    most = max(1, min(_FITTED, _FITTED_PIXELS // math.prod(images.shape)))
+    step = -(-len(images) // most)
     return images.scaled(torch.arange(0, len(images), step, device=images.device)).flatten(1)

@@ -24,6 +24,7 @@ _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
 _BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 _TRANSPARENT = {"L": "LA", "RGB": "RGBA", "P": "RGBA"}
 _NAMED = 10  # files listed in a message
+_CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
 
 
 class UnreadableImageError(ValueError):
@@ -72,18 +73,25 @@ def decode_all(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda path: _tried(path, conversion), paths))
     bad = [error for error in found if isinstance(error, UnreadableImageError)]
-    if bad and not skip_unreadable:
-        raise UnreadableImageError(
-            f"{len(bad)} of {len(paths)} pictures cannot be read: {_listed([str(error) for error in bad])}. Remove "
-            "them, fetch them again, or set `skip_unreadable=True`."
-        ) from bad[0]
-    if len(bad) == len(paths):
-        raise UnreadableImageError(f"None of {len(paths)} pictures can be read: {_listed([str(e) for e in bad])}.")
-    if bad:
-        message = f"Left out {len(bad)} of {len(paths)} pictures: {_listed([str(error) for error in bad])}."
-        warnings.warn(message, stacklevel=3)
+    _complain(bad, len(paths), skip_unreadable=skip_unreadable)
     pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor)]
     return [image for image, _ in pairs], [path for _, path in pairs]
+
+
+def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
+    """Decode every picture once, keep none of them, and return the paths of those that could be read."""
+    good: list[Path] = []
+    bad: list[UnreadableImageError] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _CHECKED_AT_ONCE):
+            part = paths[start : start + _CHECKED_AT_ONCE]
+            for path, found in zip(part, pool.map(lambda path: _tried(path, conversion), part), strict=True):
+                if isinstance(found, UnreadableImageError):
+                    bad.append(found)
+                else:
+                    good.append(path)
+    _complain(bad, len(paths), skip_unreadable=True)
+    return good
 
 
 def stack(images: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
@@ -117,6 +125,27 @@ def _tried(path: Path, conversion: Conversion) -> Tensor | UnreadableImageError:
         return decode(path, conversion)
     except UnreadableImageError as error:
         return error
+
+
+def _complain(bad: Sequence[UnreadableImageError], n: int, *, skip_unreadable: bool) -> None:
+    """Raise, or warn where they may be left out, and name the pictures among ``n`` that cannot be read.
+
+    Raises
+    ------
+    UnreadableImageError
+        When they may not be left out, or none is left.
+    """
+    if not bad:
+        return
+    named = _listed([str(error) for error in bad])
+    if not skip_unreadable:
+        raise UnreadableImageError(
+            f"{len(bad)} of {n} pictures cannot be read: {named}. Remove them, fetch them again, or set "
+            "`skip_unreadable=True`."
+        ) from bad[0]
+    if len(bad) == n:
+        raise UnreadableImageError(f"None of {n} pictures can be read: {named}.")
+    warnings.warn(f"Left out {len(bad)} of {n} pictures: {named}.", stacklevel=4)
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 
 class Labelled(ABC):
-    """What sets of images have in common: their labels, checked, and as a condition."""
+    """What sets of images have in common: their labels, checked, and as a condition; and that they can be split."""
 
     labels: Tensor | None
     names: tuple[str, ...] | None
@@ -20,9 +21,37 @@ class Labelled(ABC):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
 
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where batches come out."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of images."""
+
+    @abstractmethod
+    def take(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the images with these numbers; the classes keep theirs."""
+
+    def split(self, fraction: float, *, generator: torch.Generator) -> tuple[Self, Self]:
+        """Return two random parts, the first with a ``fraction`` of the images.
+
+        For training and testing, split by what the images share (a patient, a plate) instead, where they share it.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> first, second = cf.datasets.digits().split(0.8, generator=cf.generator(seed=0))
+        >>> len(first), len(second)
+        (1438, 359)
+        """
+        size = round(fraction * len(self))
+        if not 0 < size < len(self):
+            message = f"Expected a fraction that leaves both parts something of {len(self)} images; found {fraction}."
+            raise ValueError(message)
+        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.device)
+        return self.take(order[:size]), self.take(order[size:])
 
     def one_hot(self, indices: Tensor | None = None) -> Tensor:
         """Return the classes of some images, or all, as a condition: float32 ``(n, k)``, 1 where the class is.

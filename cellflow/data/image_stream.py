@@ -1,19 +1,17 @@
 """A folder of images that need not fit into memory: files are decoded when a batch asks for them."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cellflow.data.image_files import decode, decode_all, image_paths
+from cellflow.data.image_files import decode_all, image_paths, readable
 from cellflow.data.image_labels import Labelled, labels_by_folder, named_labels
+from cellflow.data.images import ImageSet
 from cellflow.data.pixels import Conversion, scaled
 
-_CHECKED_AT_ONCE = 4096
 _CPU = torch.device("cpu")
 
 
@@ -49,7 +47,10 @@ class ImageStream(Labelled):
 
     def __post_init__(self) -> None:
         if self.conversion.sides is None or self.conversion.channels is None:
-            raise ValueError("Expected `size` and `channels`: files that are not read yet cannot tell them.")
+            raise ValueError(
+                "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
+                "tell them."
+            )
         self._check_labels(self.device)
 
     @property
@@ -62,15 +63,41 @@ class ImageStream(Labelled):
         return len(self.paths)
 
     def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Decode some images, or all, with a thread per core; return float32 ``(n, c, h, w)`` from -1 to 1."""
+        """Decode some images, or all, with a thread per core; return float32 ``(n, c, h, w)`` from -1 to 1.
+
+        Raises
+        ------
+        UnreadableImageError
+            When files are damaged; the message names them.
+        """
         rows = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            images = list(pool.map(lambda row: decode(self.paths[row], self.conversion), rows))
-        return scaled(torch.stack(images).to(self.device))
+        return scaled(self._bytes(rows).to(self.device))
+
+    def take(self, indices: Tensor | Sequence[int]) -> "ImageStream":
+        """Return the images with these numbers, still in their files; the classes keep theirs."""
+        rows = torch.as_tensor(indices)
+        some = rows.tolist()
+        names = None if self.names is None else tuple(self.names[row] for row in some)
+        labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
+        return replace(self, paths=tuple(self.paths[row] for row in some), labels=labels, names=names)
+
+    def read(self) -> ImageSet:
+        """Return all of them in memory.
+
+        Raises
+        ------
+        UnreadableImageError
+            As for `scaled`.
+        """
+        images = self._bytes(range(len(self))).to(self.device)
+        return ImageSet(images, self.labels, self.names, self.classes)
 
     def to(self, device: str | torch.device) -> "ImageStream":
         """Return the same images, with batches on another device."""
         return replace(self, device=torch.device(device))
+
+    def _bytes(self, rows: Sequence[int]) -> Tensor:
+        return torch.stack(decode_all([self.paths[row] for row in rows], self.conversion, skip_unreadable=False)[0])
 
 
 def stream_images(
@@ -92,17 +119,25 @@ def stream_images(
     skip_unreadable
         Whether to read every file once now, and leave out those that cannot be read, with a warning that names them.
 
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When there is no such folder, or no pictures in it; when ``size`` or ``channels`` is missing.
+    UnreadableImageError
+        When files are to be skipped, and none can be read.
+
     Examples
     --------
     >>> stream_images("plates", size=64, channels=1, labels="folder")  # doctest: +SKIP
     ImageStream(1200000 images, 1 x 64 x 64, 384 classes)
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
     conversion = Conversion(size, channels, background, white_level)
     paths = image_paths(folder)
     if skip_unreadable:
-        parts = [paths[start : start + _CHECKED_AT_ONCE] for start in range(0, len(paths), _CHECKED_AT_ONCE)]
-        paths = [path for part in parts for path in decode_all(part, conversion, skip_unreadable=True)[1]]
+        paths = readable(paths, conversion)
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
     if labels is None:
         return ImageStream(tuple(paths), conversion, names=names)

@@ -141,25 +141,6 @@ class ImageSet(Labelled):
         wanted = torch.tensor([known.index(name) for name in classes], device=self.device)
         return self.take(torch.isin(self._known_labels(), wanted).nonzero().squeeze(1))
 
-    def split(self, fraction: float, *, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
-        """Return two random parts, the first with a ``fraction`` of the images.
-
-        For training and testing, split by what the images share (a patient, a plate) instead, where they share it.
-
-        Examples
-        --------
-        >>> import torch, cellflow as cf
-        >>> first, second = cf.datasets.digits().split(0.8, generator=cf.generator(seed=0))
-        >>> len(first), len(second)
-        (1438, 359)
-        """
-        size = round(fraction * len(self))
-        if not 0 < size < len(self):
-            message = f"Expected a fraction that leaves both parts something of {len(self)} images; found {fraction}."
-            raise ValueError(message)
-        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.device)
-        return self.take(order[:size]), self.take(order[size:])
-
 
 def read_images(
     source: str | Path | np.ndarray | Tensor | ImageSet,

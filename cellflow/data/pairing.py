@@ -255,7 +255,8 @@ def _interval(
     """Decide how an interval is matched and, for one plan over everything, match it."""
     size = _matched_at_once(x0, x1, coupling, batch_size, ot_batch_size)
     if size is None:
-        log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
+        if not isinstance(coupling, Independent):  # which solves nothing that would take time
+            log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
         return Whole(*match(coupling, x0, x1, masses), seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", len(x0), len(x1), size, coupling)
     return Super(x0, x1, coupling, size, seed, max(1, REUSE * size // batch_size), masses)

@@ -89,8 +89,8 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
     if max(sides[-1]) > COARSEST:
         raise ValueError(
             f"No network is known for images of {shape[1]} x {shape[2]}: halved while that is even, {len(sides) - 1} "
-            f"time(s), they are still larger than {COARSEST} pixels a side. Resize them, as in "
-            "`read_images(..., size=64)`, or give a `network`."
+            f"time(s), they are still larger than {COARSEST} pixels a side. Resize them, with "
+            "size=64 where they are read, or give a `network`."
         )
     return partial(
         networks.UNet,

@@ -209,7 +209,7 @@ class DomainTranslator(DomainFlow):
         Parameters
         ----------
         source, target
-            The samples it was fitted on.
+            The samples it was fitted on. Images in files are all read into memory: give a part of them, `take`.
         rounds
             How often it pairs them anew.
         steps

@@ -97,10 +97,11 @@ def compare_translated(
     model: "DomainTranslator", source: "Held", target: "Held", *, judge: str | None
 ) -> "pd.DataFrame":
     """Translate unseen source images, and return their distance to unseen target images."""
-    used = judge_for(judge, target.seen.scaled())
-    real = features_of(target.unseen.scaled(), used.features)
+    inputs, targets = source.in_memory().unseen, target.in_memory()
+    used = judge_for(judge, targets.seen.scaled())
+    real = features_of(targets.unseen.scaled(), used.features)
     return compare(
-        lambda **settings: model.translate(source.unseen, **settings).scaled(),
+        lambda **settings: model.translate(inputs, **settings).scaled(),
         lambda images: frechet_distance(features_of(images, used.features), real),
         measure=used.name,
     )
@@ -113,13 +114,14 @@ def compare_generated(
 
     ``guidance`` is that which the map has built in: the flow beside it gets the same.
     """
-    used = judge_for(judge, images.seen.scaled())
-    real = features_of(images.unseen.scaled(), used.features)
-    label = images.unseen.labels if model.classes_ is not None else None
+    known = images.in_memory()
+    used = judge_for(judge, known.seen.scaled())
+    real = features_of(known.unseen.scaled(), used.features)
+    label = known.unseen.labels if model.classes_ is not None else None
 
     def carry(**settings: Any) -> torch.Tensor:
         settings |= {} if "jumps" in settings else {"guidance": guidance}
-        return model.generate(len(images.unseen), label=label, **settings).scaled()
+        return model.generate(len(known.unseen), label=label, **settings).scaled()
 
     return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cellflow import pl
-from cellflow.data import ImageSet
+from cellflow.data import ImageSet, ImageStream
 from cellflow.report import few_steps, html, image_words
 from cellflow.report.grids import course_figure, nearest, rows_figure
 from cellflow.report.html import Drawing
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PAGE, FIGURES, SCORES = "report.html", "figures", "scores.csv"
 SHOWN, COURSES = 12, 5
 """Images in a row, and courses drawn."""
+READ = 1000
+"""Images of each part that are read into memory, where they were left in their files."""
 _TITLES = {
     "fitted": "What was fitted",
     "images": "The images",
@@ -38,6 +40,17 @@ _CAUTION = (
 class Held(NamedTuple):
     """Images that a model was fitted on, and others of the same kind that it never saw."""
 
+    seen: ImageSet | ImageStream
+    unseen: ImageSet | ImageStream
+
+    def in_memory(self) -> "InMemory":
+        """Return all of them, or ``READ`` of each part, evenly spaced, where they are in files."""
+        return InMemory(*(_read(images) for images in self))
+
+
+class InMemory(NamedTuple):
+    """What a page shows and measures of `Held`."""
+
     seen: ImageSet
     unseen: ImageSet
 
@@ -57,7 +70,8 @@ def write_translation(
 ) -> ImageScores:
     """Write the report of a translation: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
-    Everything is measured on source images that the model never saw.
+    Everything is measured on source images that the model never saw. Of images that are left in their files, at most
+    1000 that it saw and 1000 that it did not are read.
 
     Parameters
     ----------
@@ -94,12 +108,13 @@ def write_translation(
     """
     noisy = noise and model.score is not None
     carry = model.simulate if noisy else model.translate
-    made = carry(source.unseen, steps=steps)
+    inputs, targets = source.in_memory(), target.in_memory()
+    made = carry(inputs.unseen, steps=steps)
     scores = score_images(
         made.scaled(),
-        target.seen.scaled(),
-        target.unseen.scaled(),
-        inputs=source.unseen.scaled(),
+        targets.seen.scaled(),
+        targets.unseen.scaled(),
+        inputs=inputs.unseen.scaled(),
         judge=judge,
         target=target_class,
         seed=int(model.seed),
@@ -108,7 +123,7 @@ def write_translation(
         f"Images translated, fitted on {len(source.seen):,} source and {len(target.seen):,} target images of "
         f"{_size(model.shape_)}, with nothing said about which belong together."
     )
-    drawings = _of_translation(model, source, target, made, seed=0 if noisy else None)
+    drawings = _of_translation(model, inputs, targets, made, seed=0 if noisy else None)
     page = _Page(Path(folder), title, lead, scores, details)
     use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", page.folder)
     page.write(model, drawings, fitted=_sizes(source, target), use=use)
@@ -146,14 +161,13 @@ def write_generation(
     >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, steps=2).n
     35
     """
-    made = _as_many(model, images, steps)
-    scores = score_images(
-        made.scaled(), images.seen.scaled(), images.unseen.scaled(), judge=judge, seed=int(model.seed)
-    )
+    real = images.in_memory()
+    made = _as_many(model, real.unseen, steps)
+    scores = score_images(made.scaled(), real.seen.scaled(), real.unseen.scaled(), judge=judge, seed=int(model.seed))
     lead = f"Images made from noise, fitted on {len(images.seen):,} images of {_size(model.shape_)}."
     page = _Page(Path(folder), title, lead, scores, details)
     use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", page.folder)
-    page.write(model, _of_generation(model, images, made), fitted=_sizes(images), use=use)
+    page.write(model, _of_generation(model, real, made), fitted=_sizes(images), use=use)
     return scores
 
 
@@ -207,7 +221,7 @@ def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tu
 
 
 def _of_translation(
-    model: "DomainTranslator", source: Held, target: Held, made: ImageSet, *, seed: int | None
+    model: "DomainTranslator", source: InMemory, target: InMemory, made: ImageSet, *, seed: int | None
 ) -> Iterator[Drawing]:
     inputs, outputs = source.unseen.scaled()[:SHOWN], made.scaled()[:SHOWN]
     rows = [
@@ -218,8 +232,9 @@ def _of_translation(
     ]
     yield Drawing(
         "images", "translated", rows_figure(rows),
-        "Source images that the model never saw, what it made of each, and the target image nearest to that by pixels, "
-        "of those it was fitted on: a copy would show. The last row is not paired with the others.",
+        "Source images that the model never saw, what it made of each, and the target image nearest to that by pixels "
+        f"of {len(target.seen):,} that it was fitted on: a copy would show. The last row is not paired with the "
+        "others.",
     )  # fmt: skip
     course = model.trajectory(source.unseen.take(range(min(COURSES, len(source.unseen)))), seed=seed)
     yield Drawing(
@@ -229,7 +244,7 @@ def _of_translation(
     yield _loss(model)
 
 
-def _of_generation(model: "ImageGenerator", images: Held, made: ImageSet) -> Iterator[Drawing]:
+def _of_generation(model: "ImageGenerator", images: InMemory, made: ImageSet) -> Iterator[Drawing]:
     outputs = made.scaled()[:SHOWN]
     rows = [
         ("generated", outputs),
@@ -238,8 +253,8 @@ def _of_generation(model: "ImageGenerator", images: Held, made: ImageSet) -> Ite
     ]
     yield Drawing(
         "images", "generated", rows_figure(rows),
-        "Generated images, and below each the nearest by pixels of those that the model was fitted on: a copy would "
-        "show. The last row is not paired with the others.",
+        f"Generated images, and below each the nearest by pixels of {len(images.seen):,} that the model was fitted "
+        "on: a copy would show. The last row is not paired with the others.",
     )  # fmt: skip
     label = None if model.classes_ is None else [k % len(model.classes_) for k in range(COURSES)]
     yield Drawing(
@@ -258,10 +273,17 @@ def _loss(model: "DomainTranslator | ImageGenerator") -> Drawing:
     )  # fmt: skip
 
 
-def _as_many(model: "ImageGenerator", images: Held, steps: int) -> ImageSet:
-    """Generate as many images as are held out, of the same classes where the model knows classes."""
-    label = images.unseen.labels if model.classes_ is not None else None
-    return model.generate(len(images.unseen), label=None if label is None else label.tolist(), steps=steps)
+def _read(images: ImageSet | ImageStream) -> ImageSet:
+    if isinstance(images, ImageSet):
+        return images
+    n = min(READ, len(images))
+    return images.take([k * len(images) // n for k in range(n)]).read()
+
+
+def _as_many(model: "ImageGenerator", unseen: ImageSet, steps: int) -> ImageSet:
+    """Generate as many images as there are, of the same classes where the model knows classes."""
+    label = unseen.labels if model.classes_ is not None else None
+    return model.generate(len(unseen), label=None if label is None else label.tolist(), steps=steps)
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -272,9 +294,15 @@ def _size(shape: tuple[int, ...]) -> str:
 def _sizes(*held: Held) -> list[tuple[str, str]]:
     names = ("Source images", "Target images") if len(held) == 2 else ("Images",)
     return [
-        (name, f"{len(one.seen):,} fitted, {len(one.unseen):,} left out for the scores")
+        (name, f"{len(one.seen):,} fitted, {len(one.unseen):,} left out for the scores" + _measured(one))
         for name, one in zip(names, held, strict=True)
     ]
+
+
+def _measured(held: Held) -> str:
+    """Say where a page shows and measures part of the images only."""
+    large = any(isinstance(images, ImageStream) and len(images) > READ for images in held)
+    return f"; read from files, at most {READ:,} of each for this page" if large else ""
 
 
 def _settings(model: "DomainTranslator | ImageGenerator") -> list[tuple[str, str]]:

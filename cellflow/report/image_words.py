@@ -12,6 +12,8 @@ def headline(scores: ImageScores) -> str:
     if STILL not in scores.distances:
         return f"Generated images are at {scores.name} = {number(made.value)} from real ones that the model never saw."
     near = _nearer(made, scores.distances[STILL])
+    if not scores.kept:
+        return f"The translated images are {near} the target than the source images."
     if scores.ignores_input:
         return f"The translated images ignore their inputs; as a set they are {near} the target than the source images."
     return f"The translated images are {near} the target than the source images, and each keeps something of its input."
