@@ -13,6 +13,7 @@ from cellflow.errors import CheckpointError
 from cellflow.objectives import VelocityMatching
 from cellflow.training import History, Recipe, fit
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
+from cellflow.training.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 QUICK = Recipe(warmup=5, learning_rate=1e-2)
@@ -312,3 +313,14 @@ def test_history_is_a_table(tmp_path):
     assert (tmp_path / "history.csv").read_text().startswith("step,loss,learning_rate\n1,")
     assert json.dumps(history.columns)
     assert len(History()) == 0
+
+
+def test_ctrl_c_between_the_last_look_and_the_end_is_passed_on():
+    with Interrupt() as outer:
+        with Interrupt():
+            signal.raise_signal(signal.SIGINT)  # nobody looks at the inner one any more
+        assert outer.pending
+        outer.pending = False
+    with pytest.raises(KeyboardInterrupt), Interrupt():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -122,14 +122,15 @@ def _say(message: Warning | str, *_: object) -> None:
 
 def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:
     """Say what was saved, and the command that goes on from there."""
+    said = str(stop) or "Stopped."
     if command == "distill" and (distillation.state_of(cfg) / runs.STATE).exists():
-        return f"{stop} On the command line:\n  {_again(command, overrides)}"
+        return f"{said} On the command line:\n  {_again(command, overrides)}"
     out = OmegaConf.select(cfg, "out")
     if out is not None and (Path(out) / runs.DESCRIPTION).exists():
         return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
     if out is None or not (Path(out) / runs.STATE).exists():
         return "Stopped; nothing was saved yet."
-    return f"{stop} On the command line:\n  {_again(command, overrides, f'out={out}')}"
+    return f"{said} On the command line:\n  {_again(command, overrides, f'out={out}')}"
 
 
 def _again(command: str, overrides: list[str], *more: str) -> str:

@@ -9,15 +9,22 @@ from types import FrameType, TracebackType
 class Interrupt:
     """While open, the first Ctrl-C sets ``pending``; a second one stops at once, as usual.
 
+    Whoever opens it looks at ``pending`` and raises. A Ctrl-C that comes after the last look is passed on as it closes:
+    to the `Interrupt` around it, or as the usual KeyboardInterrupt. None is lost.
+
     Outside the main thread, where Python delivers no signals, nothing changes.
 
     Examples
     --------
     >>> import signal
-    >>> with Interrupt() as interrupt:
-    ...     signal.raise_signal(signal.SIGINT)
-    ...     interrupt.pending
+    >>> try:
+    ...     with Interrupt() as interrupt:
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         print(interrupt.pending)
+    ... except KeyboardInterrupt:
+    ...     print("stopped")
     True
+    stopped
     """
 
     def __init__(self) -> None:
@@ -34,6 +41,8 @@ class Interrupt:
     ) -> None:
         if self._active:
             signal.signal(signal.SIGINT, self._previous)
+            if self.pending and kind is None:
+                signal.raise_signal(signal.SIGINT)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pending = True
