@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cellflow import runs
 from cellflow.cli import cells, generation, translation
@@ -89,7 +89,7 @@ def _learn(folder: Path, cfg: DictConfig, model: Any, *samples: Any, **settings:
     )
     model.save(folder, overwrite=True)
     shutil.rmtree(state)
-    log.info("distilled in %.1f s: %s", watch.seconds(), OmegaConf.to_yaml(cfg.recipe).replace("\n", " ").strip())
+    log.info("distilled in %.1f s", watch.seconds())
 
 
 def _compare(folder: Path, table: "pd.DataFrame") -> None:
