@@ -21,10 +21,10 @@ LOADERS = {"mnist": cf.datasets.mnist, "fashion": cf.datasets.fashion_mnist}
 ROUNDS = (1, 2)
 REFLOWS = tuple(f"reflow, round {k}" for k in ROUNDS)
 METHODS = (*REFLOWS, TRAJECTORIES, *OBJECTIVES)
-TEACHER_STEPS, STEPS, BATCH = 1500, 300, 64
-FOLLOWED, MOMENTS = 1024, 17
+TEACHER_STEPS, STEPS, BATCH = 600, 200, 64
+FOLLOWED, MOMENTS = 512, 17
 """Images, and draws of noise, whose trajectories are followed; moments at which they are seen."""
-SAMPLES, MANY = 1000, 100
+SAMPLES, MANY = 500, 50
 
 
 class Bench:
