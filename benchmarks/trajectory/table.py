@@ -170,7 +170,7 @@ def _about_motion(part: pd.DataFrame) -> list[str]:
             "growth_r: Pearson correlation of the predicted and the true growth rate over all observed cells, each at "
             "its own time; higher is better."
         )
-    if "action" in part:
+    if "action" in part and part["length"].notna().any():
         length = part["length"].dropna().iloc[0]
         notes.append(
             "action: path action from the first snapshot to the last, the integral over time of the weighted sum of "
