@@ -316,6 +316,7 @@ def test_history_is_a_table(tmp_path):
 
 
 def test_ctrl_c_between_the_last_look_and_the_end_is_passed_on():
+    before = signal.getsignal(signal.SIGINT)
     with Interrupt() as outer:
         with Interrupt():
             signal.raise_signal(signal.SIGINT)  # nobody looks at the inner one any more
@@ -323,4 +324,4 @@ def test_ctrl_c_between_the_last_look_and_the_end_is_passed_on():
         outer.pending = False
     with pytest.raises(KeyboardInterrupt), Interrupt():
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before

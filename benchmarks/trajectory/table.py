@@ -165,7 +165,7 @@ def _footnotes(found: pd.DataFrame, same: pd.DataFrame) -> list[str]:
 def _about_motion(part: pd.DataFrame) -> list[str]:
     """Say what the scores of the motion are, where there are any."""
     notes = []
-    if "growth_r" in part:
+    if "growth_r" in part and part["growth_r"].notna().any():
         notes.append(
             "growth_r: Pearson correlation of the predicted and the true growth rate over all observed cells, each at "
             "its own time; higher is better."

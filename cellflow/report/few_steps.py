@@ -49,7 +49,7 @@ def compare(carry: Callable[..., Any], score: Callable[[Any], float], *, measure
     Examples
     --------
     >>> found = compare(lambda jumps=None, steps=9, method="": jumps or steps, float, measure="W1")
-    >>> found.columns.tolist(), len(found), found["W1"].iloc[-1]
+    >>> found.columns.tolist(), len(found), float(found["W1"].iloc[-1])
     (['sampler', 'steps', 'W1', 'seconds'], 11, 100.0)
     """
     import pandas as pd
@@ -75,7 +75,7 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
     >>> import cellflow as cf
     >>> adata = cf.datasets.branching((40, 40), times=(0, 1), seed=0)
     >>> flow = cf.SnapshotFlow(rep="X_latent", steps=5).fit(adata).distill(adata, steps=5)
-    >>> compare_cells(adata, flow)[TO_NEXT].gt(0).all()
+    >>> bool(compare_cells(adata, flow)[TO_NEXT].gt(0).all())
     True
     """
     x, time_of_cell, rng = read_rep(adata, flow.rep), read_times(adata, flow.time_key), np.random.default_rng(flow.seed)

@@ -42,7 +42,13 @@ class Interrupt:
         if self._active:
             signal.signal(signal.SIGINT, self._previous)
             if self.pending and kind is None:
-                signal.raise_signal(signal.SIGINT)
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        if callable(self._previous):
+            self._previous(signal.SIGINT, None)
+        else:  # the process was started with Ctrl-C ignored, as in the background; whoever opened this wanted it
+            raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.pending = True
