@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import cellflow as cf
 from cellflow.cli import main
+from cellflow.cli.entry import _goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.distillation import OBJECTIVES
@@ -314,3 +316,14 @@ def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
     assert main(["distill", f"model={run}", "guidance=2", *quick]) == 0
     assert main(["generate", f"model={run}", "n=3", "label='2'", "jumps=1", f"out={tmp_path / 'made'}"]) == 0
     assert len(list((tmp_path / "made").iterdir())) == 3
+
+
+def test_ctrl_c_says_how_a_distillation_goes_on(cells, tmp_path):
+    cfg = OmegaConf.create({"model": str(tmp_path), "resume": False})
+    stop = KeyboardInterrupt("Stopped after step 3 of 9.")
+    assert _goodbye(stop, "distill", cfg, [f"model={tmp_path}"]) == "Stopped; nothing was saved yet."
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=2).fit(cells)
+    fitted.distill(cells, steps=2, folder=tmp_path / "distilling")  # what an interrupted one leaves behind
+    said = _goodbye(stop, "distill", cfg, [f"model={tmp_path}", "steps=9"])
+    assert said.splitlines()[0] == "Stopped after step 3 of 9. On the command line:"
+    assert said.splitlines()[1].strip() == f"cellflow distill model={tmp_path} steps=9 resume=true"

@@ -17,6 +17,7 @@ Rows that are in the table already are made anew when their method and seed are 
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from statistics import mean
 
@@ -37,6 +38,7 @@ def main() -> None:
     stem = f"few_step_{given.task}{'_full' * given.full}"
     command = f"python -m benchmarks.few_step --task {given.task}{' --full' * given.full} --seeds {given.seeds}"
     command += f" --steps {given.steps}" if given.steps else ""
+    command += f" --methods {shlex.join(given.methods)}" if given.methods else ""
     if given.task == "cells":
         rows = cells.run(given.seeds, given.steps, _known(given.methods, cells.METHODS))
     elif given.task in images.LOADERS:
