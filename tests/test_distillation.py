@@ -228,6 +228,10 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
         flow.distill(cells, steps=1, objective=narrow)
     with pytest.raises(ValueError, match="`steps` must be at least 1; found 0"):
         flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=0)
+    with pytest.raises(ValueError, match=r"whole number of jumps in `steps`; found 1\.5"):
+        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=1.5)
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        flow.transport(np.full((2, 2), np.nan), start=0, stop=4, jumps=1)
     with pytest.raises(ValueError, match="Expected the images of the fit"):
         generator.distill(cf.data.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
 

@@ -17,7 +17,7 @@ from cellflow.integrate.backends import (
     is_adaptive_torchdyn,
 )
 from cellflow.integrate.tables import TABLES, FixedSteps, Table
-from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, saved_times
+from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, check_states, saved_times
 
 Solver = Callable[[Velocity, Tensor, float, float], Tensor]
 
@@ -86,7 +86,7 @@ def ode(
     >>> decay.t, decay.x[:, 0, 0], decay.evaluations
     (tensor([0.0000, 0.5000, 1.0000]), tensor([1.0000, 0.6065, 0.3679]), 80)
     """
-    _check_states(x)
+    check_states(x)
     stretches = _count("save", save, least=2) - 1
     solver = _solver(method, steps, rtol, atol, stretches)
     with nullcontext() if gradient else torch.no_grad():
@@ -138,14 +138,3 @@ def _count(name: str, value: int, *, least: int) -> int:
         message = f"`{name}` must be at least {least}; found {value}."
         raise ValueError(message)
     return value
-
-
-def _check_states(x: Tensor) -> None:
-    if not x.is_floating_point() or x.ndim == 0:
-        message = (
-            f"Expected floating-point states of shape (n, ...); found shape {tuple(x.shape)} of {x.dtype}. "
-            "Convert them first, for example with `x.float()`."
-        )
-        raise TypeError(message)
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("The states at `start` hold NaN or infinity. Remove or impute these samples first.")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
+from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
 from cellflow.shapes import per_sample, time_of
 
 
@@ -47,8 +47,8 @@ def jump(
     Raises
     ------
     ValueError
-        For steps < 1, save < 2, a field of one time, or jumps that the map has not learned: back in time where its
-        ``spans`` are forward, to anywhere but time 1 where they are the end.
+        For steps < 1, save < 2, states with NaN, a field of one time, or jumps that the map has not learned: back in
+        time where its ``spans`` are forward, to anywhere but time 1 where they are the end.
     ConvergenceError
         When the states leave the finite numbers.
 
@@ -62,8 +62,11 @@ def jump(
     >>> jump(constant, torch.zeros(1, 1), steps=2).x.flatten()
     tensor([0., 1., 2.])
     """
+    check_states(x)
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; found {steps}.")
+    if steps != int(steps):
+        raise ValueError(f"Expected a whole number of jumps in `steps`; found {steps}.")
     if save is not None and save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")
     each = 1 if save is None else math.ceil(steps / (save - 1))

@@ -96,3 +96,23 @@ def saved_times(x: Tensor, start: float | Tensor, stop: float | Tensor, save: in
     first, last = (torch.as_tensor(end, dtype=x.dtype, device=x.device).expand(shape) for end in (start, stop))
     fractions = torch.linspace(0.0, 1.0, save, dtype=x.dtype, device=x.device)
     return torch.lerp(first, last, fractions.reshape(-1, *(1,) * first.ndim))
+
+
+def check_states(x: Tensor) -> None:
+    """Raise unless states are finite floating-point numbers.
+
+    Raises
+    ------
+    TypeError
+        When they are of another kind.
+    ValueError
+        When some are NaN or infinite.
+    """
+    if not x.is_floating_point() or x.ndim == 0:
+        message = (
+            f"Expected floating-point states of shape (n, ...); found shape {tuple(x.shape)} of {x.dtype}. "
+            "Convert them first, for example with `x.float()`."
+        )
+        raise TypeError(message)
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("The states at `start` hold NaN or infinity. Remove or impute these samples first.")
