@@ -1,4 +1,4 @@
-"""Methods made of methods: several flows side by side, and cells that weigh as much as a plan uses them."""
+"""Methods made of methods: flows side by side, cells that weigh as much as a plan uses them, cells drawn by mass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +86,48 @@ class PlanWeighted:
             return particles._replace(weight=_masses(particles) * weight / weight.mean())
 
         return RollOut(carry, found.facts)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Particles drawn in proportion to their masses, so that each counts alike.
+
+    What the masses say of where cells will be then shows in every score, not only in those of weighted particles.
+
+    Parameters
+    ----------
+    method
+        Carries the cells.
+
+    Examples
+    --------
+    >>> heavy = Particles(np.array([[0.0], [1.0]]), np.array([0.75, 0.25]))
+    >>> drawn_by_mass(heavy, 4, seed=0).x.ravel().tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+
+    method: Method
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Fit the method."""
+        found = self.method.fit(training, seed=seed)
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            particles = found.carry(x, start, stop)
+            return drawn_by_mass(particles, len(particles.x), seed=seed)
+
+        return RollOut(carry, found.facts)
+
+
+def drawn_by_mass(particles: Particles, n: int, *, seed: int) -> Particles:
+    """Return ``n`` particles by systematic resampling: each as often as its share of the mass says, but for rounding.
+
+    Source: Kitagawa 1996.
+    """
+    share = _masses(particles) / _masses(particles).sum()
+    at = (np.random.default_rng(seed).random() + np.arange(n)) / n
+    rows = np.minimum(share.cumsum().searchsorted(at), len(share) - 1)
+    return Particles(particles.x[rows], evaluations=particles.evaluations)
 
 
 def _masses(particles: Particles) -> np.ndarray:
