@@ -194,10 +194,12 @@ def operations(size: Size) -> float:
     return float(counter.get_total_flops())
 
 
-def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int) -> Iterator[dict[str, Any]]:
+def measure(
+    mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each network and task in one mode."""
     contenders = {}
-    for name in NETWORKS:
+    for name in names:
         if name != "cellflow" and importlib.util.find_spec(name) is None:
             print(f"skipped: {name} is not installed")
             continue
@@ -260,16 +262,23 @@ def main() -> None:
     parser.add_argument("--size", choices=[*SIZES], default="full" if torch.cuda.is_available() else "small")
     parser.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
     parser.add_argument("--repeats", type=int, help="steps per turn; 3 on a CPU, 20 on a GPU where not given")
+    parser.add_argument(
+        "--compiled", nargs="+", choices=[*NETWORKS], default=[*NETWORKS], help="compile these; it takes a minute each"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     repeats = given.repeats or (20 if device.type == "cuda" else 3)
     rows = []
     for mode in GPU_MODES if device.type == "cuda" else CPU_MODES:
-        for row in measure(mode, SIZES[given.size], device, given.rounds, repeats):
+        names = given.compiled if mode.compile else [*NETWORKS]
+        for row in measure(mode, SIZES[given.size], device, given.rounds, repeats, names):
             rows.append(row)
             print(row, flush=True)
-    write(rows, given.size, f"python -m benchmarks.image_speed --size {given.size} --rounds {given.rounds}", device)
+    command = f"python -m benchmarks.image_speed --size {given.size} --rounds {given.rounds}"
+    if given.compiled != [*NETWORKS]:
+        command += f" --compiled {' '.join(given.compiled)}"
+    write(rows, given.size, command, device)
 
 
 if __name__ == "__main__":

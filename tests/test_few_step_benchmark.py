@@ -9,7 +9,8 @@ import cellflow as cf
 from benchmarks.few_step import __main__ as command
 from benchmarks.few_step import images, plane, table
 
-TINY = plane.Size(steps=2, batch_size=16, width=8, depth=1)
+TINY = plane.Size(steps=2, batch_size=16, width=8, depth=1, origins=32)
+FEW = images.Setting(width=8, blocks=1, flow_steps=1, steps=1, batch=4, followed=4, samples=6)
 
 
 def test_the_board_is_where_it_should_be(rng):
@@ -31,7 +32,6 @@ def test_divergence_is_that_of_the_histograms(rng):
 @pytest.mark.parametrize("task", ["gaussians", "checkerboard"])
 def test_every_method_gives_a_row(task, monkeypatch):
     monkeypatch.setattr(plane, "SAMPLES", {task: 64})
-    monkeypatch.setattr(plane, "ORIGINS", 32)
     rows = list(plane.run(task, TINY, 0, torch.device("cpu"), list(command.PLANE)))
     assert [row["method"] for row in rows][2:] == list(command.PLANE)
     for row in rows:
@@ -45,28 +45,28 @@ def test_every_method_gives_a_row(task, monkeypatch):
 def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch):
     digits = cf.data.ImageSet(torch.zeros(20, 1, 28, 28, dtype=torch.uint8))
     monkeypatch.setitem(images.LOADERS, "mnist", lambda split: digits)
-    for name, value in {"TEACHER_STEPS": 1, "BATCH": 4, "FOLLOWED": 4, "MOMENTS": 3, "SAMPLES": 6, "MANY": 2}.items():
+    for name, value in {"MOMENTS": 3, "MANY": 2, "JUMPS": (1, 2)}.items():
         monkeypatch.setattr(images, name, value)
-    monkeypatch.setattr(images, "JUMPS", (1, 2))
-    rows = list(images.run("mnist", 1, 1, [method], torch.device("cpu")))
+    rows = list(images.run("mnist", range(1), FEW, [method], torch.device("cpu")))
     assert len(rows) == (6 if method in images.REFLOWS else 3)
     assert all(row["at_2"] > 0 for row in rows)
 
 
-def test_the_page_holds_means_and_published_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
-    row = {"method": "map", "seed": 0, "seconds": 2.0, "semigroup": 0.5} | {f"at_{k}": 1.0 / k for k in table.JUMPS}
+def test_the_page_holds_means_and_published_rows(tmp_path):
+    row = {"method": "map", "seed": 0, "seconds": 2.0, "semigroup": 0.5, "device": "abacus"}
+    row |= {f"at_{k}": 1.0 / k for k in table.JUMPS}
     for seed, better in ((0, 1.0), (1, 3.0), (0, 2.0)):  # the first is measured again, and gives way
         table.keep(tmp_path / "few_step_toy.csv", row | {"seed": seed, "at_1": better})
     many = row | {"method": "flow, 100 evaluations", "semigroup": float("nan")}
     table.keep(tmp_path / "few_step_toy.csv", many)
     table.write(
-        "few_step_toy", title="toy", about=["Small."], published=["| published: theirs | | 9 | | | | | | |"],
-        best=0.1, command="python",
+        tmp_path / "few_step_toy.csv", title="toy", about=["Small."], best=0.1, command="python",
+        published=["| published: theirs | | 9 | | | | | | |"],
     )  # fmt: skip
     page = (tmp_path / "few_step_toy.md").read_text()
     assert "| map | 2 | 2.5 (0.71) |" in page
     assert "published: theirs" in page
+    assert "Run on: abacus." in page
     assert "Floor: 0.1" in page
     assert (tmp_path / "few_step_toy.png").is_file()
 

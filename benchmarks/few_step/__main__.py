@@ -12,18 +12,23 @@ outermost bins. The floor is the same score for an independent draw of the data.
 ``cells``: embryoid bodies in five dimensions, one snapshot left out (protocol A of the trajectory benchmark): W1.
 
 ``mnist``, ``fashion``: Fréchet distance of generated images to test images in the features of our small network.
+``--full`` trains a larger network for longer, on a GPU.
 
 Rows that are in the table already are made anew when their method and seed are asked for.
 """
 
 import argparse
 import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 
-from benchmarks.few_step import cells, images, plane
+from benchmarks.few_step import images, plane
+from benchmarks.few_step.seconds import machine
 from benchmarks.few_step.table import RESULTS, keep, write
 
 TASKS = ("gaussians", "checkerboard", "cells", "mnist", "fashion")
@@ -35,38 +40,47 @@ def main() -> None:
     given = _arguments()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stem = f"few_step_{given.task}{'_full' * given.full}"
-    command = f"python -m benchmarks.few_step --task {given.task}{' --full' * given.full} --seeds {given.seeds}"
-    command += f" --steps {given.steps}" if given.steps else ""
-    command += f" --methods {shlex.join(given.methods)}" if given.methods else ""
-    if given.task == "cells":
-        rows = cells.run(given.seeds, given.steps, _known(given.methods, cells.METHODS))
-    elif given.task in images.LOADERS:
-        rows = images.run(given.task, given.seeds, given.steps, _known(given.methods, images.METHODS), device)
-    else:
-        size, methods = _size(given), _known(given.methods, PLANE)
-        rows = (row for seed in range(given.seeds) for row in plane.run(given.task, size, seed, device, methods))
-    for row in rows:
-        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-        keep(RESULTS / f"{stem}.csv", row)
-    _write(given, stem, command)
-
-
-def _write(given: argparse.Namespace, stem: str, command: str) -> None:
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by themselves
+    path = given.results / f"few_step_{given.task}{'_full' * given.full}.csv"
+    for row in _rows(given, device):
+        found = row | {"device": machine(device)}
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
+        keep(path, found)
     about, published, best = _words(given)
-    write(
-        stem,
-        title=given.task + ", full size" * given.full,
-        about=about,
-        published=published,
-        best=best,
-        command=command,
-    )
+    title = given.task + ", GPU size" * given.full
+    write(path, title=title, about=about, published=published, best=best, command=_command(given))
+
+
+def _rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the task."""
+    seeds = range(given.first, given.first + given.seeds)
+    if given.task == "cells":
+        from benchmarks.few_step import cells  # which needs packages that points and images do without
+
+        yield from cells.run(seeds, given.steps, _known(given.methods, cells.METHODS))
+    elif given.task in images.LOADERS:
+        methods = _known(given.methods, images.METHODS)
+        yield from images.run(given.task, seeds, _setting(given), methods, device)
+    else:
+        methods = _known(given.methods, PLANE)
+        for seed in seeds:
+            yield from plane.run(given.task, _size(given), seed, device, methods)
+
+
+def _command(given: argparse.Namespace) -> str:
+    command = f"python -m benchmarks.few_step --task {given.task}{' --full' * given.full} --seeds {given.seeds}"
+    for name in ("first", "flow_steps", "steps", "batch_size"):
+        value = getattr(given, name)
+        command += f" --{name.replace('_', '-')} {value}" if value else ""
+    return command + (f" --methods {shlex.join(given.methods)}" if given.methods else "")
 
 
 def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | None]:
     """Return what was done, published rows, and the floor."""
     if given.task == "cells":
+        from benchmarks.few_step import cells
+
         about = [
             "Embryoid bodies, 5 dimensions, protocol A: W1 to the snapshot that was left out, mean over three folds,",
             f"{cells.CELLS} cells a side. The flow: OT-CFM, {cells.FLOW.keywords['steps']} steps; maps:",
@@ -75,23 +89,25 @@ def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | Non
         rows = [f"| published: {name} | | | | | | {value} | | |" for name, value in cells.PUBLISHED.items()]
         return about, rows, None
     if given.task in images.LOADERS:
+        setting = _setting(given)
         about = [
-            f"FD-{given.task}, no FID: {images.SAMPLES} generated images. A small U-Net; the flow:",
-            f"{images.TEACHER_STEPS} steps of {images.BATCH} images; every round of reflow, and every map:",
-            f"{given.steps or images.STEPS} steps, taught by the flow.",
+            f"FD-{given.task}, no FID: {setting.samples} generated images. A U-Net of width {setting.width} on patches",
+            f"of 2 x 2 pixels; the flow: {setting.flow_steps} steps of {setting.batch} images; every round of reflow,",
+            f"and every map: {setting.steps} steps, taught by the flow.",
         ]
-        return about, [], mean(images.floor(given.task, 3))
+        return about, [], mean(images.floor(given.task, setting.samples, 3))
     size = _size(given)
-    kind = "" if given.full or given.task == "gaussians" else " A CPU-sized run, smaller than the published one."
     measure = (
         "Root mean squared error" if given.task == "gaussians" else "KL divergence of the data from 64,000 samples"
     )
     about = [
         f"{size.steps} steps of {size.batch_size} fresh pairs, MLP of width {size.width}, {size.depth} residual",
-        f"blocks.{kind} {measure} after 1 to 16 steps.",
+        f"blocks. {measure} after 1 to 16 steps.",
     ]
     rows = []
     if given.task == "checkerboard":
+        full = plane.SIZES["checkerboard, full"]
+        about.append(f"The published run took {full.steps} steps of {full.batch_size} points.")
         rows = [
             f"| published: {name} | | {' | '.join(f'{v:.4f}' for v in kl)} | | |"
             for name, kl in plane.PUBLISHED.items()
@@ -102,7 +118,12 @@ def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | Non
 
 def _size(given: argparse.Namespace) -> plane.Size:
     size = plane.SIZES["checkerboard, full" if given.full else given.task]
-    return plane.Size(given.steps, size.batch_size, size.width, size.depth) if given.steps else size
+    return replace(size, steps=given.steps or size.steps, batch_size=given.batch_size or size.batch_size)
+
+
+def _setting(given: argparse.Namespace) -> images.Setting:
+    setting = images.SETTINGS["full" if given.full else "cpu"]
+    return replace(setting, steps=given.steps or setting.steps, flow_steps=given.flow_steps or setting.flow_steps)
 
 
 def _known(asked: list[str] | None, known: tuple[str, ...]) -> list[str]:
@@ -119,15 +140,23 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--task", choices=TASKS, default="checkerboard")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
-    parser.add_argument("--full", action="store_true", help="the published size of the checkerboard, for a GPU")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--full", action="store_true", help="the size for a GPU: of the checkerboard, as published")
     parser.add_argument("--steps", type=int, help="optimiser steps, where others than the task's are wanted")
+    parser.add_argument("--flow-steps", type=int, help="those of the flow, for images, where others are wanted")
+    parser.add_argument("--batch-size", type=int, help="points in each, in the plane, where others are wanted")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     parser.add_argument(
         "--methods", nargs="*", help="which; by default all. None, as in `--methods`, for the page alone"
     )
     given = parser.parse_args()
-    if given.full and given.task != "checkerboard":
-        parser.error("--full is a size of the checkerboard")
-    Path(RESULTS).mkdir(exist_ok=True)
+    if given.full and given.task in ("cells", "gaussians"):
+        parser.error(f"--full is a size of the checkerboard and of images, not of {given.task}")
+    if given.batch_size and given.task not in ("checkerboard", "gaussians"):
+        parser.error(f"--batch-size is for points in the plane, not for {given.task}")
+    if given.flow_steps and given.task not in images.LOADERS:
+        parser.error(f"--flow-steps is for images, not for {given.task}")
+    given.results.mkdir(exist_ok=True, parents=True)
     return given
 
 

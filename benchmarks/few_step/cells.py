@@ -37,10 +37,10 @@ def tasks() -> list[Task]:
     return [prepare(cells, protocol, fold) for fold in protocol.folds_of(len(cells.times), dataset=cells.name)]
 
 
-def run(seeds: int, steps: int | None, methods: list[str]) -> Iterator[dict[str, Any]]:
+def run(seeds: range, steps: int | None, methods: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a row for each method and seed: the mean over folds of W1 at the snapshot that was left out."""
     folds = tasks()
-    for seed in range(seeds):
+    for seed in seeds:
         start = time.process_time()
         flows = [FLOW(seed=seed).fit(task.training.adata()) for task in folds]
         seconds = (time.process_time() - start) / len(folds)

@@ -11,7 +11,6 @@ outside in the outermost bins. The floor is the same score for an independent dr
 run, and is called that in the table.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 import cellflow as cf
+from benchmarks.few_step.seconds import seconds_of
 from cellflow.objectives import (
     EulerianMatching,
     FlowMapMatching,
@@ -45,18 +45,22 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is."""
+    """How large a run is.
+
+    ``origins`` are the points of a side whose trajectories are followed, and those of a round of reflow.
+    """
 
     steps: int
     batch_size: int
     width: int
     depth: int
+    origins: int = 8192
 
 
 SIZES = {
     "gaussians": Size(steps=3000, batch_size=512, width=64, depth=2),
     "checkerboard": Size(steps=10_000, batch_size=1024, width=128, depth=2),
-    "checkerboard, full": Size(steps=150_000, batch_size=100_000, width=512, depth=2),
+    "checkerboard, full": Size(steps=150_000, batch_size=100_000, width=512, depth=2, origins=200_000),
 }
 METHODS: dict[str, Any] = {
     "Lagrangian": LagrangianMatching(),
@@ -69,8 +73,6 @@ METHODS: dict[str, Any] = {
     "direct, from pairs": FlowMapMatching(),
 }
 TRAJECTORIES, REFLOW = "trajectories, taught", "reflow, 1 round, Euler steps"
-ORIGINS = 8192
-"""Points of a side whose trajectories are followed, and points of a round of reflow."""
 TAUGHT = {"Lagrangian, taught": LagrangianMatching, "semigroup, taught": SemigroupMatching}
 """Distillation of the velocity field that serves as the baseline, from which these maps start."""
 
@@ -150,13 +152,13 @@ def scores(task: str, push: Callable[[Tensor, int], Tensor], rng: torch.Generato
 def run(task: str, size: Size, seed: int, device: torch.device, methods: list[str]) -> Iterator[dict[str, Any]]:
     """Train the baseline and every method, and yield a row for each."""
     network = {"width": size.width, "depth": size.depth}
-    recipe = cf.training.Recipe(learning_rate=1e-3)
+    recipe, clock = cf.training.Recipe(learning_rate=1e-3), seconds_of(device)
 
     def train(field: torch.nn.Module, objective: Any, batches: Any = None) -> float:
-        rng, start = cf.generator(seed), time.process_time()
+        rng, start = cf.generator(seed), clock()
         pairs = Stream(task, size.batch_size, seed, device) if batches is None else batches
         cf.training.fit(field, objective, pairs, steps=size.steps, generator=rng, recipe=recipe)
-        return time.process_time() - start
+        return clock() - start
 
     def row(method: str, seconds: float, push: Callable[[Tensor, int], Tensor], semigroup: float) -> dict[str, Any]:
         found = scores(task, push, cf.generator(10_000 + seed, device))
@@ -172,10 +174,10 @@ def run(task: str, size: Size, seed: int, device: torch.device, methods: list[st
             straight, took = reflowed(task, field, size, seed, device, recipe)
             yield row(name, seconds + took, lambda x, k, of=straight: euler(of, x, k), float("nan"))  # type: ignore[misc]
             continue
-        objective, batches, start = _objective(name, field), None, time.process_time()
+        objective, batches, start = _objective(name, field), None, clock()
         if name == TRAJECTORIES:
             batches = followed(task, field, size, seed, device)
-        following = time.process_time() - start
+        following = clock() - start
         taught = name in (TRAJECTORIES, *TAUGHT)
         spans = getattr(objective, "known_spans", ("forward",))[0]
         flow_map = (
@@ -197,9 +199,8 @@ def _objective(name: str, field: torch.nn.Module) -> Any:
 def followed(task: str, field: torch.nn.Module, size: Size, seed: int, device: torch.device) -> Any:
     """Return batches of pairs on the trajectories of the baseline."""
     rng = cf.generator(40_000 + seed, device)
-    origins = [
-        cf.training.Origin(source(task, ORIGINS, rng), 0.0), cf.training.Origin(target(task, ORIGINS, rng), 1.0)
-    ]  # fmt: skip
+    ends = source(task, size.origins, rng), target(task, size.origins, rng)
+    origins = [cf.training.Origin(x, at) for x, at in zip(ends, (0.0, 1.0), strict=True)]
     return cf.training.trajectory_batches(
         field, origins, batch_size=size.batch_size, generator=cf.generator(seed), both=False
     )
@@ -209,13 +210,14 @@ def reflowed(
     task: str, field: torch.nn.Module, size: Size, seed: int, device: torch.device, recipe: cf.training.Recipe
 ) -> tuple[torch.nn.Module, float]:
     """Return the baseline after a round of reflow, and the seconds that it took."""
-    rng, straight, start = cf.generator(40_000 + seed, device), deepcopy(field), time.process_time()
-    x0, x1 = source(task, ORIGINS, rng), target(task, ORIGINS, rng)
+    clock = seconds_of(device)
+    rng, straight, start = cf.generator(40_000 + seed, device), deepcopy(field), clock()
+    x0, x1 = source(task, size.origins, rng), target(task, size.origins, rng)
     cf.training.refit(
         straight, VelocityMatching(), x0, x1, repairing=cf.training.Reflow(steps=25, both_ends=True), rounds=1,
         steps=size.steps, generator=cf.generator(seed), batch_size=size.batch_size, recipe=recipe,
     )  # fmt: skip
-    return straight, time.process_time() - start
+    return straight, clock() - start
 
 
 def euler(field: torch.nn.Module, x: Tensor, steps: int) -> Tensor:

@@ -1,24 +1,26 @@
 """Every run as CSV, the means as a table beside published values, and the figure of quality against steps."""
 
 import csv
-import platform
+import fcntl
 import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
-
 from benchmarks.few_step.plane import JUMPS
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]
+WORDS = ("method", "device")
+"""Columns that hold no numbers."""
 
 
 def keep(path: Path, row: Row) -> None:
-    """Add a row to a CSV file, in place of an older one of the same method and seed."""
-    rows = [old for old in read(path) if (old["method"], int(old["seed"])) != (row["method"], row["seed"])]
-    with path.open("w", newline="") as file:
+    """Add a row to a CSV file, in place of an older one of the same method and seed; seeds may run side by side."""
+    with path.open("a+", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        rows = [old for old in read(path) if (old["method"], int(old["seed"])) != (row["method"], row["seed"])]
+        file.truncate(0)
         table = csv.DictWriter(file, row, lineterminator="\n")
         table.writeheader()
         table.writerows([*rows, {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}])
@@ -29,28 +31,29 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{k: v if k == "method" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: v if k in WORDS else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def write(stem: str, *, title: str, about: list[str], published: list[str], best: float | None, command: str) -> None:
-    """Write the page and the figure of one task from its rows."""
-    rows = read(RESULTS / f"{stem}.csv")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, one thread"
+def write(path: Path, *, title: str, about: list[str], published: list[str], best: float | None, command: str) -> None:
+    """Write the page and the figure of one task beside the CSV file with its rows."""
+    rows = read(path)
+    devices = "; ".join(dict.fromkeys(row["device"] for row in rows))
     lines = [
         f"# Few steps: {title}", "",
-        f"Last made by `{command}` on {time.strftime('%Y-%m-%d')}: {device}, torch {torch.__version__}.",
+        f"Last made by `{command}` on {time.strftime('%Y-%m-%d')}. Run on: {devices}.",
         *about,
-        "Mean (standard deviation) over seeds. Seconds of the processor for all training, the teacher's included.",
+        "Mean (standard deviation) over seeds. Seconds, of the processor on a CPU and on the wall on a GPU, are those",
+        "of all training, the teacher's included.",
         *([] if best is None else [f"Floor: {best:.4g}."]), "",
-        f"![quality against steps]({stem}.png)", "",
+        f"![quality against steps]({path.stem}.png)", "",
         f"| method | seeds | {' | '.join(map(str, JUMPS))} | semigroup error | seconds |",
         f"|{'---|' * (len(JUMPS) + 4)}",
     ]  # fmt: skip
     for method in dict.fromkeys(row["method"] for row in rows):
         lines.append(_line(method, [row for row in rows if row["method"] == method]))
     text = "\n".join([*lines, *published]) + "\n"
-    (RESULTS / f"{stem}.md").write_text(text)
-    draw(rows, RESULTS / f"{stem}.png", title=title, best=best)
+    path.with_suffix(".md").write_text(text)
+    draw(rows, path.with_suffix(".png"), title=title, best=best)
     print(text)
 
 
