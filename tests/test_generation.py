@@ -61,6 +61,37 @@ def test_an_image_is_of_one_level(fitted):
     assert found.std(dim=(1, 2, 3)).median() < 25
 
 
+def test_refining_makes_few_steps_do():
+    """Dark or bright: after independent pairs one step ends between the two, after reflow nearer to where many do."""
+    images = flat()
+    model = make().fit(images)
+    before = bend(model)
+    model.refine(images, rounds=1, steps=300, repairing=cf.training.Reflow(steps=10, both_ends=True))
+    assert bend(model) < 0.6 * before
+    assert len(model.history_) == 500
+
+
+def bend(model):
+    """How far one step ends from many: 0 on straight paths."""
+    one, many = (model.generate(40, steps=steps, method="euler").scaled() for steps in (1, 40))
+    return (one - many).abs().mean()
+
+
+def test_refining_keeps_the_classes():
+    model = make(conditional=True, forget=0.3).fit(flat())
+    model.refine(flat(), rounds=1, steps=100, repairing=cf.training.Reflow(steps=5, both_ends=True))
+    for label, level in LEVELS.items():
+        found = model.generate(20, label=label, steps=20).images.float()
+        assert (found.mean(dim=(1, 2, 3)) - level).abs().median() < 30
+
+
+def test_refining_takes_the_images_of_the_fit(fitted):
+    with pytest.raises(ValueError, match="the images of the fit"):
+        fitted.refine(flat(size=8), rounds=1)
+    with pytest.raises(cf.errors.NotFittedError):
+        make().refine(flat(), rounds=1)
+
+
 def test_guidance_of_one_is_none_and_more_changes_the_images(fitted):
     plain = fitted.generate(6, label="dark", steps=5)
     assert torch.equal(fitted.generate(6, label="dark", guidance=1.0, steps=5).images, plain.images)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
+from cellflow.estimators.rounds import InParts
 from cellflow.networks import MLP, TwoHeads
 from cellflow.objectives import BridgeMatching, VelocityMatching
 from cellflow.paths import BrownianBridge
@@ -83,10 +84,44 @@ def test_images_are_refitted_as_vectors_are(rng):
     assert [len(history) for history in found] == [3, 3]
 
 
+class Shifting(torch.nn.Module):
+    """Moves each state by what its condition says; notes which conditions came with which ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.ones(())), []
+
+    def forward(self, t, x, condition):
+        if torch.is_grad_enabled():
+            self.seen.append((x.detach(), condition))
+        return condition * self.weight
+
+
+@pytest.mark.parametrize("size", [64, 4])
+def test_each_pair_keeps_the_condition_that_made_it(rng, size):
+    """Points of source and target move by their condition, so that every pair differs by it: also made in parts."""
+    condition = torch.randint(1, 9, (10, 1), generator=rng).float()
+    x0, x1 = torch.zeros(10, 1), torch.full((10, 1), 100.0)
+    repairing = InParts(Reflow(steps=1, both_ends=True), size=size)
+    y0, y1 = repairing(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, condition=condition)
+    assert torch.equal(y1 - y0, condition.repeat(2, 1))
+    assert torch.equal(y0[:10], x0)
+    assert torch.equal(y1[10:], x1)
+    field = Shifting()
+    settings = {"rounds": 1, "steps": 4, "batch_size": 16, "recipe": Recipe(learning_rate=1e-9), "condition": condition}
+    (history,) = refit(field, VelocityMatching(), x0, x1, repairing=repairing, generator=rng, **settings)
+    assert max(history["loss"]) < 1e-6  # the velocity of each pair is its condition
+    assert len(field.seen) == 4
+
+
 def test_impossible_settings_are_refused(rng):
+    x = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match="a condition for each; found 4, 4 and 3"):
+        refit(
+            MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=1, generator=rng, condition=x[:3]
+        )
     with pytest.raises(ValueError, match="sigma > 0"):
         MarkovianFitting(0.0)
-    x = torch.zeros(4, 2)
     with pytest.raises(ValueError, match="rounds >= 1"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=0, steps=3, generator=rng)
     with pytest.raises(TypeError, match="two heads"):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.trajectory.protocols import PROTOCOLS
 from benchmarks.trajectory.run import FIRST_SEED
-from benchmarks.trajectory.table import PUBLISHED, SECTION, named, summary
+from benchmarks.trajectory.table import PUBLISHED, SECTION, named, ranked, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,8 @@ def predictions(part: pd.DataFrame, folder: Path, protocol: str) -> "Figure | No
 
     None where no method has predicted every target.
     """
-    found, metric = summary(part, PROTOCOLS[protocol]), PROTOCOLS[protocol].metric
+    rules = PROTOCOLS[protocol]
+    found = summary(part, rules)
     whole = found[(found["kind"] == "measured") & found["mean"].notna()]["method"]
     targets = sorted(part["target"].unique())
     kept = [(name, _clouds(folder / name)) for name in whole]
@@ -92,11 +93,11 @@ def predictions(part: pd.DataFrame, folder: Path, protocol: str) -> "Figure | No
     if not columns:
         return None
     figure, grid = _grid(len(targets), len(columns))
-    scores = part.groupby(["method", "target"])[metric].mean()
+    scores = part.assign(score=ranked(part, rules)).groupby(["method", "target"])["score"].mean()
     for row, target in zip(grid, targets, strict=True):
         for axes, (name, clouds) in zip(row, columns, strict=True):
             _panel(axes, *clouds[target])
-            axes.set_title(f"{name}, snapshot {target}: {metric} {scores[name, target]:.3f}", fontsize=9)
+            axes.set_title(f"{name}, snapshot {target}: {rules.metric} {scores[name, target]:.3f}", fontsize=9)
     grid[0, 0].legend(fontsize=8, markerscale=4, loc="best")
     return figure
 

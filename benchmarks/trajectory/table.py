@@ -67,11 +67,12 @@ def markdown(rows: pd.DataFrame, command: str) -> str:
 def summary(part: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     """Return one row for each method of one table, the best first: per target, mean, spread and costs.
 
-    ``mean`` is over targets and seeds, and missing where a target is: means of other targets do not compare. ``sd`` is
+    All means are over seeds first, then over targets: a target that more seeds have reached counts no more. ``mean`` is
+    missing where a target is: means of other targets do not compare. ``sd`` is
     over seeds, of the mean over targets; ``half`` is half the width of the 95 % interval of ``mean`` by resampling
     cells, targets taken as independent.
     """
-    part = part.assign(score=_ranked(part, protocol), score_sd=_ranked(part, protocol, "_sd"))
+    part = part.assign(score=ranked(part, protocol), score_sd=ranked(part, protocol, "_sd"))
     found = []
     for (kind, method), runs in part.groupby(["kind", "method"]):
         by_target = runs.groupby("target")["score"].mean()
@@ -80,13 +81,13 @@ def summary(part: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
         row = {"kind": kind, "method": method, "mean": by_target.mean() if whole else np.nan, "seeds": len(by_seed)}
         row |= {"sd": by_seed.std() if whole and len(by_seed) > 1 else np.nan, "half": _half(runs) if whole else np.nan}
         row |= {f"at {target}": value for target, value in by_target.items()}
-        row |= {name: runs[name].mean() for name in _averaged(runs)}
+        row |= {name: runs.groupby("target")[name].mean().mean() for name in _averaged(runs)}
         row["trained_on"] = runs["trained_on"].iloc[0]
         found.append(row)
     return pd.DataFrame(found).sort_values("mean", ignore_index=True)
 
 
-def _ranked(part: pd.DataFrame, protocol: Protocol, suffix: str = "") -> pd.Series:
+def ranked(part: pd.DataFrame, protocol: Protocol, suffix: str = "") -> pd.Series:
     """Return the score that ranks: that of weighted particles where the protocol and the method have them."""
     plain = protocol.metric + suffix
     found = part[plain] if plain in part else pd.Series(np.nan, index=part.index)

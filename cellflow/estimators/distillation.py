@@ -43,8 +43,8 @@ four times the rate, maps that lead both ways diverge where a flow parts."""
 STEPS = 3000
 FOLLOWED = 4096
 """Most images of a side whose trajectories are followed: each costs 128 evaluations of the network."""
-DISTILLING = 2
-"""Which stream of random numbers of a seed distilling takes: 0 is the fit, 1 the refining."""
+REFINING, DISTILLING = 1, 2
+"""Which streams of random numbers of a seed refining and distilling take; 0 is the fit."""
 
 
 class Lesson(NamedTuple):

@@ -4,40 +4,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from cellflow import couplings, integrate, paths, training
+from cellflow import couplings, paths, training
 from cellflow.couplings import Coupling
 from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_stream import ImageStream
 from cellflow.data.images import ImageSet
-from cellflow.data.pixels import to_bytes
 from cellflow.errors import unknown
-from cellflow.estimators.base import FlowEstimator
-from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson, followed
+from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
 from cellflow.estimators.domains import digest
-from cellflow.estimators.guidance import ForgetfulObjective, Guided, Labels, one_hot
-from cellflow.estimators.image_flow import Make, Session, check_settings, in_parts, keeping_history, network_for, train
+from cellflow.estimators.guidance import ForgetfulObjective, Guided
+from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
+from cellflow.estimators.noise_flow import NoiseFlow
 from cellflow.estimators.parts import encode
-from cellflow.integrate import Trajectory
+from cellflow.estimators.rounds import InParts
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe
+from cellflow.training import Origin, Recipe, Reflow, Repairing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Step = Callable[[Tensor, Tensor | None], Trajectory]
-"""From noise and classes to images."""
 OBJECTIVES = ("velocity", "noise")
 """What the network learns: the velocity of the path (flow matching), or the noise in it (diffusion)."""
 
 
-class ImageGenerator(FlowEstimator):
+class ImageGenerator(NoiseFlow):
     """A model that makes images like those it has seen, out of noise.
 
     Parameters
@@ -180,6 +175,67 @@ class ImageGenerator(FlowEstimator):
         self._forget_map()
         return self
 
+    def refine(
+        self,
+        images: ImageSet | ImageStream,
+        *,
+        rounds: int,
+        steps: int | None = None,
+        repairing: Repairing | None = None,
+    ) -> Self:
+        """Train a fitted flow further, on pairs of noise and image that it makes itself, so that few steps will do.
+
+        Parameters
+        ----------
+        images
+            The images it was fitted on; a part of them, where there are many.
+        rounds
+            How often it pairs noise and images anew.
+        steps
+            Optimiser steps per round; None for as many as the fit.
+        repairing
+            How: None for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in play.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError, TypeError
+            When the images do not fit, or ``rounds`` is below 1.
+
+        Source: Liu, Gong and Liu 2023, algorithm 1.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> from functools import partial
+        >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+        >>> digits = cf.datasets.digits().take(range(20))
+        >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits)
+        >>> len(model.refine(digits, rounds=2, steps=3, repairing=cf.training.Reflow(steps=2)).history_)
+        11
+        """
+        images, rng = self._fitted_on(images), generator_at(int(self.seed), REFINING)
+        noise, real = self._origins(images, rng)
+        histories = training.refit(
+            self.field_,
+            self._objective(),
+            noise.x,
+            real.x,
+            repairing=InParts(repairing or Reflow(both_ends=True), size=self.batch_size),
+            rounds=rounds,
+            steps=self.steps if steps is None else steps,
+            generator=rng,
+            batch_size=self.batch_size,
+            recipe=self.recipe,
+            condition=noise.condition,
+            progress=self.progress,
+        )
+        for name, column in self.history_.columns.items():
+            column += [value for history in histories for value in history[name]]
+        self._forget_map()
+        return self
+
     def distill(
         self,
         images: ImageSet | ImageStream,
@@ -238,10 +294,7 @@ class ImageGenerator(FlowEstimator):
         >>> model.generate(3, jumps=1)
         ImageSet(3 images, 1 x 8 x 8, generated)
         """
-        self._check_fitted()
-        images = _of_images(images).to(next(self.field_.parameters()).device)
-        if images.shape != self.shape_ or (self.classes_ is not None and images.classes != self.classes_):
-            raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {images}.")
+        images = self._fitted_on(images)
         if guidance != 1 and (self.classes_ is None or not taught):
             raise ValueError(f"Guidance {guidance} needs a model that knows classes, as a teacher (`taught=True`).")
         rng, velocity = generator_at(int(self.seed), DISTILLING), self._velocity()
@@ -261,82 +314,6 @@ class ImageGenerator(FlowEstimator):
         )
         self.flow_map_ = flow_map
         return self
-
-    def generate(
-        self,
-        n: int,
-        *,
-        label: Labels | None = None,
-        guidance: float = 1.0,
-        steps: int | None = 50,
-        method: str = "midpoint",
-        jumps: int | None = None,
-        seed: int = 0,
-        batch_size: int = 128,
-    ) -> ImageSet:
-        """Make images.
-
-        Parameters
-        ----------
-        n
-            How many.
-        label
-            The class they should have, by name or number, or one for each; None for no class in particular.
-        guidance
-            How hard the class is pressed for: 1 as the model learned it, more for typical and less diverse images.
-        steps
-            Solver steps; None for adaptive methods.
-        method
-            Any method of `cellflow.integrate.ode`.
-        jumps
-            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
-            ``steps`` and ``method``. Such a map has its guidance built in.
-        seed
-            Seed of the noise they start from.
-        batch_size
-            Images at a time; makes no difference to the result.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``; with ``jumps``, before ``distill``.
-        ValueError
-            When the class is unknown, or the model has learned none; when guidance has no class to press for, or
-            jumps have theirs built in.
-        """
-        condition = self._condition(n, label, guidance)
-        if jumps is not None and guidance != 1:
-            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
-        flow = self._solver(guidance, steps=steps, method=method, save=2) if jumps is None else self._jumping(jumps)
-        states = self._flow(n, condition, seed, batch_size, flow).x[-1]
-        labels = None if condition is None or label is None else condition.argmax(dim=1)
-        return ImageSet(
-            to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
-        )
-
-    def trajectory(
-        self,
-        n: int,
-        *,
-        save: int = 9,
-        label: Labels | None = None,
-        guidance: float = 1.0,
-        steps: int = 48,
-        seed: int = 0,
-        batch_size: int = 128,
-    ) -> Trajectory:
-        """Return states on the way from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
-
-        Parameters
-        ----------
-        n, label, guidance, steps, seed, batch_size
-            As for `generate`.
-        save
-            How many equally spaced moments, both ends included.
-        """
-        condition = self._condition(n, label, guidance)
-        flow = self._solver(guidance, steps=steps, method="midpoint", save=save)
-        return self._flow(n, condition, seed, batch_size, flow)
 
     def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
         return image_batches(
@@ -359,6 +336,14 @@ class ImageGenerator(FlowEstimator):
         classes = images.one_hot(chosen).to(images.device)
         forgotten = (torch.rand(n, 1, generator=rng) < self.forget).to(classes)
         return [Origin(noise, 0.0, classes * (1 - forgotten)), Origin(real, 1.0, classes)]
+
+    def _fitted_on(self, images: object) -> ImageSet | ImageStream:
+        """Return images where the field is, once they are known to be like those of the fit."""
+        self._check_fitted()
+        found = _of_images(images).to(next(self.field_.parameters()).device)
+        if found.shape != self.shape_ or (self.classes_ is not None and found.classes != self.classes_):
+            raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {found}.")
+        return found
 
     def _velocity(self) -> Any:
         return self._objective().velocity(self.field_)
@@ -384,44 +369,6 @@ class ImageGenerator(FlowEstimator):
         """Return what a resumed fit must share with the one that was interrupted."""
         names = ("path", "objective", "coupling", "conditional", "forget", "network", "batch_size", "flip")
         return {"images": digest(images), **{name: encode(getattr(self, name)) for name in names}}
-
-    def _condition(self, n: int, label: Labels | None, guidance: float) -> Tensor | None:
-        """Return the classes asked for, one-hot; rows of zeros where none is, None where the model knows none."""
-        self._check_fitted()
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
-        if label is None and guidance != 1:
-            raise ValueError(f"Guidance {guidance} has no class to press for. Give a `label`.")
-        if self.classes_ is None:
-            if label is not None:
-                raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
-            return None
-        if label is not None:
-            return one_hot(label, n, self.classes_)
-        if self.forget == 0:
-            raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
-        return torch.zeros(n, len(self.classes_))
-
-    def _solver(self, guidance: float, *, steps: int | None, method: str, save: int) -> Step:
-        velocity = self._velocity()
-        field = velocity if guidance == 1 else Guided(velocity, guidance)
-        return lambda x, condition: integrate.ode(field, x, condition=condition, steps=steps, method=method, save=save)
-
-    def _jumping(self, jumps: int) -> Step:
-        return lambda x, condition: self._jump(x, jumps, condition=condition)
-
-    def _flow(self, n: int, condition: Tensor | None, seed: int, batch_size: int, step: Step) -> Trajectory:
-        """Let noise flow, some samples at a time."""
-        check_settings(1, batch_size, None)
-        weight = next(self.field_.parameters())
-        noise = torch.randn(n, *self.shape_, generator=generator(seed=seed))
-        rows = iter(torch.arange(n).split(batch_size))
-
-        def flow(part: Tensor) -> Trajectory:
-            some = None if condition is None else condition[next(rows)].to(weight)
-            return step(part.to(weight), some)
-
-        return in_parts(flow, noise.split(batch_size))
 
     def _learned(self) -> dict[str, Any]:
         classes = None if self.classes_ is None else list(self.classes_)

@@ -38,12 +38,37 @@ class InParts:
     size: int
 
     def __call__(
-        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+        self,
+        field: nn.Module,
+        objective: Objective,
+        x0: Tensor,
+        x1: Tensor,
+        *,
+        turn: int,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``."""
+        """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, in the order of the way itself."""
         n = min(len(x0), len(x1), -(-max(len(x0), len(x1)) // self.size))
-        parts = (torch.tensor_split(x, n) for x in (x0, x1))
-        pairs = [
-            self.repairing(field, objective, a, b, turn=turn, generator=generator) for a, b in zip(*parts, strict=True)
+        known = [None] * n if condition is None else torch.tensor_split(condition, n)
+        parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), known, strict=True))
+        found = [
+            self.repairing(field, objective, a, b, turn=turn, generator=generator, condition=c) for a, b, c in parts
         ]
-        return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
+        # Where there is a pair for each point of both sides, those of x0 go first, of all parts, then those of x1.
+        cuts = [_from_x0(len(a), len(b), len(y0)) for (a, b, _), (y0, _) in zip(parts, found, strict=True)]
+        y0, y1 = (
+            [part.tensor_split([cut]) for part, cut in zip(side, cuts, strict=True)]
+            for side in zip(*found, strict=True)
+        )
+        return _sorted(y0), _sorted(y1)
+
+
+def _from_x0(n0: int, n1: int, pairs: int) -> int:
+    """Return how many pairs come from the points of x0, where points of both sides may each have made one."""
+    return n0 if pairs == n0 + n1 else pairs
+
+
+def _sorted(parts: list[tuple[Tensor, ...]]) -> Tensor:
+    first, second = zip(*parts, strict=True)
+    return torch.cat([*first, *second])

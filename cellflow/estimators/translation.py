@@ -12,7 +12,7 @@ from cellflow.couplings import Coupling
 from cellflow.data.image_batches import ImageBatches, image_batches
 from cellflow.data.image_coupling import Features
 from cellflow.errors import unknown
-from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson, followed
+from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
 from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall
@@ -234,7 +234,7 @@ class DomainTranslator(DomainFlow):
         30
         """
         self._check_fitted()
-        rng = generator_at(int(self.seed), 1)
+        rng = generator_at(int(self.seed), REFINING)
         domains = self._read_both(source, target, next(self.field_.parameters()).device)
         for domain in domains:
             self._check_domain(domain)

@@ -1,6 +1,7 @@
 """Outer loops: fit, let the model pair the points anew, fit again."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,9 +20,21 @@ class Repairing(Protocol):
     """How a model pairs points anew."""
 
     def __call__(
-        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+        self,
+        field: nn.Module,
+        objective: Objective,
+        x0: Tensor,
+        x1: Tensor,
+        *,
+        turn: int,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, counted from 0."""
+        """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, counted from 0.
+
+        A pair for each point of one side, in its order; or for each of both, those of ``x0`` first. ``condition``
+        ``(n, k)`` belongs to the points of either side.
+        """
         ...
 
 
@@ -49,14 +62,22 @@ class Reflow:
     both_ends: bool = False
 
     def __call__(
-        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+        self,
+        field: nn.Module,
+        objective: Objective,
+        x0: Tensor,
+        x1: Tensor,
+        *,
+        turn: int,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the source points and the ends of their paths; then the starts of paths to the target points."""
         velocity = objective.velocity(field)
-        ends = ode(velocity, x0, steps=self.steps).x[-1]
+        ends = ode(velocity, x0, steps=self.steps, condition=condition).x[-1]
         if not self.both_ends:
             return x0, ends
-        starts = ode(velocity, x1, steps=self.steps, start=1.0, stop=0.0).x[-1]
+        starts = ode(velocity, x1, steps=self.steps, start=1.0, stop=0.0, condition=condition).x[-1]
         return torch.cat([x0, starts]), torch.cat([ends, x1])
 
 
@@ -95,12 +116,21 @@ class MarkovianFitting:
             raise ValueError(f"Expected sigma > 0; found {self.sigma}. Without noise, use `Reflow`.")
 
     def __call__(
-        self, field: nn.Module, objective: Objective, x0: Tensor, x1: Tensor, *, turn: int, generator: torch.Generator
+        self,
+        field: nn.Module,
+        objective: Objective,
+        x0: Tensor,
+        x1: Tensor,
+        *,
+        turn: int,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return pairs simulated forward in even turns, backward in odd ones."""
+        simulate = partial(sde, field, sigma=self.sigma, steps=self.steps, generator=generator, condition=condition)
         if turn % 2 == 0:
-            return x0, sde(field, x0, sigma=self.sigma, steps=self.steps, generator=generator).x[-1]
-        return sde(field, x1, sigma=self.sigma, steps=self.steps, start=1.0, stop=0.0, generator=generator).x[-1], x1
+            return x0, simulate(x0).x[-1]
+        return simulate(x1, start=1.0, stop=0.0).x[-1], x1
 
 
 def refit(
@@ -115,6 +145,7 @@ def refit(
     generator: torch.Generator,
     batch_size: int = 256,
     recipe: Recipe | None = None,
+    condition: Tensor | None = None,
     progress: bool = False,
 ) -> list[History]:
     """Train a fitted field further, on pairs that it makes itself, in several rounds.
@@ -139,6 +170,8 @@ def refit(
         Pairs per batch.
     recipe
         How the optimiser runs in each round; None for ``Recipe()``.
+    condition
+        What belongs to each point, ``(n, k)``: the same for the source point and the target point of one number.
     progress
         Whether to show a bar for each round.
 
@@ -146,6 +179,11 @@ def refit(
     -------
     list of History
         One for each round.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one round, or a condition for another number of points than there are.
 
     Examples
     --------
@@ -158,10 +196,16 @@ def refit(
     """
     if rounds < 1:
         raise ValueError(f"Expected rounds >= 1; found {rounds}.")
+    if condition is not None and not len(x0) == len(x1) == len(condition):
+        raise ValueError(
+            "Expected as many source points as target points, and a condition for each; found "
+            f"{len(x0)}, {len(x1)} and {len(condition)}."
+        )
     histories = []
     for turn in range(rounds):
-        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator)
-        batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator)
+        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator, condition=condition)
+        known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
+        batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known)
         found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, progress=progress)
         histories.append(found)
     return histories

@@ -1,0 +1,141 @@
+"""What a fitted flow from noise does: make images, of a class where it has learned them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow import integrate
+from cellflow.data.images import ImageSet
+from cellflow.data.pixels import to_bytes
+from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.guidance import Guided, Labels, one_hot
+from cellflow.estimators.image_flow import check_settings, in_parts
+from cellflow.integrate import Trajectory
+from cellflow.seeds import generator
+
+Step = Callable[[Tensor, Tensor | None], Trajectory]
+"""From noise and classes to images."""
+
+
+class NoiseFlow(FlowEstimator):
+    """An estimator whose field leads from noise to images. Abstract: subclasses fit it, and set the names below."""
+
+    forget: float
+    shape_: tuple[int, int, int]
+    classes_: tuple[str, ...] | None
+
+    def generate(
+        self,
+        n: int,
+        *,
+        label: Labels | None = None,
+        guidance: float = 1.0,
+        steps: int | None = 50,
+        method: str = "midpoint",
+        jumps: int | None = None,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> ImageSet:
+        """Make images.
+
+        Parameters
+        ----------
+        n
+            How many.
+        label
+            The class they should have, by name or number, or one for each; None for no class in particular.
+        guidance
+            How hard the class is pressed for: 1 as the model learned it, more for typical and less diverse images.
+        steps
+            Solver steps; None for adaptive methods.
+        method
+            Any method of `cellflow.integrate.ode`.
+        jumps
+            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
+            ``steps`` and ``method``. Such a map has its guidance built in.
+        seed
+            Seed of the noise they start from.
+        batch_size
+            Images at a time; makes no difference to the result.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``; with ``jumps``, before ``distill``.
+        ValueError
+            When the class is unknown, or the model has learned none; when guidance has no class to press for, or
+            jumps have theirs built in.
+        """
+        condition = self._condition(n, label, guidance)
+        if jumps is not None and guidance != 1:
+            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
+        flow = self._solver(guidance, steps=steps, method=method, save=2) if jumps is None else self._jumping(jumps)
+        states = self._flow(n, condition, seed, batch_size, flow).x[-1]
+        labels = None if condition is None or label is None else condition.argmax(dim=1)
+        return ImageSet(
+            to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
+        )
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        save: int = 9,
+        label: Labels | None = None,
+        guidance: float = 1.0,
+        steps: int = 48,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> Trajectory:
+        """Return states on the way from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
+
+        Parameters
+        ----------
+        n, label, guidance, steps, seed, batch_size
+            As for `generate`.
+        save
+            How many equally spaced moments, both ends included.
+        """
+        condition = self._condition(n, label, guidance)
+        flow = self._solver(guidance, steps=steps, method="midpoint", save=save)
+        return self._flow(n, condition, seed, batch_size, flow)
+
+    def _condition(self, n: int, label: Labels | None, guidance: float) -> Tensor | None:
+        """Return the classes asked for, one-hot; rows of zeros where none is, None where the model knows none."""
+        self._check_fitted()
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
+        if label is None and guidance != 1:
+            raise ValueError(f"Guidance {guidance} has no class to press for. Give a `label`.")
+        if self.classes_ is None:
+            if label is not None:
+                raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
+            return None
+        if label is not None:
+            return one_hot(label, n, self.classes_)
+        if self.forget == 0:
+            raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
+        return torch.zeros(n, len(self.classes_))
+
+    def _solver(self, guidance: float, *, steps: int | None, method: str, save: int) -> Step:
+        velocity = self._velocity()
+        field = velocity if guidance == 1 else Guided(velocity, guidance)
+        return lambda x, condition: integrate.ode(field, x, condition=condition, steps=steps, method=method, save=save)
+
+    def _jumping(self, jumps: int) -> Step:
+        return lambda x, condition: self._jump(x, jumps, condition=condition)
+
+    def _flow(self, n: int, condition: Tensor | None, seed: int, batch_size: int, step: Step) -> Trajectory:
+        """Let noise flow, some samples at a time."""
+        check_settings(1, batch_size, None)
+        weight = next(self.field_.parameters())
+        noise = torch.randn(n, *self.shape_, generator=generator(seed=seed))
+        rows = iter(torch.arange(n).split(batch_size))
+
+        def flow(part: Tensor) -> Trajectory:
+            some = None if condition is None else condition[next(rows)].to(weight)
+            return step(part.to(weight), some)
+
+        return in_parts(flow, noise.split(batch_size))
