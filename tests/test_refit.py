@@ -117,9 +117,7 @@ def test_each_pair_keeps_the_condition_that_made_it(rng, size):
 def test_impossible_settings_are_refused(rng):
     x = torch.zeros(4, 2)
     with pytest.raises(ValueError, match="a condition for each; found 4, 4 and 3"):
-        refit(
-            MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=1, generator=rng, condition=x[:3]
-        )
+        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=1, generator=rng, condition=x[:3])
     with pytest.raises(ValueError, match="sigma > 0"):
         MarkovianFitting(0.0)
     with pytest.raises(ValueError, match="rounds >= 1"):

@@ -18,7 +18,7 @@ from cellflow.estimators.guidance import ForgetfulObjective, Guided
 from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
 from cellflow.estimators.noise_flow import NoiseFlow
 from cellflow.estimators.parts import encode
-from cellflow.estimators.rounds import InParts
+from cellflow.estimators.rounds import go_on
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
@@ -217,22 +217,20 @@ class ImageGenerator(NoiseFlow):
         """
         images, rng = self._fitted_on(images), generator_at(int(self.seed), REFINING)
         noise, real = self._origins(images, rng)
-        histories = training.refit(
+        go_on(
             self.field_,
             self._objective(),
-            noise.x,
-            real.x,
-            repairing=InParts(repairing or Reflow(both_ends=True), size=self.batch_size),
+            (noise.x, real.x),
+            history=self.history_,
+            repairing=repairing or Reflow(both_ends=True),
             rounds=rounds,
             steps=self.steps if steps is None else steps,
-            generator=rng,
             batch_size=self.batch_size,
             recipe=self.recipe,
+            generator=rng,
             condition=noise.condition,
             progress=self.progress,
         )
-        for name, column in self.history_.columns.items():
-            column += [value for history in histories for value in history[name]]
         self._forget_map()
         return self
 

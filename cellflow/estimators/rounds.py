@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
-from cellflow.training import MarkovianFitting, Reflow, Repairing
+from cellflow.training import History, MarkovianFitting, Recipe, Reflow, Repairing, refit
 
 
 def repairing_for(path: GaussianPath, score: str | None) -> Repairing:
@@ -20,6 +20,42 @@ def repairing_for(path: GaussianPath, score: str | None) -> Repairing:
     Reflow(steps=100, both_ends=False)
     """
     return Reflow() if score is None else MarkovianFitting(sigma=path.sigma)
+
+
+def go_on(
+    field: nn.Module,
+    objective: Objective,
+    ends: tuple[Tensor, Tensor],
+    *,
+    history: History,
+    repairing: Repairing,
+    rounds: int,
+    steps: int,
+    batch_size: int,
+    recipe: Recipe | None,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
+    progress: bool,
+) -> None:
+    """Train a fitted field for some rounds more, pairs made a batch at a time, and write on in its history.
+
+    Parameters are those of `cellflow.training.refit`; ``ends`` are samples of source and target.
+    """
+    found = refit(
+        field,
+        objective,
+        *ends,
+        repairing=InParts(repairing, size=batch_size),
+        rounds=rounds,
+        steps=steps,
+        generator=generator,
+        batch_size=batch_size,
+        recipe=recipe,
+        condition=condition,
+        progress=progress,
+    )
+    for name, column in history.columns.items():
+        column += [value for one in found for value in one[name]]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cellflow.estimators.domains import Domain, Points, Samples, as_images, dige
 from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall
 from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
 from cellflow.estimators.parts import encode
-from cellflow.estimators.rounds import InParts, repairing_for
+from cellflow.estimators.rounds import go_on, repairing_for
 from cellflow.metrics import feature_network
 from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
 from cellflow.paths import GaussianPath
@@ -235,24 +235,22 @@ class DomainTranslator(DomainFlow):
         """
         self._check_fitted()
         rng = generator_at(int(self.seed), REFINING)
-        domains = self._read_both(source, target, next(self.field_.parameters()).device)
-        for domain in domains:
+        ends = self._read_both(source, target, next(self.field_.parameters()).device)
+        for domain in ends:
             self._check_domain(domain)
-        made = repairing or repairing_for(paths.resolve(self.path), self.score)
-        histories = training.refit(
+        go_on(
             self.field_,
             self._objective(),
-            *(domain.scaled() for domain in domains),
-            repairing=InParts(made, size=self.batch_size),
+            (ends[0].scaled(), ends[1].scaled()),
+            history=self.history_,
+            repairing=repairing or repairing_for(paths.resolve(self.path), self.score),
             rounds=rounds,
             steps=self.steps if steps is None else steps,
-            generator=rng,
             batch_size=self.batch_size,
             recipe=self.recipe,
+            generator=rng,
             progress=self.progress,
         )
-        for name, column in self.history_.columns.items():
-            column += [value for history in histories for value in history[name]]
         self._forget_map()
         return self
 
