@@ -21,6 +21,7 @@ import cellflow as cf
 from benchmarks.trajectory import baselines, dynamics, figures, peers, recipe, scores, speed, sweep, table
 from benchmarks.trajectory.__main__ import CONFIGS, main
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
+from benchmarks.trajectory.mixtures import drawn_by_mass
 from benchmarks.trajectory.plans import Remembered
 from benchmarks.trajectory.protocols import PROTOCOLS, Leg, Split, choose, choose_folds
 from benchmarks.trajectory.run import FIRST_SEED, Job, predict, run
@@ -768,6 +769,16 @@ def test_a_summary_averages_targets_and_seeds(several):
     assert list(found["mean"]) == sorted(found["mean"])
 
 
+def test_a_target_that_more_seeds_have_reached_counts_no_more(several):
+    run(job(several, name="partly"), quiet)
+    run(job(several, name="partly", folds=1, seeds=3), quiet)
+    part = table.frame(table.every(several)).query("protocol == 'A' and method == 'partly'")
+    assert part.groupby("target")["seed"].nunique().nunique() > 1
+    found = table.summary(part, choose("A")).set_index("method").loc["partly"]
+    for name in ("W2", "energy"):
+        assert found[name] == pytest.approx(part.groupby("target")[name].mean().mean())
+
+
 def test_published_rows_stand_only_in_the_table_of_their_protocol():
     published = pd.read_csv(table.PUBLISHED)
     assert set(published["confidence"]) <= {"verified", "secondary"}  # nothing from memory
@@ -797,6 +808,25 @@ def test_figures_have_labelled_axes(several):
     assert len(panels) == 3 * 2
     assert panels[0].get_ylabel() == "dimension 2"
     assert panels[-1].get_xlabel() == "dimension 1"
+
+
+def test_figures_name_the_score_that_ranks(several):
+    """Weighted particles, where the protocol has them, not the same ones all weighing alike."""
+    rows = table.frame(table.every(several))
+    part = rows[rows["protocol"] == "F"].assign(weighted_W1=lambda part: part["weighted_W1"] + 1)  # to tell them apart
+    growing = part[(part["method"] == "growing") & (part["target"] == 1)]
+    titles = [axes.get_title() for axes in figures.predictions(part, several / "F" / "toy-3", "F").axes]
+    assert f"growing, snapshot 1: W1 {growing['weighted_W1'].iloc[0]:.3f}" in titles
+
+
+def test_particles_drawn_by_mass_count_alike():
+    rng = np.random.default_rng(0)
+    x, mass = rng.normal(size=(500, 2)), rng.uniform(0.1, 2, size=500)
+    drawn = drawn_by_mass(Particles(x, mass, evaluations=7), 20_000, seed=0)
+    assert drawn.weight is None
+    assert drawn.evaluations == 7
+    times = (drawn.x[:, None, 0] == x[None, :, 0]).sum(axis=0)
+    assert np.abs(times - 20_000 * mass / mass.sum()).max() < 1  # systematic: only rounded
 
 
 def test_a_method_without_every_target_has_no_mean(several):
