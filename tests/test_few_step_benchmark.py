@@ -61,11 +61,12 @@ def test_the_page_holds_means_and_published_rows(tmp_path):
     table.keep(tmp_path / "few_step_toy.csv", many)
     table.write(
         tmp_path / "few_step_toy.csv", title="toy", about=["Small."], best=0.1, command="python",
-        published=["| published: theirs | | 9 | | | | | | |"],
+        published={"theirs": [9.0, 8.0, 7.0, 6.0, 5.5], "another": [0.25]},
     )  # fmt: skip
     page = (tmp_path / "few_step_toy.md").read_text()
     assert "| map | 2 | 2.5 (0.71) |" in page
-    assert "published: theirs" in page
+    assert "| published: theirs | | 9.0 | 8.0 | 7.0 | 6.0 | 5.5 | | |" in page
+    assert "| published: another | |  |  |  |  | 0.25 | | |" in page
     assert "Run on: abacus." in page
     assert "Floor: 0.1" in page
     assert (tmp_path / "few_step_toy.png").is_file()

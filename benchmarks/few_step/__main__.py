@@ -19,7 +19,7 @@ Rows that are in the table already are made anew when their method and seed are 
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -76,8 +76,8 @@ def _command(given: argparse.Namespace) -> str:
     return command + (f" --methods {shlex.join(given.methods)}" if given.methods else "")
 
 
-def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | None]:
-    """Return what was done, published rows, and the floor."""
+def _words(given: argparse.Namespace) -> tuple[list[str], Mapping[str, Sequence[float]], float | None]:
+    """Return what was done, published values, and the floor."""
     if given.task == "cells":
         from benchmarks.few_step import cells
 
@@ -86,8 +86,7 @@ def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | Non
             f"{cells.CELLS} cells a side. The flow: OT-CFM, {cells.FLOW.keywords['steps']} steps; maps:",
             f"{given.steps or cells.STEPS} steps, both ways in time.",
         ]
-        rows = [f"| published: {name} | | | | | | {value} | | |" for name, value in cells.PUBLISHED.items()]
-        return about, rows, None
+        return about, {name: [value] for name, value in cells.PUBLISHED.items()}, None
     if given.task in images.LOADERS:
         setting = _setting(given)
         about = [
@@ -95,7 +94,7 @@ def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | Non
             f"of 2 x 2 pixels; the flow: {setting.flow_steps} steps of {setting.batch} images; every round of reflow,",
             f"and every map: {setting.steps} steps, taught by the flow.",
         ]
-        return about, [], mean(images.floor(given.task, setting.samples, 3))
+        return about, {}, mean(images.floor(given.task, setting.samples, 3))
     size = _size(given)
     measure = (
         "Root mean squared error" if given.task == "gaussians" else "KL divergence of the data from 64,000 samples"
@@ -104,16 +103,12 @@ def _words(given: argparse.Namespace) -> tuple[list[str], list[str], float | Non
         f"{size.steps} steps of {size.batch_size} fresh pairs, MLP of width {size.width}, {size.depth} residual",
         f"blocks. {measure} after 1 to 16 steps.",
     ]
-    rows = []
+    published: dict[str, Sequence[float]] = {}
     if given.task == "checkerboard":
-        full = plane.SIZES["checkerboard, full"]
+        full, published = plane.SIZES["checkerboard, full"], {**plane.PUBLISHED}
         about.append(f"The published run took {full.steps} steps of {full.batch_size} points.")
-        rows = [
-            f"| published: {name} | | {' | '.join(f'{v:.4f}' for v in kl)} | | |"
-            for name, kl in plane.PUBLISHED.items()
-        ]
     best = mean(plane.floor(given.task, given.seeds))
-    return about, rows, best or None
+    return about, published, best or None
 
 
 def _size(given: argparse.Namespace) -> plane.Size:

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -34,8 +35,19 @@ def read(path: Path) -> list[Row]:
         return [{k: v if k in WORDS else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def write(path: Path, *, title: str, about: list[str], published: list[str], best: float | None, command: str) -> None:
-    """Write the page and the figure of one task beside the CSV file with its rows."""
+def write(
+    path: Path,
+    *,
+    title: str,
+    about: list[str],
+    published: Mapping[str, Sequence[float]],
+    best: float | None,
+    command: str,
+) -> None:
+    """Write the page and the figure of one task beside the CSV file with its rows.
+
+    Published values are one for each number of steps; or one alone, of another protocol, which is not drawn.
+    """
     rows = read(path)
     devices = "; ".join(dict.fromkeys(row["device"] for row in rows))
     lines = [
@@ -51,10 +63,16 @@ def write(path: Path, *, title: str, about: list[str], published: list[str], bes
     ]  # fmt: skip
     for method in dict.fromkeys(row["method"] for row in rows):
         lines.append(_line(method, [row for row in rows if row["method"] == method]))
-    text = "\n".join([*lines, *published]) + "\n"
+    lines += [_published_line(name, values) for name, values in published.items()]
+    text = "\n".join(lines) + "\n"
     path.with_suffix(".md").write_text(text)
-    draw(rows, path.with_suffix(".png"), title=title, best=best)
+    draw(rows, path.with_suffix(".png"), title=title, best=best, published=published)
     print(text)
+
+
+def _published_line(name: str, values: Sequence[float]) -> str:
+    empty = [""] * (len(JUMPS) - len(values))
+    return f"| published: {name} | | {' | '.join([*empty, *map(str, values)])} | | |"
 
 
 def _line(method: str, rows: list[Row]) -> str:
@@ -68,7 +86,9 @@ def _line(method: str, rows: list[Row]) -> str:
     return f"| {method} | {len(rows)} | {jumps} | {semigroup} | {mean(row['seconds'] for row in rows):.0f} |"
 
 
-def draw(rows: list[Row], path: Path, *, title: str, best: float | None) -> None:
+def draw(
+    rows: list[Row], path: Path, *, title: str, best: float | None, published: Mapping[str, Sequence[float]]
+) -> None:
     """Draw the mean of every method against the number of steps, on logarithmic axes."""
     import matplotlib as mpl
 
@@ -84,6 +104,10 @@ def draw(rows: list[Row], path: Path, *, title: str, best: float | None) -> None
             axis.axhline(values[-1], ls="--", lw=1, color=f"C{k % 10}", label=method)
             continue
         axis.plot(JUMPS, values, marker=markers[k % len(markers)], ms=4, lw=1.3, color=f"C{k % 10}", label=method)
+    for k, (name, values) in enumerate(published.items()):
+        if len(values) == len(JUMPS):
+            style: dict[str, Any] = {"color": "#777777", "mfc": "white", "lw": 0.8, "ms": 4, "ls": "--"}
+            axis.plot(JUMPS, values, marker=markers[k], label=f"published: {name}", **style)
     if best:
         axis.axhline(best, ls=":", lw=1, color="#888888", label="floor")
     axis.set(xscale="log", yscale="log", xlabel="steps, one evaluation of the network each", ylabel="error")
