@@ -104,10 +104,10 @@ def draw(
             axis.axhline(values[-1], ls="--", lw=1, color=f"C{k % 10}", label=method)
             continue
         axis.plot(JUMPS, values, marker=markers[k % len(markers)], ms=4, lw=1.3, color=f"C{k % 10}", label=method)
-    for k, (name, values) in enumerate(published.items()):
-        if len(values) == len(JUMPS):
+    for k, (name, known) in enumerate(published.items()):
+        if len(known) == len(JUMPS):
             style: dict[str, Any] = {"color": "#777777", "mfc": "white", "lw": 0.8, "ms": 4, "ls": "--"}
-            axis.plot(JUMPS, values, marker=markers[k], label=f"published: {name}", **style)
+            axis.plot(JUMPS, known, marker=markers[k], label=f"published: {name}", **style)
     if best:
         axis.axhline(best, ls=":", lw=1, color="#888888", label="floor")
     axis.set(xscale="log", yscale="log", xlabel="steps, one evaluation of the network each", ylabel="error")
