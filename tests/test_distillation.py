@@ -236,6 +236,16 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
         generator.distill(cf.data.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
 
 
+def test_errors_of_jumps_count_per_unit_of_time_either_way():
+    """A field that drifts where nothing moves misses by 3 per unit of time; lengths count as halves of a unit."""
+    drift = lambda t, x, condition: torch.full_like(x, 3.0)  # noqa: E731
+    start, stop, x = torch.tensor([0.0, 0.75]), torch.tensor([0.25, 0.25]), torch.ones(2, 4)
+    batch = cf.Batch(x, x, start, stop)
+    loss = cf.objectives.TrajectoryMatching(unit=2.0)(drift, batch, generator=cf.generator(0))["loss"]
+    misses = torch.tensor([0.25, 0.5]) * 3 / 2
+    assert loss == pytest.approx((misses**2 / torch.tensor([0.25, 0.5])).mean().item())
+
+
 def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
     def velocity(t, x, condition):
         return -x * condition
