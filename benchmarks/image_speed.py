@@ -223,7 +223,7 @@ def measure(
         }
 
 
-def write(rows: list[dict[str, Any]], size: str, command: str, device: torch.device) -> None:
+def write(rows: list[dict[str, Any]], size: str, command: str, device: torch.device, *, note: str = "") -> None:
     """Write the rows as CSV, and as a table with the command and the machine."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"image_speed_{size}.csv").open("w", newline="") as file:
@@ -240,13 +240,13 @@ def write(rows: list[dict[str, Any]], size: str, command: str, device: torch.dev
         "over rounds; the ratio is the median of the ratios of each round, ours over the other. A training step is",
         "forward, backward and AdamW. Memory is the peak of a training step on a GPU, of the whole process so far on a",
         "CPU. The share of the peak counts the operations of the matrix products and convolutions, in bf16.",
+        *([note] if note else []),
         "",
         f"| {' | '.join(rows[0])} |",
         f"|{'---|' * len(rows[0])}",
         *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
     ]
     (RESULTS / f"image_speed_{size}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
 
 
 def _versions(rows: list[dict[str, Any]]) -> str:
@@ -257,28 +257,30 @@ def _versions(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure every network in every mode that this machine has."""
+    """Measure every network in every mode that this machine has; the table grows by one mode at a time."""
+    others = [name for name in NETWORKS if name != "cellflow"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=[*SIZES], default="full" if torch.cuda.is_available() else "small")
     parser.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
     parser.add_argument("--repeats", type=int, help="steps per turn; 3 on a CPU, 20 on a GPU where not given")
     parser.add_argument(
-        "--compiled", nargs="+", choices=[*NETWORKS], default=[*NETWORKS], help="compile these; it takes a minute each"
+        "--compiled", nargs="*", choices=others, default=others, help="compile these besides ours; a minute each"
     )
+    parser.add_argument("--note", default="", help="a sentence for the page: what its reader should know of this run")
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     repeats = given.repeats or (20 if device.type == "cuda" else 3)
+    command = f"python -m benchmarks.image_speed --size {given.size} --rounds {given.rounds} --repeats {repeats}"
+    command += "" if given.compiled == others else " ".join([" --compiled", *given.compiled])
     rows = []
     for mode in GPU_MODES if device.type == "cuda" else CPU_MODES:
-        names = given.compiled if mode.compile else [*NETWORKS]
+        names = ["cellflow", *given.compiled] if mode.compile else [*NETWORKS]
         for row in measure(mode, SIZES[given.size], device, given.rounds, repeats, names):
             rows.append(row)
             print(row, flush=True)
-    command = f"python -m benchmarks.image_speed --size {given.size} --rounds {given.rounds}"
-    if given.compiled != [*NETWORKS]:
-        command += f" --compiled {' '.join(given.compiled)}"
-    write(rows, given.size, command, device)
+        write(rows, given.size, command, device, note=given.note)
+    print((RESULTS / f"image_speed_{given.size}.md").read_text())
 
 
 if __name__ == "__main__":

@@ -77,12 +77,40 @@ def bend(model):
     return (one - many).abs().mean()
 
 
-def test_refining_keeps_the_classes():
-    model = make(conditional=True, forget=0.3).fit(flat())
-    model.refine(flat(), rounds=1, steps=100, repairing=cf.training.Reflow(steps=5, both_ends=True))
-    for label, level in LEVELS.items():
-        found = model.generate(20, label=label, steps=20).images.float()
-        assert (found.mean(dim=(1, 2, 3)) - level).abs().median() < 30
+class Recording:
+    """Pairs noise with the image of the same number, and notes what it was given."""
+
+    def __init__(self):
+        self.real, self.classes = [], []
+
+    def __call__(self, field, objective, x0, x1, *, turn, generator, condition=None):
+        self.real.append(x1)
+        self.classes.append(condition)
+        return x0, x1
+
+
+@pytest.mark.parametrize("forget", [0.0, 0.3])
+def test_refining_knows_the_class_of_each_image(forget):
+    images, seen = flat(), Recording()
+    model = make(conditional=True, forget=forget, steps=1, batch_size=10).fit(images)
+    model.refine(images, rounds=1, steps=1, repairing=seen)
+    real, classes = torch.cat(seen.real), torch.cat(seen.classes)
+    known = classes.sum(dim=1) > 0
+    assert known.all() == (forget == 0)
+    assert known.float().mean() > 0.4
+    bright = real.mean(dim=(1, 2, 3)) > 0
+    assert torch.equal(classes.argmax(dim=1)[known] == 1, bright[known])
+
+
+def test_refining_mirrors_images_where_the_fit_does():
+    half = flat()
+    half.images[..., :2] = 0  # the left half is black: or the right one, of a mirrored image
+    for flip, both in ((False, False), (True, True)):
+        seen = Recording()
+        make(flip=flip, steps=1).fit(half).refine(half, rounds=1, steps=1, repairing=seen)
+        left = torch.cat(seen.real)[..., 0].eq(-1).flatten(1).all(dim=1)
+        assert left.any()
+        assert (~left).any() == both
 
 
 def test_refining_takes_the_images_of_the_fit(fitted):
@@ -90,6 +118,8 @@ def test_refining_takes_the_images_of_the_fit(fitted):
         fitted.refine(flat(size=8), rounds=1)
     with pytest.raises(cf.errors.NotFittedError):
         make().refine(flat(), rounds=1)
+    with pytest.raises(ValueError, match="steps"):
+        fitted.refine(flat(), rounds=1, steps=0)
 
 
 def test_guidance_of_one_is_none_and_more_changes_the_images(fitted):

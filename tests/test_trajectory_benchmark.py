@@ -777,6 +777,10 @@ def test_a_target_that_more_seeds_have_reached_counts_no_more(several):
     found = table.summary(part, choose("A")).set_index("method").loc["partly"]
     for name in ("W2", "energy"):
         assert found[name] == pytest.approx(part.groupby("target")[name].mean().mean())
+    part = part.assign(W1=part["W1"] + part["seed"] * (part["target"] > 0))  # seeds differ; one of them is whole
+    found = table.summary(part, choose("A")).set_index("method").loc["partly"]
+    assert np.isnan(found["sd"])
+    assert found["seeds"] == 3
 
 
 def test_published_rows_stand_only_in_the_table_of_their_protocol():

@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.few_step import images, plane
 from benchmarks.few_step.seconds import machine
-from benchmarks.few_step.table import RESULTS, keep, write
+from benchmarks.few_step.table import RESULTS, keep, read, write
 
 TASKS = ("gaussians", "checkerboard", "cells", "mnist", "fashion")
 PLANE = (plane.TRAJECTORIES, plane.REFLOW, *plane.METHODS, *plane.TAUGHT)
@@ -43,12 +43,19 @@ def main() -> None:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by themselves
     path = given.results / f"few_step_{given.task}{'_full' * given.full}.csv"
-    for row in _rows(given, device):
-        found = row | {"device": machine(device)}
+    size = _size_in_words(given)
+    if others := {row["size"] for row in read(path)} - {size}:
+        raise SystemExit(
+            f"{path} holds rows of {' and of '.join(sorted(others))}; asked for {size}. Rows of two sizes do not "
+            "belong in one table: choose another folder, `--results`, or remove the file."
+        )
+    for row in _rows(given, device) if given.methods != [] else ():
+        found = row | {"size": size, "device": machine(device)}
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}, flush=True)
         keep(path, found)
     about, published, best = _words(given)
     title = given.task + ", GPU size" * given.full
+    about += [given.note] if given.note else []
     write(path, title=title, about=about, published=published, best=best, command=_command(given))
 
 
@@ -58,7 +65,7 @@ def _rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str,
     if given.task == "cells":
         from benchmarks.few_step import cells  # which needs packages that points and images do without
 
-        yield from cells.run(seeds, given.steps, _known(given.methods, cells.METHODS))
+        yield from cells.run(seeds, given.steps or cells.STEPS, _known(given.methods, cells.METHODS), device)
     elif given.task in images.LOADERS:
         methods = _known(given.methods, images.METHODS)
         yield from images.run(given.task, seeds, _setting(given), methods, device)
@@ -74,6 +81,19 @@ def _command(given: argparse.Namespace) -> str:
         value = getattr(given, name)
         command += f" --{name.replace('_', '-')} {value}" if value else ""
     return command + (f" --methods {shlex.join(given.methods)}" if given.methods else "")
+
+
+def _size_in_words(given: argparse.Namespace) -> str:
+    """Return how large a run is."""
+    if given.task == "cells":
+        from benchmarks.few_step import cells
+
+        return f"{given.steps or cells.STEPS} steps"
+    if given.task in images.LOADERS:
+        setting = _setting(given)
+        return f"{setting.flow_steps} and {setting.steps} steps of {setting.batch}, width {setting.width}"
+    size = _size(given)
+    return f"{size.steps} steps of {size.batch_size}, width {size.width}"
 
 
 def _words(given: argparse.Namespace) -> tuple[list[str], Mapping[str, Sequence[float]], float | None]:
@@ -144,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="*", help="which; by default all. None, as in `--methods`, for the page alone"
     )
+    parser.add_argument("--note", help="a sentence for the page: what its reader should know of this run")
     given = parser.parse_args()
     if given.full and given.task in ("cells", "gaussians"):
         parser.error(f"--full is a size of the checkerboard and of images, not of {given.task}")

@@ -1,16 +1,17 @@
 """Embryoid bodies in five dimensions, a snapshot left out (protocol A): W1 after few jumps, beside the solver."""
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import cellflow as cf
 from benchmarks.few_step.plane import JUMPS
+from benchmarks.few_step.seconds import seconds_of
 from benchmarks.trajectory.__main__ import CONFIGS
 from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.scores import transport
@@ -37,13 +38,13 @@ def tasks() -> list[Task]:
     return [prepare(cells, protocol, fold) for fold in protocol.folds_of(len(cells.times), dataset=cells.name)]
 
 
-def run(seeds: range, steps: int | None, methods: list[str]) -> Iterator[dict[str, Any]]:
+def run(seeds: range, steps: int, methods: list[str], device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield a row for each method and seed: the mean over folds of W1 at the snapshot that was left out."""
-    folds = tasks()
+    folds, clock = tasks(), seconds_of(device)
     for seed in seeds:
-        start = time.process_time()
-        flows = [FLOW(seed=seed).fit(task.training.adata()) for task in folds]
-        seconds = (time.process_time() - start) / len(folds)
+        start = clock()
+        flows = [FLOW(seed=seed, device=str(device)).fit(task.training.adata()) for task in folds]
+        seconds = (clock() - start) / len(folds)
         about = {"seed": seed, "seconds": seconds, "semigroup": float("nan")}
         yield (
             {"method": "velocity, Euler steps"}
@@ -53,10 +54,10 @@ def run(seeds: range, steps: int | None, methods: list[str]) -> Iterator[dict[st
         many = _mean(folds, flows, steps=TEACHER, method="euler")
         yield {"method": f"velocity, {TEACHER} evaluations"} | about | {f"at_{k}": many for k in JUMPS}
         for name in methods:
-            start = time.process_time()
+            start = clock()
             for task, flow in zip(folds, flows, strict=True):
-                flow.distill(task.training.adata(), steps=steps or STEPS, objective=name)
-            took = seconds + (time.process_time() - start) / len(folds)
+                flow.distill(task.training.adata(), steps=steps, objective=name)
+            took = seconds + (clock() - start) / len(folds)
             semigroup = float(np.mean([_semigroup(task, flow) for task, flow in zip(folds, flows, strict=True)]))
             yield {"method": name, "seed": seed, "seconds": took, "semigroup": semigroup} | {
                 f"at_{k}": _mean(folds, flows, jumps=k) for k in JUMPS

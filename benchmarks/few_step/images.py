@@ -151,7 +151,8 @@ def run(
         yield row(f"velocity, {MANY} evaluations", seconds, lambda k, found=many: found)  # type: ignore[misc]
         if set(methods) & set(REFLOWS):
             took, rounds = seconds, bench.reflowed(field)
-            for label in REFLOWS:
+            last = max(k for k, label in enumerate(REFLOWS) if label in methods)
+            for label in REFLOWS[: last + 1]:
                 watch = clock()
                 straight = next(rounds)
                 took += clock() - watch

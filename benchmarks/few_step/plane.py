@@ -7,8 +7,8 @@ squared error of 1 to 16 jumps, and the semigroup error ``||X(s, u) - X(t, u) o 
 divergence of the data from 64,000 samples after 1 to 16 jumps, between histograms of 50 x 50 bins. Direction, smoothing
 and range are not published; here: KL(data || model), half a count added to every bin, [-1.1, 1.1]^2 with everything
 outside in the outermost bins. The floor is the same score for an independent draw of the data. The published run has
-150,000 steps of 100,000 points through four layers of 512; that is ``--full``, for a GPU. The default is a CPU-sized
-run, and is called that in the table.
+150,000 steps of 100,000 points through four layers of 512; that is ``--full``, for a GPU. The default is sized for a
+CPU; the page says beside it how large the published run was.
 """
 
 from collections.abc import Callable, Iterator

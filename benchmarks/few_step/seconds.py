@@ -1,5 +1,6 @@
 """What a second is: of the processor on a CPU, which others may share; on the wall where a GPU does the work."""
 
+import platform
 import time
 from collections.abc import Callable
 
@@ -27,5 +28,5 @@ def seconds_of(device: torch.device) -> Callable[[], float]:
 
 def machine(device: torch.device) -> str:
     """Return what ran, for the record."""
-    chip = torch.cuda.get_device_name() if device.type == "cuda" else "one thread of an x86-64 CPU"
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else f"one thread of an {platform.machine()} CPU"
     return f"{chip}, torch {torch.__version__}"

@@ -2,8 +2,9 @@
 
 import csv
 import fcntl
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,19 +13,26 @@ from benchmarks.few_step.plane import JUMPS
 
 RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]
-WORDS = ("method", "device")
-"""Columns that hold no numbers."""
+KINDS: dict[str, Callable[[str], Any]] = {"method": str, "seed": int, "size": str, "device": str}
+"""What columns hold, where these are no numbers with a point."""
 
 
 def keep(path: Path, row: Row) -> None:
-    """Add a row to a CSV file, in place of an older one of the same method and seed; seeds may run side by side."""
-    with path.open("a+", newline="") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        rows = [old for old in read(path) if (old["method"], int(old["seed"])) != (row["method"], row["seed"])]
-        file.truncate(0)
-        table = csv.DictWriter(file, row, lineterminator="\n")
-        table.writeheader()
-        table.writerows([*rows, {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}])
+    """Add a row to a CSV file, in place of an older one of the same method and seed; seeds may run side by side.
+
+    The file is replaced at once: whoever reads it, or stops a run, finds the rows from before or those from after.
+    """
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed
+        rows = [old for old in read(path) if (old["method"], old["seed"]) != (row["method"], row["seed"])]
+        with path.with_suffix(".fresh").open("w", newline="") as file:
+            table = csv.DictWriter(file, row, lineterminator="\n")
+            table.writeheader()
+            table.writerows([*rows, {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}])
+        path.with_suffix(".fresh").replace(path)
+    finally:
+        os.close(folder)
 
 
 def read(path: Path) -> list[Row]:
@@ -32,7 +40,7 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{k: v if k in WORDS else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: KINDS.get(k, float)(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def write(
@@ -72,7 +80,7 @@ def write(
 
 def _published_line(name: str, values: Sequence[float]) -> str:
     empty = [""] * (len(JUMPS) - len(values))
-    return f"| published: {name} | | {' | '.join([*empty, *map(str, values)])} | | |"
+    return f"| published: {name} | | {' | '.join([*empty, *(f'{value:.4f}' for value in values)])} | | |"
 
 
 def _line(method: str, rows: list[Row]) -> str:
@@ -107,7 +115,7 @@ def draw(
     for k, (name, known) in enumerate(published.items()):
         if len(known) == len(JUMPS):
             style: dict[str, Any] = {"color": "#777777", "mfc": "white", "lw": 0.8, "ms": 4, "ls": "--"}
-            axis.plot(JUMPS, known, marker=markers[k], label=f"published: {name}", **style)
+            axis.plot(JUMPS, known, marker=markers[k % len(markers)], label=f"published: {name}", **style)
     if best:
         axis.axhline(best, ls=":", lw=1, color="#888888", label="floor")
     axis.set(xscale="log", yscale="log", xlabel="steps, one evaluation of the network each", ylabel="error")

@@ -92,7 +92,8 @@ class PlanWeighted:
 class Resampled:
     """Particles drawn in proportion to their masses, so that each counts alike.
 
-    What the masses say of where cells will be then shows in every score, not only in those of weighted particles.
+    What the masses say of where cells will be then shows in every score, not only in those of weighted particles. How
+    much mass there is in all is lost.
 
     Parameters
     ----------
@@ -101,9 +102,14 @@ class Resampled:
 
     Examples
     --------
-    >>> heavy = Particles(np.array([[0.0], [1.0]]), np.array([0.75, 0.25]))
-    >>> drawn_by_mass(heavy, 4, seed=0).x.ravel().tolist()
-    [0.0, 0.0, 0.0, 1.0]
+    >>> from functools import partial
+    >>> import cellflow as cf
+    >>> from benchmarks.trajectory.methods import Flow
+    >>> clouds = tuple(np.random.default_rng(k).normal(size=(30, 2)).astype(np.float32) for k in range(2))
+    >>> mixture = Mixture(2 * [Flow(partial(cf.SnapshotFlow, steps=5))])
+    >>> found = Resampled(mixture).fit(Training(clouds, (0.0, 1.0)), seed=0).carry(clouds[0], 0.0, 0.5)
+    >>> found.x.shape, found.weight
+    ((60, 2), None)
     """
 
     method: Method
@@ -116,13 +122,19 @@ class Resampled:
             particles = found.carry(x, start, stop)
             return drawn_by_mass(particles, len(particles.x), seed=seed)
 
-        return RollOut(carry, found.facts)
+        return RollOut(carry, found.facts, found.rates)
 
 
 def drawn_by_mass(particles: Particles, n: int, *, seed: int) -> Particles:
     """Return ``n`` particles by systematic resampling: each as often as its share of the mass says, but for rounding.
 
     Source: Kitagawa 1996.
+
+    Examples
+    --------
+    >>> heavy = Particles(np.array([[0.0], [1.0]]), np.array([0.75, 0.25]))
+    >>> drawn_by_mass(heavy, 4, seed=0).x.ravel().tolist()
+    [0.0, 0.0, 0.0, 1.0]
     """
     share = _masses(particles) / _masses(particles).sum()
     at = (np.random.default_rng(seed).random() + np.arange(n)) / n

@@ -68,17 +68,22 @@ def summary(part: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     """Return one row for each method of one table, the best first: per target, mean, spread and costs.
 
     All means are over seeds first, then over targets: a target that more seeds have reached counts no more. ``mean`` is
-    missing where a target is: means of other targets do not compare. ``sd`` is
-    over seeds, of the mean over targets; ``half`` is half the width of the 95 % interval of ``mean`` by resampling
-    cells, targets taken as independent.
+    missing where a target is: means of other targets do not compare. ``sd`` is over the seeds that have reached every
+    target, of the mean over targets; ``half`` is half the width of the 95 % interval of ``mean`` by resampling cells,
+    targets taken as independent.
     """
     part = part.assign(score=ranked(part, protocol), score_sd=ranked(part, protocol, "_sd"))
     found = []
     for (kind, method), runs in part.groupby(["kind", "method"]):
         by_target = runs.groupby("target")["score"].mean()
-        by_seed = runs.groupby("seed")["score"].mean()
+        by_seed = runs.pivot_table(index="seed", columns="target", values="score").dropna().mean(axis=1)
         whole = len(by_target) == part["target"].nunique()
-        row = {"kind": kind, "method": method, "mean": by_target.mean() if whole else np.nan, "seeds": len(by_seed)}
+        row = {
+            "kind": kind,
+            "method": method,
+            "mean": by_target.mean() if whole else np.nan,
+            "seeds": runs["seed"].nunique(),
+        }
         row |= {"sd": by_seed.std() if whole and len(by_seed) > 1 else np.nan, "half": _half(runs) if whole else np.nan}
         row |= {f"at {target}": value for target, value in by_target.items()}
         row |= {name: runs.groupby("target")[name].mean().mean() for name in _averaged(runs)}

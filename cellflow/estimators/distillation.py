@@ -42,7 +42,7 @@ ADAPTIVE, RECIPE = 1.0, Recipe(learning_rate=1e-3)
 four times the rate, maps that lead both ways diverge where a flow parts."""
 STEPS = 3000
 FOLLOWED = 4096
-"""Most images of a side whose trajectories are followed: each costs 128 evaluations of the network."""
+"""Most images of a side whose trajectories are followed, which costs more than a hundred evaluations of each."""
 REFINING, DISTILLING = 1, 2
 """Which streams of random numbers of a seed refining and distilling take; 0 is the fit."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cellflow.estimators.image_flow import check_settings
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
 from cellflow.training import History, MarkovianFitting, Recipe, Reflow, Repairing, refit
@@ -39,8 +40,25 @@ def go_on(
 ) -> None:
     """Train a fitted field for some rounds more, pairs made a batch at a time, and write on in its history.
 
-    Parameters are those of `cellflow.training.refit`; ``ends`` are samples of source and target.
+    Parameters
+    ----------
+    field, objective, rounds, steps, recipe, generator, condition, progress
+        As for `cellflow.training.refit`.
+    ends
+        Samples of source and target.
+    history
+        That of the fit, to which the rounds are added.
+    repairing
+        A way that makes each pair from one sample.
+    batch_size
+        Pairs in a step, and samples that are paired anew at a time.
+
+    Raises
+    ------
+    ValueError
+        For settings that make no sense.
     """
+    check_settings(steps, batch_size, recipe)
     found = refit(
         field,
         objective,
@@ -86,13 +104,14 @@ class InParts:
     ) -> tuple[Tensor, Tensor]:
         """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, in the order of the way itself."""
         n = min(len(x0), len(x1), -(-max(len(x0), len(x1)) // self.size))
-        known = [None] * n if condition is None else torch.tensor_split(condition, n)
-        parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), known, strict=True))
+        known = [{}] * n if condition is None else [{"condition": part} for part in torch.tensor_split(condition, n)]
+        parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), strict=True))
         found = [
-            self.repairing(field, objective, a, b, turn=turn, generator=generator, condition=c) for a, b, c in parts
+            self.repairing(field, objective, a, b, turn=turn, generator=generator, **given)
+            for (a, b), given in zip(parts, known, strict=True)
         ]
         # Where there is a pair for each point of both sides, those of x0 go first, of all parts, then those of x1.
-        cuts = [_from_x0(len(a), len(b), len(y0)) for (a, b, _), (y0, _) in zip(parts, found, strict=True)]
+        cuts = [_from_x0(len(a), len(b), len(y0)) for (a, b), (y0, _) in zip(parts, found, strict=True)]
         y0, y1 = (
             [part.tensor_split([cut]) for part, cut in zip(side, cuts, strict=True)]
             for side in zip(*found, strict=True)

@@ -20,9 +20,9 @@ class TrajectoryMatching:
     data, where many ways cross, a map would learn the mean of all ends. Nothing of the map is its own target, so
     training is as steady as that of any regression, and needs no derivatives.
 
-    The squared error of a jump's end counts per unit of the time that it takes. A way of many short jumps gathers all
-    their errors, and gathers as much as one long jump then: the map may be used in few jumps or in many. Counted
-    plainly, errors of short jumps would hardly weigh, and sixteen of them would add up to three times as much.
+    The squared error of a jump's end counts per unit of the time that it takes. Many short jumps gather all their
+    errors; independent ones add up to as much as that of one long jump then, so that a map may be used in few jumps or
+    in many. Counted plainly, the errors of short jumps would hardly weigh. No pair may begin and end at one time.
 
     Parameters
     ----------

@@ -203,7 +203,8 @@ def refit(
         )
     histories = []
     for turn in range(rounds):
-        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator, condition=condition)
+        given = {} if condition is None else {"condition": condition}  # a way that knows none need not take one
+        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator, **given)
         known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
         batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known)
         found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, progress=progress)
