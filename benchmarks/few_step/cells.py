@@ -20,7 +20,7 @@ from cellflow.estimators.distillation import OBJECTIVES, TRAJECTORIES
 
 RECIPE = cf.training.Recipe(learning_rate=4e-3, warmup=20)
 FLOW = partial(cf.SnapshotFlow, rep="X", ot_batch_size=512, batch_size=128, steps=300, recipe=RECIPE)
-"""OT-CFM, as in ``benchmarks/trajectory/configs/method/otcfm_quick.yaml``, with more steps."""
+"""OT-CFM with the cells matched in super-batches, and few steps: quick to fit, as three folds and seeds want it."""
 METHODS = (TRAJECTORIES, *OBJECTIVES)
 STEPS = 1000
 TEACHER = 100
