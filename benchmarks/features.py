@@ -56,6 +56,11 @@ def silhouettes() -> tuple[ImageSet, ImageSet]:
     return cf.datasets.cell_silhouettes().split(0.8, generator=cf.generator(seed=0))
 
 
+def photographs() -> tuple[ImageSet, ImageSet]:
+    """Return the JPEG copy of CIFAR-10, to train and to test."""
+    return cf.datasets.cifar10("train", jpeg=True), cf.datasets.cifar10("test", jpeg=True)
+
+
 def nuclei() -> tuple[ImageSet, ImageSet]:
     """Return nuclei and masks in colour, in three sizes each."""
     train, test = _nuclei("train"), _nuclei("test")
@@ -81,6 +86,7 @@ TASKS = {
     "fashion": Task(lambda: (cf.datasets.fashion_mnist("train"), cf.datasets.fashion_mnist("test")), 2000, flip=True),
     "silhouettes": Task(silhouettes, steps=600, flip=True),
     "nuclei": Task(nuclei, steps=2000, flip=True),
+    "cifar10_jpeg": Task(photographs, steps=4000, flip=True),
 }
 
 

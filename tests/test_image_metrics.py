@@ -356,7 +356,7 @@ def test_shipped_networks_are_those_of_the_table(name, global_state_is_untouched
     rows = {row["network"]: row for row in csv.DictReader(RESULTS.read_text().splitlines())}
     assert network.sha256 == rows[name]["sha256"]
     assert len(network.classes) == int(rows[name]["classes"])
-    images = torch.zeros(3, 3 if name == "nuclei" else 1, 32, 32)
+    images = torch.zeros(3, 3 if name in ("nuclei", "cifar10_jpeg") else 1, 32, 32)
     assert network(images).shape == (3, 64)
     assert network.logits(images).shape == (3, len(network.classes))
     assert not any(parameter.requires_grad for parameter in network.network.parameters())

@@ -1,8 +1,9 @@
-"""MNIST and Fashion-MNIST: distance to test images after few steps, for flow matching, reflow and flow maps."""
+"""Digits, clothes, photographs: distance to test images after few steps, for flow matching, reflow and flow maps."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,12 @@ from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
 
-LOADERS = {"mnist": cf.datasets.mnist, "fashion": cf.datasets.fashion_mnist}
+LOADERS = {
+    "mnist": cf.datasets.mnist,
+    "fashion": cf.datasets.fashion_mnist,
+    "cifar10_jpeg": partial(cf.datasets.cifar10, jpeg=True),
+}
+"""Each is judged by the feature network of its name."""
 ROUNDS = (1, 2)
 REFLOWS = tuple(f"reflow, round {k}" for k in ROUNDS)
 METHODS = (*REFLOWS, TRAJECTORIES, *OBJECTIVES)

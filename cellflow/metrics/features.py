@@ -133,8 +133,9 @@ class TrainedNetwork:
         return images
 
 
-NETWORKS = ("mnist", "fashion", "silhouettes", "nuclei")
-"""The networks that are shipped: digits; clothes; treatments of cells; kind and size of nuclei and their masks."""
+NETWORKS = ("mnist", "fashion", "silhouettes", "nuclei", "cifar10_jpeg")
+"""The networks that are shipped: digits; clothes; treatments of cells; kind and size of nuclei and their masks; things
+in small photographs."""
 
 
 def feature_network(name: str) -> TrainedNetwork:
@@ -146,7 +147,7 @@ def feature_network(name: str) -> TrainedNetwork:
     ----------
     name
         ``"mnist"``, ``"fashion"``, ``"silhouettes"`` (treatments, of 64 x 64 outlines) or ``"nuclei"`` (fluorescence,
-        histology and masks in three sizes each, 32 x 32).
+        histology and masks in three sizes each, 32 x 32) or ``"cifar10_jpeg"`` (the JPEG copy).
 
     Examples
     --------
