@@ -18,7 +18,7 @@ from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
 
-LOADERS = {
+LOADERS: dict[str, Callable[[str], cf.data.ImageSet]] = {
     "mnist": cf.datasets.mnist,
     "fashion": cf.datasets.fashion_mnist,
     "cifar10_jpeg": partial(cf.datasets.cifar10, jpeg=True),
