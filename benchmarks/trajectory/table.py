@@ -20,6 +20,13 @@ CLOSE = ["W2", "MMD", "energy", "sliced_W"]
 MOTION = {"growth_r": "growth correlation", "action": "path action"}
 """Scores of the motion, and what they are called where they were published."""
 Z = 1.96
+EXPLORED = (
+    "How far `spline` bends, and what `hedge` and `hedge_resampled` mix, was chosen with the held-out scores of EB in "
+    "sight: an inner leave-one-out over the training snapshots says little, see "
+    "[trajectory_geometry.md](trajectory_geometry.md). Read their rows on EB as exploratory; on other data sets nothing "
+    "was chosen. `hedge`: a balanced and an unbalanced flow, both bent, half of the mass each; `hedge_resampled`: its "
+    "cells are drawn as often as the unbalanced plan uses them."
+)
 
 
 def write(out: Path, *, results: Path = RESULTS, command: str) -> pd.DataFrame:
@@ -218,6 +225,8 @@ def _preface(command: str) -> str:
             "true, by the dual potentials of the transport",
             "problem; it holds the seed fixed. `plan_s` and `train_s` are seconds on one core for transport plans and "
             "for all else of a fit, peak_mb the most memory of the process.",
+            "",
+            EXPLORED,
         ]
     )
 
