@@ -23,9 +23,9 @@ Z = 1.96
 EXPLORED = (
     "How far `spline` bends, and what `hedge` and `hedge_resampled` mix, was chosen with the held-out scores of EB in "
     "sight: an inner leave-one-out over the training snapshots says little, see "
-    "[trajectory_geometry.md](trajectory_geometry.md). Read their rows on EB as exploratory; on other data sets nothing "
-    "was chosen. `hedge`: a balanced and an unbalanced flow, both bent, half of the mass each; `hedge_resampled`: its "
-    "cells are drawn as often as the unbalanced plan uses them."
+    "[trajectory_geometry.md](trajectory_geometry.md). Read their rows on EB as exploratory; on other data sets "
+    "nothing was chosen. `hedge`: a balanced and an unbalanced flow, both bent, half of the mass each; "
+    "`hedge_resampled`: cells are drawn as often as the unbalanced plan uses them."
 )
 
 

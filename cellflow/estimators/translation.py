@@ -216,7 +216,7 @@ class DomainTranslator(DomainFlow):
             Optimiser steps per round; None for as many as the fit.
         repairing
             How: None for `cellflow.training.MarkovianFitting` where there is a score (DSBM), else
-            `cellflow.training.Reflow`, after which few solver steps will do.
+            `cellflow.training.Reflow`, after which few solver steps will do on the linear path.
 
         Raises
         ------
