@@ -156,7 +156,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--task", choices=TASKS, default="checkerboard")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument(
+        "--first", type=int, default=0, help="the first of them: seeds may run side by side, where there are cores"
+    )
     parser.add_argument("--full", action="store_true", help="the size for a GPU: of the checkerboard, as published")
     parser.add_argument("--steps", type=int, help="optimiser steps, where others than the task's are wanted")
     parser.add_argument("--flow-steps", type=int, help="those of the flow, for images, where others are wanted")
