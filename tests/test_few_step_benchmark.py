@@ -61,7 +61,7 @@ def test_the_page_holds_means_and_published_rows(tmp_path):
     many = row | {"method": "flow, 100 evaluations", "semigroup": float("nan")}
     table.keep(tmp_path / "few_step_toy.csv", many)
     table.write(
-        tmp_path / "few_step_toy.csv", title="toy", about=["Small."], best=0.1, command="python",
+        tmp_path / "few_step_toy.csv", title="toy", measure="W1", about=["Small."], best=0.1, command="python",
         published={"theirs": [9.0, 8.0, 7.0, 6.0, 5.5], "another": [0.25]},
     )  # fmt: skip
     page = (tmp_path / "few_step_toy.md").read_text()

@@ -33,6 +33,7 @@ from benchmarks.few_step.seconds import machine
 from benchmarks.few_step.table import RESULTS, keep, read, write
 
 TASKS = ("gaussians", "checkerboard", "cells", *images.LOADERS)
+MEASURES = {"gaussians": "root mean squared error", "checkerboard": "KL divergence", "cells": "W1"}
 PLANE = (plane.TRAJECTORIES, plane.REFLOW, *plane.METHODS, *plane.TAUGHT)
 
 
@@ -57,7 +58,8 @@ def main() -> None:
     about, published, best = _words(given)
     title = given.task + ", GPU size" * given.full
     about += [given.note] if given.note else []
-    write(path, title=title, about=about, published=published, best=best, command=_command(given))
+    measure = MEASURES.get(given.task, f"FD-{given.task}")
+    write(path, title=title, measure=measure, about=about, published=published, best=best, command=_command(given))
 
 
 def _rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, Any]]:

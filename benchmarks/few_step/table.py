@@ -15,6 +15,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 Row = dict[str, Any]
 KINDS: dict[str, Callable[[str], Any]] = {"method": str, "seed": int, "size": str, "device": str}
 """What columns hold, where these are no numbers with a point."""
+WIDE = 2
+"""From this ratio of the ends on, the axis of errors is logarithmic."""
 
 
 def keep(path: Path, row: Row) -> None:
@@ -47,6 +49,7 @@ def write(
     path: Path,
     *,
     title: str,
+    measure: str,
     about: list[str],
     published: Mapping[str, Sequence[float]],
     best: float | None,
@@ -74,7 +77,7 @@ def write(
     lines += [_published_line(name, values) for name, values in published.items()]
     text = "\n".join(lines) + "\n"
     path.with_suffix(".md").write_text(text)
-    draw(rows, path.with_suffix(".png"), title=title, best=best, published=published)
+    draw(rows, path.with_suffix(".png"), title=title, measure=measure, best=best, published=published)
     print(text)
 
 
@@ -95,13 +98,20 @@ def _line(method: str, rows: list[Row]) -> str:
 
 
 def draw(
-    rows: list[Row], path: Path, *, title: str, best: float | None, published: Mapping[str, Sequence[float]]
+    rows: list[Row],
+    path: Path,
+    *,
+    title: str,
+    measure: str,
+    best: float | None,
+    published: Mapping[str, Sequence[float]],
 ) -> None:
-    """Draw the mean of every method against the number of steps, on logarithmic axes."""
+    """Draw the mean of every method against the number of steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axis = plt.subplots(figsize=(8.4, 4.4), layout="constrained")
     markers = "osD^vP*X<>hp"
@@ -111,15 +121,23 @@ def draw(
         if method.endswith("evaluations"):
             axis.axhline(values[-1], ls="--", lw=1, color=f"C{k % 10}", label=method)
             continue
-        axis.plot(JUMPS, values, marker=markers[k % len(markers)], ms=4, lw=1.3, color=f"C{k % 10}", label=method)
+        again: dict[str, Any] = {"ls": "-.", "mfc": "white"} if k >= 10 else {}  # there are ten colours
+        axis.plot(
+            JUMPS, values, marker=markers[k % len(markers)], ms=4, lw=1.3, color=f"C{k % 10}", label=method, **again
+        )
     for k, (name, known) in enumerate(published.items()):
         if len(known) == len(JUMPS):
             style: dict[str, Any] = {"color": "#777777", "mfc": "white", "lw": 0.8, "ms": 4, "ls": "--"}
             axis.plot(JUMPS, known, marker=markers[k % len(markers)], label=f"published: {name}", **style)
     if best:
         axis.axhline(best, ls=":", lw=1, color="#888888", label="floor")
-    axis.set(xscale="log", yscale="log", xlabel="steps, one evaluation of the network each", ylabel="error")
+    axis.set(xscale="log", xlabel="steps, one evaluation of the network each", ylabel=measure)
     axis.set_xticks(JUMPS, [str(k) for k in JUMPS])
+    low, high = axis.get_ylim()
+    if high > WIDE * low:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_title(title, fontsize=10)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
