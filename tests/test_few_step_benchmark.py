@@ -109,6 +109,16 @@ def test_rows_of_two_sizes_are_not_mixed_and_the_page_alone_trains_nothing(tmp_p
     assert [row["at_1"] for row in table.read(tmp_path / "few_step_gaussians.csv")] == [row["at_1"] for row in rows]
 
 
+def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):
+    def missing(split):
+        raise FileNotFoundError(f"{split} images are nowhere")
+
+    monkeypatch.setitem(images.LOADERS, "mnist", missing)
+    monkeypatch.setattr("sys.argv", ["few_step", "--task", "mnist", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="few_step: train images are nowhere"):
+        command.main()
+
+
 def test_unknown_methods_are_refused():
     with pytest.raises(SystemExit, match="Choose from: 'Lagrangian'"):
         command._known(["Lagrangean"], ("Lagrangian",))

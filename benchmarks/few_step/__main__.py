@@ -38,8 +38,14 @@ PLANE = (plane.TRAJECTORIES, plane.REFLOW, *plane.METHODS, *plane.TAUGHT)
 
 
 def main() -> None:
-    """Run one task with the methods and seeds that are asked for."""
-    given = _arguments()
+    """Run one task with the methods and seeds that are asked for; say in a line which file is missing."""
+    try:
+        _run(_arguments())
+    except FileNotFoundError as error:
+        raise SystemExit(f"benchmarks.few_step: {error}") from error
+
+
+def _run(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
