@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 import cellflow as cf
-from benchmarks.trajectory import baselines, dynamics, figures, peers, recipe, scores, speed, sweep, table
+from benchmarks.trajectory import baselines, dynamics, figures, masses, peers, recipe, scores, speed, sweep, table
 from benchmarks.trajectory.__main__ import CONFIGS, main
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
 from benchmarks.trajectory.mixtures import drawn_by_mass
@@ -920,3 +920,22 @@ def test_every_flow_of_a_contender_takes_the_steps_of_its_budget():
     assert speed.method_of("otcfm_published")(7).steps == 7
     with pytest.raises(ValueError, match="Unknown method 'none'. Choose from: .*'otcfm'"):
         speed.method_of("none")
+
+
+def test_weighings_have_the_masses_of_either_side_or_lie_between():
+    plan = np.random.default_rng(0).uniform(size=(4, 6)) ** 3
+    found = masses.weighings(plan)
+    assert list(found) == list(masses.NAMES)
+    assert all(weights.sum() == pytest.approx(1) for weights in found.values())
+    assert found["the plan"] == pytest.approx(plan / plan.sum())
+    assert found["cells before"].sum(axis=1) == pytest.approx(np.full(4, 1 / 4))
+    assert found["cells after"].sum(axis=0) == pytest.approx(np.full(6, 1 / 6))
+    even = masses.weighings(np.full((4, 6), 1 / 24))  # a balanced plan: nobody's masses differ
+    assert all(weights == pytest.approx(np.full((4, 6), 1 / 24)) for weights in even.values())
+
+
+def test_the_page_of_masses_marks_the_best_of_each_fold():
+    text = masses.page({"a | one": [1.0, 3.0], "a | two": [2.0, 2.5]}, "here")
+    assert "| a | one | **1.000** | 3.000 | 2.000 |" in text
+    assert "| a | two | 2.000 | **2.500** | 2.250 |" in text
+    assert "mean 1.750" in text

@@ -23,7 +23,8 @@ Z = 1.96
 EXPLORED = (
     "How far `spline` bends, and what `hedge` and `hedge_resampled` mix, was chosen with the held-out scores of EB in "
     "sight: an inner leave-one-out over the training snapshots says little, see "
-    "[trajectory_geometry.md](trajectory_geometry.md). Read their rows on EB as exploratory; on other data sets "
+    "[trajectory_geometry.md](trajectory_geometry.md), and whose masses half-way cells have decides a fold, see "
+    "[trajectory_masses.md](trajectory_masses.md). Read their rows on EB as exploratory; on other data sets "
     "nothing was chosen. `hedge`: a balanced and an unbalanced flow, both bent, half of the mass each; "
     "`hedge_resampled`: cells are drawn as often as the unbalanced plan uses them."
 )
