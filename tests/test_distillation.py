@@ -246,6 +246,14 @@ def test_errors_of_jumps_count_per_unit_of_time_either_way():
     assert loss == pytest.approx((misses**2 / torch.tensor([0.25, 0.5])).mean().item())
 
 
+def test_a_jump_of_no_length_teaches_nothing():
+    drift = lambda t, x, condition: torch.full_like(x, 3.0)  # noqa: E731
+    x, now = torch.ones(2, 4), torch.tensor([0.5, 0.0])
+    batch = cf.Batch(x, x, now, torch.tensor([0.5, 1.0]))
+    loss = cf.objectives.TrajectoryMatching()(drift, batch, generator=cf.generator(0))["loss"]
+    assert loss == pytest.approx(9 / 2)
+
+
 def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
     def velocity(t, x, condition):
         return -x * condition

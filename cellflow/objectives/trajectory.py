@@ -22,7 +22,8 @@ class TrajectoryMatching:
 
     The squared error of a jump's end counts per unit of the time that it takes. Many short jumps gather all their
     errors; independent ones add up to as much as that of one long jump then, so that a map may be used in few jumps or
-    in many. Counted plainly, the errors of short jumps would hardly weigh. No pair may begin and end at one time.
+    in many. Counted plainly, the errors of short jumps would hardly weigh. A pair of one
+    place at one time teaches nothing.
 
     Parameters
     ----------
@@ -51,7 +52,10 @@ class TrajectoryMatching:
         velocity = field(torch.stack([start, start + duration], dim=1), batch.x0, batch.condition)
         length = per_sample(duration, velocity)
         error = length * velocity - (batch.x1 - batch.x0)
-        return {"loss": ((error / self.unit).square() / length.abs()).mean()}
+        span = length.abs().clamp(
+            min=torch.finfo(length.dtype).tiny
+        )  # where nothing moves in no time, nothing is missed
+        return {"loss": ((error / self.unit).square() / span).mean()}
 
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
