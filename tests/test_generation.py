@@ -120,6 +120,10 @@ def test_refining_takes_the_images_of_the_fit(fitted):
         make().refine(flat(), rounds=1)
     with pytest.raises(ValueError, match="steps"):
         fitted.refine(flat(), rounds=1, steps=0)
+    with pytest.raises(ValueError, match=r"whole number of rounds >= 1; found 1\.5"):
+        fitted.refine(flat(), rounds=1.5, steps=1)
+    with pytest.raises(TypeError, match="way to pair anew"):
+        fitted.refine(flat(), rounds=1, steps=1, repairing="reflow")
 
 
 def test_guidance_of_one_is_none_and_more_changes_the_images(fitted):

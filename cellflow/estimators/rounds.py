@@ -55,10 +55,12 @@ def go_on(
 
     Raises
     ------
-    ValueError
-        For settings that make no sense.
+    ValueError, TypeError
+        For settings that make no sense, or a way to pair anew that is none.
     """
     check_settings(steps, batch_size, recipe)
+    if not callable(repairing):
+        raise TypeError(f"Expected a way to pair anew, such as `cf.training.Reflow()`; found {repairing!r}.")
     found = refit(
         field,
         objective,

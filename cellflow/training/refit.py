@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -183,7 +184,7 @@ def refit(
     Raises
     ------
     ValueError
-        For fewer than one round, or a condition for another number of points than there are.
+        For no whole number of rounds, fewer than one, or a condition for another number of points than there are.
 
     Examples
     --------
@@ -194,8 +195,8 @@ def refit(
     >>> len(refit(field, objective, x, x + 1, repairing=Reflow(), rounds=2, steps=5, generator=rng))
     2
     """
-    if rounds < 1:
-        raise ValueError(f"Expected rounds >= 1; found {rounds}.")
+    if not isinstance(rounds, Integral) or rounds < 1:
+        raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "
