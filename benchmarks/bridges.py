@@ -37,7 +37,9 @@ def train(x0: Tensor, x1: Tensor, sigma: float, steps: int, rng: torch.Generator
     field = cf.networks.TwoHeads(cf.networks.MLP(x0.shape[1], heads=2, width=64, depth=1, harmonics=16))
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(sigma), score_weight=10.0)
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
-    batches = cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=2048, ot_batch_size="whole", generator=rng)
+    batches = cf.pairing.paired_batches(
+        x0, x1, coupling=coupling, batch_size=2048, ot_batch_size="whole", generator=rng
+    )
     cf.training.fit(field, objective, batches, steps=steps, generator=rng)
     return field, time.perf_counter() - start
 

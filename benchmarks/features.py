@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cellflow as cf
-from cellflow.data import ImageSet
+from cellflow.images import ImageSet
 
 RESULTS = Path(__file__).parent / "results" / "features.csv"
 WEIGHTS = Path(cf.metrics.__file__).parent / "files"
@@ -95,7 +95,7 @@ def train(task: Task, images: ImageSet, seed: int) -> cf.metrics.FeatureNetwork:
     rng = cf.generator(seed=seed)
     with cf.seeds.seeded(rng):
         network = cf.metrics.FeatureNetwork(images.shape[0], len(images.classes or ()))
-    batches = cf.data.image_batches(
+    batches = cf.pairing.image_batches(
         None, images, coupling="independent", condition="labels", batch_size=128, flip=task.flip, generator=rng
     )
     recipe = cf.training.Recipe(weight_decay=1e-3, ema=0.99)

@@ -56,7 +56,7 @@ def ours(clouds: list[Tensor], field: nn.Module, **pairing: Any) -> tuple[Callab
     """Return a function that trains for so many steps, and the seconds that the pairing took beforehand."""
     start = time.perf_counter()
     times = torch.linspace(0, 1, len(clouds)).tolist()
-    batches = cf.data.snapshot_batches(clouds, times, batch_size=BATCH, generator=cf.generator(seed=1), **pairing)
+    batches = cf.pairing.snapshot_batches(clouds, times, batch_size=BATCH, generator=cf.generator(seed=1), **pairing)
     pairing_seconds = time.perf_counter() - start
 
     def train(steps: int) -> None:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cellflow import (
+        cells,
         couplings,
-        data,
         datasets,
         estimators,
+        images,
         integrate,
         metrics,
         networks,
         objectives,
+        pairing,
         paths,
         pl,
         report,
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = frozenset({
-    "couplings", "data", "datasets", "errors", "estimators", "integrate", "metrics", "networks", "objectives",
-    "paths", "pl", "report", "tl", "training",
+    "cells", "couplings", "data", "datasets", "errors", "estimators", "images", "integrate", "metrics", "networks",
+    "objectives", "pairing", "paths", "pl", "report", "tl", "training",
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
@@ -45,15 +47,17 @@ __all__ = [
     "DomainTranslator",
     "ImageGenerator",
     "SnapshotFlow",
+    "cells",
     "couplings",
-    "data",
     "datasets",
     "estimators",
     "generator",
+    "images",
     "integrate",
     "metrics",
     "networks",
     "objectives",
+    "pairing",
     "paths",
     "pl",
     "report",

@@ -8,8 +8,8 @@ import torch
 from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
 import cellflow as cf
-from cellflow.data.bends import tangents
 from cellflow.objectives import VelocityMatching
+from cellflow.pairing.curves import tangents
 from cellflow.paths import Linear
 
 TIMES = [0.0, 0.25, 1.0]
@@ -21,7 +21,7 @@ def three_points():
 
 
 def batches_of(clouds, rng, **settings):
-    return cf.data.snapshot_batches(clouds, TIMES, batch_size=1, generator=rng, **settings)
+    return cf.pairing.snapshot_batches(clouds, TIMES, batch_size=1, generator=rng, **settings)
 
 
 @pytest.mark.parametrize("bend0", [None, 2.0])
@@ -73,7 +73,7 @@ def test_half_a_bend_is_half_and_none_is_none(rng):
 
 def test_two_snapshots_have_nothing_to_bend_towards(rng):
     x = torch.randn(5, 2, generator=rng)
-    batch = next(iter(cf.data.snapshot_batches([x, x + 1], [0.0, 1.0], batch_size=4, generator=rng, bend=1.0)))
+    batch = next(iter(cf.pairing.snapshot_batches([x, x + 1], [0.0, 1.0], batch_size=4, generator=rng, bend=1.0)))
     assert (batch.bend0 == 0).all()
     assert (batch.bend1 == 0).all()
 
@@ -84,7 +84,7 @@ def test_a_flow_trained_on_bent_pairs_follows_the_curve(rng):
     clouds = [shape + 4 * t * (1 - t) for t in times]
 
     def halfway(bend):
-        batches = cf.data.snapshot_batches(clouds, times, batch_size=128, generator=rng, bend=bend)
+        batches = cf.pairing.snapshot_batches(clouds, times, batch_size=128, generator=rng, bend=bend)
         field = cf.networks.MLP(dim=1, width=32)
         cf.training.fit(field, VelocityMatching(), batches, steps=600, generator=rng)
         return cf.integrate.ode(field, clouds[0], stop=0.25, steps=20).x[-1].mean().item()

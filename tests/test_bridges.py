@@ -7,7 +7,7 @@ import torch
 
 import cellflow as cf
 from benchmarks.gaussian import general, standard
-from cellflow.field import Heads
+from cellflow.fields import Heads
 from cellflow.integrate import ode, sde
 from cellflow.networks import MLP, TwoHeads, TwoNetworks
 from cellflow.objectives import BridgeMatching
@@ -138,7 +138,7 @@ def test_a_trained_bridge_has_the_moments_of_general_gaussians(rng):
     (x0, _), (_, x1), (fresh, _) = (bridge.draw(n, rng) for _ in range(3))
     field = TwoHeads(MLP(2, heads=2, width=64))
     coupling = cf.couplings.Sinkhorn(2.0, tolerance=1e-3)
-    batches = cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
+    batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(1.0)), batches, steps=1000, generator=rng)
     start, middle, end = (x.double() for x in sde(field, fresh, sigma=1.0, steps=40, save=3, generator=rng).x)
     cross = (start - start.mean(0)).T @ (end - end.mean(0)) / n
@@ -181,7 +181,7 @@ def test_a_trained_bridge_is_the_schroedinger_bridge_between_gaussians(kind, rng
     x0, x1 = (mean + torch.randn(1000, dim, generator=rng) for mean in (-0.1, 0.1))
     field = TwoHeads(MLP(dim, heads=2, width=64)) if kind == "two heads" else TwoNetworks(MLP(dim), MLP(dim))
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
-    batches = cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
+    batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(sigma)), batches, steps=1200, generator=rng)
     found = sde(field, x0.repeat(5, 1), sigma=sigma, steps=40, save=3, generator=rng)
     middle, end = found.x[1], found.x[2]

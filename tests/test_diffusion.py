@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
-from cellflow.data import suggest_sigma
+from cellflow.cells import suggest_sigma
 
 TIMES = [0.0, 1.0, 4.0]
 

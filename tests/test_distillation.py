@@ -233,7 +233,7 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
     with pytest.raises(ValueError, match="hold NaN or infinity"):
         flow.transport(np.full((2, 2), np.nan), start=0, stop=4, jumps=1)
     with pytest.raises(ValueError, match="Expected the images of the fit"):
-        generator.distill(cf.data.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
+        generator.distill(cf.images.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
 
 
 def test_errors_of_jumps_count_per_unit_of_time_either_way():

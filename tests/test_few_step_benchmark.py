@@ -44,7 +44,7 @@ def test_every_method_gives_a_row(task, monkeypatch):
 
 @pytest.mark.parametrize("method", [images.REFLOWS[0], images.TRAJECTORIES, "semigroup"])
 def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch):
-    digits = cf.data.ImageSet(torch.zeros(20, 1, 28, 28, dtype=torch.uint8))
+    digits = cf.images.ImageSet(torch.zeros(20, 1, 28, 28, dtype=torch.uint8))
     monkeypatch.setitem(images.LOADERS, "mnist", lambda split: digits)
     for name, value in {"MOMENTS": 3, "MANY": 2, "JUMPS": (1, 2)}.items():
         monkeypatch.setattr(images, name, value)

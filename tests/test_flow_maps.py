@@ -257,7 +257,7 @@ def test_ten_seeds_stay_finite_and_learn(objective, rng):
 def test_the_loop_distils_a_fitted_field(rng):
     """From a fitted field to a map that starts from it: one jump does what twenty steps of four evaluations did."""
     x0, x1 = gaussians(2000, rng, torch.float32)[:2]
-    batches = cf.data.paired_batches(x0, x1, coupling="independent", batch_size=128, generator=rng)
+    batches = cf.pairing.paired_batches(x0, x1, coupling="independent", batch_size=128, generator=rng)
     recipe = cf.training.Recipe(learning_rate=1e-2, warmup=10, ema=0.9)
     teacher = MLP(dim=1, width=32, depth=1)
     cf.training.fit(teacher, VelocityMatching(), batches, steps=150, generator=rng, recipe=recipe)

@@ -19,7 +19,7 @@ def flat(n=32, size=4):
     labels = torch.arange(n) % 2
     levels = torch.tensor(list(LEVELS.values()))[labels] + torch.randint(-8, 9, (n,), generator=cf.generator(seed=0))
     images = levels[:, None, None, None].expand(n, 1, size, size).to(torch.uint8).contiguous()
-    return cf.data.ImageSet(images, labels, classes=tuple(LEVELS))
+    return cf.images.ImageSet(images, labels, classes=tuple(LEVELS))
 
 
 def make(**settings):
@@ -160,7 +160,7 @@ def test_diffusion_and_flow_sample_from_the_same_interface(fitted):
     assert course.x.shape == (4, 4, 1, 4, 4)
     assert torch.allclose(course.t, torch.linspace(0, 1, 4))
     assert course.x[0].std() > 0.7  # noise
-    assert torch.equal(cf.data.to_bytes(course.x[-1]), fitted.generate(4, label="bright", steps=6).images)
+    assert torch.equal(cf.images.to_bytes(course.x[-1]), fitted.generate(4, label="bright", steps=6).images)
 
 
 def test_the_batch_size_makes_no_difference(fitted):
@@ -237,7 +237,7 @@ def test_a_model_that_forgets_nothing_needs_a_class():
         ({}, "folder", TypeError, "Expected images; found str"),
         ({}, torch.zeros(4, 1, 8, 8, dtype=torch.uint8), TypeError, "read_images"),
         ({}, flat().take([0]), ValueError, "at least two target images"),
-        ({"conditional": True}, cf.data.ImageSet(flat().images), ValueError, "no labels"),
+        ({"conditional": True}, cf.images.ImageSet(flat().images), ValueError, "no labels"),
         ({"objective": "score"}, flat(), ValueError, "Unknown objective"),
         ({"objective": "noise"}, flat(), ValueError, "VariancePreserving"),
         ({"forget": 1.5}, flat(), ValueError, "from 0 to 1"),

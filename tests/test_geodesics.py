@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import cellflow as cf
-from cellflow.data import radial_metric
 from cellflow.objectives import PathEnergy
+from cellflow.pairing import radial_metric
 from cellflow.training import Geodesics, fit
 
 
@@ -106,7 +106,7 @@ def test_a_metric_moves_and_stretches_with_the_data():
 
 
 def test_more_points_than_needed_are_drawn_from(monkeypatch, rng):
-    monkeypatch.setattr("cellflow.data.metric.LEARNED_FROM", 100)
+    monkeypatch.setattr("cellflow.pairing.metric.LEARNED_FROM", 100)
     assert len(radial_metric(ring(400), centres=200, generator=rng).centres) == 100
 
 
@@ -130,7 +130,7 @@ def test_impossible_metrics_are_refused(points, settings, message, rng):
 
 def test_pairs_on_a_ring_of_data_stay_near_it(rng):
     clouds = [on_circle(2.0 * k + 0.2 * torch.randn(200, generator=rng)) for k in range(2)]
-    straight = cf.data.snapshot_batches(clouds, [0.0, 1.0], batch_size=128, generator=rng)
+    straight = cf.pairing.snapshot_batches(clouds, [0.0, 1.0], batch_size=128, generator=rng)
     # The data lie on the whole ring, as those of a third snapshot would.
     bends = Geodesics(centres=40, steps=400).learn([*clouds, ring()], straight, generator=rng)
     bent, unbent = (halfway(next(iter(batches))).norm(dim=1) for batches in (straight.bent(bends), straight))
@@ -142,7 +142,7 @@ def test_pairs_on_a_ring_of_data_stay_near_it(rng):
 @pytest.mark.usefixtures("global_state_is_untouched")
 def test_bent_pairs_keep_their_ends_and_their_partners(rng):
     clouds = [torch.randn(50, 2, generator=rng) + 3 * k for k in range(3)]
-    straight = cf.data.snapshot_batches(clouds, [0.0, 0.3, 1.0], batch_size=32, generator=rng)
+    straight = cf.pairing.snapshot_batches(clouds, [0.0, 0.3, 1.0], batch_size=32, generator=rng)
     bends = Geodesics(centres=10, steps=20).learn(clouds, straight, generator=rng)
     before, after = next(iter(straight)), next(iter(straight.bent(bends)))
     for x, y in zip(before[:4], after[:4], strict=True):

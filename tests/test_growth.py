@@ -12,12 +12,12 @@ import torch
 
 import cellflow as cf
 from cellflow.couplings import Exact, Given, Independent, Sinkhorn, SparsePlan, UnbalancedSinkhorn
-from cellflow.data import paired_batches, snapshot_batches
 from cellflow.errors import CheckpointError
-from cellflow.field import GrowthHeads, growth_heads
+from cellflow.fields import GrowthHeads, growth_heads
 from cellflow.integrate import TABLES, grow, ode
 from cellflow.networks import MLP, GrowthHead, GrowthNetwork
 from cellflow.objectives import GrowthMatching, VelocityMatching
+from cellflow.pairing import paired_batches, snapshot_batches
 from cellflow.paths import BrownianBridge, Linear
 from cellflow.seeds import seeded
 from conftest import make_cells

@@ -23,7 +23,7 @@ from benchmarks.translation.methods import METHODS, Model, train, translate
 from benchmarks.translation.scores import Judge
 from benchmarks.translation.task import Direction, Sets, Task, measured, outlines, overlap, resized
 from benchmarks.translation.tasks import shapes
-from cellflow.data import ImageSet
+from cellflow.images import ImageSet
 from cellflow.networks import TwoHeads
 from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
 
@@ -251,7 +251,7 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 
 
 def test_generation_runs(tmp_path, monkeypatch):
-    some = cf.data.read_images(cf.datasets.digits(), size=28)
+    some = cf.images.read_images(cf.datasets.digits(), size=28)
     monkeypatch.setattr(generation_run, "SAMPLES", tmp_path / "samples")
     monkeypatch.setattr(generation_run, "EVALUATIONS", (2, 16))
     monkeypatch.setattr(generation_run, "_REPEATS", 3)

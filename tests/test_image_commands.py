@@ -78,14 +78,14 @@ def test_a_folder_is_translated_under_its_own_names(translated, folders, tmp_pat
     assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={out}", "sampling_steps=2"]) == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in folders[0].iterdir())
     model = cf.DomainTranslator.load(translated, device="cpu")
-    expected = model.translate(cf.data.read_images(folders[0]), steps=2).images
-    assert torch.equal(cf.data.read_images(out).images, expected)
+    expected = model.translate(cf.images.read_images(folders[0]), steps=2).images
+    assert torch.equal(cf.images.read_images(out).images, expected)
 
 
 def test_other_sizes_are_brought_to_the_models(translated, tmp_path):
     big = write_folder(tmp_path / "big", 60, n=3, size=20)
     assert main(["translate", f"model={translated}", f"input={big}", f"out={tmp_path / 'out'}"]) == 0
-    assert cf.data.read_images(tmp_path / "out").shape == (1, 8, 8)
+    assert cf.images.read_images(tmp_path / "out").shape == (1, 8, 8)
 
 
 def test_reverse_goes_the_other_way(translated, folders, tmp_path):
@@ -93,8 +93,8 @@ def test_reverse_goes_the_other_way(translated, folders, tmp_path):
     command = ["translate", f"model={translated}", f"input={folders[1]}", f"out={out}", "reverse=true"]
     assert main([*command, "sampling_steps=3"]) == 0
     model = cf.DomainTranslator.load(translated, device="cpu")
-    expected = model.translate(cf.data.read_images(folders[1]), reverse=True, steps=3).images
-    assert torch.equal(cf.data.read_images(out).images, expected)
+    expected = model.translate(cf.images.read_images(folders[1]), reverse=True, steps=3).images
+    assert torch.equal(cf.images.read_images(out).images, expected)
 
 
 def test_the_report_is_written_again(translated):
@@ -131,7 +131,7 @@ def test_images_are_generated_into_a_folder(generated, tmp_path):
     assert sorted(path.name for path in out.iterdir())[0] == "00.png"
     model = cf.ImageGenerator.load(generated, device="cpu")
     expected = model.generate(11, label="dark", guidance=2.0, steps=2)
-    assert torch.equal(cf.data.read_images(out).images, expected.images)
+    assert torch.equal(cf.images.read_images(out).images, expected.images)
 
 
 def test_a_run_on_files_that_stay_where_they_are_is_the_same(translated, folders, tmp_path):
@@ -155,9 +155,9 @@ def test_a_generator_is_fitted_from_files_too(generated, tmp_path):
 def test_a_report_reads_some_of_many_files_and_says_so(folders, tmp_path, monkeypatch):
     page = sys.modules["cellflow.report.image_page"]
     monkeypatch.setattr(page, "READ", 3)
-    stream = cf.data.stream_images(folders[0], size=8, channels=1)
+    stream = cf.images.stream_images(folders[0], size=8, channels=1)
     assert page.Held(stream, stream).in_memory().seen.names == ("cell-00.png", "cell-05.png", "cell-10.png")
-    whole = cf.data.read_images(folders[0])
+    whole = cf.images.read_images(folders[0])
     assert page.Held(whole, whole).in_memory().seen is whole
     assert translate(folders, tmp_path / "run", "steps=2", *STREAM) == 0
     text = (tmp_path / "run" / "report.html").read_text()
@@ -171,7 +171,7 @@ def test_a_folder_is_translated_some_at_a_time(translated, folders, tmp_path, mo
     command = ["translate", f"model={translated}", f"input={folders[0]}", "sampling_steps=2"]
     assert main([*command, f"out={tmp_path / 'parts'}", "stream=true"]) == 0
     assert main([*command, f"out={tmp_path / 'whole'}"]) == 0
-    parts, whole = (cf.data.read_images(tmp_path / name) for name in ("parts", "whole"))
+    parts, whole = (cf.images.read_images(tmp_path / name) for name in ("parts", "whole"))
     assert parts.names == whole.names
     assert torch.equal(parts.images, whole.images)
 
@@ -186,7 +186,7 @@ def test_every_seed_and_every_part_has_noise_of_its_own(bridge, tmp_path, monkey
     found = []
     for name, more in (("a", []), ("b", ["seed=1"]), ("c", ["stream=true"]), ("again", ["stream=true"])):
         assert main([*command, f"out={tmp_path / name}", *more]) == 0
-        found.append(cf.data.read_images(tmp_path / name).images)
+        found.append(cf.images.read_images(tmp_path / name).images)
     assert torch.equal(found[2], found[3])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[2][:3], found[2][3:])
@@ -207,7 +207,7 @@ def bridge(folders, tmp_path_factory):
 
 def test_a_bridge_comes_from_the_same_command(bridge, folders):
     model = cf.DomainTranslator.load(bridge, device="cpu")
-    assert model.simulate(cf.data.read_images(folders[0]), steps=2).shape == (1, 8, 8)
+    assert model.simulate(cf.images.read_images(folders[0]), steps=2).shape == (1, 8, 8)
 
 
 def test_the_demo_translates_cells(tmp_path):
@@ -457,8 +457,8 @@ def test_an_image_is_written_in_its_colours(tmp_path):
     from cellflow.cli.image_runs import write
 
     images = torch.randint(0, 256, (2, 3, 6, 5), generator=cf.generator(seed=0)).to(torch.uint8)
-    write(cf.data.ImageSet(images, names=("a/one.jpg", "two.tif")), tmp_path)
-    assert torch.equal(cf.data.read_images(tmp_path).images, images)
+    write(cf.images.ImageSet(images, names=("a/one.jpg", "two.tif")), tmp_path)
+    assert torch.equal(cf.images.read_images(tmp_path).images, images)
     assert Path(tmp_path / "a" / "one.png").exists()
     with pytest.raises(ValueError, match="1 or 3 channels"):
-        write(cf.data.ImageSet(images[:, :2]), tmp_path / "two")
+        write(cf.images.ImageSet(images[:, :2]), tmp_path / "two")

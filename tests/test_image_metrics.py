@@ -80,7 +80,7 @@ def test_frechet_agrees_with_torchmetrics(pictures):
     theirs = module.FrechetInceptionDistance(feature=Pool()).set_dtype(torch.float64)
     for images, real in zip(pictures, (True, False), strict=True):
         theirs.update(images, real=real)
-    ours = metrics.frechet_distance(*(metrics.features_of(cf.data.scaled(side), _pool) for side in pictures))
+    ours = metrics.frechet_distance(*(metrics.features_of(cf.images.scaled(side), _pool) for side in pictures))
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_kernel_distance_agrees_with_torchmetrics(pictures, rng):
         theirs = module.KernelInceptionDistance(feature=Pool(), subsets=1, subset_size=60)
     for images, real in zip(pictures, (True, False), strict=True):
         theirs.update(images, real=real)
-    features = [metrics.features_of(cf.data.scaled(side), _pool) for side in pictures]
+    features = [metrics.features_of(cf.images.scaled(side), _pool) for side in pictures]
     ours = metrics.kernel_distance(*features, generator=rng, subset_size=60, subsets=1)
     assert ours.mean == pytest.approx(theirs.compute()[0].item(), rel=1e-4)
 
@@ -321,7 +321,7 @@ def weights(tmp_path, monkeypatch):
 def test_fid_records_what_it_depends_on(weights, pictures):
     with pytest.warns(UserWarning, match="60 images against 60 is biased"):
         found = metrics.fid(*pictures, weights=weights.path, reference="my test images")
-    expected = metrics.frechet_distance(*(metrics.features_of(cf.data.scaled(side), _pool) for side in pictures))
+    expected = metrics.frechet_distance(*(metrics.features_of(cf.images.scaled(side), _pool) for side in pictures))
     assert found.value == pytest.approx(expected, rel=1e-5)
     assert found[1:5] == ("my test images", 60, 60, weights.sha256)
     assert "299" in found.resize
@@ -381,7 +381,7 @@ def test_the_network_of_treatments_sees_treatments():
 
 def test_training_a_network_is_reproducible_and_learns():
     digits = cf.datasets.digits()
-    images = cf.data.read_images(digits, size=16)
+    images = cf.images.read_images(digits, size=16)
     task = benchmarks.features.Task(lambda: (images, images), steps=60, flip=False)
     networks = [benchmarks.features.train(task, images, seed) for seed in (0, 0, 1)]
     weights = [network.head.weight for network in networks]
@@ -405,7 +405,7 @@ SMALL, NONE = torch.zeros(4, 3), cf.generator
         (lambda g: metrics.kernel_distance(SMALL, SMALL, generator=g), "subset_size from 2 to 4"),
         (lambda g: metrics.neighbours(SMALL, SMALL), "at least 6 points"),
         (lambda g: metrics.neighbours(SMALL, SMALL, k=0), "k >= 1"),
-        (lambda g: metrics.features_of(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), _pool), "cf.data.scaled"),
+        (lambda g: metrics.features_of(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), _pool), "cf.images.scaled"),
         (lambda g: metrics.features_of(torch.zeros(2, 1, 4, 4), lambda x: x), "the function gave shape"),
         (lambda g: metrics.transport_cost(torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4)), "in pairs"),
         (lambda g: metrics.against_shuffled(metrics.mask_dice, *[torch.zeros(2, 1, 4, 4)] * 2, generator=g), "three"),

@@ -21,10 +21,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 import cellflow as cf
-from cellflow.data import ImageSet, image_batches, read_images, scaled, stream_images
-from cellflow.data.label_plan import LabelPlan
+from cellflow.couplings.within import LabelPlan
 from cellflow.datasets import download, images
 from cellflow.datasets.public_file import PublicFile, sha256_of
+from cellflow.images import ImageSet, read_images, scaled, stream_images
+from cellflow.pairing import image_batches
 
 requires_data = pytest.mark.skipif(not os.environ.get("CELLFLOW_DATA"), reason="needs the data sets in CELLFLOW_DATA")
 
@@ -155,7 +156,7 @@ def test_every_coupling_gives_pairs_of_the_sets(coupling, ot_batch_size, rng, gl
     [({}, False), ({"features": 2}, True), ({"coupling": "independent"}, True), ({"ot_batch_size": "whole"}, True)],
 )
 def test_pixels_that_fill_the_memory_are_matched_in_parts(settings, whole, rng, monkeypatch):
-    module = sys.modules["cellflow.data.image_batches"]
+    module = sys.modules["cellflow.pairing.image_batches"]
     monkeypatch.setattr(module, "PIXEL_LIMIT", 1000)
     batches = image_batches(SOURCE, TARGET, batch_size=4, generator=rng, **settings)
     assert (batches.plans != [None]) == whole
@@ -426,7 +427,7 @@ def test_the_same_folder_twice_is_refused(folders, rng, monkeypatch):
 
 
 def test_files_are_not_all_read_into_memory_for_one_plan(folders, rng, monkeypatch):
-    module = sys.modules["cellflow.data.image_batches"]
+    module = sys.modules["cellflow.pairing.image_batches"]
     monkeypatch.setattr(module, "PIXEL_LIMIT", 48 * 36 - 1)
     sides = streams(folders)
     with pytest.raises(ValueError, match=r"hold their 1,728 pixels in memory.*features=50"):
@@ -439,7 +440,7 @@ def test_files_are_not_all_read_into_memory_for_one_plan(folders, rng, monkeypat
 
 
 def test_components_are_fitted_to_no_more_pixels_than_memory_has(rng, monkeypatch):
-    module = sys.modules["cellflow.data.image_coupling"]
+    module = sys.modules["cellflow.pairing.features"]
     asked = []
     monkeypatch.setattr(ImageSet, "scaled", lambda self, rows: asked.append(len(rows)) or scaled(self.images[rows]))
     monkeypatch.setattr(module, "_FITTED_PIXELS", 8 * 36)

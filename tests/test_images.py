@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import cellflow as cf
-from cellflow.data import Conversion, ImageSet, image_files, read_images, scaled, stream_images, to_bytes
-from cellflow.data.image_files import UnreadableImageError
+from cellflow.images import Conversion, ImageSet, files, read_images, scaled, stream_images, to_bytes
+from cellflow.images.files import UnreadableImageError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -253,7 +253,7 @@ def test_a_folder_of_damaged_files_is_refused_even_so(tmp_path, read):
 
 def test_damaged_files_are_counted_over_the_whole_folder(damaged, monkeypatch):
     """Files are checked some at a time: a part without a whole one is no reason to give up."""
-    monkeypatch.setattr(image_files, "_CHECKED_AT_ONCE", 2)
+    monkeypatch.setattr(files, "_CHECKED_AT_ONCE", 2)
     with pytest.warns(UserWarning, match="Left out 4 of 5 pictures"):
         assert stream_images(damaged, size=8, channels=3, skip_unreadable=True).names == ("whole.png",)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import cellflow as cf
-from cellflow.data import Clock, paired_batches, snapshot_batches
-from cellflow.data import pairing as pairing_module
+from cellflow.cells import Clock
+from cellflow.pairing import batches as pairing_module
+from cellflow.pairing import paired_batches, snapshot_batches
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -179,17 +180,17 @@ def test_given_pairs_are_kept_however_many_there_are(rng):
     n = 8000
     assert n * n > pairing_module.WHOLE_LIMIT
     x = torch.randn(n, 1, generator=rng)
-    batch = next(iter(cf.data.paired_batches(x, x + 1, coupling="given", batch_size=64, generator=rng)))
+    batch = next(iter(cf.pairing.paired_batches(x, x + 1, coupling="given", batch_size=64, generator=rng)))
     torch.testing.assert_close(batch.x1 - batch.x0, torch.ones(64, 1))
 
 
 def test_given_pairs_are_never_matched_in_parts(rng):
     x = torch.randn(20, 1, generator=rng)
-    batch = next(iter(cf.data.paired_batches(x, x, coupling="given", ot_batch_size=5, batch_size=9, generator=rng)))
+    batch = next(iter(cf.pairing.paired_batches(x, x, coupling="given", ot_batch_size=5, batch_size=9, generator=rng)))
     assert torch.equal(batch.x0, batch.x1)
 
 
 def test_times_out_of_order_are_refused(rng):
     clouds = [torch.randn(5, 1, generator=rng) for _ in range(3)]
     with pytest.raises(ValueError, match="increase"):
-        cf.data.snapshot_batches(clouds, [0.0, 1.0, 0.5], generator=rng)
+        cf.pairing.snapshot_batches(clouds, [0.0, 1.0, 0.5], generator=rng)

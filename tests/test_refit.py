@@ -31,7 +31,7 @@ def bend(field, x0):
 def test_reflow_straightens_paths_and_keeps_the_target(rng):
     x0, x1 = two_clouds(rng)
     field, objective = MLP(dim=2, width=64), VelocityMatching()
-    batches = cf.data.paired_batches(x0, x1, coupling="independent", generator=rng)
+    batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=1000, generator=rng, recipe=QUICK)
     before = bend(field, x0)
     histories = refit(field, objective, x0, x1, repairing=Reflow(), rounds=1, steps=1000, generator=rng, recipe=QUICK)
@@ -52,7 +52,7 @@ def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(
     """Between two unit Gaussians at sigma 1 the ends must come to covary by (sqrt(5) - 1) / 2; at first they do not."""
     x0, x1 = torch.randn(2, 2000, 2, generator=rng)
     field, objective = TwoHeads(MLP(2, heads=2, width=64)), BridgeMatching(BrownianBridge(1.0))
-    batches = cf.data.paired_batches(x0, x1, coupling="independent", generator=rng)
+    batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=800, generator=rng, recipe=QUICK)
     refit(
         field, objective, x0, x1, repairing=MarkovianFitting(1.0, steps=30), rounds=6, steps=300, generator=rng,

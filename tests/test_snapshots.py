@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from cellflow.data.snapshots import leave_out, read_rep, read_snapshots, read_times
+from cellflow.cells.snapshots import leave_out, read_rep, read_snapshots, read_times
 from conftest import make_cells
 
 

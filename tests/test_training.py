@@ -27,7 +27,7 @@ def make_field():
 
 def make_batches(seed=0, batch_size=16):
     x0 = torch.randn(40, 2, generator=cf.generator(1))
-    return cf.data.paired_batches(x0, x0 + 3, batch_size=batch_size, generator=cf.generator(seed))
+    return cf.pairing.paired_batches(x0, x0 + 3, batch_size=batch_size, generator=cf.generator(seed))
 
 
 def weights(field):
@@ -74,7 +74,7 @@ def test_super_batches_resume_exactly_too(tmp_path):
     x0 = torch.randn(60, 2, generator=cf.generator(1))
 
     def batches():
-        return cf.data.paired_batches(x0, x0 + 3, batch_size=8, ot_batch_size=16, generator=cf.generator(0))
+        return cf.pairing.paired_batches(x0, x0 + 3, batch_size=8, ot_batch_size=16, generator=cf.generator(0))
 
     whole, _ = run(steps=50, batches=batches())
     run(steps=50, batches=batches(), until=23, folder=tmp_path)

@@ -25,7 +25,7 @@ def blobs(n=300, seed=0):
 def grey(level, n=24, size=8, seed=0):
     """Images of one level each, which differs a little from image to image."""
     levels = torch.randint(level - 10, level + 10, (n, 1, 1, 1), generator=cf.generator(seed=seed))
-    return cf.data.ImageSet(levels.expand(n, 1, size, size).to(torch.uint8).contiguous(), names=names(n))
+    return cf.images.ImageSet(levels.expand(n, 1, size, size).to(torch.uint8).contiguous(), names=names(n))
 
 
 def names(n):
@@ -109,7 +109,7 @@ def test_streams_are_translated_like_images_in_memory(brightened, tmp_path):
     dark, _, model = brightened
     for name, image in zip(dark.names, dark.images, strict=True):
         Image.fromarray(image[0].numpy()).save(tmp_path / name)
-    stream = cf.data.stream_images(tmp_path, size=8, channels=1)
+    stream = cf.images.stream_images(tmp_path, size=8, channels=1)
     found = model.translate(stream)
     assert torch.equal(found.images, model.translate(dark).images)
     assert found.names == dark.names
@@ -126,7 +126,7 @@ def test_a_trajectory_starts_at_the_input_and_ends_at_the_translation(brightened
     course = model.trajectory(dark, save=5, steps=20)
     assert course.x.shape == (5, *dark.images.shape)
     assert torch.equal(course.x[0], dark.scaled())
-    assert torch.equal(cf.data.to_bytes(course.x[-1]), model.translate(dark).images)
+    assert torch.equal(cf.images.to_bytes(course.x[-1]), model.translate(dark).images)
 
 
 def cells(shift=0.0, seed=0, n=120):
@@ -176,7 +176,7 @@ def test_kinds_are_kept_apart_where_that_is_asked_for(within):
 
 def test_labels_of_images_are_kept_where_they_hold():
     labels = torch.arange(24) % 2
-    dark, bright = (cf.data.ImageSet(side.images, labels) for side in (grey(60), grey(190)))
+    dark, bright = (cf.images.ImageSet(side.images, labels) for side in (grey(60), grey(190)))
     assert torch.equal(images(steps=2, within_labels=True).fit(dark, bright).translate(dark).labels, labels)
     assert images(steps=2).fit(dark, bright).translate(dark).labels is None
 
@@ -329,7 +329,7 @@ def test_images_are_paired_in_other_spaces(features):
 
 def test_a_shipped_network_gives_features():
     cells = cf.datasets.cell_silhouettes()
-    some = [cf.data.read_images(cells.only(name).take(range(6)), size=32) for name in ("control", "cytd")]
+    some = [cf.images.read_images(cells.only(name).take(range(6)), size=32) for name in ("control", "cytd")]
     assert len(images(steps=1, batch_size=4, features="silhouettes").fit(*some).history_) == 1
     with pytest.raises(ValueError, match="those of images"):
         vectors(features="silhouettes").fit(blobs(), blobs(seed=1))

@@ -131,7 +131,7 @@ def test_it_learns_a_velocity_that_depends_on_the_place(rng):
     target = torch.ones(8, 8)
     target[:, 4:] = -1
     net = UNet(1, width=8, multipliers=(1, 2), blocks=1)
-    batches = cf.data.paired_batches(x0, x0 + target, coupling="independent", batch_size=32, generator=rng)
+    batches = cf.pairing.paired_batches(x0, x0 + target, coupling="independent", batch_size=32, generator=rng)
     history = cf.training.fit(net, cf.objectives.VelocityMatching(), batches, steps=60, generator=rng)
     assert history["loss"][-1] < 0.7 * history["loss"][0]
     found = cf.integrate.ode(net, x0[:8], steps=2, method="midpoint").x[-1] - x0[:8]

@@ -18,7 +18,7 @@ from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
 
-LOADERS: dict[str, Callable[[str], cf.data.ImageSet]] = {
+LOADERS: dict[str, Callable[[str], cf.images.ImageSet]] = {
     "mnist": cf.datasets.mnist,
     "fashion": cf.datasets.fashion_mnist,
     "cifar10_jpeg": partial(cf.datasets.cifar10, jpeg=True),
@@ -127,7 +127,7 @@ class Bench:
         return field.eval()
 
     def _pairs(self, rng: torch.Generator) -> Any:
-        return cf.data.image_batches(
+        return cf.pairing.image_batches(
             None, self.images, coupling="independent", batch_size=self.setting.batch, generator=rng
         )
 

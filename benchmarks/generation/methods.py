@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.images.sizes import Size
-from cellflow.data import ImageSet
+from cellflow.images import ImageSet
 from cellflow.objectives import NoiseMatching, Objective, VelocityMatching
 from cellflow.shapes import per_sample
 
@@ -50,7 +50,7 @@ def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], 
     rng = cf.generator(seed=seed)
     images = images.to(size.device)
     field = size.network(images.shape, heads=1, generator=rng)
-    batches = cf.data.image_batches(
+    batches = cf.pairing.image_batches(
         None, images, coupling=method.coupling, batch_size=size.batch, generator=rng, flip=images.shape[0] == 3
     )
     seconds = 0.0
@@ -88,7 +88,7 @@ def generate(field: nn.Module, method: Method, noise: Tensor, *, sampler: str, e
             continue
         velocity = method.objective.velocity(field)
         parts.append(cf.integrate.ode(velocity, x, steps=evaluations, method=sampler).x[-1])
-    return cf.data.scaled(cf.data.to_bytes(torch.cat(parts).cpu()))
+    return cf.images.scaled(cf.images.to_bytes(torch.cat(parts).cpu()))
 
 
 def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Tensor:

@@ -14,7 +14,7 @@ import cellflow as cf
 from benchmarks.generation.methods import METHODS, Checkpoint, Method, generate, train
 from benchmarks.images.rows import RESULTS, Row, keep, read, written
 from benchmarks.images.sizes import Size
-from cellflow.data import ImageSet
+from cellflow.images import ImageSet
 from cellflow.metrics import bootstrap, feature_network, features_of, frechet_distance, kernel_distance, neighbours
 
 KEY = ("dataset", "method", "sampler", "evaluations", "train_steps", "seed", "size")
@@ -90,7 +90,9 @@ class Inception:
     def __call__(self, images: Tensor) -> Row:
         """Return the FID of images ``(n, c, h, w)`` from -1 to 1."""
         weights = cf.datasets.inception_weights()
-        found = cf.metrics.fid(cf.data.to_bytes(images), self.real.images, weights=weights, reference=self.real.source)
+        found = cf.metrics.fid(
+            cf.images.to_bytes(images), self.real.images, weights=weights, reference=self.real.source
+        )
         return {"distance": "FID", "n": len(images), "fd": found.value}
 
     def floor(self, samples: list[Tensor]) -> Row:
@@ -173,10 +175,10 @@ def _score(
 
 def _keep_samples(path: Path, images: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, cf.data.to_bytes(images[:SHOWN]).numpy())
+    np.save(path, cf.images.to_bytes(images[:SHOWN]).numpy())
 
 
 def samples(name: str) -> dict[str, Tensor]:
     """Return a few images of each method, real ones last."""
     stems = [stem for stem in (*METHODS, "real") if (SAMPLES / name / f"{stem}.npy").is_file()]
-    return {stem: cf.data.scaled(torch.from_numpy(np.load(SAMPLES / name / f"{stem}.npy"))) for stem in stems}
+    return {stem: cf.images.scaled(torch.from_numpy(np.load(SAMPLES / name / f"{stem}.npy"))) for stem in stems}

@@ -46,7 +46,7 @@ def bridge(data: Clouds, rng: torch.Generator) -> torch.nn.Module:
     sizes = {"shift": data.x1.mean(0), "scale": torch.full((2,), scale), "speed": torch.full((2,), scale)}
     field = cf.networks.TwoNetworks(*(cf.networks.Standardized(network, **sizes) for network in networks))
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(SIGMA), unit=scale)
-    batches = cf.data.paired_batches(
+    batches = cf.pairing.paired_batches(
         data.x0, data.x1, coupling=cf.couplings.Sinkhorn(2 * SIGMA**2, tolerance=1e-3), batch_size=BATCH,
         generator=rng, ot_batch_size=2 * BATCH,
     )  # fmt: skip

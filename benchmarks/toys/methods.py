@@ -89,7 +89,7 @@ class Trainer:
         scaled = [cf.networks.Standardized(net, shift=shift, scale=scale, speed=scale) for net in networks]
         return scaled[0] if heads == 1 else cf.networks.TwoNetworks(*scaled)
 
-    def _batches(self, method: Method, rng: torch.Generator) -> cf.data.PairedBatches:
+    def _batches(self, method: Method, rng: torch.Generator) -> cf.pairing.PairedBatches:
         x0, x1 = self.data.x0, self.data.x1
         coupling: Any = method.coupling
         if method.coupling == "gaussian":
@@ -99,7 +99,7 @@ class Trainer:
         elif method.coupling == "sinkhorn":
             coupling = cf.couplings.Sinkhorn(2 * (method.sigma * self.scale) ** 2, tolerance=1e-3)
         size: int | str = BATCH if method.coupling == "sinkhorn" else "whole"
-        return cf.data.paired_batches(x0, x1, coupling=coupling, batch_size=BATCH, generator=rng, ot_batch_size=size)
+        return cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=BATCH, generator=rng, ot_batch_size=size)
 
     def plan(self) -> Tensor:
         """Return the partner of every source point ``(n,)`` in the exact plan of the training points."""

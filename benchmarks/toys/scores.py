@@ -5,7 +5,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks.toys.assignment import assign
-from cellflow.field import Field
+from cellflow.fields import Field
 
 STEPS = 100
 """Euler steps of the probability flow, as published."""

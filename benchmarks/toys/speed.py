@@ -16,7 +16,7 @@ from benchmarks.speed import PlainMLP
 from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Method
 from benchmarks.toys.pairs import Clouds, clouds
 from benchmarks.toys.scores import squared_distance, travel
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.seeds import seeded
 
 SPEED, PAIR, GOAL = "toys_speed.md", "8gaussians->moons", 0.601
@@ -72,7 +72,7 @@ def _ours(method: Method) -> Callable[[Clouds, int], Trained]:
         for steps in CHECKPOINTS:
             rng = cf.generator(seed=seed)
             start = time.perf_counter()
-            batches = cf.data.paired_batches(
+            batches = cf.pairing.paired_batches(
                 data.x0, data.x1, coupling=coupling, batch_size=BATCH, generator=rng,
                 ot_batch_size=BATCH if method.sigma else 2 * BATCH,
             )  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import cellflow as cf
 from cellflow.couplings import Coupling, Exact, Plan, UnbalancedSinkhorn
-from cellflow.data.bends import Bent, tangents
+from cellflow.pairing.curves import Bent, tangents
 
 RESULTS = Path(__file__).parents[1] / "results"
 CELLS, INFINITE = 1000, float("inf")

@@ -24,7 +24,7 @@ import numpy as np
 
 import cellflow as cf
 from benchmarks.trajectory.plans import Remembered
-from cellflow.runs import Stopwatch
+from cellflow.cli.runs import Stopwatch
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cellflow.runs import versions
+from cellflow.cli.runs import versions
 
 BASELINES = "baselines"
 """Name of the folder that a method's would have."""

@@ -17,7 +17,7 @@ from benchmarks.trajectory.records import BASELINES, Key
 from benchmarks.trajectory.scores import mass_error, score
 from benchmarks.trajectory.sets import Cells
 from benchmarks.trajectory.tasks import Task, prepare, shares
-from cellflow.runs import Stopwatch
+from cellflow.cli.runs import Stopwatch
 
 FIRST_SEED = 42
 KEPT = 1500

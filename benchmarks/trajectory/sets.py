@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cellflow import datasets
-from cellflow.data.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from cellflow.data import ImageSet, read_images
+from cellflow.images import ImageSet, read_images
 
 SEXTANTS = (("top", "up", "low"), ("down", "top", "low"), ("low", "top", "up"),
             ("low", "down", "top"), ("up", "low", "top"), ("top", "low", "down"))  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import cellflow as cf
 from benchmarks.images.sizes import Size
 from benchmarks.translation.task import Task
-from cellflow.field import two_heads
+from cellflow.fields import two_heads
 from cellflow.networks import TwoHeads
 from cellflow.shapes import per_sample
 
@@ -68,7 +68,7 @@ def train(task: Task, method: Method, size: Size, seed: int) -> Model:
     features: tuple[Tensor, Tensor] | None = None
     if method.on_features and task.features is not None:
         features = task.features[0](source.scaled()).flatten(1), task.features[1](target.scaled()).flatten(1)
-    batches = cf.data.image_batches(
+    batches = cf.pairing.image_batches(
         source, target, coupling=method.coupling, batch_size=size.batch, generator=rng, flip=task.flip,
         features=features, within_labels=method.within_labels,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def translate(
         else:
             velocity = model.objective.velocity(model.field)
             parts.append(cf.integrate.ode(velocity, part, steps=steps, start=start, stop=stop, method="euler").x[-1])
-    return cf.data.scaled(cf.data.to_bytes(torch.cat(parts)))
+    return cf.images.scaled(cf.images.to_bytes(torch.cat(parts)))
 
 
 def _diffused(model: Model, x: Tensor, steps: int, start: float, stop: float, generator: torch.Generator) -> Tensor:

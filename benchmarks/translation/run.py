@@ -102,12 +102,12 @@ def _fid(outputs: Tensor, judge: Judge) -> float:
     """Return the FID as published for this protocol: against all test images, however few."""
     end = judge.task.test[0 if judge.direction.backward else 1]
     weights = cf.datasets.inception_weights()
-    return cf.metrics.fid(cf.data.to_bytes(outputs), end.images, weights=weights, reference=end.source).value
+    return cf.metrics.fid(cf.images.to_bytes(outputs), end.images, weights=weights, reference=end.source).value
 
 
 def _keep_samples(path: Path, images: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, cf.data.to_bytes(images[:SHOWN]).numpy())
+    np.save(path, cf.images.to_bytes(images[:SHOWN]).numpy())
 
 
 def samples(name: str, direction: str) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ def samples(name: str, direction: str) -> dict[str, Tensor]:
     folder = SAMPLES / name / direction
     order = ["source", *METHODS, "target"]
     return {
-        stem: cf.data.scaled(torch.from_numpy(np.load(folder / f"{stem}.npy")))
+        stem: cf.images.scaled(torch.from_numpy(np.load(folder / f"{stem}.npy")))
         for stem in order
         if (folder / f"{stem}.npy").is_file()
     }

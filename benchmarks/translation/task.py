@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import cellflow as cf
-from cellflow.data import ImageSet
+from cellflow.images import ImageSet
 
 Images = Callable[[Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import torch
 import cellflow as cf
 from benchmarks.translation.colours import coloured, same_hue
 from benchmarks.translation.task import Direction, Sets, Task, measured, outlines, overlap, resized, stained, value
-from cellflow.data import ImageSet, read_images
+from cellflow.images import ImageSet, read_images
 from cellflow.metrics import foreground, structural_similarity
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow import runs
+from cellflow.cells.snapshots import leave_out, to_numbers
+from cellflow.cli import runs
 from cellflow.cli.settings import free, new_folder, plain
-from cellflow.data.snapshots import leave_out, to_numbers
 
 if TYPE_CHECKING:
     from anndata import AnnData

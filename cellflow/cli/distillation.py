@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cellflow import runs
-from cellflow.cli import cells, generation, translation
-from cellflow.data.snapshots import leave_out
+from cellflow.cells.snapshots import leave_out
+from cellflow.cli import cells, generation, runs, translation
 from cellflow.report import few_steps
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cellflow import runs
-from cellflow.cli import cells, distillation, generation, translation
-from cellflow.help import describe, overview
+from cellflow.cli import cells, distillation, generation, runs, translation
+from cellflow.cli.help import describe, overview
 
 log = logging.getLogger("cellflow")
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow import runs
-from cellflow.cli import image_runs
+from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
 from cellflow.report import Held
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cellflow import runs
+from cellflow.cli import runs
 from cellflow.cli.settings import plain
-from cellflow.data import ImageSet, ImageStream, read_images, stream_images
+from cellflow.images import ImageSet, ImageStream, read_images, stream_images
 from cellflow.report import Held
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow import runs
+from cellflow.cli import runs
 
 
 def new_folder(cfg: DictConfig, command: str) -> Path:

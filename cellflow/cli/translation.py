@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow import runs
-from cellflow.cli import image_runs
+from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
-from cellflow.data import ImageSet, ImageStream, read_images
 from cellflow.datasets import cell_silhouettes
+from cellflow.images import ImageSet, ImageStream, read_images
 from cellflow.report import Held
 from cellflow.seeds import draw_seed, generator_at
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cellflow.data.image_arrays import read_idx
-from cellflow.data.images import ImageSet
 from cellflow.datasets.image_catalogue import (
     CIFAR10,
     CIFAR10_JPEG,
@@ -23,6 +21,8 @@ from cellflow.datasets.image_catalogue import (
 )
 from cellflow.datasets.public_file import PublicFile
 from cellflow.errors import unknown
+from cellflow.images.arrays import read_idx
+from cellflow.images.sets import ImageSet
 
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

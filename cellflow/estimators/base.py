@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cellflow import integrate
 from cellflow.errors import CheckpointError, NotFittedError
-from cellflow.estimators.parts import decode, encode
+from cellflow.estimators.serialize import decode, encode
 from cellflow.integrate import Trajectory
 from cellflow.networks import FlowMap
 from cellflow.training import History

@@ -10,7 +10,7 @@ from cellflow import integrate, paths
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.image_flow import check_settings, in_parts
-from cellflow.field import BridgeField, two_heads
+from cellflow.fields import BridgeField, two_heads
 from cellflow.integrate import Trajectory
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath

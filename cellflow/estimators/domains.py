@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.data.image_labels import named_labels
-from cellflow.data.image_stream import ImageStream
-from cellflow.data.images import Images, ImageSet
-from cellflow.data.pixels import to_bytes
-from cellflow.data.snapshots import read_rep
-from cellflow.estimators.field import Scales, blank
+from cellflow.cells.snapshots import read_rep
+from cellflow.estimators.fields import Scales, blank
+from cellflow.images.labels import named_labels
+from cellflow.images.pixels import to_bytes
+from cellflow.images.sets import Images, ImageSet
+from cellflow.images.streams import ImageStream
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,13 +100,13 @@ def read_domain(given: Samples, *, rep: str, group: str | None = None) -> Domain
     if not isinstance(given, np.ndarray | Tensor):
         raise TypeError(
             f"Expected images, an array, a tensor or an AnnData; found {type(given).__name__}. A folder is read by "
-            "`cf.data.read_images`."
+            "`cf.images.read_images`."
         )
     values = torch.as_tensor(np.ascontiguousarray(given)) if isinstance(given, np.ndarray) else given.detach()
     if values.ndim not in (2, 4) or not values.numel():
         raise ValueError(
             f"Expected vectors (n, d) or images (n, c, h, w); found shape {tuple(values.shape)}. "
-            "`cf.data.read_images` takes other forms of images."
+            "`cf.images.read_images` takes other forms of images."
         )
     if values.dtype == torch.uint8 and values.ndim == 4:
         return ImageSet(values)

@@ -8,19 +8,19 @@ import torch
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import Coupling
-from cellflow.data.image_batches import ImageBatches, image_batches
-from cellflow.data.image_stream import ImageStream
-from cellflow.data.images import ImageSet
 from cellflow.errors import unknown
 from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
 from cellflow.estimators.domains import digest
 from cellflow.estimators.guidance import ForgetfulObjective, Guided
 from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
 from cellflow.estimators.noise_flow import NoiseFlow
-from cellflow.estimators.parts import encode
 from cellflow.estimators.rounds import go_on
+from cellflow.estimators.serialize import encode
+from cellflow.images.sets import ImageSet
+from cellflow.images.streams import ImageStream
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
+from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Origin, Recipe, Reflow, Repairing
@@ -138,7 +138,7 @@ class ImageGenerator(NoiseFlow):
         Parameters
         ----------
         images
-            Images of one shape, with labels where classes are learned; `cellflow.data.read_images` reads them.
+            Images of one shape, with labels where classes are learned; `cellflow.images.read_images` reads them.
         y
             Not used; there for scikit-learn.
         folder, resume, fabric, watch, every
@@ -390,6 +390,6 @@ class ImageGenerator(NoiseFlow):
 def _of_images(images: object) -> ImageSet | ImageStream:
     if not isinstance(images, ImageSet | ImageStream):
         raise TypeError(
-            f"Expected images; found {type(images).__name__}. `cf.data.read_images` reads folders and arrays."
+            f"Expected images; found {type(images).__name__}. `cf.images.read_images` reads folders and arrays."
         )
     return images

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.errors import unknown
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.objectives import Objective
 
 Labels = int | str | Sequence[int | str] | Tensor

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cellflow import integrate
-from cellflow.data.images import ImageSet
-from cellflow.data.pixels import to_bytes
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.estimators.image_flow import check_settings, in_parts
+from cellflow.images.pixels import to_bytes
+from cellflow.images.sets import ImageSet
 from cellflow.integrate import Trajectory
 from cellflow.seeds import generator
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cellflow.cells.snapshots import Snapshots, to_numbers
 from cellflow.couplings import Coupling, Exact, Given, Independent, Sinkhorn
-from cellflow.data.snapshots import Snapshots, to_numbers
 
 COUNTS = "counts"
 """The masses that are the numbers of cells."""
@@ -30,7 +30,7 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
 
     Examples
     --------
-    >>> from cellflow.data.snapshots import read_snapshots
+    >>> from cellflow.cells.snapshots import read_snapshots
     >>> import cellflow as cf
     >>> adata = cf.datasets.branching((100, 250), times=(0, 2))
     >>> population_sizes("counts", read_snapshots(adata, time_key="time", rep="X_latent"))

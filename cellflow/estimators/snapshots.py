@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cellflow import couplings, networks, paths, training
+from cellflow.cells.clock import Clock
+from cellflow.cells.snapshots import Snapshots, read_snapshots
+from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling
-from cellflow.data.clock import Clock
-from cellflow.data.diffusion import suggest_sigma
-from cellflow.data.pairing import PairedBatches, snapshot_batches
-from cellflow.data.snapshots import Snapshots, read_snapshots
 from cellflow.errors import unknown
 from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson
-from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall, spreads
-from cellflow.estimators.parts import encode
+from cellflow.estimators.fields import BESIDE, Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
+from cellflow.estimators.serialize import encode
 from cellflow.estimators.timed import TimedFlow
 from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
+from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Geodesics, Origin, Recipe
@@ -74,7 +74,7 @@ class SnapshotFlow(TimedFlow):
     standardize
         Whether the network sees standardised states inside the model; inputs and outputs keep their units.
     ot_batch_size
-        Cells a side that are paired at once, see `cellflow.data.paired_batches`.
+        Cells a side that are paired at once, see `cellflow.pairing.paired_batches`.
     seed
         Seed of everything random.
     device
@@ -282,7 +282,7 @@ class SnapshotFlow(TimedFlow):
     def suggest_sigma(self, adata: "AnnData") -> float:
         """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
 
-        Only ``time_key``, ``rep`` and ``seed`` are used; see `cellflow.data.suggest_sigma` for the rule.
+        Only ``time_key``, ``rep`` and ``seed`` are used; see `cellflow.cells.suggest_sigma` for the rule.
 
         Examples
         --------

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cellflow import integrate, paths
-from cellflow.data.clock import Clock
-from cellflow.data.snapshots import to_numbers
+from cellflow.cells.clock import Clock
+from cellflow.cells.snapshots import to_numbers
 from cellflow.estimators.base import FlowEstimator
-from cellflow.field import BridgeField, GrowthField, growth_heads
+from cellflow.fields import BridgeField, GrowthField, growth_heads
 from cellflow.integrate import Trajectory, WeightedTrajectory
 from cellflow.objectives import VelocityHead, VelocityOfGrowth
 from cellflow.paths import GaussianPath

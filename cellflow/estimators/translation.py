@@ -9,18 +9,18 @@ from torch import nn
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import Coupling
-from cellflow.data.image_batches import ImageBatches, image_batches
-from cellflow.data.image_coupling import Features
 from cellflow.errors import unknown
 from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
-from cellflow.estimators.field import BESIDE, Scales, blank, build_field, overall
+from cellflow.estimators.fields import BESIDE, Scales, blank, build_field, overall
 from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
-from cellflow.estimators.parts import encode
 from cellflow.estimators.rounds import go_on, repairing_for
+from cellflow.estimators.serialize import encode
 from cellflow.metrics import feature_network
 from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
+from cellflow.pairing.features import Features
+from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Origin, Recipe, Repairing
@@ -64,7 +64,7 @@ class DomainTranslator(DomainFlow):
     flip
         Whether to mirror each pair of images, both sides alike, every other time.
     ot_batch_size
-        Samples a side that are paired at once, see `cellflow.data.image_batches`.
+        Samples a side that are paired at once, see `cellflow.pairing.image_batches`.
     seed
         Seed of everything random.
     device

@@ -1,9 +1,9 @@
 """Advance states through time with a field: trajectories, the weights on them, and the densities they carry."""
 
 from cellflow.integrate.density import log_density
-from cellflow.integrate.deterministic import ode
 from cellflow.integrate.jump import jump
-from cellflow.integrate.stochastic import sde
+from cellflow.integrate.ode import ode
+from cellflow.integrate.sde import sde
 from cellflow.integrate.tables import TABLES, Table
 from cellflow.integrate.trajectory import Trajectory
 from cellflow.integrate.weighted import WeightedTrajectory, grow

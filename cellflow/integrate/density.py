@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cellflow.field import Field
-from cellflow.integrate.deterministic import ode
+from cellflow.fields import Field
+from cellflow.integrate.ode import ode
 from cellflow.integrate.tables import Table
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import ConvergenceError
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.shapes import per_sample, time_of
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cellflow.field import GrowthField, growth_heads
-from cellflow.integrate.deterministic import ode
+from cellflow.fields import GrowthField, growth_heads
+from cellflow.integrate.ode import ode
 from cellflow.integrate.tables import Table
 
 
@@ -91,7 +91,7 @@ def grow(
     Examples
     --------
     >>> import math, torch
-    >>> from cellflow.field import GrowthHeads
+    >>> from cellflow.fields import GrowthHeads
     >>> doubling = lambda t, x, condition: GrowthHeads(torch.zeros_like(x), torch.full_like(t, math.log(2)))
     >>> grow(doubling, torch.zeros(3, 2)).mass().round(decimals=3)
     tensor([1., 2.])

@@ -32,7 +32,7 @@ def features_of(images: Tensor, function: Features) -> Tensor:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"Expected images (n, c, h, w) as numbers from -1 to 1; found {images.dtype} of shape "
-            f"{tuple(images.shape)}. Bytes become such numbers by `cf.data.scaled`."
+            f"{tuple(images.shape)}. Bytes become such numbers by `cf.images.scaled`."
         )
     found = torch.cat([function(part) for part in images.split(_AT_ONCE)]).double()
     if found.ndim != 2 or len(found) != len(images):

@@ -48,7 +48,7 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
     Parameters
     ----------
     images, real
-        Bytes ``(n, c, h, w)`` and ``(m, c, h, w)``, which `cellflow.data.to_bytes` makes; grey is repeated.
+        Bytes ``(n, c, h, w)`` and ``(m, c, h, w)``, which `cellflow.images.to_bytes` makes; grey is repeated.
     weights
         The file ``inception-2015-12-05.pt``; `cellflow.datasets.inception_weights` fetches it.
     reference
@@ -88,7 +88,7 @@ def _check_bytes(name: str, images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"Expected `{name}` as bytes (n, c, h, w) with 1 or 3 channels, as published FIDs are computed on; found "
-            f"{images.dtype} of shape {tuple(images.shape)}. Numbers from -1 to 1 become bytes by `cf.data.to_bytes`."
+            f"{images.dtype} of shape {tuple(images.shape)}. Numbers from -1 to 1 become bytes by `cf.images.to_bytes`."
         )
 
 

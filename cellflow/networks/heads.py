@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cellflow.field import GrowthHeads, Heads
+from cellflow.fields import GrowthHeads, Heads
 
 
 class TwoHeads(nn.Module):

@@ -11,8 +11,8 @@ from cellflow.objectives.flow_map_matching import (
     SemigroupMatching,
 )
 from cellflow.objectives.growth import GrowthMatching, VelocityOfGrowth
+from cellflow.objectives.matching import NoiseMatching, Objective, VelocityFromNoise, VelocityMatching
 from cellflow.objectives.trajectory import TrajectoryMatching
-from cellflow.objectives.velocity import NoiseMatching, Objective, VelocityFromNoise, VelocityMatching
 
 __all__ = [
     "BridgeMatching",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
-from cellflow.field import BridgeField, Field, two_heads
-from cellflow.objectives.velocity import check_unit
+from cellflow.fields import BridgeField, Field, two_heads
+from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 

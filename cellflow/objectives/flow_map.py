@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.field import Field
-from cellflow.objectives.velocity import check_unit
+from cellflow.fields import Field
+from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
-from cellflow.field import Field, GrowthField, growth_heads
-from cellflow.objectives.velocity import check_unit
+from cellflow.fields import Field, GrowthField, growth_heads
+from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 
@@ -121,6 +121,6 @@ def _log_masses(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.log_mass0 is None or batch.log_mass1 is None:
         raise ValueError(
             "Expected a batch with masses at both ends of its pairs; found none. Pass `masses=` to "
-            "`cf.data.paired_batches` or `cf.data.snapshot_batches`, or set `log_mass0` and `log_mass1`."
+            "`cf.pairing.paired_batches` or `cf.pairing.snapshot_batches`, or set `log_mass0` and `log_mass1`."
         )
     return batch.log_mass0, batch.log_mass1

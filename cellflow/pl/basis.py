@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.data.snapshots import read_rep
+from cellflow.cells.snapshots import read_rep
 from cellflow.pl.canvas import literal
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.data.snapshots import read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size, literal
 from cellflow.pl.labels import unit_of
 

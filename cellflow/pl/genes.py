@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.data.snapshots import read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
 from cellflow.pl.labels import unit_of

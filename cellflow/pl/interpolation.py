@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellflow.data.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import moment, unit_of

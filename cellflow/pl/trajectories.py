@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellflow import tl
-from cellflow.data.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cellflow.data.snapshots import read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.errors import unknown
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow.data.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing

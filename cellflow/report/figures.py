@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow import pl, tl
-from cellflow.data.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import moment, rate, unit_of

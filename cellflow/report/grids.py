@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.data import to_bytes
+from cellflow.images import to_bytes
 from cellflow.integrate import Trajectory
 from cellflow.report.html import blank
 

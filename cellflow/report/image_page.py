@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cellflow import pl
-from cellflow.data import ImageSet, ImageStream
+from cellflow.images import ImageSet, ImageStream
 from cellflow.report import few_steps, html, image_words
 from cellflow.report.grids import course_figure, nearest, rows_figure
 from cellflow.report.html import Drawing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import couplings, paths
-from cellflow.data.snapshots import read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.labels import moment, unit_of
 
 if TYPE_CHECKING:

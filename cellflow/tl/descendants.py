@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.data.snapshots import to_numbers
+from cellflow.cells.snapshots import to_numbers
 from cellflow.tl.cells import Cells, positions, refuse_jumps, states_and_times, target
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.data.snapshots import to_numbers
+from cellflow.cells.snapshots import to_numbers
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.cells import Cells, positions, states_and_times, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_rows

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cellflow.data.snapshots import to_numbers
+from cellflow.cells.snapshots import to_numbers
 from cellflow.errors import unknown
 from cellflow.tl.cells import refuse_jumps, states_and_times
 from cellflow.tl.genes import Loadings, read_loadings

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellflow.data.snapshots import to_numbers
+from cellflow.cells.snapshots import to_numbers
 from cellflow.seeds import generator
 from cellflow.tl.cells import Cells, positions, states_and_times, target
 

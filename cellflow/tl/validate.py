@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.data.snapshots import Snapshots, read_rep, read_snapshots, to_numbers
+from cellflow.cells.snapshots import Snapshots, read_rep, read_snapshots, to_numbers
 from cellflow.metrics import split_half_floor, wasserstein
 from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at

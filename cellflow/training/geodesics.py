@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.data.metric import radial_metric
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.networks import MLP, Standardized
 from cellflow.objectives.energy import PathEnergy, bend_pairs
+from cellflow.pairing.metric import radial_metric
 from cellflow.seeds import seeded
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
@@ -26,7 +26,7 @@ class Geodesics:
     Parameters
     ----------
     centres, spread, floor
-        See `cellflow.data.radial_metric`. More centres and a smaller floor keep paths closer to the data.
+        See `cellflow.pairing.radial_metric`. More centres and a smaller floor keep paths closer to the data.
     steps
         Optimiser steps of the network.
     learning_rate
@@ -38,7 +38,7 @@ class Geodesics:
     --------
     >>> import torch, cellflow as cf
     >>> clouds = [torch.randn(40, 2, generator=cf.generator(seed=k)) for k in range(3)]
-    >>> straight = cf.data.snapshot_batches(clouds, [0.0, 0.5, 1.0], generator=cf.generator(seed=0))
+    >>> straight = cf.pairing.snapshot_batches(clouds, [0.0, 0.5, 1.0], generator=cf.generator(seed=0))
     >>> bends = Geodesics(centres=10, steps=5).learn(clouds, straight, generator=cf.generator(seed=1))
     >>> next(iter(straight.bent(bends))).bend0.shape
     torch.Size([512, 2])

@@ -52,7 +52,7 @@ def fit(
     objective
         What is minimised.
     batches
-        Batches without end, the same ones at every iteration, as from `cellflow.data.paired_batches`.
+        Batches without end, the same ones at every iteration, as from `cellflow.pairing.paired_batches`.
     steps
         Optimiser steps in all, those before a resumption included.
     generator
@@ -91,7 +91,7 @@ def fit(
     >>> import torch, cellflow as cf
     >>> rng = cf.generator(seed=0)
     >>> field = cf.networks.MLP(dim=2, width=16)
-    >>> batches = cf.data.paired_batches(torch.zeros(9, 2), torch.ones(9, 2), batch_size=4, generator=rng)
+    >>> batches = cf.pairing.paired_batches(torch.zeros(9, 2), torch.ones(9, 2), batch_size=4, generator=rng)
     >>> fit(field, cf.objectives.VelocityMatching(), batches, steps=20, generator=rng)
     History(20 steps, last loss ...)
     """

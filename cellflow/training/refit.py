@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.couplings import Given
-from cellflow.data.pairing import paired_batches
 from cellflow.integrate import ode, sde
 from cellflow.objectives import Objective
+from cellflow.pairing.batches import paired_batches
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe

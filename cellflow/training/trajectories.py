@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.integrate import ode
 from cellflow.seeds import draw_seed, generator_at
 

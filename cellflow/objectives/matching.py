@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
 from cellflow.shapes import per_sample
 

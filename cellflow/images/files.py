@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.data.pixels import CHANNELS, Conversion
+from cellflow.images.pixels import CHANNELS, Conversion
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cellflow.data.image_files import decode_all, image_paths, readable
-from cellflow.data.image_labels import Labelled, labels_by_folder, named_labels
-from cellflow.data.images import ImageSet
-from cellflow.data.pixels import Conversion, scaled
+from cellflow.images.files import decode_all, image_paths, readable
+from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.pixels import Conversion, scaled
+from cellflow.images.sets import ImageSet
 
 _CPU = torch.device("cpu")
 

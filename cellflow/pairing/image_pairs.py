@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Independent
-from cellflow.data.images import Images, ImageSet
-from cellflow.data.pairing import PairedBatches
+from cellflow.images.sets import Images, ImageSet
+from cellflow.pairing.batches import PairedBatches
 from cellflow.seeds import generator_at
 
 Loaded = tuple[Tensor, Tensor, Tensor]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
-from cellflow.data.bends import Bent, tangents
-from cellflow.data.blocks import Pairs, Super, Whole
-from cellflow.data.masses import Masses, match, relative
+from cellflow.pairing.blocks import Pairs, Super, Whole
+from cellflow.pairing.curves import Bent, tangents
+from cellflow.pairing.masses import Masses, match, relative
 from cellflow.seeds import draw_seed
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class PairedBatches:
         Parameters
         ----------
         slopes
-            Velocity of each point of each snapshot, ``(n_k, ...)``, see `cellflow.data.bends.tangents`.
+            Velocity of each point of each snapshot, ``(n_k, ...)``, see `cellflow.pairing.curves.tangents`.
         bend
             From 0 for straight to 1.
         """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.data.clock import Clock
+from cellflow.cells.clock import Clock
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan
-from cellflow.data.masses import Masses, WeighedPlan, match
+from cellflow.pairing.masses import Masses, WeighedPlan, match
 from cellflow.seeds import generator_at
 
 Pairs = tuple[Tensor, ...]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.data.image_arrays import convert_array, read_arrays
-from cellflow.data.image_files import decode_all, image_paths, stack
-from cellflow.data.image_labels import Labelled, labels_by_folder, named_labels
-from cellflow.data.pixels import Conversion, scaled
 from cellflow.errors import unknown
+from cellflow.images.arrays import convert_array, read_arrays
+from cellflow.images.files import decode_all, image_paths, stack
+from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.pixels import Conversion, scaled
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.field import Field
+from cellflow.fields import Field
 from cellflow.integrate.backends import (
     ADAPTIVE,
     AdaptiveTorchdiffeq,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.data.pixels import Conversion
+from cellflow.images.pixels import Conversion
 
 _CHANNELS = (1, 3, 4)
 _IDX_BYTES = 0x08  # the type code of unsigned bytes

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
-from cellflow.data.image_coupling import Features, OnFeatures, WithinLabels, lookups
-from cellflow.data.image_pairs import FromImages, FromNoise
-from cellflow.data.image_stream import ImageStream
-from cellflow.data.images import Images, ImageSet
-from cellflow.data.pairing import OT_BATCH_SIZE, WHOLE_LIMIT, paired_batches
+from cellflow.images.sets import Images, ImageSet
+from cellflow.images.streams import ImageStream
+from cellflow.pairing.batches import OT_BATCH_SIZE, WHOLE_LIMIT, paired_batches
+from cellflow.pairing.features import Features, OnFeatures, WithinLabels, lookups
+from cellflow.pairing.image_pairs import FromImages, FromNoise
 from cellflow.seeds import draw_seed
 
 PIXEL_LIMIT = 2**28

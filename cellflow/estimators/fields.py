@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cellflow.data.snapshots import Snapshots
+from cellflow.cells.snapshots import Snapshots
 from cellflow.networks import GrowthHead, GrowthNetwork, Standardized, TwoHeads, TwoNetworks
 
 BESIDE = ("two_networks", "two_heads")

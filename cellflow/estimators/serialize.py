@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow import couplings, networks, paths, training
-from cellflow.data.snapshots import TIMEDELTA_UNIT
+from cellflow.cells.snapshots import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError
 
 _KNOWN: dict[str, Callable[..., Any]] = {

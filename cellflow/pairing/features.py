@@ -13,8 +13,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan
-from cellflow.data.images import Images
-from cellflow.data.label_plan import LabelPlan
+from cellflow.couplings.within import LabelPlan
+from cellflow.images.sets import Images
 from cellflow.seeds import seeded
 
 Features = int | Callable[[Tensor], Tensor] | tuple[Tensor | ndarray, Tensor | ndarray]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.field import BridgeField, two_heads
+from cellflow.fields import BridgeField, two_heads
 from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
 from cellflow.shapes import per_sample, time_of
 
@@ -65,7 +65,7 @@ def sde(
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> from cellflow.field import Heads
+    >>> from cellflow.fields import Heads
     >>> free = lambda t, x, condition: Heads(torch.zeros_like(x), torch.zeros_like(x))
     >>> x = sde(free, torch.zeros(10000, 1), sigma=2.0, generator=cf.generator(seed=0), steps=1).x[-1]
     >>> round(x.std().item(), 1)

@@ -1,0 +1,6 @@
+"""AnnData read once: its times, its representation, its clock, and what they suggest."""
+
+from cellflow.cells.clock import Clock
+from cellflow.cells.suggest import suggest_sigma
+
+__all__ = ["Clock", "suggest_sigma"]

@@ -1,0 +1,353 @@
+"""Paths: how a pair ``(x0, x1)`` is joined, and the laws from which times are drawn.
+
+A path is three coefficients of time, ``x_t = a(t) x0 + b(t) x1 + c(t) z`` with Gaussian noise ``z``. Its velocity is
+their derivative, taken by automatic differentiation: a path cannot disagree with its own velocity.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import pi
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.errors import unknown
+from cellflow.shapes import per_sample
+
+__all__ = [
+    "PATHS",
+    "BrownianBridge",
+    "GaussianPath",
+    "Linear",
+    "LogitNormal",
+    "PathPoint",
+    "Stratified",
+    "TimeLaw",
+    "Trigonometric",
+    "Uniform",
+    "VariancePreserving",
+    "resolve",
+]
+
+
+class TimeLaw(ABC):
+    """A law on [0, 1] from which an objective draws times; subclasses write ``sample``."""
+
+    @abstractmethod
+    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Draw ``(n,)`` times with the dtype and device of ``like``."""
+
+
+@dataclass(frozen=True)
+class Uniform(TimeLaw):
+    """Every time alike, independently.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> Uniform().sample(3, generator=cf.generator(seed=0), like=torch.zeros(1)).shape
+    torch.Size([3])
+    """
+
+    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Draw ``(n,)`` independent uniform times."""
+        return torch.rand(n, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
+
+
+@dataclass(frozen=True)
+class Stratified(TimeLaw):
+    """Every time alike, one draw in each of ``n`` equal strata: the same mean, a less noisy loss.
+
+    The strata come in random order, so that a batch made of several parts has all times in each part.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> t = Stratified().sample(4, generator=cf.generator(seed=0), like=torch.zeros(1))
+    >>> (4 * t).floor().sort().values
+    tensor([0., 1., 2., 3.])
+    """
+
+    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Draw ``(n,)`` times, one per stratum."""
+        stratum = torch.randperm(n, generator=generator, device=generator.device)
+        within = torch.rand(n, generator=generator, dtype=like.dtype, device=generator.device)
+        return ((stratum + within) / n).to(like.device)
+
+
+@dataclass(frozen=True)
+class LogitNormal(TimeLaw):
+    """Times whose logit is Gaussian: more of the middle, where the target is hardest.
+
+    Source: Esser et al. 2024, equation 19.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> t = LogitNormal(scale=0.5).sample(1000, generator=cf.generator(seed=0), like=torch.zeros(1))
+    >>> bool((t - 0.5).abs().mean() < 0.15)
+    True
+    """
+
+    location: float = 0.0
+    scale: float = 1.0
+
+    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        """Draw ``(n,)`` independent logit-normal times."""
+        normal = torch.randn(n, generator=generator, dtype=like.dtype, device=generator.device)
+        return torch.sigmoid(self.location + self.scale * normal).to(like.device)
+
+
+Weights = tuple[Tensor, Tensor, Tensor]
+"""Weights of source, target and noise, each ``(n,)``."""
+
+
+class PathPoint(NamedTuple):
+    """A point of a path: state, velocity and noise ``(n, ...)``; time, scale of the noise and its slope ``(n,)``.
+
+    The state is its mean plus ``spread`` times ``noise``, the velocity that of the mean plus ``spread_slope`` times
+    ``noise``, per unit of the pair's own time; on a path without noise all three are 0.
+    """
+
+    t: Tensor
+    x: Tensor
+    velocity: Tensor
+    noise: Tensor
+    spread: Tensor
+    spread_slope: Tensor
+
+
+@dataclass(frozen=True)
+class GaussianPath(ABC):
+    """A Gaussian law for the point at time ``t`` given its ends; subclasses write ``coefficients``.
+
+    Parameters
+    ----------
+    sigma
+        Scale of the noise, in units of the state; 0 joins each pair by one curve.
+    """
+
+    sigma: float = 0.0
+    margin: ClassVar[float] = 0.0
+    """How close to 0 and 1 times may come; above 0 where the velocity is unbounded at the ends."""
+    diffusive: ClassVar[bool] = False
+    """Whether the noise gathers over the time that a pair spans, or is a blur of the same size everywhere."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma < float("inf"):
+            raise ValueError(f"Expected a finite sigma >= 0; found {self.sigma}.")
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Weights:
+        """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""
+
+    def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
+        """Return the coefficients at times ``t``, and their derivatives in time."""
+        # Backward mode: unlike forward mode it may run in several threads at once. Each coefficient depends on its own
+        # sample's time alone, so the gradient of their sum holds every slope.
+        with torch.enable_grad():
+            variable = t.detach().requires_grad_()
+            found = self.coefficients(variable)
+            source, target, noise = (_slope(c, variable) for c in found)
+        return (found[0].detach(), found[1].detach(), found[2].detach()), (source, target, noise)
+
+    def sample(
+        self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator, duration: Tensor | None = None
+    ) -> PathPoint:
+        """Draw a point of the path, and its velocity per unit of the pair's own time, for each pair.
+
+        Parameters
+        ----------
+        x0, x1
+            Ends of the pairs, both ``(n, ...)``.
+        t
+            Time of each pair, ``(n,)``, in [0, 1].
+        generator
+            Used only when ``sigma`` is above 0.
+        duration
+            Model time that each pair spans, ``(n,)``; None for 1. The noise of a diffusive path grows with its root.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> x0, x1, t = torch.zeros(3, 2), torch.ones(3, 2), torch.tensor([0.0, 0.5, 1.0])
+        >>> cf.paths.Linear().sample(x0, x1, t, generator=cf.generator(seed=0)).x[:, 0]
+        tensor([0.0000, 0.5000, 1.0000])
+        """
+        value, slope = self.coefficients_and_slopes(t)
+        if self.sigma == 0:
+            nothing = t.new_zeros(()).expand_as(t)
+            unmoved = x0.new_zeros(()).expand_as(x0)
+            return PathPoint(t, _combine(value, x0, x1), _combine(slope, x0, x1), unmoved, nothing, nothing)
+        if self.diffusive and duration is not None:
+            value, slope = ((a, b, c * duration.sqrt()) for a, b, c in (value, slope))
+        noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0.device)
+        x, velocity = _combine(value, x0, x1, noise), _combine(slope, x0, x1, noise)
+        return PathPoint(t, x, velocity, noise, value[2], slope[2])
+
+    def between(self, batch: Batch, s: Tensor, *, generator: torch.Generator) -> PathPoint:
+        """Draw a point of the path for each pair of a batch, bent where the batch says so.
+
+        Parameters
+        ----------
+        batch
+            The pairs.
+        s
+            Time of each pair within its own span, ``(n,)``, in [0, 1].
+        generator
+            Used only when ``sigma`` is above 0.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> batch = cf.Batch(torch.zeros(1, 1), torch.ones(1, 1), bend0=torch.full((1, 1), 8.0))
+        >>> cf.paths.Linear().between(batch, torch.tensor([0.5]), generator=cf.generator(seed=0)).x
+        tensor([[1.5000]])
+        """
+        point = self.sample(batch.x0, batch.x1, s, generator=generator, duration=batch.span()[1])
+        x, velocity = point.x, point.velocity
+        # Cubic Hermite: zero at both ends, with the slope of its own bend at one of them.
+        for bend, u, sign in ((batch.bend0, 1 - s, 1.0), (batch.bend1, s, -1.0)):
+            if bend is not None:
+                x = torch.addcmul(x, per_sample(sign * (1 - u) * u**2, bend), bend)
+                velocity = torch.addcmul(velocity, per_sample(u * (3 * u - 2), bend), bend)
+        return point._replace(x=x, velocity=velocity)
+
+    def inside(self, t: Tensor) -> Tensor:
+        """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
+        return t if self.margin == 0 else self.margin + (1 - 2 * self.margin) * t
+
+
+def _slope(coefficient: Tensor, t: Tensor) -> Tensor:
+    if not coefficient.requires_grad:
+        return torch.zeros_like(t)
+    return torch.autograd.grad(coefficient.sum(), t, retain_graph=True)[0]  # they share intermediate values
+
+
+def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
+    """Sum the states (source, target and, for a random path, noise), each with its coefficient."""
+    total = per_sample(coefficients[0], states[0]) * states[0]
+    for coefficient, state in zip(coefficients[1:], states[1:], strict=False):
+        total = torch.addcmul(total, per_sample(coefficient, state), state)
+    return total
+
+
+@dataclass(frozen=True)
+class Linear(GaussianPath):
+    """Straight lines at constant speed, blurred by ``sigma`` everywhere.
+
+    Source: Lipman et al. 2023, equation 22; Tong et al. 2024 (TMLR), equation 14.
+
+    Examples
+    --------
+    >>> Linear(sigma=0.1)
+    Linear(sigma=0.1)
+    """
+
+    def coefficients(self, t: Tensor) -> Weights:
+        """Return ``1 - t, t, sigma``."""
+        return 1 - t, t, torch.full_like(t, self.sigma)
+
+
+@dataclass(frozen=True)
+class Trigonometric(GaussianPath):
+    """Quarter circles, which keep the variance of independent standardised ends.
+
+    Source: Albergo and Vanden-Eijnden 2023, equation 5.
+
+    Examples
+    --------
+    >>> import torch
+    >>> source, target, _ = Trigonometric().coefficients(torch.tensor([0.3]))
+    >>> source**2 + target**2
+    tensor([1.])
+    """
+
+    def coefficients(self, t: Tensor) -> Weights:
+        """Return ``cos(pi t / 2), sin(pi t / 2), sigma``."""
+        return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t), torch.full_like(t, self.sigma)
+
+
+@dataclass(frozen=True)
+class VariancePreserving(GaussianPath):
+    """The forward noising process of score-based diffusion, run from noise ``x0`` to data ``x1``.
+
+    Parameters
+    ----------
+    beta_min, beta_max
+        Noise rate at the data end and at the noise end, per unit of model time.
+
+    Source: Song et al. 2021, equation 32, with time reversed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> VariancePreserving().coefficients(torch.tensor([0.0]))[0] > 0.999  # nothing but noise at t = 0
+    tensor([True])
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    margin: ClassVar[float] = 1e-3
+
+    def coefficients(self, t: Tensor) -> Weights:
+        """Return ``sqrt(1 - alpha^2), alpha, sigma``."""
+        age = 1 - t
+        log_alpha = -0.25 * age**2 * (self.beta_max - self.beta_min) - 0.5 * age * self.beta_min
+        return torch.sqrt(-torch.expm1(2 * log_alpha)), torch.exp(log_alpha), torch.full_like(t, self.sigma)
+
+
+@dataclass(frozen=True)
+class BrownianBridge(GaussianPath):
+    """Brownian motion, pinned at both ends of the pair.
+
+    ``sigma`` is the spread that free Brownian motion gathers over the whole of model time: over all snapshots where
+    there are several, so that the diffusion is the same in long and in short intervals. The velocity is unbounded at
+    the ends, hence the margin.
+
+    Source: Tong et al. 2024 (AISTATS), equation 8.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BrownianBridge(sigma=2.0).coefficients(torch.tensor([0.5]))[2]
+    tensor([1.])
+    """
+
+    sigma: float = 1.0
+    margin: ClassVar[float] = 1e-3
+    diffusive: ClassVar[bool] = True
+
+    def coefficients(self, t: Tensor) -> Weights:
+        """Return ``1 - t, t, sigma sqrt(t (1 - t))``."""
+        return 1 - t, t, self.sigma * torch.sqrt(t * (1 - t))
+
+
+PATHS = {"linear": Linear(), "trigonometric": Trigonometric(), "variance_preserving": VariancePreserving()}
+"""Paths that need no choice of the user's, by name; `BrownianBridge` asks for a sigma."""
+
+
+def resolve(path: GaussianPath | str) -> GaussianPath:
+    """Return the path itself, or the one of that name in ``PATHS``.
+
+    Raises
+    ------
+    ValueError
+        When no path has that name.
+    TypeError
+        When it is no path, such as a class of paths.
+
+    Examples
+    --------
+    >>> resolve("linear")
+    Linear(sigma=0.0)
+    """
+    if isinstance(path, str):
+        if path not in PATHS:
+            raise ValueError(f"{unknown('path', path, PATHS)} Or pass one, such as `cf.paths.BrownianBridge(0.3)`.")
+        return PATHS[path]
+    if not isinstance(path, GaussianPath):
+        raise TypeError(f"Expected a path such as `cf.paths.Linear()`, or the name of one; found {path!r}.")
+    return path
