@@ -1,0 +1,101 @@
+"""Old keywords: taken for one version, with a warning that shows the new spelling."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cellflow.errors import unknown
+
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
+
+def renamed(
+    owner: str,
+    given: Mapping[str, Any],
+    rules: Mapping[str | tuple[str, ...], Callable[..., Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Turn old keywords into the new ones, with a warning at the user's line.
+
+    A function takes its old keywords as ``**given`` and asks here what they are now.
+
+    Parameters
+    ----------
+    owner
+        Name of the function or class, as it is shown: ``"SnapshotFlow.transport"``.
+    given
+        The keywords that are not in its signature.
+    rules
+        What became of each old keyword: its value to the new keywords and their values. Where several became one
+        together, the key is the tuple of their names, and those that were given come as keywords.
+
+    Returns
+    -------
+    dict
+        The new keywords and their values.
+
+    Raises
+    ------
+    TypeError
+        For a keyword that is neither old nor new, as Python itself would, with the choices.
+
+    Warns
+    -----
+    FutureWarning
+        For each rule that applies.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> def fit(*, recipe=None, **given):
+    ...     return renamed("fit", given, {"lr": lambda value: {"recipe": {"learning_rate": value}}})
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit(lr=0.1)
+    {'recipe': {'learning_rate': 0.1}}
+    >>> print(caught[0].message)
+    `fit(lr=0.1)` is now `fit(recipe={'learning_rate': 0.1})`; the old keyword will go in the next version.
+    """
+    if not given:
+        return {}
+    entered, level = _entered()
+    grouped = {(names,) if isinstance(names, str) else names: rule for names, rule in rules.items()}
+    for name in given:
+        if not any(name in names for names in grouped):
+            message = f"{owner}() got an unexpected keyword argument {name!r}."
+            raise TypeError(f"{message} {unknown('keyword', name, _keywords(entered)).partition('. ')[2]}")
+    found: dict[str, Any] = {}
+    for names, rule in grouped.items():
+        if old := {name: given[name] for name in names if name in given}:
+            new = rule(**old) if names in rules else rule(*old.values())
+            now, word = f"`{owner}({_shown(new)})`", "keyword" if len(old) == 1 else "keywords"
+            message = f"`{owner}({_shown(old)})` is now {now}; the old {word} will go in the next version."
+            warnings.warn(message, FutureWarning, stacklevel=level)
+            found.update(new)
+    return found
+
+
+def _entered() -> tuple[FrameType, int]:
+    """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line."""
+    frame, level = sys._getframe(), 0
+    while frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return frame, level + 1
+
+
+def _keywords(frame: FrameType) -> list[str]:
+    """Return the names that the function of a frame takes."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def _shown(keywords: Mapping[str, Any]) -> str:
+    def short(value: object) -> str:
+        text = repr(value)
+        return text if len(text) <= 100 and "\n" not in text else f"<{type(value).__name__}>"
+
+    return ", ".join(f"{name}={short(value)}" for name, value in keywords.items())
