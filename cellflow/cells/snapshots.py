@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import Clock
+from cellflow.cells.states import as_states
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -163,12 +164,9 @@ def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
         )
     if rep == "X" and adata.X is None:
         raise KeyError("`adata.X` holds nothing. Set `rep` to one of `adata.obsm`, or fill `X`.")
-    values = adata.X[:] if rep == "X" else adata.obsm[rep]
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-        raise ValueError(
-            f"Expected numbers of shape (cells, dimensions) in {rep!r}; found {values.dtype} {values.shape}."
-        )
+    values = as_states(adata.X[:] if rep == "X" else adata.obsm[rep], what=repr(rep)).numpy()
+    if values.ndim != 2:
+        raise ValueError(f"Expected numbers of shape (cells, dimensions) in {rep!r}; found shape {values.shape}.")
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         first = ", ".join(adata.obs_names[bad][:3])

@@ -1,15 +1,17 @@
 """What a domain is made of: images or vectors, read into one form and given back in the form they came in."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
-import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cellflow.cells.snapshots import read_rep
+from cellflow.cells.states import StatesLike, as_states
 from cellflow.estimators.fields import Scales, blank
 from cellflow.images.labels import named_labels
 from cellflow.images.pixels import to_bytes
@@ -19,7 +21,7 @@ from cellflow.images.streams import ImageStream
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Samples: TypeAlias = Union[ImageSet, ImageStream, np.ndarray, Tensor, "AnnData"]
+Samples: TypeAlias = Union[ImageSet, ImageStream, "AnnData", StatesLike]
 """What a domain may be given as."""
 
 
@@ -68,17 +70,19 @@ Domain: TypeAlias = ImageSet | ImageStream | Points
 """The one form."""
 
 
-def read_domain(given: Samples, *, rep: str, group: str | None = None) -> Domain:
+def read_domain(given: Samples, *, rep: str, group: str | None = None, what: str = "`x`") -> Domain:
     """Return images as they are; everything else as a set of bytes, or of numbers in single precision.
 
     Parameters
     ----------
     given
-        Images; an array or a tensor ``(n, d)`` or ``(n, c, h, w)``; or cells.
+        Images; states ``(n, d)`` or ``(n, c, h, w)`` in any form of `cellflow.cells.as_states`; or cells.
     rep
         Key of the representation of cells in ``obsm``, or ``"X"``.
     group
         Column of ``obs`` with the class of each cell.
+    what
+        How the caller's argument is called in a message.
 
     Raises
     ------
@@ -97,23 +101,20 @@ def read_domain(given: Samples, *, rep: str, group: str | None = None) -> Domain
         return given
     if hasattr(given, "obsm"):
         return _from_cells(cast("AnnData", given), rep, group)
-    if not isinstance(given, np.ndarray | Tensor):
-        raise TypeError(
-            f"Expected images, an array, a tensor or an AnnData; found {type(given).__name__}. A folder is read by "
-            "`cf.images.read_images`."
-        )
-    values = torch.as_tensor(np.ascontiguousarray(given)) if isinstance(given, np.ndarray) else given.detach()
+    if isinstance(given, str | os.PathLike):
+        raise TypeError(f"Expected samples in {what}; found a name. A folder is read by `cf.images.read_images`.")
+    values = as_states(given, what=what)
     if values.ndim not in (2, 4) or not values.numel():
         raise ValueError(
-            f"Expected vectors (n, d) or images (n, c, h, w); found shape {tuple(values.shape)}. "
+            f"Expected vectors (n, d) or images (n, c, h, w) in {what}; found shape {tuple(values.shape)}. "
             "`cf.images.read_images` takes other forms of images."
         )
     if values.dtype == torch.uint8 and values.ndim == 4:
         return ImageSet(values)
-    if not (values.is_floating_point() or values.ndim == 2) or values.is_complex():
-        raise TypeError(f"Expected images as bytes (uint8) or floating-point numbers; found {values.dtype}.")
+    if not (values.is_floating_point() or values.ndim == 2):
+        raise TypeError(f"Expected images in {what} as bytes (uint8) or floating-point numbers; found {values.dtype}.")
     if not torch.isfinite(values).all():
-        raise ValueError("Expected finite numbers; found NaN or infinity. Remove or impute these samples first.")
+        raise ValueError(f"Expected finite numbers in {what}; found NaN or infinity. Remove or impute these samples.")
     return Points(values.float())
 
 
@@ -134,7 +135,10 @@ def read_both(
     >>> len(x0), len(x1)
     (3, 4)
     """
-    x0, x1 = (read_domain(side, rep=rep, group=group).to(device) for side in (source, target))
+    x0, x1 = (
+        read_domain(side, rep=rep, group=group, what=what).to(device)
+        for side, what in ((source, "`source`"), (target, "`target`"))
+    )
     for name, domain in (("source", x0), ("target", x1)):
         if len(domain) < 2:
             raise ValueError(f"Expected at least two {name} samples; found {len(domain)}: nothing can be learned.")
@@ -151,7 +155,8 @@ def read_both(
 def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
     """Return states ``(n, ...)`` in the form of what they were made from.
 
-    Images keep their names, and labels where asked; cells keep ``obs``, in a new AnnData.
+    Images keep their names, and labels where asked; cells keep ``obs``, in a new AnnData; a tensor comes back as one,
+    a data frame with its index and columns, everything else as an array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
@@ -159,15 +164,15 @@ def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -
         return ImageSet(to_bytes(states), labels, given.names, classes)
     if hasattr(given, "obsm"):
         return _cells(states, cast("AnnData", given), rep)
-    values = states
-    if given.dtype in (torch.uint8, np.uint8) and states.ndim == 4:
-        values = to_bytes(states)
-    elif isinstance(given, Tensor) and given.is_floating_point():
-        values = states.to(given.dtype)
+    read = as_states(given, what="`x`")
+    values = to_bytes(states) if read.dtype == torch.uint8 and states.ndim == 4 else states
+    if read.is_floating_point():
+        values = values.to(read.dtype)
     if isinstance(given, Tensor):
         return values.to(given.device)
-    found = values.numpy()
-    return found.astype(given.dtype) if np.issubdtype(given.dtype, np.floating) else found
+    if isinstance(given, pd.DataFrame):
+        return pd.DataFrame(values.numpy(), index=given.index, columns=given.columns)
+    return values.numpy()
 
 
 def digest(domain: Domain) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cellflow import integrate, paths
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.states import StatesLike, as_states
 from cellflow.estimators.base import FlowEstimator
 from cellflow.fields import BridgeField, GrowthField, growth_heads
 from cellflow.integrate import Trajectory, WeightedTrajectory
@@ -30,7 +31,7 @@ class TimedFlow(FlowEstimator):
 
     def transport(
         self,
-        x: np.ndarray | Tensor,
+        x: StatesLike,
         *,
         start: float | np.ndarray,
         stop: float | np.ndarray,
@@ -83,7 +84,7 @@ class TimedFlow(FlowEstimator):
 
     def simulate(
         self,
-        x: np.ndarray | Tensor,
+        x: StatesLike,
         *,
         start: float | np.ndarray,
         stop: float | np.ndarray,
@@ -155,7 +156,7 @@ class TimedFlow(FlowEstimator):
 
     def grow(
         self,
-        x: np.ndarray | Tensor,
+        x: StatesLike,
         *,
         start: float | np.ndarray,
         stop: float | np.ndarray,
@@ -201,7 +202,7 @@ class TimedFlow(FlowEstimator):
         found = integrate.grow(field, self._states(x), start=begin, stop=end, save=save, steps=steps, method=method)
         return found._replace(t=self._users_times(found.t), x=found.x.cpu(), log_weight=found.log_weight.cpu())
 
-    def velocity(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+    def velocity(self, x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
         """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
 
         Parameters
@@ -220,7 +221,7 @@ class TimedFlow(FlowEstimator):
             velocity = self._velocity()(t, states, None)
         return (velocity * self.clock_.per_time).cpu().numpy()
 
-    def growth_rate(self, x: np.ndarray | Tensor, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+    def growth_rate(self, x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
         """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
 
         Parameters
@@ -263,18 +264,18 @@ class TimedFlow(FlowEstimator):
     def _users_times(self, t: Tensor) -> Tensor:
         return (self.clock_.times[0] + t.double() / self.clock_.per_time).cpu()
 
-    def _states(self, x: np.ndarray | Tensor) -> Tensor:
+    def _states(self, x: StatesLike) -> Tensor:
         weight = next(self.field_.parameters())
-        states = torch.as_tensor(np.asarray(x), dtype=weight.dtype, device=weight.device)
+        states = as_states(x, what="`x`").to(weight)
         if states.ndim != 2 or states.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"Expected states of shape (cells, {self.n_features_in_}), as `{self.rep}` had in `fit`; found "
+                f"Expected `x` of shape (cells, {self.n_features_in_}), as `{self.rep}` had in `fit`; found "
                 f"{tuple(states.shape)}."
             )
         return states
 
     def _model_times(self, time: float | np.ndarray, *, extrapolate: bool) -> float | Tensor:
-        given = np.asarray(time)
+        given = np.asarray(time.detach().cpu() if isinstance(time, Tensor) else time)
         times = to_numbers(list(np.atleast_1d(given)), what="the time")
         for extreme in {times.min(), times.max()} if times.size else ():
             self.clock_.check(float(extreme), extrapolate=extrapolate)

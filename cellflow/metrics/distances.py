@@ -1,21 +1,21 @@
 """How far apart two clouds are: one number, from samples.
 
-Clouds are ``(n, d)`` and ``(m, d)``, torch tensors or numpy arrays; weights, where taken, are one nonnegative number a
-point and are scaled to sum to 1. Everything is computed in float64.
+Clouds are ``(n, d)`` and ``(m, d)``, in any form of `cellflow.cells.as_states`; weights, where taken, are one
+nonnegative number a point and are scaled to sum to 1. Everything is computed in float64.
 """
 
 from collections.abc import Callable
 
 import torch
-from numpy import ndarray
 from torch import Tensor
 
+from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Exact, SquaredEuclidean
 from cellflow.couplings.problem import check_clouds, weights_of
 
 _PAIRS_AT_ONCE = 2**22  # 32 MiB of float64
 
-Cloud = Tensor | ndarray
+Cloud = StatesLike
 
 
 def wasserstein(
@@ -156,7 +156,7 @@ def split_half_floor(x: Cloud, *, generator: torch.Generator, order: int = 1, re
     >>> 0.1 < split_half_floor(x, generator=generator(seed=0)) < 0.6
     True
     """
-    x = torch.as_tensor(x)
+    x = as_states(x, what="`x`")
     half = x.shape[0] // 2
     if half < 1 or repeats < 1:
         raise ValueError(f"Expected two points or more and repeats >= 1; found {x.shape[0]} and {repeats}.")
@@ -176,11 +176,11 @@ def _check_order(order: int) -> None:
 def _measures(
     x: Cloud, y: Cloud, weights_x: Cloud | None, weights_y: Cloud | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    x, y = as_states(x, what="`x`"), as_states(y, what="`y`")
     check_clouds(x, y)
     if x.ndim != 2:
         raise ValueError(f"Expected clouds (n, d); found shape {tuple(x.shape)}. A line of points is (n, 1).")
-    given_x, given_y = (w if w is None else torch.as_tensor(w) for w in (weights_x, weights_y))
+    given_x, given_y = (w if w is None else as_states(w, what="the weights") for w in (weights_x, weights_y))
     a, b = weights_of(given_x, x, name="weights_x"), weights_of(given_y, y, name="weights_y")
     return (x.detach().double(), a / a.sum()), (y.detach().double(), b / b.sum())
 

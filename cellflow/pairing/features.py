@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from numpy import ndarray
 from torch import Tensor
 
+from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Coupling, Plan
 from cellflow.couplings.within import LabelPlan
 from cellflow.images.sets import Images
 from cellflow.seeds import seeded
 
-Features = int | Callable[[Tensor], Tensor] | tuple[Tensor | ndarray, Tensor | ndarray]
+Features = int | Callable[[Tensor], Tensor] | tuple[StatesLike, StatesLike]
 Lookup = Callable[[Tensor], Tensor]
 """Row numbers ``(n,)`` to the features of these images ``(n, ...)``."""
 
@@ -102,7 +102,7 @@ def lookups(
     elif callable(features):
         found = (_of_all(source, features), _of_all(target, features))
     else:
-        x0, x1 = (torch.as_tensor(side) for side in features)
+        x0, x1 = (as_states(side, what="`features`") for side in features)
         found = (x0.to(source.device), x1.to(target.device))
     for side, images, values in zip(("source", "target"), (source, target), found, strict=True):
         if len(values) != len(images):
