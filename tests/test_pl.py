@@ -21,7 +21,6 @@ from cellflow.errors import NotFittedError
 from cellflow.pl.basis import read_basis
 from cellflow.pl.canvas import GREY
 from cellflow.pl.cells import by_column
-from cellflow.pl.labels import moment, rate, unit_of
 from cellflow.pl.velocity import on_grid
 
 TIMES = (0.0, 24.0, 72.0)
@@ -476,25 +475,3 @@ def test_descendants_are_bars_of_mass(adata, flow, ax):
     assert ax.get_title() == "at 72 hours"
     with pytest.raises(KeyError, match="groupby"):
         cf.pl.descendants(adata, key="pull")
-
-
-# --- words ---
-
-
-@pytest.mark.parametrize(
-    ("unit", "said", "per"),
-    [
-        ("hours", "3.5 hours", "per hour"),
-        ("Days", "3.5 Days", "per day"),
-        ("day", "day 3.5", "per day"),
-        ("t", "t 3.5", "per unit of t"),
-    ],
-)
-def test_times_are_said_with_the_name_of_the_column(unit, said, per):
-    assert moment(3.5, unit) == said
-    assert rate(unit) == per
-
-
-def test_timedelta_is_said_in_days(adata):
-    adata.obs["age"] = pd.to_timedelta(adata.obs["hours"], unit="h")
-    assert unit_of(adata, "age") == "days"

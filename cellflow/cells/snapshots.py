@@ -119,6 +119,24 @@ def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
     return time
 
 
+def time_unit(adata: "AnnData", time_key: str) -> str:
+    """Return the unit of a time column: ``"days"`` for Timedelta, ``""`` for numbers, which carry none.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> obs = pd.DataFrame({"age": pd.to_timedelta([1, 2], unit="D"), "day": [1, 2]}, index=["a", "b"])
+    >>> adata = anndata.AnnData(np.zeros((2, 1), "float32"), obs=obs)
+    >>> time_unit(adata, "age"), time_unit(adata, "day")
+    ('days', '')
+    """
+    if time_key not in adata.obs:
+        raise KeyError(f"No `adata.obs[{time_key!r}]`. Available: {list(adata.obs.columns)}. Set `time_key`.")
+    dtype = adata.obs[time_key].dtype
+    dtype = dtype.categories.dtype if isinstance(dtype, pd.CategoricalDtype) else dtype
+    return "days" if pd.api.types.is_timedelta64_dtype(dtype) else ""
+
+
 def to_numbers(values: Any, *, what: str) -> np.ndarray:
     """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
 

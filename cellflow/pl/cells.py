@@ -9,7 +9,6 @@ import pandas as pd
 
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size, literal
-from cellflow.pl.labels import unit_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,10 +40,10 @@ class Coloring:
     palette: tuple[str, ...] = PALETTE
 
 
-def by_time(adata: "AnnData", time_key: str) -> Coloring:
-    """Colour cells by their time."""
+def by_time(adata: "AnnData", time_key: str, unit: str) -> Coloring:
+    """Colour cells by their time, in the unit given."""
     time = read_times(adata, time_key)
-    return Coloring(unit_of(adata, time_key), pd.Series(time), _readable(np.unique(time)))
+    return Coloring(unit, pd.Series(time), _readable(np.unique(time)))
 
 
 def by_column(adata: "AnnData", name: str) -> Coloring:

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.pl.canvas import GREY, INK, PREDICTED, axes_or_new, literal, plain
-from cellflow.pl.labels import moment
+from cellflow.pl.labels import time_label, unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 
-def descendants(adata: "AnnData", *, time_key: str = "time", key: str = "push", ax: "Axes | None" = None) -> "Axes":
+def descendants(
+    adata: "AnnData", *, time_key: str | None = None, key: str = "push", ax: "Axes | None" = None
+) -> "Axes":
     """Draw the groups among which `cellflow.tl.push` or `cellflow.tl.pull` has divided chosen cells.
 
     Parameters
@@ -20,7 +22,7 @@ def descendants(adata: "AnnData", *, time_key: str = "time", key: str = "push", 
     adata
         Holds what `cellflow.tl.push` or `cellflow.tl.pull` wrote with ``groupby``.
     time_key
-        Name of the time column, for the labels.
+        Time column that the labels name; None for the one noted with the result.
     key
         ``"push"`` for descendants, ``"pull"`` for ancestors, or the name that was given as ``key_added``.
     ax
@@ -48,6 +50,7 @@ def descendants(adata: "AnnData", *, time_key: str = "time", key: str = "push", 
             "or `cf.tl.pull` for ancestors."
         )
     groups = written["groups"]
+    unit = unit_of_result(adata, written, time_key)
     places = np.arange(len(groups))
     ax = axes_or_new(ax, size=(6.0, 1.6 + 0.36 * len(groups)))
     many = f"the {int(written['n_cells'])} chosen cells" if written["n_cells"] != 1 else "the chosen cell"
@@ -57,7 +60,7 @@ def descendants(adata: "AnnData", *, time_key: str = "time", key: str = "push", 
     )
     ax.set_yticks(places, [literal(str(name)) for name in groups.index])
     ax.invert_yaxis()
-    ax.set(xlabel="share", xlim=(0, 1), title=literal(f"at {moment(float(written['at']), time_key)}"))
+    ax.set(xlabel="share", xlim=(0, 1), title=literal(f"at {time_label(float(written['at']), unit)}"))
     ax.grid(axis="x", color=GREY, alpha=0.4, zorder=0)
     ax.set_axisbelow(True)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

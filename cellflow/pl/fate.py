@@ -7,6 +7,7 @@ import numpy as np
 from cellflow.pl.basis import read_basis
 from cellflow.pl.canvas import GREY, dot_size, figure_or_new, literal
 from cellflow.pl.cells import time_colors
+from cellflow.pl.labels import time_label, unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,5 +79,11 @@ def fate(
         picture.dress(ax)
     for ax in panels.flat[len(table.columns) :]:
         ax.set_visible(False)
-    figure.colorbar(marks, ax=panels, label="probability of ending here", fraction=0.04, pad=0.02)
+    figure.colorbar(marks, ax=panels, label=_said(adata, adata.uns[key]), fraction=0.04, pad=0.02)
     return figure
+
+
+def _said(adata: "AnnData", about: dict) -> str:
+    if "at" not in about:
+        return "probability of this group"
+    return literal(f"probability of this group at {time_label(float(about['at']), unit_of_result(adata, about))}")

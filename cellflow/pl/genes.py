@@ -9,7 +9,7 @@ import numpy as np
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
-from cellflow.pl.labels import unit_of
+from cellflow.pl.labels import unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +24,7 @@ def genes(
     predicted: "AnnData",
     *,
     genes: str | Sequence[str],
-    time_key: str = "time",
+    time_key: str | None = None,
     left_out: Sequence[float] = (),
     figure: "Figure | None" = None,
 ) -> "Figure":
@@ -39,7 +39,7 @@ def genes(
     genes
         Names of genes.
     time_key
-        Column of ``obs`` with the time, in both.
+        Column of ``obs`` with the time, in both; None for the one noted in ``predicted``.
     left_out
         Times of snapshots that the flow has not seen, to be drawn hollow.
     figure
@@ -59,7 +59,7 @@ def genes(
     >>> sc.pp.pca(adata)
     >>> flow = cf.SnapshotFlow(time_key="hours", steps=20).fit(adata)
     >>> course = cf.tl.interpolate(adata, flow, at=[0, 12, 24, 36])
-    >>> figure = cf.pl.genes(adata, course, genes=["MYOG", "CDK1"], time_key="hours")
+    >>> figure = cf.pl.genes(adata, course, genes=["MYOG", "CDK1"])
     >>> [ax.get_title() for ax in figure.axes]
     ['MYOG', 'CDK1']
     """
@@ -73,10 +73,12 @@ def genes(
     rows = -(-len(names) // columns)
     figure = figure_or_new(figure, size=(1.2 + 2.6 * columns, 0.6 + 2.5 * rows))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    unit = unit_of(adata, time_key)
+    about = predicted.uns.get("interpolation", {})
+    unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
     for ax, name in zip(panels, names, strict=False):
         _draw(ax, adata, predicted, name, time_key, left_out)
         ax.set(title=literal(name), xlabel=literal(unit))
+        ax.tick_params(labelbottom=True)  # shared axes hide them in upper rows, also where nothing is below
     for ax in panels[len(names) :]:
         ax.remove()
     for ax in panels[: len(names) : columns]:
@@ -115,7 +117,7 @@ def _draw(
 
 def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the predicted times, and the weighted mean of a gene at each."""
-    time = predicted.obs[time_key].to_numpy(dtype=np.float64)
+    time = read_times(predicted, time_key)
     weight, values = predicted.obs["weight"].to_numpy(), expression(predicted, name)
     times = np.unique(time)
     return times, np.array([np.average(values[time == t], weights=weight[time == t]) for t in times])

@@ -7,7 +7,7 @@ import numpy as np
 from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
-from cellflow.pl.labels import moment, unit_of
+from cellflow.pl.labels import time_label, unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,7 @@ def interpolation(
     adata: "AnnData",
     predicted: "AnnData",
     *,
-    time_key: str = "time",
+    time_key: str | None = None,
     basis: str = "pca",
     components: tuple[int, int] = (0, 1),
     figure: "Figure | None" = None,
@@ -38,7 +38,7 @@ def interpolation(
     predicted
         What `cellflow.tl.interpolate` returned.
     time_key
-        Column of ``obs`` with the time, in both.
+        Column of ``obs`` with the time, in both; None for the one noted in ``predicted``.
     basis
         What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
     components
@@ -61,9 +61,10 @@ def interpolation(
     >>> len(figure.axes)
     2
     """
-    unit, time = unit_of(adata, time_key), read_times(adata, time_key)
-    at = predicted.obs[time_key].to_numpy(dtype=np.float64)
-    rep = next(iter(predicted.obsm), "X")
+    about = predicted.uns.get("interpolation", {})
+    unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
+    time, at = read_times(adata, time_key), read_times(predicted, time_key)
+    rep = str(about.get("rep") or next(iter(predicted.obsm), "X"))
     picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
     carried = picture.states(read_rep(predicted, rep), at)
     weight = predicted.obs["weight"].to_numpy()
@@ -74,7 +75,7 @@ def interpolation(
         seen, here = time == moment_, at == moment_
         draw = _histograms if picture.over_time else _clouds
         draw(row, picture, time, float(moment_), carried[here], weight[here])
-        said = literal(moment(moment_, unit))
+        said = literal(time_label(moment_, unit))
         row[0].set_title(f"{said}, observed\n{_count(int(seen.sum()))}")
         row[1].set_title(f"{said}, predicted\n{_count(int(here.sum()))}")
     _same_limits(panels, picture, carried)

@@ -1,13 +1,14 @@
-"""How times are said: the unit is the name of the user's column, the only thing known about it."""
+"""Labels of times: "24 hours", "day 3", "per hour"."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from cellflow.cells.snapshots import time_unit
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_PLURALS = {
+_SINGULAR = {
     "seconds": "second",
     "minutes": "minute",
     "hours": "hour",
@@ -16,10 +17,12 @@ _PLURALS = {
     "months": "month",
     "years": "year",
 }
+_SYMBOLS = ("s", "sec", "min", "h", "hr", "hrs", "d", "hpf", "dpf", "hpi", "dpi")
+"""Written behind the number, whatever it is: hpf and dpf are hours and days after fertilisation."""
 
 
 def unit_of(adata: "AnnData", time_key: str) -> str:
-    """Return what a time is counted in: days for Timedelta, otherwise the name of the column.
+    """Return the unit in which labels state times: days for Timedelta, otherwise the name of the column.
 
     Examples
     --------
@@ -27,29 +30,57 @@ def unit_of(adata: "AnnData", time_key: str) -> str:
     >>> unit_of(cf.datasets.hsmm(), "hours")
     'hours'
     """
-    if time_key not in adata.obs:
-        raise KeyError(f"No `adata.obs[{time_key!r}]`. Available: {list(adata.obs.columns)}. Set `time_key`.")
-    return "days" if pd.api.types.is_timedelta64_dtype(adata.obs[time_key].dtype) else time_key
+    return time_unit(adata, time_key) or time_key
 
 
-def moment(time: float, unit: str) -> str:
-    """Say a time.
+def unit_of_result(adata: "AnnData", about: Mapping[str, Any], time_key: str | None = None) -> str:
+    """Return the unit of the times in a result of `cellflow.tl`.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    about
+        What the result carries with it: ``"time_key"`` and ``"unit"``; nothing where another program wrote it.
+    time_key
+        Time column that takes precedence over the one in ``about``, or a unit, where there is no such column.
 
     Examples
     --------
-    >>> moment(24.0, "hours"), moment(3.5, "day"), moment(0.5, "time")
-    ('24 hours', 'day 3.5', 'time 0.5')
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> unit_of_result(adata, {"time_key": "age", "unit": "days"}), unit_of_result(adata, {}, "hours")
+    ('days', 'hours')
     """
-    return f"{time:g} {unit}" if unit.lower() in _PLURALS else f"{unit} {time:g}"
+    if time_key is not None:
+        return unit_of(adata, time_key) if time_key in adata.obs else time_key
+    return str(about.get("unit") or about.get("time_key") or "time")
 
 
-def rate(unit: str) -> str:
-    """Say what a velocity is counted in.
+def time_label(time: float, unit: str) -> str:
+    """Return the label of a time.
 
     Examples
     --------
-    >>> rate("hours"), rate("day"), rate("stage")
+    >>> time_label(24.0, "hours"), time_label(1.0, "hours"), time_label(3.5, "day"), time_label(0.5, "time")
+    ('24 hours', '1 hour', 'day 3.5', 'time 0.5')
+    """
+    known = unit.lower()
+    if known in _SYMBOLS:
+        return f"{time:g} {unit}"
+    if known in _SINGULAR:
+        return f"{time:g} {unit[:-1] if time == 1 else unit}"
+    return f"{unit} {time:g}"
+
+
+def rate_label(unit: str) -> str:
+    """Return the label of a rate or velocity.
+
+    Examples
+    --------
+    >>> rate_label("hours"), rate_label("day"), rate_label("stage")
     ('per hour', 'per day', 'per unit of stage')
     """
     known = unit.lower()
-    return f"per {_PLURALS.get(known, known)}" if known in {*_PLURALS, *_PLURALS.values()} else f"per unit of {unit}"
+    singular = _SINGULAR.get(known, known)
+    return f"per {singular}" if known in (*_SINGULAR, *_SINGULAR.values(), *_SYMBOLS) else f"per unit of {unit}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SHARE = 50
 """The running median is over this fraction of all steps: short enough to follow, long enough to be calm."""
+SHORTEST = 5
+"""Steps that it is over at least."""
 
 
 def loss(flow: "SnapshotFlow | History", *, ax: "Axes | None" = None) -> "Axes":
@@ -44,7 +46,7 @@ def loss(flow: "SnapshotFlow | History", *, ax: "Axes | None" = None) -> "Axes":
     if history is None or not len(history):
         raise NotFittedError("There is no loss to draw: call `fit(adata)` first.")
     values = pd.Series(history["loss"], index=np.arange(1, len(history) + 1))
-    window = max(1, len(values) // SHARE)
+    window = max(SHORTEST, len(values) // SHARE)
     ax = axes_or_new(ax, size=(6.0, 3.4))
     ax.plot(values.index, values, color=OBSERVED, alpha=0.4, linewidth=0.6, label="every step")
     course = values.rolling(window, center=True, min_periods=1).median()

@@ -9,7 +9,7 @@ from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
-from cellflow.pl.labels import unit_of
+from cellflow.pl.labels import unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,9 +70,9 @@ def trajectories(
         raise ValueError(f"Expected n >= 1 courses to draw; found {n}.")
     found = _stored(adata, key) if flow is None else _follow(adata, flow, n)
     rep, time_key = str(found["rep"]), str(found["time_key"])
-    unit = unit_of(adata, time_key)
+    unit = unit_of_result(adata, found)
     picture = read_basis(adata, basis, rep=rep, components=components, time=read_times(adata, time_key), unit=unit)
-    coloring = by_time(adata, time_key) if color is None else by_column(adata, color)
+    coloring = by_time(adata, time_key, unit) if color is None else by_column(adata, color)
     ax = axes_or_new(ax, size=(6.4, 5.2))
     draw_cells(ax, picture.xy, coloring, alpha=0.55)
     _draw_courses(ax, _courses(picture, np.asarray(found["x"]), np.asarray(found["time"]), n))

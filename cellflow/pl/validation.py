@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.pl.canvas import INK, PREDICTED, axes_or_new, literal, plain
-from cellflow.pl.labels import moment
+from cellflow.pl.labels import time_label, unit_of_result
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def validation(
-    adata: "AnnData", *, time_key: str = "time", key: str = "validation", ax: "Axes | None" = None
+    adata: "AnnData", *, time_key: str | None = None, key: str = "validation", ax: "Axes | None" = None
 ) -> "Axes":
     """Draw the distance from each prediction to the cells of the left-out snapshot: further left is better.
 
@@ -42,7 +42,7 @@ def validation(
     adata
         Holds what `cellflow.tl.validate` wrote.
     time_key
-        Name of the time column, for the labels.
+        Time column that the labels name; None for the one that `cellflow.tl.validate` noted.
     key
         Name under which `cellflow.tl.validate` wrote.
     ax
@@ -62,6 +62,8 @@ def validation(
     ['24 hours']
     """
     table = read_validation(adata, key)
+    about = adata.uns.get(f"{key}_about", {})
+    unit = unit_of_result(adata, about, time_key)
     times = np.sort(table["time"].unique())
     ax = axes_or_new(ax, size=(8.4, 2.4 + 0.38 * len(times)))
     for place in range(len(times)):
@@ -72,10 +74,13 @@ def validation(
         ax.scatter(
             rows["W1"], np.searchsorted(times, rows["time"]), label=_NAMES.get(method, literal(method)), **_mark(style)
         )
-    ax.set_yticks(range(len(times)), [literal(moment(time, time_key)) for time in times])
+    ax.set_yticks(range(len(times)), [literal(time_label(time, unit)) for time in times])
     ax.set_ylim(len(times) - 0.4, -0.6)
     ax.set_xlim(0, 1.08 * table["W1"].max())
-    ax.set(xlabel="W1 distance to the left-out cells, in units of the representation", ylabel="left out")
+    ax.set(
+        xlabel=literal(f"W1 distance to the left-out cells, in units of {about.get('rep', 'the representation')}"),
+        ylabel="left out",
+    )
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False, labelspacing=0.7)
     plain(ax)
     return ax

@@ -9,7 +9,7 @@ from cellflow.errors import unknown
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
-from cellflow.pl.labels import rate, unit_of
+from cellflow.pl.labels import rate_label, unit_of, unit_of_result
 from cellflow.tl.cells import states_and_times
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ LEAST = 3.0
 
 
 class _Noted(NamedTuple):
-    """Velocities ``(n, d)``, the representation they belong to, and the time column where it is known."""
+    """Velocities ``(n, d)``, the representation they belong to, and the time column and its unit where known."""
 
     velocity: np.ndarray
     rep: str
     time_key: str | None
+    unit: str
 
 
 def velocity(
@@ -92,9 +93,8 @@ def velocity(
     if kind not in KINDS:
         raise ValueError(unknown("kind", kind, KINDS))
     noted = _read(adata, key, rep) if flow is None else _evaluate(adata, flow)
-    unit = "time" if noted.time_key is None else unit_of(adata, noted.time_key)
     time = None if noted.time_key is None else read_times(adata, noted.time_key)
-    picture = read_basis(adata, basis, rep=noted.rep, components=components, time=time, unit=unit)
+    picture = read_basis(adata, basis, rep=noted.rep, components=components, time=time, unit=noted.unit)
     arrows = picture.velocities(noted.velocity)
     if picture.over_time and kind != "cell":
         raise ValueError(
@@ -102,15 +102,15 @@ def velocity(
             "`kind='cell'`."
         )
     ax = axes_or_new(ax, size=(6.4, 5.2))
-    draw_cells(ax, picture.xy, _coloring(adata, color, noted.time_key), alpha=0.55)
+    draw_cells(ax, picture.xy, _coloring(adata, color, noted), alpha=0.55)
     picture.dress(ax)
-    _DRAW[kind](ax, picture, arrows, rate(unit))
+    _DRAW[kind](ax, picture, arrows, rate_label(noted.unit))
     return ax
 
 
 def _evaluate(adata: "AnnData", flow: "SnapshotFlow") -> _Noted:
     x, time = states_and_times(adata, flow)
-    return _Noted(flow.velocity(x, time), flow.rep, flow.time_key)
+    return _Noted(flow.velocity(x, time), flow.rep, flow.time_key, unit_of(adata, flow.time_key))
 
 
 def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:
@@ -122,7 +122,7 @@ def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:
     values = np.asarray(adata.obsm[key])
     note = adata.uns.get(key, {})
     rep = rep or note.get("rep") or _only_fit(adata, key, values.shape[1])
-    return _Noted(values, str(rep), note.get("time_key"))
+    return _Noted(values, str(rep), note.get("time_key"), unit_of_result(adata, note))
 
 
 def _only_fit(adata: "AnnData", key: str, width: int) -> str:
@@ -136,10 +136,10 @@ def _only_fit(adata: "AnnData", key: str, width: int) -> str:
     return fits[0]
 
 
-def _coloring(adata: "AnnData", color: str | None, time_key: str | None) -> Coloring | None:
+def _coloring(adata: "AnnData", color: str | None, noted: _Noted) -> Coloring | None:
     if color is not None:
         return by_column(adata, color)
-    return None if time_key is None else by_time(adata, time_key)
+    return None if noted.time_key is None else by_time(adata, noted.time_key, noted.unit)
 
 
 def _stream(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:
@@ -150,6 +150,9 @@ def _stream(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:
     width = 0.4 + 1.6 * np.nan_to_num(speed / np.nanmax(speed)) if np.nanmax(speed) > 0 else 1.0
     u, v = np.ma.masked_invalid(mean.transpose(2, 0, 1))
     ax.streamplot(gx, gy, u, v, color=INK, linewidth=width, density=1.3, arrowsize=1.1, zorder=2)
+    # streamplot leaves no margin, which cuts off the outermost cells.
+    ax.use_sticky_edges = False
+    ax.autoscale_view(tight=False)
 
 
 def _grid(ax: "Axes", picture: Basis, arrows: np.ndarray, per: str) -> None:

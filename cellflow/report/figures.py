@@ -10,7 +10,7 @@ from cellflow import pl, tl
 from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
-from cellflow.pl.labels import moment, rate, unit_of
+from cellflow.pl.labels import rate_label, time_label, unit_of
 from cellflow.report.html import Drawing, blank
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
     yield Drawing(
         "courses", "trajectories", figure,
-        f"Courses of cells of the first snapshot, followed to {moment(flow.clock_.times[-1], unit)}, over all cells.",
+        f"Trajectories of cells of the first snapshot to {time_label(flow.clock_.times[-1], unit)}, over all cells.",
     )  # fmt: skip
     figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     pl.velocity(_covered(adata, flow), flow, basis=basis, kind=kind, ax=figure.subplots())
     yield Drawing(
         "courses", "velocity", figure,
-        f"Where cells move (change {rate(unit)})."
+        f"Where cells move (change {rate_label(unit)})."
         + (" Averaged where there are enough cells; the thicker a line, the faster." if kind == "stream" else ""),
     )  # fmt: skip
     if len(genes):
@@ -84,7 +84,7 @@ def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) 
         figure = blank(8.4, 0.4 + 3.7 * len(seen))
         pl.interpolation(adata, _carried(adata, flow, seen), time_key=flow.time_key, basis=basis, figure=figure)
         for ax, time in zip(figure.axes[1::2], seen, strict=True):
-            start = literal(moment(_before(flow, time), unit))
+            start = literal(time_label(_before(flow, time), unit))
             ax.set_title(ax.get_title().replace(", predicted\n", f", carried from {start}\n"))
         yield Drawing(
             "predictions", "carried", figure,

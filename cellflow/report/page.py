@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellflow.pl.labels import moment, unit_of
+from cellflow.pl.labels import time_label, unit_of
 from cellflow.report import few_steps, html, verdict, words
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
@@ -148,7 +148,7 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
     methods = list(dict.fromkeys(name for score in scores for name in score.distances))
     rows = [
         [
-            moment(score.time, unit),
+            time_label(score.time, unit),
             f"{score.n_cells:,}",
             *(verdict.number(score.distances[name]) if name in score.distances else "–" for name in methods),
         ]

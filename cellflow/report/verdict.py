@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cellflow.pl.labels import moment
+from cellflow.pl.labels import time_label
 from cellflow.pl.validation import FLOOR, FLOW, read_validation
 
 if TYPE_CHECKING:
@@ -117,9 +117,10 @@ def sentence(score: Score, unit: str) -> str:
     """
     name, still = score.still
     found = (
-        f"At {moment(score.time, unit)}, left out: the flow's prediction is at W1 = {number(score.flow)} from the true "
-        f"cells. The best way of doing nothing ({name}) is at {number(still)}: the flow is {_by(score.flow, still)}. "
-        f"Straight lines (optimal transport) are at {number(score.lines)}: the flow is {_by(score.flow, score.lines)}."
+        f"At {time_label(score.time, unit)}, left out: the flow's prediction is at W1 = {number(score.flow)} from the "
+        f"true cells. The best way of doing nothing ({name}) is at {number(still)}: the flow is "
+        f"{_by(score.flow, still)}. Straight lines (optimal transport) are at {number(score.lines)}: the flow is "
+        f"{_by(score.flow, score.lines)}."
     )
     if FLOOR not in score.distances:
         return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellflow import couplings, paths
 from cellflow.cells.snapshots import read_times
-from cellflow.pl.labels import moment, unit_of
+from cellflow.pl.labels import time_label, unit_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,8 +38,8 @@ def lead(adata: "AnnData", flow: "SnapshotFlow") -> str:
     """Say in one sentence what was fitted."""
     unit, times = unit_of(adata, flow.time_key), flow.clock_.times
     return (
-        f"A flow from {moment(times[0], unit)} to {moment(times[-1], unit)}, fitted on {sum(flow.n_cells_):,} cells of "
-        f"{len(times)} snapshots, in {flow.rep} ({columns(flow)})."
+        f"A flow from {time_label(times[0], unit)} to {time_label(times[-1], unit)}, fitted on {sum(flow.n_cells_):,} "
+        f"cells of {len(times)} snapshots, in {flow.rep} ({columns(flow)})."
     )
 
 
@@ -53,7 +53,7 @@ def snapshots(adata: "AnnData", flow: "SnapshotFlow") -> list[tuple[str, str, st
     counts = Counter(read_times(adata, flow.time_key).tolist())
     unit = unit_of(adata, flow.time_key)
     return [
-        (moment(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "left out: the flow never saw it")
+        (time_label(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "left out: the flow never saw it")
         for time, n in sorted(counts.items())
     ]
 

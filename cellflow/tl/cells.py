@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times, time_unit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,6 +71,11 @@ def _by_name(adata: "AnnData", mask: pd.Series) -> np.ndarray:
     if len(mask) == adata.n_obs and set(mask.index) == set(adata.obs_names):
         return mask.reindex(adata.obs_names).to_numpy()
     raise ValueError(f"Expected a mask over the {adata.n_obs} cells of `adata`; found one over other cells.")
+
+
+def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
+    """Return what every result carries with it: the representation, the time column, and the unit of time."""
+    return {"rep": flow.rep, "time_key": flow.time_key, "unit": time_unit(adata, flow.time_key)}
 
 
 def target(adata: "AnnData", *, copy: bool) -> "AnnData":

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
-from cellflow.tl.cells import Cells, positions, refuse_jumps, states_and_times, target
+from cellflow.tl.cells import Cells, about, positions, refuse_jumps, states_and_times, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,8 +63,8 @@ def push(
     ``obs[key_added]``
         Mass on every cell, which sums to 1; 0 away from the time ``at``.
     ``uns[key_added]``
-        ``"at"``, ``"n_cells"``, and with ``groupby`` the table ``"groups"``: the mass of each group, and beside it
-        the share of the group among the cells at that time.
+        ``"at"``, ``"n_cells"``, ``"rep"``, ``"time_key"`` and ``"unit"`` of time; with ``groupby`` the table
+        ``"groups"``: the mass of each group, and beside it the share of the group among the cells at that time.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def _land(
     mass[there] = _mass_on(x[there], landed, weight, n_neighbors)
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
-    written.uns[key_added] = {"at": moment, "n_cells": len(rows)}
+    written.uns[key_added] = {"at": moment, "n_cells": len(rows), **about(adata, flow)}
     if groupby is not None:
         written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there)
     return written if copy else None

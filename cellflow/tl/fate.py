@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.seeds import draw_seed, generator
-from cellflow.tl.cells import Cells, positions, states_and_times, target
+from cellflow.tl.cells import Cells, about, positions, states_and_times, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_rows
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def fate(
     ``obs[f"{key_added}_spread"]``
         Root mean squared distance of a cell's end points from their mean, in units of the representation.
     ``uns[key_added]``
-        ``"at"``, ``"groupby"``, ``"n_samples"``, ``"confidence"``, ``"rep"``.
+        ``"at"``, ``"groupby"``, ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def fate(
         "groupby": groupby,
         "n_samples": n_samples,
         "confidence": confidence,
-        "rep": flow.rep,
+        **about(adata, flow),
     }
     return written if copy else None
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cellflow.tl.cells import states_and_times, target
+from cellflow.tl.cells import about, states_and_times, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +41,7 @@ def growth(
     ``obs[key_added]``
         Rate at which the log of a cell's mass grows, per unit of the user's time.
     ``uns[key_added]``
-        ``"rep"`` and ``"time_key"``: what the rate belongs to.
+        ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the rate belongs to.
 
     Raises
     ------
@@ -62,5 +62,5 @@ def growth(
     found = flow.growth_rate(x, time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obs[key_added] = found
-    written.uns[key_added] = {"rep": flow.rep, "time_key": flow.time_key}
+    written.uns[key_added] = about(adata, flow)
     return written if copy else None

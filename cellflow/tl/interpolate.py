@@ -8,7 +8,7 @@ import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.errors import unknown
-from cellflow.tl.cells import refuse_jumps, states_and_times
+from cellflow.tl.cells import about, refuse_jumps, states_and_times
 from cellflow.tl.genes import Loadings, read_loadings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def interpolate(
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
         carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the
-        units that the PCA saw, or nothing.
+        units that the PCA saw, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Examples
     --------
@@ -96,6 +96,7 @@ def interpolate(
         obs=pd.concat([_obs(adata, flow, time, part) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
+        uns={"interpolation": about(adata, flow)},
     )
 
 

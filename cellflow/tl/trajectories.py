@@ -8,7 +8,7 @@ import torch
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.seeds import generator
-from cellflow.tl.cells import Cells, positions, states_and_times, target
+from cellflow.tl.cells import Cells, about, positions, states_and_times, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,7 +61,7 @@ def trajectories(
     ------
     ``uns[key_added]``
         ``"x"``, states ``(n_times, cells, d)``; ``"time"``, times ``(n_times, cells)``; ``"origin"``, names of the
-        cells; ``"rep"`` and ``"time_key"``.
+        cells; ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Examples
     --------
@@ -82,8 +82,7 @@ def trajectories(
         "x": found.x.numpy(),
         "time": found.t.numpy(),
         "origin": adata.obs_names[rows].to_numpy(dtype=str),
-        "rep": flow.rep,
-        "time_key": flow.time_key,
+        **about(adata, flow),
     }
     return written if copy else None
 

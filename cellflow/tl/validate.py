@@ -13,7 +13,7 @@ from cellflow.cells.snapshots import Snapshots, read_rep, read_snapshots, to_num
 from cellflow.metrics import split_half_floor, wasserstein
 from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at
-from cellflow.tl.cells import target
+from cellflow.tl.cells import about, target
 from cellflow.tl.interpolate import interpolate
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def validate(
     ------
     ``uns[key_added]``
         Table of ``time``, ``method``, ``W1`` (in units of the representation) and ``n_cells``.
+    ``uns[f"{key_added}_about"]``
+        ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Raises
     ------
@@ -88,6 +90,7 @@ def validate(
     rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells)]
     written = target(adata, copy=copy)
     written.uns[key_added] = pd.DataFrame(rows)
+    written.uns[f"{key_added}_about"] = about(adata, flow)
     return written if copy else None
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.tl.cells import states_and_times, target
+from cellflow.tl.cells import about, states_and_times, target
 from cellflow.tl.genes import read_loadings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def velocity(
     ``obsm[key_added]``
         Velocity in the representation, per unit of the user's time.
     ``uns[key_added]``
-        ``"rep"`` and ``"time_key"``: what the velocity belongs to.
+        ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the velocity belongs to.
     ``layers[key_added]``
         With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
 
@@ -62,7 +62,7 @@ def velocity(
     found = flow.velocity(x, time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
-    written.uns[key_added] = {"rep": flow.rep, "time_key": flow.time_key}
+    written.uns[key_added] = about(adata, flow)
     if loadings is not None:
         layer = np.zeros(written.shape, dtype=np.float32)
         layer[:, loadings.seen] = loadings.decode_velocity(found)
