@@ -132,6 +132,7 @@ def test_plans_between_gaussians_of_general_covariances_have_the_known_cross_cov
     assert ((found - bridge.cross()).norm() / bridge.cov1.norm()).item() < 0.06
 
 
+@pytest.mark.slow
 def test_a_trained_bridge_has_the_moments_of_general_gaussians(rng):
     """Means, covariances and cross-covariance of simulated points, within twice what two samples of this size leave."""
     bridge, n = general(2, sigma=1.0, seed=0), 3000
@@ -174,6 +175,7 @@ def test_a_short_interval_holds_its_share_of_the_diffusion(rng):
     assert half.item() == pytest.approx(0.5, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["two heads", "two networks"])
 def test_a_trained_bridge_is_the_schroedinger_bridge_between_gaussians(kind, rng):
     """N(-0.1, I) -> N(0.1, I), sigma 1: variance and covariance of the ends are known (Mallasto et al. 2020)."""

@@ -18,6 +18,7 @@ from cellflow.training import Origin, Recipe, trajectory_batches
 
 QUICK = Recipe(learning_rate=4e-3, warmup=20)
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+SMALL_NETWORK = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
 
 
 @pytest.fixture(scope="module")
@@ -318,9 +319,9 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
 
 def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
     for name in "23":
-        write(digits.only(name).take(range(40)), tmp_path / name)
+        write(digits.only(name).take(range(12)), tmp_path / name)
     quick = ["progress=false", "device=cpu", "steps=4", "threads=1"]
-    small = ["batch_size=8", "network=unet", "network.width=8", "network.multipliers=[1,2]", "sampling_steps=2"]
+    small = [*SMALL_NETWORK, "batch_size=8", "sampling_steps=2", "holdout=0.25"]
     source, target = (f"{name}={tmp_path / digit}" for name, digit in (("source", "2"), ("target", "3")))
     run = tmp_path / "translated"
     assert main(["translate", source, target, f"out={run}", *quick, *small]) == 0
@@ -328,7 +329,7 @@ def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
     assert "How many steps it takes" in (run / "report.html").read_text()
     out = tmp_path / "out"
     assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "jumps=1"]) == 0
-    assert len(list(out.iterdir())) == 40
+    assert len(list(out.iterdir())) == 12
     run = tmp_path / "generated"
     data = tmp_path / "both"
     data.mkdir()

@@ -1,5 +1,7 @@
 """Fates: right where they are certain, open where they are open, with intervals that cover."""
 
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -26,27 +28,35 @@ def fork():
         np.concatenate([np.repeat(["up", "middle", "down"], 60), np.repeat("end", 180)])
     )
     adata.obs["end"] = pd.Categorical(np.where(height > 0, "A", "B"))
-    path = cf.paths.BrownianBridge(0.6)
-    flow = cf.SnapshotFlow(time_key="day", path=path, score="two_heads", steps=600, batch_size=180, device="cpu")
+    path, network = cf.paths.BrownianBridge(0.6), partial(cf.networks.MLP, width=64)
+    flow = cf.SnapshotFlow(
+        time_key="day", path=path, score="two_heads", network=network, steps=600, batch_size=180, device="cpu"
+    )
     return adata, flow.fit(adata)
+
+
+def some(adata):
+    """A third of the cells of the first day: twenty of each start, for what every cell shows alike."""
+    return ((adata.obs["day"] < 10) & (np.arange(adata.n_obs) % 3 == 0)).to_numpy()
 
 
 def test_certain_fates_are_certain_and_open_ones_open(fork):
     adata, flow = fork[0].copy(), fork[1]
-    tl.fate(adata, flow, groupby="end", n_samples=40)
+    asked = some(adata)
+    tl.fate(adata, flow, groupby="end", n_samples=20, cells=asked)
     share = adata.obsm["fate"]
     assert list(share.columns) == ["A", "B"]
     mean = share.groupby(adata.obs["start"], observed=True)["A"].mean()
     assert mean["up"] > 0.95
     assert mean["down"] < 0.05
     assert 0.3 < mean["middle"] < 0.7
-    assert share[adata.obs["start"] == "end"].isna().all(axis=None)
-    assert np.allclose(share[adata.obs["start"] != "end"].sum(axis=1), 1)
+    assert share[~asked].isna().all(axis=None)
+    assert np.allclose(share[asked].sum(axis=1), 1)
 
 
 def test_intervals_hold_the_share_and_shrink_with_samples(fork):
     adata, flow = fork[0].copy(), fork[1]
-    middle = adata.obs["start"] == "middle"
+    middle = (adata.obs["start"] == "middle") & some(adata)
     widths = []
     for n in (10, 40):
         tl.fate(adata, flow, groupby="end", cells=middle, n_samples=n)
@@ -67,8 +77,8 @@ def test_spread_is_that_of_the_noise(fork):
     """Over a short time the end points scatter like free diffusion: sigma times the root of model time."""
     adata, flow = fork[0].copy(), fork[1]
     adata.obs["day"] = adata.obs["day"].replace(0.0, 9.0)
-    tl.fate(adata, flow, groupby="end", n_samples=50)
-    spread = adata.obs["fate_spread"][adata.obs["day"] == 9.0]
+    tl.fate(adata, flow, groupby="end", n_samples=20, cells=some(adata))
+    spread = adata.obs["fate_spread"].dropna()
     assert spread.mean() == pytest.approx(0.6 * np.sqrt(0.1 * 2), rel=0.25)
 
 

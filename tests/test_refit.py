@@ -48,6 +48,7 @@ def test_reflow_pairs_each_point_with_the_end_of_its_path(rng):
     assert torch.allclose(y1, x0 + 3)
 
 
+@pytest.mark.slow
 def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(rng):
     """Between two unit Gaussians at sigma 1 the ends must come to covary by (sqrt(5) - 1) / 2; at first they do not."""
     x0, x1 = torch.randn(2, 2000, 2, generator=rng)

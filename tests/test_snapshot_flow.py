@@ -31,6 +31,7 @@ def gaussian_cells(n=2000, seed=0):
     return adata
 
 
+@pytest.mark.slow
 def test_gaussian_to_gaussian_gives_the_known_map_and_velocity():
     """OT-CFM between Gaussians: x_t = (1 + s) x0 + s m, velocity (x - s m) / (1 + s) + m, s the fraction of time."""
     flow = cf.SnapshotFlow(time_key="day", steps=1500, device="cpu").fit(gaussian_cells())
