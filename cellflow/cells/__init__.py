@@ -1,7 +1,7 @@
 """AnnData read once: its times, its representation, its clock, and what they suggest."""
 
 from cellflow.cells.clock import Clock
-from cellflow.cells.states import as_states
+from cellflow.cells.states import States, as_states
 from cellflow.cells.suggest import suggest_sigma
 
-__all__ = ["Clock", "as_states", "suggest_sigma"]
+__all__ = ["Clock", "States", "as_states", "suggest_sigma"]

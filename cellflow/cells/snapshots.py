@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import Clock
-from cellflow.cells.states import as_states
+from cellflow.cells.states import Cells, States, as_states, positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,6 +89,33 @@ def read_snapshots(adata: "AnnData", *, time_key: str, rep: str) -> Snapshots:
             "Leave that cell out, or merge its time point with the next."
         )
     return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())))
+
+
+def read_states(adata: "AnnData", *, time_key: str, rep: str, cells: Cells | None = None) -> States:
+    """Read the representation and the time of all cells, or of some.
+
+    Parameters
+    ----------
+    adata, time_key, rep
+        As for `read_snapshots`; cells of a single time will do.
+    cells
+        A mask over all cells, or names; ``None`` for all.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        As for `read_snapshots` and `cellflow.cells.states.positions`.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> states = read_states(adata, time_key="hours", rep="X", cells=adata.obs["hours"] == 72)
+    >>> len(states), states.time.min()
+    (49, np.float64(72.0))
+    """
+    everyone = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs))
+    return everyone if cells is None else everyone.take(positions(adata, cells))
 
 
 def read_times(adata: "AnnData", time_key: str) -> np.ndarray:

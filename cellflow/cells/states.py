@@ -1,14 +1,62 @@
-"""States: points in the space of a representation, in whatever form a caller holds them."""
+"""States: points in the space of a representation, with their times and rows, read once and handed on."""
 
 import numbers
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 StatesLike: TypeAlias = np.ndarray | Tensor | Any
 """An array, a tensor, a data frame, a sparse matrix, a memory map, nested lists: whatever holds real numbers."""
+Cells: TypeAlias = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
+"""A choice of cells: a mask over all of them, or names."""
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Points with the times at which they are, and where they come from.
+
+    Parameters
+    ----------
+    x
+        States in units of the representation, ``(n, d)``, float32.
+    time
+        Times in the user's units, ``(n,)``.
+    rows
+        Positions in the AnnData that they were read from, ``(n,)``.
+    condition
+        Everything else that a field sees, ``(n, k)``; ``None`` for a field without conditions.
+
+    Examples
+    --------
+    >>> states = States(np.zeros((3, 2), "float32"), np.array([0.0, 0.0, 4.0]), np.arange(3))
+    >>> len(states.at(0.0)), states.at(4.0).rows
+    (2, array([2]))
+    """
+
+    x: np.ndarray
+    time: np.ndarray
+    rows: np.ndarray
+    condition: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> "States":
+        """Return some of the states: a mask over them ``(n,)``, or positions among them."""
+        condition = None if self.condition is None else self.condition[chosen]
+        return States(self.x[chosen], self.time[chosen], self.rows[chosen], condition)
+
+    def at(self, time: float) -> "States":
+        """Return the states of one time; none where there are none."""
+        return self.take(np.flatnonzero(self.time == time))
 
 
 def as_states(given: StatesLike, *, what: str) -> Tensor:
@@ -48,6 +96,51 @@ def as_states(given: StatesLike, *, what: str) -> Tensor:
     return values
 
 
+def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
+    """Return the positions of chosen cells, in the order of the AnnData for a mask, in the given order for names.
+
+    Parameters
+    ----------
+    adata
+        Where the cells are.
+    cells
+        A mask over all cells, such as ``adata.obs["hours"] == 72``, or names.
+
+    Raises
+    ------
+    KeyError
+        When a name is not there.
+    ValueError
+        When a mask has another length than there are cells, or nothing is chosen.
+    TypeError
+        When the cells are numbered: neither names nor a mask.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> positions(adata, adata.obs["hours"] == 72).shape
+    (49,)
+    """
+    if isinstance(cells, pd.Series) and cells.dtype == bool:
+        cells = _by_name(adata, cells)
+    chosen = np.asarray(cells)
+    if np.issubdtype(chosen.dtype, np.number):
+        raise TypeError("Expected names of cells, or a mask over all of them; found numbers.")
+    if chosen.dtype == bool:
+        if len(chosen) != adata.n_obs:
+            raise ValueError(f"Expected a mask over {adata.n_obs} cells; found one over {len(chosen)}.")
+        found = np.flatnonzero(chosen)
+    else:
+        found = adata.obs_names.get_indexer(chosen)
+        if (found < 0).any():
+            missing = ", ".join(repr(str(name)) for name in chosen[found < 0][:3])
+            raise KeyError(f"No cells {missing} in `adata.obs_names`. Give names of cells, or a mask over all of them.")
+    if not len(found):
+        raise ValueError("No cells were chosen: the mask or the list of names is empty.")
+    return found
+
+
 def _array(given: Any, what: str) -> np.ndarray:
     """Return an array that torch can take over: C order, native byte order, writeable, real numbers."""
     if hasattr(given, "toarray"):  # every sparse format of scipy
@@ -72,3 +165,10 @@ def _array(given: Any, what: str) -> np.ndarray:
     # numpy calls an array of one row C-contiguous whatever the sign of its strides; torch takes none below 0.
     ready = array.flags.c_contiguous and array.flags.writeable and min(array.strides) >= 0 and array.dtype == dtype
     return array if ready else np.array(array, dtype=dtype, order="C")
+
+
+def _by_name(adata: "AnnData", mask: pd.Series) -> np.ndarray:
+    """Return a mask in the order of the AnnData, whatever the order of its index."""
+    if len(mask) == adata.n_obs and set(mask.index) == set(adata.obs_names):
+        return mask.reindex(adata.obs_names).to_numpy()
+    raise ValueError(f"Expected a mask over the {adata.n_obs} cells of `adata`; found one over other cells.")

@@ -1,6 +1,7 @@
 """What a fitted field says in the user's own times and units: where states go, how fast, and how they grow."""
 
-from typing import cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 
 from cellflow import integrate, paths
 from cellflow.cells.clock import Clock
-from cellflow.cells.snapshots import to_numbers
-from cellflow.cells.states import StatesLike, as_states
+from cellflow.cells.snapshots import read_states, to_numbers
+from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators.base import FlowEstimator
 from cellflow.fields import BridgeField, GrowthField, growth_heads
 from cellflow.integrate import Trajectory, WeightedTrajectory
@@ -18,16 +19,56 @@ from cellflow.paths import GaussianPath
 from cellflow.seeds import generator
 from cellflow.shapes import time_of
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 class TimedFlow(FlowEstimator):
     """An estimator whose field runs on a clock. Abstract: subclasses fit it, and set the names below."""
 
+    time_key: str
     rep: str
     path: GaussianPath | str
     score: str | None
     growth: str | None
     clock_: Clock
     n_features_in_: int
+
+    def read(self, adata: "AnnData", cells: Cells | None = None) -> States:
+        """Read the states and times of cells, under the keys of this flow.
+
+        Parameters
+        ----------
+        adata
+            Cells with the time and the representation that the flow was fitted on.
+        cells
+            A mask over all cells, or names; ``None`` for all.
+
+        Returns
+        -------
+        States
+            States ``(n, d)``, times ``(n,)`` in the user's units, and positions in ``adata`` ``(n,)``.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        KeyError, ValueError
+            When the time, the representation or a cell is missing, or the representation has another width than in
+            ``fit``.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+        >>> flow.read(adata, adata.obs["time"] == 4).x.shape
+        (400, 2)
+        """
+        self._check_fitted()
+        states = read_states(adata, time_key=self.time_key, rep=self.rep, cells=cells)
+        self._check_shape(states.x.shape)
+        return states
 
     def transport(
         self,
@@ -267,12 +308,15 @@ class TimedFlow(FlowEstimator):
     def _states(self, x: StatesLike) -> Tensor:
         weight = next(self.field_.parameters())
         states = as_states(x, what="`x`").to(weight)
-        if states.ndim != 2 or states.shape[1] != self.n_features_in_:
+        self._check_shape(states.shape)
+        return states
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        if len(shape) != 2 or shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Expected `x` of shape (cells, {self.n_features_in_}), as `{self.rep}` had in `fit`; found "
-                f"{tuple(states.shape)}."
+                f"{tuple(shape)}."
             )
-        return states
 
     def _model_times(self, time: float | np.ndarray, *, extrapolate: bool) -> float | Tensor:
         given = np.asarray(time.detach().cpu() if isinstance(time, Tensor) else time)

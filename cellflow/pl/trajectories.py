@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellflow import tl
-from cellflow.cells.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
@@ -93,8 +93,7 @@ def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int) -> dict:
     """Follow cells on an AnnData of its own, with nothing but times and states in it."""
     import anndata
 
-    x = read_rep(adata, flow.rep)
-    obs = adata.obs[[flow.time_key]].copy() if flow.time_key in adata.obs else adata.obs[[]].copy()
+    x, obs = flow.read(adata).x, adata.obs[[flow.time_key]].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
     tl.trajectories(light, flow, n=n)
     return light.uns["trajectories"]

@@ -10,7 +10,6 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
 from cellflow.pl.labels import rate_label, unit_of, unit_of_result
-from cellflow.tl.cells import states_and_times
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,8 +108,8 @@ def velocity(
 
 
 def _evaluate(adata: "AnnData", flow: "SnapshotFlow") -> _Noted:
-    x, time = states_and_times(adata, flow)
-    return _Noted(flow.velocity(x, time), flow.rep, flow.time_key, unit_of(adata, flow.time_key))
+    states = flow.read(adata)
+    return _Noted(flow.velocity(states.x, states.time), flow.rep, flow.time_key, unit_of(adata, flow.time_key))
 
 
 def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
@@ -78,11 +77,9 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
     >>> bool(compare_cells(adata, flow)[TO_NEXT].gt(0).all())
     True
     """
-    x, time_of_cell, rng = read_rep(adata, flow.rep), read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
-    clouds = []
-    for moment in flow.clock_.times:
-        rows = np.flatnonzero(time_of_cell == moment)
-        clouds.append(x[rng.permutation(rows)[:MOST_CELLS]])
+    cells, rng = flow.read(adata), np.random.default_rng(flow.seed)
+    snapshots = [cells.at(moment) for moment in flow.clock_.times]
+    clouds = [snapshot.x[rng.permutation(len(snapshot))[:MOST_CELLS]] for snapshot in snapshots]
     ends = list(zip(flow.clock_.times, flow.clock_.times[1:], strict=False))
 
     def carry(**settings: Any) -> list[torch.Tensor]:
@@ -101,6 +98,7 @@ def compare_translated(
     model: "DomainTranslator", source: "Held", target: "Held", *, judge: str | None
 ) -> "pd.DataFrame":
     """Translate unseen source images, and return their distance to unseen target images."""
+    model._check_fitted()
     inputs, targets = source.in_memory().unseen, target.in_memory()
     used = judge_for(judge, targets.seen.scaled())
     real = features_of(targets.unseen.scaled(), used.features)
@@ -118,6 +116,7 @@ def compare_generated(
 
     ``guidance`` is that which the map has built in: the flow beside it gets the same.
     """
+    model._check_fitted()
     known = images.in_memory()
     used = judge_for(judge, known.seen.scaled())
     real = features_of(known.unseen.scaled(), used.features)

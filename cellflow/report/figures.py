@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow import pl, tl
-from cellflow.cells.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
@@ -97,13 +97,12 @@ def _carried(adata: "AnnData", flow: "SnapshotFlow", times: list[float]) -> "Ann
     """Carry the fitted snapshot before each time to it, in the form of `cellflow.tl.interpolate`."""
     import anndata
 
-    x, time = read_rep(adata, flow.rep), read_times(adata, flow.time_key)
-    states, obs = [], []
+    cells, states, obs = flow.read(adata), [], []
     for at in times:
-        rows = np.flatnonzero(time == _before(flow, at))
-        states.append(flow.transport(x[rows], start=_before(flow, at), stop=at).x[-1].numpy())
-        names = [f"{name}@{at:g}" for name in adata.obs_names[rows]]
-        obs.append(pd.DataFrame({flow.time_key: at, "weight": 1 / len(rows)}, index=names))
+        before = cells.at(_before(flow, at))
+        states.append(flow.transport(before.x, start=_before(flow, at), stop=at).x[-1].numpy())
+        names = [f"{name}@{at:g}" for name in adata.obs_names[before.rows]]
+        obs.append(pd.DataFrame({flow.time_key: at, "weight": 1 / len(before)}, index=names))
     found, table = np.concatenate(states), pd.concat(obs)
     if flow.rep == "X":
         return anndata.AnnData(X=found, obs=table, var=adata.var[[]].copy())

@@ -106,6 +106,7 @@ def write_translation(
     >>> scores.n, scores.n_reference
     (35, 37)
     """
+    model._check_fitted()
     noisy = noise and model.score is not None
     carry = model.simulate if noisy else model.translate
     inputs, targets = source.in_memory(), target.in_memory()
@@ -161,6 +162,7 @@ def write_generation(
     >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, steps=2).n
     35
     """
+    model._check_fitted()
     real = images.in_memory()
     made = _as_many(model, real.unseen, steps)
     scores = score_images(made.scaled(), real.seen.scaled(), real.unseen.scaled(), judge=judge, seed=int(model.seed))

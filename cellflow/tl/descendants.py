@@ -1,12 +1,13 @@
 """Descendants and ancestors: where the mass of chosen cells goes, and where it came from."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
-from cellflow.tl.cells import Cells, about, positions, refuse_jumps, states_and_times, target
+from cellflow.cells.states import Cells, States, positions
+from cellflow.tl.cells import about, refuse_jumps, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -135,45 +136,45 @@ def _land(
     forward: bool,
 ) -> "AnnData | None":
     """Carry the chosen cells to a snapshot, and write the mass they leave on its cells."""
+    everyone = flow.read(adata)
     if groupby is not None and groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
-    x, time = states_and_times(adata, flow)
-    rows = positions(adata, cells)
+    chosen = everyone.take(positions(adata, cells))
     moment = float(to_numbers([at], what="`at`")[0])
-    there = snapshot_rows(time, moment, n_neighbors)
-    late = time[rows] > moment if forward else time[rows] < moment
+    there = snapshot_at(everyone, moment, n_neighbors)
+    late = chosen.time > moment if forward else chosen.time < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
-    span = {"start": time[rows], "stop": moment, "extrapolate": extrapolate}
-    weight = np.ones(len(rows))
+    span: dict[str, Any] = {"start": chosen.time, "stop": moment, "extrapolate": extrapolate}
+    weight = np.ones(len(chosen))
     if forward and flow.growth is not None:
         refuse_jumps(jumps)
-        grown = flow.grow(x[rows], **span)
+        grown = flow.grow(chosen.x, **span)
         landed, weight = grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy()
     else:
-        landed = flow.transport(x[rows], jumps=jumps, **span).x[-1].numpy()
+        landed = flow.transport(chosen.x, jumps=jumps, **span).x[-1].numpy()
     mass = np.zeros(adata.n_obs)
-    mass[there] = _mass_on(x[there], landed, weight, n_neighbors)
+    mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
-    written.uns[key_added] = {"at": moment, "n_cells": len(rows), **about(adata, flow)}
+    written.uns[key_added] = {"at": moment, "n_cells": len(chosen), **about(adata, flow)}
     if groupby is not None:
-        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there)
+        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there.rows)
     return written if copy else None
 
 
-def snapshot_rows(time: np.ndarray, moment: float, n_neighbors: int) -> np.ndarray:
-    """Return the positions of the cells of a snapshot, on which carried cells land.
+def snapshot_at(states: States, moment: float, n_neighbors: int) -> States:
+    """Return the cells of a snapshot, on which carried cells land.
 
     Raises
     ------
     ValueError
         When there are none, or fewer than the neighbours that are asked for.
     """
-    there = np.flatnonzero(time == moment)
+    there = states.at(moment)
     if not len(there):
-        known = ", ".join(f"{t:g}" for t in np.unique(time))
+        known = ", ".join(f"{t:g}" for t in np.unique(states.time))
         raise ValueError(f"No cells at time {moment:g} to land on. Choose one of: {known}.")
     if not 1 <= n_neighbors <= len(there):
         raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")

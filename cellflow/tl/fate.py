@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.states import Cells, States, positions
 from cellflow.seeds import draw_seed, generator
-from cellflow.tl.cells import Cells, about, positions, states_and_times, target
-from cellflow.tl.descendants import NEIGHBORS, snapshot_rows
+from cellflow.tl.cells import about, target
+from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,21 +88,21 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
+    everyone = flow.read(adata)
     if groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     if n_samples < 2 or not 0 < confidence < 1:
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
-    x, time = states_and_times(adata, flow)
     moment = flow.clock_.times[-1] if at is None else float(to_numbers([at], what="`at`")[0])
-    there = snapshot_rows(time, moment, n_neighbors)
-    rows = _all_but(flow, time, moment) if cells is None else positions(adata, cells)
-    votes = _Votes(x[there], adata.obs[groupby].iloc[there], n_neighbors)
-    share, spread = _simulate(flow, x[rows], time[rows], moment, votes, n_samples, seed)
+    there = snapshot_at(everyone, moment, n_neighbors)
+    asked = _all_but(flow, everyone, moment) if cells is None else everyone.take(positions(adata, cells))
+    votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
+    share, spread = _simulate(flow, asked, moment, votes, n_samples, seed)
     low, high = wilson(share, n_samples, confidence)
     written = target(adata, copy=copy)
     for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
-        written.obsm[name] = _table(adata, rows, values, votes.groups)
-    written.obs[f"{key_added}_spread"] = _column(adata, rows, spread)
+        written.obsm[name] = _table(adata, asked.rows, values, votes.groups)
+    written.obs[f"{key_added}_spread"] = _column(adata, asked.rows, spread)
     written.uns[key_added] = {
         "at": moment,
         "groupby": groupby,
@@ -148,13 +149,13 @@ class _Votes:
 
 
 def _simulate(
-    flow: "SnapshotFlow", x: np.ndarray, time: np.ndarray, moment: float, votes: _Votes, n_samples: int, seed: int
+    flow: "SnapshotFlow", cells: States, moment: float, votes: _Votes, n_samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean vote ``(n, groups)`` and the spread ``(n,)`` of the end points of each cell."""
-    rng = generator(seed=seed)
+    x, rng = cells.x, generator(seed=seed)
     share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
     for _ in range(n_samples):
-        end = flow.simulate(x, start=time, stop=moment, seed=draw_seed(rng)).x[-1].numpy()
+        end = flow.simulate(x, start=cells.time, stop=moment, seed=draw_seed(rng)).x[-1].numpy()
         share += votes(end)
         total += (end - x) / n_samples
         squares += np.square(end - x).sum(axis=1) / n_samples
@@ -162,13 +163,13 @@ def _simulate(
     return share / n_samples, np.sqrt(np.maximum(squares - np.square(total).sum(axis=1), 0))
 
 
-def _all_but(flow: "SnapshotFlow", time: np.ndarray, moment: float) -> np.ndarray:
+def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
     """Return the cells at other times that the flow covers."""
-    first, last = flow.clock_.times[0], flow.clock_.times[-1]
-    rows = np.flatnonzero((time != moment) & (time >= first) & (time <= last))
-    if not len(rows):
+    time, first, last = cells.time, flow.clock_.times[0], flow.clock_.times[-1]
+    others = cells.take((time != moment) & (time >= first) & (time <= last))
+    if not len(others):
         raise ValueError(f"All cells are at time {moment:g}; there are none to ask about. Choose another `at`.")
-    return rows
+    return others
 
 
 def _table(adata: "AnnData", rows: np.ndarray, values: np.ndarray, groups: list[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cellflow.tl.cells import about, states_and_times, target
+from cellflow.tl.cells import about, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,8 +58,8 @@ def growth(
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True
     """
-    x, time = states_and_times(adata, flow)
-    found = flow.growth_rate(x, time, extrapolate=extrapolate)
+    states = flow.read(adata)
+    found = flow.growth_rate(states.x, states.time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obs[key_added] = found
     written.uns[key_added] = about(adata, flow)

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.states import States
 from cellflow.errors import unknown
-from cellflow.tl.cells import about, refuse_jumps, states_and_times
+from cellflow.tl.cells import about, refuse_jumps
 from cellflow.tl.genes import Loadings, read_loadings
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ ORIGINS = ("both", "before", "after")
 
 
 class _Carried(NamedTuple):
-    """Cells carried to one time: where they come from, their states and their weights."""
+    """Cells carried to one time: what they were, their states there and their weights."""
 
-    rows: np.ndarray
+    origin: States
     x: np.ndarray
     weight: np.ndarray
     time: float
@@ -82,18 +83,18 @@ def interpolate(
 
     if origin not in ORIGINS:
         raise ValueError(unknown("origin", origin, ORIGINS))
-    x, time = states_and_times(adata, flow)
+    cells = flow.read(adata)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
     if not len(times):
         raise ValueError("Expected at least one time in `at`; found none.")
-    carried = [_carry(flow, x, time, float(t), origin, jumps, extrapolate) for t in times]
+    carried = [part for t in times for part in _carry(flow, cells, float(t), origin, jumps, extrapolate)]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
     rep = {} if flow.rep == "X" else {flow.rep: states}
     return anndata.AnnData(
         X=states if flow.rep == "X" else expression,
-        obs=pd.concat([_obs(adata, flow, time, part) for part in carried]),
+        obs=pd.concat([_obs(adata, flow, part) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
         uns={"interpolation": about(adata, flow)},
@@ -101,14 +102,8 @@ def interpolate(
 
 
 def _carry(
-    flow: "SnapshotFlow",
-    x: np.ndarray,
-    time: np.ndarray,
-    at: float,
-    origin: str,
-    jumps: int | None,
-    extrapolate: bool,
-) -> _Carried:
+    flow: "SnapshotFlow", cells: States, at: float, origin: str, jumps: int | None, extrapolate: bool
+) -> list[_Carried]:
     """Carry the neighbouring snapshots to one time."""
     clock = flow.clock_
     clock.check(at, extrapolate=extrapolate)
@@ -122,17 +117,12 @@ def _carry(
         nearness = {before if origin == "before" else after: 1.0}
     parts = []
     for start, share in nearness.items():
-        rows = np.flatnonzero(time == start)
-        if not len(rows):
+        there = cells.at(start)
+        if not len(there):
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
-        moved, weight = _moved(flow, x[rows], start, at, jumps, extrapolate)
-        parts.append(_Carried(rows, moved, share * weight, at))
-    return _Carried(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.x for part in parts]),
-        np.concatenate([part.weight for part in parts]),
-        at,
-    )
+        moved, weight = _moved(flow, there.x, start, at, jumps, extrapolate)
+        parts.append(_Carried(there, moved, share * weight, at))
+    return parts
 
 
 def _moved(
@@ -147,9 +137,9 @@ def _moved(
     return grown.x[-1].numpy(), grown.log_weight[-1].double().softmax(dim=0).numpy()
 
 
-def _obs(adata: "AnnData", flow: "SnapshotFlow", time: np.ndarray, part: _Carried) -> pd.DataFrame:
-    names = adata.obs_names[part.rows].astype(str)
-    columns = {flow.time_key: part.time, "origin": names, "origin_time": time[part.rows], "weight": part.weight}
+def _obs(adata: "AnnData", flow: "SnapshotFlow", part: _Carried) -> pd.DataFrame:
+    names = adata.obs_names[part.origin.rows].astype(str)
+    columns = {flow.time_key: part.time, "origin": names, "origin_time": part.origin.time, "weight": part.weight}
     return pd.DataFrame(columns, index=[f"{name}@{part.time:.12g}" for name in names])
 
 

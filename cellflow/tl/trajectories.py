@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.states import Cells, States, positions
 from cellflow.seeds import generator
-from cellflow.tl.cells import Cells, about, positions, states_and_times, target
+from cellflow.tl.cells import about, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,26 +72,26 @@ def trajectories(
     >>> adata.uns["trajectories"]["x"].shape
     (10, 5, 2)
     """
-    x, time = states_and_times(adata, flow)
-    rows = _first_cells(flow, time, n, seed) if cells is None else positions(adata, cells)
+    everyone = flow.read(adata)
+    followed = _first_cells(flow, everyone, n, seed) if cells is None else everyone.take(positions(adata, cells))
     end = flow.clock_.times[-1] if stop is None else float(to_numbers([stop], what="`stop`")[0])
-    course: dict[str, Any] = {"start": time[rows], "stop": end, "save": n_times, "extrapolate": extrapolate}
-    found = flow.simulate(x[rows], seed=seed, **course) if stochastic else flow.transport(x[rows], **course)
+    course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
+    found = flow.simulate(followed.x, seed=seed, **course) if stochastic else flow.transport(followed.x, **course)
     written = target(adata, copy=copy)
     written.uns[key_added] = {
         "x": found.x.numpy(),
         "time": found.t.numpy(),
-        "origin": adata.obs_names[rows].to_numpy(dtype=str),
+        "origin": adata.obs_names[followed.rows].to_numpy(dtype=str),
         **about(adata, flow),
     }
     return written if copy else None
 
 
-def _first_cells(flow: "SnapshotFlow", time: np.ndarray, n: int, seed: int) -> np.ndarray:
+def _first_cells(flow: "SnapshotFlow", states: States, n: int, seed: int) -> States:
     """Draw cells of the first fitted snapshot, without repetition."""
     if n < 1:
         raise ValueError(f"Expected n >= 1 cells to follow; found {n}.")
-    there = np.flatnonzero(time == flow.clock_.times[0])
+    there = states.at(flow.clock_.times[0])
     if not len(there):
         raise ValueError(f"No cells at the first fitted time {flow.clock_.times[0]:g}. Name cells with `cells`.")
-    return there[torch.randperm(len(there), generator=generator(seed=seed))[:n].sort().values.numpy()]
+    return there.take(torch.randperm(len(there), generator=generator(seed=seed))[:n].sort().values.numpy())

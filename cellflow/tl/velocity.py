@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.tl.cells import about, states_and_times, target
+from cellflow.tl.cells import about, target
 from cellflow.tl.genes import read_loadings
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def velocity(
     >>> adata.obsm["velocity"].shape == adata.obsm["X_latent"].shape
     True
     """
-    x, time = states_and_times(adata, flow)
+    states = flow.read(adata)
     loadings = read_loadings(adata, flow.rep, genes=genes)
-    found = flow.velocity(x, time, extrapolate=extrapolate)
+    found = flow.velocity(states.x, states.time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
     written.uns[key_added] = about(adata, flow)

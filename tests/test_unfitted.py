@@ -1,0 +1,118 @@
+"""Every entry point says so when the estimator it is given was never fitted."""
+
+import inspect
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.errors import NotFittedError
+from cellflow.report import few_steps
+from conftest import make_cells
+
+FLOW = cf.SnapshotFlow(time_key="day")
+TRANSLATOR, GENERATOR = cf.DomainTranslator(), cf.ImageGenerator()
+CELLS = make_cells()
+CELLS.obs["kind"] = "one"
+X = CELLS.obsm["X_pca"]
+IMAGES = cf.datasets.digits().take(range(12))
+SOME = {"cells": CELLS.obs["day"] == 0.0, "at": 5.0}
+REPORT = {"title": "None", "details": {}}
+
+# What may be asked of an estimator before `fit`.
+FREE = {"fit", "suggest_sigma", "load"}
+VERBS = {
+    "read": lambda: FLOW.read(CELLS),
+    "velocity": lambda: FLOW.velocity(X, 1.0),
+    "transport": lambda: FLOW.transport(X, start=0, stop=1),
+    "simulate": lambda: FLOW.simulate(X, start=0, stop=1),
+    "grow": lambda: FLOW.grow(X, start=0, stop=1),
+    "growth_rate": lambda: FLOW.growth_rate(X, 1.0),
+    "distill": lambda: FLOW.distill(CELLS),
+    "DomainTranslator translate": lambda: TRANSLATOR.translate(X),
+    "DomainTranslator simulate": lambda: TRANSLATOR.simulate(X),
+    "DomainTranslator trajectory": lambda: TRANSLATOR.trajectory(X),
+    "DomainTranslator refine": lambda: TRANSLATOR.refine(X, X + 1, rounds=1),
+    "DomainTranslator distill": lambda: TRANSLATOR.distill(X, X + 1),
+    "ImageGenerator generate": lambda: GENERATOR.generate(3),
+    "ImageGenerator trajectory": lambda: GENERATOR.trajectory(3),
+    "ImageGenerator refine": lambda: GENERATOR.refine(IMAGES, rounds=1),
+    "ImageGenerator distill": lambda: GENERATOR.distill(IMAGES),
+}
+TOOLS = {
+    "velocity": lambda: cf.tl.velocity(CELLS, FLOW),
+    "growth": lambda: cf.tl.growth(CELLS, FLOW),
+    "interpolate": lambda: cf.tl.interpolate(CELLS, FLOW, at=2.0),
+    "push": lambda: cf.tl.push(CELLS, FLOW, **SOME),
+    "pull": lambda: cf.tl.pull(CELLS, FLOW, **SOME),
+    "trajectories": lambda: cf.tl.trajectories(CELLS, FLOW),
+    "fate": lambda: cf.tl.fate(CELLS, FLOW, groupby="kind"),
+}
+PLOTS = {
+    "velocity": lambda: cf.pl.velocity(CELLS, FLOW),
+    "trajectories": lambda: cf.pl.trajectories(CELLS, FLOW),
+    "loss": lambda: cf.pl.loss(FLOW),
+}
+REPORTS = {
+    "write": lambda folder: cf.report.write(folder, CELLS, FLOW, **REPORT),
+    "write_translation": lambda folder: cf.report.write_translation(folder, TRANSLATOR, seen(), seen(), **REPORT),
+    "write_generation": lambda folder: cf.report.write_generation(folder, GENERATOR, seen(), **REPORT),
+    "few steps of cells": lambda folder: few_steps.compare_cells(CELLS, FLOW),
+    "few steps, translated": lambda folder: few_steps.compare_translated(TRANSLATOR, seen(), seen(), judge=None),
+    "few steps, made": lambda folder: few_steps.compare_generated(GENERATOR, seen(), judge=None),
+}
+
+
+def seen():
+    return cf.report.Held(IMAGES.take(range(6)), IMAGES.take(range(6, 12)))
+
+
+def taking_a_flow(room):
+    """Return the public functions of a room that a flow is given to."""
+    functions = {name: getattr(room, name) for name in room.__all__}
+    return {name for name, function in functions.items() if "flow" in inspect.signature(function).parameters}
+
+
+def test_the_lists_are_whole():
+    verbs = {
+        name if estimator == "SnapshotFlow" else f"{estimator} {name}"
+        for estimator in ("SnapshotFlow", "DomainTranslator", "ImageGenerator")
+        for name, method in inspect.getmembers(getattr(cf, estimator), inspect.isroutine)
+        if not name.startswith("_") and getattr(method, "__module__", "").startswith("cellflow") and name not in FREE
+    }
+    assert verbs == set(VERBS) | {"save", "DomainTranslator save", "ImageGenerator save"}
+    assert taking_a_flow(cf.tl) == set(TOOLS) | {"validate", "testable_times"}  # which fit copies of their own
+    assert taking_a_flow(cf.pl) == set(PLOTS)
+    assert {name for name in cf.report.__all__ if name.startswith("write")} <= set(REPORTS)
+
+
+@pytest.mark.parametrize("use", [*VERBS.values(), *TOOLS.values(), *PLOTS.values()], ids=[*VERBS, *TOOLS, *PLOTS])
+def test_an_unfitted_estimator_says_so(use):
+    before = [*CELLS.obsm, *CELLS.obs, *CELLS.uns]
+    with pytest.raises(NotFittedError, match="is not fitted|call `fit"):
+        use()
+    plt.close("all")
+    assert [*CELLS.obsm, *CELLS.obs, *CELLS.uns] == before
+
+
+@pytest.mark.parametrize("estimator", [FLOW, TRANSLATOR, GENERATOR], ids=lambda estimator: type(estimator).__name__)
+def test_what_is_not_fitted_is_not_saved(estimator, tmp_path):
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        estimator.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_there_is_no_report_before_a_fit(name, tmp_path):
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        REPORTS[name](tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_growth_and_noise_are_asked_for_after_the_fit():
+    """The message is about what is missing first."""
+    flow = cf.SnapshotFlow(time_key="day", steps=1, device="cpu").fit(CELLS)
+    for use in (lambda: flow.grow(X, start=0, stop=1), lambda: flow.simulate(torch.tensor(X), start=0, stop=1)):
+        with pytest.raises(TypeError, match="fitted without"):
+            use()
