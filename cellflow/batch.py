@@ -49,6 +49,10 @@ class Batch(NamedTuple):
         stop = torch.ones_like(start) if self.stop is None else self.stop
         return start, stop - start
 
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch on another device."""
-        return Batch._make(part if part is None else part.to(device) for part in self)
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
+        """Return the batch on another device; its floating-point numbers in another precision, where one is given."""
+
+        def moved(part: Tensor) -> Tensor:
+            return part.to(device, dtype if part.is_floating_point() else None)
+
+        return Batch._make(part if part is None else moved(part) for part in self)

@@ -1,9 +1,13 @@
 """Where random numbers come from: always a generator that the caller owns."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+_GLOBAL = threading.RLock()
+"""Held while torch's global generators are borrowed: there is one set of them for all threads."""
 
 
 def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
@@ -43,9 +47,11 @@ def generator_at(seed: int, index: int, device: str | torch.device = "cpu") -> t
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Let code that only knows torch's global generator draw from ``generator``; the global state is put back.
+    """Let code that only knows torch's global generators draw from ``generator``; the global state is put back.
 
-    For building networks: torch's layers draw their first weights from the global state.
+    For building networks, whose layers draw their first weights from it, and for dropout. Threads wait for each other
+    here, so that none draws the numbers of another. Those of the CPU are borrowed, and those of a GPU where the
+    generator lives on one.
 
     Examples
     --------
@@ -57,8 +63,13 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
     >>> torch.equal(a.weight, b.weight)
     True
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(draw_seed(generator))  # of the CPU alone, where layers are made
+    gpus = [generator.device] if generator.device.type == "cuda" else []
+    with _GLOBAL, torch.random.fork_rng(devices=gpus):
+        seed = draw_seed(generator)
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 

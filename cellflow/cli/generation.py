@@ -37,9 +37,9 @@ def generate(cfg: DictConfig) -> None:
     def run(**training: object) -> None:
         model.fit(held.seen, **training)  # type: ignore[arg-type]
 
-    def preview() -> list:
-        label = [k % len(model.classes_) for k in range(SHOWN)] if model.classes_ else None
-        return [model.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
+    def preview(current: ImageGenerator) -> list:
+        label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
+        return [current.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, "generate", model, run, preview):
         write_report(folder, model, held, cfg)

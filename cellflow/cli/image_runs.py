@@ -78,7 +78,7 @@ def fit(
     command: str,
     model: "DomainTranslator | ImageGenerator",
     run: Callable[..., Any],
-    preview: Callable[[], list[Any]],
+    preview: Callable[[Any], list[Any]],
 ) -> bool:
     """Fit a model and write what a run folder holds; return whether this process goes on to report.
 
@@ -93,7 +93,7 @@ def fit(
     run
         Fits it, given the keywords of a training.
     preview
-        Rows of images for the grid of the moment.
+        Makes rows of images for the grid of the moment, with the model as it is by then.
     """
     import torch
 
@@ -104,7 +104,7 @@ def fit(
 
     def look(current: "DomainTranslator | ImageGenerator") -> None:
         current.history_.to_csv(folder / runs.HISTORY)
-        save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview())
+        save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
     run(folder=folder, resume=cfg.resume, fabric=fabric, watch=look, every=cfg.preview)
     if fabric is not None and not fabric.is_global_zero:

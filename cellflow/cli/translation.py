@@ -109,8 +109,8 @@ def _fit(
     def run(**training: object) -> None:
         model.fit(held[0].seen, held[1].seen, **training)  # type: ignore[arg-type]
 
-    def preview() -> list:
-        carry = _way(model, cfg, seed=0)
+    def preview(current: DomainTranslator) -> list:
+        carry = _way(current, cfg, seed=0)
         return [shown.images, carry(shown, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, command, model, run, preview):

@@ -1,6 +1,7 @@
 """What every estimator does: keep its settings, hold a fitted field, save and load it."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
 
@@ -147,12 +148,33 @@ class FlowEstimator(BaseEstimator):
             raise NotFittedError(
                 f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or leave out `jumps`."
             )
+        dtype = next(self.flow_map_.parameters()).dtype
+        x, condition = x.to(dtype), None if condition is None else condition.to(dtype)
         return integrate.jump(self.flow_map_, x, steps=jumps, start=start, stop=stop, save=save, condition=condition)
 
-    def _forget_map(self) -> None:
-        """Drop the flow map of an earlier fit: it leads where that one led."""
+    def _unfitted(self) -> Self:
+        """Return an estimator of the same settings that has learned nothing."""
+        return type(self)(**self.get_params(deep=False))
+
+    def _to_refine(self) -> Self:
+        """Return another estimator with the same settings and a copy of the same fit, to be trained further.
+
+        It has no flow map: that leads where the fit led so far.
+        """
+        other = self._unfitted()._become(self)
+        other.field_, other.history_ = deepcopy(self.field_), deepcopy(self.history_)
         for name in ("flow_map_", "map_history_"):
-            self.__dict__.pop(name, None)
+            other.__dict__.pop(name, None)
+        return other
+
+    def _become(self, other: Self) -> Self:
+        """Take over what another has learned, at once, in place of what was learned before.
+
+        Whatever trains works on another estimator until it is done: where it fails, this one is as it was.
+        """
+        kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        self.__dict__ = kept | {name: value for name, value in vars(other).items() if name.endswith("_")}
+        return self
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "field_"):
@@ -187,4 +209,5 @@ def _load_into(module: nn.Module, path: Path, *, kind: str) -> None:
     tensors, found = load_tensors(path)
     if found.get("kind") != kind:
         raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
-    load_weights(module, tensors, source=path)
+    weights = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
+    load_weights(module.to(weights[0]) if weights else module, tensors, source=path)

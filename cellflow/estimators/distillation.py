@@ -115,7 +115,10 @@ class Lesson(NamedTuple):
             When settings are of the wrong kind, or the objective is not one for flow maps.
         """
         check_settings(self.steps, self.batch_size, self.recipe)
-        known, both = deepcopy(teacher).eval().requires_grad_(requires_grad=False), flow_map.spans == "both"
+        if self.recipe is not None and str(self.recipe.precision) == "64":
+            flow_map.double()
+        dtype, both = next(flow_map.parameters()).dtype, flow_map.spans == "both"
+        known = deepcopy(teacher).to(dtype).eval().requires_grad_(requires_grad=False)
         objective: FlowMapObjective | TrajectoryMatching
         if self.objective == TRAJECTORIES:
             if not self.taught:

@@ -157,12 +157,13 @@ class ImageGenerator(NoiseFlow):
         objective = self._objective()
         rng = generator(seed=int(self.seed))
         images = _of_images(images).to(self._device() if fabric is None else fabric.device)
-        self.shape_, self.classes_ = images.shape, images.classes if self.conditional else None
+        fitted = self._unfitted()
+        fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
         batches = self._batches(images, rng)
         with seeded(rng):
-            self.field_ = self._field().to(images.device)
-        self.history_ = train(
-            self.field_,
+            fitted.field_ = fitted._field().to(images.device)
+        fitted.history_ = train(
+            fitted.field_,
             ForgetfulObjective(objective, self.forget),
             batches,
             steps=self.steps,
@@ -170,10 +171,9 @@ class ImageGenerator(NoiseFlow):
             recipe=self.recipe,
             about=self._about(images),
             progress=self.progress,
-            session=Session(folder, resume, fabric, keeping_history(self, watch), every),
+            session=Session(folder, resume, fabric, keeping_history(fitted, watch), every),
         )
-        self._forget_map()
-        return self
+        return self._become(fitted)
 
     def refine(
         self,
@@ -221,11 +221,12 @@ class ImageGenerator(NoiseFlow):
         """
         images, rng = self._fitted_on(images), generator_at(int(self.seed), REFINING)
         noise, real = self._origins(images, rng)
+        refined = self._to_refine()
         go_on(
-            self.field_,
+            refined.field_,
             self._objective(),
             (noise.x, real.x),
-            history=self.history_,
+            history=refined.history_,
             repairing=repairing or Reflow(both_ends=True),
             rounds=rounds,
             steps=self.steps if steps is None else steps,
@@ -235,8 +236,7 @@ class ImageGenerator(NoiseFlow):
             condition=noise.condition,
             progress=self.progress,
         )
-        self._forget_map()
-        return self
+        return self._become(refined)
 
     def distill(
         self,
@@ -357,7 +357,7 @@ class ImageGenerator(NoiseFlow):
         if self.objective == "velocity":
             return super()._blank_map(spans)
         with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise is none of mean velocities
-            return FlowMap(self._field(times=2), spans=spans)
+            return FlowMap(self._field(times=2), spans=spans).to(next(self.field_.parameters()))
 
     def _objective(self) -> Objective:
         if self.objective not in OBJECTIVES:

@@ -194,11 +194,11 @@ class SnapshotFlow(TimedFlow):
             about=self._about(snapshots),
             progress=self.progress,
         )
-        self.field_, self.history_, self.plans_ = field, history, batches.plans
-        self.clock_, self.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
-        self.n_cells_, self.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
-        self._forget_map()
-        return self
+        fitted = self._unfitted()
+        fitted.field_, fitted.history_, fitted.plans_ = field, history, batches.plans
+        fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
+        fitted.n_cells_, fitted.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
+        return self._become(fitted)
 
     def distill(
         self,

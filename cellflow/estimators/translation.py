@@ -158,7 +158,7 @@ class DomainTranslator(DomainFlow):
         fabric
             A launched ``lightning_fabric.Fabric``, for several devices; sets the device.
         watch
-            Called with this translator, as good as it is so far, every so many steps; needs ``folder``.
+            Called every so many steps with a translator that is as good as this one will be by then; needs ``folder``.
         every
             How many steps.
 
@@ -176,24 +176,23 @@ class DomainTranslator(DomainFlow):
         self._check_score()
         rng = generator(seed=int(self.seed))
         domains = self._read_both(source, target, self._device() if fabric is None else fabric.device)
-        self.shape_, self.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
-        scales = scales_of(*domains)
-        self.unit_ = overall(scales)
+        fitted, scales = self._unfitted(), scales_of(*domains)
+        fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
+        fitted.unit_ = overall(scales)
         with seeded(rng):
-            self.field_ = self._field(scales).to(domains[0].device)
-        self.history_ = train(
-            self.field_,
-            self._objective(),
+            fitted.field_ = fitted._field(scales).to(domains[0].device)
+        fitted.history_ = train(
+            fitted.field_,
+            fitted._objective(),
             self._pair(*domains, features, rng),
             steps=self.steps,
             generator=rng,
             recipe=self.recipe,
             about=self._about(*domains),
             progress=self.progress,
-            session=Session(folder, resume, fabric, keeping_history(self, watch), every),
+            session=Session(folder, resume, fabric, keeping_history(fitted, watch), every),
         )
-        self._forget_map()
-        return self
+        return self._become(fitted)
 
     def refine(
         self,
@@ -238,11 +237,12 @@ class DomainTranslator(DomainFlow):
         ends = self._read_both(source, target, next(self.field_.parameters()).device)
         for domain in ends:
             self._check_domain(domain)
+        refined = self._to_refine()
         go_on(
-            self.field_,
+            refined.field_,
             self._objective(),
             (ends[0].scaled(), ends[1].scaled()),
-            history=self.history_,
+            history=refined.history_,
             repairing=repairing or repairing_for(paths.resolve(self.path), self.score),
             rounds=rounds,
             steps=self.steps if steps is None else steps,
@@ -251,8 +251,7 @@ class DomainTranslator(DomainFlow):
             generator=rng,
             progress=self.progress,
         )
-        self._forget_map()
-        return self
+        return self._become(refined)
 
     def distill(
         self,

@@ -1,6 +1,7 @@
 """The FID as it is published: with the usual weights, or not at all."""
 
 import hashlib
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ WEIGHTS = {"f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4": "
 """SHA-256 of the files of weights whose distance is called FID, and their names."""
 RESIZE = "to 299 x 299 inside the network, bilinear without antialiasing (the original TensorFlow graph)"
 _AT_ONCE = 64
+_FILTERS = threading.Lock()  # warnings are filtered for all threads together
 _CUSTOMARY = 10_000  # below, the bias of the FID is larger than most differences between methods
 
 
@@ -107,7 +109,7 @@ def _checksum(path: Path) -> str:
 
 def _load(path: Path, device: torch.device) -> Any:
     """Load the network. The one place that knows TorchScript, which torch will give up one day."""
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is", category=DeprecationWarning)
         return torch.jit.load(path, map_location=device).eval()
 

@@ -1,5 +1,6 @@
 """How a network sees time."""
 
+from copy import deepcopy
 from math import pi
 
 import torch
@@ -71,7 +72,11 @@ class TimeEmbedding(nn.Module):
         if self.times != 1:
             raise ValueError(f"Expected an embedding of one time; found one of {self.times}.")
         weight, bias = self.linear.weight, self.linear.bias
-        two = TimeEmbedding(len(bias), harmonics=len(self.orders), times=2).to(weight)
+        two = deepcopy(self)
+        two.times = 2
+        two.linear = nn.utils.skip_init(  # no first weights are drawn, from the global random state, to be overwritten
+            nn.Linear, 2 * weight.shape[1], len(bias), device=weight.device, dtype=weight.dtype
+        )
         with torch.no_grad():
             two.linear.weight.copy_(torch.cat([weight, torch.zeros_like(weight)], dim=1))
             two.linear.bias.copy_(bias)

@@ -1,6 +1,8 @@
 """The one loop that trains."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.objectives import Objective
-from cellflow.seeds import draw_seed, generator_at
+from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.training.checkpoint import STATE, TrainingState
 from cellflow.training.history import History
 from cellflow.training.interrupt import Interrupt, goodbye
@@ -142,17 +144,19 @@ def _train(
     field = cast("nn.Module", torch.compile(state.field)) if recipe.compile else state.field
     model, optimizer = fabric.setup(field, state.optimizer)
     state.field.train()
+    dtype, draws = next(state.field.parameters()).dtype, _draws(state.field)
     while state.step < last:
         rate = recipe.rate_at(state.step, steps=steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         terms: dict[str, Tensor] = {}
         for micro in range(recipe.accumulate):
-            batch = next(batches).to(fabric.device)
+            batch = next(batches).to(fabric.device, dtype)
             position = state.step * recipe.accumulate + micro
-            rng = generator_at(state.seed + fabric.global_rank, position, device=fabric.device)
+            numbers = partial(generator_at, state.seed + fabric.global_rank, position, device=fabric.device)
             with fabric.no_backward_sync(model, enabled=micro + 1 < recipe.accumulate):
-                found = objective(model, batch, generator=rng)
+                with seeded(numbers()) if draws else nullcontext():
+                    found = objective(model, batch, generator=numbers())
                 fabric.backward(found["loss"] / recipe.accumulate)
             for name, value in found.items():
                 terms[name] = terms.get(name, 0) + value.detach() / recipe.accumulate
@@ -175,6 +179,12 @@ def _read(rows: list[dict[str, Tensor | float]], *, into: History) -> None:
             )
         into.append(values)
     rows.clear()
+
+
+def _draws(field: nn.Module) -> bool:
+    """Return whether a field draws random numbers of its own: torch's dropout takes no generator."""
+    shares = [getattr(module, name, None) for module in field.modules() for name in ("p", "dropout")]
+    return any(isinstance(share, float) and share > 0 for share in shares)
 
 
 def _fabric_for(field: nn.Module, recipe: Recipe) -> "Fabric":

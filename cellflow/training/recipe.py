@@ -11,11 +11,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from cellflow.errors import unknown
 
 SCHEDULES = ("cosine", "constant")
-PRECISIONS: dict[str, Literal["32-true", "64-true", "bf16-mixed"]] = {
-    "32": "32-true",
-    "64": "64-true",
-    "bf16": "bf16-mixed",
-}
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "64": "32-true", "bf16": "bf16-mixed"}
+"""What Fabric is told. Double precision is a matter of the field and its batches: Fabric's own way there swaps torch's
+default precision at every step, for all threads."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Recipe:
     accumulate
         Batches per optimiser step.
     precision
-        ``"32"``, ``"64"``, or ``"bf16"`` for mixed precision.
+        ``"64"`` makes the field double for good; ``"32"`` leaves it as it is; ``"bf16"`` for mixed precision.
     compile
         Whether the field is compiled before training; pays off on long runs.
 

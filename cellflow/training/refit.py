@@ -204,7 +204,9 @@ def refit(
         )
     histories = []
     for turn in range(rounds):
-        given = {} if condition is None else {"condition": condition}  # a way that knows none need not take one
+        dtype = next(field.parameters()).dtype  # that of the last round, which may have made the field double
+        x0, x1 = x0.to(dtype), x1.to(dtype)
+        given = {} if condition is None else {"condition": condition.to(dtype)}  # a way may know of none
         y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator, **given)
         known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
         batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known)

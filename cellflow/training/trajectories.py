@@ -6,7 +6,7 @@ from itertools import count
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
@@ -35,6 +35,10 @@ class Origin(NamedTuple):
     x: Tensor
     at: float
     condition: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "Origin":
+        """Return the same in another precision."""
+        return Origin(self.x.to(dtype), self.at, None if self.condition is None else self.condition.to(dtype))
 
     def take(self, rows: Tensor) -> "Origin":
         """Return some of them."""
@@ -167,6 +171,9 @@ def trajectory_batches(
     """
     if moments < 2 or not origins:
         raise ValueError(f"Expected at least two moments, and one origin; found {moments} and {len(origins)}.")
+    weight = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
+    if weight is not None:  # states in the precision of the flow
+        origins = [origin.to(weight.dtype) for origin in origins]
     total, size = sum(len(origin.x) for origin in origins), origins[0].x[0].numel()
     share = min(1.0, NUMBERS / (total * moments * size))
     chosen = [_some(origin, share, generator) for origin in origins]

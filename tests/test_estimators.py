@@ -1,0 +1,265 @@
+"""What holds for every estimator: failed fits change nothing, the precision is the model's, threads do not meet."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cellflow as cf
+from cellflow.errors import ConvergenceError, NotFittedError
+from cellflow.training import Recipe
+from conftest import make_cells
+
+pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
+QUICK = Recipe(warmup=2, learning_rate=1e-2)
+CELLS = make_cells()
+X = torch.from_numpy(CELLS.obsm["X_pca"])
+LABELS = torch.arange(24) % 2
+PIXELS = torch.randint(256, (24, 1, 4, 4), generator=cf.generator(0)).to(torch.uint8)
+IMAGES = cf.images.ImageSet(PIXELS, LABELS, classes=("dark", "bright"))
+MLP = partial(cf.networks.MLP, width=8)
+UNET = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
+BRIDGE = cf.paths.BrownianBridge(0.5)
+ANEW = cf.training.MarkovianFitting(0.5, steps=3)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An estimator, what it is fitted on, and everything it does once it is."""
+
+    make: Callable[..., Any]
+    data: tuple[Any, ...]
+    verbs: dict[str, Callable[[Any], Any]]
+
+    def __call__(self, **settings):
+        return self.make(**{"steps": 4, "batch_size": 8, "device": "cpu", "recipe": QUICK} | settings)
+
+    def results(self, model):
+        """What the model says: states that it makes, by solver, with noise, and by jumps."""
+        names = ["moved", "noisy", *(["jumped"] if model.distilled else [])]
+        return [torch.as_tensor(self.verbs[name](model)) for name in names if name in self.verbs]
+
+
+ALL_ESTIMATORS = {
+    "SnapshotFlow": Kind(
+        partial(cf.SnapshotFlow, time_key="day", network=MLP, path=BRIDGE, score="two_heads"),
+        (CELLS,),
+        {
+            "moved": lambda flow: flow.transport(X[:5], start=0, stop=5).x,
+            "noisy": lambda flow: flow.simulate(X[:5], start=0, stop=5, steps=4).x,
+            "jumped": lambda flow: flow.transport(X[:5], start=0, stop=5, jumps=1).x,
+            "velocity": lambda flow: flow.velocity(X[:5], 0.0),
+            "growth_rate": lambda flow: flow.growth_rate(X[:5], 0.0),
+            "grow": lambda flow: flow.grow(X[:5], start=0, stop=5),
+            "distill": lambda flow: flow.distill(CELLS, steps=3),
+        },
+    ),
+    "DomainTranslator": Kind(
+        partial(cf.DomainTranslator, network=MLP, path=BRIDGE, score="two_heads"),
+        (X, X + 3),
+        {
+            "moved": lambda model: model.translate(X[:5]),
+            "noisy": lambda model: model.simulate(X[:5], steps=4),
+            "jumped": lambda model: model.translate(X[:5], jumps=1),
+            "trajectory": lambda model: model.trajectory(X[:5]),
+            "refine": lambda model: model.refine(X, X + 3, rounds=2, steps=2, repairing=ANEW),
+            "distill": lambda model: model.distill(X, X + 3, steps=3),
+        },
+    ),
+    "ImageGenerator": Kind(
+        partial(cf.ImageGenerator, network=UNET, conditional=True),
+        (IMAGES,),
+        {
+            "moved": lambda model: model.generate(3, label="dark", guidance=2.0, steps=2).images,
+            "jumped": lambda model: model.generate(3, jumps=1).images,
+            "trajectory": lambda model: model.trajectory(3, steps=8),
+            "refine": lambda model: model.refine(IMAGES, rounds=2, steps=2, repairing=cf.training.Reflow(steps=2)),
+            "distill": lambda model: model.distill(IMAGES, steps=3, objective="semigroup"),
+        },
+    ),
+}  # fmt: skip
+REFINED = [name for name, kind in ALL_ESTIMATORS.items() if "refine" in kind.verbs]
+
+
+@pytest.fixture(params=ALL_ESTIMATORS)
+def kind(request):
+    return ALL_ESTIMATORS[request.param]
+
+
+def weights(module):
+    return torch.cat([weight.detach().flatten() for weight in module.parameters()])
+
+
+class Failing(nn.Module):
+    """A network that fails as it is told: by raising, or with NaN."""
+
+    def __init__(self, dim, *, how="raise", heads=1, **_):
+        super().__init__()
+        self.scale, self.how, self.heads = nn.Parameter(torch.ones(())), how, heads
+
+    def forward(self, t, x, condition=None):
+        if self.how == "raise":
+            raise RuntimeError("no memory left")
+        return torch.cat([self.scale * torch.nan * x] * self.heads, dim=1)
+
+
+def in_the_way(folder):
+    """A training state that is there already."""
+    (folder / "training.safetensors").write_text("something else")
+    return folder
+
+
+def not_writable(folder):
+    """A folder that cannot be made, since a file has its name."""
+    (folder / "file").write_text("")
+    return folder / "file"
+
+
+FAILURES = {
+    "pairing": ({"coupling": cf.couplings.Sinkhorn(1e-9, max_iterations=3)}, None, ConvergenceError),
+    "training": ({"network": partial(Failing, how="raise")}, None, RuntimeError),
+    "loss": ({"network": partial(Failing, how="nan")}, None, FloatingPointError),
+    "saving": ({}, not_writable, OSError),
+    "overwriting": ({}, in_the_way, FileExistsError),
+}
+
+
+def fails(kind, failure, model, tmp_path):
+    """Let a model fail to fit in one of the ways; give back the settings it had."""
+    changed, place, error = FAILURES[failure]
+    before = model.get_params(deep=False)
+    model.set_params(**changed)
+    with pytest.raises(error):
+        model.fit(*kind.data, **({} if place is None else {"folder": place(tmp_path)}))
+    model.set_params(**before)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_failed_to_fit_is_not_fitted(kind, failure, tmp_path):
+    model = kind()
+    fails(kind, failure, model, tmp_path)
+    for verb, call in (kind.verbs | {"save": lambda model: model.save(tmp_path / "model")}).items():
+        with pytest.raises(NotFittedError):
+            pytest.fail(f"{verb} of an unfitted model gave {call(model)}")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_fit_leaves_the_earlier_one(kind, failure, tmp_path):
+    model = kind().fit(*kind.data)
+    kind.verbs["distill"](model)
+    learned = {name: value for name, value in vars(model).items() if name.endswith("_")}
+    before, history, map_history = kind.results(model), dict(model.history_.columns), dict(model.map_history_.columns)
+    fails(kind, failure, model, tmp_path)
+    assert {name: value for name, value in vars(model).items() if name.endswith("_")} == learned
+    assert all(torch.equal(one, other) for one, other in zip(before, kind.results(model), strict=True))
+    assert (model.history_.columns, model.map_history_.columns) == (history, map_history)
+
+
+class FailingRepairing:
+    """Pairs that cannot be made in the second round."""
+
+    def __call__(self, field, objective, x0, x1, *, turn, generator, condition=None):
+        if turn:
+            raise RuntimeError("no memory left")
+        return x0, x0
+
+
+@pytest.mark.parametrize("name", REFINED)
+def test_a_refinement_that_fails_leaves_the_fit(name):
+    kind = ALL_ESTIMATORS[name]
+    model = kind().fit(*kind.data)
+    kind.verbs["distill"](model)
+    before, history = kind.results(model), len(model.history_)
+    with pytest.raises(RuntimeError, match="no memory"):
+        model.refine(*kind.data, rounds=2, steps=2, repairing=FailingRepairing())
+    assert all(torch.equal(one, other) for one, other in zip(before, kind.results(model), strict=True))
+    assert len(model.history_) == history
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"recipe": Recipe(learning_rate=1e30, clip=None)}, FloatingPointError),
+        ({"objective": "unheard of"}, ValueError),
+        ({"folder": not_writable}, OSError),
+        ({"folder": in_the_way}, FileExistsError),
+    ],
+    ids=["loss", "objective", "saving", "overwriting"],
+)
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_distillation_that_fails_leaves_what_was_there(kind, settings, error, distilled, tmp_path):
+    model = kind().fit(*kind.data)
+    if distilled:
+        kind.verbs["distill"](model)
+    before = kind.results(model)
+    given = {name: value(tmp_path) if callable(value) else value for name, value in settings.items()}
+    with pytest.raises(error):
+        model.distill(*kind.data, steps=30, **given)
+    assert model.distilled == distilled
+    assert all(torch.equal(one, other) for one, other in zip(before, kind.results(model), strict=True))
+
+
+def test_double_precision_is_the_models_own(kind, tmp_path):
+    """Trained, refined, distilled with any recipe, saved and loaded: double stays double, and works everywhere."""
+    model = kind(recipe=Recipe(precision="64", warmup=2)).fit(*kind.data)
+    assert {weight.dtype for weight in model.field_.parameters()} == {torch.float64}
+    if "refine" in kind.verbs:
+        kind.verbs["refine"](model)
+    for objective in ("semigroup", "trajectories"):
+        model.distill(*kind.data, steps=2, objective=objective)
+        assert {weight.dtype for weight in model.flow_map_.parameters()} == {torch.float64}
+    before = kind.results(model)
+    model.save(tmp_path)
+    back = type(model).load(tmp_path, device="cpu", network=model.network)
+    for module in (back.field_, back.flow_map_):
+        assert {weight.dtype for weight in module.parameters()} == {torch.float64}
+    assert all(torch.equal(one, other) for one, other in zip(before, kind.results(back), strict=True))
+    kind.verbs["distill"](back)
+    if "refine" in kind.verbs:
+        kind.verbs["refine"](back)
+
+
+def test_a_double_map_of_a_single_flow_jumps(kind, tmp_path):
+    model = kind().fit(*kind.data).distill(*kind.data, steps=2, recipe=Recipe(precision="64"))
+    before = kind.results(model)
+    model.save(tmp_path)
+    back = type(model).load(tmp_path, device="cpu", network=model.network)
+    assert {weight.dtype for weight in back.flow_map_.parameters()} == {torch.float64}
+    assert {weight.dtype for weight in back.field_.parameters()} == {torch.float32}
+    assert all(torch.equal(one, other) for one, other in zip(before, kind.results(back), strict=True))
+
+
+def test_fits_in_threads_are_the_fit_alone(kind):
+    """Of single and of double precision beside each other: nothing global is shared."""
+    recipes = [QUICK, Recipe(precision="64", warmup=2)]
+
+    def learn(recipe):
+        model = kind(recipe=recipe).fit(*kind.data).distill(*kind.data, steps=2, objective="semigroup")
+        return weights(model.flow_map_)
+
+    alone = [learn(recipe) for recipe in recipes]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(learn, recipes * 4))
+    for number, each in enumerate(found):
+        assert torch.equal(each, alone[number % 2]), number
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_dropout_draws_from_the_seed(share):
+    """torch's dropout only knows the global random state: it is put back, and the same seed gives the same weights."""
+    kind = ALL_ESTIMATORS["ImageGenerator"]
+
+    def learn(_):
+        return weights(kind(network=partial(UNET, dropout=share)).fit(IMAGES).field_)
+
+    alone = learn(None)
+    with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(4) as pool:
+        torch.rand(3)
+        assert all(torch.equal(each, alone) for each in pool.map(learn, range(8)))
+    assert np.isfinite(alone.numpy()).all()
