@@ -6,7 +6,6 @@ import io
 import sys
 import warnings
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +13,14 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
-import benchmarks.features
 import cellflow as cf
+from benchmarks import rows
+from benchmarks.images import features
 from cellflow import metrics
 from cellflow.metrics.features import NETWORKS
 
 fid_module = sys.modules["cellflow.metrics.fid"]  # the name in the package is that of the function
-RESULTS = Path(benchmarks.features.__file__).parent / "results" / "features.csv"
+RESULTS = rows.RESULTS / "features.csv"
 
 
 def cloud(mean, covariance, n=400, seed=0):
@@ -382,8 +382,8 @@ def test_the_network_of_treatments_sees_treatments():
 def test_training_a_network_is_reproducible_and_learns():
     digits = cf.datasets.digits()
     images = cf.images.read_images(digits, size=16)
-    task = benchmarks.features.Task(lambda: (images, images), steps=60, flip=False)
-    networks = [benchmarks.features.train(task, images, seed) for seed in (0, 0, 1)]
+    task = features.Task(lambda: (images, images), steps=60, flip=False)
+    networks = [features.train(task, images, seed) for seed in (0, 0, 1)]
     weights = [network.head.weight for network in networks]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

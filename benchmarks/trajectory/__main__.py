@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.trajectory.protocols import PROTOCOLS, choose
 from benchmarks.trajectory.run import Job, run
+from benchmarks.trajectory.settings import CONFIGS
 from benchmarks.trajectory.sweep import SKIPPED, run_all, run_table
 from cellflow.errors import MissingDependencyError
 
-CONFIGS = Path(__file__).parent / "configs"
 COMMANDS = {"all": run_all, "table": run_table}
 EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, FloatingPointError)
 """What a user can cause, and is told in one sentence; HYDRA_FULL_ERROR=1 shows the whole traceback."""

@@ -139,7 +139,7 @@ in small photographs."""
 
 
 def feature_network(name: str) -> TrainedNetwork:
-    """Return one of the small networks that come with the package, trained by ``python -m benchmarks.features``.
+    """Return one of the small networks that come with the package, trained by ``python -m benchmarks.images features``.
 
     They see what matters for their own data, and nothing else. A distance between their features is no FID.
 

@@ -1,4 +1,4 @@
-"""Run the example of ``docs/one_step.md`` as printed, and draw its figure: ``python -m benchmarks.few_step.figure``."""
+"""Run the example of ``docs/one_step.md`` as printed, and draw its figure."""
 
 import re
 from pathlib import Path

@@ -1,15 +1,13 @@
-"""Train the small feature networks behind ``FD-<network>``: ``python -m benchmarks.features [name ...]``.
+"""Train the small feature networks behind ``FD-<network>``: ``python -m benchmarks.images features task=mnist``.
 
-Each learns to tell the classes of one data set apart; its weights go into the package, its accuracy on images that it
-has not seen and the floor of its distance (real against real) into ``results/features.csv``. Seeded: on one CPU thread
-the same weights come out again.
+Each learns to tell the classes of one data set apart. Its accuracy on images that it has not seen and the floor of its
+distance (real against real) go into ``features.csv``; with ``--commit-table`` its weights go into the package. Seeded:
+on one CPU thread the same weights come out again.
 """
 
-import argparse
-import csv
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cellflow as cf
+from benchmarks.command import Several, parse, parser
+from benchmarks.rows import Row, Table
 from cellflow.images import ImageSet
 
-RESULTS = Path(__file__).parent / "results" / "features.csv"
 WEIGHTS = Path(cf.metrics.__file__).parent / "files"
-SIZES = ("small", "medium", "large")
 FLOOR_SIZE = 200  # images a side in the floor, at most
 
 
@@ -51,23 +49,12 @@ class Task:
     flip: bool
 
 
-def silhouettes() -> tuple[ImageSet, ImageSet]:
-    """Return four fifths of the cells, and the others."""
-    return cf.datasets.cell_silhouettes().split(0.8, generator=cf.generator(seed=0))
-
-
-def photographs() -> tuple[ImageSet, ImageSet]:
-    """Return the JPEG copy of CIFAR-10, to train and to test."""
-    return cf.datasets.cifar10("train", jpeg=True), cf.datasets.cifar10("test", jpeg=True)
-
-
-def nuclei() -> tuple[ImageSet, ImageSet]:
-    """Return nuclei and masks in colour, in three sizes each."""
-    train, test = _nuclei("train"), _nuclei("test")
-    return train, test
+def _both(load: Callable[[str], ImageSet]) -> Callable[[], tuple[ImageSet, ImageSet]]:
+    return lambda: (load("train"), load("test"))
 
 
 def _nuclei(split: str) -> ImageSet:
+    """Return nuclei and masks in colour, in three sizes each."""
     parts, labels = [], []
     for kind, stained in (("fluorescence", False), ("histology", True)):
         images, masks = (cf.datasets.nuclei(kind, split, masks=masks).images for masks in (False, True))
@@ -77,16 +64,20 @@ def _nuclei(split: str) -> ImageSet:
         for offset, part in ((3 if stained else 0, images), (6, masks)):
             parts += [part.expand(-1, 3, -1, -1)] * repeats
             labels += [size + offset] * repeats
-    classes = tuple(f"{kind} {size}" for kind in ("fluorescence", "histology", "mask") for size in SIZES)
+    kinds, sizes = ("fluorescence", "histology", "mask"), ("small", "medium", "large")
+    classes = tuple(f"{kind} {size}" for kind in kinds for size in sizes)
     return ImageSet(torch.cat(parts), torch.cat(labels), classes=classes)
 
 
 TASKS = {
-    "mnist": Task(lambda: (cf.datasets.mnist("train"), cf.datasets.mnist("test")), steps=2000, flip=False),
-    "fashion": Task(lambda: (cf.datasets.fashion_mnist("train"), cf.datasets.fashion_mnist("test")), 2000, flip=True),
-    "silhouettes": Task(silhouettes, steps=600, flip=True),
-    "nuclei": Task(nuclei, steps=2000, flip=True),
-    "cifar10_jpeg": Task(photographs, steps=4000, flip=True),
+    "mnist": Task(_both(cf.datasets.mnist), steps=2000, flip=False),
+    "fashion": Task(_both(cf.datasets.fashion_mnist), steps=2000, flip=True),
+    # Four fifths of the cells, and the others.
+    "silhouettes": Task(
+        lambda: cf.datasets.cell_silhouettes().split(0.8, generator=cf.generator(seed=0)), steps=600, flip=True
+    ),
+    "nuclei": Task(_both(_nuclei), steps=2000, flip=True),
+    "cifar10_jpeg": Task(_both(lambda split: cf.datasets.cifar10(split, jpeg=True)), steps=4000, flip=True),
 }
 
 
@@ -104,8 +95,8 @@ def train(task: Task, images: ImageSet, seed: int) -> cf.metrics.FeatureNetwork:
 
 
 def save(network: nn.Module, name: str, images: ImageSet, folder: Path) -> str:
-    """Write the weights into the package; return their checksum."""
-    folder.mkdir(exist_ok=True)
+    """Write the weights; return their checksum."""
+    folder.mkdir(exist_ok=True, parents=True)
     path = folder / f"{name}.safetensors"
     weights = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
     save_file(weights, path, metadata={"classes": ",".join(images.classes or ())})
@@ -113,50 +104,30 @@ def save(network: nn.Module, name: str, images: ImageSet, folder: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def run(name: str, seed: int = 0, folder: Path = WEIGHTS) -> dict[str, str]:
+def run(name: str, folder: Path, seed: int = 0) -> Row:
     """Train one network, and return its row of the table."""
     task = TASKS[name]
     images, unseen = task.load()
     start = time.perf_counter()
     network = train(task, images, seed)
     seconds = time.perf_counter() - start
-    sha256 = save(network, name, images, folder)
     right = cf.metrics.features_of(unseen.scaled(), network).argmax(1).cpu() == unseen.one_hot().argmax(1).cpu()
     features = cf.metrics.features_of(unseen.scaled(), network.features)
     n = min(FLOOR_SIZE, len(unseen) // 2)
     floor = cf.metrics.real_floor(cf.metrics.frechet_distance, features, n=n, generator=cf.generator(seed=seed))
     return {
-        "network": name,
-        "classes": str(len(images.classes or ())),
-        "train": str(len(images)),
-        "test": str(len(unseen)),
-        "accuracy": f"{right.double().mean():.4f}",
-        "floor": f"{floor.value:.3g}",
-        "floor_n": str(n),
-        "steps": str(task.steps),
-        "seconds": f"{seconds:.0f}",
-        "sha256": sha256,
-    }
+        "network": name, "classes": len(images.classes or ()), "train": len(images), "test": len(unseen),
+        "accuracy": f"{right.double().mean():.4f}", "floor": f"{floor.value:.3g}", "floor_n": n, "steps": task.steps,
+        "seconds": f"{seconds:.0f}", "sha256": save(network, name, images, folder),
+    }  # fmt: skip
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train the networks that are named, or all; write the table."""
-    parser = argparse.ArgumentParser(description="Train the feature networks behind FD-<network>.")
-    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(TASKS)}; all without")
-    names = parser.parse_args().names or list(TASKS)
-    torch.set_num_threads(1)
-    known = (
-        {row["network"]: row for row in csv.DictReader(RESULTS.read_text().splitlines())} if RESULTS.exists() else {}
-    )
-    for name in names:
-        known[name] = run(name)
-        print(known[name], flush=True)
-    with RESULTS.open("w", newline="") as file:
-        rows = [known[name] for name in TASKS if name in known]
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-if __name__ == "__main__":
-    main()
+    made = parser("images features", __doc__)
+    made.add_argument("--task", type=Several(TASKS), default=list(TASKS), help=f"{', '.join(TASKS)}, or all")
+    given = parse(made, words)
+    for name in given.task:
+        row = run(name, WEIGHTS if given.commit_table else given.out / "weights")
+        Table(given.out / "features.csv", ("network",)).put(row)
+        print(row, flush=True)

@@ -8,28 +8,21 @@ import pytest
 import torch
 
 import cellflow as cf
-from benchmarks.generation import __main__ as generation
-from benchmarks.generation import run as generation_run
-from benchmarks.generation import table as generation_table
-from benchmarks.generation.methods import METHODS as GENERATORS
-from benchmarks.generation.methods import ddim, generate
-from benchmarks.images.rows import keep, read
-from benchmarks.images.sizes import SIZES, Patches
-from benchmarks.translation import __main__ as translation
-from benchmarks.translation import run as translation_run
-from benchmarks.translation import table as translation_table
-from benchmarks.translation.colours import coloured, hues_of, same_hue
-from benchmarks.translation.methods import METHODS, Model, train, translate
-from benchmarks.translation.scores import Judge
-from benchmarks.translation.task import Direction, Sets, Task, measured, outlines, overlap, resized
-from benchmarks.translation.tasks import shapes
+from benchmarks.command import guarded
+from benchmarks.few_step import curves
+from benchmarks.images import few_step, generation, pictures, translation
+from benchmarks.images import judge as judge_of_images
+from benchmarks.images.judge import Translated
+from benchmarks.images.looks import coloured, hues_of, measured, outlines, overlap, resized, same_hue
+from benchmarks.images.methods import GENERATORS, TRANSLATORS, Model, ddim, sample
+from benchmarks.images.sizes import CPU, Patches
+from benchmarks.images.tasks import DATASETS, Dataset, Direction, Sets, Task, shapes
+from benchmarks.rows import Table
 from cellflow.images import ImageSet
 from cellflow.networks import TwoHeads
 from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
 
-TINY = replace(
-    SIZES["cpu"], width=8, multipliers=(1,), batch=8, steps=4, images=24, solver=(1, 2), simulated=8,
-)  # fmt: skip
+TINY = replace(CPU, width=8, multipliers=(1,), batch=8, steps=4, images=24, solver=(1, 2), simulated=8)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +32,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def judge(cells):
-    return Judge.of(cells, cells.directions[0], n=45, seed=0)
+    return Translated.of(cells, cells.directions[0], n=45, seed=0)
 
 
 def discs(n, *, seed, side=32):
@@ -98,7 +91,7 @@ def test_the_same_images_are_at_no_distance(judge):
 
 def test_true_partners_score_as_such_both_ways(hidden):
     for way in hidden.directions:
-        judge = Judge.of(hidden, way, n=20, seed=0)
+        judge = Translated.of(hidden, way, n=20, seed=0)
         row = judge(judge.real, seed=0)
         assert (row["partner_mse"], row["partner_dice"], row["kept"]) == (0, 1, 1)
         assert row["partner_ssim"] == pytest.approx(1, abs=1e-6)
@@ -165,26 +158,27 @@ def test_patches_mix_no_heads():
 def test_translating_along_a_known_drift(backward, noisy):
     """A velocity of 0.5 and no score: bytes half the range up or down, blurred by the noise of all steps but one."""
     field = TwoHeads(lambda t, x, condition: torch.cat([torch.full_like(x, 0.5), torch.zeros_like(x)], dim=1))
-    model = Model(field, BridgeMatching(cf.paths.BrownianBridge(0.1)), 0.1)
+    model = Model(field, BridgeMatching(cf.paths.BrownianBridge(0.1)))
     x = torch.zeros(4, 1, 64, 64)
-    found = translate(model, x, steps=4, noisy=noisy, backward=backward, generator=cf.generator(seed=0))
+    sampler, rng = "SDE" if noisy else "ODE", cf.generator(seed=0)
+    found = sample(model, x, steps=4, sampler=sampler, backward=backward, generator=rng)
     assert found.mean().item() == pytest.approx(-0.5 if backward else 0.5, abs=0.01)
     assert found.std().item() == pytest.approx(0.1 * math.sqrt(3 / 4) if noisy else 0, abs=0.003)
 
 
 @pytest.mark.parametrize("name", ["I-CFM", "OT-CFM", "[SF]2M", "DSBM", "OT-CFM in classes"])
 def test_every_method_trains(hidden, name, global_state_is_untouched):
-    model = train(hidden, METHODS[name], TINY, seed=0)
-    again = train(hidden, METHODS[name], TINY, seed=0)
+    model, again = (translation.train(hidden, TRANSLATORS[name], TINY, seed=0) for _ in range(2))
     for one, other in zip(model.field.parameters(), again.field.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert (model.sigma is None) == (name not in ("[SF]2M", "DSBM"))
+    assert isinstance(model.objective, BridgeMatching) == (name in ("[SF]2M", "DSBM"))
 
 
 def test_methods_know_their_tasks(hidden, cells):
-    assert not METHODS["OT-CFM on outlines"].suits(cells)
-    assert not METHODS["OT-CFM in classes"].suits(cells)
-    assert METHODS["OT-CFM on outlines"].suits(replace(hidden, features=(outlines, outlines)))
+    on_outlines, in_classes = TRANSLATORS["OT-CFM on outlines"], TRANSLATORS["OT-CFM in classes"]
+    assert not translation.suits(on_outlines, cells)
+    assert not translation.suits(in_classes, cells)
+    assert translation.suits(on_outlines, replace(hidden, features=(outlines, outlines)))
 
 
 def test_ddim_is_exact_where_the_data_are_one_point():
@@ -214,7 +208,7 @@ def test_samplers_of_diffusion_agree_in_the_limit():
 
     noise = torch.randn(64, 1, 4, 4, generator=cf.generator(seed=0))
     ends = [
-        generate(field, GENERATORS["diffusion"], noise, sampler=sampler, evaluations=200)
+        sample(Model(field, GENERATORS["diffusion"].objective), noise, sampler=sampler, steps=200, generator=None)
         for sampler in ("ddim", "euler")
     ]
     assert (ends[0] - ends[1]).abs().mean() < 0.05
@@ -224,19 +218,12 @@ def test_samplers_of_diffusion_agree_in_the_limit():
 # --- runners -----------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_the_same_thing_give_way(tmp_path):
-    path, about = tmp_path / "rows.csv", {"columns": ("a", "b", "c"), "key": ("a", "b")}
-    keep(path, [{"a": "x", "b": 1, "c": 0.25}, {"a": "y", "b": 1, "c": None}], **about)
-    keep(path, [{"a": "x", "b": 1, "c": 0.5}, {"a": "x", "b": 2, "c": 3}], **about)
-    assert [tuple(row.values()) for row in read(path)] == [("x", "1", "0.5"), ("x", "2", "3"), ("y", "1", "")]
-
-
 def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(translation_run, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(pictures, "SAMPLES", tmp_path / "samples")
     monkeypatch.setitem(translation.SIZES, "cpu", TINY)
     words = ["task=shapes", "method=I-CFM,[SF]2M", f"out={tmp_path}"]
     translation.main(words)
-    rows = read(tmp_path / "translation.csv")
+    rows = Table(tmp_path / "translation.csv", translation.KEY).read()
     assert [row["method"] for row in rows].count("[SF]2M") == 3  # two numbers of steps, and the flow
     assert {row["direction"] for row in rows} == {"control -> cytd"}
     assert all(row["fd"] for row in rows)
@@ -252,70 +239,94 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 
 def test_generation_runs(tmp_path, monkeypatch):
     some = cf.images.read_images(cf.datasets.digits(), size=28)
-    monkeypatch.setattr(generation_run, "SAMPLES", tmp_path / "samples")
-    monkeypatch.setattr(generation_run, "EVALUATIONS", (2, 16))
-    monkeypatch.setattr(generation_run, "_REPEATS", 3)
-    dataset = generation_run.Dataset(lambda split: some.take(range(150)), "mnist")
-    monkeypatch.setitem(generation_run.DATASETS, "mnist", dataset)
-    monkeypatch.setitem(generation.SCALES, "cpu", replace(TINY, steps=16))
-    generation.main(["dataset=mnist", f"out={tmp_path}"])
-    rows = read(tmp_path / "generation.csv")
+    monkeypatch.setattr(pictures, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(generation, "EVALUATIONS", (2, 16))
+    monkeypatch.setattr(judge_of_images, "REPEATS", 3)
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: some.take(range(150)), "mnist"))
+    monkeypatch.setitem(generation.SIZES, "cpu", replace(TINY, steps=16))
+    generation.main(["task=mnist", f"out={tmp_path}"])
+    rows = Table(tmp_path / "generation.csv", generation.KEY).read()
     steps = {row["train_steps"] for row in rows if row["method"] == "diffusion"}
-    assert steps == {"1", "2", "4", "8", "16"}
-    ends = [row for row in rows if row["method"] == "diffusion" and row["train_steps"] == "16"]
+    assert steps == {1, 2, 4, 8, 16}
+    ends = [row for row in rows if row["method"] == "diffusion" and row["train_steps"] == 16]
     assert {row["sampler"] for row in ends} == {"ddim", "euler"}
-    floor = next(row for row in rows if row["method"] == generation_run.FLOOR)
-    assert float(floor["fd"]) < min(float(row["fd"]) for row in rows if row["method"] == "FM")
+    floor = next(row for row in rows if row["method"] == generation.FLOOR)
+    assert floor["fd"] < min(row["fd"] for row in rows if row["method"] == "FM")
     assert "FD-mnist against evaluations" in (tmp_path / "generation.md").read_text()
     assert (tmp_path / "generation_mnist.png").stat().st_size > 1000
 
 
-def test_cifar10_without_the_weights_of_the_fid_stops_before_training(monkeypatch):
+def test_cifar10_without_the_weights_of_the_fid_stops_before_training(monkeypatch, tmp_path):
     def nowhere():
         raise FileNotFoundError("No weights")
 
     monkeypatch.setattr(cf.datasets, "inception_weights", nowhere)
-    dataset = generation_run.Dataset(lambda split: discs(5, seed=0), None)
-    monkeypatch.setitem(generation_run.DATASETS, "cifar10", dataset)
+    monkeypatch.setitem(DATASETS, "cifar10", Dataset(lambda split: discs(5, seed=0), None))
     with pytest.raises(FileNotFoundError, match="No weights"):
-        next(generation_run.run("cifar10", ["FM"], TINY, size_name="cpu", seed=0))
+        generation.main(["task=cifar10", f"out={tmp_path}"])
 
 
 @pytest.mark.parametrize("word", ["task=masses", "method=OT", "size=big"])
-def test_unknown_words_are_refused(word, capsys):
+@pytest.mark.parametrize("kind", [translation, generation, few_step])
+def test_unknown_words_are_refused(kind, word, capsys):
     with pytest.raises(SystemExit):
-        translation.main([word])
+        kind.main([word])
     assert "choose from" in capsys.readouterr().err
 
 
 def test_the_page_marks_what_goes_no_better_with_its_own_input():
-    about = dict.fromkeys(translation_run.COLUMNS, "") | {
-        "task": "stains", "direction": "there", "n": "9", "size": "cpu", "batch": "4", "train_steps": "5", "fd": "1",
-        "network": "nuclei", "kept_by": "Dice", "kept_shuffled": "0.5", "solver_steps": "4",
+    about = dict.fromkeys(translation.COLUMNS) | {
+        "task": "stains", "direction": "there", "n": 9, "size": "cpu", "batch": 4, "train_steps": 5, "fd": 1.0,
+        "network": "nuclei", "kept_by": "Dice", "kept_shuffled": 0.5, "solver_steps": 4,
     }  # fmt: skip
-    kept = {"I-CFM": ("0.9", "False"), "OT-CFM": ("0.5", "True"), "DSBM": ("0.2", "False")}
+    kept = {"I-CFM": (0.9, False), "OT-CFM": (0.5, True), "DSBM": (0.2, False)}
     rows = [
         about | {"method": method, "kept": value, "kept_low": value, "kept_high": value, "ignores_input": ignores}
         for method, (value, ignores) in kept.items()
     ]
-    lines = {line.split(" | ")[0]: line for line in translation_table.page(rows).splitlines()}
+    lines = {line.split(" | ")[0]: line for line in translation.text(rows).splitlines()}
     assert "0.5, ignores" in lines["| OT-CFM"]
     assert "0.5, worse" in lines["| DSBM"]
     assert "| 0.5 |" in lines["| I-CFM"]
 
 
+@pytest.mark.parametrize("method", [few_step.REFLOWS[0], few_step.TRAJECTORIES, "semigroup"])
+def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path):
+    digits = ImageSet(torch.zeros(20, 1, 28, 28, dtype=torch.uint8))
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
+    for name, value in {"MOMENTS": 3, "MANY": 2}.items():
+        monkeypatch.setattr(few_step, name, value)
+    monkeypatch.setattr(few_step.Digits, "many", 2)
+    monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    size = ["flow_steps=1", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu"]
+    few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
+    rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()
+    assert len(rows) == (4 if method in few_step.REFLOWS else 3)
+    assert all(row["at_2"] > 0 for row in rows)
+    assert {row["size"] for row in rows} == {"1 and 1 steps of 4, width 24"}
+
+
+def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):
+    def missing(split):
+        raise FileNotFoundError(f"{split} images are nowhere")
+
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(missing, "mnist"))
+    with pytest.raises(SystemExit, match="images few_step: test images are nowhere"):
+        guarded("images few_step", few_step.main, ["task=mnist", f"out={tmp_path}"])
+
+
 def test_the_page_says_when_a_flow_is_where_diffusion_ends():
-    about = dict.fromkeys(generation_run.COLUMNS, "") | {
-        "dataset": "mnist", "distance": "FD-mnist", "n": "9", "size": "cpu", "batch": "4", "train_seconds": "1",
-        "evaluations": str(generation_run.ON_THE_WAY),
+    about = dict.fromkeys(generation.COLUMNS) | {
+        "dataset": "mnist", "distance": "FD-mnist", "n": 9, "size": "cpu", "batch": 4, "train_seconds": 1.0,
+        "evaluations": generation.ON_THE_WAY,
     }  # fmt: skip
     courses = {"diffusion": ("ddim", [50, 20]), "FM": ("euler", [20, 10]), "OT-CFM": ("euler", [60, 21])}
     rows = [
-        about | {"method": method, "sampler": sampler, "train_steps": str(100 * (k + 1)), "fd": str(fd)}
+        about | {"method": method, "sampler": sampler, "train_steps": 100 * (k + 1), "fd": fd}
         for method, (sampler, found) in courses.items()
         for k, fd in enumerate(found)
     ]
-    text = generation_table.page(rows)
+    text = generation.text(rows)
     assert "After 200 steps, sampled with 16 evaluations: FM 10, OT-CFM 21, diffusion 20." in text
     assert "FM after 100, OT-CFM never" in text
     assert "steps=200 batch=4 images=9" in text

@@ -1,1 +1,0 @@
-"""Flow matching beside diffusion, from noise to images: ``python -m benchmarks.generation dataset=mnist``."""

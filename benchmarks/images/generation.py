@@ -1,0 +1,243 @@
+"""Flow matching beside diffusion on images: ``python -m benchmarks.images generation task=mnist method=all``.
+
+Every method is trained once and scored on its way, and at its end with every number of evaluations. ``task=cifar10
+size=cifar10`` is the full published recipe (35.7 million parameters, 400,000 steps, 50,000 images for the FID): it
+wants a GPU, the official archive and the Inception weights, and says so before it starts.
+"""
+
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import cellflow as cf
+from benchmarks import page
+from benchmarks.images import pictures
+from benchmarks.images.judge import Generated, Inception
+from benchmarks.images.methods import GENERATORS, Method, Model, prepare, sample
+from benchmarks.images.sizes import CPU, GPU, Size, arguments
+from benchmarks.images.tasks import DATASETS
+from benchmarks.page import shown
+from benchmarks.rows import Row, Table, digest, rounded
+from cellflow.images import ImageSet
+
+SIZES = {
+    "cpu": replace(CPU, recipe=replace(CPU.recipe, schedule="constant")),
+    "gpu": replace(GPU, images=10_000),
+    "cifar10": replace(GPU, images=50_000, steps=400_001),
+}
+"""With a constant learning rate: every checkpoint is then worth as much as the last."""
+KEY = ("dataset", "method", "sampler", "evaluations", "train_steps", "seed", "size")
+COLUMNS = (
+    *KEY, "distance", "n", "fd", "fd_low", "fd_high", "kid", "precision", "recall", "batch", "train_seconds",
+    "sample_seconds", "settings",
+)  # fmt: skip
+EVALUATIONS, ON_THE_WAY = (2, 4, 8, 16, 32), 16
+"""Of the network for each image: of a trained model, and of one in training."""
+SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
+"""Parts of the training after which a model is scored."""
+FLOOR, DRAWS = "real against real", 10
+"""The floor is the mean of so many samples of real images."""
+COLOURS = {"FM": "#4269d0", "OT-CFM": "#3ca951", "diffusion": "#ff725c"}
+TEXT, PUBLISHED = Path(__file__).with_name("generation.md"), Path(__file__).with_name("generation.csv")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the data sets that are named; write rows, figures and the page."""
+    names = list(DATASETS)
+    given = arguments("generation", __doc__, names, GENERATORS, SIZES, words, seed=(0, "of everything"))
+    table = Table(given.out / "generation.csv", KEY, COLUMNS)
+    for name in given.task:
+        about = {"dataset": name, "seed": given.seed, "size": given.size}
+        for rows in run(table, about, given.method, given.sized):
+            print(*map(rounded, rows), sep="\n", flush=True)
+            (given.out / "generation.md").write_text(text(table.read(), given.tail))
+            drawn = draw(table.read(dataset=name), title=f"{name}: distance to real test images")
+            page.save(drawn, given.out / f"generation_{name}.png")
+            order, path = [*GENERATORS, "real"], given.out / f"generation_{name}_samples.png"
+            pictures.draw(f"generation/{name}", order, path)
+
+
+def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[list[Row]]:
+    """Yield the floor's row, then those of each method that the table lacks; put them there."""
+    name, seed = about["dataset"], about["seed"]
+    images = DATASETS[name].load("train")
+    judge, rng = Generated.of(DATASETS[name], images), cf.generator(seed=seed)
+    some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
+    pictures.keep(f"generation/{name}", "real", some[0])
+    rows = [about | {"method": FLOOR} | judge.floor(some)]
+    table.put(*rows)
+    yield rows
+    for chosen in methods:
+        parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
+        known = about | {"method": chosen, "settings": digest(*parts)}
+        if not table.read(**known):
+            rows = [known | row for row in _scored(chosen, name, images, judge, size, seed)]
+            table.put(*rows)
+            yield rows
+
+
+def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], seed: int) -> Iterator[Model]:
+    """Train once, and yield the model after each number of steps in ``marks``; its weights change after that."""
+    images = images.to(size.device)
+    model, batches = prepare(None, images, method, size, cf.generator(seed=seed), flip=images.shape[0] == 3)
+    seconds = 0.0
+    with TemporaryDirectory() as folder:
+        for done, mark in pairwise((0, *marks)):
+            start = time.perf_counter()
+            cf.training.fit(
+                model.field, model.objective, batches, steps=marks[-1], until=mark, folder=Path(folder),
+                resume=done > 0, generator=cf.generator(seed=seed), recipe=size.recipe, save_every=marks[-1],
+            )  # fmt: skip
+            seconds += time.perf_counter() - start
+            model.field.eval()
+            yield model._replace(steps=mark, seconds=seconds)
+
+
+def _scored(
+    chosen: str, name: str, images: ImageSet, judge: Generated | Inception, size: Size, seed: int
+) -> Iterator[Row]:
+    """Yield the scores of a model: with one sampler on the way, with every number of evaluations at the end."""
+    method = GENERATORS[chosen]
+    noise = torch.randn((size.images, *images.shape), generator=cf.generator(seed=seed + 1)).to(size.device)
+    marks = tuple(sorted({max(1, round(share * size.steps)) for share in SHARES}))
+    for model in train(images, method, size, marks, seed):
+        ways = [(sampler, evaluations) for sampler in method.samplers for evaluations in EVALUATIONS]
+        for sampler, evaluations in ways if model.steps == marks[-1] else [(method.samplers[0], ON_THE_WAY)]:
+            start = time.perf_counter()
+            found = sample(model, noise, sampler=sampler, steps=evaluations, generator=cf.generator(seed=seed))
+            about = {"sampler": sampler, "evaluations": evaluations, "train_steps": model.steps, "batch": size.batch}
+            seconds = {"sample_seconds": time.perf_counter() - start, "train_seconds": model.seconds}
+            yield about | seconds | judge(found)
+            if (model.steps, sampler, evaluations) == (marks[-1], method.samplers[0], EVALUATIONS[-1]):
+                pictures.keep(f"generation/{name}", chosen, found)
+
+
+def text(rows: list[Row], tail: str = "") -> str:
+    """Return the page."""
+    lines = page.fill(TEXT, day=time.strftime("%Y-%m-%d"))
+    measured = {row["dataset"] for row in rows}
+    for name in [name for name in DATASETS if name in measured or name != "cifar10_jpeg"]:
+        mine = [row for row in rows if row["dataset"] == name]
+        lines += ["", f"## {name}", "", *(_dataset(name, mine, tail) if mine else ["Not run yet."])]
+        if name == "cifar10":
+            with PUBLISHED.open() as file:
+                head, *published = csv.reader(file)
+            lines += ["", "Published, not run by us (`size=cifar10` is that recipe, for a GPU):", ""]
+            lines += page.table(head[1:], (row[1:] for row in published))
+    return "\n".join(lines) + "\n"
+
+
+def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
+    trained = [row for row in rows if row["method"] != FLOOR]
+    most = max((row["train_steps"] for row in trained), default=0)
+    lines = [
+        f"Made by `python -m benchmarks.images generation task={name} method=all size={size} steps={most} "
+        f"batch={batch} images={n}{tail}`: {most} optimiser steps of {batch} images for each method, {n} images "
+        "generated.\n"
+        for size, batch, n in sorted({(row["size"], row["batch"], row["n"]) for row in trained})
+    ]
+    distance = rows[0]["distance"]
+    return [
+        *lines, *_answer(rows), f"![distance](generation_{name}.png)", "",
+        f"![samples](generation_{name}_samples.png)", "",
+        f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
+        f"{distance} on the way, with {ON_THE_WAY} evaluations:", "", *_by_training(rows),
+    ]  # fmt: skip
+
+
+def _answer(rows: list[Row]) -> list[str]:
+    """Say where every method ends, and after how many steps the flows are where diffusion ends."""
+    courses = {name: _on_the_way(rows, name) for name in GENERATORS}
+    if not courses["diffusion"]:
+        return []
+    end = courses["diffusion"][-1]
+    flows = [name for name in courses if name != "diffusion" and courses[name]]
+    lasts = ", ".join(f"{name} {shown(courses[name][-1], 'fd')}" for name in (*flows, "diffusion"))
+    firsts = []
+    for name in flows:
+        steps = [row["train_steps"] for row in courses[name] if row["fd"] <= end["fd"]]
+        firsts.append(f"{name} {f'after {steps[0]}' if steps else 'never'}")
+    return [
+        f"Which trains faster? After {end['train_steps']} steps, sampled with {ON_THE_WAY} evaluations: {lasts}. Where "
+        f"diffusion ends, or below, are first, of the moments that were scored: {', '.join(firsts)}. One seed.\n"
+    ]
+
+
+def _by_evaluations(rows: list[Row]) -> list[str]:
+    """Return the table of the trained models, one column for each number of evaluations."""
+    ends = _ends(rows)
+    numbers = sorted({row["evaluations"] for row in ends})
+    table = []
+    for method, sampler in sorted({(row["method"], row["sampler"]) for row in ends}):
+        mine = {row["evaluations"]: shown(row, "fd") for row in ends if _is(row, method, sampler)}
+        table.append([method, sampler, *(mine.get(n, "") for n in numbers)])
+    floors = [[FLOOR, "", shown(row, "fd"), *[""] * (len(numbers) - 1)] for row in rows if row["method"] == FLOOR]
+    return page.table(["method", "sampler", *numbers], [*table, *floors[:1]])
+
+
+def _by_training(rows: list[Row]) -> list[str]:
+    table = [
+        [name, row["train_steps"], f"{row['train_seconds']:.0f}", shown(row, "fd"), shown(row, "precision", 2),
+         shown(row, "recall", 2)]
+        for name in GENERATORS for row in _on_the_way(rows, name)
+    ]  # fmt: skip
+    return page.table(("method", "optimiser steps", "seconds", "distance", "precision", "recall"), table)
+
+
+def _on_the_way(rows: list[Row], method: str) -> list[Row]:
+    """Return the course of a method's training."""
+    some = [r for r in rows if _is(r, method, GENERATORS[method].samplers[0]) and r["evaluations"] == ON_THE_WAY]
+    return sorted(some, key=lambda row: row["train_steps"])
+
+
+def _ends(rows: list[Row]) -> list[Row]:
+    """Return the rows of trained models."""
+    trained = [row for row in rows if row["method"] != FLOOR]
+    last = {row["method"]: row["train_steps"] for row in sorted(trained, key=lambda row: row["train_steps"])}
+    return [row for row in trained if row["train_steps"] == last[row["method"]]]
+
+
+def _is(row: Row, method: str, sampler: str) -> bool:
+    return (row["method"], row["sampler"]) == (method, sampler)
+
+
+def draw(rows: list[Row], *, title: str) -> Any:
+    """Draw the distance against evaluations, and against the length of the training, on logarithmic axes.
+
+    In steps: the seconds of a shared machine say as much about the others on it.
+    """
+    drawn, axes = page.figure(1, 2, size=(10, 4), sharey=True)
+    ends = _ends(rows)
+    for method, sampler in sorted({(row["method"], row["sampler"]) for row in ends}):
+        _line(axes[0, 0], [row for row in ends if _is(row, method, sampler)], "evaluations")
+    for method in GENERATORS:
+        _line(axes[0, 1], _on_the_way(rows, method), "train_steps")
+    floor = next((row["fd"] for row in rows if row["method"] == FLOOR), None)
+    for axis, label in zip(axes[0], ("evaluations of the network", "optimiser steps"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        page.log_numbers(axis.xaxis)
+        if floor:
+            axis.axhline(floor, color="#888888", lw=1, ls=":", label=FLOOR)
+        axis.legend(fontsize=8, frameon=False)
+    axes[0, 0].set_ylabel(rows[0]["distance"])
+    drawn.suptitle(title, fontsize=10)
+    return drawn
+
+
+def _line(axis: Any, rows: list[Row], x: str) -> None:
+    points = sorted((row[x], row["fd"]) for row in rows)
+    if points:
+        method, sampler = rows[0]["method"], rows[0]["sampler"]
+        style = {"ls": "--", "marker": "s"} if sampler == "ddim" else {"ls": "-", "marker": "o"}
+        faint = (method, sampler) == ("diffusion", "euler")
+        axis.plot(
+            *zip(*points, strict=True), ms=4, lw=1.5, color=COLOURS[method], alpha=0.45 if faint else 1.0,
+            label=f"{method}, {sampler}", **style,
+        )  # fmt: skip

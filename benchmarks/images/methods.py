@@ -1,0 +1,148 @@
+"""The methods, each a row of parts: coupling, objective, loop; and how their models are sampled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import cellflow as cf
+from benchmarks.images.sizes import Size
+from cellflow.fields import two_heads
+from cellflow.images import ImageSet
+from cellflow.networks import TwoHeads
+from cellflow.objectives import BridgeMatching, NoiseMatching, Objective, VelocityMatching
+from cellflow.shapes import per_sample
+
+TIMES = cf.paths.Stratified()
+VELOCITY = VelocityMatching(times=TIMES)
+SIGMA = 0.3
+"""Scale of the noise of bridges, in units where pixels run from -1 to 1."""
+CYCLES, SIMULATION_STEPS = 2, 8
+"""How often the pairs of a bridge's own are made anew, forward and backward each time; steps of that simulation."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How images are paired, in which features and classes; what is learned, and how the model is sampled."""
+
+    coupling: str
+    objective: Objective = VELOCITY
+    samplers: tuple[str, ...] = ("ODE",)
+    cycles: int = 0
+    on_features: bool = False
+    within_labels: bool = False
+
+
+BRIDGE: Mapping[str, Any] = {
+    "objective": BridgeMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES), "samplers": ("SDE", "ODE"),
+}  # fmt: skip
+TRANSLATORS = {
+    "I-CFM": Method("independent"),
+    "OT-CFM": Method("exact"),
+    "[SF]2M": Method("exact", **BRIDGE),
+    "DSBM": Method("independent", cycles=CYCLES, **BRIDGE),
+    "OT-CFM on outlines": Method("exact", on_features=True),
+    "OT-CFM in classes": Method("exact", within_labels=True),
+}
+"""[SF]2M with the exact plan, the limit of the entropic one for noise as small as this; the last two match the outlines
+of objects rather than pixels, or within classes, where a task has them."""
+GENERATORS = {
+    "FM": Method("independent", samplers=("euler",)),
+    "OT-CFM": Method("exact", samplers=("euler",)),
+    "diffusion": Method("independent", NoiseMatching(times=TIMES), ("ddim", "euler")),
+}
+"""Diffusion learns the noise on the variance-preserving path; its own sampler (DDIM) comes first."""
+
+
+class Model(NamedTuple):
+    """A field, what it was trained for, the steps done and their seconds."""
+
+    field: nn.Module
+    objective: Objective
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def prepare(
+    source: ImageSet | None, target: ImageSet, method: Method, size: Size, rng: torch.Generator, **pairing: Any
+) -> tuple[Model, Any]:
+    """Return an untrained model, and the batches to train it on; without a source, from noise."""
+    bridge = isinstance(method.objective, BridgeMatching)
+    field = size.network(target.shape, heads=2 if bridge else 1, generator=rng)
+    batches = cf.pairing.image_batches(
+        source, target, coupling=method.coupling, batch_size=size.batch, generator=rng, **pairing
+    )
+    return Model(TwoHeads(field) if bridge else field, method.objective), batches
+
+
+def fit_own_pairs(
+    model: Model, ends: tuple[ImageSet, ImageSet], method: Method, size: Size, rng: torch.Generator
+) -> None:
+    """Train a bridge on pairs of its own: once simulated forward, once backward, from fresh images."""
+    x0, x1 = (end.scaled(torch.randperm(len(end), generator=rng)[: size.simulated].to(size.device)) for end in ends)
+    rounds = 2
+    steps = max(1, size.steps // 2 // (rounds * method.cycles))
+    cf.training.refit(
+        model.field, model.objective, x0, x1, rounds=rounds, steps=steps, generator=rng, batch_size=size.batch,
+        repairing=cf.training.MarkovianFitting(SIGMA, steps=SIMULATION_STEPS),
+        recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def sample(
+    model: Model, x: Tensor, *, sampler: str, steps: int, backward: bool = False, generator: torch.Generator
+) -> Tensor:
+    """Return images from noise, or translations of images ``(n, c, h, w)``, as bytes would have them.
+
+    ``sampler`` is ``"ODE"`` or ``"euler"`` for the probability flow, ``"SDE"`` for a bridge with its noise, drawn by
+    ``generator``, or ``"ddim"`` for diffusion; each step evaluates the network once.
+    """
+    start, stop = (1.0, 0.0) if backward else (0.0, 1.0)
+    parts = []
+    for part in x.split(256):
+        if sampler == "SDE":
+            parts.append(_diffused(model, part, steps, start, stop, generator))
+        elif sampler == "ddim":
+            parts.append(ddim(model.field, model.objective, part, steps=steps))
+        else:
+            velocity = model.objective.velocity(model.field)
+            parts.append(cf.integrate.ode(velocity, part, steps=steps, start=start, stop=stop, method="euler").x[-1])
+    return cf.images.scaled(cf.images.to_bytes(torch.cat(parts).cpu()))
+
+
+def _diffused(model: Model, x: Tensor, steps: int, start: float, stop: float, generator: torch.Generator) -> Tensor:
+    """Simulate the bridge, and take the last step without noise: to the mean of what is expected there."""
+    last = stop + (start - stop) / steps
+    if steps > 1:
+        x = cf.integrate.sde(
+            model.field, x, sigma=model.objective.path.sigma, steps=steps - 1, start=start, stop=last,  # type: ignore[attr-defined]
+            generator=generator, method="euler_maruyama",
+        ).x[-1]  # fmt: skip
+    heads = two_heads(model.field(x.new_full((len(x),), last), x))
+    dt = x.new_full((len(x),), stop - last)
+    return x + per_sample(dt, x) * heads.velocity + per_sample(dt.abs(), x) * heads.score_drift
+
+
+def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Tensor:
+    """Return images from noise by steps along which the predicted noise and image stay as they are.
+
+    The predicted image is kept within -1 and 1, and the noise is what then remains of ``x``, as is customary: a network
+    that has not trained for long predicts far outside at first, where little of the image is in ``x``.
+
+    Source: Song, Meng and Ermon 2021, equation 12 with sigma 0; Dhariwal and Nichol 2021 for the limits.
+    """
+    if not isinstance(objective, NoiseMatching):
+        raise TypeError(f"Expected a model of the noise (NoiseMatching); found {objective}. Take sampler='euler'.")
+    margin = objective.path.margin
+    times = torch.linspace(margin, 1 - margin, steps + 1, device=x.device)
+    for now, then in pairwise(times):
+        (a, b, _), (a_then, b_then, _) = (objective.path.coefficients(t.expand(len(x))) for t in (now, then))
+        predicted = field(now.expand(len(x)), x, None)
+        image = ((x - per_sample(a, x) * predicted) / per_sample(b, x)).clamp(-1, 1)
+        noise = (x - per_sample(b, x) * image) / per_sample(a, x)
+        x = per_sample(a_then, x) * noise + per_sample(b_then, x) * image
+    return x

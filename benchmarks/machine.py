@@ -1,0 +1,59 @@
+"""What ran, for how long, and in how much memory."""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+
+def fastest() -> torch.device:
+    """Return the GPU where there is one, with TF32 in matrix products as convolutions have it by themselves."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Return a clock: seconds of the processor, which others may share; on the wall where a GPU does the work."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def wall() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return wall
+
+
+def name(device: torch.device) -> str:
+    """Return what ran, for the record."""
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else f"one thread of an {platform.machine()} CPU"
+    return f"{chip}, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def reset_peak() -> None:
+    """Count the peak of memory anew where the system allows it (Linux); elsewhere it is that since the start."""
+    with suppress(OSError):  # not Linux, or not ours to reset
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process held since the last reset; unlike getrusage, without the parent's."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))) / 1024
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found / 2**20 if sys.platform == "darwin" else found / 1024

@@ -1,0 +1,100 @@
+"""Rows of a result as CSV: read, put in place of older ones, resumed, and refused where two settings would be mixed."""
+
+import csv
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+"""The committed tables and figures; written with ``--commit-table`` alone."""
+NUMBER = re.compile(r"-?(\d+\.\d*([eE][+-]?\d+)?|\d[eE][+-]\d+|0|[1-9]\d*|inf)|nan")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file of rows, each named by the columns in ``key``; columns appear in the order in which rows bring them.
+
+    Several processes may add rows at once. The file is replaced whole: whoever reads it, or stops a run, finds the
+    rows from before or those from after.
+    """
+
+    path: Path
+    key: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+
+    def read(self, **about: object) -> list[Row]:
+        """Return the rows with these values: whole numbers, numbers and truths as such, None where a cell is empty."""
+        return [{k: value_of(v) for k, v in row.items()} for row in self._texts() if _agrees(row, about)]
+
+    def put(self, *fresh: Mapping[str, Any]) -> None:
+        """Add rows; one with the key of an older row takes its place."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed
+            old = self._texts()
+            new = [{name: text_of(value) for name, value in row.items()} for row in fresh]
+            columns = list(dict.fromkeys([*self.columns, *(name for row in [*old, *new] for name in row)]))
+            rows = {self._name(row): row for row in [*old, *new]}
+            with self.path.with_suffix(".fresh").open("w", newline="") as file:
+                table = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+                table.writeheader()
+                table.writerows(rows.values())
+            self.path.with_suffix(".fresh").replace(self.path)
+        finally:
+            os.close(folder)
+
+    def refuse_others(self, column: str, value: object) -> None:
+        """Raise when there are rows with another value in this column: two sizes do not belong in one table."""
+        others = sorted({row.get(column, "") for row in self._texts()} - {text_of(value)})
+        if others:
+            raise ValueError(
+                f"{self.path} holds rows of {' and of '.join(others)}; asked for {value}. Rows of two sizes do not "
+                "belong in one table: choose another folder, `--out`, or remove the file."
+            )
+
+    def _texts(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _name(self, row: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(row.get(name, "") for name in self.key)
+
+
+def _agrees(row: Mapping[str, str], about: Mapping[str, object]) -> bool:
+    return all(row.get(name) == text_of(value) for name, value in about.items())
+
+
+def text_of(value: object) -> str:
+    """Return a value as the file has it: five digits, nothing for ``None``."""
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def value_of(text: str) -> Any:
+    """Return what a text of the file stands for."""
+    if text in ("", "True", "False"):
+        return {"True": True, "False": False}.get(text)
+    if not NUMBER.fullmatch(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def digest(*parts: object) -> str:
+    """Return a few letters that are others wherever a part is: of all that a row depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
+
+
+def rounded(row: Mapping[str, Any]) -> Row:
+    """Return a row for the terminal."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
