@@ -61,6 +61,33 @@ def test_dependence_points_down(path):
             assert room(path) in ("pl", "report"), f"{path}: only pl and report draw"
 
 
+def needed(path):
+    """The files of cellflow that a file imports, inside functions too; nothing under TYPE_CHECKING ever runs."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (found for alias in node.names if (found := file_of(alias.name)))
+        if isinstance(node, ast.ImportFrom):
+            found = [file_of(f"{node.module}.{alias.name}") or file_of(node.module) for alias in node.names]
+            yield from (file for file in found if file)
+
+
+def file_of(name):
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+def test_no_import_circle():
+    """A room's `__init__.py` imports its files, so none of these may ask the room for a name."""
+    graph = {path: {*needed(path)} - {PACKAGE / "__init__.py", path} for path in files()}
+    while leaves := {path for path, targets in graph.items() if not targets & graph.keys()}:
+        graph = {path: targets for path, targets in graph.items() if path not in leaves}
+    assert not graph, f"import circle among {sorted(str(path.relative_to(PACKAGE)) for path in graph)}"
+
+
 def test_only_the_loop_trains():
     calls = [path for path in files() if ".backward(" in path.read_text()]
     assert [str(path.relative_to(PACKAGE)) for path in calls] == ["training/loop.py"]

@@ -20,8 +20,7 @@ from PIL import Image
 import cellflow as cf
 from cellflow.cli import main
 from cellflow.report.grids import GAP, nearest, tile
-from cellflow.report.image_scores import MADE, REAL, STILL, score_images
-from cellflow.report.image_words import headline, sentences
+from cellflow.report.image_scores import MADE, REAL, STILL, headline, score_images, sentences
 from cellflow.training.checkpoint import load_tensors
 
 NETWORK = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
@@ -153,12 +152,12 @@ def test_a_generator_is_fitted_from_files_too(generated, tmp_path):
 
 
 def test_a_report_reads_some_of_many_files_and_says_so(folders, tmp_path, monkeypatch):
-    page = sys.modules["cellflow.report.image_page"]
+    page = sys.modules["cellflow.report.image_scores"]
     monkeypatch.setattr(page, "READ", 3)
     stream = cf.images.stream_images(folders[0], size=8, channels=1)
-    assert page.Held(stream, stream).in_memory().seen.names == ("cell-00.png", "cell-05.png", "cell-10.png")
+    assert page.Split(stream, stream).in_memory().fitted.names == ("cell-00.png", "cell-05.png", "cell-10.png")
     whole = cf.images.read_images(folders[0])
-    assert page.Held(whole, whole).in_memory().seen is whole
+    assert page.Split(whole, whole).in_memory().fitted is whole
     assert translate(folders, tmp_path / "run", "steps=2", *STREAM) == 0
     text = (tmp_path / "run" / "report.html").read_text()
     assert "at most 3 of each" in text

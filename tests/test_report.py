@@ -3,6 +3,7 @@
 import base64
 import re
 import shlex
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 
@@ -15,7 +16,8 @@ import torch
 
 import cellflow as cf
 from cellflow.errors import NotFittedError
-from cellflow.report.verdict import Score, compare, headline, read_scores, sentence
+from cellflow.report.estimator import chosen
+from cellflow.report.validation import Score, compare, headline, read_scores, sentence
 
 METHODS = ("flow", "linear transport", "previous and next", "previous snapshot", "next snapshot", "half against half")
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -134,6 +136,35 @@ def test_what_was_fitted_is_said(tmp_path):
     assert "BrownianBridge" in page.text
     assert "Seed 7" in page.text
     assert "wall time 12 s" in page.text
+
+
+@pytest.mark.parametrize("kind", [cf.SnapshotFlow, cf.DomainTranslator, cf.ImageGenerator])
+def test_every_setting_that_was_chosen_is_listed(kind):
+    assert chosen(kind()) == []
+    for name in kind().get_params(deep=False):
+        assert chosen(kind(**{name: 0.123})) == [(name, "0.123")]
+        assert chosen(kind(**{name: 0.123}), besides=[name]) == []
+
+
+def test_the_page_lists_every_setting_that_was_chosen(tmp_path):
+    adata = snapshots()
+    settings = {
+        "coupling": cf.couplings.UnbalancedSinkhorn(epsilon=1.0, relaxation=2.0),
+        "growth": "two_heads",
+        "masses": {0.0: 1.0, 1.5: 2.0, 3.0: 4.0},
+        "standardize": False,
+        "recipe": cf.training.Recipe(learning_rate=0.002),
+        "network": partial(cf.networks.MLP, width=16),
+    }
+    page = report(tmp_path, adata, fit(adata, **settings))
+    assert "growth 'two_heads'" in page.text
+    assert "masses {0.0: 1.0, 1.5: 2.0, 3.0: 4.0}" in page.text
+    assert "standardize False" in page.text
+    assert "UnbalancedSinkhorn(epsilon=1.0, relaxation=2.0" in page.text
+    assert "recipe Recipe(learning_rate=0.002" in page.text
+    assert "network MLP(width=16)" in page.text
+    curved = report(tmp_path / "curved", adata, fit(adata, bend=1.0))
+    assert "bend 1.0" in curved.text
 
 
 def test_predictions_and_fits_are_kept_apart(tmp_path):

@@ -50,7 +50,7 @@ def _translation(folder: Path, cfg: DictConfig) -> None:
 
     model = DomainTranslator.load(folder, device=cfg.device)
     then, source, target = translation.read_again(folder)
-    _learn(folder, cfg, model, source.seen, target.seen)
+    _learn(folder, cfg, model, source.fitted, target.fitted)
     _compare(folder, few_steps.compare_translated(model, source, target, judge=then.judge))
     translation.write_report(folder, model, source, target, then)
 
@@ -60,7 +60,7 @@ def _generation(folder: Path, cfg: DictConfig) -> None:
 
     model = ImageGenerator.load(folder, device=cfg.device)
     then, images = generation.read_again(folder)
-    _learn(folder, cfg, model, images.seen, guidance=cfg.guidance)
+    _learn(folder, cfg, model, images.fitted, guidance=cfg.guidance)
     _compare(folder, few_steps.compare_generated(model, images, judge=then.judge, guidance=cfg.guidance))
     generation.write_report(folder, model, images, then)
 

@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
-from cellflow.report import Held
+from cellflow.report import Split
 
 if TYPE_CHECKING:
     from cellflow.estimators import ImageGenerator
@@ -28,21 +28,21 @@ def generate(cfg: DictConfig) -> None:
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
     cfg.data = str(Path(cfg.data).resolve())
     folder = new_folder(cfg, "generate")
-    held = image_runs.hold_out(images, cfg)
+    split = image_runs.hold_out(images, cfg)
     conditional = images.labels is not None
     model = ImageGenerator(
         **image_runs.settings(cfg), objective=cfg.objective, conditional=conditional, forget=cfg.forget
     )
 
     def run(**training: object) -> None:
-        model.fit(held.seen, **training)  # type: ignore[arg-type]
+        model.fit(split.fitted, **training)  # type: ignore[arg-type]
 
     def preview(current: ImageGenerator) -> list:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
         return [current.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, "generate", model, run, preview):
-        write_report(folder, model, held, cfg)
+        write_report(folder, model, split, cfg)
     return None
 
 
@@ -55,7 +55,7 @@ def report(cfg: DictConfig) -> None:
     write_report(folder, ImageGenerator.load(folder), images, then)
 
 
-def read_again(folder: Path) -> tuple[DictConfig, Held]:
+def read_again(folder: Path) -> tuple[DictConfig, Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = OmegaConf.create(runs.read_settings(folder))
     return then, image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
@@ -73,7 +73,7 @@ def _apply(cfg: DictConfig) -> None:
     image_runs.write(images, cfg.out)
 
 
-def write_report(folder: Path, model: "ImageGenerator", images: Held, cfg: DictConfig) -> None:
+def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg: DictConfig) -> None:
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_generation
 

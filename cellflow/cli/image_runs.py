@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cellflow.cli import runs
 from cellflow.cli.settings import plain
 from cellflow.images import ImageSet, ImageStream, read_images, stream_images
-from cellflow.report import Held
+from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
 from cellflow.training.recipe import PRECISIONS
@@ -34,7 +34,7 @@ def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet |
     return found(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
 
 
-def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Held:
+def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
     """Leave a share of the images out of the fit, for the scores; the same ones for the same seed.
 
     Raises
@@ -51,7 +51,7 @@ def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Held:
             f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
             "`holdout`."
         )
-    return Held(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
+    return Split(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:

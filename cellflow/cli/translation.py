@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +12,7 @@ from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
-from cellflow.report import Held
+from cellflow.report import Split
 from cellflow.seeds import draw_seed, generator_at
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def report(cfg: DictConfig) -> None:
     write_report(folder, DomainTranslator.load(folder), source, target, then)
 
 
-def read_again(folder: Path) -> tuple[DictConfig, Held, Held]:
+def read_again(folder: Path) -> tuple[DictConfig, Split[Any], Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = OmegaConf.create(runs.read_settings(folder))
     source, target = (image_runs.hold_out(images, then) for images in _both(then))
@@ -95,7 +95,7 @@ def _fit(
 ) -> None:
     from cellflow.estimators import DomainTranslator
 
-    held = [image_runs.hold_out(images, cfg) for images in (source, target)]
+    splits = [image_runs.hold_out(images, cfg) for images in (source, target)]
     model = DomainTranslator(
         **image_runs.settings(cfg),
         score=cfg.score,
@@ -103,21 +103,23 @@ def _fit(
         within_labels=cfg.within_labels,
         ot_batch_size=cfg.ot_batch_size,
     )
-    few = held[0].unseen.take(range(min(SHOWN, len(held[0].unseen))))
+    few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
 
     def run(**training: object) -> None:
-        model.fit(held[0].seen, held[1].seen, **training)  # type: ignore[arg-type]
+        model.fit(splits[0].fitted, splits[1].fitted, **training)  # type: ignore[arg-type]
 
     def preview(current: DomainTranslator) -> list:
         carry = _way(current, cfg, seed=0)
         return [shown.images, carry(shown, steps=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, command, model, run, preview):
-        write_report(folder, model, held[0], held[1], cfg)
+        write_report(folder, model, splits[0], splits[1], cfg)
 
 
-def write_report(folder: Path, model: "DomainTranslator", source: Held, target: Held, cfg: DictConfig) -> None:
+def write_report(
+    folder: Path, model: "DomainTranslator", source: Split[Any], target: Split[Any], cfg: DictConfig
+) -> None:
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_translation
 

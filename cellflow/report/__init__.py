@@ -1,6 +1,7 @@
 """Reports: one self-contained HTML page for a run, and its figures as files."""
 
-from cellflow.report.image_page import Held, write_generation, write_translation
-from cellflow.report.page import write
+from cellflow.report.cells import write
+from cellflow.report.image_scores import Split
+from cellflow.report.images import write_generation, write_translation
 
-__all__ = ["Held", "write", "write_generation", "write_translation"]
+__all__ = ["Split", "write", "write_generation", "write_translation"]

@@ -11,14 +11,13 @@ import torch
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
-from cellflow.report.image_scores import judge_for
+from cellflow.report.image_scores import Split, judge_for
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
-    from cellflow.report.image_page import Held
 
 FILE = "few_steps.csv"
 STEPS, TEACHER = (1, 2, 4, 8, 16), 100
@@ -95,13 +94,13 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
 
 
 def compare_translated(
-    model: "DomainTranslator", source: "Held", target: "Held", *, judge: str | None
+    model: "DomainTranslator", source: Split[Any], target: Split[Any], *, judge: str | None
 ) -> "pd.DataFrame":
     """Translate unseen source images, and return their distance to unseen target images."""
     model._check_fitted()
-    inputs, targets = source.in_memory().unseen, target.in_memory()
-    used = judge_for(judge, targets.seen.scaled())
-    real = features_of(targets.unseen.scaled(), used.features)
+    inputs, targets = source.in_memory().held_out, target.in_memory()
+    used = judge_for(judge, targets.fitted.scaled())
+    real = features_of(targets.held_out.scaled(), used.features)
     return compare(
         lambda **settings: model.translate(inputs, **settings).scaled(),
         lambda images: frechet_distance(features_of(images, used.features), real),
@@ -110,7 +109,7 @@ def compare_translated(
 
 
 def compare_generated(
-    model: "ImageGenerator", images: "Held", *, judge: str | None, guidance: float = 1.0
+    model: "ImageGenerator", images: Split[Any], *, judge: str | None, guidance: float = 1.0
 ) -> "pd.DataFrame":
     """Make as many images as are left out, of the same classes, and return their distance to those.
 
@@ -118,13 +117,13 @@ def compare_generated(
     """
     model._check_fitted()
     known = images.in_memory()
-    used = judge_for(judge, known.seen.scaled())
-    real = features_of(known.unseen.scaled(), used.features)
-    label = known.unseen.labels if model.classes_ is not None else None
+    used = judge_for(judge, known.fitted.scaled())
+    real = features_of(known.held_out.scaled(), used.features)
+    label = known.held_out.labels if model.classes_ is not None else None
 
     def carry(**settings: Any) -> torch.Tensor:
         settings |= {} if "jumps" in settings else {"guidance": guidance}
-        return model.generate(len(known.unseen), label=label, **settings).scaled()
+        return model.generate(len(known.held_out), label=label, **settings).scaled()
 
     return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
 

@@ -11,6 +11,7 @@ from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
+from cellflow.report import estimator
 from cellflow.report.html import Drawing, blank
 
 if TYPE_CHECKING:
@@ -47,12 +48,7 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     )  # fmt: skip
     if len(genes):
         yield _genes(adata, flow, genes)
-    figure = blank(7.2, 3.6)
-    pl.loss(flow, ax=figure.subplots())
-    yield Drawing(
-        "training", "loss", figure,
-        "Training loss. It should fall and level off; it does not fall to zero, since many paths cross at each point.",
-    )  # fmt: skip
+    yield estimator.loss(flow)
 
 
 def _validation(adata: "AnnData", unit: str) -> Drawing:

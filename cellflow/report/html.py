@@ -1,4 +1,4 @@
-"""Words, tables and figures as HTML, and the page around them. Everything from outside is escaped here."""
+"""Text, tables and figures as HTML, and the page around them. Everything from outside is escaped here."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ DPI, SCREEN_DPI = 160, 100
 
 
 class Drawing(NamedTuple):
-    """A figure, the section it belongs to, its file name, and what it shows in words."""
+    """A figure, the section it belongs to, its file name, and its caption."""
 
     section: str
     name: str
@@ -30,7 +30,7 @@ def blank(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def page(title: str, lead: str, verdict: str, sections: Mapping[str, str], titles: Mapping[str, str]) -> str:
+def page(title: str, lead: str, summary: str, sections: Mapping[str, str], titles: Mapping[str, str]) -> str:
     """Return the page: its sections by name, under their titles; empty ones are left out.
 
     Examples
@@ -43,7 +43,7 @@ def page(title: str, lead: str, verdict: str, sections: Mapping[str, str], title
         title=escape(title),
         lead=escape(lead),
         contents="\n".join(f'<a href="#{name}">{titles[name]}</a>' for name in there),
-        verdict=verdict,
+        summary=summary,
         sections="\n".join(
             f'<section id="{name}">\n<h2>{titles[name]}</h2>\n{there[name]}\n</section>' for name in there
         ),

@@ -1,11 +1,12 @@
-"""How good images are that a model made: beside doing nothing, beside real ones, and with their inputs shuffled."""
+"""Scores of the images that a model made, beside doing nothing, real images and shuffled inputs; and what they say."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from cellflow.images import ImageSet, ImageStream
 from cellflow.metrics import (
     Interval,
     Preservation,
@@ -23,11 +24,27 @@ from cellflow.seeds import generator
 if TYPE_CHECKING:
     import pandas as pd
 
+READ = 1000
+"""Images of each part that are read into memory, where they were left in their files."""
 COMPONENTS = 32
 REPEATS = 50
 MADE, STILL, REAL = "made", "source as it is", "real target"
 SIMILARITY, COST = "structural similarity", "transport cost"
 OWN, SHUFFLED = "own input", "input of another"
+NAMES = {MADE: "Made by the model", STILL: "Source images as they are", REAL: "Other real target images (floor)"}
+
+Kind = TypeVar("Kind", bound=ImageSet | ImageStream)
+
+
+class Split(NamedTuple, Generic[Kind]):
+    """Images that a model was fitted on, and held-out images of the same kind."""
+
+    fitted: Kind
+    held_out: Kind
+
+    def in_memory(self) -> "Split[ImageSet]":
+        """Return all of them; of images in files, ``READ`` of each part, evenly spaced."""
+        return Split(_read(self.fitted), _read(self.held_out))
 
 
 class Judge(NamedTuple):
@@ -153,6 +170,59 @@ def score_images(
     return ImageScores(used.name, distances, kept, accuracy, n, len(reference))
 
 
+def headline(scores: ImageScores) -> str:
+    """Say in one sentence how near the target the images are, and whether they come from their inputs."""
+    made = scores.distances[MADE]
+    if STILL not in scores.distances:
+        return f"Generated images are at {scores.name} = {number(made.value)} from real ones that the model never saw."
+    near = _nearer(made, scores.distances[STILL])
+    if not scores.kept:
+        return f"The translated images are {near} the target than the source images."
+    if scores.ignores_input:
+        return f"The translated images ignore their inputs; as a set they are {near} the target than the source images."
+    return f"The translated images are {near} the target than the source images, and each keeps something of its input."
+
+
+def sentences(scores: ImageScores) -> list[str]:
+    """Say what was found, one number after the other."""
+    made, real = scores.distances[MADE], scores.distances[REAL]
+    found = [
+        f"{scores.name} to {scores.n_reference} real images that the model never saw: {number(made.value)} for "
+        f"{scores.n} images it made. As many other real images are at {number(real.value)}: the floor, below which "
+        "differences mean nothing."
+    ]
+    if STILL in scores.distances:
+        found.append(f"Doing nothing, the source images as they are, is at {number(scores.distances[STILL].value)}.")
+    for measure, kept in scores.kept.items():
+        found.append(
+            f"{measure.capitalize()} with their own input: {kept.value:.3f}; with the input of another: "
+            f"{kept.shuffled:.3f} ± {kept.sd:.3f}. " + _dependence(keeps(measure, kept))
+        )
+    if scores.accuracy:
+        shares = ", ".join(f"{NAMES[what].lower()} {share:.0%}" for what, share in scores.accuracy.items())
+        found.append(f"Taken for the target class by a classifier: {shares}.".replace("%", "\u00a0%"))
+    return found
+
+
+def rows(scores: ImageScores) -> list[tuple[str, str, str]]:
+    """Return distance and interval of everything that was compared."""
+    return [
+        (NAMES[what], number(one.value), f"{number(one.low)} to {number(one.high)}")
+        for what, one in scores.distances.items()
+    ]
+
+
+def number(value: float) -> str:
+    """Write a distance with three digits.
+
+    Examples
+    --------
+    >>> number(0.12345), number(301.2), number(1998.8)
+    ('0.123', '301', '1,999')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
 def judge_for(judge: str | None, real: Tensor) -> Judge:
     """Return a shipped network, or else the first principal components of real images.
 
@@ -183,3 +253,21 @@ def _kept(inputs: Tensor, outputs: Tensor, rng: torch.Generator) -> dict[str, Pr
     if len(inputs) < 3:
         return {}
     return {name: against_shuffled(measure, inputs, outputs, generator=rng) for name, measure in measures.items()}
+
+
+def _read(images: ImageSet | ImageStream) -> ImageSet:
+    if isinstance(images, ImageSet):
+        return images
+    n = min(READ, len(images))
+    return images.take([k * len(images) // n for k in range(n)]).read()
+
+
+def _nearer(made: Interval, still: Interval) -> str:
+    """Compare two distances by their intervals."""
+    if made.high < still.low:
+        return "nearer to"
+    return "farther from" if made.low > still.high else "no nearer to"
+
+
+def _dependence(kept: bool) -> str:
+    return "The output depends on its input." if kept else "By this measure the output does not depend on its input."

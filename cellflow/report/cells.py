@@ -1,11 +1,17 @@
-"""The page of a flow through snapshots: sections of words, tables and figures."""
+"""The report of a flow through snapshots: sections of text, tables and figures."""
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from cellflow import couplings, paths
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import few_steps, html, verdict, words
+from cellflow.report import estimator, few_steps, html, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -25,6 +31,21 @@ _TITLES = {
     "steps": "How many steps it takes",
     "use": "How to use this flow",
     "run": "The run",
+}
+
+_PATHS = {
+    "Linear": "paired cells are joined by straight lines",
+    "BrownianBridge": "paired cells are joined by straight lines with noise in between",
+    "Trigonometric": "paired cells are joined by arcs",
+    "VariancePreserving": "paired cells are joined as in diffusion models",
+}
+_COUPLINGS = {
+    "Independent": "cells of neighbouring snapshots are paired at random",
+    "Exact": "cells of neighbouring snapshots are paired so that they move as little as possible (optimal transport)",
+    "Sinkhorn": "cells of neighbouring snapshots are paired so that they move little, with some freedom (entropic "
+    "optimal transport)",
+    "UnbalancedSinkhorn": "cells of neighbouring snapshots are paired so that they move little, and may divide or die "
+    "(unbalanced optimal transport)",
 }
 
 
@@ -102,19 +123,19 @@ def write(
     if flow.distilled:
         sections["steps"] = few_steps.section(folder, folder / FIGURES)
     page = folder / PAGE
-    text = html.page(title, words.lead(adata, flow), _verdict(adata, flow, folder), sections, _TITLES)
+    text = html.page(title, _lead(adata, flow), _summary(adata, flow, folder), sections, _TITLES)
     page.write_text(text, encoding="utf-8")
     return page
 
 
-def _verdict(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
-    scores = verdict.read_scores(adata)
+def _summary(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
+    scores = validation.read_scores(adata)
     if not scores:
         return _untested(adata, flow, folder)
     unit = unit_of(adata, flow.time_key)
-    shown = scores[: verdict.MOST_SENTENCES]
-    found = html.paragraph(verdict.headline(scores))
-    found += html.bullets(verdict.sentence(score, unit) for score in shown)
+    shown = scores[: validation.MOST_SENTENCES]
+    found = html.paragraph(validation.headline(scores))
+    found += html.bullets(validation.sentence(score, unit) for score in shown)
     if len(scores) > len(shown):
         found += html.paragraph(f"The other {len(scores) - len(shown)} left-out snapshots are in the table below.")
     return found
@@ -126,7 +147,7 @@ def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
             "There is no snapshot between two others, so none can be left out and predicted. The pictures below show "
             "what the flow does, not whether it is right."
         )
-    command = words.report_line(folder) + " validate=true"
+    command = _report_line(folder) + " validate=true"
     return (
         html.paragraph("Not tested against left-out cells yet.")
         + html.paragraph("The pictures below show what the flow does, not whether it is right. This tests it:")
@@ -135,13 +156,13 @@ def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
 
 
 def _fitted(adata: "AnnData", flow: "SnapshotFlow") -> str:
-    return html.table(("Snapshot", "Cells", "Role"), words.snapshots(adata, flow), numbers=(1,)) + html.table(
-        None, words.settings(flow)
+    return html.table(("Snapshot", "Cells", "Role"), _snapshots(adata, flow), numbers=(1,)) + html.table(
+        None, _settings(flow)
     )
 
 
 def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
-    scores = verdict.read_scores(adata)
+    scores = validation.read_scores(adata)
     if not scores:
         return ""
     unit = unit_of(adata, flow.time_key)
@@ -150,7 +171,7 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         [
             time_label(score.time, unit),
             f"{score.n_cells:,}",
-            *(verdict.number(score.distances[name]) if name in score.distances else "–" for name in methods),
+            *(validation.number(score.distances[name]) if name in score.distances else "–" for name in methods),
         ]
         for score in scores
     ]
@@ -160,11 +181,11 @@ def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
         "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
     )
     caution = (
-        f"One fit and one seed: differences under {verdict.TIE:.0%} are called level. On myoblast snapshots of "
+        f"One fit and one seed: differences under {validation.TIE:.0%} are called level. On myoblast snapshots of "
         "75 cells, another seed alone changed W1 by 3 to 5%. The noise floor compares two "
         "halves of the true cells; as W1 grows when cells are few, a good prediction may lie somewhat below it."
     ).replace("%", "\u00a0%")
-    header = ("Left out", "Cells", *(verdict.SHORT.get(name, name) for name in methods))
+    header = ("Left out", "Cells", *(validation.SHORT.get(name, name) for name in methods))
     return (
         html.paragraph(explained)
         + html.table(header, rows, numbers=range(1, len(header)))
@@ -180,10 +201,85 @@ def _predictions_note(adata: "AnnData", flow: "SnapshotFlow") -> str:
 
 
 def _use(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> str:
-    at = words.unmeasured(adata, flow)
+    at = _unmeasured(adata, flow)
     return (
         html.paragraph("In Python:")
-        + html.listing(words.python_lines(folder, flow, at), style="python")
+        + html.listing(_python_lines(folder, flow, at), style="python")
         + html.paragraph("On the command line:")
-        + html.listing(words.shell_lines(folder, at), style="shell")
+        + html.listing(_shell_lines(folder, at), style="shell")
     )
+
+
+def _lead(adata: "AnnData", flow: "SnapshotFlow") -> str:
+    """Say in one sentence what was fitted."""
+    unit, times = unit_of(adata, flow.time_key), flow.clock_.times
+    return (
+        f"A flow from {time_label(times[0], unit)} to {time_label(times[-1], unit)}, fitted on {sum(flow.n_cells_):,} "
+        f"cells of {len(times)} snapshots, in {flow.rep} ({_columns(flow)})."
+    )
+
+
+def _columns(flow: "SnapshotFlow") -> str:
+    """Say how wide the representation is."""
+    return "1 column" if flow.n_features_in_ == 1 else f"{flow.n_features_in_} columns"
+
+
+def _snapshots(adata: "AnnData", flow: "SnapshotFlow") -> list[tuple[str, str, str]]:
+    """Return time, number of cells and role of every snapshot."""
+    counts = Counter(read_times(adata, flow.time_key).tolist())
+    unit = unit_of(adata, flow.time_key)
+    return [
+        (time_label(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "left out: the flow never saw it")
+        for time, n in sorted(counts.items())
+    ]
+
+
+def _settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
+    """Return what the flow was made of: the main parts explained, every other setting that is not at its default."""
+    path, coupling = paths.resolve(flow.path), couplings.resolve(flow.coupling)
+    return [
+        ("Representation", f"{flow.rep}, {_columns(flow)}"),
+        ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
+        ("Pairing", _explain(coupling, _COUPLINGS)),
+        ("Path", _explain(path, _PATHS)),
+        ("Network", f"{estimator.parameters(flow)}; one field for all intervals"),
+        ("Training", f"{len(flow.history_):,} steps, {flow.batch_size:,} pairs per interval and step"),
+        ("Seed", str(flow.seed)),
+        *estimator.chosen(flow, besides=("rep", "time_key", "coupling", "path", "steps", "batch_size", "seed")),
+    ]
+
+
+def _unmeasured(adata: "AnnData", flow: "SnapshotFlow") -> float:
+    """Return a time between the first two snapshots that the flow spans."""
+    first, second, *_ = (t for t in np.unique(read_times(adata, flow.time_key)) if t >= flow.clock_.times[0])
+    return float((first + second) / 2)
+
+
+def _python_lines(folder: Path, flow: "SnapshotFlow", at: float) -> str:
+    """Return a Python script that uses the saved flow."""
+    needs = "X" if flow.rep == "X" else f"obsm[{flow.rep!r}]"
+    return "\n".join([
+        "import anndata",
+        "import cellflow as cf",
+        "",
+        f'adata = anndata.read_h5ad("cells.h5ad")  # your cells, with obs[{flow.time_key!r}] and {needs}',
+        f"flow = cf.SnapshotFlow.load({str(folder)!r})",
+        f"between = cf.tl.interpolate(adata, flow, at={at:g})  # cells at a time nobody measured",
+        "cf.tl.velocity(adata, flow)  # writes adata.obsm['velocity']",
+    ])  # fmt: skip
+
+
+def _shell_lines(folder: Path, at: float) -> str:
+    """Return shell commands that use the run."""
+    model, moment_ = shlex.quote(f"model={folder}"), shlex.quote(f"at=[{at:g}]")
+    return f"cellflow interpolate {model} {moment_}\ncellflow velocity {model}\n{_report_line(folder)}"
+
+
+def _report_line(folder: Path) -> str:
+    """Return the shell command that writes the report again."""
+    return f"cellflow report {shlex.quote(f'model={folder}')}"
+
+
+def _explain(part: object, words: dict[str, str]) -> str:
+    known = words.get(type(part).__name__)
+    return f"{known}: {part!r}" if known else repr(part)

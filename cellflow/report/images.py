@@ -3,14 +3,14 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cellflow import pl
+from cellflow import couplings, paths
 from cellflow.images import ImageSet, ImageStream
-from cellflow.report import few_steps, html, image_words
+from cellflow.report import estimator, few_steps, html, image_scores
 from cellflow.report.grids import course_figure, nearest, rows_figure
 from cellflow.report.html import Drawing
-from cellflow.report.image_scores import ImageScores, score_images
+from cellflow.report.image_scores import ImageScores, Split, score_images
 
 if TYPE_CHECKING:
     from cellflow.estimators import DomainTranslator, ImageGenerator
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 PAGE, FIGURES, SCORES = "report.html", "figures", "scores.csv"
 SHOWN, COURSES = 12, 5
 """Images in a row, and courses drawn."""
-READ = 1000
-"""Images of each part that are read into memory, where they were left in their files."""
 _TITLES = {
     "fitted": "What was fitted",
     "images": "The images",
@@ -37,29 +35,11 @@ _CAUTION = (
 )
 
 
-class Held(NamedTuple):
-    """Images that a model was fitted on, and others of the same kind that it never saw."""
-
-    seen: ImageSet | ImageStream
-    unseen: ImageSet | ImageStream
-
-    def in_memory(self) -> "InMemory":
-        """Return all of them, or ``READ`` of each part, evenly spaced, where they are in files."""
-        return InMemory(*(_read(images) for images in self))
-
-
-class InMemory(NamedTuple):
-    """What a page shows and measures of `Held`."""
-
-    seen: ImageSet
-    unseen: ImageSet
-
-
 def write_translation(
     folder: str | Path,
     model: "DomainTranslator",
-    source: Held,
-    target: Held,
+    source: Split[Any],
+    target: Split[Any],
     *,
     title: str,
     details: Mapping[str, str],
@@ -99,9 +79,9 @@ def write_translation(
     >>> import tempfile, cellflow as cf
     >>> from functools import partial
     >>> rng = cf.generator(seed=0)
-    >>> twos, threes = (Held(*cf.datasets.digits().only(name).split(0.8, generator=rng)) for name in "23")
+    >>> twos, threes = (Split(*cf.datasets.digits().only(name).split(0.8, generator=rng)) for name in "23")
     >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
-    >>> model = cf.DomainTranslator(network=network, steps=2, batch_size=8).fit(twos.seen, threes.seen)
+    >>> model = cf.DomainTranslator(network=network, steps=2, batch_size=8).fit(twos.fitted, threes.fitted)
     >>> scores = write_translation(tempfile.mkdtemp(), model, twos, threes, title="2 to 3", details={}, steps=2)
     >>> scores.n, scores.n_reference
     (35, 37)
@@ -110,18 +90,18 @@ def write_translation(
     noisy = noise and model.score is not None
     carry = model.simulate if noisy else model.translate
     inputs, targets = source.in_memory(), target.in_memory()
-    made = carry(inputs.unseen, steps=steps)
+    made = carry(inputs.held_out, steps=steps)
     scores = score_images(
         made.scaled(),
-        targets.seen.scaled(),
-        targets.unseen.scaled(),
-        inputs=inputs.unseen.scaled(),
+        targets.fitted.scaled(),
+        targets.held_out.scaled(),
+        inputs=inputs.held_out.scaled(),
         judge=judge,
         target=target_class,
         seed=int(model.seed),
     )
     lead = (
-        f"Images translated, fitted on {len(source.seen):,} source and {len(target.seen):,} target images of "
+        f"Images translated, fitted on {len(source.fitted):,} source and {len(target.fitted):,} target images of "
         f"{_size(model.shape_)}, with nothing said about which belong together."
     )
     drawings = _of_translation(model, inputs, targets, made, seed=0 if noisy else None)
@@ -134,7 +114,7 @@ def write_translation(
 def write_generation(
     folder: str | Path,
     model: "ImageGenerator",
-    images: Held,
+    images: Split[Any],
     *,
     title: str,
     details: Mapping[str, str],
@@ -156,17 +136,19 @@ def write_generation(
     --------
     >>> import tempfile, cellflow as cf
     >>> from functools import partial
-    >>> images = Held(*cf.datasets.digits().only("2").split(0.8, generator=cf.generator(seed=0)))
+    >>> images = Split(*cf.datasets.digits().only("2").split(0.8, generator=cf.generator(seed=0)))
     >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
-    >>> model = cf.ImageGenerator(network=network, steps=2, batch_size=8).fit(images.seen)
+    >>> model = cf.ImageGenerator(network=network, steps=2, batch_size=8).fit(images.fitted)
     >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, steps=2).n
     35
     """
     model._check_fitted()
     real = images.in_memory()
-    made = _as_many(model, real.unseen, steps)
-    scores = score_images(made.scaled(), real.seen.scaled(), real.unseen.scaled(), judge=judge, seed=int(model.seed))
-    lead = f"Images made from noise, fitted on {len(images.seen):,} images of {_size(model.shape_)}."
+    made = _as_many(model, real.held_out, steps)
+    scores = score_images(
+        made.scaled(), real.fitted.scaled(), real.held_out.scaled(), judge=judge, seed=int(model.seed)
+    )
+    lead = f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}."
     page = _Page(Path(folder), title, lead, scores, details)
     use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", page.folder)
     page.write(model, _of_generation(model, real, made), fitted=_sizes(images), use=use)
@@ -196,7 +178,7 @@ class _Page(NamedTuple):
             "fitted": html.table(None, [*fitted, *_settings(model)]),
             "images": "",
             "scores": html.table(
-                ("Compared", self.scores.name, "Interval"), image_words.table(self.scores), numbers=(1,)
+                ("Compared", self.scores.name, "Interval"), image_scores.rows(self.scores), numbers=(1,)
             )
             + html.paragraph(_CAUTION, style="note"),
             "courses": "",
@@ -210,7 +192,7 @@ class _Page(NamedTuple):
         }
         for drawing in drawings:
             sections[drawing.section] += html.figure(drawing, figures)
-        said = html.paragraph(image_words.headline(self.scores)) + html.bullets(image_words.sentences(self.scores))
+        said = html.paragraph(image_scores.headline(self.scores)) + html.bullets(image_scores.sentences(self.scores))
         text = html.page(self.title, self.lead, said, sections, _TITLES)
         (self.folder / PAGE).write_text(text, encoding="utf-8")
 
@@ -223,39 +205,39 @@ def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tu
 
 
 def _of_translation(
-    model: "DomainTranslator", source: InMemory, target: InMemory, made: ImageSet, *, seed: int | None
+    model: "DomainTranslator", source: Split[ImageSet], target: Split[ImageSet], made: ImageSet, *, seed: int | None
 ) -> Iterator[Drawing]:
-    inputs, outputs = source.unseen.scaled()[:SHOWN], made.scaled()[:SHOWN]
+    inputs, outputs = source.held_out.scaled()[:SHOWN], made.scaled()[:SHOWN]
     rows = [
         ("source", inputs),
         ("translated", outputs),
-        ("nearest\ntarget", nearest(outputs, target.seen.scaled())),
-        ("targets\nat random", target.unseen.scaled()[:SHOWN]),
+        ("nearest\ntarget", nearest(outputs, target.fitted.scaled())),
+        ("targets\nat random", target.held_out.scaled()[:SHOWN]),
     ]
     yield Drawing(
         "images", "translated", rows_figure(rows),
         "Source images that the model never saw, what it made of each, and the target image nearest to that by pixels "
-        f"of {len(target.seen):,} that it was fitted on: a copy would show. The last row is not paired with the "
+        f"of {len(target.fitted):,} that it was fitted on: a copy would show. The last row is not paired with the "
         "others.",
     )  # fmt: skip
-    course = model.trajectory(source.unseen.take(range(min(COURSES, len(source.unseen)))), seed=seed)
+    course = model.trajectory(source.held_out.take(range(min(COURSES, len(source.held_out)))), seed=seed)
     yield Drawing(
         "courses", "courses", course_figure(course),
         "Images on the way from the source (t = 0) to the target (t = 1).",
     )  # fmt: skip
-    yield _loss(model)
+    yield estimator.loss(model)
 
 
-def _of_generation(model: "ImageGenerator", images: InMemory, made: ImageSet) -> Iterator[Drawing]:
+def _of_generation(model: "ImageGenerator", images: Split[ImageSet], made: ImageSet) -> Iterator[Drawing]:
     outputs = made.scaled()[:SHOWN]
     rows = [
         ("generated", outputs),
-        ("nearest\nseen", nearest(outputs, images.seen.scaled())),
-        ("real at\nrandom", images.unseen.scaled()[:SHOWN]),
+        ("nearest\nseen", nearest(outputs, images.fitted.scaled())),
+        ("real at\nrandom", images.held_out.scaled()[:SHOWN]),
     ]
     yield Drawing(
         "images", "generated", rows_figure(rows),
-        f"Generated images, and below each the nearest by pixels of {len(images.seen):,} that the model was fitted "
+        f"Generated images, and below each the nearest by pixels of {len(images.fitted):,} that the model was fitted "
         "on: a copy would show. The last row is not paired with the others.",
     )  # fmt: skip
     label = None if model.classes_ is None else [k % len(model.classes_) for k in range(COURSES)]
@@ -263,23 +245,7 @@ def _of_generation(model: "ImageGenerator", images: InMemory, made: ImageSet) ->
         "courses", "courses", course_figure(model.trajectory(COURSES, label=label)),
         "From noise (t = 0) to an image (t = 1).",
     )  # fmt: skip
-    yield _loss(model)
-
-
-def _loss(model: "DomainTranslator | ImageGenerator") -> Drawing:
-    figure = html.blank(7.2, 3.6)
-    pl.loss(model.history_, ax=figure.subplots())
-    return Drawing(
-        "training", "loss", figure,
-        "Training loss. It should fall and level off; it does not fall to zero, since many paths cross at each point.",
-    )  # fmt: skip
-
-
-def _read(images: ImageSet | ImageStream) -> ImageSet:
-    if isinstance(images, ImageSet):
-        return images
-    n = min(READ, len(images))
-    return images.take([k * len(images) // n for k in range(n)]).read()
+    yield estimator.loss(model)
 
 
 def _as_many(model: "ImageGenerator", unseen: ImageSet, steps: int) -> ImageSet:
@@ -293,27 +259,27 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{height} x {width} pixels, {channels} channel{'' if channels == 1 else 's'}"
 
 
-def _sizes(*held: Held) -> list[tuple[str, str]]:
-    names = ("Source images", "Target images") if len(held) == 2 else ("Images",)
+def _sizes(*splits: Split[Any]) -> list[tuple[str, str]]:
+    names = ("Source images", "Target images") if len(splits) == 2 else ("Images",)
     return [
-        (name, f"{len(one.seen):,} fitted, {len(one.unseen):,} left out for the scores" + _measured(one))
-        for name, one in zip(names, held, strict=True)
+        (name, f"{len(one.fitted):,} fitted, {len(one.held_out):,} left out for the scores" + _measured(one))
+        for name, one in zip(names, splits, strict=True)
     ]
 
 
-def _measured(held: Held) -> str:
+def _measured(split: Split[Any]) -> str:
     """Say where a page shows and measures part of the images only."""
-    large = any(isinstance(images, ImageStream) and len(images) > READ for images in held)
-    return f"; read from files, at most {READ:,} of each for this page" if large else ""
+    large = any(isinstance(images, ImageStream) and len(images) > image_scores.READ for images in split)
+    return f"; read from files, at most {image_scores.READ:,} of each for this page" if large else ""
 
 
 def _settings(model: "DomainTranslator | ImageGenerator") -> list[tuple[str, str]]:
-    """Return what the model was made of."""
-    parameters = sum(weights.numel() for weights in model.field_.parameters())
+    """Return what the model was made of: the main parts, and every other setting that is not at its default."""
     return [
-        ("Path", repr(model.path)),
-        ("Coupling", repr(model.coupling)),
-        ("Network", f"{parameters:,} parameters"),
+        ("Path", repr(paths.resolve(model.path))),
+        ("Coupling", repr(couplings.resolve(model.coupling))),
+        ("Network", estimator.parameters(model)),
         ("Training", f"{len(model.history_):,} steps of {model.batch_size:,} pairs"),
         ("Seed", str(model.seed)),
+        *estimator.chosen(model, besides=("path", "coupling", "steps", "batch_size", "seed")),
     ]
