@@ -65,7 +65,7 @@ REPORTS = {
 
 
 def seen():
-    return cf.report.Held(IMAGES.take(range(6)), IMAGES.take(range(6, 12)))
+    return cf.report.Split(IMAGES.take(range(6)), IMAGES.take(range(6, 12)))
 
 
 def taking_a_flow(room):

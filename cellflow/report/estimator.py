@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
     --------
     >>> import cellflow as cf
     >>> shown(partial(cf.networks.UNet, width=8)), shown(cf.paths.Linear()), shown("X_pca")
-    ('UNet(width=8)', 'Linear()', "'X_pca'")
+    ('UNet(width=8)', 'Linear(sigma=0.0)', "'X_pca'")
     """
     if isinstance(value, partial):
         given = [*map(shown, value.args), *(f"{name}={shown(one)}" for name, one in value.keywords.items())]
