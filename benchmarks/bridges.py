@@ -34,7 +34,7 @@ Row = dict[str, Any]
 def train(x0: Tensor, x1: Tensor, sigma: float, steps: int, rng: torch.Generator) -> tuple[nn.Module, float]:
     """Return a bridge trained on one entropic plan between all points, and the seconds that it took."""
     start = time.perf_counter()
-    field = cf.networks.TwoHeads(cf.networks.MLP(x0.shape[1], heads=2, width=64, depth=1, harmonics=16))
+    field = cf.networks.Heads(cf.networks.MLP(x0.shape[1], heads=2, width=64, depth=1, harmonics=16), score="shared")
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(sigma), score_weight=10.0)
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
     batches = cf.pairing.paired_batches(

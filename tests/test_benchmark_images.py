@@ -19,7 +19,7 @@ from benchmarks.images.sizes import CPU, Patches
 from benchmarks.images.tasks import DATASETS, Dataset, Direction, Sets, Task, shapes
 from benchmarks.rows import Table
 from cellflow.images import ImageSet
-from cellflow.networks import TwoHeads
+from cellflow.networks import Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
 
 TINY = replace(CPU, width=8, multipliers=(1,), batch=8, steps=4, images=24, solver=(1, 2), simulated=8)
@@ -148,7 +148,7 @@ def test_the_hue_of_a_colour_is_found_and_compared_around_the_circle(hue):
 
 def test_patches_mix_no_heads():
     net = Patches(lambda t, x, condition: torch.cat([x, -x], dim=1), 2)
-    heads = TwoHeads(net)(torch.zeros(2), x := torch.randn(2, 3, 4, 4))
+    heads = Heads(net, score="shared")(torch.zeros(2), x := torch.randn(2, 3, 4, 4))
     assert torch.equal(heads.velocity, x)
     assert torch.equal(heads.score_drift, -x)
 
@@ -157,7 +157,9 @@ def test_patches_mix_no_heads():
 @pytest.mark.parametrize("noisy", [False, True])
 def test_translating_along_a_known_drift(backward, noisy):
     """A velocity of 0.5 and no score: bytes half the range up or down, blurred by the noise of all steps but one."""
-    field = TwoHeads(lambda t, x, condition: torch.cat([torch.full_like(x, 0.5), torch.zeros_like(x)], dim=1))
+    field = Heads(
+        lambda t, x, condition: torch.cat([torch.full_like(x, 0.5), torch.zeros_like(x)], dim=1), score="shared"
+    )
     model = Model(field, BridgeMatching(cf.paths.BrownianBridge(0.1)))
     x = torch.zeros(4, 1, 64, 64)
     sampler, rng = "SDE" if noisy else "ODE", cf.generator(seed=0)

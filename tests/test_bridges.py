@@ -7,9 +7,9 @@ import torch
 
 import cellflow as cf
 from benchmarks.gaussian import general, standard
-from cellflow.fields import Heads
+from cellflow.fields import Outputs
 from cellflow.integrate import ode, sde
-from cellflow.networks import MLP, TwoHeads, TwoNetworks
+from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching
 from cellflow.paths import BrownianBridge, Linear
 
@@ -27,7 +27,7 @@ def law(t):
 def exact(t, x, condition=None):
     """The two heads that BridgeMatching ought to learn."""
     mean, slope, variance, change = (torch.as_tensor(v).reshape(-1, *[1] * (x.ndim - 1)) for v in law(t))
-    return Heads(slope + change / (2 * variance) * (x - mean), -(SIGMA**2) / 2 * (x - mean) / variance)
+    return Outputs(slope + change / (2 * variance) * (x - mean), -(SIGMA**2) / 2 * (x - mean) / variance)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
@@ -69,7 +69,7 @@ def test_order_of_convergence_in_law(method, order):
     """Ornstein-Uhlenbeck: after n steps the variance follows a linear recursion, whose error is of known order."""
 
     def restoring(t, x, condition=None):
-        return Heads(-2 * x, torch.zeros_like(x))
+        return Outputs(-2 * x, torch.zeros_like(x))
 
     errors, truth = [], 0.25 + (1 - 0.25) * math.exp(-4)
     for steps in (5, 10, 20, 40):
@@ -90,7 +90,7 @@ def test_the_exact_heads_minimise_bridge_matching(rng):
     def losses(change_velocity, change_score):
         def field(t, x, condition):
             heads = exact(t, x)
-            return Heads(heads.velocity + change_velocity * x, heads.score_drift * (1 + change_score))
+            return Outputs(heads.velocity + change_velocity * x, heads.score_drift * (1 + change_score))
 
         return objective(field, batch, generator=cf.generator(5))
 
@@ -137,7 +137,7 @@ def test_a_trained_bridge_has_the_moments_of_general_gaussians(rng):
     """Means, covariances and cross-covariance of simulated points, within twice what two samples of this size leave."""
     bridge, n = general(2, sigma=1.0, seed=0), 3000
     (x0, _), (_, x1), (fresh, _) = (bridge.draw(n, rng) for _ in range(3))
-    field = TwoHeads(MLP(2, heads=2, width=64))
+    field = Heads(MLP(2, heads=2, width=64), score="shared")
     coupling = cf.couplings.Sinkhorn(2.0, tolerance=1e-3)
     batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(1.0)), batches, steps=1000, generator=rng)
@@ -158,7 +158,7 @@ def test_the_weighted_score_target_has_unit_scale_and_is_finite_at_the_ends(rng)
         start = torch.zeros(50_000)
         for stop in (0.1, 1.0):
             batch = cf.Batch(x, x, start, torch.full_like(start, stop))
-            nothing = lambda t, x, c: Heads(torch.zeros_like(x), torch.zeros_like(x))  # noqa: E731
+            nothing = lambda t, x, c: Outputs(torch.zeros_like(x), torch.zeros_like(x))  # noqa: E731
             found = BridgeMatching(BrownianBridge(sigma))(nothing, batch, generator=rng)
             assert found["score"].item() == pytest.approx(1, rel=0.02)
             assert torch.isfinite(found["velocity"])
@@ -176,12 +176,13 @@ def test_a_short_interval_holds_its_share_of_the_diffusion(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["two heads", "two networks"])
+@pytest.mark.parametrize("kind", ["shared", "separate"])
 def test_a_trained_bridge_is_the_schroedinger_bridge_between_gaussians(kind, rng):
     """N(-0.1, I) -> N(0.1, I), sigma 1: variance and covariance of the ends are known (Mallasto et al. 2020)."""
     dim, sigma = 2, 1.0
     x0, x1 = (mean + torch.randn(1000, dim, generator=rng) for mean in (-0.1, 0.1))
-    field = TwoHeads(MLP(dim, heads=2, width=64)) if kind == "two heads" else TwoNetworks(MLP(dim), MLP(dim))
+    shared = kind == "shared"
+    field = Heads(MLP(dim, heads=2, width=64), score="shared") if shared else Heads(MLP(dim), score=MLP(dim))
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
     batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(sigma)), batches, steps=1200, generator=rng)
@@ -235,12 +236,12 @@ def test_impossible_simulations_are_refused(rng, settings, words):
 
 def test_one_head_where_two_are_needed_is_named(rng):
     batch = cf.Batch(torch.zeros(4, 2), torch.ones(4, 2))
-    with pytest.raises(TypeError, match="two heads.*TwoHeads"):
+    with pytest.raises(TypeError, match="returned no score.*Heads.*BridgeMatching"):
         BridgeMatching()(MLP(dim=2), batch, generator=rng)
-    with pytest.raises(TypeError, match="two heads"):
+    with pytest.raises(TypeError, match="no score"):
         sde(MLP(dim=2), torch.zeros(4, 2), sigma=1.0, generator=rng)
-    with pytest.raises(ValueError, match=r"two heads, \(n, 4\); found \(4, 2\)"):
-        TwoHeads(MLP(dim=2))(torch.zeros(4), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"2 heads, \(n, 4\); found one that returns \(4, 2\)"):
+        Heads(MLP(dim=2), score="shared")(torch.zeros(4), torch.zeros(4, 2))
 
 
 @pytest.mark.parametrize("path", [Linear(), BrownianBridge(0.0)])

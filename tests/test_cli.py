@@ -53,7 +53,7 @@ def test_fit_writes_everything_that_a_run_folder_holds(cells_file, tmp_path):
 
 def test_a_growing_population_is_fitted_validated_and_reported(cells_file, tmp_path):
     run = tmp_path / "run"
-    more = ["coupling=unbalanced", "coupling.epsilon=1", "coupling.relaxation=50", "growth=two_heads"]
+    more = ["coupling=unbalanced", "coupling.epsilon=1", "coupling.relaxation=50", "growth=true"]
     assert fit(cells_file, run, *more, "masses={0: 1.0, 1: 1.5, 5.0: 4}") == 0
     flow = cf.SnapshotFlow.load(run)
     assert flow.masses_ == (1.0, 1.5, 4.0)
@@ -96,9 +96,10 @@ def test_parts_are_chosen_by_name(cells_file, tmp_path):
 
 def test_a_bridge_with_a_score_is_fitted_saved_and_reported(cells_file, tmp_path):
     run = tmp_path / "run"
-    more = ["path=brownian_bridge", "path.sigma=0.3", "score=two_networks", "validate=false"]
+    more = ["path=brownian_bridge", "path.sigma=0.3", "stochastic=true", "heads=separate", "validate=false"]
     assert fit(cells_file, run, *more) == 0
-    assert cf.SnapshotFlow.load(run).score == "two_networks"
+    again = cf.SnapshotFlow.load(run)
+    assert (again.stochastic, again.heads) == (True, "separate")
     assert list(pd.read_csv(run / "history.csv").columns) == ["step", "loss", "velocity", "score", "learning_rate"]
 
 

@@ -97,7 +97,7 @@ def test_an_objective_of_your_own_is_completed(cells):
     assert sorted(fitted.map_history_.columns) == ["diagonal", "jump", "learning_rate", "loss"]
 
 
-@pytest.mark.parametrize("settings", [{"score": "two_heads"}, {"score": "two_networks"}])
+@pytest.mark.parametrize("settings", [{"stochastic": True}, {"stochastic": True, "heads": "separate"}])
 def test_a_bridge_is_distilled_by_its_probability_flow(cells, settings):
     path = cf.paths.BrownianBridge(0.3)
     fitted = cf.SnapshotFlow(rep="X_latent", path=path, steps=150, batch_size=64, recipe=QUICK, **settings).fit(cells)
@@ -170,7 +170,7 @@ def test_tools_jump(flow, cells):
 
 def test_flows_with_growth_do_not_jump_with_weights(cells):
     coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
-    grown = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth="two_heads", steps=5).fit(cells)
+    grown = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=5).fit(cells)
     grown.distill(cells, steps=5)
     assert grown.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=1).x.shape == (2, 2, 2)
     with pytest.raises(ValueError, match="lose the weights"):

@@ -30,7 +30,7 @@ def fork():
     adata.obs["end"] = pd.Categorical(np.where(height > 0, "A", "B"))
     path, network = cf.paths.BrownianBridge(0.6), partial(cf.networks.MLP, width=64)
     flow = cf.SnapshotFlow(
-        time_key="day", path=path, score="two_heads", network=network, steps=600, batch_size=180, device="cpu"
+        time_key="day", path=path, stochastic=True, network=network, steps=600, batch_size=180, device="cpu"
     )
     return adata, flow.fit(adata)
 

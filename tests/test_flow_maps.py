@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 import cellflow as cf
+from cellflow.fields import VelocityOf
 from cellflow.integrate import jump, ode
-from cellflow.networks import MLP, FlowMap, Standardized, TwoHeads, UNet
+from cellflow.networks import MLP, FlowMap, Heads, Standardized, UNet
 from cellflow.objectives import (
     EulerianMatching,
     FlowMapMatching,
     LagrangianMatching,
     MeanVelocityMatching,
     SemigroupMatching,
-    VelocityHead,
     VelocityMatching,
 )
 
@@ -142,7 +142,7 @@ def fields(rng):
     standard = {name: torch.tensor([2.0, 3.0]) for name in ("shift", "scale", "speed")}
     yield MLP(dim=2, width=16), (6, 2)
     yield Standardized(MLP(dim=2, width=16), **standard), (6, 2)
-    yield VelocityHead(TwoHeads(MLP(dim=2, width=16, heads=2))), (6, 2)
+    yield VelocityOf(Heads(MLP(dim=2, width=16, heads=2), score="shared")), (6, 2)
     yield UNet(1, width=8, multipliers=(1, 2)), (6, 1, 4, 4)
 
 

@@ -191,7 +191,7 @@ def test_the_same_seed_gives_the_same_bends_and_a_model_says_how_it_was_bent(tmp
 def test_growth_is_learned_along_bent_pairs():
     adata, clouds = cells_on_a_ring()
     coupling = cf.couplings.UnbalancedSinkhorn(0.1, 5.0)
-    settings = {"coupling": coupling, "growth": "two_heads", "masses": "counts", "steps": 60, "device": "cpu"}
+    settings = {"coupling": coupling, "growth": True, "masses": "counts", "steps": 60, "device": "cpu"}
     bent, straight = (cf.SnapshotFlow(bend=b, **settings).fit(adata) for b in (Geodesics(centres=30, steps=100), 0.0))
     speeds = [flow.velocity(clouds[0], 0.0) for flow in (bent, straight)]
     assert abs(speeds[0] - speeds[1]).max() > 0.1

@@ -13,9 +13,9 @@ import torch
 import cellflow as cf
 from cellflow.couplings import Exact, Given, Independent, Sinkhorn, SparsePlan, UnbalancedSinkhorn
 from cellflow.errors import CheckpointError
-from cellflow.fields import GrowthHeads, growth_heads
+from cellflow.fields import Outputs, outputs
 from cellflow.integrate import TABLES, grow, ode
-from cellflow.networks import MLP, GrowthHead, GrowthNetwork
+from cellflow.networks import MLP, Heads
 from cellflow.objectives import GrowthMatching, VelocityMatching
 from cellflow.pairing import paired_batches, snapshot_batches
 from cellflow.paths import BrownianBridge, Linear
@@ -24,7 +24,7 @@ from conftest import make_cells
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 ALL_BALANCED = [Exact(), Given(), Independent(), Sinkhorn(0.5, tolerance=1e-10)]
-ALL_KINDS = ["two_networks", "two_heads"]
+ALL_KINDS = ["separate", "shared"]
 UNBALANCED = UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
 QUICK = {"time_key": "day", "steps": 20, "batch_size": 32, "device": "cpu"}
 
@@ -54,7 +54,7 @@ def exact(t, x, condition=None, sigma=0.0):
     spreading = sigma**2 * (1 - 2 * t) / 2
     velocity = centre @ move + (at @ COVARIANCE @ move + spreading) / variance * (y - mean)
     growth = C + centre @ change + (at @ COVARIANCE @ change) / variance * (y - mean)
-    return GrowthHeads(velocity[:, None].to(x), growth.to(x))
+    return Outputs(velocity[:, None].to(x), growth=growth.to(x))
 
 
 def test_the_exact_field_carries_the_population_and_its_mass():
@@ -85,8 +85,8 @@ def test_the_exact_field_minimises_growth_matching(path, rng):
     def losses(velocity=(0, 0), growth=(0, 0)):
         def field(t, x, condition):
             heads = exact(t, x, sigma=path.sigma)
-            return GrowthHeads(
-                heads.velocity + velocity[0] + velocity[1] * x, heads.growth + growth[0] + growth[1] * x[:, 0]
+            return Outputs(
+                heads.velocity + velocity[0] + velocity[1] * x, growth=heads.growth + growth[0] + growth[1] * x[:, 0]
             )
 
         return objective(field, batch, generator=cf.generator(5))
@@ -100,18 +100,22 @@ def test_the_exact_field_minimises_growth_matching(path, rng):
 def test_masses_are_what_the_errors_are_weighted_by(rng):
     """Without masses the minimum is elsewhere: the mean slope of all pairs, not of the heavy ones."""
     batch = tilted(50_000, rng)
-    field = lambda t, x, c: GrowthHeads(exact(t, x).velocity, exact(t, x).growth)  # noqa: E731
+    field = lambda t, x, c: Outputs(exact(t, x).velocity, growth=exact(t, x).growth)  # noqa: E731
     plain = GrowthMatching()(field, batch, generator=cf.generator(1))
     scaled = batch._replace(log_mass0=batch.log_mass0 + 1, log_mass1=batch.log_mass1 + 1)
     heavier = GrowthMatching()(field, scaled, generator=cf.generator(1))
     assert heavier["loss"].item() == pytest.approx(math.e * plain["loss"].item(), rel=1e-4)
-    unweighted = VelocityMatching()(lambda t, x, c: exact(t, x).velocity, batch, generator=cf.generator(1))
-    assert abs(unweighted["loss"].item() - plain["velocity"].item()) > 0.01
+    weighted, unweighted = (
+        VelocityMatching()(lambda t, x, c: exact(t, x).velocity, pairs, generator=cf.generator(1))["loss"].item()
+        for pairs in (batch, batch._replace(log_mass0=None, log_mass1=None))
+    )
+    assert weighted == plain["velocity"].item()
+    assert abs(unweighted - weighted) > 0.01
 
 
 def test_units_and_weight_of_the_terms(rng):
     batch = tilted(64, rng)
-    zero = lambda t, x, c: GrowthHeads(torch.zeros_like(x), torch.zeros_like(t))  # noqa: E731
+    zero = lambda t, x, c: Outputs(torch.zeros_like(x), growth=torch.zeros_like(t))  # noqa: E731
     plain, other = (
         objective(zero, batch, generator=cf.generator(0))
         for objective in (GrowthMatching(), GrowthMatching(growth_weight=3.0, unit=2.0))
@@ -178,7 +182,7 @@ def test_a_balanced_plan_grows_by_the_ratio_of_the_masses(coupling, ot_batch_siz
         if not isinstance(coupling, Sinkhorn):  # whose plan is drawn from anew, as its marginals are nearly exact
             assert torch.equal(batch.x0, usual.x0)
             assert torch.equal(batch.x1, usual.x1)
-        weighted = GrowthMatching()(lambda t, x, c: GrowthHeads(x, 0 * t), batch, generator=cf.generator(1))
+        weighted = GrowthMatching()(lambda t, x, c: Outputs(x, growth=0 * t), batch, generator=cf.generator(1))
         velocity = VelocityMatching()(lambda t, x, c: x, batch, generator=cf.generator(1))
         assert weighted["loss"].item() == pytest.approx(velocity["loss"].item(), rel=1e-5)
         assert weighted["growth"].item() == pytest.approx(0, abs=1e-10)
@@ -243,7 +247,7 @@ def test_a_trained_field_knows_the_number_of_daughters(kind, rng):
     assert torch.allclose(batch.log_mass1 - batch.log_mass0, torch.where(batch.x0 < 0, 0, math.log(3))[:, 0], atol=1e-5)
     make = partial(MLP, 1, width=32, depth=1)
     with seeded(rng):
-        field = GrowthHead(make(heads=2)) if kind == "two_heads" else GrowthNetwork(make(), make())
+        field = Heads(make(heads=2), growth="shared") if kind == "shared" else Heads(make(), growth=make())
     cf.training.fit(field, GrowthMatching(), batches, steps=500, generator=rng)
     found = grow(field, x0)
     growth = found.log_weight[-1] - found.log_weight[0]
@@ -257,7 +261,7 @@ def test_a_trained_field_knows_the_number_of_daughters(kind, rng):
 
 def seasonal(t, x, condition=None):
     """dx/dt = -x, d log w / dt = cos t + x: log w = sin t + x0 (1 - exp(-t))."""
-    return GrowthHeads(-x, torch.cos(t) + x.flatten(1).sum(1))
+    return Outputs(-x, growth=torch.cos(t) + x.flatten(1).sum(1))
 
 
 @pytest.mark.parametrize("method", TABLES)
@@ -286,7 +290,7 @@ def test_backward_in_time_growth_is_undone(method):
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 5, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weighted_states_keep_shape_and_dtype(shape, dtype):
-    field = lambda t, x, c: GrowthHeads(torch.ones_like(x), torch.full_like(t, 2.0))  # noqa: E731
+    field = lambda t, x, c: Outputs(torch.ones_like(x), growth=torch.full_like(t, 2.0))  # noqa: E731
     found = grow(field, torch.zeros(shape, dtype=dtype), steps=4, save=3)
     assert found.x.shape == (3, *shape)
     assert found.log_weight.shape == (3, 4)
@@ -312,7 +316,8 @@ def branches(request):
     flow = cf.SnapshotFlow(
         rep="X_latent",
         coupling=UnbalancedSinkhorn(0.02, 1.0),
-        growth=request.param,
+        growth=True,
+        heads=request.param,
         masses=true_sizes((0.0, 1.0, 2.0)),
         network=partial(MLP, width=64),
         steps=600,
@@ -408,7 +413,7 @@ def test_a_saved_flow_grows_the_same(branches, tmp_path):
 
 
 def test_validation_knows_weighted_cells(cells):
-    flow = cf.SnapshotFlow(**QUICK, coupling=UNBALANCED, growth="two_heads", masses={0: 1.0, 1: 2.0, 5: 8.0})
+    flow = cf.SnapshotFlow(**QUICK, coupling=UNBALANCED, growth=True, masses={0: 1.0, 1: 2.0, 5: 8.0})
     cf.tl.validate(cells, flow)
     assert np.isfinite(cells.uns["validation"]["W1"]).all()
 
@@ -417,7 +422,7 @@ def test_validation_knows_weighted_cells(cells):
 def test_counts_are_sizes(coupling):
     adata = make_cells(sizes=(60, 90, 180))
     flow = cf.SnapshotFlow(
-        **QUICK | {"steps": 400}, coupling=coupling, growth="two_heads", masses="counts", network=partial(MLP, width=32)
+        **QUICK | {"steps": 400}, coupling=coupling, growth=True, masses="counts", network=partial(MLP, width=32)
     ).fit(adata)
     assert flow.masses_ == (1.0, 1.5, 3.0)
     first = adata.obsm["X_pca"][(adata.obs["day"] == 0).to_numpy()]
@@ -428,7 +433,7 @@ def test_counts_are_sizes(coupling):
 def test_rates_are_per_unit_of_the_users_time(cells):
     slow = cells.copy()
     slow.obs["day"] = 24 * cells.obs["day"]
-    settings = QUICK | {"growth": "two_heads", "masses": "counts"}
+    settings = QUICK | {"growth": True, "masses": "counts"}
     fast, slow = (cf.SnapshotFlow(**settings).fit(adata) for adata in (cells, slow))
     x = cells.obsm["X_pca"]
     assert slow.growth_rate(x, 24.0) * 24 == pytest.approx(fast.growth_rate(x, 1.0), rel=1e-4, abs=1e-6)
@@ -442,14 +447,14 @@ def test_lengths_of_time_name_the_sizes_too(cells, tmp_path):
         pd.Timedelta(days=5): 3.0,
         pd.Timedelta(days=9): 4.0,
     }
-    flow = cf.SnapshotFlow(**QUICK, growth="two_heads", masses=masses).fit(cells)
+    flow = cf.SnapshotFlow(**QUICK, growth=True, masses=masses).fit(cells)
     flow.save(tmp_path)
     assert flow.masses_ == (1.0, 2.0, 3.0)
     assert cf.SnapshotFlow.load(tmp_path).masses == {0.0: 1.0, 1.0: 2.0, 5.0: 3.0, 9.0: 4.0}
 
 
 def test_a_fit_resumes_only_with_the_same_masses(cells, tmp_path):
-    settings = QUICK | {"growth": "two_heads", "masses": "counts"}
+    settings = QUICK | {"growth": True, "masses": "counts"}
     cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
     with pytest.raises(CheckpointError, match="masses"):
         cf.SnapshotFlow(**settings | {"masses": {0: 1, 1: 2, 5: 3}}).fit(cells, folder=tmp_path, resume=True)
@@ -458,17 +463,15 @@ def test_a_fit_resumes_only_with_the_same_masses(cells, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"growth": "both"}, "Unknown growth 'both'. Choose from: None, 'two_networks', 'two_heads'"),
-        ({"growth": "two_heads"}, "Exact keeps the mass of every cell.*UnbalancedSinkhorn"),
-        ({"growth": "two_heads", "coupling": "independent"}, "Independent keeps the mass"),
-        ({"growth": "two_heads", "masses": {0: 2, 1: 2, 5: 2}}, "growth is 0 everywhere"),
-        ({"growth": "two_heads", "score": "two_heads", "path": BrownianBridge(0.3)}, "not learned together"),
-        ({"masses": "counts"}, "Set `growth`"),
-        ({"growth": "two_heads", "masses": {0: 1.0, 5: 2.0}}, "No size at time 1 in `masses`; it has 0, 5"),
-        ({"growth": "two_heads", "masses": {0: 1.0, 1: -2.0, 5: 1.0}}, "finite sizes above 0"),
-        ({"growth": "two_heads", "masses": "sizes"}, "None, 'counts' or a mapping from time to size; found 'sizes'"),
-        ({"growth": "two_heads", "masses": [1, 2, 3]}, "a mapping from time to size"),
-        ({"growth": "two_heads", "masses": {"early": 1.0}}, "`masses` holds 'early': not numbers"),
+        ({"growth": True}, "Exact keeps the mass of every cell.*UnbalancedSinkhorn"),
+        ({"growth": True, "coupling": "independent"}, "Independent keeps the mass"),
+        ({"growth": True, "masses": {0: 2, 1: 2, 5: 2}}, "growth is 0 everywhere"),
+        ({"masses": "counts"}, "Set `growth=True`"),
+        ({"growth": True, "masses": {0: 1.0, 5: 2.0}}, "No size at time 1 in `masses`; it has 0, 5"),
+        ({"growth": True, "masses": {0: 1.0, 1: -2.0, 5: 1.0}}, "finite sizes above 0"),
+        ({"growth": True, "masses": "sizes"}, "None, 'counts' or a mapping from time to size; found 'sizes'"),
+        ({"growth": True, "masses": [1, 2, 3]}, "a mapping from time to size"),
+        ({"growth": True, "masses": {"early": 1.0}}, "`masses` holds 'early': not numbers"),
     ],
 )
 def test_impossible_settings_are_named(cells, changed, words):
@@ -479,7 +482,7 @@ def test_impossible_settings_are_named(cells, changed, words):
 def test_equal_counts_do_not_grow(cells):
     equal = make_cells(sizes=(40, 40, 40))
     with pytest.raises(ValueError, match="growth is 0 everywhere"):
-        cf.SnapshotFlow(**QUICK, growth="two_heads", masses="counts").fit(equal)
+        cf.SnapshotFlow(**QUICK, growth=True, masses="counts").fit(equal)
 
 
 def test_a_flow_without_growth_says_how_to_learn_it(moving):
@@ -512,15 +515,15 @@ def test_fields_and_batches_without_growth_are_named(rng):
     batch = cf.Batch(torch.zeros(4, 2), torch.ones(4, 2))
     whole = batch._replace(log_mass0=torch.zeros(4), log_mass1=torch.zeros(4))
     with pytest.raises(ValueError, match="masses at both ends.*masses="):
-        GrowthMatching()(GrowthHead(double), batch, generator=rng)
-    with pytest.raises(TypeError, match="velocity and a growth rate; this one returned Tensor.*GrowthHead"):
+        GrowthMatching()(Heads(double, growth="shared"), batch, generator=rng)
+    with pytest.raises(TypeError, match="velocity and a growth; this one returned no growth.*Heads.*GrowthMatching"):
         GrowthMatching()(plain, whole, generator=rng)
-    with pytest.raises(TypeError, match="GrowthHead"):
+    with pytest.raises(TypeError, match='growth="shared"'):
         grow(plain, torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"\(4,\); found shape \(4, 1\)"):
-        growth_heads(GrowthHeads(torch.zeros(4, 2), torch.zeros(4, 1)))
-    with pytest.raises(ValueError, match=r"two heads, \(n, 4\); found \(4, 2\)"):
-        GrowthHead(plain)(torch.zeros(4), torch.zeros(4, 2))
+        outputs(Outputs(torch.zeros(4, 2), growth=torch.zeros(4, 1)), growth=True)
+    with pytest.raises(ValueError, match=r"2 heads, \(n, 4\); found one that returns \(4, 2\)"):
+        Heads(plain, growth="shared")(torch.zeros(4), torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"one weight for each of 4 states; found shape \(3,\)"):
         grow(seasonal, torch.zeros(4, 2), log_weight=torch.zeros(3))
     for weight in (0.0, -1.0, math.inf):

@@ -200,7 +200,7 @@ def test_a_diffusion_model_comes_from_the_same_command(folders, tmp_path):
 @pytest.fixture(scope="module")
 def bridge(folders, tmp_path_factory):
     run = tmp_path_factory.mktemp("bridge") / "run"
-    assert translate(folders, run, "path=brownian_bridge", "path.sigma=0.3", "score=two_heads", "steps=2") == 0
+    assert translate(folders, run, "path=brownian_bridge", "path.sigma=0.3", "stochastic=true", "steps=2") == 0
     return run
 
 

@@ -1,14 +1,161 @@
 """Objectives against closed forms: the best field for Gaussians is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import cellflow as cf
-from cellflow.objectives import NoiseMatching, VelocityMatching
+from cellflow import objectives
+from cellflow.networks import MLP, FlowMap, Heads
+from cellflow.objectives import (
+    BridgeMatching,
+    EulerianMatching,
+    FlowMapMatching,
+    FlowMapObjective,
+    GrowthMatching,
+    LagrangianMatching,
+    MeanVelocityMatching,
+    NoiseMatching,
+    PathEnergy,
+    SemigroupMatching,
+    TrajectoryMatching,
+    VelocityMatching,
+)
 from cellflow.paths import BrownianBridge, Linear, Trigonometric, VariancePreserving
 
-ALL_OBJECTIVES = [VelocityMatching(), VelocityMatching(BrownianBridge(0.5)), NoiseMatching()]
+FLOW_MAP_OBJECTIVES = [
+    LagrangianMatching(),
+    EulerianMatching(),
+    MeanVelocityMatching(adaptive=0.0),
+    SemigroupMatching(),
+    FlowMapMatching(),
+]
+ALL_OBJECTIVES = [
+    VelocityMatching(),
+    VelocityMatching(BrownianBridge(0.5)),
+    NoiseMatching(),
+    BridgeMatching(),
+    BridgeMatching(growth_weight=2.0),
+    GrowthMatching(),
+    TrajectoryMatching(),
+    PathEnergy(lambda x: 1 + x.square().sum(dim=1)),
+    *FLOW_MAP_OBJECTIVES,
+]
+OPTIONAL = [name for name in cf.Batch._fields if name not in ("x0", "x1")]
+REFUSED = {
+    (TrajectoryMatching, "log_mass0"), (TrajectoryMatching, "log_mass1"), (TrajectoryMatching, "bend0"),
+    (TrajectoryMatching, "bend1"), (NoiseMatching, "bend0"), (NoiseMatching, "bend1"), (PathEnergy, "bend0"),
+    (PathEnergy, "bend1"),
+}  # fmt: skip
+"""What an objective has no use for; everything else must matter to it."""
+EQUAL = {(PathEnergy, "stop")}
+"""A geodesic is the same, however long it takes."""
+
+
+def field_for(objective, rng):
+    """A network that an objective can train, with a condition of width 3; none of its weights is zero."""
+    dim = 4 if isinstance(objective, PathEnergy) else 2
+    two_times = isinstance(objective, FlowMapObjective | TrajectoryMatching)
+    net = MLP(dim, width=16, condition_dim=3, heads=1 + len(objective.heads), times=1 + two_times)
+    for weight in net.parameters():
+        nn.init.normal_(weight, std=0.3, generator=rng)
+    if two_times:
+        return FlowMap(net, spans=getattr(objective, "known_spans", ("both",))[-1])
+    return Heads(net, **dict.fromkeys(objective.heads, "shared")) if objective.heads else net
+
+
+def pairs_for(objective, rng, n=32):
+    """Pairs in a part of the time, with conditions, and with masses where they are needed."""
+    x0, x1 = torch.randn(2, n, 2, generator=rng)
+    span = {
+        "start": torch.full((n,), 0.2),
+        "stop": torch.full((n,), 0.7),
+        "condition": torch.eye(3)[torch.arange(n) % 3],
+    }
+    masses = {"log_mass0": torch.zeros(n), "log_mass1": torch.zeros(n)} if "growth" in objective.heads else {}
+    return cf.Batch(x0, x1, **span, **masses)
+
+
+def test_every_objective_is_tested():
+    public = {getattr(objectives, name) for name in objectives.__all__}
+    trains = {kind for kind in public if hasattr(kind, "__call__") and hasattr(kind, "velocity")}  # noqa: B004
+    assert trains - {objectives.Objective, FlowMapObjective} == {type(objective) for objective in ALL_OBJECTIVES}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+@pytest.mark.parametrize("objective", ALL_OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_every_field_of_a_batch_matters_or_is_refused(objective, name, rng):
+    field, batch, n = field_for(objective, rng), pairs_for(objective, rng), 32
+    other = {
+        "start": batch.start - 0.1,
+        "stop": batch.stop + 0.2,
+        "condition": batch.condition.roll(1, dims=1),
+        "log_mass0": torch.randn(n, generator=rng),
+        "log_mass1": torch.randn(n, generator=rng),
+        "bend0": torch.randn(n, 2, generator=rng),
+        "bend1": torch.randn(n, 2, generator=rng),
+    }[name]
+    changed = batch._replace(**{name: other})
+    if name.startswith("log_mass"):  # masses come in twos
+        nothing = {"log_mass0": torch.zeros(n), "log_mass1": torch.zeros(n)}
+        changed = batch._replace(**nothing | {name: other})
+    loss = lambda pairs: objective(field, pairs, generator=cf.generator(7))["loss"].item()  # noqa: E731
+    assert loss(batch) == loss(batch)
+    if (type(objective), name) in REFUSED:
+        with pytest.raises(ValueError, match=f"{type(objective).__name__} takes no pairs with"):
+            loss(changed)
+    else:
+        assert (loss(changed) == loss(batch)) == ((type(objective), name) in EQUAL)
+
+
+WEIGHED = [objective for objective in ALL_OBJECTIVES if (type(objective), "log_mass0") not in REFUSED]
+
+
+@pytest.mark.parametrize("objective", WEIGHED, ids=lambda objective: type(objective).__name__)
+def test_errors_are_weighted_by_the_mass_of_their_pairs(objective, rng):
+    """Twice the mass is twice the error, and pairs without mass say nothing."""
+    field, batch = field_for(objective, rng), pairs_for(objective, rng)
+    loss = lambda pairs: objective(field, pairs, generator=cf.generator(7))["loss"].item()  # noqa: E731
+    plain, two = torch.zeros(32), torch.full((32,), 2.0).log()
+    single, double = (loss(batch._replace(log_mass0=mass, log_mass1=mass)) for mass in (plain, two))
+    assert double == pytest.approx(2 * single, rel=1e-5)
+    if "growth" not in objective.heads:
+        assert single == pytest.approx(loss(batch), rel=1e-6)
+    half = torch.where(torch.arange(32) % 2 == 0, 0.0, -100.0)
+    some = batch._replace(log_mass0=half, log_mass1=half)
+    elsewhere = torch.where((half < 0)[:, None], batch.x1 + 5, batch.x1)
+    assert loss(some) == pytest.approx(loss(some._replace(x1=elsewhere)), rel=1e-6)
+    assert loss(some) < 0.9 * single
+
+
+@pytest.mark.parametrize("objective", WEIGHED, ids=lambda objective: type(objective).__name__)
+def test_masses_at_one_end_are_refused(objective, rng):
+    batch = pairs_for(objective, rng)._replace(log_mass0=torch.zeros(32), log_mass1=None)
+    with pytest.raises(ValueError, match="at both ends"):
+        objective(field_for(objective, rng), batch, generator=rng)
+
+
+@pytest.mark.parametrize("objective", FLOW_MAP_OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_the_jumps_of_a_bent_path_are_those_of_its_spline(objective, rng):
+    """All cells go one way, p(t) = t + 3 t (1 - t)^2: the jump from s to t is p(t) - p(s), and no straight one is."""
+    n = 256
+    batch = cf.Batch(torch.zeros(n, 1), torch.ones(n, 1), bend0=torch.full((n, 1), 3.0))
+    objective = replace(objective, diagonal=0.5)
+
+    def loss(bend):
+        def field(t, x, condition=None):
+            s, t = t.unbind(1) if t.ndim == 2 else (t, t)
+            # (p(t) - p(s)) / (t - s), written without the division
+            mean = 1 + bend * (1 - 2 * (s + t) + (s**2 + s * t + t**2))
+            return mean[:, None] + 0 * x
+
+        field.spans = objective.known_spans[-1]
+        return objective(field, batch, generator=cf.generator(0))["loss"].item()
+
+    assert loss(3.0) < 1e-10
+    assert loss(0.0) > 0.1
 
 
 def gaussian_velocity(path, m0, s0, m1, s1):
@@ -118,13 +265,11 @@ def test_the_unit_makes_the_loss_the_same_for_data_of_any_scale():
         VelocityMatching(unit=0.0)
 
 
-@pytest.mark.parametrize("objective", ALL_OBJECTIVES, ids=repr)
+@pytest.mark.parametrize("objective", ALL_OBJECTIVES, ids=lambda objective: type(objective).__name__)
 def test_the_loss_reaches_every_weight_and_passes_the_condition(objective, rng):
-    net = cf.networks.MLP(dim=2, width=16, condition_dim=3)
-    nn.init.normal_(net.last.weight, generator=rng)  # it starts at zero, which stops gradients
-    batch = cf.Batch(torch.randn(32, 2, generator=rng), torch.ones(32, 2), condition=torch.eye(3)[torch.arange(32) % 3])
-    objective(net, batch, generator=rng)["loss"].backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.parameters())
+    field = field_for(objective, rng)
+    objective(field, pairs_for(objective, rng), generator=rng)["loss"].backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in field.parameters())
 
 
 @pytest.mark.parametrize("path", [Linear(), Trigonometric(), BrownianBridge(1.0)], ids=repr)

@@ -7,7 +7,7 @@ import torch
 
 import cellflow as cf
 from cellflow.estimators.rounds import InParts
-from cellflow.networks import MLP, TwoHeads
+from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, VelocityMatching
 from cellflow.paths import BrownianBridge
 from cellflow.training import MarkovianFitting, Recipe, Reflow, fit, refit
@@ -52,7 +52,7 @@ def test_reflow_pairs_each_point_with_the_end_of_its_path(rng):
 def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(rng):
     """Between two unit Gaussians at sigma 1 the ends must come to covary by (sqrt(5) - 1) / 2; at first they do not."""
     x0, x1 = torch.randn(2, 2000, 2, generator=rng)
-    field, objective = TwoHeads(MLP(2, heads=2, width=64)), BridgeMatching(BrownianBridge(1.0))
+    field, objective = Heads(MLP(2, heads=2, width=64), score="shared"), BridgeMatching(BrownianBridge(1.0))
     batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=800, generator=rng, recipe=QUICK)
     refit(
@@ -67,7 +67,7 @@ def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(
 
 def test_markovian_fitting_alternates_between_the_ends(rng):
     x0, x1 = torch.zeros(10, 2), torch.ones(10, 2)
-    field, objective = TwoHeads(MLP(2, heads=2, width=16)), BridgeMatching()
+    field, objective = Heads(MLP(2, heads=2, width=16), score="shared"), BridgeMatching()
     forward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=0, generator=rng)
     backward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=1, generator=rng)
     assert torch.equal(forward[0], x0)
@@ -119,5 +119,5 @@ def test_impossible_settings_are_refused(rng):
         MarkovianFitting(0.0)
     with pytest.raises(ValueError, match="rounds >= 1"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=0, steps=3, generator=rng)
-    with pytest.raises(TypeError, match="two heads"):
+    with pytest.raises(TypeError, match="returned no score"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=MarkovianFitting(1.0), rounds=1, steps=3, generator=rng)

@@ -367,14 +367,15 @@ def test_wrong_states_and_times_are_named(moving):
         flow.velocity(x, np.full(len(x), -1.0))
 
 
-@pytest.fixture(scope="module", params=["two_networks", "two_heads"])
+@pytest.fixture(scope="module", params=["separate", "shared"])
 def bridge(request):
     """Cells that move at 1 per unit of time, and a flow on them that knows its score."""
     adata = make_cells(sizes=(150, 250, 200))
     flow = cf.SnapshotFlow(
         **QUICK | {"steps": 500, "batch_size": 128},
         path=cf.paths.BrownianBridge(0.5),
-        score=request.param,
+        stochastic=True,
+        heads=request.param,
         network=partial(cf.networks.MLP, width=64),
     )
     return adata, flow.fit(adata)
@@ -418,9 +419,11 @@ def test_noise_without_a_score_and_a_score_without_noise_are_refused(cells, movi
     with pytest.raises(TypeError, match="fitted without a score"):
         flow.simulate(adata.obsm["X_pca"], start=0, stop=5)
     with pytest.raises(ValueError, match="path with noise"):
-        cf.SnapshotFlow(**QUICK, score="two_heads").fit(cells)
-    with pytest.raises(ValueError, match="Unknown score 'both'. Choose from: None, 'two_networks', 'two_heads'"):
-        cf.SnapshotFlow(**QUICK, score="both").fit(cells)
+        cf.SnapshotFlow(**QUICK, stochastic=True).fit(cells)
+    with pytest.raises(ValueError, match="Unknown heads 'both'. Choose from: 'shared', 'separate'"):
+        cf.SnapshotFlow(**QUICK, heads="both").fit(cells)
+    with pytest.raises(TypeError, match="`stochastic` to be True or False; found 'yes'"):
+        cf.SnapshotFlow(**QUICK, stochastic="yes").fit(cells)
 
 
 def test_a_custom_path_must_be_given_again(cells, tmp_path):
@@ -438,8 +441,8 @@ def test_a_network_of_one_head_is_refused_where_two_are_asked_for(cells):
     flow = cf.SnapshotFlow(
         time_key="day",
         path=cf.paths.BrownianBridge(0.3),
-        score="two_heads",
+        stochastic=True,
         network=lambda dim: torch.nn.Linear(dim, dim),
     )
-    with pytest.raises(TypeError, match="`heads=2`.*'two_networks'"):
+    with pytest.raises(TypeError, match='`heads=2`.*heads="separate"'):
         flow.fit(cells)

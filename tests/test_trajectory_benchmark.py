@@ -372,7 +372,7 @@ def test_a_flow_says_how_fast_its_cells_move_and_grow():
     draw = np.random.default_rng(0)
     clouds = tuple(draw.normal(size=(n, 2)).astype(np.float32) + 2 * k for k, n in enumerate((40, 60, 80)))
     coupling = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
-    learned = {"growth": "two_heads", "masses": "counts", "steps": 60, "batch_size": 64, "device": "cpu"}
+    learned = {"growth": True, "masses": "counts", "steps": 60, "batch_size": 64, "device": "cpu"}
     found = Flow(partial(cf.SnapshotFlow, coupling=coupling, **learned), solver_steps=4).fit(
         Training(clouds, (0.0, 1.0, 3.0)), seed=0
     )
@@ -383,7 +383,7 @@ def test_a_flow_says_how_fast_its_cells_move_and_grow():
     assert np.abs(pace.velocity).mean() > 0.5
     kept = Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"))
     assert kept.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates(clouds[0], 0.0).growth is None
-    noise = {"path": cf.paths.BrownianBridge(1.0), "score": "two_heads", "steps": 3, "batch_size": 8, "device": "cpu"}
+    noise = {"path": cf.paths.BrownianBridge(1.0), "stochastic": True, "steps": 3, "batch_size": 8, "device": "cpu"}
     bridge = Flow(partial(cf.SnapshotFlow, **noise), stochastic=True)
     assert bridge.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates is None
 
@@ -535,7 +535,7 @@ def test_a_flow_with_growth_returns_masses():
     draw = np.random.default_rng(0)
     clouds = tuple(draw.normal(size=(n, 2)).astype(np.float32) for n in (40, 80))
     coupling = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
-    learned = {"growth": "two_networks", "masses": "counts", "steps": 100, "batch_size": 64, "device": "cpu"}
+    learned = {"growth": True, "heads": "separate", "masses": "counts", "steps": 100, "batch_size": 64, "device": "cpu"}
     grown = partial(cf.SnapshotFlow, coupling=coupling, **learned)
     found = Flow(grown, solver_steps=20).fit(Training(clouds, (0.0, 1.0)), seed=0).carry(clouds[0], 0.0, 1.0)
     assert found.weight.sum() == pytest.approx(2.0, rel=0.2)

@@ -185,7 +185,7 @@ def test_labels_of_images_are_kept_where_they_hold():
 def bridge():
     x = blobs()
     path = cf.paths.BrownianBridge(1.0)
-    return x, vectors(path=path, score="two_heads", steps=500).fit(x, blobs(seed=1) + SHIFT)
+    return x, vectors(path=path, stochastic=True, steps=500).fit(x, blobs(seed=1) + SHIFT)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -207,9 +207,10 @@ def test_without_a_score_there_is_no_simulation(shifted):
         model.trajectory(x, seed=0)
 
 
-@pytest.mark.parametrize("score", ["two_heads", "two_networks"])
-def test_images_can_have_a_bridge(score):
-    model = images(path=cf.paths.BrownianBridge(0.3), score=score, steps=10).fit(grey(60), grey(190, seed=1))
+@pytest.mark.parametrize("heads", ["shared", "separate"])
+def test_images_can_have_a_bridge(heads):
+    settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": heads, "steps": 10}
+    model = images(**settings).fit(grey(60), grey(190, seed=1))
     found = model.simulate(grey(60), steps=4)
     assert found.images.shape == (24, 1, 8, 8)
     assert list(model.history_.columns) == ["loss", "velocity", "score", "learning_rate"]
@@ -232,7 +233,7 @@ def bend(model, x):
 def test_a_bridge_is_refined_by_its_own_diffusion(bridge):
     """A round forward and one backward keep both ends where they are."""
     x, _ = bridge
-    again = vectors(path=cf.paths.BrownianBridge(1.0), score="two_heads", steps=300, coupling="independent")
+    again = vectors(path=cf.paths.BrownianBridge(1.0), stochastic=True, steps=300, coupling="independent")
     ways = cf.training.MarkovianFitting(sigma=1.0, steps=20)
     again.fit(x, x + SHIFT).refine(x, x + SHIFT, rounds=2, steps=150, repairing=ways)
     assert (again.simulate(x).mean(dim=0) - SHIFT).abs().max() < 0.4
@@ -368,7 +369,7 @@ DARK = grey(60)
         ({}, torch.zeros(4, 1, 8, 8, dtype=torch.int64), DARK, TypeError, "bytes"),
         ({}, torch.full((4, 2), torch.nan), blobs(), ValueError, "NaN"),
         ({"score": "three_heads"}, blobs(), blobs(seed=1), ValueError, "Unknown score"),
-        ({"score": "two_heads"}, blobs(), blobs(seed=1), ValueError, "path with noise"),
+        ({"stochastic": True}, blobs(), blobs(seed=1), ValueError, "path with noise"),
         ({"steps": 0}, blobs(), blobs(seed=1), ValueError, "`steps`"),
         ({"batch_size": 2.5}, blobs(), blobs(seed=1), ValueError, "`batch_size`"),
         ({"recipe": "fast"}, blobs(), blobs(seed=1), TypeError, "Recipe"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import cellflow as cf
-from cellflow.networks import DiffusersField, TwoHeads, UNet
+from cellflow.networks import DiffusersField, Heads, UNet
 from cellflow.networks.blocks import Attention, Norm
 
 
@@ -103,7 +103,7 @@ def test_norms_have_groups_of_four_channels_at_least(channels, groups):
 
 
 def test_two_heads_are_side_by_side(rng):
-    found = TwoHeads(made(rng, heads=2))(torch.rand(2).double(), images(rng), None)
+    found = Heads(made(rng, heads=2), score="shared")(torch.rand(2).double(), images(rng), None)
     assert found.velocity.shape == found.score_drift.shape == (2, 2, 8, 8)
     assert not torch.allclose(found.velocity, found.score_drift, atol=1e-3)
 

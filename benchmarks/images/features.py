@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -28,6 +29,8 @@ FLOOR_SIZE = 200  # images a side in the floor, at most
 @dataclass(frozen=True)
 class Classification:
     """Tell the class of each target image, given as a one-hot condition."""
+
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, field: nn.Module, batch: cf.Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": cross entropy}``; nothing is random."""

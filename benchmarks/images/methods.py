@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.images.sizes import Size
-from cellflow.fields import two_heads
+from cellflow.fields import outputs
 from cellflow.images import ImageSet
-from cellflow.networks import TwoHeads
+from cellflow.networks import Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, Objective, VelocityMatching
 from cellflow.shapes import per_sample
 
@@ -75,7 +75,7 @@ def prepare(
     batches = cf.pairing.image_batches(
         source, target, coupling=method.coupling, batch_size=size.batch, generator=rng, **pairing
     )
-    return Model(TwoHeads(field) if bridge else field, method.objective), batches
+    return Model(Heads(field, score="shared") if bridge else field, method.objective), batches
 
 
 def fit_own_pairs(
@@ -122,9 +122,9 @@ def _diffused(model: Model, x: Tensor, steps: int, start: float, stop: float, ge
             model.field, x, sigma=model.objective.path.sigma, steps=steps - 1, start=start, stop=last,  # type: ignore[attr-defined]
             generator=generator, method="euler_maruyama",
         ).x[-1]  # fmt: skip
-    heads = two_heads(model.field(x.new_full((len(x),), last), x))
+    velocity, drift, _ = outputs(model.field(x.new_full((len(x),), last), x), score=True)
     dt = x.new_full((len(x),), stop - last)
-    return x + per_sample(dt, x) * heads.velocity + per_sample(dt.abs(), x) * heads.score_drift
+    return x + per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", drift)
 
 
 def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Tensor:

@@ -44,7 +44,8 @@ def bridge(data: Clouds, rng: torch.Generator) -> torch.nn.Module:
     with seeded(rng):
         networks = [cf.networks.MLP(2, width=96) for _ in range(2)]
     sizes = {"shift": data.x1.mean(0), "scale": torch.full((2,), scale), "speed": torch.full((2,), scale)}
-    field = cf.networks.TwoNetworks(*(cf.networks.Standardized(network, **sizes) for network in networks))
+    velocity, score = (cf.networks.Standardized(network, **sizes) for network in networks)
+    field = cf.networks.Heads(velocity, score=score)
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(SIGMA), unit=scale)
     batches = cf.pairing.paired_batches(
         data.x0, data.x1, coupling=cf.couplings.Sinkhorn(2 * SIGMA**2, tolerance=1e-3), batch_size=BATCH,

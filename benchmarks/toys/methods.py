@@ -87,7 +87,7 @@ class Trainer:
         with seeded(rng):
             networks = [cf.networks.MLP(2, width=WIDTH, depth=DEPTH, harmonics=4) for _ in range(heads)]
         scaled = [cf.networks.Standardized(net, shift=shift, scale=scale, speed=scale) for net in networks]
-        return scaled[0] if heads == 1 else cf.networks.TwoNetworks(*scaled)
+        return scaled[0] if heads == 1 else cf.networks.Heads(scaled[0], score=scaled[1])
 
     def _batches(self, method: Method, rng: torch.Generator) -> cf.pairing.PairedBatches:
         x0, x1 = self.data.x0, self.data.x1

@@ -179,16 +179,16 @@ class Flow:
         facts = coupling.facts(watch.seconds()) | {"steps": flow.steps, "last_loss": flow.history_["loss"][-1]}
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-            if flow.growth is not None:
-                grown = flow.grow(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
-                return Particles(grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy(), grown.evaluations)
-            if self.stochastic:
+            if flow.growth:
+                found = flow.grow(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
+            elif self.stochastic:
                 found = flow.simulate(x, start=start, stop=stop, steps=self.solver_steps or 100, seed=seed)
             else:
                 found = flow.transport(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
-            return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
+            weight = None if found.log_weight is None else found.log_weight[-1].exp().numpy()
+            return Particles(found.x[-1].numpy(), weight, found.evaluations)
 
         def rates(x: np.ndarray, time: float) -> Pace:
-            return Pace(flow.velocity(x, time), None if flow.growth is None else flow.growth_rate(x, time))
+            return Pace(flow.velocity(x, time), flow.growth_rate(x, time) if flow.growth else None)
 
         return RollOut(carry, facts, None if self.stochastic else rates)

@@ -8,6 +8,7 @@ weights. Source: Tong et al. 2024 (TMLR; AISTATS, appendix F), and the code of b
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class VelocityPerIndex:
     """
 
     sigma: float = 0.1
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, field: nn.Module, batch: cf.Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error}``."""

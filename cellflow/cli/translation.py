@@ -98,7 +98,8 @@ def _fit(
     splits = [image_runs.hold_out(images, cfg) for images in (source, target)]
     model = DomainTranslator(
         **image_runs.settings(cfg),
-        score=cfg.score,
+        stochastic=cfg.stochastic,
+        heads=cfg.heads,
         features=cfg.features,
         within_labels=cfg.within_labels,
         ot_batch_size=cfg.ot_batch_size,
@@ -140,7 +141,7 @@ def write_report(
 
 def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated: with noise where that was learned and is wanted."""
-    return partial(model.simulate, seed=seed) if model.score is not None and cfg.noise else model.translate
+    return partial(model.simulate, seed=seed) if model.stochastic and cfg.noise else model.translate
 
 
 def _both(cfg: DictConfig) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:

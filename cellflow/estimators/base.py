@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from cellflow import integrate
 from cellflow.errors import CheckpointError, NotFittedError
-from cellflow.estimators.serialize import decode, encode
+from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors
 from cellflow.integrate import Trajectory
 from cellflow.networks import FlowMap
 from cellflow.training import History
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
 
-FORMAT = 1
-"""Version of the saved model; a newer one than this is refused."""
+FORMAT = 2
+"""Version of the saved model; a newer one than this is refused, an older one is brought up to it."""
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
@@ -103,6 +103,7 @@ class FlowEstimator(BaseEstimator):
                 for name, value in about["settings"].items()
                 if name != "device"
             }
+            settings = modern_settings(cls.__name__, settings)
             model = cls(**settings, device=device)
             model._restore(about["learned"])
             if about["flow_map"] is not None:
@@ -110,10 +111,11 @@ class FlowEstimator(BaseEstimator):
                 model.map_history_ = History(about["flow_map"]["history"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
-        _load_into(model.field_, folder / WEIGHTS, kind="model")
+        old = settings if about["format"] == 1 else {}
+        _load_into(model.field_, folder / WEIGHTS, kind="model", old=old)
         model.field_.to(model._device()).eval()
         if model.distilled:
-            _load_into(model.flow_map_, folder / MAP, kind="flow map")
+            _load_into(model.flow_map_, folder / MAP, kind="flow map", old=old, under="network.field.")
             model.flow_map_.to(model._device()).eval()
         return model
 
@@ -202,12 +204,14 @@ def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")
     if found[1] > FORMAT:
         raise CheckpointError(f"{path} was written by a newer cellflow (format {found[1]}); update cellflow.")
-    return {"settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
+    return {"format": found[1], "settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
 
 
-def _load_into(module: nn.Module, path: Path, *, kind: str) -> None:
+def _load_into(module: nn.Module, path: Path, *, kind: str, old: dict[str, Any], under: str = "") -> None:
+    """Load weights, under the names of today; ``old`` holds the settings of a model of format 1."""
     tensors, found = load_tensors(path)
     if found.get("kind") != kind:
         raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
+    modern = modern_tensors(tensors, old, under=under)
     weights = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
-    load_weights(module.to(weights[0]) if weights else module, tensors, source=path)
+    load_weights(module.to(weights[0]) if weights else module, modern, source=path)

@@ -10,7 +10,7 @@ from cellflow import integrate, paths
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.image_flow import check_settings, in_parts
-from cellflow.fields import BridgeField, two_heads
+from cellflow.fields import outputs
 from cellflow.integrate import Trajectory
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
@@ -24,7 +24,7 @@ class DomainFlow(FlowEstimator):
     """
 
     path: GaussianPath | str
-    score: str | None
+    stochastic: bool
     within_labels: bool | str
     rep: str
     shape_: tuple[int, ...]
@@ -107,7 +107,7 @@ class DomainFlow(FlowEstimator):
         --------
         >>> import torch, cellflow as cf
         >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
-        >>> model = cf.DomainTranslator(path=cf.paths.BrownianBridge(0.5), score="two_heads", steps=20).fit(x, x + 3)
+        >>> model = cf.DomainTranslator(path=cf.paths.BrownianBridge(0.5), stochastic=True, steps=20).fit(x, x + 3)
         >>> model.simulate(x[:5]).shape
         torch.Size([5, 2])
         """
@@ -193,14 +193,14 @@ class DomainFlow(FlowEstimator):
         self, *, steps: int, seed: int, save: int, reverse: bool, span: float = 1.0
     ) -> Callable[[Tensor], Trajectory]:
         """Return the simulation over a ``span`` of model time."""
-        if self.score is None:
+        if not self.stochastic:
             raise TypeError(
                 "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
-                '`DomainTranslator(path=cf.paths.BrownianBridge(sigma), score="two_heads")`, or use `translate`.'
+                "`DomainTranslator(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `translate`."
             )
         start, stop = (1.0, 1.0 - span) if reverse else (0.0, span)
         rng = generator(seed=seed, device=next(self.field_.parameters()).device)
-        sigma, field = paths.resolve(self.path).sigma, cast("BridgeField", self.field_)
+        sigma, field = paths.resolve(self.path).sigma, self.field_
         return lambda x: integrate.sde(
             field, x, sigma=sigma, start=start, stop=stop, steps=steps, save=save, generator=rng
         )
@@ -210,8 +210,9 @@ class DomainFlow(FlowEstimator):
         if dt == 0:
             return x
         with torch.no_grad():
-            heads = two_heads(self.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, None))
-        return x + dt * (heads.score_drift - heads.velocity if reverse else heads.score_drift + heads.velocity)
+            found = outputs(self.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, None), score=True)
+        drift = cast("Tensor", found.score_drift)
+        return x + dt * (drift - found.velocity if reverse else drift + found.velocity)
 
     def _back(self, states: Tensor, given: Samples) -> Any:
         return given_back(states.float(), given, rep=self.rep, keep_labels=bool(self.within_labels))
@@ -219,7 +220,7 @@ class DomainFlow(FlowEstimator):
     def _velocity(self) -> Any:
         return self._objective().velocity(self.field_)
 
-    def _objective(self) -> Objective:
+    def _objective(self, *, unit: float = 1.0) -> Objective:
         """Return what the field was trained on."""
         raise TypeError(f"{type(self).__name__} must say what it was trained on.")
 

@@ -1,6 +1,6 @@
-"""Building the field of a flow: how wide, with what scales, with or without a score or a growth rate."""
+"""Building the field of a flow: how wide, with what scales, and what it returns beside the velocity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.cells.snapshots import Snapshots
-from cellflow.networks import GrowthHead, GrowthNetwork, Standardized, TwoHeads, TwoNetworks
+from cellflow.errors import unknown
+from cellflow.networks import Heads, Standardized
 
-BESIDE = ("two_networks", "two_heads")
-"""How a score or a growth rate can be learned beside the velocity."""
+HEADS = ("shared", "separate")
+"""Whether one network returns all that is learned, or each output has one of its own."""
 
 
 class Scales(NamedTuple):
@@ -52,9 +53,9 @@ def overall(scales: Scales) -> float:
 def build_field(
     make: Callable[..., nn.Module],
     scales: Scales,
+    beside: Sequence[str] = (),
     *,
-    score: str | None = None,
-    growth: str | None = None,
+    heads: str = "shared",
     sigma: float = 0.0,
     standardize: bool = True,
 ) -> nn.Module:
@@ -63,40 +64,56 @@ def build_field(
     Parameters
     ----------
     make
-        A callable from the width of the states to a module; for ``"two_heads"`` it takes ``heads=2``.
+        A callable from the width of the states to a module; it takes ``heads=`` where several outputs share one.
     scales
         Scales of the data, whose width is that of the states.
-    score, growth
-        What is learned beside the velocity: each None or one of `BESIDE`, not both.
+    beside
+        What the field returns beside the velocity, as an objective says: ``"score"``, ``"growth"``, both or nothing.
+    heads
+        One of `HEADS`.
     sigma
         Scale of the noise: the score drift is as large, whatever the spread of the data.
     standardize
         Whether the network's inputs and outputs are standardised.
-    """
-    dim, speed = len(scales.shift), scales.speed
-    other = torch.full_like(speed, sigma if growth is None else scales.rate)
 
-    def scaled(network: nn.Module, units: Tensor) -> nn.Module:
+    Raises
+    ------
+    ValueError
+        For unknown ``heads``.
+    TypeError
+        When outputs share a network that cannot be made with ``heads=``.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> field = build_field(cf.networks.MLP, blank(2), ("score", "growth"), sigma=0.5)
+    >>> field.velocity.network.last.out_features
+    6
+    """
+    if heads not in HEADS:
+        raise ValueError(unknown("heads", heads, HEADS))
+    dim = len(scales.shift)
+    units = {"score": torch.full_like(scales.speed, sigma), "growth": torch.full_like(scales.speed, scales.rate)}
+
+    def scaled(network: nn.Module, *speeds: Tensor) -> nn.Module:
         if not standardize:
             return network
-        return Standardized(network, shift=scales.shift, scale=scales.scale, speed=units)
+        return Standardized(network, shift=scales.shift, scale=scales.scale, speed=torch.cat(speeds))
 
-    kind = score if growth is None else growth
-    if kind == "two_heads":
-        both = scaled(_with_two_heads(make, dim), torch.cat([speed, other]))
-        return TwoHeads(both) if growth is None else GrowthHead(both)
-    velocity = scaled(make(dim), speed)
-    if kind is None:
-        return velocity
-    second = scaled(make(dim), other)
-    return TwoNetworks(velocity, second) if growth is None else GrowthNetwork(velocity, second)
+    if not beside:
+        return scaled(make(dim), scales.speed)
+    if heads == "shared":
+        whole = scaled(_of_several(make, dim, 1 + len(beside)), scales.speed, *(units[name] for name in beside))
+        return Heads(whole, **dict.fromkeys(beside, "shared"))
+    velocity = scaled(make(dim), scales.speed)
+    return Heads(velocity, **{name: scaled(make(dim), units[name]) for name in beside})
 
 
-def _with_two_heads(make: Callable[..., nn.Module], dim: int) -> nn.Module:
+def _of_several(make: Callable[..., nn.Module], dim: int, heads: int) -> nn.Module:
     try:
-        return make(dim, heads=2)
+        return make(dim, heads=heads)
     except TypeError as error:
         raise TypeError(
-            f"Expected a network that can be made with `heads=2`; making one failed: {error}. Let it take `heads`, as "
-            "`cf.networks.MLP` does, or learn the second field in a network of its own: 'two_networks'."
+            f"Expected a network that can be made with `heads={heads}`; making one failed: {error}. Let it take "
+            '`heads`, as `cf.networks.MLP` does, or give each output a network of its own: heads="separate".'
         ) from error

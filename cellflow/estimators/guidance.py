@@ -52,6 +52,11 @@ class ForgetfulObjective:
         if not 0 <= self.share <= 1:
             raise ValueError(f"Expected a share of forgotten classes from 0 to 1; found {self.share}.")
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the field returns beside the velocity."""
+        return self.objective.heads
+
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the terms of the objective."""
         if batch.condition is not None:

@@ -11,16 +11,16 @@ from cellflow.paths import GaussianPath
 from cellflow.training import History, MarkovianFitting, Recipe, Reflow, Repairing, refit
 
 
-def repairing_for(path: GaussianPath, score: str | None) -> Repairing:
+def repairing_for(path: GaussianPath, *, stochastic: bool) -> Repairing:
     """Return how a flow pairs anew: a bridge by its own diffusion (DSBM), a deterministic flow by its ends (Reflow).
 
     Examples
     --------
     >>> import cellflow as cf
-    >>> repairing_for(cf.paths.Linear(), None)
+    >>> repairing_for(cf.paths.Linear(), stochastic=False)
     Reflow(steps=100, both_ends=False)
     """
-    return Reflow() if score is None else MarkovianFitting(sigma=path.sigma)
+    return MarkovianFitting(sigma=path.sigma) if stochastic else Reflow()
 
 
 def go_on(

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from cellflow import couplings, networks, paths, training
 from cellflow.cells.snapshots import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError
+from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 
 _KNOWN: dict[str, Callable[..., Any]] = {
     part.__name__: part
@@ -33,6 +36,29 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     )
 }
 """Everything that may be made while a model is loaded."""
+
+_HEADS = {"two_heads": "shared", "two_networks": "separate"}
+
+
+def _stochastic(score: str | None) -> dict[str, Any]:
+    return {"stochastic": score is not None} | ({} if score is None else {"heads": _HEADS.get(score, score)})
+
+
+def _growth(growth: bool | str | None) -> dict[str, Any]:
+    if isinstance(growth, bool):
+        return {"growth": growth}
+    return {"growth": growth is not None} | ({} if growth is None else {"heads": _HEADS.get(growth, growth)})
+
+
+FORMER: dict[str, dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]] = {
+    "SnapshotFlow": {"score": _stochastic, "growth": _growth},
+    "DomainTranslator": {"score": _stochastic},
+}
+"""What became of each setting that an estimator once had: its value to the settings of today. Asked by constructors
+(see `cellflow.renamed`), and where models and trainings are loaded."""
+
+_FORMER_TENSORS = {"shared": ("network.", "velocity."), "separate": ("score_drift.", "score.")}
+"""How the tensors of a field of several outputs began in format 1, by its ``heads``, and how they begin today."""
 
 
 def encode(value: Any) -> Any:
@@ -101,3 +127,62 @@ def decode(value: Any, *, name: str) -> Any:
 def _name(value: Any) -> str | None:
     name = getattr(value, "__name__", "")
     return name if _KNOWN.get(name) is value else None
+
+
+def modern_settings(estimator: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of today for those that a model was saved with.
+
+    Examples
+    --------
+    >>> modern_settings("SnapshotFlow", {"steps": 5, "score": "two_networks", "growth": None})
+    {'steps': 5, 'stochastic': True, 'heads': 'separate', 'growth': False}
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        rule = FORMER.get(estimator, {}).get(name)
+        found.update({name: value} if rule is None else rule(value))
+    return found
+
+
+def modern_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, under: str = "") -> dict[str, Tensor]:
+    """Return tensors of a field of format 1 under the names of today.
+
+    Parameters
+    ----------
+    tensors
+        The tensors, by name.
+    settings
+        The settings of today of the estimator that they belong to.
+    under
+        What the names of the field's tensors begin with: ``"network.field."`` in a flow map of it.
+    """
+    if not (settings.get("stochastic") or settings.get("growth")):
+        return dict(tensors)
+    old, new = (f"{under}{start}" for start in _FORMER_TENSORS[settings["heads"]])
+    return {new + name.removeprefix(old) if name.startswith(old) else name: tensor for name, tensor in tensors.items()}
+
+
+def modernise_training(estimator: str, folder: str | Path) -> None:
+    """Rewrite the state of a training that an earlier version interrupted, so that today's can go on from it.
+
+    Parameters
+    ----------
+    estimator
+        Name of the estimator that trained.
+    folder
+        Where the state is; nothing happens where there is none, or where it is of today.
+    """
+    path = Path(folder) / STATE
+    if not path.exists():
+        return
+    tensors, about = load_tensors(path)
+    then = about.get("settings", {})
+    old = {name: decode(value, name=name) for name, value in then.items() if name in FORMER.get(estimator, {})}
+    now = {name: encode(value) for name, value in modern_settings(estimator, old).items()}
+    if all(name in then and then[name] == value for name, value in now.items()):
+        return
+    kept = {name: value for name, value in then.items() if name not in old}
+    under = "field.network.field." if "map" in then else "field."
+    save_tensors(
+        path, modern_tensors(tensors, now, under=under), {**about, "settings": {"heads": "shared", **kept, **now}}
+    )

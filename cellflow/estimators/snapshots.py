@@ -13,15 +13,15 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling
-from cellflow.errors import unknown
 from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson
-from cellflow.estimators.fields import BESIDE, Scales, blank, build_field, overall, spreads
+from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
-from cellflow.estimators.serialize import encode
+from cellflow.estimators.serialize import FORMER, encode, modernise_training
 from cellflow.estimators.timed import TimedFlow
 from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
+from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Geodesics, Origin, Recipe
 
@@ -52,15 +52,16 @@ class SnapshotFlow(TimedFlow):
         Pairs per interval and step.
     network
         A callable from the width of the representation to a module, or the name of one.
-    score
-        What is learned beside the velocity, on a path with noise: None for nothing; ``"two_networks"`` or
-        ``"two_heads"`` for the score, which makes the flow a Schrödinger bridge that can be simulated with noise,
-        forward and backward; in a network of its own, or as a second head (a network that takes ``heads=2``).
+    stochastic
+        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge
+        that can be simulated with noise, forward and backward.
     growth
-        None, or ``"two_networks"`` or ``"two_heads"`` to learn how fast the cells multiply and die, in the same two
-        ways; not together with a score. With `UnbalancedSinkhorn` it follows from who is matched with whom: keep its
-        relaxation above the squared distance that cells travel from one snapshot to the next, or travel looks like
-        death here and birth there.
+        Whether the rate at which the cells multiply and die is learned too. With `UnbalancedSinkhorn` it follows from
+        who is matched with whom: keep its relaxation above the squared distance that cells travel from one snapshot
+        to the next, or travel looks like death here and birth there.
+    heads
+        What returns a score and a growth rate: ``"shared"``, the network of the velocity (one that takes ``heads=``),
+        or ``"separate"``, a network of its own for each.
     masses
         How large the population is, where growth is learned: a mapping from time to size, ``"counts"`` where the
         numbers of cells say it (they rarely do: sampling sets them), or None for no change, so that growth tells only
@@ -120,8 +121,9 @@ class SnapshotFlow(TimedFlow):
         steps: int = 3000,
         batch_size: int = 256,
         network: Callable[..., nn.Module] | str = "mlp",
-        score: str | None = None,
-        growth: str | None = None,
+        stochastic: bool = False,
+        growth: bool = False,
+        heads: str = "shared",
         masses: str | Mapping[float, float] | None = None,
         bend: float | Geodesics = 0.0,
         recipe: Recipe | None = None,
@@ -130,7 +132,10 @@ class SnapshotFlow(TimedFlow):
         seed: int = 0,
         device: str = "auto",
         progress: bool = False,
+        **given: Any,
     ) -> None:
+        former = given if isinstance(growth, bool) else {**given, "growth": growth}
+        new = renamed("SnapshotFlow", former, FORMER["SnapshotFlow"])
         self.time_key = time_key
         self.rep = rep
         self.path = path
@@ -138,8 +143,9 @@ class SnapshotFlow(TimedFlow):
         self.steps = steps
         self.batch_size = batch_size
         self.network = network
-        self.score = score
-        self.growth = growth
+        self.stochastic = new.get("stochastic", stochastic)
+        self.growth = new.get("growth", growth)
+        self.heads = new.get("heads", heads)
         self.masses = masses
         self.bend = bend
         self.recipe = recipe
@@ -173,10 +179,12 @@ class SnapshotFlow(TimedFlow):
         CheckpointError
             When the state in ``folder`` is damaged, or of other data or settings; the message names the difference.
         """
-        path, coupling = paths.resolve(self.path), couplings.resolve(self.coupling)
+        coupling = couplings.resolve(self.coupling)
         self._check_settings()
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
         sizes = self._sizes(snapshots, coupling)
+        if resume and folder is not None:
+            modernise_training("SnapshotFlow", folder)
         rng = generator(seed=int(self.seed))
         with seeded(rng):
             scales = spreads(snapshots)
@@ -184,7 +192,7 @@ class SnapshotFlow(TimedFlow):
         batches = self._pair(snapshots, coupling, rng, sizes)
         history = training.fit(
             field,
-            self._objective(path, unit=overall(scales)),
+            self._objective(unit=overall(scales)),
             batches,
             steps=self.steps,
             generator=rng,
@@ -289,7 +297,7 @@ class SnapshotFlow(TimedFlow):
         >>> import cellflow as cf
         >>> adata = cf.datasets.branching(seed=0)
         >>> sigma = cf.SnapshotFlow(rep="X_latent").suggest_sigma(adata)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), score="two_heads")
+        >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), stochastic=True)
         """
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
         clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
@@ -297,15 +305,12 @@ class SnapshotFlow(TimedFlow):
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
-        for name in ("score", "growth"):
-            if getattr(self, name) not in (None, *BESIDE):
-                raise ValueError(unknown(name, getattr(self, name), [None, *BESIDE]))
-        if self.score is not None and self.growth is not None:
-            raise ValueError(
-                "A score and a growth rate are not learned together: noisy simulation knows no weights. Choose one."
-            )
-        if self.masses is not None and self.growth is None:
-            raise ValueError("`masses` say how a population grows; without growth they change nothing. Set `growth`.")
+        for name in ("stochastic", "growth"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
+        if self.masses is not None and not self.growth:
+            raise ValueError("`masses` say how a population grows; without growth nothing changes. Set `growth=True`.")
         for name in ("steps", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
@@ -313,13 +318,14 @@ class SnapshotFlow(TimedFlow):
         if self.recipe is not None and not isinstance(self.recipe, Recipe):
             raise TypeError(f"Expected `recipe` to be a `cf.training.Recipe`, or None; found {self.recipe!r}.")
 
-    def _objective(self, path: GaussianPath, *, unit: float) -> Objective:
-        if self.growth is not None:
-            return GrowthMatching(path, unit=unit)
-        return VelocityMatching(path, unit=unit) if self.score is None else BridgeMatching(path, unit=unit)
+    def _objective(self, *, unit: float = 1.0) -> Objective:
+        path = paths.resolve(self.path)
+        if self.stochastic:
+            return BridgeMatching(path, unit=unit, growth_weight=1.0 if self.growth else None)
+        return GrowthMatching(path, unit=unit) if self.growth else VelocityMatching(path, unit=unit)
 
     def _sizes(self, snapshots: Snapshots, coupling: Coupling) -> Sizes | None:
-        if self.growth is None:
+        if not self.growth:
             return None
         sizes = population_sizes(self.masses, snapshots)
         check_growing(coupling, sizes)
@@ -333,9 +339,10 @@ class SnapshotFlow(TimedFlow):
             "batch_size",
             "ot_batch_size",
             "standardize",
-            "score",
+            "stochastic",
             "network",
             "growth",
+            "heads",
             "masses",
             "bend",
         )
@@ -368,8 +375,8 @@ class SnapshotFlow(TimedFlow):
         return build_field(
             networks.resolve(self.network),
             scales,
-            score=self.score,
-            growth=self.growth,
+            self._objective().heads,
+            heads=self.heads,
             sigma=paths.resolve(self.path).sigma,
             standardize=self.standardize,
         )

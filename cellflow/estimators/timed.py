@@ -1,20 +1,20 @@
 """What a fitted field says in the user's own times and units: where states go, how fast, and how they grow."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellflow import integrate, paths
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import read_states, to_numbers
 from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators.base import FlowEstimator
-from cellflow.fields import BridgeField, GrowthField, growth_heads
-from cellflow.integrate import Trajectory, WeightedTrajectory
-from cellflow.objectives import VelocityHead, VelocityOfGrowth
+from cellflow.fields import outputs
+from cellflow.integrate import Trajectory
+from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator
 from cellflow.shapes import time_of
@@ -29,8 +29,8 @@ class TimedFlow(FlowEstimator):
     time_key: str
     rep: str
     path: GaussianPath | str
-    score: str | None
-    growth: str | None
+    stochastic: bool
+    growth: bool
     clock_: Clock
     n_features_in_: int
 
@@ -171,20 +171,20 @@ class TimedFlow(FlowEstimator):
         >>> import cellflow as cf
         >>> adata = cf.datasets.branching(seed=0)
         >>> path = cf.paths.BrownianBridge(0.5)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, stochastic=True, steps=20).fit(adata)
         >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
         torch.Size([5, 3, 2])
         """
         self._check_fitted()
-        if self.score is None:
+        if not self.stochastic:
             raise TypeError(
                 "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
-                '`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), score="two_networks")`, or use `transport`.'
+                "`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
             )
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
         states = self._states(x)
         found = integrate.sde(
-            cast("BridgeField", self.field_),
+            self.field_,
             states,
             sigma=paths.resolve(self.path).sigma,
             start=begin,
@@ -205,7 +205,7 @@ class TimedFlow(FlowEstimator):
         steps: int | None = None,
         method: str = "rk4",
         extrapolate: bool = False,
-    ) -> WeightedTrajectory:
+    ) -> Trajectory:
         """Carry states from one time to another as `transport` does, and the weight of each with it.
 
         Parameters
@@ -217,7 +217,7 @@ class TimedFlow(FlowEstimator):
 
         Returns
         -------
-        WeightedTrajectory
+        Trajectory
             Times in the user's units, states ``(save, n, d)`` and logs of weights ``(save, n)``, on the CPU; its
             ``mass()`` is the size of the population relative to that at ``start``.
 
@@ -233,15 +233,16 @@ class TimedFlow(FlowEstimator):
         >>> import cellflow as cf
         >>> adata = cf.datasets.branching(seed=0)
         >>> coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth="two_heads", steps=20).fit(adata)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=20).fit(adata)
         >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
         torch.Size([5, 3])
         """
         self._check_growth()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        field = cast("GrowthField", self.field_)
-        found = integrate.grow(field, self._states(x), start=begin, stop=end, save=save, steps=steps, method=method)
-        return found._replace(t=self._users_times(found.t), x=found.x.cpu(), log_weight=found.log_weight.cpu())
+        found = integrate.grow(
+            self.field_, self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
+        )
+        return self._in_users_time(found)
 
     def velocity(self, x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
         """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
@@ -283,24 +284,27 @@ class TimedFlow(FlowEstimator):
         states = self._states(x)
         t = time_of(self._model_times(time, extrapolate=extrapolate), states)
         with torch.no_grad():
-            growth = growth_heads(self.field_(t, states, None)).growth
-        return (growth * self.clock_.per_time).cpu().numpy()
+            growth = outputs(self.field_(t, states, None), growth=True).growth
+        return (cast("Tensor", growth) * self.clock_.per_time).cpu().numpy()
 
     def _check_growth(self) -> None:
         self._check_fitted()
-        if self.growth is None:
+        if not self.growth:
             raise TypeError(
                 "This flow was fitted without growth, so its cells keep their weights. Fit one with "
-                '`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth="two_heads")`.'
+                "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth=True)`."
             )
 
-    def _velocity(self) -> nn.Module:
-        if self.growth is not None:
-            return VelocityOfGrowth(cast("GrowthField", self.field_))
-        return VelocityHead(cast("BridgeField", self.field_)) if self.score else self.field_
+    def _velocity(self) -> Any:
+        return self._objective().velocity(self.field_)
+
+    def _objective(self, *, unit: float = 1.0) -> Objective:
+        """Return what the field is trained on."""
+        raise TypeError(f"{type(self).__name__} must say what it was trained on.")
 
     def _in_users_time(self, found: Trajectory) -> Trajectory:
-        return found._replace(t=self._users_times(found.t), x=found.x.cpu())
+        log_weight = None if found.log_weight is None else found.log_weight.cpu()
+        return found._replace(t=self._users_times(found.t), x=found.x.cpu(), log_weight=log_weight)
 
     def _users_times(self, t: Tensor) -> Tensor:
         return (self.clock_.times[0] + t.double() / self.clock_.per_time).cpu()

@@ -9,19 +9,19 @@ from torch import nn
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import Coupling
-from cellflow.errors import unknown
 from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
-from cellflow.estimators.fields import BESIDE, Scales, blank, build_field, overall
+from cellflow.estimators.fields import Scales, blank, build_field, overall
 from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
 from cellflow.estimators.rounds import go_on, repairing_for
-from cellflow.estimators.serialize import encode
+from cellflow.estimators.serialize import FORMER, encode, modernise_training
 from cellflow.metrics import feature_network
 from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
+from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Origin, Recipe, Repairing
 
@@ -47,9 +47,12 @@ class DomainTranslator(DomainFlow):
         of a network of `cellflow.metrics.feature_network`. A space of your own is given to `fit`.
     within_labels
         Whether only samples of one class are paired; for cells, the column of ``obs`` with the class.
-    score
-        None, or ``"two_networks"`` or ``"two_heads"`` to learn the score beside the velocity, on a path with noise:
-        the flow is then a Schrödinger bridge, and can be simulated with noise both ways.
+    stochastic
+        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
+        and can be simulated with noise both ways.
+    heads
+        What returns the score: ``"shared"``, the network of the velocity (one that takes ``heads=``), or
+        ``"separate"``, a network of its own.
     network
         A callable from the width of vectors, or the channels of images, to a module; None for one that suits their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
@@ -102,7 +105,8 @@ class DomainTranslator(DomainFlow):
         coupling: Coupling | str = "exact",
         features: int | str | None = None,
         within_labels: bool | str = False,
-        score: str | None = None,
+        stochastic: bool = False,
+        heads: str = "shared",
         network: Make | str | None = None,
         rep: str = "X_pca",
         steps: int = 3000,
@@ -113,12 +117,15 @@ class DomainTranslator(DomainFlow):
         seed: int = 0,
         device: str = "auto",
         progress: bool = False,
+        **given: Any,
     ) -> None:
+        new = renamed("DomainTranslator", given, FORMER["DomainTranslator"])
         self.path = path
         self.coupling = coupling
         self.features = features
         self.within_labels = within_labels
-        self.score = score
+        self.stochastic = new.get("stochastic", stochastic)
+        self.heads = new.get("heads", heads)
         self.network = network
         self.rep = rep
         self.steps = steps
@@ -173,7 +180,10 @@ class DomainTranslator(DomainFlow):
             When the state in ``folder`` is damaged, or of other data or settings.
         """
         check_settings(self.steps, self.batch_size, self.recipe)
-        self._check_score()
+        if not isinstance(self.stochastic, bool):
+            raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+        if resume and folder is not None:
+            modernise_training("DomainTranslator", folder)
         rng = generator(seed=int(self.seed))
         domains = self._read_both(source, target, self._device() if fabric is None else fabric.device)
         fitted, scales = self._unfitted(), scales_of(*domains)
@@ -183,7 +193,7 @@ class DomainTranslator(DomainFlow):
             fitted.field_ = fitted._field(scales).to(domains[0].device)
         fitted.history_ = train(
             fitted.field_,
-            fitted._objective(),
+            fitted._objective(unit=fitted.unit_),
             self._pair(*domains, features, rng),
             steps=self.steps,
             generator=rng,
@@ -240,10 +250,10 @@ class DomainTranslator(DomainFlow):
         refined = self._to_refine()
         go_on(
             refined.field_,
-            self._objective(),
+            self._objective(unit=self.unit_),
             (ends[0].scaled(), ends[1].scaled()),
             history=refined.history_,
-            repairing=repairing or repairing_for(paths.resolve(self.path), self.score),
+            repairing=repairing or repairing_for(paths.resolve(self.path), stochastic=self.stochastic),
             rounds=rounds,
             steps=self.steps if steps is None else steps,
             batch_size=self.batch_size,
@@ -335,13 +345,9 @@ class DomainTranslator(DomainFlow):
         self.flow_map_ = flow_map
         return self
 
-    def _check_score(self) -> None:
-        if self.score not in (None, *BESIDE):
-            raise ValueError(unknown("score", self.score, [None, *BESIDE]))
-
-    def _objective(self) -> Objective:
+    def _objective(self, *, unit: float = 1.0) -> Objective:
         path = paths.resolve(self.path)
-        return (VelocityMatching if self.score is None else BridgeMatching)(path, unit=self.unit_)
+        return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
 
     def _read_both(self, source: Samples, target: Samples, device: torch.device) -> tuple[Domain, Domain]:
         group = self.within_labels if isinstance(self.within_labels, str) else None
@@ -365,15 +371,16 @@ class DomainTranslator(DomainFlow):
         return build_field(
             network_for(self.network, self.shape_),
             scales,
-            score=self.score,
+            self._objective().heads,
+            heads=self.heads,
             sigma=paths.resolve(self.path).sigma,
             standardize=len(self.shape_) == 1,
         )
 
     def _about(self, x0: Domain, x1: Domain) -> dict[str, Any]:
         """Return what a resumed fit must share with the one that was interrupted."""
-        names = ("path", "coupling", "features", "within_labels", "score", "network", "batch_size", "flip")
-        settings = {name: encode(getattr(self, name)) for name in (*names, "ot_batch_size")}
+        names = ("path", "coupling", "features", "within_labels", "stochastic", "heads", "network", "batch_size")
+        settings = {name: encode(getattr(self, name)) for name in (*names, "flip", "ot_batch_size")}
         return {"source": digest(x0), "target": digest(x1), **settings}
 
     def _learned(self) -> dict[str, Any]:

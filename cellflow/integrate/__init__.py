@@ -6,6 +6,6 @@ from cellflow.integrate.ode import ode
 from cellflow.integrate.sde import sde
 from cellflow.integrate.tables import TABLES, Table
 from cellflow.integrate.trajectory import Trajectory
-from cellflow.integrate.weighted import WeightedTrajectory, grow
+from cellflow.integrate.weighted import grow
 
-__all__ = ["TABLES", "Table", "Trajectory", "WeightedTrajectory", "grow", "jump", "log_density", "ode", "sde"]
+__all__ = ["TABLES", "Table", "Trajectory", "grow", "jump", "log_density", "ode", "sde"]

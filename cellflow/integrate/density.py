@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cellflow.fields import Field
+from cellflow.fields import Field, outputs
 from cellflow.integrate.ode import ode
 from cellflow.integrate.tables import Table
 
@@ -126,7 +126,7 @@ def _divergence(
     keep_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if keep_graph and x.requires_grad else x.detach().requires_grad_()
-        velocity = field(t, x, condition)
+        velocity = outputs(field(t, x, condition)).velocity
         if not velocity.requires_grad:
             message = (
                 "The field returned a velocity without a graph, so its divergence is unknown. Remove "

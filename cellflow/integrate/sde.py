@@ -1,10 +1,12 @@
 """The stochastic flow of a field with a score: forward, and backward in time."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.fields import BridgeField, two_heads
+from cellflow.fields import Field, outputs
 from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
 from cellflow.shapes import per_sample, time_of
 
@@ -12,7 +14,7 @@ METHODS = ("euler_maruyama", "heun")
 
 
 def sde(
-    field: BridgeField,
+    field: Field,
     x: Tensor,
     *,
     sigma: float,
@@ -32,7 +34,7 @@ def sde(
     Parameters
     ----------
     field
-        Returns two heads, as trained by `cellflow.objectives.BridgeMatching`.
+        Returns a score beside the velocity, as trained by `cellflow.objectives.BridgeMatching`.
     x
         States at ``start``, ``(n, ...)``; the result follows their dtype and device.
     sigma
@@ -54,7 +56,7 @@ def sde(
     Raises
     ------
     TypeError
-        When the field has one head: without a score there is no way back, and no diffusion of the same marginals.
+        When the field returns no score: without it there is no way back, and no diffusion of the same marginals.
     ValueError
         For sigma <= 0, an unknown method, or counts below their least.
     ConvergenceError
@@ -65,8 +67,8 @@ def sde(
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> from cellflow.fields import Heads
-    >>> free = lambda t, x, condition: Heads(torch.zeros_like(x), torch.zeros_like(x))
+    >>> from cellflow.fields import Outputs
+    >>> free = lambda t, x, condition: Outputs(torch.zeros_like(x), torch.zeros_like(x))
     >>> x = sde(free, torch.zeros(10000, 1), sigma=2.0, generator=cf.generator(seed=0), steps=1).x[-1]
     >>> round(x.std().item(), 1)
     2.0
@@ -90,7 +92,7 @@ def sde(
 
 
 def _step(
-    field: BridgeField, x: Tensor, t: Tensor, dt: Tensor, kick: Tensor, condition: Tensor | None, method: str
+    field: Field, x: Tensor, t: Tensor, dt: Tensor, kick: Tensor, condition: Tensor | None, method: str
 ) -> Tensor:
     """Advance by ``dt``, which is negative backward in time, with the noise ``kick``."""
     drift = _drift(field, t, x, dt, condition)
@@ -100,10 +102,10 @@ def _step(
     return x + (drift + _drift(field, t + dt, ahead, dt, condition)) / 2 + kick
 
 
-def _drift(field: BridgeField, t: Tensor, x: Tensor, dt: Tensor, condition: Tensor | None) -> Tensor:
+def _drift(field: Field, t: Tensor, x: Tensor, dt: Tensor, condition: Tensor | None) -> Tensor:
     """Return the displacement over ``dt``: the velocity changes sign with time, the pull of the score does not."""
-    heads = two_heads(field(t, x, condition))
-    return per_sample(dt, x) * heads.velocity + per_sample(dt.abs(), x) * heads.score_drift
+    velocity, score_drift, _ = outputs(field(t, x, condition), score=True)
+    return per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", score_drift)
 
 
 def _check(sigma: float, steps: int, save: int, method: str) -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import ConvergenceError
-from cellflow.fields import Field
+from cellflow.fields import Field, outputs
 from cellflow.shapes import per_sample, time_of
 
 
 class Trajectory(NamedTuple):
-    """States along the way; the last one is ``trajectory.x[-1]``.
+    """States along the way, and where a population grows their weights; the last ones are ``x[-1]``.
 
     Attributes
     ----------
@@ -21,11 +21,42 @@ class Trajectory(NamedTuple):
         States at these times, shape ``(k, n, ...)``.
     evaluations
         How often the field was evaluated on the whole batch.
+    log_weight
+        Logs of the weights at these times, shape ``(k, n)``; ``None`` where states carry no weights.
+
+    Examples
+    --------
+    >>> found = Trajectory(torch.zeros(2), torch.zeros(2, 3, 1), 1, torch.tensor([[0.0] * 3, [1.0] * 3]))
+    >>> found.mass()
+    tensor([1.0000, 2.7183])
     """
 
     t: Tensor
     x: Tensor
     evaluations: int
+    log_weight: Tensor | None = None
+
+    def mass(self) -> Tensor:
+        """Return the sum of the weights at each time, relative to the first one, ``(k,)``.
+
+        Raises
+        ------
+        ValueError
+            When states carry no weights.
+        """
+        if self.log_weight is None:
+            raise ValueError("These states carry no weights. A field with a growth rate gives them some.")
+        total = torch.logsumexp(self.log_weight, dim=1)
+        return (total - total[0]).exp()
+
+    def shares(self) -> Tensor:
+        """Return which share of the population each state is at each time, ``(k, n)``: weights that sum to 1.
+
+        Without weights all shares are the same.
+        """
+        if self.log_weight is None:
+            return torch.full(self.x.shape[:2], 1 / self.x.shape[1], dtype=torch.float64, device=self.x.device)
+        return self.log_weight.double().softmax(dim=1)
 
 
 class Velocity:
@@ -57,7 +88,7 @@ class Velocity:
     def __call__(self, u: float | Tensor, x: Tensor) -> Tensor:
         """Return dx/du, shape ``(n, ...)``."""
         t = torch.lerp(self.start, self.stop, torch.as_tensor(u, dtype=x.dtype, device=x.device).reshape(()))
-        velocity = self.field(t, x, self.condition)
+        velocity = outputs(self.field(t, x, self.condition)).velocity
         self.evaluations += 1
         if velocity.shape != x.shape:
             message = (

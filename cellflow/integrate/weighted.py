@@ -1,52 +1,19 @@
 """Particles whose weights grow and shrink on the way: dx/dt = velocity, d log w / dt = growth."""
 
 import math
-from typing import NamedTuple
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from cellflow.fields import GrowthField, growth_heads
+from cellflow.fields import Field, outputs
 from cellflow.integrate.ode import ode
 from cellflow.integrate.tables import Table
-
-
-class WeightedTrajectory(NamedTuple):
-    """States and weights along the way; the last ones are ``x[-1]`` and ``log_weight[-1]``.
-
-    Attributes
-    ----------
-    t
-        Times, shape ``(k,)``, or ``(k, n)`` where every sample runs on its own clock.
-    x
-        States at these times, shape ``(k, n, ...)``.
-    log_weight
-        Logs of the weights at these times, shape ``(k, n)``.
-    evaluations
-        How often the field was evaluated on the whole batch.
-    """
-
-    t: Tensor
-    x: Tensor
-    log_weight: Tensor
-    evaluations: int
-
-    def mass(self) -> Tensor:
-        """Return the sum of the weights at each time, relative to the first one, ``(k,)``.
-
-        Examples
-        --------
-        >>> import torch
-        >>> found = WeightedTrajectory(torch.zeros(2), torch.zeros(2, 3, 1), torch.tensor([[0.0] * 3, [1.0] * 3]), 1)
-        >>> found.mass()
-        tensor([1.0000, 2.7183])
-        """
-        total = torch.logsumexp(self.log_weight, dim=1)
-        return (total - total[0]).exp()
+from cellflow.integrate.trajectory import Trajectory
 
 
 def grow(
-    field: GrowthField,
+    field: Field,
     x: Tensor,
     *,
     log_weight: Tensor | None = None,
@@ -59,7 +26,7 @@ def grow(
     rtol: float | None = None,
     atol: float | None = None,
     gradient: bool = False,
-) -> WeightedTrajectory:
+) -> Trajectory:
     """Carry weighted particles along a field with a growth rate.
 
     Together they are a population that moves and grows: averages over it are averages weighted by ``exp(log_weight)``,
@@ -91,22 +58,39 @@ def grow(
     Examples
     --------
     >>> import math, torch
-    >>> from cellflow.fields import GrowthHeads
-    >>> doubling = lambda t, x, condition: GrowthHeads(torch.zeros_like(x), torch.full_like(t, math.log(2)))
+    >>> from cellflow.fields import Outputs
+    >>> doubling = lambda t, x, condition: Outputs(torch.zeros_like(x), growth=torch.full_like(t, math.log(2)))
     >>> grow(doubling, torch.zeros(3, 2)).mass().round(decimals=3)
     tensor([1., 2.])
     """
-    weight = x.new_full((len(x),), -math.log(len(x))) if log_weight is None else log_weight.to(x)
-    if weight.shape != x.shape[:1]:
-        raise ValueError(f"Expected one weight for each of {len(x)} states; found shape {tuple(weight.shape)}.")
+    weight = weights_at_start(x, log_weight)
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
-        heads = growth_heads(field(t, z[:, :-1].reshape(x.shape), condition))
-        return torch.cat([heads.velocity.reshape(len(x), -1), heads.growth[:, None]], dim=1)
+        velocity, _, growth = outputs(field(t, z[:, :-1].reshape(x.shape), condition), growth=True)
+        return torch.cat([velocity.reshape(len(x), -1), cast("Tensor", growth)[:, None]], dim=1)
 
     z = torch.cat([x.reshape(len(x), -1), weight[:, None]], dim=1)
     found = ode(
         both, z, steps=steps, start=start, stop=stop, condition=condition, method=method, save=save,
         rtol=rtol, atol=atol, gradient=gradient,
     )  # fmt: skip
-    return WeightedTrajectory(found.t, found.x[..., :-1].reshape(-1, *x.shape), found.x[..., -1], found.evaluations)
+    return Trajectory(found.t, found.x[..., :-1].reshape(-1, *x.shape), found.evaluations, found.x[..., -1])
+
+
+def weights_at_start(x: Tensor, log_weight: Tensor | None) -> Tensor:
+    """Return the logs of the weights ``(n,)`` with which states start; where none are given, each weighs 1/n.
+
+    Raises
+    ------
+    ValueError
+        When there is not one weight for each state.
+
+    Examples
+    --------
+    >>> weights_at_start(torch.zeros(2, 1), None).exp()
+    tensor([0.5000, 0.5000])
+    """
+    weight = x.new_full((len(x),), -math.log(len(x))) if log_weight is None else log_weight.to(x)
+    if weight.shape != x.shape[:1]:
+        raise ValueError(f"Expected one weight for each of {len(x)} states; found shape {tuple(weight.shape)}.")
+    return weight

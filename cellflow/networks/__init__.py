@@ -1,10 +1,13 @@
 """Networks: everything that has weights."""
 
+import warnings
+from typing import Any
+
 from cellflow.networks.adapters import Standardized
 from cellflow.networks.embedding import TimeEmbedding
 from cellflow.networks.external import DiffusersField
 from cellflow.networks.flow_map import FlowMap
-from cellflow.networks.heads import GrowthHead, GrowthNetwork, TwoHeads, TwoNetworks
+from cellflow.networks.heads import Heads
 from cellflow.networks.mlp import MLP, NETWORKS, resolve
 from cellflow.networks.unet import UNet
 
@@ -13,12 +16,25 @@ __all__ = [
     "NETWORKS",
     "DiffusersField",
     "FlowMap",
-    "GrowthHead",
-    "GrowthNetwork",
+    "Heads",
     "Standardized",
     "TimeEmbedding",
-    "TwoHeads",
-    "TwoNetworks",
     "UNet",
     "resolve",
 ]
+
+_FORMER = {
+    "TwoHeads": ('Heads(network, score="shared")', lambda network: Heads(network, score="shared")),
+    "TwoNetworks": ("Heads(velocity, score=score)", lambda velocity, score_drift: Heads(velocity, score=score_drift)),
+    "GrowthHead": ('Heads(network, growth="shared")', lambda network: Heads(network, growth="shared")),
+    "GrowthNetwork": ("Heads(velocity, growth=growth)", lambda velocity, growth: Heads(velocity, growth=growth)),
+}
+"""What the modules of before are now; their names go in the next version."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FORMER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    shown, build = _FORMER[name]
+    warnings.warn(f"`cf.networks.{name}` is now `cf.networks.{shown}`.", FutureWarning, stacklevel=2)
+    return build

@@ -1,120 +1,77 @@
-"""Fields that know more than a velocity, a score or a growth rate: one network for both, or one for each."""
+"""A field that knows more than a velocity: from one network, or from one for each output."""
 
 from torch import Tensor, nn
 
-from cellflow.fields import GrowthHeads, Heads
+from cellflow.fields import Outputs
+
+SHARED = "shared"
+"""An output that is cut from what the network of the velocity returns."""
 
 
-class TwoHeads(nn.Module):
-    """One network for velocity and score: its output, twice as wide as the state, is cut in two.
+class Heads(nn.Module):
+    """A velocity, and with it a score, a growth rate, or both.
 
-    Parameters
-    ----------
-    network
-        A module called as ``network(t, x, condition)`` that returns ``(n, 2 d)`` (or ``2 c`` channels).
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> field = TwoHeads(cf.networks.MLP(dim=3, width=16, heads=2))
-    >>> field(torch.zeros(5), torch.zeros(5, 3)).score_drift.shape
-    torch.Size([5, 3])
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Heads:
-        """Return both heads at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``."""
-        return Heads(*_halves(self.network(t, x, condition), x))
-
-
-class TwoNetworks(nn.Module):
-    """A network for the velocity and another for the score.
-
-    Parameters
-    ----------
-    velocity, score_drift
-        Modules called as ``network(t, x, condition)`` that return tensors shaped as the state.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> field = TwoNetworks(cf.networks.MLP(dim=3, width=16), cf.networks.MLP(dim=3, width=16))
-    >>> field(torch.zeros(5), torch.zeros(5, 3)).velocity.shape
-    torch.Size([5, 3])
-    """
-
-    def __init__(self, velocity: nn.Module, score_drift: nn.Module) -> None:
-        super().__init__()
-        self.velocity, self.score_drift = velocity, score_drift
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Heads:
-        """Return both heads at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``."""
-        return Heads(self.velocity(t, x, condition), self.score_drift(t, x, condition))
-
-
-class GrowthHead(nn.Module):
-    """One network for velocity and growth rate: its output, twice as wide as the state, is cut in two.
-
-    The growth rate is the mean of the second half. So any network that can serve `TwoHeads` can serve here.
-
-    Parameters
-    ----------
-    network
-        A module called as ``network(t, x, condition)`` that returns ``(n, 2 d)`` (or ``2 c`` channels).
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> field = GrowthHead(cf.networks.MLP(dim=3, width=16, heads=2))
-    >>> field(torch.zeros(5), torch.zeros(5, 3)).growth.shape
-    torch.Size([5])
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> GrowthHeads:
-        """Return velocity and growth at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``."""
-        velocity, rest = _halves(self.network(t, x, condition), x)
-        return GrowthHeads(velocity, rest.flatten(1).mean(dim=1))
-
-
-class GrowthNetwork(nn.Module):
-    """A network for the velocity and another for the growth rate.
+    Each of the two has a network of its own, or is cut from the output of the network of the velocity, which then is
+    several times as wide as the state: velocity, score and growth side by side, in this order.
 
     Parameters
     ----------
     velocity
-        A module called as ``network(t, x, condition)`` that returns a tensor shaped as the state.
+        A module called as ``network(t, x, condition)``, that returns ``(n, k d)`` (or ``k c`` channels): ``k`` is 1,
+        and one more for each output that shares it.
+    score
+        ``"shared"``, or a module that returns the score drift, shaped as the state (see `cellflow.fields.Outputs`);
+        ``None`` for no score.
     growth
-        A module called in the same way; the growth rate is the mean of what it returns for each state.
+        ``"shared"``, or a module; the growth rate is the mean of what it returns for each state. ``None`` for none.
+
+    Raises
+    ------
+    ValueError
+        When an output is neither a module nor ``"shared"``; when called, if the network is not as wide as that.
 
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> field = GrowthNetwork(cf.networks.MLP(dim=3, width=16), cf.networks.MLP(dim=3, width=16))
-    >>> field(torch.zeros(5), torch.zeros(5, 3)).growth.shape
-    torch.Size([5])
+    >>> field = Heads(cf.networks.MLP(dim=3, width=16, heads=3), score="shared", growth="shared")
+    >>> found = field(torch.zeros(5), torch.zeros(5, 3))
+    >>> found.velocity.shape, found.score_drift.shape, found.growth.shape
+    (torch.Size([5, 3]), torch.Size([5, 3]), torch.Size([5]))
+    >>> apart = Heads(cf.networks.MLP(dim=3, width=16), growth=cf.networks.MLP(dim=3, width=16))
+    >>> apart(torch.zeros(5), torch.zeros(5, 3)).score_drift is None
+    True
     """
 
-    def __init__(self, velocity: nn.Module, growth: nn.Module) -> None:
+    def __init__(
+        self, velocity: nn.Module, *, score: nn.Module | str | None = None, growth: nn.Module | str | None = None
+    ) -> None:
         super().__init__()
-        self.velocity, self.growth = velocity, growth
+        self.velocity = velocity
+        self._shared: list[str] = []
+        for name, head in (("score", score), ("growth", growth)):
+            if isinstance(head, str):
+                if head != SHARED:
+                    raise ValueError(f"Expected `{name}` to be a module, {SHARED!r} or None; found {head!r}.")
+                self._shared.append(name)
+            else:
+                setattr(self, name, head)
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> GrowthHeads:
-        """Return velocity and growth at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``."""
-        return GrowthHeads(self.velocity(t, x, condition), self.growth(t, x, condition).flatten(1).mean(dim=1))
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Outputs:
+        """Return all outputs at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``."""
+        velocity, *rest = self._cut(self.velocity(t, x, condition), x)
+        found = dict(zip(self._shared, rest, strict=True))
+        for name in ("score", "growth"):
+            network = getattr(self, name, None)
+            if network is not None:
+                found[name] = network(t, x, condition)
+        growth = found.get("growth")
+        return Outputs(velocity, found.get("score"), None if growth is None else growth.flatten(1).mean(dim=1))
 
-
-def _halves(both: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    if both.shape[1] != 2 * x.shape[1]:
-        raise ValueError(
-            f"Expected a network that returns two heads, (n, {2 * x.shape[1]}); found {tuple(both.shape)}. "
-            "`cf.networks.MLP(..., heads=2)` does."
-        )
-    first, second = both.chunk(2, dim=1)
-    return first, second
+    def _cut(self, whole: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        heads = 1 + len(self._shared)
+        if whole.shape[1] != heads * x.shape[1]:
+            raise ValueError(
+                f"Expected a network of {heads} head{'s'[: heads - 1]}, (n, {heads * x.shape[1]}); found one that "
+                f"returns {tuple(whole.shape)}. Build it with `heads={heads}`, as `cf.networks.MLP` takes it."
+            )
+        return whole.chunk(heads, dim=1)

@@ -27,7 +27,7 @@ class MLP(nn.Module):
     harmonics
         How finely time is resolved, see `TimeEmbedding`.
     heads
-        How many fields are returned side by side, ``(n, heads * dim)``: two for `TwoHeads`.
+        How many fields are returned side by side, ``(n, heads * dim)``: see `Heads`.
     times
         How many times the network sees: 2 for a `FlowMap`.
 

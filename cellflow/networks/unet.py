@@ -38,7 +38,7 @@ class UNet(nn.Module):
     harmonics
         How finely time is resolved, see `TimeEmbedding`.
     heads
-        How many fields are returned side by side, ``(n, heads * channels, height, width)``: two for `TwoHeads`.
+        How many fields are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
     times
         How many times the network sees: 2 for a `FlowMap`.
 

@@ -1,6 +1,6 @@
 """Objectives: what is minimised."""
 
-from cellflow.objectives.bridge import BridgeMatching, VelocityHead
+from cellflow.objectives.bridge import BridgeMatching
 from cellflow.objectives.energy import PathEnergy
 from cellflow.objectives.flow_map import FlowMapObjective
 from cellflow.objectives.flow_map_matching import (
@@ -10,7 +10,7 @@ from cellflow.objectives.flow_map_matching import (
     MeanVelocityMatching,
     SemigroupMatching,
 )
-from cellflow.objectives.growth import GrowthMatching, VelocityOfGrowth
+from cellflow.objectives.growth import GrowthMatching
 from cellflow.objectives.matching import NoiseMatching, Objective, VelocityFromNoise, VelocityMatching
 from cellflow.objectives.trajectory import TrajectoryMatching
 
@@ -28,7 +28,5 @@ __all__ = [
     "SemigroupMatching",
     "TrajectoryMatching",
     "VelocityFromNoise",
-    "VelocityHead",
     "VelocityMatching",
-    "VelocityOfGrowth",
 ]

@@ -1,12 +1,15 @@
-"""Velocity and score of a stochastic flow, learned together."""
+"""Velocity and score of a stochastic flow, and the growth of its population, learned together."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.fields import BridgeField, Field, two_heads
+from cellflow.fields import Field, VelocityOf, outputs
+from cellflow.objectives.draw import draw
+from cellflow.objectives.growth import check_growth_weight, growth_error
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
 from cellflow.shapes import per_sample
@@ -27,6 +30,10 @@ class BridgeMatching:
     of the velocity takes the noise that the score predicts in place of the noise that was drawn. Where the score is
     right the best velocity is the same, and the target varies far less.
 
+    With ``growth_weight`` a growth rate is learned too, from pairs that carry masses. All three are then those of the
+    weighted population: particles that drift with velocity and score drift, are stirred by the noise, and whose log of
+    weight grows at the rate have the same weighted marginals as without noise, see `cellflow.objectives.growth`.
+
     Parameters
     ----------
     path
@@ -37,19 +44,23 @@ class BridgeMatching:
         How much the score counts beside the velocity.
     unit
         Length that counts as 1 in the error of the velocity; that of the score has no unit.
+    growth_weight
+        How much an e-fold of mass counts beside a displacement of one unit, both squared; ``None`` for no growth.
 
     Raises
     ------
     ValueError
-        When the path has no noise: then there is no score.
+        When the path has no noise: then there is no score. When called, if growth is learned from pairs without masses.
 
-    Source: Tong et al. 2024 (AISTATS), equations 9 and 10, and appendix C for the weight; the predicted noise in the
-    target is ours.
+    Source
+    ------
+    Tong et al. 2024 (AISTATS), equations 9 and 10, and appendix C for the weight; the predicted noise in the target
+    and growth beside the score are ours.
 
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> field = cf.networks.TwoHeads(cf.networks.MLP(dim=2, width=16, heads=2))
+    >>> field = cf.networks.Heads(cf.networks.MLP(dim=2, width=16, heads=2), score="shared")
     >>> batch = cf.Batch(torch.zeros(8, 2), torch.ones(8, 2))
     >>> sorted(BridgeMatching(cf.paths.BrownianBridge(0.5))(field, batch, generator=cf.generator(seed=0)))
     ['loss', 'score', 'velocity']
@@ -59,9 +70,12 @@ class BridgeMatching:
     times: TimeLaw = Uniform()
     score_weight: float = 1.0
     unit: float = 1.0
+    growth_weight: float | None = None
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
+        if self.growth_weight is not None:
+            check_growth_weight(self.growth_weight, without="leave it at None")
         if self.path.sigma == 0:
             raise ValueError(f"Expected a path with noise; found {self.path}. Use `cf.paths.BrownianBridge(sigma)`.")
         if self.score_weight <= 0:
@@ -69,40 +83,26 @@ class BridgeMatching:
                 f"Expected score_weight > 0; found {self.score_weight}. Without a score, `VelocityMatching`."
             )
 
-    def __call__(self, field: BridgeField, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the mean squared errors ``"velocity"`` and ``"score"``, and their weighted sum ``"loss"``."""
-        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        start, duration = batch.span()
-        point = self.path.between(batch, s, generator=generator)
-        heads = two_heads(field(start + s * duration, point.x, batch.condition))
-        noise = per_sample(2 / self.path.sigma**2 * point.spread, heads.score_drift) * heads.score_drift
-        missed = noise + point.noise
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the field returns beside the velocity."""
+        return ("score",) if self.growth_weight is None else ("score", "growth")
+
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the mean squared errors ``"velocity"``, ``"score"`` and ``"growth"``, and their sum ``"loss"``."""
+        drawn = draw(batch, self.path, self.times, generator=generator)
+        found = outputs(field(drawn.t, drawn.x, drawn.condition), score=True, growth="growth" in self.heads)
+        point, drift = drawn.point, cast("Tensor", found.score_drift)
+        missed = per_sample(2 / self.path.sigma**2 * point.spread, drift) * drift + point.noise
         target = torch.addcmul(point.velocity, per_sample(point.spread_slope, missed), missed.detach(), value=-1)
-        error = torch.addcmul(target, per_sample(duration, heads.velocity), heads.velocity, value=-1)
-        velocity = error.square().mean() / self.unit**2
-        score = missed.square().mean()
-        return {"loss": velocity + self.score_weight * score, "velocity": velocity, "score": score}
+        velocity = drawn.mean(drawn.missed(found.velocity, target).square()) / self.unit**2
+        score = drawn.mean(missed.square())
+        terms = {"loss": velocity + self.score_weight * score, "velocity": velocity, "score": score}
+        if self.growth_weight is not None:
+            terms["growth"] = growth_error(drawn, found)
+            terms["loss"] = terms["loss"] + self.growth_weight * terms["growth"]
+        return terms
 
-    def velocity(self, field: BridgeField) -> Field:
+    def velocity(self, field: Field) -> Field:
         """Return the velocity of the probability flow."""
-        return VelocityHead(field)
-
-
-class VelocityHead(nn.Module):
-    """The velocity of a field with two heads, as a field of its own.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> field = cf.networks.TwoHeads(cf.networks.MLP(dim=2, width=16, heads=2))
-    >>> VelocityHead(field)(torch.zeros(1), torch.zeros(1, 2), None).shape
-    torch.Size([1, 2])
-    """
-
-    def __init__(self, field: BridgeField) -> None:
-        super().__init__()
-        self.field = field
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the velocity at times ``t`` ``(n,)`` and states ``x``, shaped as ``x``."""
-        return two_heads(self.field(t, x, condition)).velocity
+        return VelocityOf(field)

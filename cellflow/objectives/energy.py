@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
+from cellflow.objectives.draw import draw, refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, Stratified, TimeLaw
 
@@ -53,15 +54,16 @@ class PathEnergy:
     path: GaussianPath = Linear()
     times: TimeLaw = Stratified()
     unit: float = 1.0
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean energy}``."""
-        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        point = self.path.between(bend_pairs(field, batch), s, generator=generator)
-        return {"loss": (self.metric(point.x) * point.velocity.square().sum(dim=1)).mean() / self.unit**2}
+        refuse(batch, self, bends="Bends are what it learns: give it straight ones.")
+        drawn = draw(bend_pairs(field, batch), self.path, self.times, generator=generator)
+        return {"loss": drawn.mean(self.metric(drawn.x) * drawn.point.velocity.square().sum(dim=1)) / self.unit**2}
 
     def velocity(self, field: Any) -> Field:
         """Raise: bends are no velocity.
@@ -75,7 +77,9 @@ class PathEnergy:
 
 
 def bend_pairs(field: Field, batch: Batch) -> Batch:
-    """Return a batch of vectors with the bends that a field says, seeing both ends of each pair and where it begins.
+    """Return a batch of vectors with the bends that a field says.
+
+    The field sees where each pair begins, both its ends and its condition.
 
     Examples
     --------
@@ -85,5 +89,5 @@ def bend_pairs(field: Field, batch: Batch) -> Batch:
     (tensor([[0., 0.]]), tensor([[1., 1.]]))
     """
     start, _ = batch.span()
-    bend0, bend1 = field(start, torch.cat([batch.x0, batch.x1], dim=1), None).chunk(2, dim=1)
+    bend0, bend1 = field(start, torch.cat([batch.x0, batch.x1], dim=1), batch.condition).chunk(2, dim=1)
     return batch._replace(bend0=bend0, bend1=bend1)

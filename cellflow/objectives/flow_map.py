@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
+from cellflow.objectives.draw import draw, weighted_mean
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
@@ -22,7 +23,7 @@ class Jumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
 
     ``velocity`` is that with which the path of the pair, or the teacher, leaves ``x``; ``duration`` ``(n,)`` is how
-    much time the pair spans.
+    much time the pair spans, ``mass`` ``(n,)`` what it carries at ``x``, or ``None`` where all carry the same.
     """
 
     s: Tensor
@@ -31,6 +32,7 @@ class Jumps(NamedTuple):
     velocity: Tensor
     duration: Tensor
     condition: Tensor | None
+    mass: Tensor | None = None
 
     @property
     def times(self) -> Tensor:
@@ -84,6 +86,7 @@ class FlowMapObjective(ABC):
     adaptive: float = 0.0
     unit: float = 1.0
     known_spans: ClassVar[tuple[str, ...]] = ("forward", "both", "end")
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
@@ -101,13 +104,16 @@ class FlowMapObjective(ABC):
         """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
         still = min(round(self.diagonal * len(batch.x0)), len(batch.x0) - 1)
         resting, moving = self._draw(batch, still, self._spans(field), generator).split(still)
-        squares = {"jump": self._squares(self.residual(field, moving, generator=generator), moving)}
+        jump = self._squares(self.residual(field, moving, generator=generator), moving)
+        squares, masses = {"jump": jump}, {"jump": moving.mass}
         if still:
             error = field(resting.s, resting.x, resting.condition) - resting.velocity
-            squares["diagonal"] = self._squares(error, resting)
+            squares["diagonal"], masses["diagonal"] = self._squares(error, resting), resting.mass
         every = torch.cat(list(squares.values()))
         weight = (every.detach() + 1e-3) ** -self.adaptive if self.adaptive else 1.0
-        return {"loss": (weight * every).mean()} | {name: each.detach().mean() for name, each in squares.items()}
+        mass = None if moving.mass is None else torch.cat([part for part in masses.values() if part is not None])
+        terms = {name: weighted_mean(each.detach(), masses[name]) for name, each in squares.items()}
+        return {"loss": weighted_mean(weight * every, mass)} | terms
 
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
@@ -124,28 +130,36 @@ class FlowMapObjective(ABC):
 
     def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> Jumps:
         """Draw a start in each pair, and an end for each start; the first ``still`` jumps stay where they are."""
-        start, duration = batch.span()
-        at = self._starts(len(start), still, spans, generator=generator, like=batch.x0)
-        point = self.path.sample(batch.x0, batch.x1, at, generator=generator, duration=duration)
-        s = start + at * duration
+        drawn = draw(batch, self.path, _Starts(self.times, still, spans), generator=generator)
+        s, x = drawn.t, drawn.x
         share = Uniform().sample(len(s), generator=generator, like=s)
         t = {"forward": torch.lerp(s, torch.ones_like(s), share), "both": share, "end": torch.ones_like(s)}[spans]
-        velocity = point.velocity / per_sample(duration, point.x)
+        velocity = drawn.point.velocity / per_sample(drawn.duration, x)
         if self.teacher is not None:
-            velocity = _taught(self.teacher, s, point.x, batch.condition)
-        return Jumps(s, torch.cat([s[:still], t[still:]]), point.x, velocity, duration, batch.condition)
-
-    def _starts(self, n: int, still: int, spans: str, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw where in its pair each jump starts, in [0, 1]."""
-        at = self.times.sample(n, generator=generator, like=like)
-        if spans == "forward":  # the earlier of two, with an even end after it: every pair s < t is drawn alike
-            earlier = torch.minimum(at, self.times.sample(n, generator=generator, like=like))
-            at = torch.cat([at[:still], earlier[still:]])
-        return self.path.inside(at)
+            velocity = _taught(self.teacher, s, x, drawn.condition)
+        ends = torch.cat([s[:still], t[still:]])
+        return Jumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
 
     def _squares(self, error: Tensor, jumps: Jumps) -> Tensor:
         """Return the mean square of each sample's error ``(n,)``, as displacement over its pair's stretch of time."""
         return (per_sample(jumps.duration, error) * error / self.unit).square().flatten(1).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class _Starts(TimeLaw):
+    """Where in its pair each jump starts: the first ``still`` ones as ``times`` says."""
+
+    times: TimeLaw
+    still: int
+    spans: str
+
+    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
+        at = self.times.sample(n, generator=generator, like=like)
+        if self.spans != "forward":
+            return at
+        # The earlier of two, with an even end after it: every pair s < t is drawn alike.
+        earlier = torch.minimum(at, self.times.sample(n, generator=generator, like=like))
+        return torch.cat([at[: self.still], earlier[self.still :]])
 
 
 def _taught(teacher: Field, s: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:

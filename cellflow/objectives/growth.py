@@ -18,18 +18,28 @@ where v and g are the means of :math:`u_{ij}` and :math:`\beta_j - \alpha_i` ove
 :math:`m_{ij} p_{ij}`. Weighted squared errors have weighted means as their minimisers, so with pairs drawn from any
 plan Q that reaches them, and the weight :math:`w_{ij}(s) = m_{ij}(s) / Q_{ij}`, regression finds both. A factor that
 depends on s alone changes nothing. Particles with dx/ds = v and d log w / ds = g therefore carry a to b.
+
+Where the path has noise of scale :math:`\sigma`, the score of the population is the weighted mean of the pairs' scores
+in the same way. As :math:`\nabla \cdot (\rho \nabla \log \rho) = \Delta \rho`,
+
+.. math:: \partial_s \rho = g \rho
+    - \nabla \cdot \big(\rho (v + \tfrac{\sigma^2}{2} \nabla \log \rho)\big) + \tfrac{\sigma^2}{2} \Delta \rho
+
+is the same population: particles that drift with :math:`v + \frac{\sigma^2}{2} \nabla \log \rho`, diffuse, and weigh
+d log w / ds = g on their way have the same weighted marginals.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.fields import Field, GrowthField, growth_heads
+from cellflow.fields import Field, Outputs, VelocityOf, outputs
+from cellflow.objectives.draw import Drawn, draw
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
-from cellflow.shapes import per_sample
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,14 @@ class GrowthMatching:
     ValueError
         When the weight or the unit is not above 0.
 
-    Source: derivation in the module's docstring; the plans are those of Chizat et al. 2018.
+    Source
+    ------
+    Derivation in the module's docstring; the plans are those of Chizat et al. 2018.
 
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> field = cf.networks.GrowthHead(cf.networks.MLP(dim=2, width=16, heads=2))
+    >>> field = cf.networks.Heads(cf.networks.MLP(dim=2, width=16, heads=2), growth="shared")
     >>> masses = {"log_mass0": torch.zeros(8), "log_mass1": torch.full((8,), 2.0)}
     >>> batch = cf.Batch(torch.zeros(8, 2), torch.zeros(8, 2), **masses)
     >>> sorted(GrowthMatching()(field, batch, generator=cf.generator(seed=0)))
@@ -71,56 +83,57 @@ class GrowthMatching:
     times: TimeLaw = Uniform()
     growth_weight: float = 1.0
     unit: float = 1.0
+    heads: ClassVar[tuple[str, ...]] = ("growth",)
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
-        if not 0 < self.growth_weight < float("inf"):
-            raise ValueError(
-                f"Expected a finite growth_weight > 0; found {self.growth_weight}. Without growth, `VelocityMatching`."
-            )
+        check_growth_weight(self.growth_weight, without="use `VelocityMatching`")
 
-    def __call__(self, field: GrowthField, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the weighted mean squared errors ``"velocity"`` and ``"growth"``, and their sum ``"loss"``."""
-        log_mass0, log_mass1 = _log_masses(batch)
-        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        start, duration = batch.span()
-        point = self.path.between(batch, s, generator=generator)
-        heads = growth_heads(field(start + s * duration, point.x, batch.condition))
-        mass = torch.lerp(log_mass0, log_mass1, s).exp()
-        error = torch.addcmul(point.velocity, per_sample(duration, heads.velocity), heads.velocity, value=-1)
-        velocity = (per_sample(mass, error) * error.square()).mean() / self.unit**2
-        growth = (mass * (log_mass1 - log_mass0 - duration * heads.growth).square()).mean()
+        drawn = draw(batch, self.path, self.times, generator=generator)
+        found = outputs(field(drawn.t, drawn.x, drawn.condition), growth=True)
+        velocity = drawn.mean(drawn.missed(found.velocity).square()) / self.unit**2
+        growth = growth_error(drawn, found)
         return {"loss": velocity + self.growth_weight * growth, "velocity": velocity, "growth": growth}
 
-    def velocity(self, field: GrowthField) -> Field:
+    def velocity(self, field: Field) -> Field:
         """Return the velocity alone."""
-        return VelocityOfGrowth(field)
+        return VelocityOf(field)
 
 
-class VelocityOfGrowth(nn.Module):
-    """The velocity of a field with a growth rate, as a field of its own.
+def growth_error(drawn: Drawn, found: Outputs) -> Tensor:
+    """Return the mean squared error of the log of mass that pairs gain over their spans, weighted by their mass.
+
+    Raises
+    ------
+    ValueError
+        When the pairs carry no masses.
 
     Examples
     --------
     >>> import torch, cellflow as cf
-    >>> field = cf.networks.GrowthHead(cf.networks.MLP(dim=2, width=16, heads=2))
-    >>> VelocityOfGrowth(field)(torch.zeros(1), torch.zeros(1, 2), None).shape
-    torch.Size([1, 2])
+    >>> masses = {"log_mass0": torch.zeros(2), "log_mass1": torch.ones(2)}
+    >>> batch = cf.Batch(torch.zeros(2, 1), torch.zeros(2, 1), **masses)
+    >>> drawn = draw(batch, Linear(), Uniform(), generator=cf.generator(seed=0))
+    >>> growth_error(drawn, Outputs(torch.zeros(2, 1), growth=torch.ones(2)))
+    tensor(0.)
     """
-
-    def __init__(self, field: GrowthField) -> None:
-        super().__init__()
-        self.field = field
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the velocity at times ``t`` ``(n,)`` and states ``x``, shaped as ``x``."""
-        return growth_heads(self.field(t, x, condition)).velocity
-
-
-def _log_masses(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.log_mass0 is None or batch.log_mass1 is None:
+    if drawn.log_gain is None:
         raise ValueError(
             "Expected a batch with masses at both ends of its pairs; found none. Pass `masses=` to "
             "`cf.pairing.paired_batches` or `cf.pairing.snapshot_batches`, or set `log_mass0` and `log_mass1`."
         )
-    return batch.log_mass0, batch.log_mass1
+    return drawn.mean((drawn.log_gain - drawn.duration * cast("Tensor", found.growth)).square())
+
+
+def check_growth_weight(weight: float, *, without: str) -> None:
+    """Raise unless a growth rate can count so much.
+
+    Raises
+    ------
+    ValueError
+        When it is not finite, or not above 0.
+    """
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"Expected a finite growth_weight > 0; found {weight}. Without growth, {without}.")

@@ -1,19 +1,28 @@
 """Regression on the velocity of a path, or on the noise it started from."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
+from cellflow.objectives.draw import draw, refuse
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
 from cellflow.shapes import per_sample
 
 
 class Objective(Protocol):
-    """What a training loop minimises."""
+    """What a training loop minimises.
+
+    ``heads`` says what the field must return beside the velocity: ``"score"``, ``"growth"``, both or nothing.
+    """
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the field returns beside the velocity."""
+        ...
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return named terms, each one number; ``"loss"`` is the one to minimise."""
@@ -29,7 +38,7 @@ class VelocityMatching:
     """Regress the field on the velocity of a path between paired points (flow matching).
 
     The error is measured in displacement over the pair's own stretch of time, so that a long interval between two
-    snapshots counts as much as a short one.
+    snapshots counts as much as a short one, and weighted by the mass that the pair carries there, where it has one.
 
     Parameters
     ----------
@@ -54,18 +63,16 @@ class VelocityMatching:
     path: GaussianPath = Linear()
     times: TimeLaw = Uniform()
     unit: float = 1.0
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the displacement}``."""
-        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        start, duration = batch.span()
-        point = self.path.between(batch, s, generator=generator)
-        velocity = field(start + s * duration, point.x, batch.condition)
-        error = torch.addcmul(point.velocity, per_sample(duration, velocity), velocity, value=-1)
-        return {"loss": error.square().mean() / self.unit**2}
+        drawn = draw(batch, self.path, self.times, generator=generator)
+        velocity = field(drawn.t, drawn.x, drawn.condition)
+        return {"loss": drawn.mean(drawn.missed(velocity).square()) / self.unit**2}
 
     def velocity(self, field: Field) -> Field:
         """Return ``field``: it is the velocity."""
@@ -87,6 +94,7 @@ class NoiseMatching:
     ------
     ValueError
         When the path adds noise of its own, or has lost the data at time 0: no velocity follows from the noise there.
+        When called, if pairs are bent, for the same reason.
 
     Source: Ho et al. 2020, equation 14.
 
@@ -100,6 +108,7 @@ class NoiseMatching:
 
     path: GaussianPath = VariancePreserving()
     times: TimeLaw = Uniform()
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         trace = self.path.coefficients(torch.zeros(1))[1].item()
@@ -111,11 +120,10 @@ class NoiseMatching:
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the noise}``."""
-        s = self.path.inside(self.times.sample(len(batch.x0), generator=generator, like=batch.x0))
-        point = self.path.sample(batch.x0, batch.x1, s, generator=generator)
-        start, duration = batch.span()
-        noise = field(start + s * duration, point.x, batch.condition)
-        return {"loss": (noise - batch.x0).square().mean()}
+        refuse(batch, self, bends="No velocity follows from the noise of a bent pair: use `VelocityMatching`.")
+        drawn = draw(batch, self.path, self.times, generator=generator)
+        noise = field(drawn.t, drawn.x, drawn.condition)
+        return {"loss": drawn.mean((noise - batch.x0).square())}
 
     def velocity(self, field: Field) -> Field:
         """Return the velocity of the probability flow that the predicted noise stands for."""

@@ -1,13 +1,14 @@
 """Jumps learned from trajectories that are known: plain regression."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
+from cellflow.objectives.draw import refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.shapes import per_sample
 
@@ -42,12 +43,15 @@ class TrajectoryMatching:
     """
 
     unit: float = 1.0
+    heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the place, per unit of time}``. Nothing is random here."""
+        why = "Its pairs lie on the trajectories of a flow, see `cf.training.trajectory_batches`."
+        refuse(batch, self, masses=why, bends=why)
         start, duration = batch.span()
         velocity = field(torch.stack([start, start + duration], dim=1), batch.x0, batch.condition)
         length = per_sample(duration, velocity)

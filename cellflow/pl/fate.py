@@ -52,7 +52,7 @@ def fate(
     >>> import cellflow as cf
     >>> adata = cf.datasets.branching(seed=0)
     >>> path = cf.paths.BrownianBridge(0.5)
-    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, stochastic=True, steps=20).fit(adata)
     >>> cf.tl.fate(adata, flow, groupby="fate", n_samples=2)
     >>> figure = cf.pl.fate(adata, basis="latent")
     >>> [ax.get_title() for ax in figure.axes][:2] == list(adata.obsm["fate"].columns)[:2]

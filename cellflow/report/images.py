@@ -87,7 +87,7 @@ def write_translation(
     (35, 37)
     """
     model._check_fitted()
-    noisy = noise and model.score is not None
+    noisy = noise and model.stochastic
     carry = model.simulate if noisy else model.translate
     inputs, targets = source.in_memory(), target.in_memory()
     made = carry(inputs.held_out, steps=steps)

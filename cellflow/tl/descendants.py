@@ -148,10 +148,10 @@ def _land(
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
     span: dict[str, Any] = {"start": chosen.time, "stop": moment, "extrapolate": extrapolate}
     weight = np.ones(len(chosen))
-    if forward and flow.growth is not None:
+    if forward and flow.growth:
         refuse_jumps(jumps)
         grown = flow.grow(chosen.x, **span)
-        landed, weight = grown.x[-1].numpy(), grown.log_weight[-1].exp().numpy()
+        landed, weight = grown.x[-1].numpy(), grown.shares()[-1].numpy()
     else:
         landed = flow.transport(chosen.x, jumps=jumps, **span).x[-1].numpy()
     mass = np.zeros(adata.n_obs)

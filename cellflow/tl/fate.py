@@ -82,7 +82,7 @@ def fate(
     >>> import cellflow as cf
     >>> adata = cf.datasets.branching(seed=0)
     >>> path = cf.paths.BrownianBridge(0.5)
-    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, score="two_heads", steps=20).fit(adata)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, stochastic=True, steps=20).fit(adata)
     >>> first = adata.obs["time"] == 0
     >>> cf.tl.fate(adata, flow, groupby="fate", cells=first, n_samples=5)
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()

@@ -53,7 +53,7 @@ def growth(
     >>> import cellflow as cf
     >>> adata = cf.datasets.branching(seed=0)
     >>> coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
-    >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth="two_heads", steps=20).fit(adata)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=20).fit(adata)
     >>> cf.tl.growth(adata, flow)
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True

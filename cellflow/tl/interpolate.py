@@ -129,12 +129,12 @@ def _moved(
     flow: "SnapshotFlow", x: np.ndarray, start: float, stop: float, jumps: int | None, extrapolate: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return carried states, and their weights, which sum to 1."""
-    if flow.growth is None:
+    if not flow.growth:
         found = flow.transport(x, start=start, stop=stop, jumps=jumps, extrapolate=extrapolate)
         return found.x[-1].numpy(), np.full(len(x), 1 / len(x))
     refuse_jumps(jumps)
     grown = flow.grow(x, start=start, stop=stop, extrapolate=extrapolate)
-    return grown.x[-1].numpy(), grown.log_weight[-1].double().softmax(dim=0).numpy()
+    return grown.x[-1].numpy(), grown.shares()[-1].numpy()
 
 
 def _obs(adata: "AnnData", flow: "SnapshotFlow", part: _Carried) -> pd.DataFrame:

@@ -1,0 +1,142 @@
+"""The one place where objectives draw points: from every field of a batch, or with a word about what has no meaning."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cellflow.batch import Batch
+from cellflow.paths import GaussianPath, PathPoint, TimeLaw
+from cellflow.shapes import per_sample
+
+
+class Drawn(NamedTuple):
+    """One point on the path of each pair of a batch.
+
+    Attributes
+    ----------
+    t
+        Model times, ``(n,)``.
+    point
+        The point, and its velocity per unit of the pair's own time.
+    duration
+        Model time that each pair spans, ``(n,)``.
+    condition
+        What else the field sees, ``(n, k)``, or ``None``.
+    mass
+        Mass that each pair carries at its point, ``(n,)``; ``None`` where all carry the same.
+    log_gain
+        By how much the log of a pair's mass grows over its whole span, ``(n,)``; ``None`` without masses.
+    """
+
+    t: Tensor
+    point: PathPoint
+    duration: Tensor
+    condition: Tensor | None
+    mass: Tensor | None
+    log_gain: Tensor | None
+
+    @property
+    def x(self) -> Tensor:
+        """The states, ``(n, ...)``."""
+        return self.point.x
+
+    def missed(self, velocity: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return by how much displacements over the whole span differ from those of a velocity, ``(n, ...)``.
+
+        Parameters
+        ----------
+        velocity
+            Velocities at the points, per unit of model time, ``(n, ...)``.
+        target
+            Displacements; ``None`` for those of the path.
+        """
+        target = self.point.velocity if target is None else target
+        return torch.addcmul(target, per_sample(self.duration, velocity), velocity, value=-1)
+
+    def mean(self, squares: Tensor) -> Tensor:
+        """Return the mean of squared errors ``(n, ...)``, each weighted by the mass of its pair."""
+        return weighted_mean(squares, self.mass)
+
+
+def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.Generator) -> Drawn:
+    """Draw a point on the path of each pair of a batch, bent, in its span, and with its mass, as the batch says.
+
+    Parameters
+    ----------
+    batch
+        The pairs.
+    path
+        How each pair is joined.
+    times
+        Law of the time within a pair.
+    generator
+        Draws the times, and the noise of the path.
+
+    Raises
+    ------
+    ValueError
+        When the batch has masses at one end of its pairs only.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> batch = cf.Batch(torch.zeros(1, 1), torch.ones(1, 1), start=torch.tensor([0.5]))
+    >>> drawn = draw(batch, cf.paths.Linear(), cf.paths.Uniform(), generator=cf.generator(seed=0))
+    >>> (drawn.t == 0.5 + drawn.x[:, 0] / 2).all(), drawn.mass
+    (tensor(True), None)
+    """
+    s = path.inside(times.sample(len(batch.x0), generator=generator, like=batch.x0))
+    start, duration = batch.span()
+    point = path.between(batch, s, generator=generator)
+    mass = gain = None
+    if batch.log_mass0 is not None and batch.log_mass1 is not None:
+        mass, gain = torch.lerp(batch.log_mass0, batch.log_mass1, s).exp(), batch.log_mass1 - batch.log_mass0
+    elif batch.log_mass0 is not None or batch.log_mass1 is not None:
+        raise ValueError("Expected masses at both ends of the pairs, or at none; found them at one. Set both.")
+    return Drawn(start + s * duration, point, duration, batch.condition, mass, gain)
+
+
+def weighted_mean(squares: Tensor, mass: Tensor | None) -> Tensor:
+    """Return the mean of squared errors ``(n, ...)``, weighted by masses ``(n,)`` where there are any.
+
+    Examples
+    --------
+    >>> weighted_mean(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 1.0]))
+    tensor(3.)
+    """
+    return squares.mean() if mass is None else (per_sample(mass, squares) * squares).mean()
+
+
+def refuse(batch: Batch, owner: object, *, masses: str = "", bends: str = "") -> None:
+    """Raise where a batch holds what has no meaning for an objective.
+
+    Parameters
+    ----------
+    batch
+        The pairs.
+    owner
+        The objective.
+    masses, bends
+        Why the pairs must carry no masses, or must be straight, and what to do; empty where they may.
+
+    Raises
+    ------
+    ValueError
+        When they do, or are not.
+
+    Examples
+    --------
+    >>> bent = Batch(torch.zeros(1, 1), torch.ones(1, 1), bend0=torch.ones(1, 1))
+    >>> refuse(bent, Batch, bends="Leave them straight.")
+    Traceback (most recent call last):
+        ...
+    ValueError: Batch takes no pairs with bends. Leave them straight.
+    """
+    for name, why, held in (
+        ("masses", masses, (batch.log_mass0, batch.log_mass1)),
+        ("bends", bends, (batch.bend0, batch.bend1)),
+    ):
+        if why and any(part is not None for part in held):
+            kind = owner if isinstance(owner, type) else type(owner)
+            raise ValueError(f"{kind.__name__} takes no pairs with {name}. {why}")
