@@ -104,11 +104,11 @@ BRIDGE = cf.paths.BrownianBridge(0.5)
 @pytest.fixture(scope="module")
 def fitted():
     cells, x, y = cells_at_three_times(), whole_numbers(), whole_numbers(1)
-    growing = cf.SnapshotFlow(**FLOW, growth="two_heads", coupling=UnbalancedSinkhorn(5.0, 50.0)).fit(cells)
+    growing = cf.SnapshotFlow(**FLOW, growth=True, coupling=UnbalancedSinkhorn(5.0, 50.0)).fit(cells)
     return {
-        "bridge": cf.SnapshotFlow(**FLOW, path=BRIDGE, score="two_heads").fit(cells).distill(cells, steps=2),
+        "bridge": cf.SnapshotFlow(**FLOW, path=BRIDGE, stochastic=True).fit(cells).distill(cells, steps=2),
         "growing": growing,
-        "translator": cf.DomainTranslator(**TRANSLATOR, path=BRIDGE, score="two_heads").fit(x, y),
+        "translator": cf.DomainTranslator(**TRANSLATOR, path=BRIDGE, stochastic=True).fit(x, y),
     }
 
 

@@ -26,9 +26,9 @@ def told(request):
     sc.pp.pca(adata, n_comps=10)
     adata.obs["age"] = pd.to_timedelta(adata.obs["hours"], unit="h")
     settings = {"time_key": clock["time_key"], "steps": 5, "device": "cpu"}
-    flow = cf.SnapshotFlow(path=cf.paths.BrownianBridge(0.5), score="two_heads", **settings).fit(adata)
+    flow = cf.SnapshotFlow(path=cf.paths.BrownianBridge(0.5), stochastic=True, **settings).fit(adata)
     growing = cf.SnapshotFlow(
-        coupling=cf.couplings.UnbalancedSinkhorn(epsilon=20.0, relaxation=50.0), growth="two_heads", **settings
+        coupling=cf.couplings.UnbalancedSinkhorn(epsilon=20.0, relaxation=50.0), growth=True, **settings
     ).fit(adata)
     first = adata.obs["hours"] == 0
     cf.tl.velocity(adata, flow)
