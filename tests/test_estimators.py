@@ -48,7 +48,7 @@ class Kind:
 
 ALL_ESTIMATORS = {
     "SnapshotFlow": Kind(
-        partial(cf.SnapshotFlow, time_key="day", network=MLP, path=BRIDGE, score="two_heads"),
+        partial(cf.SnapshotFlow, time_key="day", network=MLP, path=BRIDGE, stochastic=True),
         (CELLS,),
         {
             "moved": lambda flow: flow.transport(X[:5], start=0, stop=5).x,
@@ -61,7 +61,7 @@ ALL_ESTIMATORS = {
         },
     ),
     "DomainTranslator": Kind(
-        partial(cf.DomainTranslator, network=MLP, path=BRIDGE, score="two_heads"),
+        partial(cf.DomainTranslator, network=MLP, path=BRIDGE, stochastic=True),
         (X, X + 3),
         {
             "moved": lambda model: model.translate(X[:5]),
