@@ -45,7 +45,7 @@ def _stochastic(score: str | None) -> dict[str, Any]:
 
 
 def _growth(growth: bool | str | None) -> dict[str, Any]:
-    if isinstance(growth, bool):
+    if not (growth is None or isinstance(growth, str)):
         return {"growth": growth}
     return {"growth": growth is not None} | ({} if growth is None else {"heads": _HEADS.get(growth, growth)})
 

@@ -134,7 +134,7 @@ class SnapshotFlow(TimedFlow):
         progress: bool = False,
         **given: Any,
     ) -> None:
-        former = given if isinstance(growth, bool) else {**given, "growth": growth}
+        former = {**given, "growth": growth} if growth is None or isinstance(growth, str) else given
         new = renamed("SnapshotFlow", former, FORMER["SnapshotFlow"])
         self.time_key = time_key
         self.rep = rep
