@@ -237,10 +237,10 @@ def test_foreign_files_of_the_right_name_are_refused(small, server, folders):
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("CELLFLOW_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert public._cache() == tmp_path / "cellflow"
+    assert public.cache() == tmp_path / "cellflow"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert public._cache() == tmp_path / ".cache" / "cellflow"
+    assert public.cache() == tmp_path / ".cache" / "cellflow"
 
 
 @requires_data

@@ -19,7 +19,7 @@ from benchmarks.images import features
 from cellflow import metrics
 from cellflow.metrics.features import NETWORKS
 
-fid_module = sys.modules["cellflow.metrics.fid"]  # the name in the package is that of the function
+fid_module = sys.modules["cellflow.metrics.images"]
 RESULTS = rows.RESULTS / "features.csv"
 
 

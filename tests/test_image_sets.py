@@ -23,7 +23,7 @@ from torch import nn
 import cellflow as cf
 from cellflow.couplings.within import LabelPlan
 from cellflow.datasets import download, images
-from cellflow.datasets.public_file import PublicFile, sha256_of
+from cellflow.datasets.public import PublicFile, sha256_of
 from cellflow.images import ImageSet, read_images, scaled, stream_images
 from cellflow.pairing import image_batches
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import cellflow as cf
 from cellflow.networks import DiffusersField, Heads, UNet
-from cellflow.networks.blocks import Attention, Norm
+from cellflow.networks.unet import Attention, Norm
 
 
 def made(rng, **settings):

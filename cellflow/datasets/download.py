@@ -1,5 +1,6 @@
-"""Fetch a file over the network: whole, or not at all."""
+"""Where data lies on this machine, and how a file gets there over the network: whole, or not at all."""
 
+import os
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -12,6 +13,20 @@ TIMEOUT = 30.0
 """Seconds without an answer after which the server counts as silent."""
 
 _CHUNK = 1 << 18
+
+
+def folders(room: str) -> list[Path]:
+    """Return where to look for data: below ``CELLFLOW_DATA``, in its folder ``room`` first, then in the cache."""
+    named = os.environ.get("CELLFLOW_DATA")
+    return [*([Path(named, room), Path(named)] if named else []), cache()]
+
+
+def cache() -> Path:
+    """Return the folder for downloads: ``CELLFLOW_CACHE``, else ``cellflow`` in the user's cache."""
+    named = os.environ.get("CELLFLOW_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "cellflow")
 
 
 def download(url: str, path: Path) -> None:

@@ -8,12 +8,13 @@ from cellflow.metrics.distances import (
     wasserstein,
 )
 from cellflow.metrics.features import FeatureNetwork, feature_network, features_of
-from cellflow.metrics.fid import InceptionDistance, fid
 from cellflow.metrics.images import (
     FeatureDistance,
+    InceptionDistance,
     KernelDistance,
     Neighbours,
     feature_distance,
+    fid,
     frechet_distance,
     kernel_distance,
     neighbours,

@@ -3,9 +3,8 @@
 import warnings
 from typing import Any
 
-from cellflow.networks.adapters import Standardized
+from cellflow.networks.adapters import DiffusersField, Standardized
 from cellflow.networks.embedding import TimeEmbedding
-from cellflow.networks.external import DiffusersField
 from cellflow.networks.flow_map import FlowMap
 from cellflow.networks.heads import Heads
 from cellflow.networks.mlp import MLP, NETWORKS, resolve
