@@ -81,7 +81,9 @@ class Stratified(TimeLaw):
 class LogitNormal(TimeLaw):
     """Times whose logit is Gaussian: more of the middle, where the target is hardest.
 
-    Source: Esser et al. 2024, equation 19.
+    Source
+    ------
+    Esser et al. 2024, equation 19.
 
     Examples
     --------
@@ -238,7 +240,9 @@ def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
 class Linear(GaussianPath):
     """Straight lines at constant speed, blurred by ``sigma`` everywhere.
 
-    Source: Lipman et al. 2023, equation 22; Tong et al. 2024 (TMLR), equation 14.
+    Source
+    ------
+    Lipman et al. 2023, equation 22; Tong et al. 2024 (TMLR), equation 14.
 
     Examples
     --------
@@ -255,7 +259,9 @@ class Linear(GaussianPath):
 class Trigonometric(GaussianPath):
     """Quarter circles, which keep the variance of independent standardised ends.
 
-    Source: Albergo and Vanden-Eijnden 2023, equation 5.
+    Source
+    ------
+    Albergo and Vanden-Eijnden 2023, equation 5.
 
     Examples
     --------
@@ -279,7 +285,9 @@ class VariancePreserving(GaussianPath):
     beta_min, beta_max
         Noise rate at the data end and at the noise end, per unit of model time.
 
-    Source: Song et al. 2021, equation 32, with time reversed.
+    Source
+    ------
+    Song et al. 2021, equation 32, with time reversed.
 
     Examples
     --------
@@ -307,7 +315,9 @@ class BrownianBridge(GaussianPath):
     there are several, so that the diffusion is the same in long and in short intervals. The velocity is unbounded at
     the ends, hence the margin.
 
-    Source: Tong et al. 2024 (AISTATS), equation 8.
+    Source
+    ------
+    Tong et al. 2024 (AISTATS), equation 8.
 
     Examples
     --------

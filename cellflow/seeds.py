@@ -76,7 +76,9 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 def _mix(number: int) -> int:
     """Scramble 64 bits, so that neighbouring indices give unrelated seeds (splitmix64's finaliser).
 
-    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
+    Source
+    ------
+    Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
     """
     bits = (number + 0x9E3779B97F4A7C15) & _ALL_BITS
     bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _ALL_BITS

@@ -43,7 +43,9 @@ def suggest_sigma(
         When there are fewer than two snapshots, times do not increase, the share is not above 0, or all points of
         every interval coincide.
 
-    Source: Schiebinger et al. 2019 (Waddington-OT) for the share of 0.05.
+    Source
+    ------
+    Schiebinger et al. 2019 (Waddington-OT) for the share of 0.05.
 
     Examples
     --------

@@ -22,7 +22,9 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generat
     generator
         Draws the pairs.
 
-    Source: McCann 1997, displacement interpolation.
+    Source
+    ------
+    McCann 1997, displacement interpolation.
 
     Examples
     --------

@@ -102,7 +102,9 @@ def feature_distance(images: Tensor, reference: Tensor, network: TrainedNetwork)
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Return the squared 2-Wasserstein distance between the Gaussians with the means and covariances of two clouds.
 
-    Source: Heusel et al. 2017, equation 6; Dowson and Landau 1982.
+    Source
+    ------
+    Heusel et al. 2017, equation 6; Dowson and Landau 1982.
 
     Examples
     --------
@@ -138,7 +140,9 @@ def kernel_distance(
     subsets
         How many.
 
-    Source: Bińkowski et al. 2018, equation 4.
+    Source
+    ------
+    Bińkowski et al. 2018, equation 4.
 
     Examples
     --------
@@ -171,7 +175,9 @@ def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
     k
         Which neighbour.
 
-    Source: Kynkäänniemi et al. 2019, equation 1; Naeem et al. 2020, equations 3 and 5.
+    Source
+    ------
+    Kynkäänniemi et al. 2019, equation 1; Naeem et al. 2020, equations 3 and 5.
 
     Examples
     --------
@@ -276,7 +282,9 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
         When the file holds other weights: the result would not be the FID. Use `frechet_distance` on features of
         your own, under another name.
 
-    Source: Heusel et al. 2017, equation 6.
+    Source
+    ------
+    Heusel et al. 2017, equation 6.
 
     Examples
     --------

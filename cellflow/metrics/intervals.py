@@ -54,7 +54,9 @@ def bootstrap(
     paired
         Whether point k of every sample belongs together, and is drawn together.
 
-    Source: Efron 1979; Efron and Tibshirani 1993, section 13.3.
+    Source
+    ------
+    Efron 1979; Efron and Tibshirani 1993, section 13.3.
 
     Examples
     --------

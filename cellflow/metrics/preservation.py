@@ -64,7 +64,9 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     Compared within Gaussian windows of scale 1.5, 11 pixels wide (fewer where the image is smaller), wholly inside
     the image, as in the original and in scikit-image; torchmetrics lets windows reach over the edge.
 
-    Source: Wang et al. 2004, equation 13.
+    Source
+    ------
+    Wang et al. 2004, equation 13.
 
     Examples
     --------
@@ -99,7 +101,9 @@ def mask_dice(inputs: Tensor, outputs: Tensor) -> Tensor:
     inputs, outputs
         Masks ``(n, ...)``: truth values, or numbers of which those above 0 belong to the mask.
 
-    Source: Dice 1945.
+    Source
+    ------
+    Dice 1945.
 
     Examples
     --------
@@ -123,7 +127,9 @@ def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
     dark
         Whether the object is darker than what is around it, as a stained nucleus is.
 
-    Source: Otsu 1979, equation 14.
+    Source
+    ------
+    Otsu 1979, equation 14.
 
     Examples
     --------

@@ -34,7 +34,9 @@ class FlowMap(nn.Module):
     ValueError
         When the network sees one time only, or for unknown spans.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2024 and 2025 (flow map matching; how to build a consistency model).
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2024 and 2025 (flow map matching; how to build a consistency model).
 
     Examples
     --------

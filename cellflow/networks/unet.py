@@ -46,7 +46,9 @@ class UNet(nn.Module):
     times
         How many times the network sees: 2 for a `FlowMap`.
 
-    Source: Ho et al. 2020, section 4 and appendix B; Dhariwal and Nichol 2021, section 3.
+    Source
+    ------
+    Ho et al. 2020, section 4 and appendix B; Dhariwal and Nichol 2021, section 3.
 
     Examples
     --------
@@ -230,7 +232,9 @@ class ResidualBlock(nn.Module):
     inputs, outputs, context, dropout
         As for `Stage`.
 
-    Source: Dhariwal and Nichol 2021, section 3 (adaptive group normalisation).
+    Source
+    ------
+    Dhariwal and Nichol 2021, section 3 (adaptive group normalisation).
 
     Examples
     --------

@@ -175,7 +175,9 @@ def _ahead(x: np.ndarray, xy: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     The weights are exp(cos(v_i, x_j - x_i) / sigma) over the neighbours j of cell i, less the uniform ones, so that
     a cell at rest stays.
 
-    Source: La Manno et al. 2018 (Nature 560, 494-498) and Bergen et al. 2020 (Nature Biotechnology 38, 1408-1414),
+    Source
+    ------
+    La Manno et al. 2018 (Nature 560, 494-498) and Bergen et al. 2020 (Nature Biotechnology 38, 1408-1414),
     projection of velocities onto an embedding.
     """
     from sklearn.neighbors import NearestNeighbors

@@ -14,7 +14,7 @@ OBSERVED = "#0072B2"
 PREDICTED = "#D55E00"
 """Blue and vermilion of the palette by Okabe and Ito: told apart by every kind of colour vision."""
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D00", "#222222")
-"""Source: Okabe and Ito 2008, "Color universal design"; yellow is darkened to be seen on white."""
+"""The palette of Okabe and Ito 2008, "Color universal design"; yellow is darkened to be seen on white."""
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 

@@ -75,7 +75,9 @@ def fate(
     TypeError
         When the flow was fitted without a score.
 
-    Source: Wilson 1927 for the interval.
+    Source
+    ------
+    Wilson 1927 for the interval.
 
     Examples
     --------
