@@ -10,8 +10,10 @@ from cellflow.metrics import distances as module
 from cellflow.metrics import (
     energy_distance,
     maximum_mean_discrepancy,
+    population_distance,
     sliced_wasserstein,
     split_half_floor,
+    thinned,
     wasserstein,
 )
 from cellflow.seeds import generator
@@ -220,3 +222,38 @@ def test_the_floor_shrinks_with_the_number_of_points_and_repeats_by_seed():
 def test_bad_settings_are_refused(call):
     with pytest.raises(ValueError, match="Expected"):
         call()
+
+
+@pytest.mark.parametrize("most", [1, 7, 50, 199])
+def test_thinned_points_come_as_often_as_they_weigh(most, rng):
+    weights = torch.rand(200, generator=rng).double() ** 4
+    points, left = thinned(torch.arange(200), weights, most, generator=rng)
+    expected = most * weights / weights.sum()
+    found = torch.bincount(points, minlength=200)
+    assert left is None
+    assert len(points) == most
+    assert ((found >= expected.floor()) & (found <= expected.ceil())).all()
+
+
+def test_points_of_equal_weight_are_thinned_without_repetition_or_pattern(rng):
+    points, _ = thinned(torch.arange(4000), most=2000, generator=rng)
+    assert len(points.unique()) == 2000
+    assert 900 < (points % 2 == 0).sum() < 1100  # every other row, taken in order, would be all or nothing
+
+
+def test_small_populations_are_compared_whole_and_weighted(rng):
+    x, y = torch.randn(2, 30, 2, generator=rng)
+    weights = torch.rand(30, generator=rng)
+    state = rng.get_state()
+    found = population_distance(x, y, weights_x=weights, generator=rng)
+    assert found == wasserstein(x, y, weights_x=weights)
+    assert torch.equal(rng.get_state(), state)
+    assert population_distance(x, y, weights_x=weights, most=10, generator=rng) != found
+    with pytest.raises(ValueError, match="most >= 1"):
+        thinned(x, most=0, generator=rng)
+
+
+def test_a_thinned_population_is_near_the_whole(rng):
+    x, weights = torch.randn(5000, 1, generator=rng), torch.rand(5000, generator=rng)
+    points, _ = thinned(x, weights * (x[:, 0] > 0), 1000, generator=rng)
+    assert wasserstein(points, x, weights_y=weights * (x[:, 0] > 0)) < 0.05

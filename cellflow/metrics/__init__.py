@@ -3,8 +3,10 @@
 from cellflow.metrics.distances import (
     energy_distance,
     maximum_mean_discrepancy,
+    population_distance,
     sliced_wasserstein,
     split_half_floor,
+    thinned,
     wasserstein,
 )
 from cellflow.metrics.features import FeatureNetwork, feature_network, features_of
@@ -51,11 +53,13 @@ __all__ = [
     "mask_dice",
     "maximum_mean_discrepancy",
     "neighbours",
+    "population_distance",
     "real_floor",
     "sliced_wasserstein",
     "split_half_floor",
     "structural_similarity",
     "target_accuracy",
+    "thinned",
     "transport_cost",
     "wasserstein",
 ]
