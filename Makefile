@@ -19,7 +19,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed --commit-table
 	$(BIN)/python -m benchmarks.trajectory all
 
 peers: .venv-otpfm/installed

@@ -16,9 +16,10 @@ def made_by(command: str, where: str = "") -> str:
     return f"Made by `{command}` on {time.strftime('%Y-%m-%d')}{f': {where}' if where else ''}."
 
 
-def fill(template: Path, **fields: object) -> list[str]:
-    """Return the lines of a text with its ``$names`` filled in."""
-    return Template(template.read_text()).substitute(fields).splitlines()
+def fill(template: Path, **fields: object) -> list[list[str]]:
+    """Return the parts of a text, which lines of ``---`` divide, as lines with the ``$names`` filled in."""
+    parts = template.read_text().strip("\n").split("\n\n---\n\n")
+    return [Template(part).substitute(fields).splitlines() for part in parts]
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:

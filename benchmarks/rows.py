@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ class Table:
         """Return the rows with these values: whole numbers, numbers and truths as such, None where a cell is empty."""
         return [{k: value_of(v) for k, v in row.items()} for row in self._texts() if _agrees(row, about)]
 
-    def put(self, *fresh: Mapping[str, Any]) -> None:
-        """Add rows; one with the key of an older row takes its place."""
+    def put(self, *fresh: Mapping[str, Any], whole: bool = False) -> None:
+        """Add rows; one with the key of an older row takes its place. ``whole``: all older ones go."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed
-            old = self._texts()
+            old = [] if whole else self._texts()
             new = [{name: text_of(value) for name, value in row.items()} for row in fresh]
             columns = list(dict.fromkeys([*self.columns, *(name for row in [*old, *new] for name in row)]))
             rows = {self._name(row): row for row in [*old, *new]}
@@ -90,7 +90,7 @@ def value_of(text: str) -> Any:
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
-def digest(*parts: object) -> str:
+def digest(parts: Sequence[object]) -> str:
     """Return a few letters that are others wherever a part is: of all that a row depends on."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 

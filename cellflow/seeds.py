@@ -1,4 +1,4 @@
-"""Random numbers: always drawn from a generator that the caller passes."""
+"""Where random numbers come from: always a generator that the caller owns."""
 
 import threading
 from collections.abc import Iterator

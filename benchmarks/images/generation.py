@@ -76,7 +76,7 @@ def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[li
     yield rows
     for chosen in methods:
         parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
-        known = about | {"method": chosen, "settings": digest(*parts)}
+        known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
             rows = [known | row for row in _scored(chosen, name, images, judge, size, seed)]
             table.put(*rows)
@@ -121,7 +121,7 @@ def _scored(
 
 def text(rows: list[Row], tail: str = "") -> str:
     """Return the page."""
-    lines = page.fill(TEXT, day=time.strftime("%Y-%m-%d"))
+    (lines,) = page.fill(TEXT, day=time.strftime("%Y-%m-%d"))
     measured = {row["dataset"] for row in rows}
     for name in [name for name in DATASETS if name in measured or name != "cifar10_jpeg"]:
         mine = [row for row in rows if row["dataset"] == name]

@@ -85,7 +85,7 @@ def run(
     for chosen in methods:
         method = TRANSLATORS[chosen]
         parts = (method, SIGMA, CYCLES, SIMULATION_STEPS, replace(size, device="cpu"), seed)
-        known = about | {"method": chosen, "settings": digest(*parts)}
+        known = about | {"method": chosen, "settings": digest(parts)}
         if not suits(method, task) or table.read(**known):
             continue
         model = train(task, method, size, seed)

@@ -1,57 +1,107 @@
-"""The command line: the table, the speed, or the figure."""
+"""Flows and Schrödinger bridges in the plane, beside published numbers: ``python -m benchmarks.toys``.
 
-import argparse
-from pathlib import Path
+One pair and seed after the other: every method is trained and scored. Rows that are in the table already, with the same
+settings, are not made again. The figure: ``python -m benchmarks.studies.bridge_figure``.
+"""
 
-import torch
+import time
+from collections.abc import Iterator, Sequence
 
-from benchmarks.toys.figure import draw
-from benchmarks.toys.methods import METHODS
-from benchmarks.toys.pairs import PAIRS
-from benchmarks.toys.run import run
-from benchmarks.toys.speed import SPEED, measure
-from benchmarks.toys.table import RESULTS, page, read
+from benchmarks.command import Several, numbers, parse, parser
+from benchmarks.page import write
+from benchmarks.rows import Row, Table, digest, rounded
+from benchmarks.toys.methods import BATCH, DEPTH, METHODS, NEW_NOISE, RECIPE, WIDTH, Method, Trainer
+from benchmarks.toys.page import BLURRED, FLOOR, text
+from benchmarks.toys.pairs import PAIRS, POINTS, Clouds, clouds, source_law
+from benchmarks.toys.scores import gaussian_energy, independent_energy, path_energy, squared_distance, travel
+from cellflow import generator
 
-FIGURE = Path("docs/figures/bridge.png")
+BLUR = 0.1
+"""Standard deviation around the line of a pair in the published runs; ours have none."""
+KEY = ("pair", "method", "seed")
 
 
-def main() -> None:
-    """Do what was asked for."""
-    given = _arguments()
-    torch.set_num_threads(1)
-    if given.figure:
-        draw(FIGURE, seed=given.seeds[0])
-        print(f"wrote {FIGURE}")
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, and write the page of what has been measured so far, that of the speed below it."""
+    made = parser("toys", __doc__)
+    made.add_argument("--pairs", type=Several(PAIRS), default=list(PAIRS), help=f"{', '.join(PAIRS)}, or all")
+    made.add_argument("--methods", type=Several(METHODS), default=list(METHODS), help=f"{', '.join(METHODS)}, or all")
+    made.add_argument("--seeds", type=numbers, default=(42, 43, 44, 45, 46), help="with commas between them")
+    made.add_argument("--steps", type=int, default=1500, help="optimiser steps (published: 19,000)")
+    made.add_argument("--points", type=int, default=POINTS, help="to train on, and to test")
+    given = parse(made, words)
+    table, speed = Table(given.out / "toys.csv", KEY), given.out / "toys_speed.md"
+    for seed, pair in [(seed, pair) for seed in given.seeds for pair in given.pairs]:
+        for row in run(table, pair, given.methods, seed, steps=given.steps, points=given.points):
+            print(rounded(row), flush=True)
+    lines = ["", *speed.read_text().splitlines()] if speed.is_file() else []
+    write(given.out / "toys.md", [*text(table.read(), given.command), *lines])
+
+
+def run(table: Table, pair: str, names: list[str], seed: int, *, steps: int, points: int = POINTS) -> Iterator[Row]:
+    """Yield the rows of a pair and seed that are not in the table yet, and put each there."""
+    about = {"pair": pair, "seed": seed}
+    known = table.read(**about)
+    done = {row["method"]: row for row in known if str(row["settings"]) == settings(row["method"], steps, points)}
+    missing = [name for name in [FLOOR, *BLURRED, *names] if name not in done and not _impossible(pair, name)]
+    if not missing:
         return
-    if given.speed:
-        (given.out / SPEED).write_text(measure())
+    data = clouds(pair, seed, points=points)
+    trainer = Trainer(data, seed, steps)
+    for name in missing:
+        start = time.perf_counter()
+        if name == FLOOR:
+            scores = floor(pair, data, trainer, seed)
+        elif name in BLURRED:
+            scores = blurred(pair, data, BLURRED[name], done[FLOOR]["least"], seed)
+        else:
+            scores = score(name, data, trainer, done[FLOOR]["least"])
+        row = {"pair": pair, "method": name, "seed": seed, "settings": settings(name, steps, points)} | scores
+        done[name] = row | {"seconds": time.perf_counter() - start}
+        table.put(done[name])
+        yield done[name]
+
+
+def settings(name: str, steps: int, points: int) -> str:
+    """Return a digest of everything that a row depends on: rows of other settings are made anew."""
+    parts: list[object] = [points]
+    method: Method | None = METHODS.get(name)
+    while method is not None:
+        parts += [method, steps, WIDTH, DEPTH, BATCH, NEW_NOISE, RECIPE]
+        method = METHODS[method.start] if method.start else None
+    return digest(parts)
+
+
+def _impossible(pair: str, name: str) -> bool:
+    """Say whether a method needs a Gaussian source, and the pair has another."""
+    return "FM" in (name, BLURRED.get(name)) and not pair.startswith("N->")
+
+
+def floor(pair: str, data: Clouds, trainer: Trainer, seed: int) -> Row:
+    """Return what sampling leaves of a perfect learner, and the least energy between the test points."""
+    least = squared_distance(data.test0, data.test1)
+    learned = float((data.x0 - data.x1[trainer.plan()]).double().square().sum(1).mean())
+    energy = independent_energy(data.x1, *source_law(pair), generator=generator(seed=seed))
+    w2 = squared_distance(data.x1, data.test1) ** 0.5
+    return {"w2": w2, "npe": path_energy(learned, least), "energy": energy, "least": least}
+
+
+def blurred(pair: str, data: Clouds, method: str, least: float, seed: int) -> Row:
+    """Return the path energy of the exact field of the published path, which has a blur; nothing is learned."""
+    rng = generator(seed=seed)
+    if method == "FM":
+        energy = gaussian_energy(data.x1, blur=BLUR, generator=rng)
     else:
-        for seed in given.seeds:
-            for pair in given.pairs:
-                for row in run(pair, given.methods, seed, steps=given.steps, path=given.out / "toys.csv"):
-                    print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    write(given.out, f"python -m benchmarks.toys --steps {given.steps}")
+        energy = independent_energy(data.x1, *source_law(pair), blur=BLUR, generator=rng)
+    return {"w2": float("nan"), "npe": path_energy(energy, least), "energy": energy, "least": least}
 
 
-def write(out: Path, command: str) -> None:
-    """Write the page from what has been measured so far."""
-    text = page(read(out / "toys.csv"), command)
-    speed = out / SPEED
-    text += "\n" + speed.read_text() if speed.is_file() else ""
-    (out / "toys.md").write_text(text)
-    print(text)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.toys", description=__doc__)
-    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
-    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps (published: 19,000)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
-    parser.add_argument("--speed", action="store_true", help="seconds of training to a published W2, beside torchcfm")
-    parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE}")
-    return parser.parse_args()
+def score(name: str, data: Clouds, trainer: Trainer, least: float) -> Row:
+    """Train a method and return its scores."""
+    field, objective = trainer.train(name)
+    found, energy = travel(objective.velocity(field), data.test0)
+    w2 = squared_distance(found, data.test1) ** 0.5
+    return {"w2": w2, "npe": path_energy(energy, least), "energy": energy, "least": least}
 
 
 if __name__ == "__main__":

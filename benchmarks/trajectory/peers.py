@@ -3,8 +3,6 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +12,11 @@ import numpy as np
 import torch
 
 import cellflow as cf
+from benchmarks.peers import Loop, global_seed, matcher
 from benchmarks.trajectory.methods import Particles, RollOut, Training
-from benchmarks.trajectory.recipe import IntervalBatches, PlainMLP, published_split
-from cellflow.errors import MissingDependencyError, optional
+from benchmarks.trajectory.recipe import IntervalBatches, published_split
+from cellflow.errors import MissingDependencyError
 
-INSTALL_TORCHCFM = "pip install --no-deps torchcfm"
 OTPFM_PYTHON = "OTPFM_PYTHON"
 """Environment variable: the Python of the environment that holds otpfm."""
 OTPFM_DEFAULT = Path(".venv-otpfm/bin/python")
@@ -50,48 +48,23 @@ class Torchcfm:
             loop.train(self.steps)
         return RollOut(euler(loop.field), {"steps": self.steps, "cells": "80 % of the training"})
 
-    def loop(self, clouds: tuple[torch.Tensor, ...], times: tuple[float, ...], *, seed: int) -> "TorchcfmLoop":
+    def loop(self, clouds: tuple[torch.Tensor, ...], times: tuple[float, ...], *, seed: int) -> Loop:
         """Return the untrained loop. Draws from the global state of torch and NumPy, as torchcfm does."""
-        module = optional("torchcfm.conditional_flow_matching", install=INSTALL_TORCHCFM)
-        kind = "ExactOptimalTransportConditionalFlowMatcher" if self.exact else "ConditionalFlowMatcher"
-        batches = IntervalBatches(clouds, times, cf.couplings.Independent(), self.batch_size, seed)
-        return TorchcfmLoop(getattr(module, kind)(sigma=self.sigma), batches)
+        matched = matcher("exact" if self.exact else "independent", self.sigma)
+        cells = IntervalBatches(clouds, times, cf.couplings.Independent(), self.batch_size, seed).cells(
+            cf.generator(seed=seed)
+        )
 
+        def draw() -> tuple[torch.Tensor, ...]:
+            """Match every interval, and take a random one for each sample."""
+            columns = []
+            for (x0, x1), (start, stop) in zip(pairwise(next(cells)), pairwise(times), strict=True):
+                t, x, u = matched.sample_location_and_conditional_flow(x0, x1)
+                columns.append((start + t * (stop - start), x, u / (stop - start)))
+            chosen, everyone = torch.randint(len(columns), (self.batch_size,)), torch.arange(self.batch_size)
+            return tuple(torch.stack(column)[chosen, everyone] for column in zip(*columns, strict=True))
 
-class TorchcfmLoop:
-    """The training loop of torchcfm's runner, a number of steps at a time.
-
-    Parameters
-    ----------
-    matcher
-        A matcher of torchcfm.
-    batches
-        Where the cells come from; torchcfm pairs them.
-    """
-
-    def __init__(self, matcher: Any, batches: IntervalBatches) -> None:
-        self.matcher, self.batches = matcher, batches
-        self.field = PlainMLP(batches.clouds[0].shape[1])
-        self.optimizer = torch.optim.AdamW(self.field.parameters(), lr=1e-3, weight_decay=1e-5)
-        self.cells = batches.cells(cf.generator(seed=batches.seed))
-
-    def train(self, steps: int) -> None:
-        """Take optimiser steps."""
-        for _ in range(steps):
-            t, x, u = self._batch(next(self.cells))
-            self.optimizer.zero_grad()
-            (self.field(t, x) - u).square().mean().backward()
-            self.optimizer.step()
-
-    def _batch(self, cells: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Match every interval, and take a random one for each sample."""
-        n, columns = len(cells[0]), []
-        for (x0, x1), (start, stop) in zip(pairwise(cells), pairwise(self.batches.times), strict=True):
-            t, x, u = self.matcher.sample_location_and_conditional_flow(x0, x1)
-            columns.append((start + t * (stop - start), x, u / (stop - start)))
-        chosen, everyone = torch.randint(len(columns), (n,)), torch.arange(n)
-        t, x, u = (torch.stack(column)[chosen, everyone] for column in zip(*columns, strict=True))
-        return t, x, u
+        return Loop(clouds[0].shape[1], draw)
 
 
 @dataclass(frozen=True)
@@ -185,19 +158,6 @@ def euler(field: torch.nn.Module) -> Any:
         return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
 
     return carry
-
-
-@contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Seed the global state that a peer draws from, and put it back afterwards."""
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _work(python: Path, *arguments: str) -> None:

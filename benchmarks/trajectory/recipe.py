@@ -15,31 +15,12 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
+from benchmarks.peers import PlainMLP
 from benchmarks.trajectory.methods import Particles, RollOut, Training
 from cellflow.couplings import Coupling
 from cellflow.seeds import seeded
 
 SPLIT_SEED = 42
-
-
-class PlainMLP(nn.Module):
-    """Hidden layers with SELU on ``[t, x]``, a linear output.
-
-    Examples
-    --------
-    >>> PlainMLP(2)(torch.zeros(5), torch.zeros(5, 2)).shape
-    torch.Size([5, 2])
-    """
-
-    def __init__(self, dim: int, width: int = 64, depth: int = 3) -> None:
-        super().__init__()
-        sizes = [dim + 1] + depth * [width]
-        hidden = [layer for wide, narrow in pairwise(sizes) for layer in (nn.Linear(wide, narrow), nn.SELU())]
-        self.net = nn.Sequential(*hidden, nn.Linear(width, dim))
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the velocity at times ``t`` ``(n,)`` and states ``x`` ``(n, dim)``."""
-        return self.net(torch.cat([t[:, None], x], dim=1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reading AnnData: states, times, snapshots, and settings suggested from them."""
+"""AnnData read once: its times, its representation, its clock, and what they suggest."""
 
 from cellflow.cells.clock import Clock
 from cellflow.cells.states import States, as_states

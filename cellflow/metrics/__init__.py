@@ -1,4 +1,4 @@
-"""Metrics: distances between samples, scores of images, intervals."""
+"""Measures of how well a flow does."""
 
 from cellflow.metrics.distances import (
     energy_distance,

@@ -1,7 +1,7 @@
-"""Distances between two sets of images, by their features: see `features_of`.
+"""How far apart two sets of images are, seen through features: `features_of` makes these.
 
-Features are ``(n, d)`` and ``(m, d)``; everything is computed in float64. No score here depends on which output belongs
-to which input: report one of `cellflow.metrics.preservation` beside it.
+Features are ``(n, d)`` and ``(m, d)``; everything is computed in float64. None of these scores asks which output
+belongs to which input: put one of `cellflow.metrics.preservation` beside each.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ class FeatureDistance(NamedTuple):
     Parameters
     ----------
     name
-        Name of the distance, which includes the network.
+        What was measured, and by which network.
     value
         The distance.
     sha256
-        SHA-256 of the weights of the network.
+        Of the weights of the network.
     n, n_reference
-        Numbers of images. The distance falls with both: compare only at equal numbers.
+        Images on either side. The distance falls with both: compare only at equal numbers.
     """
 
     name: str
@@ -47,9 +47,9 @@ class KernelDistance(NamedTuple):
     Parameters
     ----------
     mean
-        Mean over the subsets; about 0 for two samples of the same distribution, negative by chance.
+        Of the subsets; about 0 for two samples of one law, and below it by chance.
     sd
-        Standard deviation over the subsets.
+        Between the subsets.
     """
 
     mean: float
@@ -57,7 +57,7 @@ class KernelDistance(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Precision, recall, density and coverage of generated images.
+    """How two sets of images lie among each other.
 
     Parameters
     ----------
@@ -66,8 +66,7 @@ class Neighbours(NamedTuple):
     recall
         Share of real images that lie within the balls around generated images.
     density
-        Mean number of balls around real images that hold a generated image, over k; about 1 for two samples of the same
-        distribution.
+        How many balls around real images a generated image lies in, over k; about 1 for two samples of one law.
     coverage
         Share of real images with a generated image within their ball.
     """
@@ -137,9 +136,9 @@ def kernel_distance(
     generator
         Draws the subsets.
     subset_size
-        Points of each set in a subset, drawn without replacement.
+        Points a side of a subset, drawn without replacement.
     subsets
-        Number of subsets.
+        How many.
 
     Source
     ------
@@ -165,7 +164,7 @@ def kernel_distance(
 
 
 def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
-    """Return precision, recall, density and coverage of generated images, by nearest neighbours.
+    """Return precision, recall, density and coverage: what of the one lies within reach of the other.
 
     The ball around a point reaches to its k-th nearest neighbour in its own set.
 
@@ -174,7 +173,7 @@ def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
     generated, real
         Features ``(n, d)`` and ``(m, d)``.
     k
-        Number of neighbours.
+        Which neighbour.
 
     Source
     ------
@@ -246,11 +245,11 @@ class InceptionDistance(NamedTuple):
     value
         The distance.
     reference
-        Name of the real images.
+        What the images were compared with.
     n, n_reference
-        Numbers of images.
+        Images on either side.
     sha256
-        SHA-256 of the weights.
+        Of the weights.
     resize
         How the images were scaled.
     """
@@ -273,7 +272,7 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
     weights
         The file ``inception-2015-12-05.pt``; `cellflow.datasets.inception_weights` fetches it.
     reference
-        Name of the real images, kept with the result, such as "CIFAR-10 train".
+        What ``real`` is, for the record, such as "CIFAR-10 train".
 
     Raises
     ------
@@ -311,7 +310,7 @@ def _check_bytes(name: str, images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"Expected `{name}` as bytes (n, c, h, w) with 1 or 3 channels, as published FIDs are computed on; found "
-            f"{images.dtype} of shape {tuple(images.shape)}. `cf.images.to_bytes` converts numbers from -1 to 1."
+            f"{images.dtype} of shape {tuple(images.shape)}. Numbers from -1 to 1 become bytes by `cf.images.to_bytes`."
         )
 
 
@@ -322,14 +321,14 @@ def _checksum(path: Path) -> str:
     if found not in WEIGHTS:
         raise ValueError(
             f"Expected the weights of the standard FID, {' or '.join(WEIGHTS.values())} (SHA-256 "
-            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is not the FID: take "
+            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is no FID: take "
             "`frechet_distance` of their features, under another name."
         )
     return found
 
 
 def _load(path: Path, device: torch.device) -> Any:
-    """Load the network: the only use of TorchScript, which torch deprecates."""
+    """Load the network. The one place that knows TorchScript, which torch will give up one day."""
     with _FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is", category=DeprecationWarning)
         return torch.jit.load(path, map_location=device).eval()

@@ -1,4 +1,4 @@
-"""Uncertainty of a score: bootstrap intervals, and the floor of real data against real data."""
+"""How sure a score is, and how good it can get: bootstrap intervals, and the floor of real against real."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,11 +13,11 @@ class Interval(NamedTuple):
     Parameters
     ----------
     value
-        Score of the sample itself.
+        Of the sample itself.
     low, high
-        Bounds that hold the fraction ``level`` of the bootstrap scores.
+        Between these lies the share ``level`` of the scores of resampled data.
     level
-        Coverage, such as 0.95.
+        Such as 0.95.
     """
 
     value: float
@@ -36,23 +36,23 @@ def bootstrap(
 ) -> Interval:
     """Return a score of one or more samples, with its percentile bootstrap interval.
 
-    A distance between samples rises when points occur twice, so its interval is biased upwards and may exclude the
-    value itself: compare methods by intervals computed the same way.
+    A distance between samples rises when points occur twice, so its interval lies a little high, and may leave out
+    the value itself: compare methods by intervals made the same way.
 
     Parameters
     ----------
     score
-        Function of the samples that returns one number.
+        Samples to one number.
     *samples
-        Points ``(n, ...)`` each, resampled with replacement.
+        Points ``(n, ...)`` each, drawn again with replacement.
     generator
-        Draws the resamples.
+        Draws them.
     repeats
-        Number of repeats.
+        How often.
     level
-        Fraction of the scores that the interval holds.
+        Share of the scores that the interval holds.
     paired
-        Whether the samples are paired row by row, and resampled together.
+        Whether point k of every sample belongs together, and is drawn together.
 
     Source
     ------
@@ -86,24 +86,24 @@ def real_floor(
     generator: torch.Generator,
     repeats: int = 10,
 ) -> Interval:
-    """Return the distance between two real samples of ``n``: the score of a perfect model.
+    """Return the distance between two real samples of ``n``: what sampling leaves of a perfect model.
 
     Parameters
     ----------
     distance
-        Function of two samples that returns one number, and draws no random numbers.
+        Two samples to one number; it must not use up a generator of its own.
     real
         Points or images ``(m, ...)``, with ``m >= 2 n``: both samples are drawn without a point in common.
     n
-        Number of samples that the model is scored with.
+        As many as the model is scored with.
     generator
         Draws the samples.
     repeats
-        Number of repeats.
+        How often.
 
     Returns
     -------
-    The mean distance, with the smallest and the largest as bounds (``level=1``).
+    The mean, and the smallest and largest distance, which hold all (``level=1``).
 
     Examples
     --------

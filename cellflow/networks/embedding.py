@@ -1,4 +1,4 @@
-"""The embedding of time."""
+"""How a network sees time."""
 
 from copy import deepcopy
 from math import pi

@@ -14,11 +14,11 @@ from cellflow.networks.embedding import TimeEmbedding
 
 
 class UNet(nn.Module):
-    """A convolutional network on several resolutions, modulated by time and condition.
+    """A convolutional network that looks at an image at several resolutions; time and condition scale and shift it.
 
-    Images are ``(n, channels, height, width)`` of any height and width that can be halved once for each level after the
-    first. They are processed in the channels-last memory format, which is faster. The last layer starts at zero, so an
-    untrained network is the zero field.
+    Images are ``(n, channels, height, width)`` of any height and width that can be halved once for each level after
+    the first. They are worked on in the channels-last memory format, which is the fast one. The last layer starts at
+    zero, so a fresh network is the field that moves nothing.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ class UNet(nn.Module):
     head_dim
         Most channels per head of the attention.
     dropout
-        Fraction of the inner channels that is dropped in training.
+        Share of the inner channels that is dropped in training.
     condition_dim
         Width of the condition, such as the number of classes of a one-hot label; 0 for none.
     harmonics
-        Number of Fourier harmonics of time, see `TimeEmbedding`.
+        How finely time is resolved, see `TimeEmbedding`.
     heads
-        Number of fields that are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
+        How many fields are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
     times
-        Number of times that the network takes: 2 for a `FlowMap`.
+        How many times the network sees: 2 for a `FlowMap`.
 
     Source
     ------
@@ -196,9 +196,9 @@ class Stage(nn.Module):
     inputs, outputs
         Channels that go in and come out.
     context
-        Width of the embedding of time and condition.
+        Width of what is known of time and condition.
     dropout
-        Fraction of the inner channels that is dropped in training.
+        Share of the inner channels that is dropped in training.
     head_dim
         Most channels per head of the attention; None for no attention.
 
@@ -223,9 +223,9 @@ class Stage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a skip connection; the context scales and shifts between them.
+    """Two convolutions around which the image is carried past; the context scales and shifts between them.
 
-    The second convolution starts at zero: an untrained block is the identity.
+    The second convolution starts at zero: a fresh block changes nothing.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention between all pixels, with weights of zero at first.
+    """Every pixel looks at every other one; starts by changing nothing.
 
     torch's fused attention has no forward mode: where a derivative in forward mode is under way, which flow maps ask
     for, the same is written out as two matrix products.

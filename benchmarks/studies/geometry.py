@@ -1,4 +1,4 @@
-"""Which geometry interpolates best, without any training: ``python -m benchmarks.trajectory.geometry``.
+"""Which geometry interpolates best, without any training: ``python -m benchmarks.studies.geometry``.
 
 EB in five whitened components, a fixed random part of each snapshot. Pairs are drawn from a plan between the snapshots
 on both sides of the one that is left out, and joined by a straight or a bent path; W1 of the points half-way. Beside
@@ -7,20 +7,19 @@ alone: what an honest choice would look at. The limit moves the straight midpoin
 is that of the cells left out, which nobody can know: what is left is shape.
 """
 
-import argparse
-import time
+from collections.abc import Sequence
 from itertools import pairwise, product
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import cellflow as cf
+from benchmarks import page
+from benchmarks.command import parse, parser
 from cellflow.couplings import Coupling, Exact, Plan, UnbalancedSinkhorn
 from cellflow.pairing.curves import Bent, tangents
 
-RESULTS = Path(__file__).parents[1] / "results"
 CELLS, INFINITE = 1000, float("inf")
 COUPLINGS: dict[str, Coupling] = {
     "exact": Exact(),
@@ -91,35 +90,32 @@ def limit(clouds: list[Tensor]) -> list[float]:
     return moved
 
 
-def page(found: dict[str, list[tuple[float, float]]], best_case: list[float], cells: int, command: str) -> str:
-    """Return the table in Markdown."""
+def text(found: dict[str, list[tuple[float, float]]], best_case: list[float], cells: int, command: str) -> list[str]:
+    """Return the page."""
     names, folds = list(found), range(len(best_case))
     chosen = [min(names, key=lambda name: found[name][k][1]) for k in folds]
     best = [min(names, key=lambda name: found[name][k][0]) for k in folds]
-    lines = [
-        "# Geometry without training: EB, five components, protocol A",
-        "",
-        f"Made by `{command}` on {time.strftime('%Y-%m-%d')}. {cells} cells of each snapshot: W1 is higher than on all",
-        "cells, by about 0.1. Pairs weigh as much as the plan gives them. In brackets the inner leave-one-out over the",
-        "training snapshots. **Chosen** by the inner score, _best_ on the held-out cells.",
-        "",
-        "| plan | bend | fold 1 | fold 2 | fold 3 | mean |",
-        "|---|---|---|---|---|---|",
-    ]
+    table = []
     for name in names:
-        cells_ = [_marked(found[name][k], chosen=name == chosen[k], best=name == best[k]) for k in folds]
-        lines.append(f"| {name} | {' | '.join(cells_)} | {np.mean([pair[0] for pair in found[name]]):.3f} |")
+        marked = [_marked(found[name][k], chosen=name == chosen[k], best=name == best[k]) for k in folds]
+        table.append([*name.split(" | "), *marked, f"{np.mean([pair[0] for pair in found[name]]):.3f}"])
     picked = float(np.mean([found[name][k][0] for k, name in enumerate(chosen)]))
     ideal = float(np.mean([found[name][k][0] for k, name in enumerate(best)]))
     right = sum(a == b for a, b in zip(chosen, best, strict=True))
-    lines += [
+    return [
+        "# Geometry without training: EB, five components, protocol A",
+        "",
+        f"{page.made_by(command)} {cells} cells of each snapshot: W1 is higher than on all",
+        "cells, by about 0.1. Pairs weigh as much as the plan gives them. In brackets the inner leave-one-out over the",
+        "training snapshots. **Chosen** by the inner score, _best_ on the held-out cells.",
+        "",
+        *page.table(["plan", "bend", *(f"fold {k + 1}" for k in folds), "mean"], table),
         "",
         f"Chosen fold by fold by the inner score: {picked:.3f}; by a look at the answer: {ideal:.3f}. The choice was",
         f"the best one in {right} of {len(best_case)} folds: two inner folds across longer gaps say little about it.",
         f"The limit, exact straight midpoints moved to the true mean: {' / '.join(f'{w:.3f}' for w in best_case)},",
         f"mean {np.mean(best_case):.3f}.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _marked(pair: tuple[float, float], *, chosen: bool, best: bool) -> str:
@@ -128,17 +124,13 @@ def _marked(pair: tuple[float, float], *, chosen: bool, best: bool) -> str:
     return f"{f'**{text}**' if chosen else text} ({pair[1]:.3f})"
 
 
-def main() -> None:
-    """Compute and write ``results/trajectory_geometry.md``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=CELLS, help="cells of each snapshot")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+def main(words: Sequence[str] | None = None) -> None:
+    """Compute and write ``trajectory_geometry.md``."""
+    made = parser("studies.geometry", __doc__)
+    made.add_argument("--cells", type=int, default=CELLS, help="cells of each snapshot")
+    given = parse(made, words)
     clouds = snapshots(given.cells)
-    command = f"python -m benchmarks.trajectory.geometry --cells {given.cells}"
-    text = page(rows(clouds), limit(clouds), given.cells, command)
-    (RESULTS / "trajectory_geometry.md").write_text(text)
-    print(text)
+    page.write(given.out / "trajectory_geometry.md", text(rows(clouds), limit(clouds), given.cells, given.command))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,46 @@
-"""Whose masses do half-way cells have: ``python -m benchmarks.trajectory.masses``.
+"""Whose masses do half-way cells have: ``python -m benchmarks.studies.masses``.
 
 EB in five components, protocol A. Pairs of one unbalanced plan, straight midpoints, no training; the pairs weigh what
 the plan gives them, or what they must so that all cells before count alike, or all cells after, or something between.
 W1 to the snapshot that is left out.
 """
 
-import argparse
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 import cellflow as cf
-from benchmarks.trajectory.__main__ import CONFIGS
+from benchmarks import page
+from benchmarks.command import parse, parser
 from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.scores import transport
-from benchmarks.trajectory.table import RESULTS
+from benchmarks.trajectory.settings import load
 from benchmarks.trajectory.tasks import Task, prepare
 
 SETTINGS = ((0.3, 1.0), (0.1, 3.0))
 """Strength of the entropy and of the relaxation, in squared units of the scaled space."""
-PAIRS = 4000
 NAMES = ("the plan", "cells before", "cells after", "geometric mean of both", "both, as on unbalanced geodesics")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Compute and write ``trajectory_masses.md``."""
+    made = parser("studies.masses", __doc__)
+    made.add_argument("--pairs", type=int, default=4000, help="pairs that are drawn")
+    given = parse(made, words)
+    cells, protocol = load("dataset", "eb").load(5), choose("A")
+    found: dict[str, list[float]] = {}
+    for fold in protocol.folds_of(len(cells.times), dataset=cells.name):
+        for name, value in rows(prepare(cells, protocol, fold), given.pairs):
+            found.setdefault(name, []).append(value)
+            print(fold.name, name, round(value, 3), flush=True)
+    page.write(given.out / "trajectory_masses.md", text(found, given.command))
 
 
 def weighings(plan: np.ndarray) -> dict[str, np.ndarray]:
     """Return the weights of all pairs ``(n, m)``, by whose masses they have; each sums to 1.
 
     The last one is how mass moves on the geodesics of unbalanced transport: its square root changes evenly.
-
-    Examples
-    --------
-    >>> found = weighings(np.array([[0.3, 0.1], [0.1, 0.0]]))
-    >>> found["cells before"].sum(axis=1).round(6).tolist(), found["cells after"].sum(axis=0).round(6).tolist()
-    ([0.5, 0.5], [0.5, 0.5])
     """
     tiny = np.finfo(float).tiny
     before = 1 / np.maximum(plan.shape[0] * plan.sum(axis=1, keepdims=True), tiny)
@@ -62,38 +66,22 @@ def rows(task: Task, pairs: int) -> Iterator[tuple[str, float]]:
             yield f"{epsilon:g} and {relaxation:g} | {name}", found
 
 
-def page(found: dict[str, list[float]], command: str) -> str:
-    """Return the table in Markdown, the best of each fold marked."""
-    best = [min(values[k] for values in found.values()) for k in range(len(next(iter(found.values()))))]
-    lines = [
-        "# Whose masses half-way cells have: EB, five components, protocol A", "",
-        f"Made by `{command}` on {time.strftime('%Y-%m-%d')}. Straight midpoints of one unbalanced plan, nothing",
-        "learned; W1 by fold, **best**. Pairs weigh what the plan gives them, or so much that all cells before count",
-        "alike, or all after.", "",
-        "| entropy and relaxation | masses of | fold 1 | fold 2 | fold 3 | mean |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+def text(found: dict[str, list[float]], command: str) -> list[str]:
+    """Return the page, the best of each fold marked."""
+    best = [min(column) for column in zip(*found.values(), strict=True)]
+    table = []
     for name, values in found.items():
         cells = [f"**{v:.3f}**" if v == b else f"{v:.3f}" for v, b in zip(values, best, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {np.mean(values):.3f} |")
-    lines += ["", f"The best of each fold, by a look at the answer: mean {np.mean(best):.3f}."]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Compute and write ``results/trajectory_masses.md``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs that are drawn")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    cells, protocol = instantiate(OmegaConf.load(CONFIGS / "dataset" / "eb.yaml")).load(5), choose("A")
-    found: dict[str, list[float]] = {}
-    for fold in protocol.folds_of(len(cells.times), dataset=cells.name):
-        for name, value in rows(prepare(cells, protocol, fold), given.pairs):
-            found.setdefault(name, []).append(value)
-            print(fold.name, name, round(value, 3), flush=True)
-    text = page(found, f"python -m benchmarks.trajectory.masses --pairs {given.pairs}")
-    (RESULTS / "trajectory_masses.md").write_text(text)
-    print(text)
+        table.append([*name.split(" | "), *cells, f"{np.mean(values):.3f}"])
+    head = ["entropy and relaxation", "masses of", *(f"fold {k + 1}" for k in range(len(best))), "mean"]
+    return [
+        "# Whose masses half-way cells have: EB, five components, protocol A", "",
+        f"{page.made_by(command)} Straight midpoints of one unbalanced plan, nothing",
+        "learned; W1 by fold, **best**. Pairs weigh what the plan gives them, or so much that all cells before count",
+        "alike, or all after.", "",
+        *page.table(head, table),
+        "", f"The best of each fold, by a look at the answer: mean {np.mean(best):.3f}.",
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

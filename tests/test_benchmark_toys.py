@@ -1,11 +1,15 @@
 """The core of the toy benchmark on tiny sizes: its matching against POT, its scores on known fields, its rows."""
 
+import csv
+
 import numpy as np
 import ot
 import pytest
 import torch
 
-from benchmarks.toys import pairs, run, scores, table
+from benchmarks.rows import Table
+from benchmarks.toys import __main__ as toys
+from benchmarks.toys import page, pairs, scores
 from benchmarks.toys.assignment import assign
 from benchmarks.toys.methods import METHODS
 
@@ -65,30 +69,29 @@ def test_the_energy_of_independent_pairs_is_known_for_gaussians(modes, rng):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_a_row_and_is_not_run_twice(name, tmp_path):
-    where, few = tmp_path / "toys.csv", {"steps": 4, "points": 64}
-    rows = list(run.run("N->moons", [name], 42, path=where, **few))
-    assert [row["method"] for row in rows] == [table.FLOOR, *table.BLURRED, name]
-    assert all(np.isfinite(row["w2"]) or row["method"] in table.BLURRED for row in rows)
+    table, few = Table(tmp_path / "toys.csv", toys.KEY), {"steps": 4, "points": 64}
+    rows = list(toys.run(table, "N->moons", [name], 42, **few))
+    assert [row["method"] for row in rows] == [page.FLOOR, *page.BLURRED, name]
+    assert all(np.isfinite(row["w2"]) or row["method"] in page.BLURRED for row in rows)
     assert all(row["npe"] >= 0 for row in rows)
-    assert [row["npe"] for row in table.read(where)] == [row["npe"] for row in rows]
-    assert list(run.run("N->moons", [name], 42, path=where, **few)) == []
-    again = list(run.run("N->moons", [name], 42, path=where, steps=5, points=64))
+    assert [row["npe"] for row in table.read()] == pytest.approx([row["npe"] for row in rows], rel=1e-4)
+    assert list(toys.run(table, "N->moons", [name], 42, **few)) == []
+    again = list(toys.run(table, "N->moons", [name], 42, steps=5, points=64))
     assert [row["method"] for row in again] == [name]
-    assert len(table.read(where)) == 4
-    assert name in table.page(table.read(where), "python")
+    assert len(table.read()) == 4
+    assert any(line.startswith(f"| {name} | 1 |") for line in page.text(table.read(), "python"))
 
 
 def test_a_method_for_a_gaussian_source_is_not_given_another(tmp_path):
-    few = {"steps": 2, "points": 64, "path": tmp_path / "toys.csv"}
-    assert [row["method"] for row in run.run("8gaussians->moons", ["FM"], 42, **few)] == [
-        table.FLOOR, "published path, I-CFM",
-    ]  # fmt: skip
+    table = Table(tmp_path / "toys.csv", toys.KEY)
+    found = toys.run(table, "8gaussians->moons", ["FM"], 42, steps=2, points=64)
+    assert [row["method"] for row in found] == [page.FLOOR, "published path, I-CFM"]
 
 
 def test_what_is_above_the_published_value_gets_its_reason():
     floor = {"pair": "N->moons", "method": "floor", "seed": 42, "w2": 0.2, "npe": 0.05, "energy": 2.0, "least": 1.0}
     row = floor | {"method": "OT-CFM", "w2": 0.3, "npe": 0.01}
-    text = table.page([floor, row], "python")
+    text = "\n".join(page.text([floor, row], "python"))
     assert "OT-CFM, W2: 0.300 against 0.130. The sampling floor" in text
     assert "OT-CFM, NPE" not in text
 
@@ -103,3 +106,14 @@ def test_a_blur_costs_energy_as_the_closed_form_says(rng):
     assert found == pytest.approx(float(expected), rel=0.03)
     found = scores.gaussian_energy(x1, generator=rng, blur=blur, points=2000, times=100)
     assert found == pytest.approx(2 * (1 - blur) ** 2, rel=0.03)  # x = sd(t) e, v = -(1 - blur) e
+
+
+def test_published_values_are_those_of_the_table():
+    """Tong et al. 2024, table 2: a few of them by eye."""
+    with page.PUBLISHED.open() as file:
+        rows = {(row["pair"], row["method"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 8 * 4 - 2
+    assert rows["N->moons", "OT-CFM"] == {
+        "pair": "N->moons", "method": "OT-CFM", "w2": "0.13", "w2_sd": "0.016", "npe": "0.083", "npe_sd": "0.009",
+    }  # fmt: skip
+    assert ("8gaussians->moons", "FM") not in rows

@@ -1,5 +1,6 @@
-"""Forward and backward through a Schrödinger bridge, drawn: ``python -m benchmarks.toys --figure``."""
+"""Forward and backward through a Schrödinger bridge, drawn: ``python -m benchmarks.studies.bridge_figure``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,38 +8,44 @@ import torch
 from torch import Tensor
 
 import cellflow as cf
+from benchmarks import page
+from benchmarks.command import parse, parser
 from benchmarks.toys.methods import BATCH, RECIPE
 from benchmarks.toys.pairs import Clouds, clouds
 from cellflow.seeds import seeded
 
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 SIGMA, PATHS, FRAMES, STEPS = 1.6, 200, 101, 4000
 MODES = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#9c6b4e")
 MOONS = ("#2f5d8a", "#d1495b")
 
 
-def draw(path: Path, *, seed: int) -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    """Draw the figure; with ``--commit-table`` into ``docs/figures``."""
+    made = parser("studies.bridge_figure", __doc__)
+    made.add_argument("--seed", type=int, default=42)
+    made.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
+    given = parse(made, words)
+    figure = draw(given.seed, given.steps)
+    print(page.save(figure, (FIGURES if given.commit_table else given.out) / "bridge.png"))
+
+
+def draw(seed: int, steps: int) -> Any:
     """Train a bridge from eight Gaussians to two moons, and draw it both ways."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     data, rng = clouds("8gaussians->moons", seed), cf.generator(seed=seed)
-    field = bridge(data, rng)
+    field = bridge(data, rng, steps)
     ways = ((data.test0, 0.0), (data.test1, 1.0))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
-    for axis, (x, start) in zip(axes, ways, strict=True):
+    figure, axes = page.figure(1, 2, size=(10, 5), sharex=True, sharey=True)
+    for axis, (x, start) in zip(axes[0], ways, strict=True):
         found = cf.integrate.sde(
             field, x[:PATHS], sigma=SIGMA, steps=200, save=FRAMES, generator=rng, start=start, stop=1 - start
         )
         _panel(axis, found.x, data, forward=start == 0)
-    axes[0].set_ylabel("$x_2$")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    axes[0, 0].set_ylabel("$x_2$")
+    return figure
 
 
-def bridge(data: Clouds, rng: torch.Generator) -> torch.nn.Module:
+def bridge(data: Clouds, rng: torch.Generator, steps: int) -> torch.nn.Module:
     """Train velocity and score of a Brownian bridge between the clouds, paired by Sinkhorn's plan."""
     scale = float(data.x1.std())
     with seeded(rng):
@@ -51,7 +58,7 @@ def bridge(data: Clouds, rng: torch.Generator) -> torch.nn.Module:
         data.x0, data.x1, coupling=cf.couplings.Sinkhorn(2 * SIGMA**2, tolerance=1e-3), batch_size=BATCH,
         generator=rng, ot_batch_size=2 * BATCH,
     )  # fmt: skip
-    cf.training.fit(field, objective, batches, steps=STEPS, generator=rng, recipe=RECIPE)
+    cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=RECIPE)
     return field
 
 
@@ -88,3 +95,7 @@ def _moon(x: Tensor) -> list[int]:
     curves = 7 * (curves - curves.mean()) / curves.std()
     distances = torch.stack([torch.cdist(x, curve).amin(dim=1) for curve in curves])
     return distances.argmin(dim=0).tolist()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""torchcfm as others train it: its matchers, its plain network, its loop."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cellflow.errors import optional
+
+KINDS = {
+    "independent": "ConditionalFlowMatcher",
+    "exact": "ExactOptimalTransportConditionalFlowMatcher",
+    "bridge": "SchrodingerBridgeConditionalFlowMatcher",
+}
+
+
+def is_there() -> bool:
+    """Say whether torchcfm is installed, and print where it is not."""
+    found = importlib.util.find_spec("torchcfm") is not None
+    if not found:
+        print("skipped torchcfm: it is not installed (`make bench` installs it)")
+    return found
+
+
+def matcher(kind: str, sigma: float) -> Any:
+    """Return a matcher of torchcfm."""
+    module = optional("torchcfm.conditional_flow_matching", install="pip install --no-deps torchcfm")
+    return getattr(module, KINDS[kind])(sigma=sigma)
+
+
+class PlainMLP(nn.Module):
+    """Three hidden layers of 64 with SELU on ``[t, x]``, a linear output: the network of torchcfm's examples."""
+
+    def __init__(self, dim: int, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        sizes = [dim + 1] + depth * [width]
+        hidden = [layer for wide, narrow in pairwise(sizes) for layer in (nn.Linear(wide, narrow), nn.SELU())]
+        self.net = nn.Sequential(*hidden, nn.Linear(width, dim))
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the velocity at times ``t`` ``(n,)`` and states ``x`` ``(n, dim)``."""
+        return self.net(torch.cat([t[:, None], x], dim=1))
+
+
+class Loop:
+    """torchcfm's training loop, a number of steps at a time.
+
+    ``draw`` returns times ``(n,)``, states and velocities ``(n, dim)``, from the global state of torch and NumPy.
+    """
+
+    def __init__(
+        self, dim: int, draw: Callable[[], tuple[Tensor, ...]], optimizer: Callable[..., Any] | None = None
+    ) -> None:
+        self.field, self.draw = PlainMLP(dim), draw
+        make = optimizer or (lambda weights: torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-5))
+        self.optimizer = make(self.field.parameters())
+
+    def train(self, steps: int) -> None:
+        """Take optimiser steps."""
+        for _ in range(steps):
+            t, x, velocity = self.draw()
+            self.optimizer.zero_grad()
+            (self.field(t, x) - velocity).square().mean().backward()
+            self.optimizer.step()
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed the global state that a peer draws from, and put it back afterwards."""
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,0 +1,244 @@
+"""Images per second of U-Nets: ``python -m benchmarks.speed images``.
+
+A training step and an evaluation in sampling of our U-Net, of torchcfm's wrapper around the guided-diffusion U-Net, and
+of diffusers' UNet2DModel, at equal numbers of parameters, in turn within one run; memory beside it. Where a package is
+not installed it is skipped by name. ``size=small`` is for a CPU, ``size=full`` (35.7 million parameters, 32 x 32, batch
+128: the CIFAR-10 network of the OT-CFM paper) for a GPU, where bf16, compilation and CUDA graphs are added one by one
+and the share of the chip's peak is printed.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import cellflow as cf
+from benchmarks import page
+from benchmarks.command import Several, parse, parser
+from benchmarks.rows import Row, Table
+
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12}
+"""Dense bf16 operations per second of some chips, from their data sheets."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Images and networks of one size."""
+
+    channels: int
+    pixels: int
+    batch: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    heads: int
+
+    def images(self, device: torch.device) -> Tensor:
+        """Return a batch of noise."""
+        return torch.randn(self.batch, self.channels, self.pixels, self.pixels, device=device)
+
+
+SIZES = {
+    "small": Size(channels=1, pixels=28, batch=64, width=32, multipliers=(1, 2, 2), blocks=1, heads=1),
+    "full": Size(channels=3, pixels=32, batch=128, width=128, multipliers=(1, 2, 2, 2), blocks=2, heads=4),
+}
+Made = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]
+
+
+def ours(size: Size) -> Made:
+    """Return our U-Net, with attention on the second level."""
+    shape = {"width": size.width, "multipliers": size.multipliers, "blocks": size.blocks, "attention": (1,)}
+    net = cf.networks.UNet(size.channels, **shape)  # type: ignore[arg-type]
+    return net, net
+
+
+def torchcfm(size: Size) -> Made:
+    """Return torchcfm's, as its CIFAR-10 example builds it."""
+    module = importlib.import_module("torchcfm.models.unet.unet")
+    net = module.UNetModelWrapper(
+        dim=(size.channels, size.pixels, size.pixels), num_channels=size.width, num_res_blocks=size.blocks,
+        channel_mult=size.multipliers, attention_resolutions=str(size.pixels // 2), num_heads=size.heads,
+        num_head_channels=64,
+    )  # fmt: skip
+    return net, net
+
+
+def diffusers(size: Size) -> Made:
+    """Return diffusers' UNet2DModel, as a field."""
+    module = importlib.import_module("diffusers")
+    attends = [level == 1 for level in range(len(size.multipliers))]
+    net = module.UNet2DModel(
+        sample_size=size.pixels, in_channels=size.channels, out_channels=size.channels, layers_per_block=size.blocks,
+        block_out_channels=tuple(size.width * multiplier for multiplier in size.multipliers),
+        down_block_types=tuple("AttnDownBlock2D" if has else "DownBlock2D" for has in attends),
+        up_block_types=tuple("AttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attends)),
+        attention_head_dim=64,
+    )  # fmt: skip
+    return net, cf.networks.DiffusersField(net)
+
+
+NETWORKS = {"cellflow": ours, "torchcfm": torchcfm, "diffusers": diffusers}
+OTHERS = tuple(name for name in NETWORKS if name != "cellflow")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a network is run."""
+
+    name: str
+    bf16: bool = False
+    channels_last: bool = False
+    compile: str | None = None
+
+
+CPU_MODES = [Mode("float32")]
+GPU_MODES = [
+    Mode("float32"),
+    Mode("bf16", bf16=True),
+    Mode("bf16, channels last", bf16=True, channels_last=True),
+    Mode("bf16, channels last, compiled", bf16=True, channels_last=True, compile="default"),
+    Mode("bf16, channels last, compiled, CUDA graphs", bf16=True, channels_last=True, compile="reduce-overhead"),
+]
+"""One thing is added at a time. Our U-Net works channels last in every mode."""
+
+
+class Contender:
+    """A network with its optimiser, ready to be timed."""
+
+    def __init__(self, name: str, mode: Mode, size: Size, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.net, field = NETWORKS[name](size)
+        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+        self.net.to(device=device)
+        if mode.channels_last:
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.field = torch.compile(field, mode=mode.compile) if mode.compile else field
+        self.x, self.t = size.images(device).to(memory_format=layout), torch.rand(size.batch, device=device)
+        self.target = size.images(device)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=True)
+        self.bf16, self.device = mode.bf16, device
+
+    def train(self) -> None:
+        """Take one step."""
+        with self._precision():
+            loss = (self.field(self.t, self.x) - self.target).square().mean()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def sample(self) -> None:
+        """Evaluate the field once, as a solver does."""
+        with torch.no_grad(), self._precision():
+            self.field(self.t, self.x)
+
+    def seconds(self, act: Callable[[], None], repeats: int) -> float:
+        """Return what some repeats of a task take."""
+        wait = torch.cuda.synchronize if self.device.type == "cuda" else (lambda: None)
+        wait()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            act()
+        wait()
+        return time.perf_counter() - start
+
+    def megabytes(self) -> float:
+        """Return the most memory of one training step: the GPU's, or the process's so far on a CPU."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self.train()
+            return torch.cuda.max_memory_allocated() / 2**20
+        self.train()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+
+def rates(contenders: dict[str, Contender], task: str, size: Size, rounds: int, repeats: int) -> dict[str, list[float]]:
+    """Return images per second of every round; contenders take turns, and the first round warms up."""
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            act = getattr(contender, task)
+            for _ in range(3 if turn == 0 else 0):
+                act()
+            found[name].append(size.batch * repeats / contender.seconds(act, repeats))
+    return {name: values[1:] for name, values in found.items()}
+
+
+def operations(size: Size) -> float:
+    """Return the floating-point operations of a training step of our network, per image."""
+    net, _ = ours(size)
+    x = torch.randn(1, size.channels, size.pixels, size.pixels)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.rand(1), x).square().mean().backward()
+    return float(counter.get_total_flops())
+
+
+def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]) -> Iterator[Row]:
+    """Yield a row for each network and task in one mode."""
+    there = [name for name in names if name == "cellflow" or importlib.util.find_spec(name) is not None]
+    print(*(f"skipped: {name} is not installed" for name in names if name not in there), sep="\n", end="")
+    contenders = {name: Contender(name, mode, size, device) for name in there}
+    memory = {name: contender.megabytes() for name, contender in contenders.items()}
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    peak = next((value for known, value in PEAK.items() if known in chip), None)
+    for task in ("train", "sample"):
+        found = rates(contenders, task, size, rounds, repeats)
+        for name, values in found.items():
+            share = None
+            if peak and name == "cellflow" and task == "train" and mode.bf16:
+                share = round(median(values) * operations(size) / peak, 3)
+            yield {
+                "mode": mode.name,
+                "network": name,
+                "parameters": sum(weight.numel() for weight in contenders[name].net.parameters()),
+                "task": task,
+                "images_per_second": round(median(values), 1),
+                "ours_against_it": round(median(a / b for a, b in zip(found["cellflow"], values, strict=True)), 3),
+                "megabytes": round(memory[name]),
+                "share_of_peak": share,
+            }
+
+
+def text(rows: list[Row], size: str, command: str, device: torch.device, note: str) -> list[str]:
+    """Return the page."""
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, one thread"
+    packages = ["torch", *(name for name in OTHERS if name in {row["network"] for row in rows})]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    made = page.made_by(command, f"{chip}, {versions}")
+    (about,) = page.fill(Path(__file__).with_name("images.md"), size=size, made=made, **asdict(SIZES[size]))
+    return [*about, *([note] if note else []), "", *page.table(list(rows[0]), (list(row.values()) for row in rows))]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure every network in every mode that this machine has; the table grows by one mode at a time."""
+    made = parser("speed images", __doc__)
+    made.add_argument("--size", choices=[*SIZES], default="full" if torch.cuda.is_available() else "small")
+    made.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
+    made.add_argument("--repeats", type=int, help="steps per turn; 3 on a CPU, 20 on a GPU where not given")
+    made.add_argument("--compiled", type=Several(OTHERS), default=list(OTHERS), help="besides ours; a minute each")
+    given = parse(made, words)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    repeats = given.repeats or (20 if device.type == "cuda" else 3)
+    rows: list[Row] = []
+    for mode in GPU_MODES if device.type == "cuda" else CPU_MODES:
+        names = ["cellflow", *given.compiled] if mode.compile else [*NETWORKS]
+        for row in measure(mode, SIZES[given.size], device, given.rounds, repeats, names):
+            rows.append(row)
+            print(row, flush=True)
+        name = f"image_speed_{given.size}"
+        Table(given.out / f"{name}.csv", ("mode", "network", "task")).put(*rows, whole=True)
+        page.write(given.out / f"{name}.md", text(rows, given.size, given.command, device, given.note))

@@ -1,0 +1,151 @@
+"""Seconds of training until W1 <= 0.80 on embryoid bodies: ``python -m benchmarks.speed trajectory``.
+
+Protocol A, five dimensions; on the first fold, and as the mean over all folds, each averaged over seeds. Ours and
+torchcfm with the published settings run in one process on one core. What only the first fit of a process costs is not
+counted: everybody takes a step on a few cells beforehand.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import page, peers
+from benchmarks.command import parse, parser
+from benchmarks.rows import Row, Table
+from benchmarks.speed.race import Run, from_scratch, onwards, race
+from benchmarks.trajectory.methods import RollOut, Training
+from benchmarks.trajectory.peers import Torchcfm, euler
+from benchmarks.trajectory.plans import MEMORY
+from benchmarks.trajectory.protocols import choose
+from benchmarks.trajectory.recipe import published_split
+from benchmarks.trajectory.run import predict
+from benchmarks.trajectory.scores import transport
+from benchmarks.trajectory.sets import Cells
+from benchmarks.trajectory.settings import load
+from benchmarks.trajectory.tasks import Task, prepare
+
+TARGET = 0.80
+OURS = (100, 200, 300, 500, 800, 1200, 2000, 3000)
+QUICK = (20, 30, 40, 50, 70, *OURS)
+THEIRS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 11_000, 14_000)
+SEEDS = (42, 43, 44)
+METHODS = "otcfm_quick,otcfm"
+PEER = "torchcfm (published settings)"
+WARMING = 200
+"""Cells of each snapshot that the step beforehand sees."""
+TEXT = Path(__file__).with_name("trajectory.md")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, and write ``trajectory_speed``."""
+    made = parser("speed trajectory", __doc__)
+    made.add_argument("--methods", default=METHODS, help="names of files in configs/method, with commas between")
+    made.add_argument("--steps", type=int, default=THEIRS[-1], help="the most steps")
+    given = parse(made, words)
+    few = partial(filter, lambda steps: steps <= given.steps)
+    budgets = {name: tuple(few(QUICK if name == "otcfm_quick" else OURS)) for name in given.methods.split(",")}
+    rows = measure(load("dataset", "eb").load(5), budgets, tuple(few(THEIRS)))
+    Table(given.out / "trajectory_speed.csv", ("method", "fold", "seed", "steps")).put(*rows, whole=True)
+    page.write(given.out / "trajectory_speed.md", text(pd.DataFrame(rows), given.command))
+
+
+def measure(cells: Cells, ours: Mapping[str, tuple[int, ...]], theirs: tuple[int, ...]) -> list[Row]:
+    """Run every contender on all folds, each at its numbers of steps; torchcfm is skipped where it is missing."""
+    protocol = choose("A")
+    folds = protocol.folds_of(len(cells.times), dataset=cells.name)
+    tasks = [(prepare(cells, protocol, fold), seed) for fold in folds for seed in SEEDS]
+    training = tasks[0][0].training
+    few = Training(tuple(cloud[:WARMING] for cloud in training.clouds), training.times)
+    rows: list[Row] = []
+    for name, budgets in ours.items():
+        load("method", name, steps=1).fit(few, seed=SEEDS[0])
+        rows += _race(name, [(task, seed, _scratch(name, task, seed, budgets)) for task, seed in tasks])
+    if peers.is_there():
+        Torchcfm(steps=1).fit(few, seed=SEEDS[0])
+        rows += _race(PEER, [(task, seed, _onwards(task, seed, theirs)) for task, seed in tasks])
+    return rows
+
+
+def _race(name: str, runs: list[tuple[Task, int, Any]]) -> list[Row]:
+    made = [Run({"method": name, "fold": t.fold.name, "seed": s}, found, partial(w1, t)) for t, s, found in runs]
+    return race(made, "W1", _there)
+
+
+def _there(rows: list[Row]) -> bool:
+    """Say whether the first fold and the mean over folds have reached the target."""
+    found = verdict(pd.DataFrame(rows)).iloc[0]
+    return not np.isnan([found["first fold"], found["mean of folds"]]).any()
+
+
+def _scratch(name: str, task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
+    def train(steps: int) -> RollOut:
+        MEMORY.plans.clear()  # plans that this process remembers are solved again
+        return load("method", name, steps=steps).fit(task.training, seed=seed)
+
+    return from_scratch(train, budgets)
+
+
+def _onwards(task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
+    make = partial(Torchcfm().loop, published_split(task.training), task.training.times, seed=seed)
+    return ((steps, seconds, RollOut(euler(field))) for steps, seconds, field in onwards(make, seed, budgets))
+
+
+def w1(task: Task, fitted: RollOut) -> float:
+    """Return the exact W1 of the one prediction of a fold."""
+    leg = task.fold.legs[0]
+    prediction, true = predict(task, leg, fitted), task.truth[leg.target]
+    return transport(prediction.x, true, prediction.share, np.ones(len(true))).value
+
+
+def verdict(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return for each method the seconds until the target on the first fold, and until the mean over folds is there.
+
+    Both averaged over seeds. The seconds of the mean are those of one training, averaged. NaN where the target was
+    not reached.
+    """
+    found = []
+    for name, part in rows.groupby("method", sort=False):
+        first = part[part["fold"] == part["fold"].iloc[0]].groupby("steps")[["W1", "seconds"]].mean()
+        mean = part.groupby("steps")[["W1", "seconds"]].mean()
+        soonest = [float(some.loc[some["W1"] <= TARGET, "seconds"].min()) for some in (first, mean)]
+        values = [name, *soonest, mean["seconds"].max(), first["W1"].min(), mean["W1"].min()]
+        names = ["method", "first fold", "mean of folds", "trained at most", "best on first fold", "best mean"]
+        found.append(dict(zip(names, values, strict=True)))
+    return pd.DataFrame(found)
+
+
+def sooner(found: pd.DataFrame) -> list[str]:
+    """Return a sentence for each of our methods that is there: how many times as fast as torchcfm.
+
+    Where torchcfm never reaches the target, the ratio is more than that to the whole of its training.
+    """
+    rows: dict[str, dict[str, float]] = found.set_index("method").to_dict("index")  # type: ignore[assignment]
+    if PEER not in rows:
+        return []
+    sentences = []
+    for name in [name for name in rows if name != PEER]:
+        parts = []
+        for where in ("first fold", "mean of folds"):
+            ours, theirs = rows[name][where], rows[PEER][where]
+            if ours == ours:
+                never = "" if theirs == theirs else "more than "
+                ratio = (theirs if theirs == theirs else rows[PEER]["trained at most"]) / ours
+                parts.append(f"{never}{ratio:.3g} times as fast as torchcfm on the {where}")
+        sentences += [f"{name}: {', '.join(parts)}."] if parts else []
+    return sentences
+
+
+def text(rows: pd.DataFrame, command: str) -> list[str]:
+    """Return the page."""
+    found = verdict(rows)
+    made = page.made_by(command, f"{os.cpu_count()} cores, one used")
+    head, choice = page.fill(TEXT, made=made, seeds=", ".join(map(str, SEEDS)))
+    numbers = found.drop(columns="method").map(lambda value: "not reached" if value != value else f"{value:.3g}")
+    table = page.table(list(found.columns), np.column_stack([found["method"], numbers]).tolist())
+    lines = [*head, "", *table, "", *sooner(found)]
+    return [*lines, "", *choice] if "otcfm_quick" in set(found["method"]) else lines
