@@ -1,4 +1,4 @@
-"""Paths: how a pair ``(x0, x1)`` is joined, and the laws from which times are drawn.
+"""Paths: how a pair ``(x0, x1)`` is joined, and the distributions from which times are drawn.
 
 A path is three coefficients of time, ``x_t = a(t) x0 + b(t) x1 + c(t) z`` with Gaussian noise ``z``. Its velocity is
 their derivative, taken by automatic differentiation: a path cannot disagree with its own velocity.
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class TimeLaw(ABC):
-    """A law on [0, 1] from which an objective draws times; subclasses write ``sample``."""
+    """A distribution on [0, 1] from which an objective draws times; subclasses implement ``sample``."""
 
     @abstractmethod
     def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class TimeLaw(ABC):
 
 @dataclass(frozen=True)
 class Uniform(TimeLaw):
-    """Every time alike, independently.
+    """Independent uniform times.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class Uniform(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    """Every time alike, one draw in each of ``n`` equal strata: the same mean, a less noisy loss.
+    """Uniform times, one draw in each of ``n`` equal strata: the loss has the same mean and less variance.
 
     The strata come in random order, so that a batch made of several parts has all times in each part.
 
@@ -79,7 +79,7 @@ class Stratified(TimeLaw):
 
 @dataclass(frozen=True)
 class LogitNormal(TimeLaw):
-    """Times whose logit is Gaussian: more of the middle, where the target is hardest.
+    """Times whose logit is Gaussian: most lie in the middle, where the target is hardest to learn.
 
     Source
     ------
@@ -123,19 +123,19 @@ class PathPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class GaussianPath(ABC):
-    """A Gaussian law for the point at time ``t`` given its ends; subclasses write ``coefficients``.
+    """A Gaussian distribution of the point at time ``t`` given both ends; subclasses implement ``coefficients``.
 
     Parameters
     ----------
     sigma
-        Scale of the noise, in units of the state; 0 joins each pair by one curve.
+        Scale of the noise, in units of the state; 0 for a deterministic path.
     """
 
     sigma: float = 0.0
     margin: ClassVar[float] = 0.0
     """How close to 0 and 1 times may come; above 0 where the velocity is unbounded at the ends."""
     diffusive: ClassVar[bool] = False
-    """Whether the noise gathers over the time that a pair spans, or is a blur of the same size everywhere."""
+    """Whether the noise accumulates over the span of a pair, as in a diffusion, or has the same scale at all times."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma < float("inf"):
@@ -238,7 +238,7 @@ def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Linear(GaussianPath):
-    """Straight lines at constant speed, blurred by ``sigma`` everywhere.
+    """Straight lines at constant speed, with Gaussian noise of the same scale ``sigma`` at all times.
 
     Source
     ------
@@ -311,9 +311,9 @@ class VariancePreserving(GaussianPath):
 class BrownianBridge(GaussianPath):
     """Brownian motion, pinned at both ends of the pair.
 
-    ``sigma`` is the spread that free Brownian motion gathers over the whole of model time: over all snapshots where
-    there are several, so that the diffusion is the same in long and in short intervals. The velocity is unbounded at
-    the ends, hence the margin.
+    ``sigma`` is the standard deviation that free Brownian motion reaches over all of model time: over all snapshots
+    where there are several, so that the diffusion is the same in long and in short intervals. The velocity is unbounded
+    at the ends, hence the margin.
 
     Source
     ------
@@ -336,7 +336,7 @@ class BrownianBridge(GaussianPath):
 
 
 PATHS = {"linear": Linear(), "trigonometric": Trigonometric(), "variance_preserving": VariancePreserving()}
-"""Paths that need no choice of the user's, by name; `BrownianBridge` asks for a sigma."""
+"""Paths without required settings, by name; `BrownianBridge` requires a sigma."""
 
 
 def resolve(path: GaussianPath | str) -> GaussianPath:
@@ -347,7 +347,7 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
     ValueError
         When no path has that name.
     TypeError
-        When it is no path, such as a class of paths.
+        When it is not a path, for example a class instead of an instance.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where random numbers come from: always a generator that the caller owns."""
+"""Random numbers: always drawn from a generator that the caller passes."""
 
 import threading
 from collections.abc import Iterator

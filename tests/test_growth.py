@@ -14,9 +14,9 @@ import cellflow as cf
 from cellflow.couplings import Exact, Given, Independent, Sinkhorn, SparsePlan, UnbalancedSinkhorn
 from cellflow.errors import CheckpointError
 from cellflow.fields import Outputs, outputs
-from cellflow.integrate import TABLES, grow, ode
+from cellflow.integrate import TABLES, grow, ode, sde
 from cellflow.networks import MLP, Heads
-from cellflow.objectives import GrowthMatching, VelocityMatching
+from cellflow.objectives import BridgeMatching, GrowthMatching, VelocityMatching
 from cellflow.pairing import paired_batches, snapshot_batches
 from cellflow.paths import BrownianBridge, Linear
 from cellflow.seeds import seeded
@@ -45,7 +45,7 @@ def law(t, sigma=0.0):
 
 
 def exact(t, x, condition=None, sigma=0.0):
-    """Velocity and growth of the population, by conditioning the tilted Gaussian on x."""
+    """Velocity, score and growth of the population, by conditioning the tilted Gaussian on x."""
     t, y = t.double(), x.double()[:, 0]
     tilt, at = torch.stack([(1 - t) * P, t * Q], dim=-1), torch.stack([1 - t, t], dim=-1)
     centre = MEAN + tilt @ COVARIANCE
@@ -54,7 +54,8 @@ def exact(t, x, condition=None, sigma=0.0):
     spreading = sigma**2 * (1 - 2 * t) / 2
     velocity = centre @ move + (at @ COVARIANCE @ move + spreading) / variance * (y - mean)
     growth = C + centre @ change + (at @ COVARIANCE @ change) / variance * (y - mean)
-    return Outputs(velocity[:, None].to(x), growth=growth.to(x))
+    score_drift = -(sigma**2) / 2 * (y - mean) / variance
+    return Outputs(velocity[:, None].to(x), score_drift[:, None].to(x), growth.to(x))
 
 
 def test_the_exact_field_carries_the_population_and_its_mass():
@@ -69,6 +70,96 @@ def test_the_exact_field_carries_the_population_and_its_mass():
         assert (weight @ x).item() == pytest.approx(mean.item(), abs=5e-3)
         assert (weight @ (x - weight @ x) ** 2).item() == pytest.approx(variance.item(), rel=0.01)
     assert abs(found.mass()[-1].item() - 1) > 0.3  # else nothing was tested
+
+
+def population(t, sigma, n=40_000, rng=None):
+    """States of the population at time t, each of the same weight: drawn, or at the quantiles."""
+    _, mean, variance = law(torch.tensor(t, dtype=torch.float64), sigma)
+    quantiles = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
+    normal = quantiles if rng is None else torch.randn(n, generator=rng, dtype=torch.float64)
+    return normal[:, None] * variance.sqrt() + mean
+
+
+def check_population(found, sigma, *, rel):
+    """Compare mass, mean and variance of weighted particles with the known ones, at all times."""
+    first = law(found.t[0].double(), sigma)[0]
+    for t, x, share, total in zip(
+        found.t.double(), found.x[..., 0].double(), found.shares(), found.mass(), strict=True
+    ):
+        log_mass, mean, variance = law(t, sigma)
+        assert total.log().item() == pytest.approx((log_mass - first).item(), abs=rel)
+        assert (share @ x).item() == pytest.approx(mean.item(), abs=rel)
+        assert (share @ (x - share @ x) ** 2).item() == pytest.approx(variance.item(), rel=2 * rel)
+    assert abs(found.mass()[-1].item() - 1) > 0.3  # else nothing was tested
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("method", ["heun", "euler_maruyama"])
+def test_growing_gaussians_are_the_same_population_with_noise_and_without(start, stop, method, rng):
+    """Velocity, score and growth at once: the weighted marginals of the SDE are those of the ODE, both ways in time."""
+    field = partial(exact, sigma=SIGMA)
+    settings = {"start": start, "stop": stop, "save": 5}
+    smooth = grow(field, population(start, SIGMA), steps=40, **settings)
+    check_population(smooth, SIGMA, rel=0.01)
+    x0 = population(start, SIGMA, rng=rng)
+    noisy = sde(field, x0, sigma=SIGMA, growth=True, steps=80, method=method, generator=rng, **settings)
+    check_population(noisy, SIGMA, rel=0.03)
+    lone = x0[:1].expand(1000, 1)
+    ends = sde(field, lone, sigma=SIGMA, growth=True, steps=20, generator=rng, start=start, stop=stop)
+    assert ends.x[-1].std() > 0.2  # each state has many outcomes
+    assert ends.log_weight[-1].std() > 0.02
+
+
+def test_weights_change_nothing_in_a_simulation_but_themselves(rng):
+    x0 = population(0.0, SIGMA, n=50)
+    plain, weighted = (
+        sde(partial(exact, sigma=SIGMA), x0, sigma=SIGMA, growth=growth, save=3, generator=cf.generator(1))
+        for growth in (False, True)
+    )
+    assert torch.equal(plain.x, weighted.x)
+    assert plain.log_weight is None
+    with pytest.raises(ValueError, match="carry no weights"):
+        plain.mass()
+    given = torch.linspace(-3, 0, 50, dtype=torch.float64)
+    other = sde(
+        partial(exact, sigma=SIGMA), x0, sigma=SIGMA, growth=True, log_weight=given, save=3, generator=cf.generator(1)
+    )
+    gains = (one.log_weight[-1] - one.log_weight[0] for one in (weighted, other))
+    assert torch.allclose(*gains)
+    assert torch.equal(other.log_weight[0], given)
+    bridge = lambda t, x, c: Outputs(x, x)  # noqa: E731
+    with pytest.raises(TypeError, match="a score and a growth; this one returned no growth"):
+        sde(bridge, x0, sigma=1.0, growth=True, generator=rng)
+
+
+def test_all_three_exact_outputs_minimise_bridge_matching(rng):
+    batch, objective = tilted(200_000, rng), BridgeMatching(BrownianBridge(SIGMA), growth_weight=1.0)
+
+    def losses(velocity=0.0, score=0.0, growth=0.0):
+        def field(t, x, condition):
+            found = exact(t, x, sigma=SIGMA)
+            return Outputs(
+                found.velocity + velocity * x, found.score_drift + score * x, found.growth + growth * x[:, 0]
+            )
+
+        return objective(field, batch, generator=cf.generator(5))
+
+    best = losses()
+    assert best["loss"].item() == pytest.approx((best["velocity"] + best["score"] + best["growth"]).item())
+    for name in ("velocity", "score", "growth"):
+        assert best[name] < min(losses(**{name: change})[name] for change in (-0.05, 0.05))
+
+
+@pytest.mark.slow
+def test_trained_growing_gaussians_have_the_known_marginals_with_noise_and_without(rng):
+    batches = ([tilted(1024, cf.generator(seed))] for seed in range(1_000_000))
+    with seeded(rng):
+        field = Heads(MLP(1, width=64, heads=3), score="shared", growth="shared")
+    objective = BridgeMatching(BrownianBridge(SIGMA), growth_weight=1.0)
+    cf.training.fit(field, objective, (one for (one,) in batches), steps=2000, generator=rng)
+    x0 = population(0.0, SIGMA, rng=rng).float()
+    check_population(grow(field, x0, steps=40, save=3), SIGMA, rel=0.05)
+    check_population(sde(field, x0, sigma=SIGMA, growth=True, save=3, generator=rng), SIGMA, rel=0.05)
 
 
 def tilted(n, rng):

@@ -339,7 +339,7 @@ def test_grey_is_repeated_for_fid(weights, pictures):
 
 def test_other_weights_give_no_fid(weights, pictures, monkeypatch):
     monkeypatch.delitem(fid_module.WEIGHTS, weights.sha256)
-    with pytest.raises(ValueError, match=f"has {weights.sha256}. A distance by other weights is no FID"):
+    with pytest.raises(ValueError, match=f"has {weights.sha256}. A distance by other weights is not the FID"):
         metrics.fid(*pictures, weights=weights.path, reference="x")
     with pytest.raises(FileNotFoundError, match="inception_weights"):
         metrics.fid(*pictures, weights=weights.path.with_name("none.pt"), reference="x")

@@ -1,4 +1,4 @@
-"""AnnData read once: its times, its representation, its clock, and what they suggest."""
+"""Reading AnnData: states, times, snapshots, and settings suggested from them."""
 
 from cellflow.cells.clock import Clock
 from cellflow.cells.states import States, as_states

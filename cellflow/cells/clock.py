@@ -1,4 +1,4 @@
-"""The clock of several snapshots: experimental time in the user's units, model time in [0, 1]."""
+"""Experimental time in the user's units, and model time in [0, 1]."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Clock:
-    """Turns experimental time into model time and back; the spacing of the snapshots is kept.
+    """Converts experimental time to model time and back; the spacing of the snapshots is kept.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Clock:
 
     @property
     def per_time(self) -> float:
-        """Model time per unit of the user's time: multiplies a model velocity into one per user's unit."""
+        """Model time per unit of the user's time: the factor from a model velocity to one per user's unit."""
         return 1 / (self.times[-1] - self.times[0])
 
     def model(self, time: float) -> float:
@@ -62,7 +62,7 @@ class Clock:
         if not extrapolate and not first <= time <= last:
             raise ValueError(
                 f"Time {time:g} is outside the fitted range {first:g} to {last:g}. Nothing was learned there; "
-                "pass `extrapolate=True` to go there all the same."
+                "pass `extrapolate=True` to predict there nevertheless."
             )
 
     def around(self, time: float) -> tuple[int, int]:

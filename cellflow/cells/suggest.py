@@ -1,4 +1,4 @@
-"""How much noise a bridge may have: a sigma suggested from the data."""
+"""A noise scale for Brownian bridges, suggested from the data."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 SHARE = 0.05
-"""Strength of the entropy as a share of the typical cost: the default of Waddington-OT."""
+"""Entropic regularisation as a fraction of the typical cost: the default of Waddington-OT."""
 SAMPLE = 1000
 """Points of each snapshot that are compared: their median squared distance is known to a few per cent."""
 
@@ -19,12 +19,13 @@ def suggest_sigma(
 ) -> float:
     """Suggest the sigma of a `cellflow.paths.BrownianBridge` through snapshots, in units of their states.
 
-    The rule: the noise of an interval should blur the matching about as much as is usual for cells, where the entropy
-    is a twentieth of the typical cost. Over an interval of model time ``d`` a bridge of scale sigma has
-    ``epsilon = 2 sigma^2 d`` in units of the squared distance, so ``sigma = sqrt(share * cost / (2 d))``, with the
-    median squared distance between the points of both snapshots as the cost; the median over all intervals is
-    suggested. The result scales with the data and does not depend on the unit of time. It is where to begin: snapshots
-    alone do not tell how noisy single courses are. Less makes courses follow the flow, more makes fates less certain.
+    The rule: the noise over an interval should correspond to the entropic regularisation that is usual for cells, a
+    twentieth of the typical cost. Over an interval of model time ``d`` a bridge of scale sigma has ``epsilon = 2
+    sigma^2 d`` in units of the squared distance, so ``sigma = sqrt(share * cost / (2 d))``, with the median squared
+    distance between the points of both snapshots as the cost; the median over all intervals is suggested. The result
+    scales with the data and does not depend on the unit of time. It is a starting point: snapshots alone do not
+    determine how noisy single trajectories are. With less noise trajectories follow the flow, with more fates become
+    less certain.
 
     Parameters
     ----------
@@ -33,9 +34,9 @@ def suggest_sigma(
     times
         Time of each snapshot, increasing, in any unit.
     share
-        Strength of the entropy as a share of the cost.
+        Entropic regularisation as a fraction of the cost.
     generator
-        Draws the points that are compared where there are many.
+        Draws the points that are compared, of large snapshots.
 
     Raises
     ------

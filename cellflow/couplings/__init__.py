@@ -1,12 +1,12 @@
-"""Couplings decide who is matched with whom: two clouds in, a `Plan` out.
+"""Couplings match two clouds of points: two clouds in, a transport `Plan` out.
 
 A coupling is deterministic; randomness enters when its plan is sampled. Which one to take:
 
-* `Exact`: least total distance. The default.
-* `Independent`: no matching at all.
+* `Exact`: optimal transport, the least total cost. The default.
+* `Independent`: pairs drawn at random.
 * `Given`: pairs that are known already.
-* `Sinkhorn`: matched up to the noise of a diffusion, which sets its ``epsilon``.
-* `UnbalancedSinkhorn`: as well when cells divide and die between snapshots.
+* `Sinkhorn`: entropic optimal transport; the noise of a diffusion sets its ``epsilon``.
+* `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots.
 """
 
 from typing import Protocol

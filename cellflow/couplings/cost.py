@@ -1,4 +1,4 @@
-"""What it costs to join two points: `SquaredEuclidean`, `Euclidean`, or any function of two clouds.
+"""Costs of matching two points: `SquaredEuclidean`, `Euclidean`, or any function of two clouds.
 
 Costs are computed in float64 whatever the data. A matching compares small differences between large sums; the
 exact solvers work in float64 anyway; and the matrix product below loses half the digits to cancellation.

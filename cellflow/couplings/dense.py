@@ -25,7 +25,7 @@ class DensePlan(Plan):
     iterations
         How many iterations the solver took.
     error
-        How far from converged the solver stopped: the mass misplaced, as a share of all.
+        The error at which the solver stopped: the fraction of the mass that is misplaced.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class DensePlan(Plan):
 
     @property
     def converged(self) -> bool | None:
-        """True where an iterative solver made this plan, which otherwise would have raised; None where none did."""
+        """True for the plan of an iterative solver, which raises where it does not converge; None for any other."""
         return None if self.iterations is None else True
 
     @property
@@ -72,7 +72,7 @@ class DensePlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` where the plan joins them one to one in equal parts, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
         n, m = self.shape
         if int((self._matrix > 0).sum()) != n or n != m:
             return None

@@ -1,4 +1,4 @@
-"""Two ways to draw from a list of masses: independently in constant time, and evenly without luck."""
+"""Sampling from a list of masses: independent draws in constant time, and systematic sampling."""
 
 import torch
 from torch import Tensor
@@ -50,8 +50,8 @@ class AliasTable:
 def systematic(cumulative: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
     """Return ``(n,)`` ascending numbers: each one's count is ``n`` times its share, rounded up or down.
 
-    A comb of ``n`` equally spaced teeth falls on the ``cumulative`` masses ``(k,)``. So does every run of
-    consecutive numbers get its share, rounded up or down.
+    A comb of ``n`` equally spaced teeth falls on the ``cumulative`` masses ``(k,)``. Every run of consecutive numbers
+    gets its share as well, rounded up or down.
 
     Source
     ------

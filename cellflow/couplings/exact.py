@@ -1,4 +1,4 @@
-"""The couplings without a smoothing parameter: as given, everyone with everyone, and optimal transport."""
+"""The couplings without regularisation: given pairs, independent pairs, and optimal transport."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ _OPTIMAL = 1  # POT's result code of a solved problem
 
 @dataclass(frozen=True)
 class Given:
-    """Pairs as they come: each source point with the target point of the same number.
+    """Known pairs: each source point is matched with the target point of the same row.
 
-    For pairs that are known already, such as those that a model has made itself.
+    For paired data, or pairs that a model has generated itself.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class Given:
         Raises
         ------
         ValueError
-            When there are not equally many points, or the weights of the two ends of a pair differ.
+            When the clouds differ in size, or the weights of the two ends of a pair differ.
         """
         check_clouds(x0, x1)
         if len(x0) != len(x1):
@@ -49,7 +49,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Independent:
-    """Pairs drawn without regard to distance: the product of both weights.
+    """Independent pairs: the product of both weights.
 
     Examples
     --------
@@ -69,16 +69,16 @@ class Independent:
 class Exact:
     """Optimal transport: the plan of least cost that uses up both weights.
 
-    Between equally many points of equal weight the plan is a permutation, found as an assignment: nobody is
-    duplicated, nobody dropped. Otherwise it joins at most ``n + m - 1`` pairs. Both solvers work on one CPU
-    core and hold no Python lock, so that threads can solve ahead.
+    Between equally many points of equal weight the plan is a permutation, found as an assignment: no point is
+    duplicated and none is dropped. Otherwise it has at most ``n + m - 1`` pairs. Both solvers use one CPU core and
+    release Python's lock, so that threads can solve ahead.
 
     Parameters
     ----------
     cost
-        What joining two points costs.
+        Cost of matching two points.
     max_iterations
-        After how many pivots the network simplex gives up; an assignment needs none.
+        Most pivots of the network simplex; an assignment needs none.
 
     Source
     ------

@@ -1,4 +1,4 @@
-"""How two clouds are matched: who is joined with whom, and with how much mass."""
+"""Transport plans: which points of two clouds are matched, and with how much mass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from torch import Tensor
 class Plan(ABC):
     """A matching of ``n`` source points with ``m`` target points: ``(n, m)`` nonnegative masses ``P``.
 
-    Masses are float64 and live where the data lives. Choose by what is stored: `SparsePlan`, `DensePlan` or
-    `ProductPlan`; whoever uses a plan need not know which it is.
+    Masses are float64, on the device of the data. `SparsePlan`, `DensePlan` and `ProductPlan` differ in what they store
+    only.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Plan(ABC):
     @property
     @abstractmethod
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` where the plan joins them one to one in equal parts, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
 
     @property
     def mass(self) -> float:

@@ -1,4 +1,4 @@
-"""The dual potentials of entropic transport, and how one side follows from the other."""
+"""The dual potentials of entropic optimal transport, and their updates."""
 
 import math
 
@@ -29,7 +29,7 @@ class Potentials:
     b
         The masses of the target points ``(m,)``.
     epsilon
-        The strength of the entropy, in units of the cost.
+        Strength of the entropic regularisation, in units of the cost.
     relaxations
         What a change of mass costs on the source and on the target, in units of the cost; infinity forbids it.
 

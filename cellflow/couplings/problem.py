@@ -1,4 +1,4 @@
-"""The problem that a coupling is given, checked: two clouds, their weights, and the cost of each pair."""
+"""Checks of what a coupling is given: two clouds, their weights, and the cost of each pair."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The plan that joins all with all, and is never written out."""
+"""The independent plan, stored as two vectors."""
 
 from functools import cached_property
 from typing import final
@@ -12,7 +12,7 @@ from cellflow.couplings.plan import Plan, masses_of
 
 @final
 class ProductPlan(Plan):
-    """The plan that joins all with all, in proportion to their weights: ``P = a b^T``, never written out.
+    """The independent plan, the product of both weights: ``P = a b^T``, stored as two vectors.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class ProductPlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of the source point where there is one of each, else None."""
+        """The target of the source point if there is one of each, else None."""
         return torch.zeros(1, dtype=torch.long, device=self._a.device) if self.shape == (1, 1) else None
 
     @cached_property

@@ -24,22 +24,22 @@ from cellflow.errors import ConvergenceError
 
 @dataclass(frozen=True)
 class Sinkhorn:
-    """Optimal transport smoothed by entropy: the static Schrödinger bridge.
+    """Entropic optimal transport: the static Schrödinger bridge.
 
     Parameters
     ----------
     epsilon
-        The strength of the entropy, in units of the cost: towards 0 the plan becomes exact, towards infinity
-        independent. With the squared distance, a Brownian motion of scale ``sigma`` over unit time has
+        Strength of the entropic regularisation, in units of the cost: towards 0 the plan becomes exact, towards
+        infinity independent. With the squared distance, a Brownian motion of scale ``sigma`` over unit time has
         ``epsilon = 2 sigma^2``.
     cost
-        What joining two points costs.
+        Cost of matching two points.
     tolerance
         Converged when at most this share of the mass sits on the wrong target point; the source points'
         masses are exact. One part in 10,000 is less than sampling the plan adds, and below it, where epsilon
         is a thousandth of the mean cost, the error falls only like one over the iterations.
     max_iterations
-        After how many updates of both potentials to give up.
+        Most updates of both potentials.
 
     Source
     ------
@@ -87,16 +87,16 @@ class UnbalancedSinkhorn:
     Parameters
     ----------
     epsilon
-        The strength of the entropy, in units of the cost.
+        Strength of the entropic regularisation, in units of the cost.
     relaxation
         What a change of mass costs, in units of the cost: one number, or one for the source and one for the
         target. Infinity on a side keeps its masses; towards infinity the plan becomes that of `Sinkhorn`.
     cost
-        What joining two points costs.
+        Cost of matching two points.
     tolerance
         Converged when another update would move at most this share of the mass.
     max_iterations
-        After how many updates of both potentials to give up.
+        Most updates of both potentials.
 
     Source
     ------

@@ -1,4 +1,4 @@
-"""Data to start with: real sets in the package, public ones on request, and one with a known truth."""
+"""Data sets: real ones in the package, public ones to download, and simulated ones with a known truth."""
 
 from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
 from cellflow.datasets.planar import eight_gaussians, moons, s_curve

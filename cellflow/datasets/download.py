@@ -1,4 +1,4 @@
-"""Where data lies on this machine, and how a file gets there over the network: whole, or not at all."""
+"""Folders of data on this machine, and downloads into them: a file arrives whole, or not at all."""
 
 import os
 import urllib.request
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which the server counts as silent."""
+"""Seconds without an answer after which a download fails."""
 
 _CHUNK = 1 << 18
 
@@ -35,8 +35,8 @@ def download(url: str, path: Path) -> None:
     Raises
     ------
     OSError
-        When the server cannot be reached, refuses, falls silent, or ends before the announced length. What had
-        arrived is removed.
+        When the server cannot be reached, refuses, stops answering, or ends before the announced length. A partial
+        download is removed.
     """
     try:
         _stream(url, path)

@@ -15,7 +15,7 @@ from cellflow.images.arrays import read_idx
 from cellflow.images.sets import ImageSet
 
 SPLITS = {"train": "train", "test": "t10k"}
-"""Parts of the data, and how MNIST's files call them."""
+"""Parts of the data, and their names in MNIST's files."""
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _DIGITS = tuple("0123456789")
@@ -79,7 +79,7 @@ def mnist(split: str = "train") -> ImageSet:
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds something else.
 
@@ -103,7 +103,7 @@ def mnist(split: str = "train") -> ImageSet:
 
 
 def fashion_mnist(split: str = "train") -> ImageSet:
-    """Clothes from a shop, 28 x 28 pixels, white on black, in ten classes: 60 000 to train, 10 000 to test.
+    """Clothing articles, 28 x 28 pixels, white on black, in ten classes: 60 000 to train, 10 000 to test.
 
     Looked for in a folder ``fashion_mnist`` in the same places as `mnist`.
 
@@ -115,7 +115,7 @@ def fashion_mnist(split: str = "train") -> ImageSet:
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds something else.
 
@@ -133,7 +133,7 @@ def fashion_mnist(split: str = "train") -> ImageSet:
 
 
 def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
-    """Photographs of ten kinds of things, 32 x 32 pixels in colour: 50 000 to train, 10 000 to test.
+    """Photographs of ten kinds of objects, 32 x 32 pixels in colour: 50 000 to train, 10 000 to test.
 
     The official archive (``cifar-10-binary.tar.gz``, 170 MB) is looked for in the same places as `mnist`.
 
@@ -142,13 +142,13 @@ def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
     split
         ``"train"`` or ``"test"``.
     jpeg
-        Whether to take a copy in JPEG of quality 75 instead (``cifar10_jpeg/``), which is not the official archive:
-        its colours are duller by 1 %. Good for trying things out; a distance to it is no CIFAR-10 result.
+        Whether to take a copy in JPEG of quality 75 instead (``cifar10_jpeg/``), which is not the official archive: its
+        colours are duller by 1 %. Good for trying things out; a distance to it is not a CIFAR-10 result.
 
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds something else.
 
@@ -193,7 +193,7 @@ def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = Fa
     Raises
     ------
     FileNotFoundError
-        When it is nowhere; the message says which file to put where.
+        When it is not on this machine; the message says which file to put where.
     ValueError
         When a file of that name holds something else.
 
@@ -220,14 +220,14 @@ def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = Fa
 
 
 def inception_weights() -> Path:
-    """Return where the network of the standard FID lies, after a download of 96 MB if need be.
+    """Return the path of the network of the standard FID, after a download of 96 MB if necessary.
 
     Looked for as ``inception-2015-12-05.pt`` in the same places as `mnist`. Give it to `cellflow.metrics.fid`.
 
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds something else.
 

@@ -1,4 +1,4 @@
-"""Three shapes in the plane that toy comparisons are made on: eight Gaussians on a circle, two moons, an S."""
+"""Toy distributions in the plane: eight Gaussians on a circle, two moons, an S."""
 
 import math
 
@@ -18,10 +18,10 @@ def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Ge
     spread
         Standard deviation of each Gaussian, in each coordinate.
     generator
-        Where the points come from.
+        Draws the points.
     even
-        Whether each Gaussian gets an eighth of the points, or each point a Gaussian of its own choice. Chance alone
-        makes the second kind of sample a good deal more distant from another of its kind.
+        Whether each Gaussian gets exactly an eighth of the points; otherwise each point draws its Gaussian, which makes
+        two samples considerably more distant from each other.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Ge
 
 
 def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
-    """Draw ``(n, 2)`` points from two half circles of radius 1 that reach into each other.
+    """Draw ``(n, 2)`` points from two interleaving half circles of radius 1.
 
     The upper one is about (0, 0), the lower one about (1, 0.5); each has half of the points, evenly spaced before the
     noise. The order is random.
@@ -49,7 +49,7 @@ def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     noise
         Standard deviation of the Gaussian noise in each coordinate.
     generator
-        Where the noise and the order come from.
+        Draws the noise and the order.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def s_curve(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     noise
         Standard deviation of the Gaussian noise in each coordinate.
     generator
-        Where the points come from.
+        Draws the points.
 
     Examples
     --------

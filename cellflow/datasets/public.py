@@ -24,7 +24,7 @@ class PublicFile:
     Parameters
     ----------
     name
-        Where it lies below a folder of data sets, such as ``mnist/train-images-idx3-ubyte.gz``.
+        Path below a folder of data sets, such as ``mnist/train-images-idx3-ubyte.gz``.
     sha256
         Its checksum; of a .gz file that of its content, which does not change when it is packed again.
     url
@@ -39,7 +39,7 @@ class PublicFile:
     room: str = "images"
 
     def find(self) -> Path | None:
-        """Return where the file lies on this machine, or None.
+        """Return the path of the file on this machine, or None.
 
         Raises
         ------
@@ -54,12 +54,12 @@ class PublicFile:
         return None
 
     def path(self) -> Path:
-        """Return where the file lies, after a download into the cache if need be.
+        """Return the path of the file, after a download into the cache if necessary.
 
         Raises
         ------
         FileNotFoundError
-            When it is nowhere and cannot be downloaded; the message says which file to put where.
+            When it is not on this machine and cannot be downloaded; the message says which file to put where.
         ValueError
             When a file of that name, or what was downloaded, holds something else.
         """
@@ -103,7 +103,7 @@ class PublicFile:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, and of a .gz file that of its content; of damaged content a word instead."""
+    """Return the SHA-256 of a file, for a .gz file of its content; for damaged content, a message instead."""
     hash_ = hashlib.sha256()
     try:
         with (
@@ -114,7 +114,7 @@ def sha256_of(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 hash_.update(chunk)
     except (gzip.BadGzipFile, EOFError) as error:
-        return f"no gzip file ({error})"
+        return f"not a gzip file ({error})"
     return hash_.hexdigest()
 
 
@@ -150,7 +150,7 @@ class PublicData:
         Raises
         ------
         FileNotFoundError
-            When it is nowhere and cannot be downloaded; the message says which file to put where.
+            When it is not on this machine and cannot be downloaded; the message says which file to put where.
         ValueError
             When a file of that name holds other values.
         """

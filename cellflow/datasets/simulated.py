@@ -1,4 +1,4 @@
-"""A population that walks along a trunk, splits and grows, with everything about it known in closed form."""
+"""A simulated population that branches and grows, with velocities, fates and growth in closed form."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,15 +10,15 @@ from anndata import AnnData
 
 @dataclass(frozen=True)
 class Branching:
-    r"""The law of a branching population with two latent coordinates: progress p and branch q, with -1 < q < 1.
+    r"""The dynamics of a branching population with two latent coordinates: progress p and branch q, with -1 < q < 1.
 
     .. math:: \dot p = speed, \qquad \dot q = split \, q \, (1 - q^2), \qquad
         \dot w / w = g(q) = \tfrac{1 + q}{2} g_{upper} + \tfrac{1 - q}{2} g_{lower}
 
-    Cells start at p ~ Normal(0, spread^2), q = tanh(Normal(0, spread^2)), all with the weight w = 1. The middle
-    q = 0 repels: a cell ends at q = 1 ("upper") or q = -1 ("lower") after the sign of its q, which never changes.
-    With :math:`s(q) = q / \sqrt{1 - q^2}` the flow is :math:`s(q_t) = s(q_0) e^{split \, t}`, and the
-    weight follows from :math:`\int q \, dt = (\operatorname{artanh} q_t - \operatorname{artanh} q_0) / split`.
+    Cells start at p ~ Normal(0, spread^2), q = tanh(Normal(0, spread^2)), all with the weight w = 1. The middle q = 0
+    is repelling: a cell ends at q = 1 ("upper") or q = -1 ("lower") by the sign of its q, which never changes. With
+    :math:`s(q) = q / \sqrt{1 - q^2}` the flow is :math:`s(q_t) = s(q_0) e^{split \, t}`, and the weight follows from
+    :math:`\int q \, dt = (\operatorname{artanh} q_t - \operatorname{artanh} q_0) / split`.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def branching(
     law: Branching = _DEFAULT,
     seed: int = 0,
 ) -> AnnData:
-    """Simulate snapshots of a population that splits in two and grows, with its truth beside it.
+    """Simulate snapshots of a population that branches in two and grows, with the true dynamics beside them.
 
     Genes are a linear image of two latent coordinates, with noise: ``X = mean + X_latent @ loadings.T + noise``.
     The latent coordinates follow `Branching`, whose formulas give velocities, fates and growth exactly.
@@ -114,7 +114,7 @@ def branching(
     times
         When the snapshots are taken, not before 0, in any unit, evenly spaced or not.
     held_out
-        Those of ``times`` that are meant for testing; their cells are marked in ``obs["held_out"]``.
+        Times for testing; their cells are marked in ``obs["held_out"]``.
     n_genes
         Number of genes, at least 2.
     noise
@@ -122,7 +122,7 @@ def branching(
     law
         The dynamics.
     seed
-        The same seed gives the same data; global random states are neither read nor changed.
+        Seed of the simulation.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def branching(
     Raises
     ------
     ValueError
-        For counts and times that do not fit each other.
+        When counts and times do not match.
 
     Examples
     --------

@@ -61,7 +61,7 @@ def embryoid_body() -> AnnData:
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds other values.
 
@@ -95,7 +95,7 @@ def cite() -> AnnData:
     Raises
     ------
     FileNotFoundError
-        When it is nowhere and cannot be downloaded; the message says which file to put where.
+        When it is not on this machine and cannot be downloaded; the message says which file to put where.
     ValueError
         When a file of that name holds other values.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from cellflow.errors import unknown
 from cellflow.fields import Field, outputs
 from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
+from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
 
 METHODS = ("euler_maruyama", "heun")
@@ -25,11 +26,14 @@ def sde(
     condition: Tensor | None = None,
     method: str = "heun",
     save: int = 2,
+    growth: bool = False,
+    log_weight: Tensor | None = None,
 ) -> Trajectory:
     """Simulate the diffusion whose marginals are those of the field's probability flow.
 
     Forward in time the process drifts with ``velocity + score_drift``, backward with ``-velocity + score_drift``;
-    both ways it is stirred by noise of scale ``sigma``.
+    both ways it is stirred by noise of scale ``sigma``. With ``growth`` each particle carries a weight whose log grows
+    at the field's rate, and is undone backward: the weighted marginals are those of `grow`.
 
     Parameters
     ----------
@@ -52,17 +56,30 @@ def sde(
         evaluations a step.
     save
         How many states to keep, equally spaced in time, both ends among them.
+    growth
+        Whether to carry weights, where the field returns a growth rate.
+    log_weight
+        Logs of the weights at ``start``, ``(n,)``; without, each weighs 1/n.
+
+    Returns
+    -------
+    Trajectory
+        Times ``t``, states ``x``, the number of ``evaluations``, and ``log_weight`` with growth.
 
     Raises
     ------
     TypeError
         When the field returns no score: without it there is no way back, and no diffusion of the same marginals.
+        When weights are asked for and it returns no growth rate.
     ValueError
         For sigma <= 0, an unknown method, or counts below their least.
     ConvergenceError
         When the states leave the finite numbers.
 
-    Source: Anderson 1982 for the way back; Kloeden and Platen 1992, section 15.1, for the second-order scheme.
+    Source
+    ------
+    Anderson 1982 for the way back; Kloeden and Platen 1992, section 15.1, for the second-order scheme; for the weights
+    see `cellflow.objectives.growth`.
 
     Examples
     --------
@@ -77,35 +94,48 @@ def sde(
     begin, end = time_of(start, x), time_of(stop, x)
     span = end - begin
     stretch = -(-steps // (save - 1))
-    states = [x]
+    weight = weights_at_start(x, log_weight) if growth else None
+    states, weights = [x], [weight]
     with torch.no_grad():
         for k in range(stretch * (save - 1)):
             u, du = k / (stretch * (save - 1)), 1 / (stretch * (save - 1))
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
             kick = sigma * per_sample((du * span.abs()).sqrt(), x) * noise
-            x = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, method)
+            x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, method, growth)
+            weight = None if weight is None else weight + gain
             if (k + 1) % stretch == 0:
                 check_finite(x, begin + (u + du) * span)
                 states.append(x)
+                weights.append(weight)
     evaluations = stretch * (save - 1) * (2 if method == "heun" else 1)
-    return Trajectory(saved_times(x, start, stop, save), torch.stack(states), evaluations)
+    kept = [weight for weight in weights if weight is not None]
+    return Trajectory(
+        saved_times(x, start, stop, save), torch.stack(states), evaluations, torch.stack(kept) if growth else None
+    )
 
 
 def _step(
-    field: Field, x: Tensor, t: Tensor, dt: Tensor, kick: Tensor, condition: Tensor | None, method: str
-) -> Tensor:
-    """Advance by ``dt``, which is negative backward in time, with the noise ``kick``."""
-    drift = _drift(field, t, x, dt, condition)
+    field: Field, x: Tensor, t: Tensor, dt: Tensor, kick: Tensor, condition: Tensor | None, method: str, growth: bool
+) -> tuple[Tensor, Tensor]:
+    """Advance by ``dt``, which is negative backward in time, with the noise ``kick``; return what weights gain too."""
+    drift, gain = _drift(field, t, x, dt, condition, growth)
     ahead = x + drift + kick
     if method == "euler_maruyama":
-        return ahead
-    return x + (drift + _drift(field, t + dt, ahead, dt, condition)) / 2 + kick
+        return ahead, gain
+    more, later = _drift(field, t + dt, ahead, dt, condition, growth)
+    return x + (drift + more) / 2 + kick, (gain + later) / 2
 
 
-def _drift(field: Field, t: Tensor, x: Tensor, dt: Tensor, condition: Tensor | None) -> Tensor:
-    """Return the displacement over ``dt``: the velocity changes sign with time, the pull of the score does not."""
-    velocity, score_drift, _ = outputs(field(t, x, condition), score=True)
-    return per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", score_drift)
+def _drift(
+    field: Field, t: Tensor, x: Tensor, dt: Tensor, condition: Tensor | None, growth: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the displacement over ``dt``, and the gain in log of weight ``(n,)``.
+
+    Velocity and growth change sign with time, the pull of the score does not.
+    """
+    velocity, score_drift, rate = outputs(field(t, x, condition), score=True, growth=growth)
+    drift = per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", score_drift)
+    return drift, dt * rate if rate is not None else torch.zeros_like(dt)
 
 
 def _check(sigma: float, steps: int, save: int, method: str) -> None:

@@ -1,4 +1,4 @@
-"""Measures of how well a flow does."""
+"""Metrics: distances between samples, scores of images, intervals."""
 
 from cellflow.metrics.distances import (
     energy_distance,

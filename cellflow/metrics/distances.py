@@ -1,4 +1,4 @@
-"""How far apart two clouds are: one number, from samples.
+"""Distances between two clouds of points, estimated from samples.
 
 Clouds are ``(n, d)`` and ``(m, d)``, in any form of `cellflow.cells.as_states`; weights, where taken, are one
 nonnegative number a point and are scaled to sum to 1. Everything is computed in float64.
@@ -31,7 +31,7 @@ def wasserstein(
     order
         1 for the mean distance travelled, 2 for the root of the mean squared distance.
     weights_x, weights_y
-        Weights ``(n,)`` and ``(m,)``; each point the same without.
+        Weights ``(n,)`` and ``(m,)``; equal weights if not given.
 
     Examples
     --------
@@ -147,13 +147,13 @@ def sliced_wasserstein(
     x, y
         The clouds ``(n, d)`` and ``(m, d)``.
     generator
-        Where the directions come from.
+        Draws the directions.
     n_projections
         The number of directions.
     order
         1 or 2, as in `wasserstein`.
     weights_x, weights_y
-        Weights ``(n,)`` and ``(m,)``; each point the same without.
+        Weights ``(n,)`` and ``(m,)``; equal weights if not given.
 
     Source
     ------
@@ -182,8 +182,8 @@ def maximum_mean_discrepancy(
     """Return the squared maximum mean discrepancy under a sum of five Gaussian kernels ``exp(-d^2 / h_i)``.
 
     The bandwidths are ``h 2^i``, ``i = 0..4``, where ``h`` is a quarter of the mean squared distance between two
-    different points of both clouds together, weights aside. The estimate is the biased one, a point being
-    compared with itself too: never negative, and zero only between equal clouds.
+    different points of the pooled clouds, whatever their weights. The estimate is the biased one, which includes each
+    point paired with itself: never negative, and zero only between equal clouds.
 
     Source
     ------
@@ -230,7 +230,7 @@ def energy_distance(x: Cloud, y: Cloud, *, weights_x: Cloud | None = None, weigh
 def split_half_floor(x: Cloud, *, generator: torch.Generator, order: int = 1, repeats: int = 5) -> float:
     """Return the Wasserstein distance that sampling alone causes: between random halves of one cloud, averaged.
 
-    A prediction whose distance to ``n / 2`` observed points comes near this number cannot be told from them.
+    A prediction at about this distance from ``n / 2`` observed points is indistinguishable from them.
 
     Examples
     --------

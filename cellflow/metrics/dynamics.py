@@ -1,4 +1,4 @@
-"""What a prediction at a held-out time must beat: baselines that learn nothing, and the noise floor."""
+"""Baselines for a prediction at a held-out time, which learn nothing."""
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generat
 
 
 def mixture(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generator: torch.Generator) -> Tensor:
-    """Return ``n`` points of two clouds, those of ``x1`` with the share ``fraction``: a change without motion.
+    """Return ``n`` points of a mixture of two clouds, the fraction ``fraction`` from ``x1``: no point moves.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Features of images: from any network, or from small ones of our own that need no download."""
+"""Features of images: from any network, or from small ones that are shipped with the package."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Features = Callable[[Tensor], Tensor]
 """Images ``(n, c, h, w)`` from -1 to 1 to features ``(n, d)``."""
 
 SIDE = 64
-"""Features that a small network gives."""
+"""Number of features of a shipped network."""
 _AT_ONCE = 256
 
 
@@ -32,7 +32,7 @@ def features_of(images: Tensor, function: Features) -> Tensor:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"Expected images (n, c, h, w) as numbers from -1 to 1; found {images.dtype} of shape "
-            f"{tuple(images.shape)}. Bytes become such numbers by `cf.images.scaled`."
+            f"{tuple(images.shape)}. `cf.images.scaled` converts bytes."
         )
     found = torch.cat([function(part) for part in images.split(_AT_ONCE)]).double()
     if found.ndim != 2 or len(found) != len(images):
@@ -84,7 +84,7 @@ class FeatureNetwork(nn.Module):
         return self.head(torch.relu(self.features(images)))
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the hidden layer ``(n, 64)``, before it is rectified: its law is nearer to a Gaussian there."""
+        """Return the hidden layer ``(n, 64)`` before the activation, where its distribution is closer to Gaussian."""
         return self.hidden(self.convolutions(images))
 
 
@@ -141,7 +141,7 @@ in small photographs."""
 def feature_network(name: str) -> TrainedNetwork:
     """Return one of the small networks that come with the package, trained by ``python -m benchmarks.images features``.
 
-    They see what matters for their own data, and nothing else. A distance between their features is no FID.
+    Their features suit the data that they were trained on. A distance between them is not the FID.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""How far apart two sets of images are, seen through features: `features_of` makes these.
+"""Distances between two sets of images, by their features: see `features_of`.
 
-Features are ``(n, d)`` and ``(m, d)``; everything is computed in float64. None of these scores asks which output
-belongs to which input: put one of `cellflow.metrics.preservation` beside each.
+Features are ``(n, d)`` and ``(m, d)``; everything is computed in float64. No score here depends on which output belongs
+to which input: report one of `cellflow.metrics.preservation` beside it.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ class FeatureDistance(NamedTuple):
     Parameters
     ----------
     name
-        What was measured, and by which network.
+        Name of the distance, which includes the network.
     value
         The distance.
     sha256
-        Of the weights of the network.
+        SHA-256 of the weights of the network.
     n, n_reference
-        Images on either side. The distance falls with both: compare only at equal numbers.
+        Numbers of images. The distance falls with both: compare only at equal numbers.
     """
 
     name: str
@@ -47,9 +47,9 @@ class KernelDistance(NamedTuple):
     Parameters
     ----------
     mean
-        Of the subsets; about 0 for two samples of one law, and below it by chance.
+        Mean over the subsets; about 0 for two samples of the same distribution, negative by chance.
     sd
-        Between the subsets.
+        Standard deviation over the subsets.
     """
 
     mean: float
@@ -57,7 +57,7 @@ class KernelDistance(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """How two sets of images lie among each other.
+    """Precision, recall, density and coverage of generated images.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ class Neighbours(NamedTuple):
     recall
         Share of real images that lie within the balls around generated images.
     density
-        How many balls around real images a generated image lies in, over k; about 1 for two samples of one law.
+        Mean number of balls around real images that hold a generated image, over k; about 1 for two samples of the same
+        distribution.
     coverage
         Share of real images with a generated image within their ball.
     """
@@ -136,9 +137,9 @@ def kernel_distance(
     generator
         Draws the subsets.
     subset_size
-        Points a side of a subset, drawn without replacement.
+        Points of each set in a subset, drawn without replacement.
     subsets
-        How many.
+        Number of subsets.
 
     Source
     ------
@@ -164,7 +165,7 @@ def kernel_distance(
 
 
 def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
-    """Return precision, recall, density and coverage: what of the one lies within reach of the other.
+    """Return precision, recall, density and coverage of generated images, by nearest neighbours.
 
     The ball around a point reaches to its k-th nearest neighbour in its own set.
 
@@ -173,7 +174,7 @@ def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
     generated, real
         Features ``(n, d)`` and ``(m, d)``.
     k
-        Which neighbour.
+        Number of neighbours.
 
     Source
     ------
@@ -245,11 +246,11 @@ class InceptionDistance(NamedTuple):
     value
         The distance.
     reference
-        What the images were compared with.
+        Name of the real images.
     n, n_reference
-        Images on either side.
+        Numbers of images.
     sha256
-        Of the weights.
+        SHA-256 of the weights.
     resize
         How the images were scaled.
     """
@@ -272,7 +273,7 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
     weights
         The file ``inception-2015-12-05.pt``; `cellflow.datasets.inception_weights` fetches it.
     reference
-        What ``real`` is, for the record, such as "CIFAR-10 train".
+        Name of the real images, kept with the result, such as "CIFAR-10 train".
 
     Raises
     ------
@@ -310,7 +311,7 @@ def _check_bytes(name: str, images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"Expected `{name}` as bytes (n, c, h, w) with 1 or 3 channels, as published FIDs are computed on; found "
-            f"{images.dtype} of shape {tuple(images.shape)}. Numbers from -1 to 1 become bytes by `cf.images.to_bytes`."
+            f"{images.dtype} of shape {tuple(images.shape)}. `cf.images.to_bytes` converts numbers from -1 to 1."
         )
 
 
@@ -321,14 +322,14 @@ def _checksum(path: Path) -> str:
     if found not in WEIGHTS:
         raise ValueError(
             f"Expected the weights of the standard FID, {' or '.join(WEIGHTS.values())} (SHA-256 "
-            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is no FID: take "
+            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is not the FID: take "
             "`frechet_distance` of their features, under another name."
         )
     return found
 
 
 def _load(path: Path, device: torch.device) -> Any:
-    """Load the network. The one place that knows TorchScript, which torch will give up one day."""
+    """Load the network: the only use of TorchScript, which torch deprecates."""
     with _FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.* is", category=DeprecationWarning)
         return torch.jit.load(path, map_location=device).eval()

@@ -1,4 +1,4 @@
-"""How sure a score is, and how good it can get: bootstrap intervals, and the floor of real against real."""
+"""Uncertainty of a score: bootstrap intervals, and the floor of real data against real data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,11 +13,11 @@ class Interval(NamedTuple):
     Parameters
     ----------
     value
-        Of the sample itself.
+        Score of the sample itself.
     low, high
-        Between these lies the share ``level`` of the scores of resampled data.
+        Bounds that hold the fraction ``level`` of the bootstrap scores.
     level
-        Such as 0.95.
+        Coverage, such as 0.95.
     """
 
     value: float
@@ -36,23 +36,23 @@ def bootstrap(
 ) -> Interval:
     """Return a score of one or more samples, with its percentile bootstrap interval.
 
-    A distance between samples rises when points occur twice, so its interval lies a little high, and may leave out
-    the value itself: compare methods by intervals made the same way.
+    A distance between samples rises when points occur twice, so its interval is biased upwards and may exclude the
+    value itself: compare methods by intervals computed the same way.
 
     Parameters
     ----------
     score
-        Samples to one number.
+        Function of the samples that returns one number.
     *samples
-        Points ``(n, ...)`` each, drawn again with replacement.
+        Points ``(n, ...)`` each, resampled with replacement.
     generator
-        Draws them.
+        Draws the resamples.
     repeats
-        How often.
+        Number of repeats.
     level
-        Share of the scores that the interval holds.
+        Fraction of the scores that the interval holds.
     paired
-        Whether point k of every sample belongs together, and is drawn together.
+        Whether the samples are paired row by row, and resampled together.
 
     Source
     ------
@@ -86,24 +86,24 @@ def real_floor(
     generator: torch.Generator,
     repeats: int = 10,
 ) -> Interval:
-    """Return the distance between two real samples of ``n``: what sampling leaves of a perfect model.
+    """Return the distance between two real samples of ``n``: the score of a perfect model.
 
     Parameters
     ----------
     distance
-        Two samples to one number; it must not use up a generator of its own.
+        Function of two samples that returns one number, and draws no random numbers.
     real
         Points or images ``(m, ...)``, with ``m >= 2 n``: both samples are drawn without a point in common.
     n
-        As many as the model is scored with.
+        Number of samples that the model is scored with.
     generator
         Draws the samples.
     repeats
-        How often.
+        Number of repeats.
 
     Returns
     -------
-    The mean, and the smallest and largest distance, which hold all (``level=1``).
+    The mean distance, with the smallest and the largest as bounds (``level=1``).
 
     Examples
     --------

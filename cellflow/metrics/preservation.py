@@ -1,6 +1,6 @@
-"""What an image keeps on its way: scores of each output against its own input.
+"""How much of its input an image keeps: scores of each output against its own input.
 
-A method that ignores its input can have a perfect distance to the target; these scores tell it apart. Each returns one
+A method that ignores its input can have a perfect distance to the target; these scores detect it. Each returns one
 number per image ``(n,)``, for images from -1 to 1: take the mean, and an interval by `bootstrap`.
 """
 
@@ -29,7 +29,7 @@ class Preservation(NamedTuple):
     shuffled
         Mean score of each output with the input of another.
     sd
-        Of the latter, between shuffles.
+        Standard deviation of the latter over shuffles.
     """
 
     value: float
@@ -40,7 +40,7 @@ class Preservation(NamedTuple):
     def ignores_input(self) -> bool:
         """Whether the pairs score as shuffled ones do, within three standard deviations.
 
-        One time in a hundred, chance takes a method that ignores its input beyond these.
+        About one in a hundred methods that ignore their input falls outside by chance.
         """
         return abs(self.value - self.shuffled) <= 3 * self.sd
 
@@ -94,7 +94,7 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def mask_dice(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """Return how much two masks overlap (Dice), from 0 to 1; two empty ones do wholly.
+    """Return the Dice overlap of two masks, from 0 to 1, which is 1 for two empty ones.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def against_shuffled(
     inputs, outputs
         Images ``(n, c, h, w)``, in pairs.
     generator
-        Draws the shuffles; none leaves an image in its place.
+        Draws the shuffles, in which no image keeps its place.
     repeats
         Shuffles, at least 2.
 

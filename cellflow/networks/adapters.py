@@ -1,14 +1,14 @@
-"""Adapters: networks behind standardised states, and networks of other libraries, as fields."""
+"""Adapters: networks on standardised states, and networks of other libraries, as fields."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Standardized(nn.Module):
-    """A network that works on standardised states, inside a field in the units of the data.
+    """A field in units of the data around a network on standardised states.
 
-    What goes in and comes out is in the units of the data: scales never leak. The network itself sees
-    ``(x - shift) / scale`` and answers in units of ``speed``.
+    States and velocities are in units of the data. The network itself sees ``(x - shift) / scale`` and returns
+    velocities in units of ``speed``.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class DiffusersField(nn.Module):
     """A ``UNet2DModel`` or ``DiTTransformer2DModel`` of diffusers, as a field.
 
     Nothing of diffusers is imported here: any module that is called as ``network(images, timesteps, class_labels=...)``
-    and answers with an object that holds ``sample`` will do. These networks see one time, so they cannot serve a
-    `FlowMap`; and what they computed as noise predictors is no velocity until they are trained here.
+    and returns an object with ``sample`` will do. These networks take one time, so they cannot serve a `FlowMap`; one
+    that was trained to predict noise has to be trained again to predict velocities.
 
     Parameters
     ----------
@@ -110,6 +110,6 @@ class DiffusersField(nn.Module):
 
 
 def _labels(condition: Tensor) -> Tensor:
-    """Return the place of the one in each row ``(n,)``; ``k`` where there is none."""
+    """Return the column of the one in each row ``(n,)``; ``k`` where there is none."""
     empty = condition.shape[1] * torch.ones_like(condition[:, 0], dtype=torch.long)
     return torch.where(condition.any(dim=1), condition.argmax(dim=1), empty)

@@ -1,4 +1,4 @@
-"""How a network sees time."""
+"""The embedding of time."""
 
 from copy import deepcopy
 from math import pi

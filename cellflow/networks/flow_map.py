@@ -1,4 +1,4 @@
-"""Two-time flow maps: a network that jumps from any time to any other."""
+"""Two-time flow maps: networks that jump from any time to any other."""
 
 from copy import deepcopy
 
@@ -68,7 +68,7 @@ class FlowMap(nn.Module):
         Raises
         ------
         ValueError
-            When the field holds no `TimeEmbedding`: then nobody knows where a second time would go in.
+            When the field holds no `TimeEmbedding`, so that there is no place for a second time.
 
         Examples
         --------

@@ -12,7 +12,7 @@ from cellflow.networks.embedding import TimeEmbedding
 class MLP(nn.Module):
     """A residual multi-layer perceptron; time and condition scale and shift every layer.
 
-    The last layer starts at zero, so a fresh network is the field that moves nothing.
+    The last layer starts at zero, so an untrained network is the zero field.
 
     Parameters
     ----------
@@ -25,11 +25,11 @@ class MLP(nn.Module):
     condition_dim
         Width of the condition; 0 for none.
     harmonics
-        How finely time is resolved, see `TimeEmbedding`.
+        Number of Fourier harmonics of time, see `TimeEmbedding`.
     heads
-        How many fields are returned side by side, ``(n, heads * dim)``: see `Heads`.
+        Number of fields that are returned side by side, ``(n, heads * dim)``: see `Heads`.
     times
-        How many times the network sees: 2 for a `FlowMap`.
+        Number of times that the network takes: 2 for a `FlowMap`.
 
     Examples
     --------

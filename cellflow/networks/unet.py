@@ -14,11 +14,11 @@ from cellflow.networks.embedding import TimeEmbedding
 
 
 class UNet(nn.Module):
-    """A convolutional network that looks at an image at several resolutions; time and condition scale and shift it.
+    """A convolutional network on several resolutions, modulated by time and condition.
 
-    Images are ``(n, channels, height, width)`` of any height and width that can be halved once for each level after
-    the first. They are worked on in the channels-last memory format, which is the fast one. The last layer starts at
-    zero, so a fresh network is the field that moves nothing.
+    Images are ``(n, channels, height, width)`` of any height and width that can be halved once for each level after the
+    first. They are processed in the channels-last memory format, which is faster. The last layer starts at zero, so an
+    untrained network is the zero field.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ class UNet(nn.Module):
     head_dim
         Most channels per head of the attention.
     dropout
-        Share of the inner channels that is dropped in training.
+        Fraction of the inner channels that is dropped in training.
     condition_dim
         Width of the condition, such as the number of classes of a one-hot label; 0 for none.
     harmonics
-        How finely time is resolved, see `TimeEmbedding`.
+        Number of Fourier harmonics of time, see `TimeEmbedding`.
     heads
-        How many fields are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
+        Number of fields that are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
     times
-        How many times the network sees: 2 for a `FlowMap`.
+        Number of times that the network takes: 2 for a `FlowMap`.
 
     Source
     ------
@@ -196,9 +196,9 @@ class Stage(nn.Module):
     inputs, outputs
         Channels that go in and come out.
     context
-        Width of what is known of time and condition.
+        Width of the embedding of time and condition.
     dropout
-        Share of the inner channels that is dropped in training.
+        Fraction of the inner channels that is dropped in training.
     head_dim
         Most channels per head of the attention; None for no attention.
 
@@ -223,9 +223,9 @@ class Stage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around which the image is carried past; the context scales and shifts between them.
+    """Two convolutions with a skip connection; the context scales and shifts between them.
 
-    The second convolution starts at zero: a fresh block changes nothing.
+    The second convolution starts at zero: an untrained block is the identity.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at every other one; starts by changing nothing.
+    """Self-attention between all pixels, with weights of zero at first.
 
     torch's fused attention has no forward mode: where a derivative in forward mode is under way, which flow maps ask
     for, the same is written out as two matrix products.
