@@ -64,7 +64,7 @@ def test_a_translation_run_holds_everything(translated):
     names = sorted(path.name for path in (translated / "previews").glob("*.png"))
     assert names == ["step-0000005.png", "step-0000010.png", "step-0000012.png"]
     assert cf.DomainTranslator.load(translated, device="cpu").shape_ == (1, 8, 8)
-    assert {path.stem for path in (translated / "figures").glob("*.png")} == {"translated", "courses", "loss"}
+    assert {path.stem for path in (translated / "figures").glob("*.png")} == {"translated", "trajectories", "loss"}
     page = (translated / "report.html").read_text()
     for words in ("nearest", "FD-PCA", "structural similarity", "transport cost", "Training loss", "t = 0"):
         assert words.lower() in page.lower(), words
@@ -117,7 +117,7 @@ def generated(tmp_path_factory):
 
 def test_a_generator_run_holds_everything(generated):
     assert cf.ImageGenerator.load(generated, device="cpu").classes_ == ("bright", "dark")
-    assert {path.stem for path in (generated / "figures").glob("*.png")} == {"generated", "courses", "loss"}
+    assert {path.stem for path in (generated / "figures").glob("*.png")} == {"generated", "trajectories", "loss"}
     assert "Images made from noise" in (generated / "report.html").read_text()
     assert len(list((generated / "previews").glob("*.png"))) == 1
     assert main(["report", f"model={generated}"]) == 0

@@ -155,7 +155,7 @@ def test_no_more_courses_than_asked_for(adata, flow, ax):
 def test_courses_in_an_embedding_stay_among_its_cells(adata, flow, ax):
     cf.pl.trajectories(adata, flow, basis="umap", n=5, ax=ax)
     cells = adata.obsm["X_umap"]
-    for path in labelled(ax, "courses").get_segments():
+    for path in labelled(ax, "trajectories").get_segments():
         assert (path >= cells.min(axis=0)).all()
         assert (path <= cells.max(axis=0)).all()
 
@@ -356,7 +356,7 @@ def test_predicted_cells_stand_beside_observed_ones(adata, flow):
     assert titles == [
         "24 hours, observed\n40 cells",
         "24 hours, predicted\n40 cells",
-        "36 hours, observed\nnobody measured this time",
+        "36 hours, observed\nnot measured",
         "36 hours, predicted\n80 cells",
     ]
     here = (predicted.obs["hours"] == 36).to_numpy()

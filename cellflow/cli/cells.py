@@ -28,7 +28,7 @@ def fit(cfg: DictConfig) -> None:
 
 
 def demo(cfg: DictConfig) -> None:
-    """Run the main job on the data in the package: PCA, fit, predict what was left out, report."""
+    """Run an example on data in the package: PCA, fit, prediction of the held-out snapshot, report."""
     import scanpy as sc
 
     from cellflow import datasets, tl

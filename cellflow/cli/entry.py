@@ -24,7 +24,7 @@ INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable: 1 shows the whole traceback of an error."""
 EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, FloatingPointError)
-"""What a user can cause, and is told in one sentence."""
+"""Errors that a user can cause; they are reported in one sentence."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def configs_folder() -> Path:
 
 
 def demo(cfg: DictConfig) -> None:
-    """Run the main job on the data in the package: snapshots of cells, or a translation of images."""
+    """Run an example on data in the package: snapshots of cells, or a translation of images."""
     (translation.demo if cfg.task == "translation" else cells.demo)(cfg)
 
 

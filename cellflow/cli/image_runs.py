@@ -1,4 +1,4 @@
-"""Runs on images: what translating and generating have in common, from the folder that is read to the one written."""
+"""Runs on images: what translation and generation share, from reading a folder to writing one."""
 
 import logging
 from collections import Counter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cellflow")
 PREVIEWS = "previews"
 LEAST_FITTED, LEAST_HELD = 2, 3
-"""Images without which nothing can be learned, or scored: of fewer than three, shuffling says nothing."""
+"""Least images to fit and to score: fewer than three cannot be shuffled."""
 
 
 def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet | ImageStream:
@@ -40,7 +40,7 @@ def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
     Raises
     ------
     ValueError
-        When the share is none, or leaves too few images to fit or to score.
+        When the share is not between 0 and 1, or leaves too few images to fit or to score.
     """
     if not 0 < cfg.holdout < 1:
         raise ValueError(f"Expected `holdout`, the share kept for the scores, between 0 and 1; found {cfg.holdout}.")
@@ -55,7 +55,7 @@ def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return what a translator and a generator are both told."""
+    """Return the settings that translators and generators share."""
     from hydra.utils import instantiate
 
     return {

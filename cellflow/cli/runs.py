@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, what it ran with, what came out."""
+"""The folder of a run: its settings, its environment and its results."""
 
 import json
 import platform

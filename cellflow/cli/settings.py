@@ -1,4 +1,4 @@
-"""What the commands have in common: their settings as plain values, and where they write."""
+"""Shared by all commands: settings as plain values, and where results are written."""
 
 from pathlib import Path
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Plots: pictures of what `cellflow.tl` wrote. Each returns its axes or figure, and none shows or saves it."""
+"""Plots of what `cellflow.tl` wrote. Each returns its axes or figure, and none shows or saves it."""
 
 from cellflow.pl.descendants import descendants
 from cellflow.pl.fate import fate

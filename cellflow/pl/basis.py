@@ -1,4 +1,4 @@
-"""From the representation of a flow to a picture in two dimensions, for cells, states on the way, and velocities."""
+"""The two-dimensional basis of a plot, and the projection of cells, states and velocities onto it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEIGHBORS = 30
-"""Cells that say where a state or a velocity lies in an embedding."""
+"""Nearest cells from which a state or a velocity is projected onto an embedding."""
 CHUNK = 2000
 """Cells whose neighbours are held at once: 2000 x 30 x 100 numbers are 24 MB."""
 SIGMA = 0.1
@@ -22,19 +22,19 @@ SIGMA = 0.1
 
 @dataclass(frozen=True)
 class Basis:
-    """A picture of cells, and the way that states of a representation get onto it.
+    """A two-dimensional basis, and the projection of states of a representation onto it.
 
     Parameters
     ----------
     xy
-        Where the cells are, ``(n, 2)``.
+        Coordinates of the cells, ``(n, 2)``.
     labels
-        What the two axes are.
+        Labels of the two axes.
     x
         The representation of the cells, ``(n, d)``.
     columns
-        The columns of the representation that are shown, where the picture shows just those; None for an embedding of
-        its own, such as UMAP. A single column is drawn over time.
+        The columns of the representation that are shown; None for another embedding, such as UMAP. A single column is
+        drawn over time.
     """
 
     xy: np.ndarray
@@ -48,9 +48,9 @@ class Basis:
         return self.columns is not None and len(self.columns) == 1
 
     def states(self, x: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return where states ``(m, d)`` at times ``(m,)`` are in the picture, ``(m, 2)``.
+        """Return the coordinates ``(m, 2)`` of states ``(m, d)`` at times ``(m,)``.
 
-        In an embedding: the mean of the nearest cells, the nearer the heavier.
+        In an embedding: the mean of the nearest cells, weighted by distance.
         """
         if self.over_time:
             return np.column_stack([time, x[:, self.columns[0]]])  # type: ignore[index]
@@ -59,10 +59,10 @@ class Basis:
         return _regress(self.x, self.xy, x)
 
     def velocities(self, velocity: np.ndarray) -> np.ndarray:
-        """Return the velocities ``(n, d)`` of the cells in the picture, ``(n, 2)``.
+        """Return the velocities ``(n, d)`` of the cells in the basis, ``(n, 2)``.
 
-        Where the picture shows columns of the representation, those of the velocity; in an embedding, the direction
-        in which the cell's neighbours lie ahead, with a length without unit.
+        Columns of the velocity where columns of the representation are shown; in an embedding, the direction towards
+        the neighbours ahead of the cell, with a length without unit.
         """
         if self.over_time:
             return np.column_stack([np.ones(len(velocity)), velocity[:, self.columns[0]]])  # type: ignore[index]
@@ -88,7 +88,7 @@ def read_basis(
     time: np.ndarray | None = None,
     unit: str = "time",
 ) -> Basis:
-    """Return the picture that a name stands for.
+    """Return the basis of a name.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def read_basis(
     time
         The time of every cell, for a representation of one column, which is drawn over time.
     unit
-        What time is counted in.
+        Unit of time.
 
     Raises
     ------

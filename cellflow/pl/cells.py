@@ -20,12 +20,12 @@ MOST_TICKS = 12
 
 @dataclass(frozen=True)
 class Coloring:
-    """What the colour of a cell says.
+    """What the colour of cells shows.
 
     Parameters
     ----------
     label
-        Its name.
+        Name of the colour bar or legend.
     values
         A number or a category for every cell.
     ticks

@@ -1,4 +1,4 @@
-"""Where the mass of chosen cells lies, group by group."""
+"""Descendants or ancestors of chosen cells, by group."""
 
 from typing import TYPE_CHECKING
 

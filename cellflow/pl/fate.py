@@ -1,4 +1,4 @@
-"""Where each cell is headed: the probability of every group, on an embedding."""
+"""Fate probabilities of cells, on an embedding."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ def fate(
     Parameters
     ----------
     adata
-        Holds what `cellflow.tl.fate` wrote. Cells it was not asked about are grey.
+        Holds what `cellflow.tl.fate` wrote. Cells without a fate are grey.
     basis
         What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
     components

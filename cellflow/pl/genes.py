@@ -28,7 +28,7 @@ def genes(
     left_out: Sequence[float] = (),
     figure: "Figure | None" = None,
 ) -> "Figure":
-    """Draw the mean expression of genes over time: observed at the snapshots, and along the predicted course.
+    """Draw the mean expression of genes over time: observed at the snapshots, and predicted in between.
 
     Parameters
     ----------

@@ -105,7 +105,7 @@ def _same_limits(panels: np.ndarray, picture: Basis, carried: np.ndarray) -> Non
 
 
 def _count(n: int) -> str:
-    return f"{n:,} cells" if n else "nobody measured this time"
+    return f"{n:,} cells" if n else "not measured"
 
 
 def _clouds(

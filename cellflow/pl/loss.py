@@ -1,4 +1,4 @@
-"""The loss of every step, and its course."""
+"""The training loss."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The courses of single cells, over all cells."""
+"""Trajectories of single cells, over all cells."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def trajectories(
     key: str = "trajectories",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the courses of cells over all cells.
+    """Draw the trajectories of some cells over all cells.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ def trajectories(
         A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written. None to draw what
         `cellflow.tl.trajectories` wrote.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``. In an embedding other than the flow's representation, the
-        courses are carried over through the nearest cells.
+        What to draw on: ``"pca"`` for ``obsm["X_pca"]``. In an embedding other than the flow's representation,
+        trajectories are projected through the nearest cells.
     color
         Column of ``obs``, or gene, that colours the cells; None for their time.
     n
-        At most how many courses are drawn.
+        Most trajectories that are drawn.
     components
         Which two columns of the basis to show.
     key
@@ -67,7 +67,7 @@ def trajectories(
     'latent 1'
     """
     if n < 1:
-        raise ValueError(f"Expected n >= 1 courses to draw; found {n}.")
+        raise ValueError(f"Expected n >= 1 trajectories to draw; found {n}.")
     found = _stored(adata, key) if flow is None else _follow(adata, flow, n)
     rep, time_key = str(found["rep"]), str(found["time_key"])
     unit = unit_of_result(adata, found)
@@ -75,7 +75,7 @@ def trajectories(
     coloring = by_time(adata, time_key, unit) if color is None else by_column(adata, color)
     ax = axes_or_new(ax, size=(6.4, 5.2))
     draw_cells(ax, picture.xy, coloring, alpha=0.55)
-    _draw_courses(ax, _courses(picture, np.asarray(found["x"]), np.asarray(found["time"]), n))
+    _draw(ax, _projected(picture, np.asarray(found["x"]), np.asarray(found["time"]), n))
     picture.dress(ax)
     return ax
 
@@ -99,25 +99,25 @@ def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int) -> dict:
     return light.uns["trajectories"]
 
 
-def _courses(picture: Basis, x: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
-    """Return at most ``n`` courses in the picture, ``(n, n_times, 2)``, spread evenly over those that are there."""
+def _projected(picture: Basis, x: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
+    """Return at most ``n`` projected trajectories, ``(n, n_times, 2)``, spread evenly over those that are there."""
     rows = np.unique(np.linspace(0, x.shape[1] - 1, min(n, x.shape[1])).round().astype(int))
     x, time = x[:, rows], time[:, rows]
     flat = picture.states(x.reshape(-1, x.shape[2]), time.reshape(-1))
     return flat.reshape(*time.shape, 2).transpose(1, 0, 2)
 
 
-def _draw_courses(ax: "Axes", courses: np.ndarray) -> None:
+def _draw(ax: "Axes", paths: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import Normal, Stroke
 
     casing = [Stroke(linewidth=2.2, foreground="white", alpha=0.7), Normal()]
-    lines = LineCollection(list(courses), colors=INK, linewidths=0.9, alpha=0.85, path_effects=casing, zorder=2)
-    lines.set_label("courses")
+    lines = LineCollection(list(paths), colors=INK, linewidths=0.9, alpha=0.85, path_effects=casing, zorder=2)
+    lines.set_label("trajectories")
     ax.add_collection(lines)
     marks: dict[str, Any] = {"s": 18, "linewidths": 0.8, "edgecolors": INK, "zorder": 3}
-    starts = ax.scatter(*courses[:, 0].T, facecolors="white", label="start", **marks)
-    ends = ax.scatter(*courses[:, -1].T, facecolors=INK, label="end", **marks)
+    starts = ax.scatter(*paths[:, 0].T, facecolors="white", label="start", **marks)
+    ends = ax.scatter(*paths[:, -1].T, facecolors=INK, label="end", **marks)
     ax.legend(
         handles=[starts, ends],
         loc="lower right",

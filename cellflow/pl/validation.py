@@ -1,4 +1,4 @@
-"""How near predictions of left-out snapshots come, beside baselines."""
+"""Distances of predictions to held-out snapshots, beside baselines."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -25,7 +25,7 @@ _TITLES = {
     "fitted": "What was fitted",
     "validation": "How good the predictions are",
     "predictions": "Predicted beside observed cells",
-    "courses": "Courses and velocities",
+    "trajectories": "Trajectories and velocities",
     "genes": "Genes over time",
     "training": "Training",
     "steps": "How many steps it takes",
@@ -111,7 +111,7 @@ def write(
         "fitted": _fitted(adata, flow),
         "validation": _validation(adata, flow),
         "predictions": _predictions_note(adata, flow),
-        "courses": "",
+        "trajectories": "",
         "genes": "",
         "training": "",
         "steps": "",
@@ -264,7 +264,7 @@ def _python_lines(folder: Path, flow: "SnapshotFlow", at: float) -> str:
         "",
         f'adata = anndata.read_h5ad("cells.h5ad")  # your cells, with obs[{flow.time_key!r}] and {needs}',
         f"flow = cf.SnapshotFlow.load({str(folder)!r})",
-        f"between = cf.tl.interpolate(adata, flow, at={at:g})  # cells at a time nobody measured",
+        f"between = cf.tl.interpolate(adata, flow, at={at:g})  # cells at a time that was not measured",
         "cf.tl.velocity(adata, flow)  # writes adata.obsm['velocity']",
     ])  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How good a distilled flow is after few jumps, beside as many Euler steps of the flow that taught it."""
+"""Scores of a distilled flow after few jumps, beside as many Euler steps of the flow it was distilled from."""
 
 import time
 from collections.abc import Callable
@@ -26,9 +26,9 @@ TO_NEXT = "W1 to the next snapshot"
 MOST_CELLS = 1000
 """Cells of a snapshot that are carried and compared, at most: exact transport is quick up to there."""
 EXPLAINED = (
-    "After how many steps a distilled flow is as good as the flow that taught it. Jumps are those of the flow map; "
-    "beside them as many Euler steps of the flow, one evaluation of the network each, and {teacher} of them. Of cells, "
-    "those that the flow was fitted on are compared; of images, those that were left out."
+    "After how many steps a distilled flow is as good as the flow it was distilled from. Jumps are those of the flow "
+    "map; beside them as many Euler steps of the flow, one evaluation of the network each, and {teacher} of them. Of "
+    "cells, those that the flow was fitted on are compared; of images, those that were left out."
 )
 
 
@@ -129,7 +129,7 @@ def compare_generated(
 
 
 def section(folder: Path, figures: Path) -> str:
-    """Return words, table and figure of what was compared in a run, as HTML; nothing where nothing was."""
+    """Return text, table and figure of the comparison of a run, as HTML; empty where there was none."""
     import pandas as pd
 
     if not (folder / FILE).is_file():

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn apart from pyplot, so that nothing is left open."""
+"""The figures of a report of a flow, drawn without pyplot, so that none is left open."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_SNAPSHOTS = 6
 """Snapshots that are drawn beside their prediction; of more, as many are chosen evenly."""
 MOST_CELLS = 500
-"""Cells of a snapshot that the course of a gene is averaged over: 500 decoded cells are 70 MB for 17,000 genes."""
+"""Cells of a snapshot over which the expression of a gene is averaged: 500 decoded cells are 70 MB for 17,000 genes."""
 MOMENTS = 25
 
 
@@ -35,16 +35,16 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
     figure = blank(7.2, 5.4)
     pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
     yield Drawing(
-        "courses", "trajectories", figure,
+        "trajectories", "trajectories", figure,
         f"Trajectories of cells of the first snapshot to {time_label(flow.clock_.times[-1], unit)}, over all cells.",
     )  # fmt: skip
     figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     pl.velocity(_covered(adata, flow), flow, basis=basis, kind=kind, ax=figure.subplots())
     yield Drawing(
-        "courses", "velocity", figure,
+        "trajectories", "velocity", figure,
         f"Where cells move (change {rate_label(unit)})."
-        + (" Averaged where there are enough cells; the thicker a line, the faster." if kind == "stream" else ""),
+        + (" Averaged where there are enough cells; thicker lines are faster." if kind == "stream" else ""),
     )  # fmt: skip
     if len(genes):
         yield _genes(adata, flow, genes)
@@ -62,7 +62,7 @@ def _validation(adata: "AnnData", unit: str) -> Drawing:
 
 
 def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) -> Iterator[Drawing]:
-    """Draw what the flow never saw apart from what it was fitted on."""
+    """Draw held-out snapshots, and apart from them those that the flow was fitted on."""
     first, last = flow.clock_.times[0], flow.clock_.times[-1]
     inner = [float(t) for t in np.unique(read_times(adata, flow.time_key)) if first < t < last]
     unseen = _few([time for time in inner if time not in flow.clock_.times])
@@ -124,7 +124,7 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
     pl.genes(adata, anndata.concat(course), genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
     return Drawing(
         "genes", "genes", figure,
-        "Mean expression along the predicted course (line), beside what was measured (dots). The line is decoded from "
+        "Predicted mean expression (line), beside the measured one (dots). The line is decoded from "
         "the representation, which keeps a part of each gene only, so it need not meet the dots.",
     )  # fmt: skip
 

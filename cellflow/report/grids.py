@@ -74,8 +74,8 @@ def rows_figure(rows: Rows) -> "Figure":
     return figure
 
 
-def course_figure(course: Trajectory) -> "Figure":
-    """Return a figure with a row for each sample ``(save, n, c, h, w)`` and a column for each moment."""
+def trajectory_figure(course: Trajectory) -> "Figure":
+    """Return a figure with a row for each sample ``(save, n, c, h, w)`` and a column for each time."""
     moments, n = course.x.shape[:2]
     picture = tile([course.x[:, k] for k in range(n)])
     width = 9.0

@@ -48,12 +48,12 @@ class Split(NamedTuple, Generic[Kind]):
 
 
 class Judge(NamedTuple):
-    """What images are compared by.
+    """The features by which images are compared.
 
     Parameters
     ----------
     name
-        Of the distance.
+        Name of the distance.
     features
         Images ``(n, c, h, w)`` to features ``(n, d)``.
     """
@@ -80,13 +80,13 @@ class ImageScores(NamedTuple):
     Parameters
     ----------
     name
-        Of the distance.
+        Name of the distance.
     distances
         To the held-out real images, by what is compared: an interval each.
     kept
         How much of their input images keep, by measure; empty for generated images.
     accuracy
-        Share of images that a classifier takes for the target class, by what is compared; empty without one.
+        Fraction of images that a classifier assigns to the target class, by what is compared; empty without one.
     n, n_reference
         Images that are compared, and real ones that they are compared with.
     """
@@ -132,13 +132,13 @@ def score_images(
     Parameters
     ----------
     made
-        What a model made.
+        Images of a model.
     real
         Real target images, of which as many are drawn as were made: the floor.
     reference
-        Other real target images, that no model saw: all are compared with these.
+        Held-out real target images, with which all are compared.
     inputs
-        What each was made from; None for generated images.
+        The input of each; None for generated images.
     judge
         Name of a network of `cellflow.metrics.feature_network`; None for principal components of the real images.
     target
@@ -171,7 +171,7 @@ def score_images(
 
 
 def headline(scores: ImageScores) -> str:
-    """Say in one sentence how near the target the images are, and whether they come from their inputs."""
+    """Return one sentence on the distance to the target, and on whether images depend on their inputs."""
     made = scores.distances[MADE]
     if STILL not in scores.distances:
         return f"Generated images are at {scores.name} = {number(made.value)} from real ones that the model never saw."
@@ -184,7 +184,7 @@ def headline(scores: ImageScores) -> str:
 
 
 def sentences(scores: ImageScores) -> list[str]:
-    """Say what was found, one number after the other."""
+    """Return a sentence on each score."""
     made, real = scores.distances[MADE], scores.distances[REAL]
     found = [
         f"{scores.name} to {scores.n_reference} real images that the model never saw: {number(made.value)} for "
@@ -200,7 +200,7 @@ def sentences(scores: ImageScores) -> list[str]:
         )
     if scores.accuracy:
         shares = ", ".join(f"{NAMES[what].lower()} {share:.0%}" for what, share in scores.accuracy.items())
-        found.append(f"Taken for the target class by a classifier: {shares}.".replace("%", "\u00a0%"))
+        found.append(f"Classified as the target class: {shares}.".replace("%", "\u00a0%"))
     return found
 
 

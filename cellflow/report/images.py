@@ -1,4 +1,4 @@
-"""The pages of image runs: what was made, beside what it was made from and the nearest real images, with scores."""
+"""The reports of image models: their images, beside the inputs and the nearest real images, with scores."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cellflow import couplings, paths
 from cellflow.images import ImageSet, ImageStream
 from cellflow.report import estimator, few_steps, html, image_scores
-from cellflow.report.grids import course_figure, nearest, rows_figure
+from cellflow.report.grids import nearest, rows_figure, trajectory_figure
 from cellflow.report.html import Drawing
 from cellflow.report.image_scores import ImageScores, Split, score_images
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from cellflow.estimators import DomainTranslator, ImageGenerator
 
 PAGE, FIGURES, SCORES = "report.html", "figures", "scores.csv"
-SHOWN, COURSES = 12, 5
-"""Images in a row, and courses drawn."""
+SHOWN, TRAJECTORIES = 12, 5
+"""Images in a row, and trajectories drawn."""
 _TITLES = {
     "fitted": "What was fitted",
     "images": "The images",
     "scores": "How good they are",
-    "courses": "On the way",
+    "trajectories": "From start to end",
     "training": "Training",
     "steps": "How many steps it takes",
     "use": "How to use this model",
     "run": "The run",
 }
 _CAUTION = (
-    "Distances fall as images become more, so only those of one column are to be compared. The intervals come from "
-    "drawing the images again (bootstrap), which makes them lie a little high and may leave out the value itself. "
+    "Distances fall with the number of images: compare within a column only. The intervals come from "
+    "a bootstrap, which biases them upwards, so that they may exclude the value itself. "
     "One fit and one seed."
 )
 
@@ -102,7 +102,7 @@ def write_translation(
     )
     lead = (
         f"Images translated, fitted on {len(source.fitted):,} source and {len(target.fitted):,} target images of "
-        f"{_size(model.shape_)}, with nothing said about which belong together."
+        f"{_size(model.shape_)}, without pairs."
     )
     drawings = _of_translation(model, inputs, targets, made, seed=0 if noisy else None)
     page = _Page(Path(folder), title, lead, scores, details)
@@ -181,7 +181,7 @@ class _Page(NamedTuple):
                 ("Compared", self.scores.name, "Interval"), image_scores.rows(self.scores), numbers=(1,)
             )
             + html.paragraph(_CAUTION, style="note"),
-            "courses": "",
+            "trajectories": "",
             "training": "",
             "steps": few_steps.section(self.folder, figures) if model.distilled else "",
             "use": html.paragraph("In Python:")
@@ -220,9 +220,9 @@ def _of_translation(
         f"of {len(target.fitted):,} that it was fitted on: a copy would show. The last row is not paired with the "
         "others.",
     )  # fmt: skip
-    course = model.trajectory(source.held_out.take(range(min(COURSES, len(source.held_out)))), seed=seed)
+    course = model.trajectory(source.held_out.take(range(min(TRAJECTORIES, len(source.held_out)))), seed=seed)
     yield Drawing(
-        "courses", "courses", course_figure(course),
+        "trajectories", "trajectories", trajectory_figure(course),
         "Images on the way from the source (t = 0) to the target (t = 1).",
     )  # fmt: skip
     yield estimator.loss(model)
@@ -240,9 +240,9 @@ def _of_generation(model: "ImageGenerator", images: Split[ImageSet], made: Image
         f"Generated images, and below each the nearest by pixels of {len(images.fitted):,} that the model was fitted "
         "on: a copy would show. The last row is not paired with the others.",
     )  # fmt: skip
-    label = None if model.classes_ is None else [k % len(model.classes_) for k in range(COURSES)]
+    label = None if model.classes_ is None else [k % len(model.classes_) for k in range(TRAJECTORIES)]
     yield Drawing(
-        "courses", "courses", course_figure(model.trajectory(COURSES, label=label)),
+        "trajectories", "trajectories", trajectory_figure(model.trajectory(TRAJECTORIES, label=label)),
         "From noise (t = 0) to an image (t = 1).",
     )  # fmt: skip
     yield estimator.loss(model)
@@ -268,7 +268,7 @@ def _sizes(*splits: Split[Any]) -> list[tuple[str, str]]:
 
 
 def _measured(split: Split[Any]) -> str:
-    """Say where a page shows and measures part of the images only."""
+    """Return a note where the page shows and measures some of the images only."""
     large = any(isinstance(images, ImageStream) and len(images) > image_scores.READ for images in split)
     return f"; read from files, at most {image_scores.READ:,} of each for this page" if large else ""
 

@@ -1,4 +1,4 @@
-"""What the validation says, in words that are as honest when the flow loses as when it wins."""
+"""The scores of a validation, and sentences on them, whether the flow is better or worse than the baselines."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +51,7 @@ class Score:
 
     @property
     def still(self) -> tuple[str, float]:
-        """The best way to do nothing, and its distance."""
+        """The best baseline in which no cell moves, and its distance."""
         name = min((name for name in STILL if name in self.distances), key=self.distances.__getitem__)
         return STILL[name], self.distances[name]
 
@@ -79,7 +79,7 @@ def read_scores(adata: "AnnData") -> list[Score]:
 
 
 def headline(scores: list[Score]) -> str:
-    """Say how often the flow wins, ties and loses, against doing nothing and against straight lines.
+    """Return one sentence on how often the flow is better than doing nothing, and than straight lines.
 
     Examples
     --------
@@ -105,15 +105,15 @@ def headline(scores: list[Score]) -> str:
 
 
 def sentence(score: Score, unit: str) -> str:
-    """Say what was found at one left-out snapshot.
+    """Return sentences on the scores at one left-out snapshot.
 
     Examples
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 0.8}
     >>> print(sentence(Score(24.0, rows, 50), "hours"))
-    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. The best way of doing
-    nothing (the previous snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport)
-    are at 0.800: the flow is worse, by 25 %.
+    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. The best way of doing nothing (the
+    previous snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport) are at
+    0.800: the flow is worse, by 25 %.
     """
     name, still = score.still
     found = (
@@ -154,7 +154,7 @@ def _by(flow: float, other: float) -> str:
 
 
 def _tally(outcomes: list[str]) -> str:
-    """Say how many there are of each outcome."""
+    """Return the number of each outcome, in words."""
     if len(set(outcomes)) == 1:
         return f"{outcomes[0]} on {'both' if len(outcomes) == 2 else f'all {len(outcomes)}'}"
     *most, last = [f"{outcome} on {outcomes.count(outcome)}" for outcome in _THAN if outcome in outcomes]

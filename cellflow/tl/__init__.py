@@ -1,4 +1,4 @@
-"""Tools: what a fitted flow says about cells, written into AnnData as arrays and tables."""
+"""Tools: predictions of a fitted flow for cells, written into AnnData as arrays and tables."""
 
 from cellflow.tl.descendants import pull, push
 from cellflow.tl.fate import fate

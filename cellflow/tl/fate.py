@@ -1,4 +1,4 @@
-"""What becomes of each cell: the groups in which its simulated descendants end, and how sure that is."""
+"""Fates of cells: the probability of each group among their simulated end points, with intervals."""
 
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,8 @@ def fate(
 ) -> "AnnData | None":
     """Simulate each cell many times, and count in which group it ends.
 
-    An end point votes for the groups of its nearest measured cells. The interval says how far the number of
-    simulations leaves a probability open; it knows nothing of errors of the model.
+    An end point is assigned to the groups of its nearest measured cells. The interval accounts for the number of
+    simulations only, not for errors of the model.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def fate(
     groupby
         Column of ``obs`` with the groups; cells without one count as ``"none"``.
     at
-        Time of a snapshot in ``adata``; None for the last fitted one. Before the cells' own time it asks for origins.
+        Time of a snapshot in ``adata``; None for the last fitted one. Times before the cells' own give their origins.
     cells
-        The cells to ask about: a mask or names; None for all cells at other times within the fitted range.
+        The cells: a mask or names; None for all cells at other times within the fitted range.
     n_samples
         Simulations of each cell.
     n_neighbors
@@ -64,7 +64,7 @@ def fate(
     Writes
     ------
     ``obsm[key_added]``, ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
-        Tables of cells by groups: probability, and the ends of its interval; missing for cells not asked about.
+        Tables of cells by groups: probability, and the ends of its interval; missing for all other cells.
     ``obs[f"{key_added}_spread"]``
         Root mean squared distance of a cell's end points from their mean, in units of the representation.
     ``uns[key_added]``

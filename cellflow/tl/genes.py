@@ -27,7 +27,7 @@ class Loadings:
     offset
         Expression at the origin of the representation, ``(genes,)``.
     seen
-        Which genes of the AnnData the PCA saw, ``(n_vars,)``.
+        Which genes of the AnnData the PCA used, ``(n_vars,)``.
     """
 
     matrix: np.ndarray
@@ -44,7 +44,7 @@ class Loadings:
 
 
 def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
-    """Return the way back to genes, or None where there is none.
+    """Return the map from the representation to genes, or None where there is none.
 
     The offset is the mean of what the components leave over. Over the cells that the PCA saw, it is their mean
     expression; over a subset, that of the subset as far as the components do not explain it.
@@ -56,12 +56,12 @@ def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings 
     rep
         The representation of the flow.
     genes
-        True insists, False wants none, ``"auto"`` takes it when it is there.
+        Whether to decode genes; ``"auto"`` where loadings are there.
 
     Raises
     ------
     KeyError
-        When genes are insisted on and there are no loadings for this representation.
+        When ``genes`` is true and there are no loadings for this representation.
     ValueError
         When the loadings do not reproduce the representation: ``X`` was changed after the PCA.
     """

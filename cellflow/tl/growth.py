@@ -1,4 +1,4 @@
-"""How fast every cell multiplies or dies."""
+"""The growth rate of every cell."""
 
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ def growth(
 ) -> "AnnData | None":
     """Evaluate the growth rate of the flow at every cell and its own time.
 
-    A rate of log(2) doubles the cells in one unit of time, a negative one lets them die. Without sizes of the
-    population (see ``masses`` of `SnapshotFlow`) only differences between cells mean anything.
+    A rate of log(2) doubles the cells in one unit of time, a negative one means that they die. Without sizes of the
+    population (see ``masses`` of `SnapshotFlow`) only differences between cells are meaningful.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Cells at a time that nobody measured."""
+"""Cells at times that were not measured."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,12 +39,12 @@ def interpolate(
     jumps: int | None = None,
     extrapolate: bool = False,
 ) -> "AnnData":
-    """Return cells at times that nobody measured.
+    """Predict cells at times that were not measured.
 
     The cells of the fitted snapshot before the time are carried forward and those of the snapshot after it backward;
-    each side weighs the more, the nearer it is. At the time of a fitted snapshot its own cells come back unmoved, and
-    cells of time points that the flow was not fitted on are not used. Where the flow knows growth, cells of one side
-    weigh as their descendants, or their ancestors, are many.
+    each side is weighted by how near it is. At the time of a fitted snapshot its own cells are returned, and cells of
+    time points that the flow was not fitted on are not used. Where the flow knows growth, cells of one side weigh as
+    their descendants, or their ancestors, are many.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The courses of single cells."""
+"""Trajectories of single cells."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +41,11 @@ def trajectories(
     cells
         Cells to follow, each from its own time: a mask or names; None for a random ``n`` of the first snapshot.
     n
-        How many cells are drawn, where they are not given.
+        Number of cells that are drawn if ``cells`` is not given.
     stop
         Time at which to stop, earlier than the cells' own for their past; None for the last fitted time.
     n_times
-        How many equally spaced moments are kept.
+        Number of equally spaced times that are kept.
     stochastic
         Whether to simulate with noise, where the flow was fitted with a score; one course of many for each cell.
     seed

@@ -1,4 +1,4 @@
-"""How good a flow is at a time it has not seen, beside baselines that learn nothing."""
+"""Validation at held-out times, beside baselines that learn nothing."""
 
 import logging
 from collections.abc import Iterable
