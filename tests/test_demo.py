@@ -13,7 +13,7 @@ from cellflow.cli import main
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     run = tmp_path_factory.mktemp("demo") / "run"
-    assert main(["demo", f"out={run}", "steps=600", "progress=false", "device=cpu"]) == 0
+    assert main(["demo", f"out={run}", "steps=300", "progress=false", "device=cpu"]) == 0
     return run
 
 

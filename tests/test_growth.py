@@ -485,7 +485,7 @@ def test_growth_survives_a_file_and_leaves_velocities_alone(branches, tmp_path):
     back = anndata.read_h5ad(tmp_path / "cells.h5ad")
     expected = flow.growth_rate(adata.obsm["X_latent"], adata.obs["time"].to_numpy())
     assert (back.obs["rate"] == expected).all()
-    assert back.uns["rate"] == {"rep": "X_latent", "time_key": "time"}
+    assert back.uns["rate"] == {"rep": "X_latent", "time_key": "time", "unit": ""}
     x = at(adata, 1.0)[:20]
     step = flow.transport(x, start=1.0, stop=1.001).x[-1].numpy() - x
     assert flow.velocity(x, 1.0) == pytest.approx(step / 0.001, abs=0.02)

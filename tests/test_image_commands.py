@@ -442,16 +442,6 @@ def test_the_nearest_image_is_the_nearest():
     assert torch.equal(nearest(among[chosen] + 0.001, among), among[chosen])
 
 
-def test_the_images_of_the_readme_run_as_printed_but_for_the_steps():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    code = readme.split("```py\n")[1].split("```")[0]
-    names = {}
-    small = code.replace("steps=200", "steps=1, batch_size=4").replace("guidance=2.0", "guidance=2.0, steps=1")
-    exec(small.replace("translate(twos)", "translate(twos, steps=1)"), names)
-    assert len(names["found"]) == len(names["twos"])
-    assert len(names["sevens"]) == 16
-
-
 def test_an_image_is_written_in_its_colours(tmp_path):
     from cellflow.cli.image_runs import write
 

@@ -195,7 +195,8 @@ def test_trajectories_of_chosen_cells_run_from_their_own_time_or_back(moving):
     assert found["x"][-1][:, 0] == pytest.approx([0] * 4, abs=1.0)
 
 
-def two_branches():
+@pytest.fixture(scope="module")
+def fitted_branches():
     """Two groups of cells that move apart: A up, B down."""
     draw = np.random.default_rng(0)
     side = np.tile([1.0, -1.0], 100)
@@ -207,8 +208,13 @@ def two_branches():
     return adata, cf.SnapshotFlow(steps=200, device="cpu").fit(adata)
 
 
-def test_descendants_and_ancestors_stay_on_their_branch():
-    adata, flow = two_branches()
+@pytest.fixture
+def two_branches(fitted_branches):
+    return fitted_branches[0].copy(), fitted_branches[1]
+
+
+def test_descendants_and_ancestors_stay_on_their_branch(two_branches):
+    adata, flow = two_branches
     upper = (adata.obs["branch"] == "A") & (adata.obs["time"] == 0)
     tl.push(adata, flow, cells=upper, at=1.0, groupby="branch")
     assert adata.obs["push"].sum() == pytest.approx(1)
@@ -234,15 +240,15 @@ def test_descendants_and_ancestors_stay_on_their_branch():
         ({"at": 0.0}, ValueError, "chosen cells are after time 0. Use `tl.pull`"),
     ],
 )
-def test_impossible_pushes_are_named(settings, kind, words):
-    adata, flow = two_branches()
+def test_impossible_pushes_are_named(two_branches, settings, kind, words):
+    adata, flow = two_branches
     chosen = {"cells": (adata.obs["time"] == 1).to_numpy(), "at": 1.0} | settings
     with pytest.raises(kind, match=words):
         tl.push(adata, flow, **chosen)
 
 
-def test_a_mask_is_read_by_name_whatever_its_order():
-    adata, flow = two_branches()
+def test_a_mask_is_read_by_name_whatever_its_order(two_branches):
+    adata, flow = two_branches
     upper = (adata.obs["branch"] == "A") & (adata.obs["time"] == 0)
     tl.push(adata, flow, cells=upper, at=1.0)
     straight = adata.obs["push"].copy()
