@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.gaussian import GaussianBridge, divergence, general, standard
+from cellflow.integrate import Noisy
 
 RESULTS = Path(__file__).parent / "results"
 POINTS, TIMES, SOLVER_STEPS, FINE_STEPS = 10_000, 21, 20, 100
@@ -51,7 +52,7 @@ def published(dim: int, seed: int, steps: int) -> Row:
     fresh, again = (m.float() + torch.randn(POINTS, dim, generator=rng) for m in (truth.mean0, truth.mean1))
     field, seconds = train(x0, x1, truth.sigma, steps, rng)
     found = cf.integrate.sde(
-        field, fresh, sigma=truth.sigma, steps=SOLVER_STEPS, save=TIMES, method="euler_maruyama", generator=rng
+        field, fresh, sigma=truth.sigma, solver=Noisy(SOLVER_STEPS, method="euler_maruyama"), save=TIMES, generator=rng
     )
     scores = [divergence(x, *truth.marginal(t)) for t, x in zip(found.t.tolist(), found.x, strict=True)]
     ends = ((found.x[0] - truth.mean0) * (found.x[-1] - truth.mean1)).mean().item()
@@ -64,7 +65,7 @@ def generally(dim: int, epsilon: float, seed: int, steps: int) -> Row:
     rng, truth = cf.generator(seed=seed), general(dim, sigma=math.sqrt(epsilon / 2), seed=seed)
     (x0, _), (_, x1), (fresh, _) = (truth.draw(GENERAL_POINTS, rng) for _ in range(3))
     field, seconds = train(x0, x1, truth.sigma, steps, rng)
-    found = cf.integrate.sde(field, fresh, sigma=truth.sigma, steps=FINE_STEPS, save=3, generator=rng).x
+    found = cf.integrate.sde(field, fresh, sigma=truth.sigma, solver=FINE_STEPS, save=3, generator=rng).x
     start, end = truth.draw(GENERAL_POINTS, rng)
     middle = (start + end) / 2 + truth.sigma / 2 * torch.randn(start.shape, generator=rng)
     # Learning from a sample and generating another one are two independent errors of the same size.

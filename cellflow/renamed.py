@@ -16,7 +16,7 @@ PACKAGE = f"{Path(__file__).parent}{os.sep}"
 def renamed(
     owner: str,
     given: Mapping[str, Any],
-    rules: Mapping[str | tuple[str, ...], Callable[..., Mapping[str, Any]]],
+    rules: Mapping[Any, Callable[..., Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """Turn old keywords into the new ones, with a warning at the user's line.
 

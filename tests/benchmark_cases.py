@@ -94,4 +94,5 @@ def perturbed(cells, k):
 
 
 def quick_flow():
-    return Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"), solver_steps=2)
+    solver = cf.integrate.Fixed("euler", steps=2)
+    return Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"), solver=solver)

@@ -15,6 +15,7 @@ from benchmarks.trajectory.__main__ import CONFIGS
 from benchmarks.trajectory.methods import Flow, Training
 from benchmarks.trajectory.plans import Remembered
 from cellflow.errors import MissingDependencyError
+from cellflow.integrate import Fixed
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -36,7 +37,8 @@ def test_a_flow_with_growth_returns_masses():
     coupling = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
     learned = {"growth": True, "heads": "separate", "masses": "counts", "steps": 100, "batch_size": 64, "device": "cpu"}
     grown = partial(cf.SnapshotFlow, coupling=coupling, **learned)
-    found = Flow(grown, solver_steps=20).fit(Training(clouds, (0.0, 1.0)), seed=0).carry(clouds[0], 0.0, 1.0)
+    method = Flow(grown, solver=Fixed("euler", steps=20))
+    found = method.fit(Training(clouds, (0.0, 1.0)), seed=0).carry(clouds[0], 0.0, 1.0)
     assert found.weight.sum() == pytest.approx(2.0, rel=0.2)
 
 

@@ -17,6 +17,7 @@ from benchmarks.trajectory.__main__ import CONFIGS
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
 from benchmarks.trajectory.run import run
 from benchmarks.trajectory.sets import Truths
+from cellflow.integrate import Fixed, Noisy
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -144,7 +145,7 @@ def test_a_flow_says_how_fast_its_cells_move_and_grow():
     clouds = tuple(draw.normal(size=(n, 2)).astype(np.float32) + 2 * k for k, n in enumerate((40, 60, 80)))
     coupling = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
     learned = {"growth": True, "masses": "counts", "steps": 60, "batch_size": 64, "device": "cpu"}
-    found = Flow(partial(cf.SnapshotFlow, coupling=coupling, **learned), solver_steps=4).fit(
+    found = Flow(partial(cf.SnapshotFlow, coupling=coupling, **learned), solver=Fixed("euler", steps=4)).fit(
         Training(clouds, (0.0, 1.0, 3.0)), seed=0
     )
     step = 1e-2
@@ -155,7 +156,7 @@ def test_a_flow_says_how_fast_its_cells_move_and_grow():
     kept = Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"))
     assert kept.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates(clouds[0], 0.0).growth is None
     noise = {"path": cf.paths.BrownianBridge(1.0), "stochastic": True, "steps": 3, "batch_size": 8, "device": "cpu"}
-    bridge = Flow(partial(cf.SnapshotFlow, **noise), stochastic=True)
+    bridge = Flow(partial(cf.SnapshotFlow, **noise), solver=Noisy())
     assert bridge.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates is None
 
 

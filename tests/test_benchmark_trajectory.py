@@ -36,7 +36,7 @@ def own_file(tmp_path):
 
 def words(own_file, tmp_path, *more):
     data = ["dataset=file", f"dataset.path={own_file}", "dataset.time_key=day", "dims=2"]
-    quick = ["method.flow.steps=3", "method.flow.batch_size=8", "method.solver_steps=2", "seeds=1"]
+    quick = ["method.flow.steps=3", "method.flow.batch_size=8", "method.solver.steps=2", "seeds=1"]
     return [*data, *quick, f"out={tmp_path / 'runs'}", *more]
 
 

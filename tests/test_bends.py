@@ -87,7 +87,7 @@ def test_a_flow_trained_on_bent_pairs_follows_the_curve(rng):
         batches = cf.pairing.snapshot_batches(clouds, times, batch_size=128, generator=rng, bend=bend)
         field = cf.networks.MLP(dim=1, width=32)
         cf.training.fit(field, VelocityMatching(), batches, steps=600, generator=rng)
-        return cf.integrate.ode(field, clouds[0], stop=0.25, steps=20).x[-1].mean().item()
+        return cf.integrate.ode(field, clouds[0], stop=0.25, solver=20).x[-1].mean().item()
 
     # The curve has 0.75 there; the spline with free ends 0.6875; straight lines 0.5.
     assert halfway(1.0) == pytest.approx(0.6875, abs=0.03)

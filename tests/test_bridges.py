@@ -8,7 +8,7 @@ import torch
 import cellflow as cf
 from benchmarks.gaussian import general, standard
 from cellflow.fields import Outputs
-from cellflow.integrate import ode, sde
+from cellflow.integrate import Noisy, ode, sde
 from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching
 from cellflow.paths import BrownianBridge, Linear
@@ -33,8 +33,8 @@ def exact(t, x, condition=None):
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_diffusion_and_probability_flow_have_the_same_known_marginals(method, rng):
     x0 = torch.randn(40_000, 1, generator=rng, dtype=torch.float64)
-    noisy = sde(exact, x0, sigma=SIGMA, steps=100, method=method, save=5, generator=rng)
-    smooth = ode(lambda t, x, c: exact(t, x).velocity, x0, steps=100, save=5)
+    noisy = sde(exact, x0, sigma=SIGMA, solver=Noisy(100, method=method), save=5, generator=rng)
+    smooth = ode(lambda t, x, c: exact(t, x).velocity, x0, solver=100, save=5)
     for t, x, y in zip(noisy.t.tolist(), noisy.x, smooth.x, strict=True):
         mean, _, variance, _ = law(t)
         for found in (x, y):
@@ -46,7 +46,7 @@ def test_diffusion_and_probability_flow_have_the_same_known_marginals(method, rn
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_backward_in_time_the_source_comes_back(method, rng):
     x1 = MEAN + SPREAD * torch.randn(40_000, 1, generator=rng, dtype=torch.float64)
-    back = sde(exact, x1, sigma=SIGMA, start=1.0, stop=0.0, steps=100, method=method, save=3, generator=rng)
+    back = sde(exact, x1, sigma=SIGMA, start=1.0, stop=0.0, solver=Noisy(100, method=method), save=3, generator=rng)
     for t, x in zip(back.t.tolist(), back.x, strict=True):
         mean, _, variance, _ = law(t)
         assert x.mean().item() == pytest.approx(mean, abs=0.02)
@@ -57,8 +57,8 @@ def test_forward_and_backward_are_one_process(rng):
     """The pairs (start, end) have the same covariance whichever end they are drawn from."""
     x0 = torch.randn(60_000, 1, generator=rng, dtype=torch.float64)
     x1 = MEAN + SPREAD * torch.randn(60_000, 1, generator=rng, dtype=torch.float64)
-    ends = sde(exact, x0, sigma=SIGMA, steps=100, generator=rng).x[-1]
-    starts = sde(exact, x1, sigma=SIGMA, start=1.0, stop=0.0, steps=100, generator=rng).x[-1]
+    ends = sde(exact, x0, sigma=SIGMA, solver=100, generator=rng).x[-1]
+    starts = sde(exact, x1, sigma=SIGMA, start=1.0, stop=0.0, solver=100, generator=rng).x[-1]
     forward, backward = (torch.cov(torch.cat(pair, dim=1).T)[0, 1] for pair in ((x0, ends), (starts, x1)))
     assert forward.item() == pytest.approx(backward.item(), abs=0.02)
     assert forward > 0.1
@@ -75,7 +75,7 @@ def test_order_of_convergence_in_law(method, order):
     for steps in (5, 10, 20, 40):
         x = torch.randn(400_000, 1, generator=cf.generator(0), dtype=torch.float64)
         x = (x - x.mean()) / x.std()
-        found = sde(restoring, x, sigma=1.0, steps=steps, method=method, generator=cf.generator(1)).x[-1]
+        found = sde(restoring, x, sigma=1.0, solver=Noisy(steps, method=method), generator=cf.generator(1)).x[-1]
         errors.append(abs(found.var().item() - truth))
     slope = math.log2(errors[0] / errors[1])
     assert slope == pytest.approx(order, abs=0.5)
@@ -141,7 +141,7 @@ def test_a_trained_bridge_has_the_moments_of_general_gaussians(rng):
     coupling = cf.couplings.Sinkhorn(2.0, tolerance=1e-3)
     batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(1.0)), batches, steps=1000, generator=rng)
-    start, middle, end = (x.double() for x in sde(field, fresh, sigma=1.0, steps=40, save=3, generator=rng).x)
+    start, middle, end = (x.double() for x in sde(field, fresh, sigma=1.0, solver=40, save=3, generator=rng).x)
     cross = (start - start.mean(0)).T @ (end - end.mean(0)) / n
     scale = bridge.cov1.norm()
     assert ((end.mean(0) - bridge.mean1).norm() / bridge.cov1.trace().sqrt()).item() < 0.08
@@ -186,7 +186,7 @@ def test_a_trained_bridge_is_the_schroedinger_bridge_between_gaussians(kind, rng
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
     batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=512, generator=rng)
     cf.training.fit(field, BridgeMatching(BrownianBridge(sigma)), batches, steps=1200, generator=rng)
-    found = sde(field, x0.repeat(5, 1), sigma=sigma, steps=40, save=3, generator=rng)
+    found = sde(field, x0.repeat(5, 1), sigma=sigma, solver=40, save=3, generator=rng)
     middle, end = found.x[1], found.x[2]
     sample = x1.var(dim=0).mean().item()
     expected = 0.25 * (x0.var(dim=0).mean().item() + sample) + 0.25 * math.sqrt(4 + sigma**4)
@@ -212,7 +212,7 @@ def test_samples_have_their_own_clocks_and_are_seeded():
 
 def test_images_and_saved_states(rng):
     x = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
-    found = sde(exact, x, sigma=SIGMA, steps=5, save=4, generator=rng)
+    found = sde(exact, x, sigma=SIGMA, solver=5, save=4, generator=rng)
     assert found.x.shape == (4, 2, 1, 4, 4)
     assert found.x.dtype == torch.float64
     assert found.evaluations == 12  # six steps of two: rounded up to a multiple of the saved stretches
@@ -224,9 +224,9 @@ def test_images_and_saved_states(rng):
         ({"sigma": 0.0}, "sigma > 0.*integrate.ode"),
         ({"sigma": -1.0}, "sigma > 0"),
         ({"sigma": float("nan")}, "sigma > 0"),
-        ({"method": "milstein"}, "'euler_maruyama', 'heun'"),
-        ({"steps": 0}, "steps >= 1"),
-        ({"save": 1}, "save >= 2"),
+        ({"solver": "milstein"}, "'heun', 'euler_maruyama'"),
+        ({"solver": 0}, "`steps` to be a whole number >= 1"),
+        ({"save": 1}, "`save` must be at least 2"),
     ],
 )
 def test_impossible_simulations_are_refused(rng, settings, words):

@@ -103,7 +103,7 @@ def test_tools_and_plots_take_adata_first_and_keywords_after(module):
     found = importlib.import_module(f"cellflow.{module}")
     for name in found.__all__:
         parameters = list(inspect.signature(getattr(found, name)).parameters.values())
-        free = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        free = [p.name for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
         allowed = {"adata", "flow", "predicted"}
         assert free[0] in ("adata", "flow"), f"{module}.{name}"
         assert set(free) <= allowed, f"{module}.{name} takes {free} by position"

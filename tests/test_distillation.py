@@ -14,6 +14,7 @@ from cellflow.cli.entry import _goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.distillation import OBJECTIVES
+from cellflow.integrate import Fixed, Jumps
 from cellflow.training import Origin, Recipe, trajectory_batches
 
 QUICK = Recipe(learning_rate=4e-3, warmup=20)
@@ -45,8 +46,8 @@ def generator(digits):
 
 def gap(flow, x, start, stop, jumps):
     """Root mean squared distance of jumps from the solver, as a share of how far it goes."""
-    true = flow.transport(x, start=start, stop=stop, steps=100).x[-1]
-    found = flow.transport(x, start=start, stop=stop, jumps=jumps).x[-1]
+    true = flow.transport(x, start=start, stop=stop, solver=100).x[-1]
+    found = flow.transport(x, start=start, stop=stop, solver=Jumps(jumps)).x[-1]
     return float((found - true).norm() / (true - torch.as_tensor(x)).norm())
 
 
@@ -59,15 +60,15 @@ def test_jumps_follow_the_flow_between_any_times(flow, cells, start, stop, jumps
 
 def test_one_euler_step_is_farther_away_than_one_jump(flow, cells):
     x = cells.obsm["X_latent"][cells.obs["time"] == 0].astype(np.float32)
-    true = flow.transport(x, start=0, stop=4, steps=100).x[-1]
-    euler = flow.transport(x, start=0, stop=4, steps=1, method="euler").x[-1]
-    jump = flow.transport(x, start=0, stop=4, jumps=1).x[-1]
+    true = flow.transport(x, start=0, stop=4, solver=100).x[-1]
+    euler = flow.transport(x, start=0, stop=4, solver=Fixed("euler", steps=1)).x[-1]
+    jump = flow.transport(x, start=0, stop=4, solver=Jumps(1)).x[-1]
     assert (jump - true).norm() < 0.5 * (euler - true).norm()
 
 
 def test_jumps_keep_as_many_states_as_asked_for(flow, cells):
     x = cells.obsm["X_latent"][:3]
-    found = flow.transport(x, start=0, stop=4, save=3, jumps=1)
+    found = flow.transport(x, start=0, stop=4, save=3, solver=Jumps(1))
     assert found.evaluations == 2
     assert found.t.tolist() == [0, 2, 4]
     assert torch.equal(found.x[0], torch.as_tensor(x, dtype=torch.float32))
@@ -76,9 +77,9 @@ def test_jumps_keep_as_many_states_as_asked_for(flow, cells):
 def test_every_sample_may_jump_between_its_own_times(flow, cells):
     x = cells.obsm["X_latent"][:2]
     start, stop = np.array([0.0, 1.0]), np.array([4.0, 0.5])
-    both = flow.transport(x, start=start, stop=stop, jumps=1).x[-1]
+    both = flow.transport(x, start=start, stop=stop, solver=Jumps(1)).x[-1]
     for k in range(2):
-        alone = flow.transport(x[k : k + 1], start=start[k], stop=stop[k], jumps=1).x[-1]
+        alone = flow.transport(x[k : k + 1], start=start[k], stop=stop[k], solver=Jumps(1)).x[-1]
         torch.testing.assert_close(both[k : k + 1], alone)
 
 
@@ -88,7 +89,7 @@ def test_every_objective_distils(cells, objective, taught):
     fitted = cf.SnapshotFlow(rep="X_latent", steps=20, batch_size=32).fit(cells)
     fitted.distill(cells, steps=10, objective=objective, taught=taught)
     assert np.isfinite(fitted.map_history_["loss"]).all()
-    assert fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, jumps=2).x.isfinite().all()
+    assert fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, solver=Jumps(2)).x.isfinite().all()
 
 
 def test_an_objective_of_your_own_is_completed(cells):
@@ -115,7 +116,7 @@ def test_distilling_leaves_the_fit_alone_and_a_new_fit_forgets_the_map(cells):
     fitted.fit(cells)
     assert not fitted.distilled
     with pytest.raises(NotFittedError, match="Call `distill` first"):
-        fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, jumps=1)
+        fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, solver=Jumps(1))
 
 
 def test_the_same_seed_distils_the_same_map(cells):
@@ -130,9 +131,10 @@ def test_a_map_is_saved_and_loaded_with_its_flow(flow, cells, tmp_path):
     flow.save(tmp_path)
     again = cf.SnapshotFlow.load(tmp_path)
     x = cells.obsm["X_latent"][:5]
-    for jumps in (None, 1):
+    for solver in (Fixed(), Jumps(1)):
         torch.testing.assert_close(
-            again.transport(x, start=0, stop=4, jumps=jumps).x, flow.transport(x, start=0, stop=4, jumps=jumps).x
+            again.transport(x, start=0, stop=4, solver=solver).x,
+            flow.transport(x, start=0, stop=4, solver=solver).x,
         )
     assert again.map_history_.columns == flow.map_history_.columns
     (tmp_path / "flow_map.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
@@ -158,12 +160,12 @@ def test_distilling_resumes_to_the_bit(cells, tmp_path):
 
 
 def test_tools_jump(flow, cells):
-    middle = cf.tl.interpolate(cells, flow, at=2, jumps=1)
+    middle = cf.tl.interpolate(cells, flow, at=2, solver=Jumps(1))
     solved = cf.tl.interpolate(cells, flow, at=2)
     assert cf.metrics.wasserstein(middle.obsm["X_latent"], solved.obsm["X_latent"]) < 0.2
     first = cells.obs["time"] == 0
-    cf.tl.push(cells, flow, cells=first, at=4, jumps=1)
-    cf.tl.pull(cells, flow, cells=cells.obs["time"] == 4, at=0, jumps=2)
+    cf.tl.push(cells, flow, cells=first, at=4, solver=Jumps(1))
+    cf.tl.pull(cells, flow, cells=cells.obs["time"] == 4, at=0, solver=Jumps(2))
     assert cells.obs["push"].sum() == pytest.approx(1)
     assert cells.obs["pull"].sum() == pytest.approx(1)
 
@@ -172,32 +174,32 @@ def test_flows_with_growth_do_not_jump_with_weights(cells):
     coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
     grown = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=5).fit(cells)
     grown.distill(cells, steps=5)
-    assert grown.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=1).x.shape == (2, 2, 2)
+    assert grown.transport(cells.obsm["X_latent"][:2], start=0, stop=4, solver=Jumps(1)).x.shape == (2, 2, 2)
     with pytest.raises(ValueError, match="lose the weights"):
-        cf.tl.interpolate(cells, grown, at=2, jumps=1)
+        cf.tl.interpolate(cells, grown, at=2, solver=Jumps(1))
 
 
 def test_a_translator_jumps_both_ways(rng):
     x = torch.randn(200, 2, generator=rng)
     model = cf.DomainTranslator(steps=200, batch_size=64, recipe=QUICK).fit(x, 0.5 * x + 3)
     model.distill(x, 0.5 * x + 3, steps=300)
-    torch.testing.assert_close(model.translate(x, jumps=1), model.translate(x), atol=0.15, rtol=0)
-    there = model.translate(x, jumps=1)
-    torch.testing.assert_close(model.translate(there, jumps=1, reverse=True), x, atol=0.3, rtol=0)
+    torch.testing.assert_close(model.translate(x, solver=Jumps(1)), model.translate(x), atol=0.15, rtol=0)
+    there = model.translate(x, solver=Jumps(1))
+    torch.testing.assert_close(model.translate(there, solver=Jumps(1), reverse=True), x, atol=0.3, rtol=0)
     assert not model.refine(x, 0.5 * x + 3, rounds=1, steps=2).distilled
 
 
 def test_images_are_generated_in_one_jump(generator):
-    found = generator.generate(4, label="3", jumps=1)
+    found = generator.generate(4, label="3", solver=Jumps(1))
     assert found.shape == (1, 8, 8)
     assert found.labels.tolist() == [3, 3, 3, 3]
-    again = generator.generate(4, label="3", jumps=1, batch_size=3)
+    again = generator.generate(4, label="3", solver=Jumps(1), batch_size=3)
     assert torch.equal(found.images, again.images)
 
 
 def test_guidance_is_built_into_a_map(digits, generator):
     with pytest.raises(ValueError, match="built in"):
-        generator.generate(4, label="3", jumps=1, guidance=2.0)
+        generator.generate(4, label="3", solver=Jumps(1), guidance=2.0)
     with pytest.raises(ValueError, match="needs a model that knows classes"):
         cf.ImageGenerator(network=SMALL, steps=2, batch_size=4).fit(digits).distill(digits, guidance=2.0, steps=2)
 
@@ -207,7 +209,7 @@ def test_a_diffusion_model_is_distilled_into_a_map_of_its_own(digits):
         path="variance_preserving", objective="noise", network=SMALL, steps=5, batch_size=8
     ).fit(digits)  # fmt: skip
     model.distill(digits.take(range(16)), steps=3)
-    assert model.generate(2, jumps=1).images.shape == (2, 1, 8, 8)
+    assert model.generate(2, solver=Jumps(1)).images.shape == (2, 1, 8, 8)
 
 
 def test_wrong_input_is_refused(flow, cells, digits, generator):
@@ -227,12 +229,12 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
     narrow = cf.objectives.SemigroupMatching(teacher=lambda t, x, condition: teacher(t, x, condition)[:, :1])
     with pytest.raises(ValueError, match="same space"):
         flow.distill(cells, steps=1, objective=narrow)
-    with pytest.raises(ValueError, match="`steps` must be at least 1; found 0"):
-        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=0)
-    with pytest.raises(ValueError, match=r"whole number of jumps in `steps`; found 1\.5"):
-        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, jumps=1.5)
+    with pytest.raises(ValueError, match="whole number >= 1; found 0"):
+        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, solver=Jumps(0))
+    with pytest.raises(ValueError, match=r"whole number >= 1; found 1\.5"):
+        flow.transport(cells.obsm["X_latent"][:2], start=0, stop=4, solver=Jumps(1.5))
     with pytest.raises(ValueError, match="hold NaN or infinity"):
-        flow.transport(np.full((2, 2), np.nan), start=0, stop=4, jumps=1)
+        flow.transport(np.full((2, 2), np.nan), start=0, stop=4, solver=Jumps(1))
     with pytest.raises(ValueError, match="Expected the images of the fit"):
         generator.distill(cf.images.ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)))
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import cellflow as cf
 from cellflow.errors import ConvergenceError, NotFittedError
+from cellflow.integrate import Jumps
 from cellflow.training import Recipe
 from conftest import make_cells
 
@@ -26,7 +27,7 @@ IMAGES = cf.images.ImageSet(PIXELS, LABELS, classes=("dark", "bright"))
 MLP = partial(cf.networks.MLP, width=8)
 UNET = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
 BRIDGE = cf.paths.BrownianBridge(0.5)
-ANEW = cf.training.MarkovianFitting(0.5, steps=3)
+ANEW = cf.training.MarkovianFitting(0.5, solver=3)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ ALL_ESTIMATORS = {
         (CELLS,),
         {
             "moved": lambda flow: flow.transport(X[:5], start=0, stop=5).x,
-            "noisy": lambda flow: flow.simulate(X[:5], start=0, stop=5, steps=4).x,
-            "jumped": lambda flow: flow.transport(X[:5], start=0, stop=5, jumps=1).x,
+            "noisy": lambda flow: flow.simulate(X[:5], start=0, stop=5, solver=4).x,
+            "jumped": lambda flow: flow.transport(X[:5], start=0, stop=5, solver=Jumps(1)).x,
             "velocity": lambda flow: flow.velocity(X[:5], 0.0),
             "growth_rate": lambda flow: flow.growth_rate(X[:5], 0.0),
             "grow": lambda flow: flow.grow(X[:5], start=0, stop=5),
@@ -65,8 +66,8 @@ ALL_ESTIMATORS = {
         (X, X + 3),
         {
             "moved": lambda model: model.translate(X[:5]),
-            "noisy": lambda model: model.simulate(X[:5], steps=4),
-            "jumped": lambda model: model.translate(X[:5], jumps=1),
+            "noisy": lambda model: model.simulate(X[:5], solver=4),
+            "jumped": lambda model: model.translate(X[:5], solver=Jumps(1)),
             "trajectory": lambda model: model.trajectory(X[:5]),
             "refine": lambda model: model.refine(X, X + 3, rounds=2, steps=2, repairing=ANEW),
             "distill": lambda model: model.distill(X, X + 3, steps=3),
@@ -76,10 +77,10 @@ ALL_ESTIMATORS = {
         partial(cf.ImageGenerator, network=UNET, conditional=True),
         (IMAGES,),
         {
-            "moved": lambda model: model.generate(3, label="dark", guidance=2.0, steps=2).images,
-            "jumped": lambda model: model.generate(3, jumps=1).images,
-            "trajectory": lambda model: model.trajectory(3, steps=8),
-            "refine": lambda model: model.refine(IMAGES, rounds=2, steps=2, repairing=cf.training.Reflow(steps=2)),
+            "moved": lambda model: model.generate(3, label="dark", guidance=2.0, solver=2).images,
+            "jumped": lambda model: model.generate(3, solver=Jumps(1)).images,
+            "trajectory": lambda model: model.trajectory(3, solver=8),
+            "refine": lambda model: model.refine(IMAGES, rounds=2, steps=2, repairing=cf.training.Reflow(solver=2)),
             "distill": lambda model: model.distill(IMAGES, steps=3, objective="semigroup"),
         },
     ),

@@ -105,7 +105,7 @@ def test_fates_are_seeded_and_survive_h5ad(fork, tmp_path):
 def test_a_noisy_course_differs_from_the_smooth_one(fork):
     adata, flow = fork[0].copy(), fork[1]
     tl.trajectories(adata, flow, n=5, n_times=8)
-    tl.trajectories(adata, flow, n=5, n_times=8, stochastic=True, key_added="noisy")
+    tl.trajectories(adata, flow, n=5, n_times=8, solver=cf.integrate.Noisy(), key_added="noisy")
     smooth, noisy = adata.uns["trajectories"]["x"], adata.uns["noisy"]["x"]
     assert (smooth[0] == noisy[0]).all()
     roughness = [np.abs(np.diff(x, n=2, axis=0)).mean() for x in (smooth, noisy)]

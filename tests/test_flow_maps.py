@@ -118,7 +118,7 @@ def test_a_map_is_the_identity_on_the_diagonal_and_its_velocity_is_a_field(kind,
     assert torch.equal(flow_map.jump(t, t, x), x)
     assert not torch.allclose(flow_map.jump(t, t + 0.1, x), x, atol=1e-3)
     assert torch.equal(flow_map(t, x), flow_map(torch.stack([t, t], dim=1), x))
-    assert ode(flow_map, x, steps=3).x[-1].shape == x.shape
+    assert ode(flow_map, x, solver=3).x[-1].shape == x.shape
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

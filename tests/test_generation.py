@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 import cellflow as cf
 from cellflow.estimators.guidance import ForgetfulObjective, Guided, one_hot
+from cellflow.integrate import Fixed
 
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
 HALVING = partial(SMALL, multipliers=(1, 2))
@@ -42,7 +43,7 @@ def fitted(request):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_class_that_is_asked_for_comes_out(fitted, name):
-    found = fitted.generate(20, label=name, steps=20)
+    found = fitted.generate(20, label=name, solver=20)
     level = found.images.float().mean(dim=(1, 2, 3))
     assert (level - LEVELS[name]).abs().median() < 30
     assert found.classes == ("dark", "bright")
@@ -50,14 +51,14 @@ def test_the_class_that_is_asked_for_comes_out(fitted, name):
 
 
 def test_without_a_class_both_come_out(fitted):
-    level = fitted.generate(40, steps=20).images.float().mean(dim=(1, 2, 3))
+    level = fitted.generate(40, solver=20).images.float().mean(dim=(1, 2, 3))
     share = (level > 125).float().mean()
     assert 0.15 < share < 0.85
 
 
 def test_an_image_is_of_one_level(fitted):
     """The images vary between each other, not within."""
-    found = fitted.generate(20, label="bright", steps=20).images.float()
+    found = fitted.generate(20, label="bright", solver=20).images.float()
     assert found.std(dim=(1, 2, 3)).median() < 25
 
 
@@ -66,14 +67,14 @@ def test_refining_makes_few_steps_do():
     images = flat()
     model = make().fit(images)
     before = bend(model)
-    model.refine(images, rounds=1, steps=300, repairing=cf.training.Reflow(steps=10, both_ends=True))
+    model.refine(images, rounds=1, steps=300, repairing=cf.training.Reflow(solver=10, both_ends=True))
     assert bend(model) < 0.6 * before
     assert len(model.history_) == 500
 
 
 def bend(model):
     """How far one step ends from many: 0 on straight paths."""
-    one, many = (model.generate(40, steps=steps, method="euler").scaled() for steps in (1, 40))
+    one, many = (model.generate(40, solver=Fixed("euler", steps=steps)).scaled() for steps in (1, 40))
     return (one - many).abs().mean()
 
 
@@ -127,9 +128,9 @@ def test_refining_takes_the_images_of_the_fit(fitted):
 
 
 def test_guidance_of_one_is_none_and_more_changes_the_images(fitted):
-    plain = fitted.generate(6, label="dark", steps=5)
-    assert torch.equal(fitted.generate(6, label="dark", guidance=1.0, steps=5).images, plain.images)
-    assert not torch.equal(fitted.generate(6, label="dark", guidance=3.0, steps=5).images, plain.images)
+    plain = fitted.generate(6, label="dark", solver=5)
+    assert torch.equal(fitted.generate(6, label="dark", guidance=1.0, solver=5).images, plain.images)
+    assert not torch.equal(fitted.generate(6, label="dark", guidance=3.0, solver=5).images, plain.images)
 
 
 def test_guidance_is_a_line_from_no_class_through_the_class():
@@ -156,22 +157,22 @@ def test_as_many_classes_are_forgotten_as_said(share):
 
 
 def test_diffusion_and_flow_sample_from_the_same_interface(fitted):
-    course = fitted.trajectory(4, save=4, label="bright", steps=6)
+    course = fitted.trajectory(4, save=4, label="bright", solver=6)
     assert course.x.shape == (4, 4, 1, 4, 4)
     assert torch.allclose(course.t, torch.linspace(0, 1, 4))
     assert course.x[0].std() > 0.7  # noise
-    assert torch.equal(cf.images.to_bytes(course.x[-1]), fitted.generate(4, label="bright", steps=6).images)
+    assert torch.equal(cf.images.to_bytes(course.x[-1]), fitted.generate(4, label="bright", solver=6).images)
 
 
 def test_the_batch_size_makes_no_difference(fitted):
-    one, all_ = (fitted.generate(7, label="dark", steps=4, batch_size=size).images.int() for size in (3, 7))
+    one, all_ = (fitted.generate(7, label="dark", solver=4, batch_size=size).images.int() for size in (3, 7))
     assert (one - all_).abs().max() <= 1
 
 
 def test_saved_and_loaded_is_the_same_to_the_bit(fitted, tmp_path):
     fitted.save(tmp_path)
     again = cf.ImageGenerator.load(tmp_path, device="cpu")
-    options = {"label": ["dark", 1, "dark"], "guidance": 2.0, "steps": 3}
+    options = {"label": ["dark", 1, "dark"], "guidance": 2.0, "solver": 3}
     assert torch.equal(again.generate(3, **options).images, fitted.generate(3, **options).images)
     with pytest.raises(cf.errors.CheckpointError, match="do not fit this model"):
         cf.ImageGenerator.load(tmp_path, network=partial(SMALL, width=16))
@@ -186,7 +187,7 @@ def test_resumed_and_watched_are_the_same_to_the_bit(tmp_path):
     seen = []
     resumed = make(steps=12, recipe=constant)
     resumed.fit(flat(), folder=tmp_path, resume=True, every=5, watch=lambda model: seen.append(len(model.history_)))
-    assert torch.equal(resumed.generate(3, steps=2).images, whole.generate(3, steps=2).images)
+    assert torch.equal(resumed.generate(3, solver=2).images, whole.generate(3, solver=2).images)
     assert resumed.history_["loss"] == whole.history_["loss"]
     assert len(seen) == 2  # after steps 10 and 12
 
@@ -194,18 +195,18 @@ def test_resumed_and_watched_are_the_same_to_the_bit(tmp_path):
 def test_a_plain_model_knows_no_classes():
     model = make(steps=2).fit(flat())
     assert model.classes_ is None
-    assert model.generate(2, steps=1).labels is None
+    assert model.generate(2, solver=1).labels is None
     with pytest.raises(ValueError, match="learned no classes"):
         model.generate(2, label="dark")
 
 
 @pytest.mark.usefixtures("global_state_is_untouched")
 def test_the_seed_decides_everything():
-    a, b, c = (make(steps=4, seed=seed).fit(flat()).generate(2, steps=2).images for seed in (0, 0, 1))
+    a, b, c = (make(steps=4, seed=seed).fit(flat()).generate(2, solver=2).images for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     model = make(steps=2).fit(flat())
-    assert not torch.equal(model.generate(2, steps=1).images, model.generate(2, steps=1, seed=1).images)
+    assert not torch.equal(model.generate(2, solver=1).images, model.generate(2, solver=1, seed=1).images)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_the_seed_decides_everything():
 )
 def test_what_cannot_be_generated_is_refused(fitted, options, words):
     with pytest.raises(ValueError, match=words):
-        fitted.generate(2, **{"steps": 1} | options)
+        fitted.generate(2, **{"solver": 1} | options)
     with pytest.raises(ValueError, match="number of images >= 1"):
         fitted.generate(0)
 

@@ -195,4 +195,4 @@ def test_growth_is_learned_along_bent_pairs():
     bent, straight = (cf.SnapshotFlow(bend=b, **settings).fit(adata) for b in (Geodesics(centres=30, steps=100), 0.0))
     speeds = [flow.velocity(clouds[0], 0.0) for flow in (bent, straight)]
     assert abs(speeds[0] - speeds[1]).max() > 0.1
-    assert bent.grow(clouds[0], start=0, stop=1, steps=10).mass()[-1].item() == pytest.approx(2, rel=0.2)
+    assert bent.grow(clouds[0], start=0, stop=1, solver=10).mass()[-1].item() == pytest.approx(2, rel=0.2)

@@ -14,7 +14,7 @@ import cellflow as cf
 from cellflow.couplings import Exact, Given, Independent, Sinkhorn, SparsePlan, UnbalancedSinkhorn
 from cellflow.errors import CheckpointError
 from cellflow.fields import Outputs, outputs
-from cellflow.integrate import TABLES, grow, ode, sde
+from cellflow.integrate import TABLES, Fixed, Noisy, grow, ode, sde
 from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, GrowthMatching, VelocityMatching
 from cellflow.pairing import paired_batches, snapshot_batches
@@ -62,7 +62,7 @@ def test_the_exact_field_carries_the_population_and_its_mass():
     """Weighted particles have the known mass, mean and variance at all times: the derivation holds."""
     log_mass, mean, variance = law(torch.tensor(0.0, dtype=torch.float64))
     x0 = torch.special.ndtri((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)[:, None] * variance.sqrt() + mean
-    found = grow(exact, x0, steps=40, save=5)
+    found = grow(exact, x0, solver=40, save=5)
     for t, x, log_weight, total in zip(found.t, found.x[..., 0], found.log_weight, found.mass(), strict=True):
         expected, mean, variance = law(t)
         weight = log_weight.softmax(0)
@@ -99,13 +99,13 @@ def test_growing_gaussians_are_the_same_population_with_noise_and_without(start,
     """Velocity, score and growth at once: the weighted marginals of the SDE are those of the ODE, both ways in time."""
     field = partial(exact, sigma=SIGMA)
     settings = {"start": start, "stop": stop, "save": 5}
-    smooth = grow(field, population(start, SIGMA), steps=40, **settings)
+    smooth = grow(field, population(start, SIGMA), solver=40, **settings)
     check_population(smooth, SIGMA, rel=0.01)
     x0 = population(start, SIGMA, rng=rng)
-    noisy = sde(field, x0, sigma=SIGMA, growth=True, steps=80, method=method, generator=rng, **settings)
+    noisy = sde(field, x0, sigma=SIGMA, growth=True, solver=Noisy(80, method=method), generator=rng, **settings)
     check_population(noisy, SIGMA, rel=0.03)
     lone = x0[:1].expand(1000, 1)
-    ends = sde(field, lone, sigma=SIGMA, growth=True, steps=20, generator=rng, start=start, stop=stop)
+    ends = sde(field, lone, sigma=SIGMA, growth=True, solver=20, generator=rng, start=start, stop=stop)
     assert ends.x[-1].std() > 0.2  # each state has many outcomes
     assert ends.log_weight[-1].std() > 0.02
 
@@ -158,7 +158,7 @@ def test_trained_growing_gaussians_have_the_known_marginals_with_noise_and_witho
     objective = BridgeMatching(BrownianBridge(SIGMA), growth_weight=1.0)
     cf.training.fit(field, objective, (one for (one,) in batches), steps=2000, generator=rng)
     x0 = population(0.0, SIGMA, rng=rng).float()
-    check_population(grow(field, x0, steps=40, save=3), SIGMA, rel=0.05)
+    check_population(grow(field, x0, solver=40, save=3), SIGMA, rel=0.05)
     check_population(sde(field, x0, sigma=SIGMA, growth=True, save=3, generator=rng), SIGMA, rel=0.05)
 
 
@@ -360,7 +360,8 @@ def test_weights_converge_with_the_order_of_the_method(method):
     x0 = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
     truth = math.sin(1) + x0[:, 0] * (1 - math.exp(-1)) - math.log(5)
     errors = [
-        (grow(seasonal, x0, steps=steps, method=method).log_weight[-1] - truth).abs().max() for steps in (8, 16, 32)
+        (grow(seasonal, x0, solver=Fixed(method, steps=steps)).log_weight[-1] - truth).abs().max()
+        for steps in (8, 16, 32)
     ]
     for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(TABLES[method].order, abs=0.35)
@@ -370,8 +371,8 @@ def test_weights_converge_with_the_order_of_the_method(method):
 def test_backward_in_time_growth_is_undone(method):
     x0, start = torch.randn(7, 2, generator=cf.generator(0), dtype=torch.float64), torch.linspace(0, 0.5, 7)
     log_weight = torch.linspace(-3, 2, 7, dtype=torch.float64)
-    there = grow(seasonal, x0, start=start, stop=1.5, log_weight=log_weight, method=method, save=4)
-    back = grow(seasonal, there.x[-1], start=1.5, stop=start, log_weight=there.log_weight[-1], method=method)
+    there = grow(seasonal, x0, start=start, stop=1.5, log_weight=log_weight, solver=method, save=4)
+    back = grow(seasonal, there.x[-1], start=1.5, stop=start, log_weight=there.log_weight[-1], solver=method)
     assert there.t.shape == (4, 7)
     assert (there.log_weight[-1] - log_weight).abs().max() > 0.2
     assert torch.allclose(back.x[-1], x0, atol=1e-4)
@@ -382,7 +383,7 @@ def test_backward_in_time_growth_is_undone(method):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weighted_states_keep_shape_and_dtype(shape, dtype):
     field = lambda t, x, c: Outputs(torch.ones_like(x), growth=torch.full_like(t, 2.0))  # noqa: E731
-    found = grow(field, torch.zeros(shape, dtype=dtype), steps=4, save=3)
+    found = grow(field, torch.zeros(shape, dtype=dtype), solver=4, save=3)
     assert found.x.shape == (3, *shape)
     assert found.log_weight.shape == (3, 4)
     assert found.x.dtype == found.log_weight.dtype == dtype

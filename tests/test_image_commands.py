@@ -77,7 +77,7 @@ def test_a_folder_is_translated_under_its_own_names(translated, folders, tmp_pat
     assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={out}", "sampling_steps=2"]) == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in folders[0].iterdir())
     model = cf.DomainTranslator.load(translated, device="cpu")
-    expected = model.translate(cf.images.read_images(folders[0]), steps=2).images
+    expected = model.translate(cf.images.read_images(folders[0]), solver=2).images
     assert torch.equal(cf.images.read_images(out).images, expected)
 
 
@@ -92,7 +92,7 @@ def test_reverse_goes_the_other_way(translated, folders, tmp_path):
     command = ["translate", f"model={translated}", f"input={folders[1]}", f"out={out}", "reverse=true"]
     assert main([*command, "sampling_steps=3"]) == 0
     model = cf.DomainTranslator.load(translated, device="cpu")
-    expected = model.translate(cf.images.read_images(folders[1]), reverse=True, steps=3).images
+    expected = model.translate(cf.images.read_images(folders[1]), reverse=True, solver=3).images
     assert torch.equal(cf.images.read_images(out).images, expected)
 
 
@@ -129,7 +129,7 @@ def test_images_are_generated_into_a_folder(generated, tmp_path):
     assert main(command) == 0
     assert sorted(path.name for path in out.iterdir())[0] == "00.png"
     model = cf.ImageGenerator.load(generated, device="cpu")
-    expected = model.generate(11, label="dark", guidance=2.0, steps=2)
+    expected = model.generate(11, label="dark", guidance=2.0, solver=2)
     assert torch.equal(cf.images.read_images(out).images, expected.images)
 
 
@@ -206,7 +206,7 @@ def bridge(folders, tmp_path_factory):
 
 def test_a_bridge_comes_from_the_same_command(bridge, folders):
     model = cf.DomainTranslator.load(bridge, device="cpu")
-    assert model.simulate(cf.images.read_images(folders[0]), steps=2).shape == (1, 8, 8)
+    assert model.simulate(cf.images.read_images(folders[0]), solver=2).shape == (1, 8, 8)
 
 
 def test_the_demo_translates_cells(tmp_path):

@@ -10,8 +10,8 @@ from torch.distributions import MultivariateNormal
 
 from cellflow import integrate
 from cellflow.errors import ConvergenceError, MissingDependencyError
-from cellflow.integrate import TABLES, Table, backends, log_density, ode
-from cellflow.integrate.backends import ADAPTIVE
+from cellflow.integrate import TABLES, Adaptive, Fixed, Table, log_density, ode, solvers
+from cellflow.integrate.solvers import ADAPTIVE
 from cellflow.seeds import generator
 
 FIXED = list(TABLES)
@@ -39,9 +39,9 @@ def seasonal_solution(t, x0):
     return grown / (1 - x0 + grown)
 
 
-def options(method, steps=200, tolerance=1e-7):
+def solver_of(method, steps=200, tolerance=1e-7):
     adaptive = method in ADAPTIVE or method in TORCHDYN_ADAPTIVE
-    return {"rtol": tolerance, "atol": tolerance} if adaptive else {"steps": steps}
+    return Adaptive(method, rtol=tolerance, atol=tolerance) if adaptive else Fixed(method, steps=steps)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def x0():
 def test_error_falls_with_the_declared_order(table, x0):
     steps = np.array([16, 32, 64, 128])
     truth = seasonal_solution(2.0, x0)
-    errors = [(ode(seasonal, x0, method=table, stop=2.0, steps=k).x[-1] - truth).abs().max() for k in steps]
+    errors = [(ode(seasonal, x0, solver=Fixed(table, steps=k), stop=2.0).x[-1] - truth).abs().max() for k in steps]
     slope = np.polyfit(np.log(1 / steps), np.log(np.array(errors)), 1)[0]
     assert slope == pytest.approx(table.order, abs=0.15)
 
@@ -61,7 +61,7 @@ def test_error_falls_with_the_declared_order(table, x0):
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_linear_field_gives_the_matrix_exponential(method, x0):
     a = torch.tensor([[-0.5, 1.0, 0.0], [-1.0, -0.5, 0.2], [0.0, 0.3, 0.4]], dtype=torch.float64)
-    end = ode(lambda t, x, condition: x @ a.T, x0, method=method, **options(method)).x[-1]
+    end = ode(lambda t, x, condition: x @ a.T, x0, solver=solver_of(method)).x[-1]
     tolerance = 1e-2 if method in FIRST_ORDER else 1e-4
     torch.testing.assert_close(end, x0 @ torch.linalg.matrix_exp(a).T, rtol=0, atol=tolerance)
 
@@ -75,23 +75,23 @@ def test_other_packages_agree_with_our_rk4(method):
         return net(torch.cat([x, t.unsqueeze(1)], dim=1))
 
     x = torch.randn(9, 3, generator=generator(1), dtype=torch.float64)
-    ours = ode(field, x, steps=200, save=3).x
-    theirs = ode(field, x, method=method, save=3, **options(method)).x
+    ours = ode(field, x, solver=200, save=3).x
+    theirs = ode(field, x, solver=solver_of(method), save=3).x
     torch.testing.assert_close(theirs, ours, rtol=0, atol=5e-3 if method in FIRST_ORDER else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["euler", "midpoint", "rk4"])
 def test_torchdyn_takes_the_same_steps(name, x0):
-    ours = ode(seasonal, x0, method=name, steps=6, save=4, stop=2.0)
-    theirs = ode(seasonal, x0, method=f"torchdyn:{name}", steps=6, save=4, stop=2.0)
+    ours = ode(seasonal, x0, solver=Fixed(name, steps=6), save=4, stop=2.0)
+    theirs = ode(seasonal, x0, solver=Fixed(f"torchdyn:{name}", steps=6), save=4, stop=2.0)
     torch.testing.assert_close(theirs.x, ours.x, rtol=1e-12, atol=1e-12)
     assert theirs.evaluations == ours.evaluations
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_backwards_undoes_forwards(method, x0):
-    there = ode(seasonal, x0, method=method, start=0.3, stop=1.7, **options(method)).x[-1]
-    back = ode(seasonal, there, method=method, start=1.7, stop=0.3, **options(method)).x[-1]
+    there = ode(seasonal, x0, solver=solver_of(method), start=0.3, stop=1.7).x[-1]
+    back = ode(seasonal, there, solver=solver_of(method), start=1.7, stop=0.3).x[-1]
     assert (there - x0).abs().max() > 0.05
     torch.testing.assert_close(back, x0, rtol=0, atol=1e-2 if method in FIRST_ORDER else 1e-5)
 
@@ -100,21 +100,19 @@ def test_backwards_undoes_forwards(method, x0):
 def test_every_sample_may_have_its_own_clock(method, x0):
     start = torch.linspace(-1.0, 0.5, len(x0), dtype=x0.dtype)
     stop = torch.linspace(1.0, 0.0, len(x0), dtype=x0.dtype)  # some forwards, some backwards
-    together = ode(seasonal, x0, method=method, start=start, stop=stop, save=3, **options(method))
+    together = ode(seasonal, x0, solver=solver_of(method), start=start, stop=stop, save=3)
     assert together.t.shape == (3, len(x0))
     assert together.x.shape == (3, *x0.shape)
     torch.testing.assert_close(together.t[1], (start + stop) / 2)
     for k in range(len(x0)):
-        alone = ode(
-            seasonal, x0[k : k + 1], method="rk4", start=start[k].item(), stop=stop[k].item(), steps=200, save=3
-        )
+        alone = ode(seasonal, x0[k : k + 1], solver=200, start=start[k].item(), stop=stop[k].item(), save=3)
         tolerance = 1e-2 if method in FIRST_ORDER else 5e-5
         torch.testing.assert_close(together.x[:, k], alone.x[:, 0], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_saved_states_lie_at_their_times(method, x0):
-    trajectory = ode(seasonal, x0, method=method, stop=2.0, save=6, **options(method))
+    trajectory = ode(seasonal, x0, solver=solver_of(method), stop=2.0, save=6)
     torch.testing.assert_close(trajectory.t, torch.linspace(0.0, 2.0, 6, dtype=x0.dtype))
     truth = torch.stack([seasonal_solution(t.item(), x0) for t in trajectory.t])
     torch.testing.assert_close(trajectory.x, truth, rtol=0, atol=1e-2 if method in FIRST_ORDER else 1e-5)
@@ -132,7 +130,7 @@ def test_shape_and_dtype_follow_the_data(method, shape, dtype):
         seen.append((t.shape, t.dtype, x.shape, x.dtype))
         return seasonal(t, x, condition)
 
-    trajectory = ode(field, x, method=method, **options(method, steps=5, tolerance=1e-3))
+    trajectory = ode(field, x, solver=solver_of(method, steps=5, tolerance=1e-3))
     assert trajectory.x.dtype == trajectory.t.dtype == dtype
     assert trajectory.x.shape == (2, *shape)
     assert trajectory.t.shape == (2,)
@@ -147,16 +145,16 @@ def test_evaluations_are_counted(method, x0):
         calls.append(t)
         return -x
 
-    trajectory = ode(field, x0, method=method, save=3, **options(method, steps=4))
+    trajectory = ode(field, x0, solver=solver_of(method, steps=4), save=3)
     assert trajectory.evaluations == len(calls)
     if method in FIXED:
         assert trajectory.evaluations == 4 * len(TABLES[method].b)
 
 
 def test_steps_are_added_until_the_saved_times_divide_them(x0):
-    assert ode(seasonal, x0, method="euler", steps=20, save=21).evaluations == 20
-    assert ode(seasonal, x0, method="euler", steps=20, save=8).evaluations == 21
-    assert ode(seasonal, x0, method="euler", steps=20).evaluations == 20
+    assert ode(seasonal, x0, solver=Fixed("euler", steps=20), save=21).evaluations == 20
+    assert ode(seasonal, x0, solver=Fixed("euler", steps=20), save=8).evaluations == 21
+    assert ode(seasonal, x0, solver=Fixed("euler", steps=20)).evaluations == 20
 
 
 def test_the_ends_are_hit_exactly():
@@ -167,7 +165,7 @@ def test_the_ends_are_hit_exactly():
         times.append(t)
         return torch.zeros_like(x)
 
-    ode(field, x, start=0.1, stop=torch.tensor([0.7, 2.9]), steps=7)
+    ode(field, x, start=0.1, stop=torch.tensor([0.7, 2.9]), solver=7)
     assert torch.equal(times[0], torch.tensor([0.1, 0.1]))
     assert torch.equal(times[-1], torch.tensor([0.7, 2.9]))
 
@@ -180,14 +178,14 @@ def test_the_field_is_never_asked_beyond_the_ends(method, x0):
         times.extend(t.tolist())
         return seasonal(t, x, condition)
 
-    ode(field, x0, method=method, start=0.2, stop=0.9, save=3, **options(method, steps=6, tolerance=1e-4))
+    ode(field, x0, solver=solver_of(method, steps=6, tolerance=1e-4), start=0.2, stop=0.9, save=3)
     assert min(times) == pytest.approx(0.2, abs=1e-12)
     assert max(times) <= 0.9 + 1e-12
 
 
 def test_condition_reaches_the_field(x0):
     target = torch.arange(7, dtype=x0.dtype).unsqueeze(1)
-    end = ode(lambda t, x, condition: condition - x, x0, condition=target, steps=50).x[-1]
+    end = ode(lambda t, x, condition: condition - x, x0, condition=target, solver=50).x[-1]
     torch.testing.assert_close(end, target + (x0 - target) * math.exp(-1), rtol=0, atol=1e-7)
 
 
@@ -199,19 +197,19 @@ def test_gradient_only_when_asked_for(method):
     def field(t, x, condition):
         return rate * x
 
-    assert not ode(field, x, method=method).x.requires_grad
-    end = ode(field, x, method=method, gradient=True).x[-1]
+    assert not ode(field, x, solver=method).x.requires_grad
+    end = ode(field, x, solver=method, gradient=True).x[-1]
     (slope,) = torch.autograd.grad(end.sum(), rate)
     assert slope.item() == pytest.approx(math.exp(0.7), rel=1e-4)
     with pytest.raises(ValueError, match="explicit method"):
-        ode(field, x, method="torchdyn:ieuler", gradient=True)
+        ode(field, x, solver="torchdyn:ieuler", gradient=True)
 
 
 def test_inputs_and_random_state_are_left_alone(x0):
     before, state, numpy_state = x0.clone(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     for method in ALL_METHODS:
-        ode(seasonal, x0, method=method, **options(method, steps=2, tolerance=1e-3))
-    log_density(seasonal, x0, lambda x: -x.sum(1), steps=2, n_probes=2, generator=generator(0))
+        ode(seasonal, x0, solver=solver_of(method, steps=2, tolerance=1e-3))
+    log_density(seasonal, x0, lambda x: -x.sum(1), solver=2, n_probes=2, generator=generator(0))
     assert torch.equal(x0, before)
     assert not x0.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
@@ -255,7 +253,7 @@ def test_gaussian_to_gaussian_density(gaussians, method, shape):
         assert x0.shape == shape
         return source.log_prob(x0.reshape(len(x0), -1))
 
-    found = log_density(field, x, base, method=method, **options(method, steps=100, tolerance=1e-6))
+    found = log_density(field, x, base, solver=solver_of(method, steps=100, tolerance=1e-6))
     torch.testing.assert_close(found, target.log_prob(x.reshape(6, -1)), rtol=0, atol=2e-3)
     assert not found.requires_grad
 
@@ -264,8 +262,8 @@ def test_density_at_times_of_their_own(gaussians):
     source, _, field = gaussians
     x = torch.randn(3, 4, generator=generator(2), dtype=torch.float64)
     stop = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
-    together = log_density(field, x, source.log_prob, stop=stop, steps=60)
-    alone = [log_density(field, x[k : k + 1], source.log_prob, stop=stop[k].item(), steps=60) for k in range(3)]
+    together = log_density(field, x, source.log_prob, stop=stop, solver=60)
+    alone = [log_density(field, x[k : k + 1], source.log_prob, stop=stop[k].item(), solver=60) for k in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
     torch.testing.assert_close(together[0], source.log_prob(x[0]))
 
@@ -279,7 +277,7 @@ def test_hutchinson_is_unbiased_and_varies(gaussians, shape):
     def base(y):
         return source.log_prob(y.reshape(len(y), -1))
 
-    draws = log_density(field, copies, base, steps=12, n_probes=1, generator=generator(3)).reshape(400, 5)
+    draws = log_density(field, copies, base, solver=12, n_probes=1, generator=generator(3)).reshape(400, 5)
     error_of_mean = draws.std(0) / math.sqrt(400)
     assert (error_of_mean > 1e-3).all()
     assert ((draws.mean(0) - target.log_prob(x.reshape(5, -1))).abs() < 4 * error_of_mean).all()
@@ -288,9 +286,9 @@ def test_hutchinson_is_unbiased_and_varies(gaussians, shape):
 def test_more_probes_less_noise(gaussians):
     source, _, field = gaussians
     x = torch.randn(300, 4, generator=generator(2), dtype=torch.float64)
-    exact = log_density(field, x, source.log_prob, steps=8)
+    exact = log_density(field, x, source.log_prob, solver=8)
     one, many = (
-        log_density(field, x, source.log_prob, steps=8, n_probes=k, generator=generator(4)) - exact for k in (1, 16)
+        log_density(field, x, source.log_prob, solver=8, n_probes=k, generator=generator(4)) - exact for k in (1, 16)
     )
     assert (one.std() / many.std()).item() == pytest.approx(4.0, rel=0.2)
 
@@ -314,7 +312,7 @@ def test_density_mass_is_one():
 
     grid = torch.linspace(-8, 8, 2001, dtype=torch.float64).unsqueeze(1)
     base = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
-    density = log_density(field, grid, lambda x: base.log_prob(x).squeeze(1), steps=30).exp()
+    density = log_density(field, grid, lambda x: base.log_prob(x).squeeze(1), solver=30).exp()
     assert torch.trapezoid(density, grid.squeeze(1)).item() == pytest.approx(1.0, abs=1e-6)
 
 
@@ -335,20 +333,23 @@ def test_density_gradient_reaches_parameters_and_inputs():
 @pytest.mark.parametrize("method", ["rk5", "torchdyn:rk5", "torchdyn:alf", "dopri"])
 def test_unknown_method_lists_the_choices(method, x0):
     with pytest.raises(ValueError, match=r"Unknown .*method .*Choose from: .*'rk4'"):
-        ode(seasonal, x0, method=method)
+        ode(seasonal, x0, solver=method)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
-def test_options_of_the_other_kind_are_refused(method, x0):
+def test_a_method_of_the_other_kind_is_named(method):
     adaptive = method in ADAPTIVE or method in TORCHDYN_ADAPTIVE
-    for wrong in [{"steps": 5}] if adaptive else [{"rtol": 1e-3}, {"atol": 1e-3}]:
-        with pytest.raises(ValueError, match="belong"):
-            ode(seasonal, x0, method=method, **wrong)
+    other, kind = (Fixed, "Adaptive") if adaptive else (Adaptive, "Fixed")
+    with pytest.raises(ValueError, match=rf"Take `{kind}\('{method}'"):
+        other(method)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"steps": 0}, "`steps` must be at least 1; found 0"), ({"save": 1}, "`save` must be at least 2; found 1")],
+    [
+        ({"solver": 0}, "`steps` to be a whole number >= 1; found 0"),
+        ({"save": 1}, "`save` must be at least 2; found 1"),
+    ],
 )
 def test_counts_are_checked(wrong, message, x0):
     with pytest.raises(ValueError, match=message):
@@ -379,32 +380,32 @@ def test_running_away_names_the_time(method, x0):
         return torch.where((t > 0.5).unsqueeze(1), x / 0, x)
 
     with pytest.raises(ConvergenceError, match=r"at t = 0\.[5-9].* for 7 of 7 samples"):
-        ode(field, x0, method=method)
+        ode(field, x0, solver=method)
 
 
 @pytest.mark.parametrize("method", ["dopri5", "bosh3", "torchdyn:dopri5", "torchdyn:tsit5", "rk4"])
 def test_blow_up_in_finite_time_is_an_error(method, monkeypatch):
-    monkeypatch.setattr(backends, "MOST_EVALUATIONS", 3000)
+    monkeypatch.setattr(solvers, "MOST_EVALUATIONS", 3000)
     with pytest.raises(ConvergenceError):
-        ode(lambda t, x, condition: x**3, torch.full((2, 1), 3.0), method=method, stop=4.0)
+        ode(lambda t, x, condition: x**3, torch.full((2, 1), 3.0), solver=method, stop=4.0)
 
 
 @pytest.mark.parametrize("method", ["dopri5", "torchdyn:dopri5"])
 def test_tolerances_below_the_dtype_end_in_an_error(method, monkeypatch):
-    monkeypatch.setattr(backends, "MOST_EVALUATIONS", 2000)
+    monkeypatch.setattr(solvers, "MOST_EVALUATIONS", 2000)
     with pytest.raises(ConvergenceError, match=r"rtol|evaluations"):
-        ode(seasonal, torch.rand(5, 3, generator=generator(0)), method=method, rtol=1e-14, atol=1e-14)
+        ode(seasonal, torch.rand(5, 3, generator=generator(0)), solver=Adaptive(method, rtol=1e-14, atol=1e-14))
 
 
 def test_overflow_in_the_last_step_is_noticed():
     with pytest.raises(ConvergenceError, match="t = 1"):
-        ode(lambda t, x, condition: torch.full_like(x, 3e38), torch.full((2, 1), 3e38), method="euler", steps=1)
+        ode(lambda t, x, condition: torch.full_like(x, 3e38), torch.full((2, 1), 3e38), solver=Fixed("euler", steps=1))
 
 
 def test_missing_torchdyn_says_how_to_install_it(x0, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdyn.numerics", None)
     with pytest.raises(MissingDependencyError, match=r"cellflow-torch\[torchdyn\]"):
-        ode(seasonal, x0, method="torchdyn:rk4")
+        ode(seasonal, x0, solver="torchdyn:rk4")
 
 
 @pytest.mark.parametrize("given", [{"n_probes": 1}, {"generator": generator(0)}])

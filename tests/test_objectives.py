@@ -193,7 +193,7 @@ def test_the_gaussian_velocity_minimises_the_loss(path, rng):
 def test_the_gaussian_velocity_carries_the_source_onto_the_target(rng):
     path = Linear()
     x0 = torch.randn(4000, 1, generator=rng)
-    moved = cf.integrate.ode(gaussian_velocity(path, 0.0, 1.0, 2.0, 0.5), x0, steps=40).x[-1]
+    moved = cf.integrate.ode(gaussian_velocity(path, 0.0, 1.0, 2.0, 0.5), x0, solver=40).x[-1]
     assert torch.allclose(moved, 2 + 0.5 * x0, atol=1e-3)  # in one dimension the flow is the monotone map
 
 
@@ -234,7 +234,7 @@ def test_diffusion_samples_have_the_spread_of_the_data(rng):
         return (a / (a**2 + (b * spread) ** 2))[:, None] * x
 
     start = torch.randn(5000, 1, generator=rng)
-    found = cf.integrate.ode(NoiseMatching(path).velocity(best_noise), start, steps=200).x[-1]
+    found = cf.integrate.ode(NoiseMatching(path).velocity(best_noise), start, solver=200).x[-1]
     assert torch.allclose(found / start, torch.full_like(start, spread), atol=0.02)
 
 

@@ -7,6 +7,7 @@ import torch
 
 import cellflow as cf
 from cellflow.estimators.rounds import InParts
+from cellflow.integrate import Fixed
 from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, VelocityMatching
 from cellflow.paths import BrownianBridge
@@ -24,7 +25,7 @@ def two_clouds(rng, n=1000):
 
 def bend(field, x0):
     """How far one step ends from many: 0 on straight paths."""
-    one, many = (cf.integrate.ode(field, x0, steps=steps, method="euler").x[-1] for steps in (1, 100))
+    one, many = (cf.integrate.ode(field, x0, solver=Fixed("euler", steps=steps)).x[-1] for steps in (1, 100))
     return (one - many).norm(dim=1).mean().item()
 
 
@@ -36,14 +37,14 @@ def test_reflow_straightens_paths_and_keeps_the_target(rng):
     before = bend(field, x0)
     histories = refit(field, objective, x0, x1, repairing=Reflow(), rounds=1, steps=1000, generator=rng, recipe=QUICK)
     assert bend(field, x0) < 0.3 * before
-    assert cf.metrics.wasserstein(cf.integrate.ode(field, x0, steps=20).x[-1], x1) < 0.4
+    assert cf.metrics.wasserstein(cf.integrate.ode(field, x0, solver=20).x[-1], x1) < 0.4
     assert len(histories) == 1
 
 
 def test_reflow_pairs_each_point_with_the_end_of_its_path(rng):
     x0 = torch.randn(20, 2, generator=rng)
     shifted = lambda t, x, condition: torch.full_like(x, 3.0)  # noqa: E731
-    y0, y1 = Reflow(steps=4)(shifted, VelocityMatching(), x0, x0, turn=0, generator=rng)
+    y0, y1 = Reflow(solver=4)(shifted, VelocityMatching(), x0, x0, turn=0, generator=rng)
     assert torch.equal(y0, x0)
     assert torch.allclose(y1, x0 + 3)
 
@@ -56,10 +57,10 @@ def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(
     batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=800, generator=rng, recipe=QUICK)
     refit(
-        field, objective, x0, x1, repairing=MarkovianFitting(1.0, steps=30), rounds=6, steps=300, generator=rng,
+        field, objective, x0, x1, repairing=MarkovianFitting(1.0, solver=30), rounds=6, steps=300, generator=rng,
         recipe=QUICK,
     )  # fmt: skip
-    ends = cf.integrate.sde(field, x0.repeat(3, 1), sigma=1.0, steps=40, generator=rng)
+    ends = cf.integrate.sde(field, x0.repeat(3, 1), sigma=1.0, solver=40, generator=rng)
     start, end = ends.x
     assert end.var(dim=0).mean().item() == pytest.approx(1, abs=0.12)
     assert (start * end).mean().item() == pytest.approx((math.sqrt(5) - 1) / 2, abs=0.1)
@@ -68,8 +69,8 @@ def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(
 def test_markovian_fitting_alternates_between_the_ends(rng):
     x0, x1 = torch.zeros(10, 2), torch.ones(10, 2)
     field, objective = Heads(MLP(2, heads=2, width=16), score="shared"), BridgeMatching()
-    forward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=0, generator=rng)
-    backward = MarkovianFitting(1.0, steps=2)(field, objective, x0, x1, turn=1, generator=rng)
+    forward = MarkovianFitting(1.0, solver=2)(field, objective, x0, x1, turn=0, generator=rng)
+    backward = MarkovianFitting(1.0, solver=2)(field, objective, x0, x1, turn=1, generator=rng)
     assert torch.equal(forward[0], x0)
     assert torch.equal(backward[1], x1)
     assert not torch.equal(forward[1], x1)
@@ -81,7 +82,7 @@ def test_images_are_refitted_as_vectors_are(rng):
     field.weight = torch.nn.Parameter(torch.ones(()))
     field.forward = lambda t, x, condition: field.weight * x
     x = torch.rand(8, 1, 4, 4, generator=rng)
-    found = refit(field, VelocityMatching(), x, x, repairing=Reflow(steps=2), rounds=2, steps=3, generator=rng)
+    found = refit(field, VelocityMatching(), x, x, repairing=Reflow(solver=2), rounds=2, steps=3, generator=rng)
     assert [len(history) for history in found] == [3, 3]
 
 
@@ -101,7 +102,7 @@ def test_each_pair_keeps_the_condition_that_made_it(rng, size):
     """Points of source and target move by their condition, so that every pair differs by it: also made in parts."""
     condition = torch.randint(1, 9, (10, 1), generator=rng).float()
     x0, x1 = torch.zeros(10, 1), torch.full((10, 1), 100.0)
-    repairing = InParts(Reflow(steps=1, both_ends=True), size=size)
+    repairing = InParts(Reflow(solver=1, both_ends=True), size=size)
     y0, y1 = repairing(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, condition=condition)
     assert torch.equal(y1 - y0, condition.repeat(2, 1))
     assert torch.equal(y0[:10], x0)

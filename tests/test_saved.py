@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cellflow as cf
+from cellflow.integrate import Jumps
 from conftest import make_cells
 
 SAVED = Path(__file__).parent / "saved"
@@ -34,7 +35,7 @@ def answers(flow, expected):
         "simulated": lambda: flow.simulate(x, seed=3, **span).x[-1],
         "growth": lambda: flow.growth_rate(x, 1.5),
         "log_weight": lambda: flow.grow(x, **span).log_weight[-1],
-        "jumped": lambda: flow.transport(x, jumps=2, **span).x[-1],
+        "jumped": lambda: flow.transport(x, solver=Jumps(2), **span).x[-1],
     }
     return {name: ask[name]() for name in expected}
 
@@ -62,8 +63,8 @@ def test_translators_of_format_1_answer_the_same(name):
 def test_a_generator_of_format_1_makes_the_same_images():
     model, expected = cf.ImageGenerator.load(SAVED / "generator", device="cpu"), SAVED / "generator" / "expected.npz"
     made = {
-        "generated": model.generate(2, label="7", guidance=2.0, steps=3),
-        "jumped": model.generate(2, label="7", jumps=1),
+        "generated": model.generate(2, label="7", guidance=2.0, solver=3),
+        "jumped": model.generate(2, label="7", solver=Jumps(1)),
     }
     for name, value in np.load(expected).items():
         assert np.abs(made[name].images.numpy().astype(int) - value).max() <= 1

@@ -121,13 +121,13 @@ def trained(*args, method="fit", **kwargs):
 
 
 OTHER = whole_numbers(4)
-ROUND = {"rounds": 1, "repairing": cf.training.Reflow(steps=2)}
+ROUND = {"rounds": 1, "repairing": cf.training.Reflow(solver=2)}
 QUICK = {"steps": 2, "objective": "semigroup"}
 # (estimator, method, argument) to a call with states of any form.
 CALLS = {
     ("SnapshotFlow", "velocity", "x"): lambda m, x: m["bridge"].velocity(x, 0.5),
     ("SnapshotFlow", "transport", "x"): lambda m, x: m["bridge"].transport(x, start=0, stop=3).x,
-    ("SnapshotFlow", "simulate", "x"): lambda m, x: m["bridge"].simulate(x, start=0, stop=3, steps=5).x,
+    ("SnapshotFlow", "simulate", "x"): lambda m, x: m["bridge"].simulate(x, start=0, stop=3, solver=5).x,
     ("SnapshotFlow", "grow", "x"): lambda m, x: m["growing"].grow(x, start=0, stop=3).log_weight,
     ("SnapshotFlow", "growth_rate", "x"): lambda m, x: m["growing"].growth_rate(x, 0.5),
     ("DomainTranslator", "translate", "x"): lambda m, x: m["translator"].translate(x),

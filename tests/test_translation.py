@@ -12,6 +12,7 @@ from sklearn.base import clone
 
 import cellflow as cf
 from cellflow.estimators.image_flow import network_for
+from cellflow.integrate import Fixed
 from cellflow.training.checkpoint import load_tensors
 
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
@@ -63,8 +64,8 @@ def test_a_known_shift_of_vectors_is_found(shifted):
 
 def test_reverse_is_the_inverse(shifted):
     x, model = shifted
-    there = model.translate(x, steps=50, method="rk4")
-    assert torch.allclose(model.translate(there, reverse=True, steps=50, method="rk4"), x, atol=1e-3)
+    there = model.translate(x, solver=Fixed("rk4", steps=50))
+    assert torch.allclose(model.translate(there, reverse=True, solver=Fixed("rk4", steps=50)), x, atol=1e-3)
 
 
 def test_images_of_one_level_become_images_of_another(brightened):
@@ -123,7 +124,7 @@ def test_the_batch_size_makes_no_difference(brightened):
 
 def test_a_trajectory_starts_at_the_input_and_ends_at_the_translation(brightened):
     dark, _, model = brightened
-    course = model.trajectory(dark, save=5, steps=20)
+    course = model.trajectory(dark, save=5, solver=20)
     assert course.x.shape == (5, *dark.images.shape)
     assert torch.equal(course.x[0], dark.scaled())
     assert torch.equal(cf.images.to_bytes(course.x[-1]), model.translate(dark).images)
@@ -204,14 +205,14 @@ def test_without_a_score_there_is_no_simulation(shifted):
     with pytest.raises(TypeError, match="fitted without a score"):
         model.simulate(x)
     with pytest.raises(TypeError, match="fitted without a score"):
-        model.trajectory(x, seed=0)
+        model.trajectory(x, solver=cf.integrate.Noisy(24))
 
 
 @pytest.mark.parametrize("heads", ["shared", "separate"])
 def test_images_can_have_a_bridge(heads):
     settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": heads, "steps": 10}
     model = images(**settings).fit(grey(60), grey(190, seed=1))
-    found = model.simulate(grey(60), steps=4)
+    found = model.simulate(grey(60), solver=4)
     assert found.images.shape == (24, 1, 8, 8)
     assert list(model.history_.columns) == ["loss", "velocity", "score", "learning_rate"]
 
@@ -221,27 +222,27 @@ def test_reflow_makes_paths_straight():
     x, y = blobs(), torch.cat([blobs(150, seed=1) + 5, blobs(150, seed=2) - 5])
     model = vectors(coupling="independent", steps=600).fit(x, y)
     before = bend(model, x)
-    model.refine(x, y, rounds=1, steps=400, repairing=cf.training.Reflow(steps=20))
+    model.refine(x, y, rounds=1, steps=400, repairing=cf.training.Reflow(solver=20))
     assert bend(model, x) < 0.5 * before
     assert len(model.history_) == 1000
 
 
 def bend(model, x):
-    return (model.translate(x, steps=1, method="euler") - model.translate(x, steps=50)).norm(dim=1).mean()
+    return (model.translate(x, solver=Fixed("euler", steps=1)) - model.translate(x, solver=50)).norm(dim=1).mean()
 
 
 def test_a_bridge_is_refined_by_its_own_diffusion(bridge):
     """A round forward and one backward keep both ends where they are."""
     x, _ = bridge
     again = vectors(path=cf.paths.BrownianBridge(1.0), stochastic=True, steps=300, coupling="independent")
-    ways = cf.training.MarkovianFitting(sigma=1.0, steps=20)
+    ways = cf.training.MarkovianFitting(sigma=1.0, solver=20)
     again.fit(x, x + SHIFT).refine(x, x + SHIFT, rounds=2, steps=150, repairing=ways)
     assert (again.simulate(x).mean(dim=0) - SHIFT).abs().max() < 0.4
 
 
 def test_images_are_refined_some_at_a_time():
     dark, bright = grey(60), grey(190, n=30, seed=1)
-    ways = cf.training.Reflow(steps=2)
+    ways = cf.training.Reflow(solver=2)
     model = images(steps=5).fit(dark, bright).refine(dark, bright, rounds=2, steps=3, repairing=ways)
     assert len(model.history_) == 11
 
@@ -272,7 +273,7 @@ def test_the_default_network_is_built_again_from_the_shape(tmp_path):
     model = cf.DomainTranslator(steps=2, batch_size=2, device="cpu").fit(dark, bright)
     model.save(tmp_path)
     again = cf.DomainTranslator.load(tmp_path, device="cpu")
-    assert torch.equal(again.translate(dark, steps=1).images, model.translate(dark, steps=1).images)
+    assert torch.equal(again.translate(dark, solver=1).images, model.translate(dark, solver=1).images)
 
 
 @pytest.mark.parametrize(

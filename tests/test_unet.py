@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import cellflow as cf
+from cellflow.integrate import Fixed
 from cellflow.networks import DiffusersField, Heads, UNet
 from cellflow.networks.unet import Attention, Norm
 
@@ -134,7 +135,7 @@ def test_it_learns_a_velocity_that_depends_on_the_place(rng):
     batches = cf.pairing.paired_batches(x0, x0 + target, coupling="independent", batch_size=32, generator=rng)
     history = cf.training.fit(net, cf.objectives.VelocityMatching(), batches, steps=60, generator=rng)
     assert history["loss"][-1] < 0.7 * history["loss"][0]
-    found = cf.integrate.ode(net, x0[:8], steps=2, method="midpoint").x[-1] - x0[:8]
+    found = cf.integrate.ode(net, x0[:8], solver=Fixed("midpoint", steps=2)).x[-1] - x0[:8]
     assert found[..., :4].mean() > 0.3 > -0.3 > found[..., 4:].mean()
 
 
@@ -224,4 +225,4 @@ def test_diffusers_networks_are_fields_that_train(name, rng):
     assert torch.isfinite(loss)
     assert sum(weight.grad.abs().sum() for weight in field.parameters() if weight.grad is not None) > 0
     field.eval()
-    assert cf.integrate.ode(field, x, steps=2, method="euler", condition=condition).x.shape == (2, 4, 2, 8, 8)
+    assert cf.integrate.ode(field, x, solver=Fixed("euler", steps=2), condition=condition).x.shape == (2, 4, 2, 8, 8)

@@ -14,6 +14,7 @@ from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
 from benchmarks.trajectory.tasks import Task, prepare
 from cellflow.estimators.distillation import OBJECTIVES, TRAJECTORIES
+from cellflow.integrate import Fixed, Jumps
 
 RECIPE = cf.training.Recipe(learning_rate=4e-3, warmup=20)
 FLOW_STEPS = 300
@@ -53,7 +54,7 @@ class Folds:
 
     def solved(self, flow: list[cf.SnapshotFlow], steps: int | None) -> float:
         """Return W1 after Euler steps."""
-        return self._mean(flow, steps=steps or self.many, method="euler")
+        return self._mean(flow, Fixed("euler", steps=steps or self.many))
 
     def reflowed(self, flow: list[cf.SnapshotFlow]) -> Iterator[Any]:
         """Yield nothing: cells are not reflowed."""
@@ -67,22 +68,22 @@ class Folds:
 
     def jumped(self, flow_map: list[cf.SnapshotFlow], steps: int) -> float:
         """Return W1 after jumps."""
-        return self._mean(flow_map, jumps=steps)
+        return self._mean(flow_map, Jumps(steps))
 
     def semigroup(self, flow_map: list[cf.SnapshotFlow]) -> float:
         """Return the root mean squared difference of one jump and of two over the same stretch."""
         found = []
         for task, flow in zip(self.folds, flow_map, strict=True):
             x, start, stop, _ = _leg(task)
-            one, two = (flow.transport(x, start=start, stop=stop, jumps=k).x[-1] for k in (1, 2))
+            one, two = (flow.transport(x, start=start, stop=stop, solver=Jumps(k)).x[-1] for k in (1, 2))
             found.append(float((one - two).square().mean().sqrt()))
         return float(np.mean(found))
 
-    def _mean(self, flows: list[cf.SnapshotFlow], **settings: Any) -> float:
+    def _mean(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> float:
         found = []
         for task, flow in zip(self.folds, flows, strict=True):
             x, start, stop, true = _leg(task)
-            moved = flow.transport(x, start=start, stop=stop, **settings).x[-1].numpy()
+            moved = flow.transport(x, start=start, stop=stop, solver=solver).x[-1].numpy()
             found.append(transport(moved, true, np.ones(len(moved)), np.ones(len(true))).value)
         return float(np.mean(found))
 

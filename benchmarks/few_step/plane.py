@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.few_step.curves import Curve
+from cellflow.integrate import Fixed
 from cellflow.objectives import (
     EulerianMatching,
     FlowMapMatching,
@@ -128,14 +129,14 @@ class Plane:
 
     def solved(self, flow: nn.Module, steps: int | None) -> float:
         """Return the score after Euler steps, or of 25 steps of Runge and Kutta."""
-        way: dict[str, Any] = {"steps": 25} if steps is None else {"steps": steps, "method": "euler"}
-        return self._score(cf.integrate.ode(flow, self.x0, **way).x[-1])
+        solver = Fixed(steps=25) if steps is None else Fixed("euler", steps=steps)
+        return self._score(cf.integrate.ode(flow, self.x0, solver=solver).x[-1])
 
     def reflowed(self, flow: nn.Module) -> Iterator[nn.Module]:
         """Yield the field after a round of reflow."""
         straight, (x0, x1) = deepcopy(flow), self._origins()
         cf.training.refit(
-            straight, VelocityMatching(), x0, x1, repairing=cf.training.Reflow(steps=25, both_ends=True), rounds=1,
+            straight, VelocityMatching(), x0, x1, repairing=cf.training.Reflow(solver=25, both_ends=True), rounds=1,
             steps=self.size.steps, generator=cf.generator(self.seed), batch_size=self.size.batch, recipe=RECIPE,
         )  # fmt: skip
         yield straight

@@ -21,6 +21,7 @@ from benchmarks.few_step.curves import Curve
 from benchmarks.images.sizes import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from cellflow.estimators.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
+from cellflow.integrate import Fixed
 from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
@@ -71,7 +72,7 @@ class Digits:
 
     def solved(self, flow: nn.Module, steps: int | None) -> float:
         """Return the distance after Euler steps."""
-        return self._distance(lambda x: cf.integrate.ode(flow, x, steps=steps or MANY, method="euler"))
+        return self._distance(lambda x: cf.integrate.ode(flow, x, solver=Fixed("euler", steps=steps or MANY)))
 
     def reflowed(self, flow: nn.Module) -> Iterator[nn.Module]:
         """Yield the field after each round of reflow, real images kept in play."""
@@ -79,7 +80,7 @@ class Digits:
         for _ in REFLOWS:
             noise, real = self._some(rng)
             cf.training.refit(
-                straight, VelocityMatching(), noise, real, repairing=Reflow(steps=MOMENTS - 1, both_ends=True),
+                straight, VelocityMatching(), noise, real, repairing=Reflow(solver=MOMENTS - 1, both_ends=True),
                 rounds=1, steps=self.size.steps, generator=rng, batch_size=self.size.batch, recipe=self.size.recipe,
             )  # fmt: skip
             yield straight

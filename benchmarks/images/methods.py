@@ -12,6 +12,7 @@ import cellflow as cf
 from benchmarks.images.sizes import Size
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
+from cellflow.integrate import Fixed, Noisy
 from cellflow.networks import Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, Objective, VelocityMatching
 from cellflow.shapes import per_sample
@@ -87,7 +88,7 @@ def fit_own_pairs(
     steps = max(1, size.steps // 2 // (rounds * method.cycles))
     cf.training.refit(
         model.field, model.objective, x0, x1, rounds=rounds, steps=steps, generator=rng, batch_size=size.batch,
-        repairing=cf.training.MarkovianFitting(SIGMA, steps=SIMULATION_STEPS),
+        repairing=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
         recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)),
     )  # fmt: skip
 
@@ -110,7 +111,8 @@ def sample(
             parts.append(ddim(model.field, model.objective, part, steps=steps))
         else:
             velocity = model.objective.velocity(model.field)
-            parts.append(cf.integrate.ode(velocity, part, steps=steps, start=start, stop=stop, method="euler").x[-1])
+            solver = Fixed("euler", steps=steps)
+            parts.append(cf.integrate.ode(velocity, part, solver=solver, start=start, stop=stop).x[-1])
     return cf.images.scaled(cf.images.to_bytes(torch.cat(parts).cpu()))
 
 
@@ -119,8 +121,8 @@ def _diffused(model: Model, x: Tensor, steps: int, start: float, stop: float, ge
     last = stop + (start - stop) / steps
     if steps > 1:
         x = cf.integrate.sde(
-            model.field, x, sigma=model.objective.path.sigma, steps=steps - 1, start=start, stop=last,  # type: ignore[attr-defined]
-            generator=generator, method="euler_maruyama",
+            model.field, x, sigma=model.objective.path.sigma, start=start, stop=last,  # type: ignore[attr-defined]
+            solver=Noisy(steps - 1, method="euler_maruyama"), generator=generator,
         ).x[-1]  # fmt: skip
     velocity, drift, _ = outputs(model.field(x.new_full((len(x),), last), x), score=True)
     dt = x.new_full((len(x),), stop - last)

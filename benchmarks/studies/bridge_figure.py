@@ -38,7 +38,7 @@ def draw(seed: int, steps: int) -> Any:
     figure, axes = page.figure(1, 2, size=(10, 5), sharex=True, sharey=True)
     for axis, (x, start) in zip(axes[0], ways, strict=True):
         found = cf.integrate.sde(
-            field, x[:PATHS], sigma=SIGMA, steps=200, save=FRAMES, generator=rng, start=start, stop=1 - start
+            field, x[:PATHS], sigma=SIGMA, solver=200, save=FRAMES, generator=rng, start=start, stop=1 - start
         )
         _panel(axis, found.x, data, forward=start == 0)
     axes[0, 0].set_ylabel("$x_2$")

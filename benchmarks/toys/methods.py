@@ -110,9 +110,9 @@ class Trainer:
     def _refit(
         self, field: nn.Module, objective: cf.objectives.Objective, method: Method, rng: torch.Generator
     ) -> None:
-        repairing: cf.training.Repairing = cf.training.Reflow(steps=50)
+        repairing: cf.training.Repairing = cf.training.Reflow(solver=50)
         if method.sigma:
-            repairing = cf.training.MarkovianFitting(method.sigma * self.scale, steps=40)
+            repairing = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40)
         cf.training.refit(
             field, objective, self.data.x0, self.data.x1, repairing=repairing, rounds=method.rounds,
             steps=max(1, self.steps // (method.rounds if method.sigma else 2)), generator=rng, batch_size=BATCH,

@@ -6,6 +6,7 @@ from torch import Tensor
 import cellflow as cf
 from benchmarks.toys.assignment import assign
 from cellflow.fields import Field
+from cellflow.integrate import Fixed
 
 STEPS = 100
 """Euler steps of the probability flow, as published."""
@@ -18,7 +19,7 @@ def squared_distance(x: Tensor, y: Tensor) -> float:
 
 def travel(velocity: Field, x: Tensor) -> tuple[Tensor, float]:
     """Return where the probability flow takes ``x`` ``(n, 2)``, and the mean energy spent: the integral of |v|^2."""
-    path = cf.integrate.ode(velocity, x, steps=STEPS, save=STEPS + 1, method="euler").x
+    path = cf.integrate.ode(velocity, x, solver=Fixed("euler", steps=STEPS), save=STEPS + 1).x
     return path[-1], float((path.diff(dim=0).double() * STEPS).square().sum(-1).mean())
 
 

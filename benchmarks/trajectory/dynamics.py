@@ -12,6 +12,7 @@ from torch import Tensor
 import cellflow as cf
 from benchmarks.trajectory.methods import Rates, RollOut
 from benchmarks.trajectory.tasks import Task
+from cellflow.integrate import Fixed
 
 STEPS = 100
 """Runge-Kutta steps along the whole motion."""
@@ -57,7 +58,7 @@ def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, lengt
 
     n = len(x)
     z = torch.from_numpy(np.column_stack([x, np.full(n, -np.log(n)), np.zeros(n)]))
-    found = cf.integrate.ode(both, z.double(), start=start, stop=stop, method="rk4", steps=STEPS)
+    found = cf.integrate.ode(both, z.double(), start=start, stop=stop, solver=Fixed("rk4", steps=STEPS))
     return float(found.x[-1][:, -1].sum())
 
 

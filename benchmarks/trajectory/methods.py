@@ -25,6 +25,7 @@ import numpy as np
 import cellflow as cf
 from benchmarks.trajectory.plans import Remembered
 from cellflow.cli.runs import Stopwatch
+from cellflow.integrate import Fixed, Noisy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -144,11 +145,7 @@ class Flow:
         Makes the unfitted flow from ``time_key``, ``rep`` and ``seed``: in YAML a ``cellflow.estimators.SnapshotFlow``
         with ``_partial_: true`` and all other settings.
     solver
-        Method of `cellflow.integrate.ode`.
-    solver_steps
-        Its steps from ``start`` to ``stop``; None for an adaptive method.
-    stochastic
-        Whether cells are simulated with noise, which takes a flow with a score.
+        How cells are carried from ``start`` to ``stop``: with noise (``Noisy``) by a flow with a score.
 
     A flow with growth returns weighted particles.
 
@@ -164,9 +161,7 @@ class Flow:
     """
 
     flow: Callable[..., cf.SnapshotFlow]
-    solver: str = "euler"
-    solver_steps: int | None = 100
-    stochastic: bool = False
+    solver: Any = Fixed("euler", steps=100)
 
     def fit(self, training: Training, *, seed: int) -> RollOut:
         """Fit the flow on all training cells."""
@@ -180,15 +175,15 @@ class Flow:
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
             if flow.growth:
-                found = flow.grow(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
-            elif self.stochastic:
-                found = flow.simulate(x, start=start, stop=stop, steps=self.solver_steps or 100, seed=seed)
+                found = flow.grow(x, start=start, stop=stop, solver=self.solver)
+            elif isinstance(self.solver, Noisy):
+                found = flow.simulate(x, start=start, stop=stop, solver=self.solver, seed=seed)
             else:
-                found = flow.transport(x, start=start, stop=stop, method=self.solver, steps=self.solver_steps)
+                found = flow.transport(x, start=start, stop=stop, solver=self.solver)
             weight = None if found.log_weight is None else found.log_weight[-1].exp().numpy()
             return Particles(found.x[-1].numpy(), weight, found.evaluations)
 
         def rates(x: np.ndarray, time: float) -> Pace:
             return Pace(flow.velocity(x, time), flow.growth_rate(x, time) if flow.growth else None)
 
-        return RollOut(carry, facts, None if self.stochastic else rates)
+        return RollOut(carry, facts, None if isinstance(self.solver, Noisy) else rates)

@@ -16,6 +16,7 @@ from benchmarks.peers import Loop, global_seed, matcher
 from benchmarks.trajectory.methods import Particles, RollOut, Training
 from benchmarks.trajectory.recipe import IntervalBatches, published_split
 from cellflow.errors import MissingDependencyError
+from cellflow.integrate import Fixed
 
 OTPFM_PYTHON = "OTPFM_PYTHON"
 """Environment variable: the Python of the environment that holds otpfm."""
@@ -154,7 +155,7 @@ def euler(field: torch.nn.Module) -> Any:
     """Return the roll-out of a field on the protocol's own clock: 100 Euler steps."""
 
     def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-        found = cf.integrate.ode(field, torch.from_numpy(x), start=start, stop=stop, method="euler", steps=100)
+        found = cf.integrate.ode(field, torch.from_numpy(x), start=start, stop=stop, solver=Fixed("euler", steps=100))
         return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
 
     return carry

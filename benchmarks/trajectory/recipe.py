@@ -18,6 +18,7 @@ import cellflow as cf
 from benchmarks.peers import PlainMLP
 from benchmarks.trajectory.methods import Particles, RollOut, Training
 from cellflow.couplings import Coupling
+from cellflow.integrate import Fixed
 from cellflow.seeds import seeded
 
 SPLIT_SEED = 42
@@ -105,7 +106,9 @@ class Recipe:
         )
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-            found = cf.integrate.ode(field, torch.from_numpy(x), start=start, stop=stop, method="euler", steps=100)
+            found = cf.integrate.ode(
+                field, torch.from_numpy(x), start=start, stop=stop, solver=Fixed("euler", steps=100)
+            )
             return Particles(found.x[-1].numpy(), evaluations=found.evaluations)
 
         return RollOut(carry, {"steps": self.steps, "last_loss": history["loss"][-1], "cells": "80 % of the training"})

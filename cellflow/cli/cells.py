@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from cellflow.cells.snapshots import leave_out, to_numbers
 from cellflow.cli import runs
 from cellflow.cli.settings import free, new_folder, plain
+from cellflow.integrate import Fixed, Jumps
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,7 +52,8 @@ def interpolate(cfg: DictConfig) -> None:
     times = _times(cfg.at, "at")
     name = "interpolated-" + "-".join(f"{time:.12g}" for time in times)
     out = free(cfg.out, folder / f"{name}.h5ad")
-    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, jumps=cfg.jumps, extrapolate=cfg.extrapolate)
+    solver = Fixed() if cfg.jumps is None else Jumps(cfg.jumps)
+    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, solver=solver, extrapolate=cfg.extrapolate)
     found.write_h5ad(out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
     _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
+from cellflow.integrate import Jumps
 from cellflow.report import Split
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def generate(cfg: DictConfig) -> None:
 
     def preview(current: ImageGenerator) -> list:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
-        return [current.generate(SHOWN, label=label, steps=cfg.sampling_steps).images]
+        return [current.generate(SHOWN, label=label, solver=cfg.sampling_steps).images]
 
     if image_runs.fit(folder, cfg, "generate", model, run, preview):
         write_report(folder, model, split, cfg)
@@ -67,9 +68,8 @@ def _apply(cfg: DictConfig) -> None:
 
     image_runs.require(cfg, "out")
     model = ImageGenerator.load(runs.existing_folder(cfg.model), device=cfg.device)
-    images = model.generate(
-        cfg.n, label=cfg.label, guidance=cfg.guidance, steps=cfg.sampling_steps, jumps=cfg.jumps, seed=cfg.seed
-    )
+    solver = cfg.sampling_steps if cfg.jumps is None else Jumps(cfg.jumps)
+    images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, solver=solver, seed=cfg.seed)
     image_runs.write(images, cfg.out)
 
 
@@ -84,6 +84,6 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
         title=folder.name,
         details=runs.details(folder),
         judge=cfg.judge,
-        steps=cfg.sampling_steps,
+        solver=cfg.sampling_steps,
     )
     log.info("open %s", folder / runs.REPORT)

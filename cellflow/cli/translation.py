@@ -12,6 +12,7 @@ from cellflow.cli import image_runs, runs
 from cellflow.cli.settings import new_folder
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
+from cellflow.integrate import Fixed, Jumps, Noisy
 from cellflow.report import Split
 from cellflow.seeds import draw_seed, generator_at
 
@@ -80,8 +81,8 @@ def _apply(cfg: DictConfig) -> None:
 def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: DictConfig, *, seed: int) -> ImageSet:
     """Translate images: by jumps where those are asked for, else by the solver, with noise or without."""
     if cfg.jumps is not None:
-        return model.translate(images, reverse=cfg.reverse, jumps=cfg.jumps)
-    return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse, steps=cfg.sampling_steps)
+        return model.translate(images, reverse=cfg.reverse, solver=Jumps(cfg.jumps))
+    return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse)
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: DictConfig) -> "Iterator[ImageSet]":
@@ -112,7 +113,7 @@ def _fit(
 
     def preview(current: DomainTranslator) -> list:
         carry = _way(current, cfg, seed=0)
-        return [shown.images, carry(shown, steps=cfg.sampling_steps).images]
+        return [shown.images, carry(shown).images]
 
     if image_runs.fit(folder, cfg, command, model, run, preview):
         write_report(folder, model, splits[0], splits[1], cfg)
@@ -133,15 +134,22 @@ def write_report(
         details=runs.details(folder),
         judge=cfg.judge,
         target_class=cfg.target_class,
-        steps=cfg.sampling_steps,
-        noise=cfg.noise,
+        solver=_solver(model, cfg),
     )
     log.info("open %s", folder / runs.REPORT)
 
 
 def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated: with noise where that was learned and is wanted."""
-    return partial(model.simulate, seed=seed) if model.stochastic and cfg.noise else model.translate
+    solver = _solver(model, cfg)
+    if isinstance(solver, Noisy):
+        return partial(model.simulate, solver=solver, seed=seed)
+    return partial(model.translate, solver=solver)
+
+
+def _solver(model: "DomainTranslator", cfg: DictConfig) -> Fixed | Noisy:
+    noisy = model.stochastic and cfg.noise
+    return Noisy(cfg.sampling_steps) if noisy else Fixed("midpoint", steps=cfg.sampling_steps)
 
 
 def _both(cfg: DictConfig) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cellflow import integrate
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors
-from cellflow.integrate import Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.networks import FlowMap
 from cellflow.training import History
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
@@ -135,24 +135,29 @@ class FlowEstimator(BaseEstimator):
         """Return a map whose jumps are Euler steps of the fitted flow, so far."""
         return FlowMap.of(self._velocity(), spans=spans)
 
-    def _jump(
+    def _carry(
         self,
+        field: Any,
         x: Tensor,
-        jumps: int,
+        solver: Fixed | Adaptive | Jumps,
         *,
         start: float | Tensor = 0.0,
         stop: float | Tensor = 1.0,
         save: int = 2,
         condition: Tensor | None = None,
     ) -> Trajectory:
-        """Carry states by the flow map, in model time."""
+        """Carry states in model time: by jumps of the flow map, or along a field."""
+        span: dict[str, Any] = {"start": start, "stop": stop, "save": save, "condition": condition}
+        if not isinstance(solver, Jumps):
+            return integrate.ode(field, x, solver=solver, **span)
         if not self.distilled:
             raise NotFittedError(
-                f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or leave out `jumps`."
+                f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or take another "
+                "`solver`."
             )
         dtype = next(self.flow_map_.parameters()).dtype
-        x, condition = x.to(dtype), None if condition is None else condition.to(dtype)
-        return integrate.jump(self.flow_map_, x, steps=jumps, start=start, stop=stop, save=save, condition=condition)
+        span["condition"] = None if condition is None else condition.to(dtype)
+        return integrate.jump(self.flow_map_, x.to(dtype), steps=solver.steps, **span)
 
     def _unfitted(self) -> Self:
         """Return an estimator of the same settings that has learned nothing."""

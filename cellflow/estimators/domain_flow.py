@@ -1,6 +1,7 @@
 """What a fitted flow between two domains does: carry samples across, and back."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,10 +12,14 @@ from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.image_flow import check_settings, in_parts
 from cellflow.fields import outputs
-from cellflow.integrate import Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
+from cellflow.renamed import renamed
 from cellflow.seeds import generator
+
+TRANSLATION, COURSE, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
+"""How samples are carried where nothing is said: without noise, the same on the way, and with noise."""
 
 
 class DomainFlow(FlowEstimator):
@@ -35,10 +40,9 @@ class DomainFlow(FlowEstimator):
         x: Samples,
         *,
         reverse: bool = False,
-        steps: int | None = 20,
-        method: str = "midpoint",
-        jumps: int | None = None,
+        solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
         batch_size: int = 128,
+        **old: Any,
     ) -> Any:
         """Carry samples from the source domain to the target domain, without noise.
 
@@ -48,13 +52,9 @@ class DomainFlow(FlowEstimator):
             Samples of the source domain, in any form that `fit` takes.
         reverse
             Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
-        steps
-            Steps of a fixed-step solver; None for adaptive methods.
-        method
-            Any method of `cellflow.integrate.ode`.
-        jumps
-            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
-            ``steps`` and ``method``.
+        solver
+            `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
+            method, or a number of steps.
         batch_size
             Samples at a time; makes no difference to the result.
 
@@ -66,18 +66,28 @@ class DomainFlow(FlowEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``; with ``jumps``, before ``distill``.
+            Before ``fit``; with ``Jumps``, before ``distill``.
+        TypeError
+            For a solver with noise: `simulate` takes it.
         ValueError
             When the samples have another shape, or are of another kind, than those of the fit.
         """
+        chosen = integrate.resolve(
+            solver, default=TRANSLATION, verb="DomainTranslator.translate", instead={Noisy: "simulate"}, old=old
+        )
         domain = self._known(x)
-        flow = self._ode(steps=steps, method=method, save=2, reverse=reverse)
-        if jumps is not None:
-            flow = self._jumping(jumps, reverse=reverse)
+        flow = self._smooth(chosen, save=2, reverse=reverse)
         return self._back(in_parts(flow, self._parts(domain, batch_size)).x[-1], x)
 
     def simulate(
-        self, x: Samples, *, reverse: bool = False, steps: int = 50, seed: int = 0, batch_size: int = 128
+        self,
+        x: Samples,
+        *,
+        reverse: bool = False,
+        solver: Noisy | str | int = SIMULATION,
+        seed: int = 0,
+        batch_size: int = 128,
+        **old: Any,
     ) -> Any:
         """Carry samples from the source domain to the target domain with noise: each has many outcomes.
 
@@ -87,8 +97,8 @@ class DomainFlow(FlowEstimator):
         ----------
         x, reverse
             As for `translate`.
-        steps
-            Steps of the simulation.
+        solver
+            `cellflow.integrate.Noisy`; or its method, or its number of steps.
         seed
             Seed of the noise: another one, another outcome.
         batch_size
@@ -101,7 +111,7 @@ class DomainFlow(FlowEstimator):
         Raises
         ------
         TypeError
-            When the flow was fitted without a score.
+            When the flow was fitted without a score, or for a solver without noise: `translate` takes it.
 
         Examples
         --------
@@ -111,9 +121,14 @@ class DomainFlow(FlowEstimator):
         >>> model.simulate(x[:5]).shape
         torch.Size([5, 2])
         """
+        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "translate")
+        chosen: Noisy = integrate.resolve(
+            solver, default=SIMULATION, verb="DomainTranslator.simulate", instead=instead, old=old
+        )
         domain = self._known(x)
-        plain = 1 / steps if self.pixels_ and steps > 1 else 0.0
-        noisy = self._sde(steps=steps - (plain > 0), seed=seed, save=2, reverse=reverse, span=1 - plain)
+        plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
+        most = replace(chosen, steps=chosen.steps - (plain > 0))
+        noisy = self._noisy(most, seed=seed, save=2, reverse=reverse, span=1 - plain)
 
         def flow(states: Tensor) -> Trajectory:
             found = noisy(states)
@@ -128,9 +143,10 @@ class DomainFlow(FlowEstimator):
         *,
         save: int = 9,
         reverse: bool = False,
-        steps: int = 24,
+        solver: Solver | str | int = COURSE,
         seed: int | None = None,
         batch_size: int = 128,
+        **old: Any,
     ) -> Trajectory:
         """Return states on the way from one domain to the other.
 
@@ -140,10 +156,10 @@ class DomainFlow(FlowEstimator):
             As for `translate`.
         save
             How many equally spaced moments, both ends included.
-        steps
-            Solver steps.
+        solver
+            Any: without noise, as by `translate`, or `cellflow.integrate.Noisy`, as by `simulate`.
         seed
-            None without noise, as by `translate`; a seed with noise, as by `simulate`.
+            Seed of the noise; None for 0.
         batch_size
             Samples at a time.
 
@@ -153,11 +169,15 @@ class DomainFlow(FlowEstimator):
             Model times from 0 to 1, or back, and states ``(save, n, ...)`` on the CPU: pixels from -1 to 1, or numbers
             in the units of the data.
         """
+        chosen: Solver = integrate.resolve(solver, default=COURSE, verb="DomainTranslator.trajectory", old=old)
+        if seed is not None and isinstance(chosen, Fixed):  # a seed alone used to ask for noise
+            noisy = {"solver": Noisy(chosen.steps), "seed": seed}
+            chosen = renamed("DomainTranslator.trajectory", {"seed": seed}, {"seed": lambda _: noisy})["solver"]
         domain = self._known(x)
-        if seed is None:
-            flow = self._ode(steps=steps, method="midpoint", save=save, reverse=reverse)
+        if isinstance(chosen, Noisy):
+            flow = self._noisy(chosen, seed=seed or 0, save=save, reverse=reverse)
         else:
-            flow = self._sde(steps=steps, seed=seed, save=save, reverse=reverse)
+            flow = self._smooth(chosen, save=save, reverse=reverse)
         return in_parts(flow, self._parts(domain, batch_size))
 
     def _known(self, x: Samples) -> Domain:
@@ -180,17 +200,13 @@ class DomainFlow(FlowEstimator):
         weight = next(self.field_.parameters())
         return (domain.scaled(some).to(weight) for some in torch.arange(len(domain)).split(batch_size))
 
-    def _jumping(self, jumps: int, *, reverse: bool) -> Callable[[Tensor], Trajectory]:
-        start, stop = _ends(reverse=reverse)
-        return lambda x: self._jump(x, jumps, start=start, stop=stop)
+    def _smooth(self, solver: Fixed | Adaptive | Jumps, *, save: int, reverse: bool) -> Callable[[Tensor], Trajectory]:
+        """Return the flow without noise."""
+        velocity, (start, stop) = self._velocity(), (1.0, 0.0) if reverse else (0.0, 1.0)
+        return lambda x: self._carry(velocity, x, solver, start=start, stop=stop, save=save)
 
-    def _ode(self, *, steps: int | None, method: str, save: int, reverse: bool) -> Callable[[Tensor], Trajectory]:
-        velocity = self._velocity()
-        start, stop = _ends(reverse=reverse)
-        return lambda x: integrate.ode(velocity, x, start=start, stop=stop, steps=steps, method=method, save=save)
-
-    def _sde(
-        self, *, steps: int, seed: int, save: int, reverse: bool, span: float = 1.0
+    def _noisy(
+        self, solver: Noisy, *, seed: int, save: int, reverse: bool, span: float = 1.0
     ) -> Callable[[Tensor], Trajectory]:
         """Return the simulation over a ``span`` of model time."""
         if not self.stochastic:
@@ -202,7 +218,7 @@ class DomainFlow(FlowEstimator):
         rng = generator(seed=seed, device=next(self.field_.parameters()).device)
         sigma, field = paths.resolve(self.path).sigma, self.field_
         return lambda x: integrate.sde(
-            field, x, sigma=sigma, start=start, stop=stop, steps=steps, save=save, generator=rng
+            field, x, sigma=sigma, start=start, stop=stop, solver=solver, save=save, generator=rng
         )
 
     def _without_noise(self, x: Tensor, dt: float, *, reverse: bool) -> Tensor:
@@ -223,7 +239,3 @@ class DomainFlow(FlowEstimator):
     def _objective(self, *, unit: float = 1.0) -> Objective:
         """Return what the field was trained on."""
         raise TypeError(f"{type(self).__name__} must say what it was trained on.")
-
-
-def _ends(*, reverse: bool) -> tuple[float, float]:
-    return (1.0, 0.0) if reverse else (0.0, 1.0)

@@ -87,7 +87,7 @@ class ImageGenerator(NoiseFlow):
     >>> from functools import partial
     >>> network = partial(small, width=8, multipliers=(1, 2), blocks=1)
     >>> model = ImageGenerator(conditional=True, network=network, steps=5, batch_size=8).fit(cf.datasets.digits())
-    >>> model.generate(3, label="7", guidance=2.0, steps=2)
+    >>> model.generate(3, label="7", guidance=2.0, solver=2)
     ImageSet(3 images, 1 x 8 x 8, 10 classes, generated)
     """
 
@@ -216,7 +216,7 @@ class ImageGenerator(NoiseFlow):
         >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
         >>> digits = cf.datasets.digits().take(range(20))
         >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits)
-        >>> len(model.refine(digits, rounds=2, steps=3, repairing=cf.training.Reflow(steps=2)).history_)
+        >>> len(model.refine(digits, rounds=2, steps=3, repairing=cf.training.Reflow(2)).history_)
         11
         """
         images, rng = self._fitted_on(images), generator_at(int(self.seed), REFINING)
@@ -250,7 +250,7 @@ class ImageGenerator(NoiseFlow):
         folder: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
-        """Teach a flow map what the fitted model does, so that ``generate(n, jumps=1)`` does it at once.
+        """Teach a flow map what the fitted model does, so that ``generate(n, solver=Jumps(1))`` does it at once.
 
         Parameters
         ----------
@@ -293,7 +293,7 @@ class ImageGenerator(NoiseFlow):
         >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
         >>> digits = cf.datasets.digits().take(range(40))
         >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits).distill(digits, steps=5)
-        >>> model.generate(3, jumps=1)
+        >>> model.generate(3, solver=cf.integrate.Jumps(1))
         ImageSet(3 images, 1 x 8 x 8, generated)
         """
         images = self._fitted_on(images)

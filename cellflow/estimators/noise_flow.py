@@ -1,6 +1,6 @@
 """What a fitted flow from noise does: make images, of a class where it has learned them."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.estimators.image_flow import check_settings, in_parts
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
-from cellflow.integrate import Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.seeds import generator
 
-Step = Callable[[Tensor, Tensor | None], Trajectory]
-"""From noise and classes to images."""
+GENERATION, COURSE = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
+"""How noise is carried to images where nothing is said, and how on the way."""
+INSTEAD = {Noisy: "DomainTranslator.simulate"}
 
 
 class NoiseFlow(FlowEstimator):
@@ -32,11 +33,10 @@ class NoiseFlow(FlowEstimator):
         *,
         label: Labels | None = None,
         guidance: float = 1.0,
-        steps: int | None = 50,
-        method: str = "midpoint",
-        jumps: int | None = None,
+        solver: Fixed | Adaptive | Jumps | str | int = GENERATION,
         seed: int = 0,
         batch_size: int = 128,
+        **old: Any,
     ) -> ImageSet:
         """Make images.
 
@@ -48,13 +48,9 @@ class NoiseFlow(FlowEstimator):
             The class they should have, by name or number, or one for each; None for no class in particular.
         guidance
             How hard the class is pressed for: 1 as the model learned it, more for typical and less diverse images.
-        steps
-            Solver steps; None for adaptive methods.
-        method
-            Any method of `cellflow.integrate.ode`.
-        jumps
-            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
-            ``steps`` and ``method``. Such a map has its guidance built in.
+        solver
+            `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`, which has its
+            guidance built in; or the name of a method, or a number of steps.
         seed
             Seed of the noise they start from.
         batch_size
@@ -63,16 +59,16 @@ class NoiseFlow(FlowEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``; with ``jumps``, before ``distill``.
+            Before ``fit``; with ``Jumps``, before ``distill``.
+        TypeError
+            For a solver with noise.
         ValueError
             When the class is unknown, or the model has learned none; when guidance has no class to press for, or
             jumps have theirs built in.
         """
+        chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", instead=INSTEAD, old=old)
         condition = self._condition(n, label, guidance)
-        if jumps is not None and guidance != 1:
-            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
-        flow = self._solver(guidance, steps=steps, method=method, save=2) if jumps is None else self._jumping(jumps)
-        states = self._flow(n, condition, seed, batch_size, flow).x[-1]
+        states = self._flow(n, condition, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
         labels = None if condition is None or label is None else condition.argmax(dim=1)
         return ImageSet(
             to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
@@ -85,22 +81,23 @@ class NoiseFlow(FlowEstimator):
         save: int = 9,
         label: Labels | None = None,
         guidance: float = 1.0,
-        steps: int = 48,
+        solver: Fixed | Adaptive | Jumps | str | int = COURSE,
         seed: int = 0,
         batch_size: int = 128,
+        **old: Any,
     ) -> Trajectory:
         """Return states on the way from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
 
         Parameters
         ----------
-        n, label, guidance, steps, seed, batch_size
+        n, label, guidance, solver, seed, batch_size
             As for `generate`.
         save
             How many equally spaced moments, both ends included.
         """
+        chosen = integrate.resolve(solver, default=COURSE, verb="ImageGenerator.trajectory", instead=INSTEAD, old=old)
         condition = self._condition(n, label, guidance)
-        flow = self._solver(guidance, steps=steps, method="midpoint", save=save)
-        return self._flow(n, condition, seed, batch_size, flow)
+        return self._flow(n, condition, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
 
     def _condition(self, n: int, label: Labels | None, guidance: float) -> Tensor | None:
         """Return the classes asked for, one-hot; rows of zeros where none is, None where the model knows none."""
@@ -119,23 +116,29 @@ class NoiseFlow(FlowEstimator):
             raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
         return torch.zeros(n, len(self.classes_))
 
-    def _solver(self, guidance: float, *, steps: int | None, method: str, save: int) -> Step:
+    def _flow(
+        self,
+        n: int,
+        condition: Tensor | None,
+        guidance: float,
+        solver: Fixed | Adaptive | Jumps,
+        *,
+        seed: int,
+        batch_size: int,
+        save: int = 2,
+    ) -> Trajectory:
+        """Let noise flow, some samples at a time."""
+        if isinstance(solver, Jumps) and guidance != 1:
+            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
+        check_settings(1, batch_size, None)
         velocity = self._velocity()
         field = velocity if guidance == 1 else Guided(velocity, guidance)
-        return lambda x, condition: integrate.ode(field, x, condition=condition, steps=steps, method=method, save=save)
-
-    def _jumping(self, jumps: int) -> Step:
-        return lambda x, condition: self._jump(x, jumps, condition=condition)
-
-    def _flow(self, n: int, condition: Tensor | None, seed: int, batch_size: int, step: Step) -> Trajectory:
-        """Let noise flow, some samples at a time."""
-        check_settings(1, batch_size, None)
         weight = next(self.field_.parameters())
         noise = torch.randn(n, *self.shape_, generator=generator(seed=seed))
         rows = iter(torch.arange(n).split(batch_size))
 
         def flow(part: Tensor) -> Trajectory:
             some = None if condition is None else condition[next(rows)].to(weight)
-            return step(part.to(weight), some)
+            return self._carry(field, part.to(weight), solver, save=save, condition=some)
 
         return in_parts(flow, noise.split(batch_size))

@@ -18,7 +18,7 @@ def repairing_for(path: GaussianPath, *, stochastic: bool) -> Repairing:
     --------
     >>> import cellflow as cf
     >>> repairing_for(cf.paths.Linear(), stochastic=False)
-    Reflow(steps=100, both_ends=False)
+    Reflow(solver=Fixed(method='rk4', steps=100), both_ends=False)
     """
     return MarkovianFitting(sigma=path.sigma) if stochastic else Reflow()
 

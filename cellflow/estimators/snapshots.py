@@ -219,7 +219,7 @@ class SnapshotFlow(TimedFlow):
         folder: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
-        """Teach a flow map what the fitted flow does, so that ``transport(..., jumps=1)`` does it at once.
+        """Teach a flow map what the fitted flow does, so that ``transport(..., solver=Jumps(1))`` does it at once.
 
         The map knows jumps between any two times of the fitted range, forward and backward; how many are taken is
         chosen afterwards.
@@ -259,7 +259,8 @@ class SnapshotFlow(TimedFlow):
         >>> import cellflow as cf
         >>> adata = cf.datasets.branching(seed=0)
         >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata).distill(adata, steps=20)
-        >>> flow.transport(adata.obsm["X_latent"][:3], start=0, stop=4, jumps=1).evaluations
+        >>> x = adata.obsm["X_latent"][:3]
+        >>> flow.transport(x, start=0, stop=4, solver=cf.integrate.Jumps(1)).evaluations
         1
         """
         self._check_fitted()

@@ -13,7 +13,7 @@ from cellflow.cells.snapshots import read_states, to_numbers
 from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators.base import FlowEstimator
 from cellflow.fields import outputs
-from cellflow.integrate import Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
 from cellflow.seeds import generator
@@ -77,10 +77,9 @@ class TimedFlow(FlowEstimator):
         start: float | np.ndarray,
         stop: float | np.ndarray,
         save: int = 2,
-        steps: int | None = None,
-        method: str = "rk4",
-        jumps: int | None = None,
+        solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
         extrapolate: bool = False,
+        **old: Any,
     ) -> Trajectory:
         """Carry states from one time to another, forward or backward.
 
@@ -92,13 +91,9 @@ class TimedFlow(FlowEstimator):
             Times in the user's units: one for all states, or one each ``(n,)``.
         save
             How many equally spaced moments to return, both ends included.
-        steps
-            Steps of a fixed-step solver; None for its default, and for adaptive methods.
-        method
-            Any method of `cellflow.integrate.ode`.
-        jumps
-            Number of jumps of the flow map, once there is one (`distill`): they take the place of a solver, its
-            ``steps`` and ``method``.
+        solver
+            `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
+            method, or a number of steps.
         extrapolate
             Whether times outside the fitted range are allowed.
 
@@ -110,18 +105,20 @@ class TimedFlow(FlowEstimator):
         Raises
         ------
         NotFittedError
-            Before ``fit``; with ``jumps``, before ``distill``.
+            Before ``fit``; with ``Jumps``, before ``distill``.
+        TypeError
+            For a solver with noise: `simulate` takes it.
         ValueError
             When a time is outside the fitted range, or the states have another width than the model's.
         """
+        chosen = integrate.resolve(
+            solver, default=Fixed(), verb="SnapshotFlow.transport", instead={Noisy: "simulate"}, old=old
+        )
         self._check_fitted()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        if jumps is not None:
-            return self._in_users_time(self._jump(self._states(x), jumps, start=begin, stop=end, save=save))
-        found = integrate.ode(
-            self._velocity(), self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
+        return self._in_users_time(
+            self._carry(self._velocity(), self._states(x), chosen, start=begin, stop=end, save=save)
         )
-        return self._in_users_time(found)
 
     def simulate(
         self,
@@ -130,9 +127,10 @@ class TimedFlow(FlowEstimator):
         start: float | np.ndarray,
         stop: float | np.ndarray,
         save: int = 2,
-        steps: int = 100,
+        solver: Noisy | str | int = Noisy(),
         seed: int = 0,
         extrapolate: bool = False,
+        **old: Any,
     ) -> Trajectory:
         """Carry states from one time to another with noise, forward or backward.
 
@@ -147,8 +145,8 @@ class TimedFlow(FlowEstimator):
             Times in the user's units: one for all states, or one each ``(n,)``.
         save
             How many equally spaced moments to return, both ends included.
-        steps
-            Steps of the simulation.
+        solver
+            `cellflow.integrate.Noisy`; or its method, or its number of steps.
         seed
             Seed of the noise.
         extrapolate
@@ -162,7 +160,7 @@ class TimedFlow(FlowEstimator):
         Raises
         ------
         TypeError
-            When the flow was fitted without a score.
+            When the flow was fitted without a score, or for a solver without noise: `transport` takes it.
         ValueError
             When a time is outside the fitted range, or the states have another width than the model's.
 
@@ -175,6 +173,8 @@ class TimedFlow(FlowEstimator):
         >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
         torch.Size([5, 3, 2])
         """
+        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "transport")
+        chosen = integrate.resolve(solver, default=Noisy(), verb="SnapshotFlow.simulate", instead=instead, old=old)
         self._check_fitted()
         if not self.stochastic:
             raise TypeError(
@@ -190,7 +190,7 @@ class TimedFlow(FlowEstimator):
             start=begin,
             stop=end,
             save=save,
-            steps=steps,
+            solver=chosen,
             generator=generator(seed=seed, device=states.device),
         )
         return self._in_users_time(found)
@@ -202,9 +202,9 @@ class TimedFlow(FlowEstimator):
         start: float | np.ndarray,
         stop: float | np.ndarray,
         save: int = 2,
-        steps: int | None = None,
-        method: str = "rk4",
+        solver: Fixed | Adaptive | str | int = Fixed(),
         extrapolate: bool = False,
+        **old: Any,
     ) -> Trajectory:
         """Carry states from one time to another as `transport` does, and the weight of each with it.
 
@@ -212,7 +212,7 @@ class TimedFlow(FlowEstimator):
         ----------
         x
             States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
-        start, stop, save, steps, method, extrapolate
+        start, stop, save, solver, extrapolate
             As for `transport`; a flow map knows no weights, so there are no jumps here.
 
         Returns
@@ -224,7 +224,7 @@ class TimedFlow(FlowEstimator):
         Raises
         ------
         TypeError
-            When the flow was fitted without growth.
+            When the flow was fitted without growth, or for a solver with noise, or of jumps.
         ValueError
             When a time is outside the fitted range, or the states have another width than the model's.
 
@@ -237,11 +237,11 @@ class TimedFlow(FlowEstimator):
         >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
         torch.Size([5, 3])
         """
+        instead = {Noisy: "simulate", Jumps: "transport"}
+        chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", instead=instead, old=old)
         self._check_growth()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        found = integrate.grow(
-            self.field_, self._states(x), start=begin, stop=end, save=save, steps=steps, method=method
-        )
+        found = integrate.grow(self.field_, self._states(x), start=begin, stop=end, save=save, solver=chosen)
         return self._in_users_time(found)
 
     def velocity(self, x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:

@@ -276,7 +276,7 @@ class DomainTranslator(DomainFlow):
         folder: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
-        """Teach a flow map what the fitted flow does, so that ``translate(..., jumps=1)`` does it at once.
+        """Teach a flow map what the fitted flow does, so that ``translate(..., solver=Jumps(1))`` does it at once.
 
         The map knows jumps both ways; how many are taken is chosen afterwards.
 
@@ -317,8 +317,11 @@ class DomainTranslator(DomainFlow):
         >>> import torch, cellflow as cf
         >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
         >>> model = cf.DomainTranslator(steps=20).fit(x, x + 3).distill(x, x + 3, steps=20)
-        >>> model.translate(x[:5], jumps=1).shape, model.translate(x[:5] + 3, jumps=2, reverse=True).shape
-        (torch.Size([5, 2]), torch.Size([5, 2]))
+        >>> from cellflow.integrate import Jumps
+        >>> model.translate(x[:5], solver=Jumps(1)).shape
+        torch.Size([5, 2])
+        >>> model.translate(x[:5] + 3, solver=Jumps(2), reverse=True).shape
+        torch.Size([5, 2])
         """
         self._check_fitted()
         rng = generator_at(int(self.seed), DISTILLING)

@@ -1,12 +1,14 @@
 """The density that a flow carries along: the instantaneous change of variables."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
-from cellflow.integrate.ode import ode
+from cellflow.integrate.ode import INSTEAD, ode
+from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 
 
@@ -15,16 +17,14 @@ def log_density(
     x: Tensor,
     base_log_density: Callable[[Tensor], Tensor],
     *,
-    steps: int | None = None,
+    solver: Fixed | Adaptive | Table | str | int = Fixed(),
     start: float | Tensor = 0.0,
     stop: float | Tensor = 1.0,
     condition: Tensor | None = None,
     n_probes: int | None = None,
     generator: torch.Generator | None = None,
-    method: str | Table = "rk4",
-    rtol: float | None = None,
-    atol: float | None = None,
     gradient: bool = False,
+    **old: Any,
 ) -> Tensor:
     r"""Return the log density of samples ``x`` at ``stop``, for a known density at ``start``.
 
@@ -41,7 +41,7 @@ def log_density(
         Samples at ``stop``, shape ``(n, ...)``.
     base_log_density
         Log density at ``start``: states ``(n, ...)`` to ``(n,)``.
-    steps, method, rtol, atol, condition, gradient
+    solver, condition, gradient
         As in `ode`.
     start, stop
         Times of the base density and of ``x``, one number or one for each sample, shape ``(n,)``.
@@ -76,6 +76,7 @@ def log_density(
     >>> round((standard_normal(x) - log_p).item(), 3)
     2.0
     """
+    solver = resolve(solver, default=Fixed(), verb="integrate.log_density", instead=INSTEAD, old=old)
     directions, weight = _directions(x, n_probes, generator)
 
     def with_divergence(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
@@ -85,8 +86,7 @@ def log_density(
 
     z = torch.cat([x.reshape(len(x), -1), x.new_zeros(len(x), 1)], dim=1)
     backwards = ode(
-        with_divergence, z, steps=steps, start=stop, stop=start, condition=condition, method=method,
-        rtol=rtol, atol=atol, gradient=gradient,
+        with_divergence, z, solver=solver, start=stop, stop=start, condition=condition, gradient=gradient
     )  # fmt: skip
     origin, minus_integral = backwards.x[-1][:, :-1].reshape(x.shape), backwards.x[-1][:, -1]
     base = base_log_density(origin)

@@ -1,17 +1,15 @@
 """The stochastic flow of a field with a score: forward, and backward in time."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from cellflow.errors import unknown
 from cellflow.fields import Field, outputs
+from cellflow.integrate.solvers import Adaptive, Fixed, Jumps, Noisy, resolve
 from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
-
-METHODS = ("euler_maruyama", "heun")
 
 
 def sde(
@@ -20,14 +18,14 @@ def sde(
     *,
     sigma: float,
     generator: torch.Generator,
-    steps: int = 100,
+    solver: Noisy | str | int = Noisy(),
     start: float | Tensor = 0.0,
     stop: float | Tensor = 1.0,
     condition: Tensor | None = None,
-    method: str = "heun",
     save: int = 2,
     growth: bool = False,
     log_weight: Tensor | None = None,
+    **old: Any,
 ) -> Trajectory:
     """Simulate the diffusion whose marginals are those of the field's probability flow.
 
@@ -45,15 +43,12 @@ def sde(
         Scale of the noise per root of model time: that of the path the field was trained on.
     generator
         Draws the noise.
-    steps
-        Number of steps; rounded up to a multiple of ``save - 1``.
+    solver
+        `Noisy`; or its method, or its number of steps.
     start, stop
         Times, one number or one for each sample ``(n,)``. ``stop`` before ``start`` runs backward.
     condition
         Handed to ``field`` as it is.
-    method
-        ``"euler_maruyama"``, or ``"heun"``: of second order in law, as the noise does not depend on the state, for two
-        evaluations a step.
     save
         How many states to keep, equally spaced in time, both ends among them.
     growth
@@ -70,30 +65,34 @@ def sde(
     ------
     TypeError
         When the field returns no score: without it there is no way back, and no diffusion of the same marginals.
-        When weights are asked for and it returns no growth rate.
+        When weights are asked for and it returns no growth rate. For a solver without noise.
     ValueError
-        For sigma <= 0, an unknown method, or counts below their least.
+        For sigma <= 0, an unknown method, or fewer than two states to keep.
     ConvergenceError
         When the states leave the finite numbers.
 
     Source
     ------
-    Anderson 1982 for the way back; Kloeden and Platen 1992, section 15.1, for the second-order scheme; for the weights
-    see `cellflow.objectives.growth`.
+    Anderson 1982, for the way back; for the weights see `cellflow.objectives.growth`.
 
     Examples
     --------
     >>> import torch, cellflow as cf
     >>> from cellflow.fields import Outputs
     >>> free = lambda t, x, condition: Outputs(torch.zeros_like(x), torch.zeros_like(x))
-    >>> x = sde(free, torch.zeros(10000, 1), sigma=2.0, generator=cf.generator(seed=0), steps=1).x[-1]
+    >>> x = sde(free, torch.zeros(10000, 1), sigma=2.0, generator=cf.generator(seed=0), solver=1).x[-1]
     >>> round(x.std().item(), 1)
     2.0
     """
-    _check(sigma, steps, save, method)
+    instead = dict.fromkeys((Fixed, Adaptive), "cf.integrate.ode") | {Jumps: "cf.integrate.jump"}
+    chosen: Noisy = resolve(solver, default=Noisy(), verb="integrate.sde", instead=instead, old=old)
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"Expected a finite sigma > 0; found {sigma}. Without noise, use `cf.integrate.ode`.")
+    if save < 2:
+        raise ValueError(f"`save` must be at least 2; found {save}.")
     begin, end = time_of(start, x), time_of(stop, x)
     span = end - begin
-    stretch = -(-steps // (save - 1))
+    stretch = -(-chosen.steps // (save - 1))
     weight = weights_at_start(x, log_weight) if growth else None
     states, weights = [x], [weight]
     with torch.no_grad():
@@ -101,13 +100,13 @@ def sde(
             u, du = k / (stretch * (save - 1)), 1 / (stretch * (save - 1))
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
             kick = sigma * per_sample((du * span.abs()).sqrt(), x) * noise
-            x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, method, growth)
+            x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, chosen.method, growth)
             weight = None if weight is None else weight + gain
             if (k + 1) % stretch == 0:
                 check_finite(x, begin + (u + du) * span)
                 states.append(x)
                 weights.append(weight)
-    evaluations = stretch * (save - 1) * (2 if method == "heun" else 1)
+    evaluations = stretch * (save - 1) * (2 if chosen.method == "heun" else 1)
     kept = [weight for weight in weights if weight is not None]
     return Trajectory(
         saved_times(x, start, stop, save), torch.stack(states), evaluations, torch.stack(kept) if growth else None
@@ -136,12 +135,3 @@ def _drift(
     velocity, score_drift, rate = outputs(field(t, x, condition), score=True, growth=growth)
     drift = per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", score_drift)
     return drift, dt * rate if rate is not None else torch.zeros_like(dt)
-
-
-def _check(sigma: float, steps: int, save: int, method: str) -> None:
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"Expected a finite sigma > 0; found {sigma}. Without noise, use `cf.integrate.ode`.")
-    if steps < 1 or save < 2:
-        raise ValueError(f"Expected steps >= 1 and save >= 2; found {steps} and {save}.")
-    if method not in METHODS:
-        raise ValueError(unknown("method", method, METHODS))

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods, as tables of numbers and one loop that reads them."""
+"""Explicit Runge-Kutta methods, as tables of numbers and the one step that reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +47,13 @@ class Table:
             )
             raise ValueError(message)
 
+    def step(self, velocity: Velocity, x: Tensor, u: float, du: float) -> Tensor:
+        """Advance ``x`` from ``u`` by ``du``."""
+        slopes: list[Tensor] = []
+        for fraction, row in zip(self.c, self.a, strict=True):
+            slopes.append(velocity(u + fraction * du, _shifted(x, du, row, slopes)))
+        return _shifted(x, du, self.b, slopes)
+
 
 TABLES: dict[str, Table] = {
     "euler": Table(a=((),), b=(1.0,), c=(0.0,), order=1),
@@ -59,28 +66,6 @@ TABLES: dict[str, Table] = {
         order=4,
     ),
 }
-
-
-@dataclass(frozen=True)
-class FixedSteps:
-    """A solver of ``steps`` equal steps of one table."""
-
-    table: Table
-    steps: int
-
-    def __call__(self, velocity: Velocity, x: Tensor, u0: float, u1: float) -> Tensor:
-        """Advance ``x`` from ``u0`` to ``u1``."""
-        du = (u1 - u0) / self.steps
-        for k in range(self.steps):
-            x = _step(self.table, velocity, x, u0 + k * du, du)
-        return x
-
-
-def _step(table: Table, velocity: Velocity, x: Tensor, u: float, du: float) -> Tensor:
-    slopes: list[Tensor] = []
-    for fraction, row in zip(table.c, table.a, strict=True):
-        slopes.append(velocity(u + fraction * du, _shifted(x, du, row, slopes)))
-    return _shifted(x, du, table.b, slopes)
 
 
 def _shifted(x: Tensor, du: float, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:

@@ -1,13 +1,14 @@
 """Particles whose weights grow and shrink on the way: dx/dt = velocity, d log w / dt = growth."""
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
-from cellflow.integrate.ode import ode
+from cellflow.integrate.ode import INSTEAD, ode
+from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 from cellflow.integrate.trajectory import Trajectory
 
@@ -17,15 +18,13 @@ def grow(
     x: Tensor,
     *,
     log_weight: Tensor | None = None,
-    steps: int | None = None,
+    solver: Fixed | Adaptive | Table | str | int = Fixed(),
     start: float | Tensor = 0.0,
     stop: float | Tensor = 1.0,
     condition: Tensor | None = None,
-    method: str | Table = "rk4",
     save: int = 2,
-    rtol: float | None = None,
-    atol: float | None = None,
     gradient: bool = False,
+    **old: Any,
 ) -> Trajectory:
     """Carry weighted particles along a field with a growth rate.
 
@@ -40,7 +39,7 @@ def grow(
         States at ``start``, shape ``(n, ...)``; the result follows their dtype and device.
     log_weight
         Logs of the weights at ``start``, ``(n,)``; without, each weighs 1/n.
-    steps, start, stop, condition, method, save, rtol, atol, gradient
+    solver, start, stop, condition, save, gradient
         As in `ode`; the log of the weight is one more coordinate of the state.
 
     Returns
@@ -63,6 +62,7 @@ def grow(
     >>> grow(doubling, torch.zeros(3, 2)).mass().round(decimals=3)
     tensor([1., 2.])
     """
+    solver = resolve(solver, default=Fixed(), verb="integrate.grow", instead=INSTEAD, old=old)
     weight = weights_at_start(x, log_weight)
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
@@ -71,8 +71,7 @@ def grow(
 
     z = torch.cat([x.reshape(len(x), -1), weight[:, None]], dim=1)
     found = ode(
-        both, z, steps=steps, start=start, stop=stop, condition=condition, method=method, save=save,
-        rtol=rtol, atol=atol, gradient=gradient,
+        both, z, solver=solver, start=start, stop=stop, condition=condition, save=save, gradient=gradient
     )  # fmt: skip
     return Trajectory(found.t, found.x[..., :-1].reshape(-1, *x.shape), found.evaluations, found.x[..., -1])
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from cellflow import tl
 from cellflow.cells.snapshots import read_times
+from cellflow.integrate import Fixed, Solver
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
@@ -25,6 +26,7 @@ def trajectories(
     basis: str = "pca",
     color: str | None = None,
     n: int = 50,
+    solver: Solver | str | int = Fixed(),
     components: tuple[int, int] = (0, 1),
     key: str = "trajectories",
     ax: "Axes | None" = None,
@@ -45,6 +47,8 @@ def trajectories(
         Column of ``obs``, or gene, that colours the cells; None for their time.
     n
         Most trajectories that are drawn.
+    solver
+        As for `cellflow.tl.trajectories`, where a flow is given.
     components
         Which two columns of the basis to show.
     key
@@ -68,7 +72,7 @@ def trajectories(
     """
     if n < 1:
         raise ValueError(f"Expected n >= 1 trajectories to draw; found {n}.")
-    found = _stored(adata, key) if flow is None else _follow(adata, flow, n)
+    found = _stored(adata, key) if flow is None else _follow(adata, flow, n, solver)
     rep, time_key = str(found["rep"]), str(found["time_key"])
     unit = unit_of_result(adata, found)
     picture = read_basis(adata, basis, rep=rep, components=components, time=read_times(adata, time_key), unit=unit)
@@ -89,13 +93,13 @@ def _stored(adata: "AnnData", key: str) -> dict:
     return adata.uns[key]
 
 
-def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int) -> dict:
+def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int) -> dict:
     """Follow cells on an AnnData of its own, with nothing but times and states in it."""
     import anndata
 
     x, obs = flow.read(adata).x, adata.obs[[flow.time_key]].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
-    tl.trajectories(light, flow, n=n)
+    tl.trajectories(light, flow, n=n, solver=solver)
     return light.uns["trajectories"]
 
 

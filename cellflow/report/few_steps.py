@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cellflow.integrate import Fixed, Jumps
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
@@ -32,13 +33,13 @@ EXPLAINED = (
 )
 
 
-def compare(carry: Callable[..., Any], score: Callable[[Any], float], *, measure: str) -> "pd.DataFrame":
+def compare(carry: Callable[[Any], Any], score: Callable[[Any], float], *, measure: str) -> "pd.DataFrame":
     """Return score and seconds by number of steps: columns ``sampler``, ``steps``, the measure, ``seconds``.
 
     Parameters
     ----------
     carry
-        Makes what is scored, from ``jumps=``, or from ``steps=`` and ``method=``.
+        Makes what is scored with a solver.
     score
         How bad it is.
     measure
@@ -46,20 +47,20 @@ def compare(carry: Callable[..., Any], score: Callable[[Any], float], *, measure
 
     Examples
     --------
-    >>> found = compare(lambda jumps=None, steps=9, method="": jumps or steps, float, measure="W1")
+    >>> found = compare(lambda solver: solver.steps, float, measure="W1")
     >>> found.columns.tolist(), len(found), float(found["W1"].iloc[-1])
     (['sampler', 'steps', 'W1', 'seconds'], 11, 100.0)
     """
     import pandas as pd
 
-    asked: list[tuple[str, int, dict[str, Any]]] = [(JUMPS, k, {"jumps": k}) for k in STEPS]
-    asked += [(EULER, k, {"steps": k, "method": "euler"}) for k in STEPS]
+    asked: list[tuple[str, Jumps | Fixed]] = [(JUMPS, Jumps(k)) for k in STEPS]
+    asked += [(EULER, Fixed("euler", steps=k)) for k in STEPS]
     rows = []
-    for sampler, steps, settings in [*asked, (MANY, TEACHER, {"steps": TEACHER, "method": "euler"})]:
+    for sampler, solver in [*asked, (MANY, Fixed("euler", steps=TEACHER))]:
         start = time.perf_counter()
-        found = carry(**settings)
+        found = carry(solver)
         seconds = time.perf_counter() - start
-        rows.append({"sampler": sampler, "steps": steps, measure: score(found), "seconds": seconds})
+        rows.append({"sampler": sampler, "steps": solver.steps, measure: score(found), "seconds": seconds})
     return pd.DataFrame(rows)
 
 
@@ -81,9 +82,9 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
     clouds = [snapshot.x[rng.permutation(len(snapshot))[:MOST_CELLS]] for snapshot in snapshots]
     ends = list(zip(flow.clock_.times, flow.clock_.times[1:], strict=False))
 
-    def carry(**settings: Any) -> list[torch.Tensor]:
+    def carry(solver: Any) -> list[torch.Tensor]:
         return [
-            flow.transport(cloud, start=start, stop=stop, **settings).x[-1]
+            flow.transport(cloud, start=start, stop=stop, solver=solver).x[-1]
             for cloud, (start, stop) in zip(clouds, ends, strict=False)
         ]
 
@@ -102,7 +103,7 @@ def compare_translated(
     used = judge_for(judge, targets.fitted.scaled())
     real = features_of(targets.held_out.scaled(), used.features)
     return compare(
-        lambda **settings: model.translate(inputs, **settings).scaled(),
+        lambda solver: model.translate(inputs, solver=solver).scaled(),
         lambda images: frechet_distance(features_of(images, used.features), real),
         measure=used.name,
     )
@@ -121,9 +122,9 @@ def compare_generated(
     real = features_of(known.held_out.scaled(), used.features)
     label = known.held_out.labels if model.classes_ is not None else None
 
-    def carry(**settings: Any) -> torch.Tensor:
-        settings |= {} if "jumps" in settings else {"guidance": guidance}
-        return model.generate(len(known.held_out), label=label, **settings).scaled()
+    def carry(solver: Any) -> torch.Tensor:
+        pressed = 1.0 if isinstance(solver, Jumps) else guidance
+        return model.generate(len(known.held_out), label=label, guidance=pressed, solver=solver).scaled()
 
     return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
 
@@ -152,7 +153,7 @@ def draw(table: "pd.DataFrame") -> Drawing:
 
     Examples
     --------
-    >>> found = compare(lambda jumps=None, steps=9, method="": jumps or steps, float, measure="W1")
+    >>> found = compare(lambda solver: solver.steps, float, measure="W1")
     >>> draw(found).name
     'few_steps'
     """

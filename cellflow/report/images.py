@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cellflow import couplings, paths
 from cellflow.images import ImageSet, ImageStream
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver
 from cellflow.report import estimator, few_steps, html, image_scores
 from cellflow.report.grids import nearest, rows_figure, trajectory_figure
 from cellflow.report.html import Drawing
@@ -45,8 +46,7 @@ def write_translation(
     details: Mapping[str, str],
     judge: str | None = None,
     target_class: str | None = None,
-    steps: int = 20,
-    noise: bool = True,
+    solver: Solver | None = None,
 ) -> ImageScores:
     """Write the report of a translation: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
@@ -69,10 +69,8 @@ def write_translation(
         Network of `cellflow.metrics.feature_network` that compares images; None for principal components.
     target_class
         The class of that network that the target has.
-    steps
-        Solver steps.
-    noise
-        Whether images are simulated with noise, where a score was learned.
+    solver
+        How images are translated, with noise or without; None for 20 steps, with noise where a score was learned.
 
     Examples
     --------
@@ -82,15 +80,17 @@ def write_translation(
     >>> twos, threes = (Split(*cf.datasets.digits().only(name).split(0.8, generator=rng)) for name in "23")
     >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
     >>> model = cf.DomainTranslator(network=network, steps=2, batch_size=8).fit(twos.fitted, threes.fitted)
-    >>> scores = write_translation(tempfile.mkdtemp(), model, twos, threes, title="2 to 3", details={}, steps=2)
+    >>> folder, solver = tempfile.mkdtemp(), cf.integrate.Fixed(steps=2)
+    >>> scores = write_translation(folder, model, twos, threes, title="2 to 3", details={}, solver=solver)
     >>> scores.n, scores.n_reference
     (35, 37)
     """
     model._check_fitted()
-    noisy = noise and model.stochastic
-    carry = model.simulate if noisy else model.translate
+    if solver is None:
+        solver = Noisy(20) if model.stochastic else Fixed("midpoint", steps=20)
+    carry: Any = model.simulate if isinstance(solver, Noisy) else model.translate
     inputs, targets = source.in_memory(), target.in_memory()
-    made = carry(inputs.held_out, steps=steps)
+    made = carry(inputs.held_out, solver=solver)
     scores = score_images(
         made.scaled(),
         targets.fitted.scaled(),
@@ -104,7 +104,7 @@ def write_translation(
         f"Images translated, fitted on {len(source.fitted):,} source and {len(target.fitted):,} target images of "
         f"{_size(model.shape_)}, without pairs."
     )
-    drawings = _of_translation(model, inputs, targets, made, seed=0 if noisy else None)
+    drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
     page = _Page(Path(folder), title, lead, scores, details)
     use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", page.folder)
     page.write(model, drawings, fitted=_sizes(source, target), use=use)
@@ -119,18 +119,20 @@ def write_generation(
     title: str,
     details: Mapping[str, str],
     judge: str | None = None,
-    steps: int = 50,
+    solver: Fixed | Adaptive | Jumps | str | int = 50,
 ) -> ImageScores:
     """Write the report of a generator: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
     Parameters
     ----------
-    folder, title, details, judge, steps
+    folder, title, details, judge
         As for `write_translation`.
     model
         The fitted generator.
     images
         Those that the model saw, and others.
+    solver
+        As for `cellflow.ImageGenerator.generate`.
 
     Examples
     --------
@@ -139,12 +141,12 @@ def write_generation(
     >>> images = Split(*cf.datasets.digits().only("2").split(0.8, generator=cf.generator(seed=0)))
     >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
     >>> model = cf.ImageGenerator(network=network, steps=2, batch_size=8).fit(images.fitted)
-    >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, steps=2).n
+    >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, solver=2).n
     35
     """
     model._check_fitted()
     real = images.in_memory()
-    made = _as_many(model, real.held_out, steps)
+    made = _as_many(model, real.held_out, solver)
     scores = score_images(
         made.scaled(), real.fitted.scaled(), real.held_out.scaled(), judge=judge, seed=int(model.seed)
     )
@@ -205,7 +207,7 @@ def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tu
 
 
 def _of_translation(
-    model: "DomainTranslator", source: Split[ImageSet], target: Split[ImageSet], made: ImageSet, *, seed: int | None
+    model: "DomainTranslator", source: Split[ImageSet], target: Split[ImageSet], made: ImageSet, *, noisy: bool
 ) -> Iterator[Drawing]:
     inputs, outputs = source.held_out.scaled()[:SHOWN], made.scaled()[:SHOWN]
     rows = [
@@ -220,7 +222,8 @@ def _of_translation(
         f"of {len(target.fitted):,} that it was fitted on: a copy would show. The last row is not paired with the "
         "others.",
     )  # fmt: skip
-    course = model.trajectory(source.held_out.take(range(min(TRAJECTORIES, len(source.held_out)))), seed=seed)
+    few = source.held_out.take(range(min(TRAJECTORIES, len(source.held_out))))
+    course = model.trajectory(few, solver=Noisy(24) if noisy else Fixed("midpoint", steps=24))
     yield Drawing(
         "trajectories", "trajectories", trajectory_figure(course),
         "Images on the way from the source (t = 0) to the target (t = 1).",
@@ -248,10 +251,10 @@ def _of_generation(model: "ImageGenerator", images: Split[ImageSet], made: Image
     yield estimator.loss(model)
 
 
-def _as_many(model: "ImageGenerator", unseen: ImageSet, steps: int) -> ImageSet:
+def _as_many(model: "ImageGenerator", unseen: ImageSet, solver: Any) -> ImageSet:
     """Generate as many images as there are, of the same classes where the model knows classes."""
     label = unseen.labels if model.classes_ is not None else None
-    return model.generate(len(unseen), label=None if label is None else label.tolist(), steps=steps)
+    return model.generate(len(unseen), label=None if label is None else label.tolist(), solver=solver)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,8 +1,10 @@
-"""Writing: into the AnnData that was given or a copy of it, with what every result carries."""
+"""What the tools share: how cells are carried, the AnnData that is written into, and what every result carries."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.snapshots import time_unit
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, resolve
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,13 +30,20 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     return adata.copy() if copy else adata
 
 
-def refuse_jumps(jumps: int | None) -> None:
-    """Raise where a flow with growth is asked to jump.
+def solver_of(
+    flow: "SnapshotFlow", solver: Solver | str | int, *, verb: str, old: Mapping[str, Any], weighs: bool = True
+) -> Fixed | Adaptive | Jumps:
+    """Return how a flow carries cells without noise.
 
     Raises
     ------
+    TypeError
+        For a solver with noise, or something that is none.
     ValueError
-        A flow map carries states, and knows nothing of their weights.
+        For jumps where growth counts: a flow map carries states, and knows nothing of their weights.
     """
-    if jumps is not None:
-        raise ValueError("This flow knows growth, and jumps would lose the weights of its cells. Leave out `jumps`.")
+    instead = {Noisy: "SnapshotFlow.simulate"}
+    chosen = resolve(solver, default=Fixed(), verb=verb, instead=instead, old=old)
+    if isinstance(chosen, Jumps) and weighs and flow.growth:
+        raise ValueError("This flow knows growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
+    return chosen

@@ -7,7 +7,8 @@ import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.cells.states import Cells, States, positions
-from cellflow.tl.cells import about, refuse_jumps, target
+from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.tl.cells import about, solver_of, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,10 +27,11 @@ def push(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
-    jumps: int | None = None,
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     key_added: str = "push",
     copy: bool = False,
+    **old: Any,
 ) -> "AnnData | None":
     """Find the descendants of chosen cells among the cells of a later snapshot.
 
@@ -50,8 +52,8 @@ def push(
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
         Measured cells among which a carried cell is divided.
-    jumps
-        Number of jumps of a distilled flow (`SnapshotFlow.distill`), in place of a solver.
+    solver
+        As for `SnapshotFlow.transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
@@ -77,7 +79,8 @@ def push(
     >>> round(float(adata.uns["push"]["groups"]["mass"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy, forward=True)
+    chosen = solver_of(flow, solver, verb="tl.push", old=old)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=True)
 
 
 def pull(
@@ -88,10 +91,11 @@ def pull(
     at: float | pd.Timedelta,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
-    jumps: int | None = None,
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     key_added: str = "pull",
     copy: bool = False,
+    **old: Any,
 ) -> "AnnData | None":
     """Find the ancestors of chosen cells among the cells of an earlier snapshot.
 
@@ -100,7 +104,7 @@ def pull(
 
     Parameters
     ----------
-    adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy
+    adata, flow, cells, at, groupby, n_neighbors, solver, extrapolate, key_added, copy
         As for `push`.
 
     Writes
@@ -118,7 +122,8 @@ def pull(
     >>> round(float(adata.obs["pull"].sum()), 6)
     1.0
     """
-    return _land(adata, flow, cells, at, groupby, n_neighbors, jumps, extrapolate, key_added, copy, forward=False)
+    chosen = solver_of(flow, solver, verb="tl.pull", old=old, weighs=False)
+    return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=False)
 
 
 def _land(
@@ -128,7 +133,7 @@ def _land(
     at: float | pd.Timedelta,
     groupby: str | None,
     n_neighbors: int,
-    jumps: int | None,
+    solver: Fixed | Adaptive | Jumps,
     extrapolate: bool,
     key_added: str,
     copy: bool,
@@ -146,14 +151,13 @@ def _land(
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
-    span: dict[str, Any] = {"start": chosen.time, "stop": moment, "extrapolate": extrapolate}
+    span: dict[str, Any] = {"start": chosen.time, "stop": moment, "solver": solver, "extrapolate": extrapolate}
     weight = np.ones(len(chosen))
     if forward and flow.growth:
-        refuse_jumps(jumps)
         grown = flow.grow(chosen.x, **span)
         landed, weight = grown.x[-1].numpy(), grown.shares()[-1].numpy()
     else:
-        landed = flow.transport(chosen.x, jumps=jumps, **span).x[-1].numpy()
+        landed = flow.transport(chosen.x, **span).x[-1].numpy()
     mass = np.zeros(adata.n_obs)
     mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
     written = target(adata, copy=copy)

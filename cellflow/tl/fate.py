@@ -7,6 +7,7 @@ import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.cells.states import Cells, States, positions
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.cells import about, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
@@ -25,6 +26,7 @@ def fate(
     at: float | pd.Timedelta | None = None,
     cells: Cells | None = None,
     n_samples: int = 100,
+    solver: Noisy | str | int = Noisy(),
     n_neighbors: int = NEIGHBORS,
     confidence: float = 0.95,
     seed: int = 0,
@@ -50,6 +52,8 @@ def fate(
         The cells: a mask or names; None for all cells at other times within the fitted range.
     n_samples
         Simulations of each cell.
+    solver
+        As for `SnapshotFlow.simulate`.
     n_neighbors
         Measured cells that an end point is compared with.
     confidence
@@ -73,7 +77,7 @@ def fate(
     Raises
     ------
     TypeError
-        When the flow was fitted without a score.
+        When the flow was fitted without a score, or for a solver without noise.
 
     Source
     ------
@@ -90,6 +94,8 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
+    instead = dict.fromkeys((Fixed, Adaptive, Jumps), "tl.push")
+    chosen = resolve(solver, default=Noisy(), verb="tl.fate", instead=instead)
     everyone = flow.read(adata)
     if groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
@@ -99,7 +105,7 @@ def fate(
     there = snapshot_at(everyone, moment, n_neighbors)
     asked = _all_but(flow, everyone, moment) if cells is None else everyone.take(positions(adata, cells))
     votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
-    share, spread = _simulate(flow, asked, moment, votes, n_samples, seed)
+    share, spread = _simulate(flow, asked, moment, votes, n_samples, chosen, seed)
     low, high = wilson(share, n_samples, confidence)
     written = target(adata, copy=copy)
     for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
@@ -151,13 +157,13 @@ class _Votes:
 
 
 def _simulate(
-    flow: "SnapshotFlow", cells: States, moment: float, votes: _Votes, n_samples: int, seed: int
+    flow: "SnapshotFlow", cells: States, moment: float, votes: _Votes, n_samples: int, solver: Noisy, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean vote ``(n, groups)`` and the spread ``(n,)`` of the end points of each cell."""
     x, rng = cells.x, generator(seed=seed)
     share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
     for _ in range(n_samples):
-        end = flow.simulate(x, start=cells.time, stop=moment, seed=draw_seed(rng)).x[-1].numpy()
+        end = flow.simulate(x, start=cells.time, stop=moment, solver=solver, seed=draw_seed(rng)).x[-1].numpy()
         share += votes(end)
         total += (end - x) / n_samples
         squares += np.square(end - x).sum(axis=1) / n_samples

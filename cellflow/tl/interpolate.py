@@ -1,7 +1,7 @@
 """Cells at times that were not measured."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,8 @@ import pandas as pd
 from cellflow.cells.snapshots import to_numbers
 from cellflow.cells.states import States
 from cellflow.errors import unknown
-from cellflow.tl.cells import about, refuse_jumps
+from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.tl.cells import about, solver_of
 from cellflow.tl.genes import Loadings, read_loadings
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def interpolate(
     at: float | pd.Timedelta | Iterable[float],
     origin: str = "both",
     genes: bool | str = "auto",
-    jumps: int | None = None,
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
+    **old: Any,
 ) -> "AnnData":
     """Predict cells at times that were not measured.
 
@@ -58,8 +60,8 @@ def interpolate(
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
         Whether to decode genes through the stored PCA loadings; ``"auto"`` does where they are there.
-    jumps
-        Number of jumps of a distilled flow (`SnapshotFlow.distill`), in place of a solver.
+    solver
+        As for `SnapshotFlow.transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
 
@@ -83,12 +85,13 @@ def interpolate(
 
     if origin not in ORIGINS:
         raise ValueError(unknown("origin", origin, ORIGINS))
+    chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
     cells = flow.read(adata)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
     if not len(times):
         raise ValueError("Expected at least one time in `at`; found none.")
-    carried = [part for t in times for part in _carry(flow, cells, float(t), origin, jumps, extrapolate)]
+    carried = [part for t in times for part in _carry(flow, cells, float(t), origin, chosen, extrapolate)]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
     rep = {} if flow.rep == "X" else {flow.rep: states}
@@ -102,7 +105,7 @@ def interpolate(
 
 
 def _carry(
-    flow: "SnapshotFlow", cells: States, at: float, origin: str, jumps: int | None, extrapolate: bool
+    flow: "SnapshotFlow", cells: States, at: float, origin: str, solver: Fixed | Adaptive | Jumps, extrapolate: bool
 ) -> list[_Carried]:
     """Carry the neighbouring snapshots to one time."""
     clock = flow.clock_
@@ -120,20 +123,24 @@ def _carry(
         there = cells.at(start)
         if not len(there):
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
-        moved, weight = _moved(flow, there.x, start, at, jumps, extrapolate)
+        moved, weight = _moved(flow, there.x, start, at, solver, extrapolate)
         parts.append(_Carried(there, moved, share * weight, at))
     return parts
 
 
 def _moved(
-    flow: "SnapshotFlow", x: np.ndarray, start: float, stop: float, jumps: int | None, extrapolate: bool
+    flow: "SnapshotFlow",
+    x: np.ndarray,
+    start: float,
+    stop: float,
+    solver: Fixed | Adaptive | Jumps,
+    extrapolate: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return carried states, and their weights, which sum to 1."""
-    if not flow.growth:
-        found = flow.transport(x, start=start, stop=stop, jumps=jumps, extrapolate=extrapolate)
+    if isinstance(solver, Jumps) or not flow.growth:
+        found = flow.transport(x, start=start, stop=stop, solver=solver, extrapolate=extrapolate)
         return found.x[-1].numpy(), np.full(len(x), 1 / len(x))
-    refuse_jumps(jumps)
-    grown = flow.grow(x, start=start, stop=stop, extrapolate=extrapolate)
+    grown = flow.grow(x, start=start, stop=stop, solver=solver, extrapolate=extrapolate)
     return grown.x[-1].numpy(), grown.shares()[-1].numpy()
 
 

@@ -7,6 +7,8 @@ import torch
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.cells.states import Cells, States, positions
+from cellflow.integrate import Fixed, Noisy, Solver, resolve
+from cellflow.renamed import renamed
 from cellflow.seeds import generator
 from cellflow.tl.cells import about, target
 
@@ -24,11 +26,12 @@ def trajectories(
     n: int = 200,
     stop: float | pd.Timedelta | None = None,
     n_times: int = 50,
-    stochastic: bool = False,
+    solver: Solver | str | int = Fixed(),
     seed: int = 0,
     extrapolate: bool = False,
     key_added: str = "trajectories",
     copy: bool = False,
+    **old: Any,
 ) -> "AnnData | None":
     """Follow cells through time.
 
@@ -46,8 +49,9 @@ def trajectories(
         Time at which to stop, earlier than the cells' own for their past; None for the last fitted time.
     n_times
         Number of equally spaced times that are kept.
-    stochastic
-        Whether to simulate with noise, where the flow was fitted with a score; one course of many for each cell.
+    solver
+        As for `SnapshotFlow.transport`; or `cellflow.integrate.Noisy`, where the flow was fitted with a score, for one
+        trajectory of many for each cell.
     seed
         Seed of the draw of cells, and of the noise.
     extrapolate
@@ -72,11 +76,18 @@ def trajectories(
     >>> adata.uns["trajectories"]["x"].shape
     (10, 5, 2)
     """
+    if old:
+        rules = {"stochastic": lambda noisy: {"solver": Noisy() if noisy else Fixed()}}
+        solver = renamed("tl.trajectories", old, rules)["solver"]
+    chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
     everyone = flow.read(adata)
     followed = _first_cells(flow, everyone, n, seed) if cells is None else everyone.take(positions(adata, cells))
     end = flow.clock_.times[-1] if stop is None else float(to_numbers([stop], what="`stop`")[0])
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
-    found = flow.simulate(followed.x, seed=seed, **course) if stochastic else flow.transport(followed.x, **course)
+    if isinstance(chosen, Noisy):
+        found = flow.simulate(followed.x, solver=chosen, seed=seed, **course)
+    else:
+        found = flow.transport(followed.x, solver=chosen, **course)
     written = target(adata, copy=copy)
     written.uns[key_added] = {
         "x": found.x.numpy(),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cellflow.cells.snapshots import Snapshots, read_rep, read_snapshots, to_numbers
+from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.metrics import split_half_floor, wasserstein
 from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about, solver_of, target
 from cellflow.tl.interpolate import interpolate
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def validate(
     *,
     times: Iterable[float] | None = None,
     max_cells: int = MAX_CELLS,
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     key_added: str = "validation",
     copy: bool = False,
 ) -> "AnnData | None":
@@ -54,6 +56,8 @@ def validate(
         the first and the last.
     max_cells
         Cells of a snapshot that are compared. W1 depends on their number: compare like with like.
+    solver
+        As for `interpolate`.
     key_added
         Name of what is written.
     copy
@@ -79,6 +83,7 @@ def validate(
     >>> sorted(adata.uns["validation"]["method"].unique())
     ['flow', 'half against half', 'linear transport', 'next snapshot', 'previous and next', 'previous snapshot']
     """
+    solver = solver_of(flow, solver, verb="tl.validate", old={})
     if adata.isbacked and adata.is_view:
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     snapshots = read_snapshots(adata, time_key=flow.time_key, rep=flow.rep)
@@ -87,7 +92,7 @@ def validate(
     chosen = (_unseen(flow, inner) or inner) if asked is None else asked
     if not chosen or not set(chosen) <= set(inner):
         raise ValueError(f"Expected times with a snapshot on each side, of {inner}; found {chosen}.")
-    rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells)]
+    rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells, solver)]
     written = target(adata, copy=copy)
     written.uns[key_added] = pd.DataFrame(rows)
     written.uns[f"{key_added}_about"] = about(adata, flow)
@@ -134,7 +139,12 @@ def _without(adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time:
 
 
 def _compare(
-    adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time: float, max_cells: int
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    snapshots: Snapshots,
+    time: float,
+    max_cells: int,
+    solver: Fixed | Adaptive | Jumps | str | int,
 ) -> list[dict[str, object]]:
     """Score a flow that has not seen a time, the baselines and the floor at that time."""
     flow = _without(adata, flow, snapshots, time)
@@ -143,7 +153,7 @@ def _compare(
     x0, true, x1 = (_draw(snapshots.x[snapshots.at(t)], max_cells, rng) for t in (before, time, after))
     fraction, n = (time - before) / (after - before), len(true)
     predictions = {
-        "flow": _predict(adata, flow, time, n, rng),
+        "flow": _predict(adata, flow, time, n, solver, rng),
         "linear transport": linear_transport(x0, x1, fraction=fraction, n=n, generator=rng),
         "previous and next": mixture(x0, x1, fraction=fraction, n=n, generator=rng),
         "previous snapshot": x0,
@@ -154,9 +164,16 @@ def _compare(
     return [{"time": time, "method": name, "W1": score, "n_cells": n} for name, score in scores.items()]
 
 
-def _predict(adata: "AnnData", flow: "SnapshotFlow", time: float, n: int, rng: torch.Generator) -> Tensor:
+def _predict(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    time: float,
+    n: int,
+    solver: Fixed | Adaptive | Jumps | str | int,
+    rng: torch.Generator,
+) -> Tensor:
     """Draw ``n`` of the cells that the flow predicts at a time, by weight and without repetition where it can be."""
-    predicted = interpolate(adata, flow, at=time, genes=False)
+    predicted = interpolate(adata, flow, at=time, genes=False, solver=solver)
     states = torch.from_numpy(read_rep(predicted, flow.rep))
     weight = torch.from_numpy(predicted.obs["weight"].to_numpy())
     return states[torch.multinomial(weight, n, replacement=n > len(states), generator=rng)]

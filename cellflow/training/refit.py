@@ -1,6 +1,6 @@
 """Outer loops: fit, let the model pair the points anew, fit again."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import partial
 from numbers import Integral
 from typing import Protocol
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.couplings import Given
-from cellflow.integrate import ode, sde
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
 from cellflow.training.history import History
@@ -45,8 +45,8 @@ class Reflow:
 
     Parameters
     ----------
-    steps
-        Solver steps of a path.
+    solver
+        How a path is followed: as for `cellflow.integrate.ode`.
     both_ends
         Whether target points are carried back too. Half of the pairs then end at real points, so that the errors of the
         model's own samples do not add up over rounds; at the cost of twice the solving. Off, as published.
@@ -56,11 +56,19 @@ class Reflow:
     Examples
     --------
     >>> Reflow()
-    Reflow(steps=100, both_ends=False)
+    Reflow(solver=Fixed(method='rk4', steps=100), both_ends=False)
     """
 
-    steps: int = 100
+    solver: Fixed | Adaptive | str | int = Fixed(steps=100)
     both_ends: bool = False
+    steps: InitVar[int | None] = None  # the old name of a number of steps
+
+    def __post_init__(self, steps: int | None) -> None:
+        old = {} if steps is None else {"steps": steps}
+        solver = resolve(
+            self.solver, default=Fixed(steps=100), verb="Reflow", instead={Noisy: "MarkovianFitting"}, old=old
+        )
+        object.__setattr__(self, "solver", solver)
 
     def __call__(
         self,
@@ -75,10 +83,10 @@ class Reflow:
     ) -> tuple[Tensor, Tensor]:
         """Return the source points and the ends of their paths; then the starts of paths to the target points."""
         velocity = objective.velocity(field)
-        ends = ode(velocity, x0, steps=self.steps, condition=condition).x[-1]
+        ends = ode(velocity, x0, solver=self.solver, condition=condition).x[-1]
         if not self.both_ends:
             return x0, ends
-        starts = ode(velocity, x1, steps=self.steps, start=1.0, stop=0.0, condition=condition).x[-1]
+        starts = ode(velocity, x1, solver=self.solver, start=1.0, stop=0.0, condition=condition).x[-1]
         return torch.cat([x0, starts]), torch.cat([ends, x1])
 
 
@@ -93,26 +101,33 @@ class MarkovianFitting:
     ----------
     sigma
         Scale of the noise: that of the path of the objective.
-    steps
-        Steps of a simulation.
+    solver
+        How it is simulated: as for `cellflow.integrate.sde`.
 
     Raises
     ------
     ValueError
         When sigma is not above 0.
+    TypeError
+        For a solver without noise.
 
     Source: Shi et al. 2023, algorithm 1; one field with two heads runs both ways.
 
     Examples
     --------
     >>> MarkovianFitting(sigma=1.0)
-    MarkovianFitting(sigma=1.0, steps=100)
+    MarkovianFitting(sigma=1.0, solver=Noisy(steps=100, method='heun'))
     """
 
     sigma: float
-    steps: int = 100
+    solver: Noisy | str | int = Noisy()
+    steps: InitVar[int | None] = None  # the old name of a number of steps
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, steps: int | None) -> None:
+        old = {} if steps is None else {"steps": steps}
+        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "Reflow")
+        solver = resolve(self.solver, default=Noisy(), verb="MarkovianFitting", instead=instead, old=old)
+        object.__setattr__(self, "solver", solver)
         if self.sigma <= 0:
             raise ValueError(f"Expected sigma > 0; found {self.sigma}. Without noise, use `Reflow`.")
 
@@ -128,7 +143,7 @@ class MarkovianFitting:
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return pairs simulated forward in even turns, backward in odd ones."""
-        simulate = partial(sde, field, sigma=self.sigma, steps=self.steps, generator=generator, condition=condition)
+        simulate = partial(sde, field, sigma=self.sigma, solver=self.solver, generator=generator, condition=condition)
         if turn % 2 == 0:
             return x0, simulate(x0).x[-1]
         return simulate(x1, start=1.0, stop=0.0).x[-1], x1

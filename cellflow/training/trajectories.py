@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
-from cellflow.integrate import ode
+from cellflow.integrate import Fixed, ode
 from cellflow.seeds import draw_seed, generator_at
 
 NUMBERS = 2**27
@@ -202,10 +202,10 @@ def _both_ways(velocity: Field, origin: Origin, moments: int) -> Course:
     x, at, condition = origin
     t, states = [torch.tensor([at])], [x[None]]
     if before:
-        back = ode(velocity, x, start=at, stop=0.0, steps=before, save=before + 1, condition=condition)
+        back = ode(velocity, x, start=at, stop=0.0, solver=Fixed(steps=before), save=before + 1, condition=condition)
         t, states = [back.t.cpu().flip(0)], [back.x.flip(0)]
     if before < moments - 1:
         after = moments - 1 - before
-        on = ode(velocity, x, start=at, stop=1.0, steps=after, save=after + 1, condition=condition)
+        on = ode(velocity, x, start=at, stop=1.0, solver=Fixed(steps=after), save=after + 1, condition=condition)
         t, states = [*t, on.t.cpu()[1:]], [*states, on.x[1:]]
     return Course(torch.cat(t), torch.cat(states), condition)

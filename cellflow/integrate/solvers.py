@@ -1,0 +1,353 @@
+"""How time is advanced: the solver parts, with methods of ours, of torchdiffeq and of torchdyn (an optional extra)."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from cellflow.errors import ConvergenceError, optional, unknown
+from cellflow.integrate.tables import TABLES, Table
+from cellflow.integrate.trajectory import Velocity
+from cellflow.renamed import renamed
+
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
+"""The adaptive methods of torchdiffeq; orders 5, 8, 3, 2 and 2."""
+NOISY = ("heun", "euler_maruyama")
+"""The methods for stochastic differential equations."""
+TORCHDYN = "torchdyn:"
+"""What the names of torchdyn's methods begin with."""
+MOST_EVALUATIONS = 100_000
+"""Where an adaptive method gives up; a tolerance below the resolution of the dtype would never be met."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Equal steps of one method, without noise.
+
+    The usual choice: an adaptive method chooses its steps for the whole batch, so that a cell's path would depend on
+    the cells beside it.
+
+    Parameters
+    ----------
+    method
+        ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"torchdyn:<name>"``, or a `Table` of your own.
+    steps
+        How many. Where states on the way are kept, steps are added until they divide evenly between these.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, one that chooses its own steps, or no whole number of steps >= 1.
+    MissingDependencyError
+        For a method of torchdyn, where that is not installed.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> decay = lambda t, x, condition: -x
+    >>> cf.integrate.ode(decay, torch.ones(1, 1), solver=Fixed("heun", steps=50)).x[-1]
+    tensor([[0.3679]])
+    """
+
+    method: str | Table = "rk4"
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        _whole(self.steps)
+        if _adaptive(self.method):
+            raise ValueError(f"{self.method!r} chooses its own steps. Take `Adaptive({self.method!r})`.")
+
+    def advance(self, velocity: Velocity, x: Tensor, k: int, parts: int) -> Tensor:
+        """Advance ``x`` over part ``k`` of the unit of time that is cut into ``parts``."""
+        steps, u, end = math.ceil(self.steps / parts), k / parts, (k + 1) / parts
+        table = self.method if isinstance(self.method, Table) else TABLES.get(self.method)
+        if table is None:
+            return _fixed_torchdyn(str(self.method).removeprefix(TORCHDYN), velocity, x, u, end, steps)
+        du = (end - u) / steps
+        for j in range(steps):
+            x = table.step(velocity, x, u + j * du, du)
+        return x
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Steps as long as the tolerances allow, the same for the whole batch, without noise.
+
+    Parameters
+    ----------
+    method
+        ``"dopri5"``, ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"`` or ``"fehlberg2"`` of torchdiffeq, or
+        ``"torchdyn:<name>"``.
+    rtol, atol
+        Tolerances, relative to the states and in their units.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, one of fixed steps, or tolerances below 0.
+    MissingDependencyError
+        For a method of torchdyn, where that is not installed.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> decay = lambda t, x, condition: -x
+    >>> cf.integrate.ode(decay, torch.ones(1, 1), solver=Adaptive("dopri5")).x[-1]
+    tensor([[0.3679]])
+    """
+
+    method: str = "dopri5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not _adaptive(self.method):
+            raise ValueError(f"{self.method!r} takes fixed steps. Take `Fixed({self.method!r}, steps=20)`.")
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise ValueError(f"Expected a finite `{name}` >= 0; found {value!r}.")
+
+    def advance(self, velocity: Velocity, x: Tensor, k: int, parts: int) -> Tensor:
+        """Advance ``x`` over part ``k`` of the unit of time that is cut into ``parts``."""
+        u, end = k / parts, (k + 1) / parts
+        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol}
+        if self.method.startswith(TORCHDYN):
+            slope, span = _bounded(velocity, _stretched(velocity, u, end)), x.new_tensor([0.0, 1.0])
+            method = self.method.removeprefix(TORCHDYN)
+            return _torchdyn().odeint(slope, x, span, method, return_all_eval=True, **tolerances)[1][-1]
+        from torchdiffeq import odeint
+
+        span = x.new_tensor([u, end])
+        # Without `step_t` the last step runs past the end, where no field was trained, and interpolates back.
+        tolerances["options"] = {"step_t": span[1:]}
+        try:
+            return odeint(_bounded(velocity, velocity), x, span, method=self.method, **tolerances)[-1]
+        except AssertionError as error:
+            # torchdiffeq says with a bare assertion that its step has become too small to move the clock.
+            if "underflow in dt" not in str(error):
+                raise
+            message = f"{self.method!r} cannot meet rtol={self.rtol}, atol={self.atol} in {x.dtype}; {_CURE}"
+            raise ConvergenceError(message) from error
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Equal jumps of a flow map, which a flow has once it is distilled.
+
+    Parameters
+    ----------
+    steps
+        How many; one may be enough.
+
+    Raises
+    ------
+    ValueError
+        For no whole number of jumps >= 1.
+
+    Examples
+    --------
+    >>> Jumps()
+    Jumps(steps=1)
+    """
+
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        _whole(self.steps)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Equal steps with noise, for a flow that has learned a score.
+
+    Parameters
+    ----------
+    steps
+        How many; rounded up so that they divide evenly between the states that are kept.
+    method
+        ``"heun"``: of second order in law, as the noise does not depend on the state, for two evaluations a step; or
+        ``"euler_maruyama"``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, or no whole number of steps >= 1.
+
+    Source
+    ------
+    Kloeden and Platen 1992, section 15.1, for the second-order scheme.
+
+    Examples
+    --------
+    >>> Noisy(50)
+    Noisy(steps=50, method='heun')
+    """
+
+    steps: int = 100
+    method: str = "heun"
+
+    def __post_init__(self) -> None:
+        _whole(self.steps)
+        if self.method not in NOISY:
+            raise ValueError(unknown("method", self.method, NOISY))
+
+
+Solver: TypeAlias = Fixed | Adaptive | Jumps | Noisy
+
+
+def resolve(
+    solver: Solver | Table | str | int,
+    *,
+    default: Solver,
+    verb: str,
+    instead: Mapping[Any, str] | None = None,
+    old: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return the solver that a verb was asked for.
+
+    Parameters
+    ----------
+    solver
+        A solver; a method, with the default's number of steps; or a number of steps of the default.
+    default
+        The verb's own solver.
+    verb
+        Its name, as it is shown: ``"SnapshotFlow.transport"``.
+    instead
+        The kinds of solver that the verb does not take, and what takes each.
+    old
+        Keywords from the time when there were ``steps``, ``method``, ``rtol``, ``atol`` and ``jumps``.
+
+    Raises
+    ------
+    TypeError
+        For a solver that the verb does not take, something that is no solver, or unknown keywords.
+    ValueError
+        For an unknown method, or no whole number of steps >= 1.
+
+    Warns
+    -----
+    FutureWarning
+        For old keywords, with the solver that they are now.
+
+    Examples
+    --------
+    >>> resolve(5, default=Fixed("midpoint"), verb="translate"), resolve("bosh3", default=Fixed(), verb="ode")
+    (Fixed(method='midpoint', steps=5), Adaptive(method='bosh3', rtol=1e-05, atol=1e-05))
+    """
+    if old:
+        names = ("steps", "method") if isinstance(default, Noisy) else ("steps", "method", "rtol", "atol", "jumps")
+        found = renamed(verb, old, {names: lambda **given: {"solver": _from_old(default, given)}})["solver"]
+        if solver != default:
+            raise TypeError(f"{verb}() was given `solver={solver!r}` and {', '.join(old)}. Give the solver alone.")
+        solver = found
+    if isinstance(solver, str | Table):
+        solver = _named(solver, default)
+    elif isinstance(solver, Real):
+        solver = replace(default, steps=solver)  # type: ignore[arg-type]
+    if not isinstance(solver, Solver):
+        known = "`cf.integrate.Fixed('rk4', steps=20)`, the name of a method or a number of steps"
+        raise TypeError(f"{verb}() expected `solver` to be such as {known}; found {solver!r}.")
+    for kind, other in (instead or {}).items():
+        if isinstance(solver, kind):
+            raise TypeError(f"{verb}() takes no {kind.__name__} solver; found {solver!r}. Use `{other}` for that.")
+    return solver
+
+
+def _named(method: str | Table, default: Solver) -> Solver:
+    smooth = isinstance(method, Table) or method in {*TABLES, *ADAPTIVE} or str(method).startswith(TORCHDYN)
+    if isinstance(default, Noisy) and (method in NOISY or not smooth):
+        return replace(default, method=str(method))
+    if method in NOISY and not smooth:
+        return Noisy(method=str(method))
+    if _adaptive(method):
+        return Adaptive(str(method))
+    return replace(default if isinstance(default, Fixed) else Fixed(), method=method)
+
+
+def _from_old(default: Solver, given: Mapping[str, Any]) -> Solver:
+    """Return the solver that the keywords of the past ask for."""
+    if given.get("jumps") is not None:
+        return Jumps(given["jumps"])
+    method, rtol, atol = (given.get(name) for name in ("method", "rtol", "atol"))
+    found = default if method is None else _named(method, default)
+    if isinstance(found, Adaptive):
+        if given.get("steps") is not None:
+            raise ValueError(f"`steps` belongs to fixed-step methods; {method!r} is adaptive: set its tolerances.")
+        return Adaptive(found.method, *(1e-5 if value is None else value for value in (rtol, atol)))
+    if rtol is not None or atol is not None:
+        raise ValueError(f"`rtol` and `atol` belong to adaptive methods; {found} takes fixed steps.")
+    steps = given.get("steps", found.steps)
+    return replace(found, steps=20 if steps is None else steps)
+
+
+def _whole(steps: object) -> None:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"Expected `steps` to be a whole number >= 1; found {steps!r}.")
+
+
+def _adaptive(method: object) -> bool:
+    """Say whether a method chooses its own steps; refuse one that nobody has."""
+    if isinstance(method, Table) or method in TABLES or method in ADAPTIVE:
+        return method in ADAPTIVE
+    if not isinstance(method, str) or not method.startswith(TORCHDYN):
+        raise ValueError(unknown("method", method, [*TABLES, *ADAPTIVE, f"{TORCHDYN}<name>"]))
+    _torchdyn()
+    from torchdyn.numerics.solvers.ode import SOLVER_DICT
+
+    name, second_order = method.removeprefix(TORCHDYN), ("alf", "AsynchronousLeapfrog")  # of positions and velocities
+    solvers = {known: solver for known, solver in SOLVER_DICT.items() if known not in second_order}
+    if name not in solvers:
+        raise ValueError(unknown("torchdyn method", name, solvers))
+    return solvers[name]().stepping_class == "adaptive"
+
+
+_CURE = (
+    "loosen `rtol` and `atol`, use float64, or take a fixed-step method such as 'rk4'. "
+    "A field that is stiff, or grows without bound, looks like this too."
+)
+
+
+def _torchdyn() -> Any:
+    return optional("torchdyn.numerics", install="pip install 'cellflow-torch[torchdyn]'")
+
+
+def _fixed_torchdyn(method: str, velocity: Velocity, x: Tensor, u: float, end: float, steps: int) -> Tensor:
+    from torchdyn.numerics.solvers.ode import SOLVER_DICT, RungeKutta4
+
+    if method in ("ieuler", "implicit_euler") and torch.is_grad_enabled():  # their root finder ends on a new leaf
+        raise ValueError(f"Gradients do not pass through torchdyn's {method!r}. Take an explicit method instead.")
+    solver = SOLVER_DICT[method](dtype=x.dtype)
+    if isinstance(solver, RungeKutta4) and len(solver.tableau[0]) == 4:
+        # torchdyn 1.0.6 takes the times 0, 1/2, 1/2 of its table for those of slopes two to four, which are
+        # 1/2, 1/2, 1: of first order where the field depends on time.
+        times, *rest = solver.tableau
+        solver.tableau = (times[1:], *rest)
+    span = torch.linspace(0.0, 1.0, steps + 1, dtype=x.dtype, device=x.device)
+    found = _torchdyn().odeint(_stretched(velocity, u, end), x, span, solver, save_at=span[-1:])[1][-1]
+    return found if torch.is_grad_enabled() else found.detach()
+
+
+def _stretched(velocity: Velocity, u: float, end: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Stretch the time from ``u`` to ``end`` to 0..1.
+
+    torchdyn's adaptive loop ends by comparing t + (T - t) with T, which is certain to agree in floating point
+    for T = 1 only; where it does not, the loop never ends.
+    """
+    return lambda w, x: (end - u) * velocity(u + w * (end - u), x)
+
+
+def _bounded(velocity: Velocity, slope: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Stop a method that would go on for ever."""
+
+    def bounded(u: Tensor, x: Tensor) -> Tensor:
+        if velocity.evaluations >= MOST_EVALUATIONS:
+            message = f"The tolerances were not met within {MOST_EVALUATIONS} evaluations of the field; {_CURE}"
+            raise ConvergenceError(message)
+        return slope(u, x)
+
+    return bounded
