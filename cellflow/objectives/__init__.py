@@ -1,4 +1,4 @@
-"""Objectives: what is minimised."""
+"""Objectives: the losses that training minimises."""
 
 from cellflow.objectives.bridge import BridgeMatching
 from cellflow.objectives.energy import PathEnergy

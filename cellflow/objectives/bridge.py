@@ -23,34 +23,34 @@ class BridgeMatching:
     backward, as a stochastic process or as its probability flow.
 
     The score is learned as a drift, ``sigma^2 / 2`` times the score, weighted so that its target is the unit noise of
-    the path: large where the noise is small, the weight falls there as fast as the target grows, and both stay finite.
+    the path: where the noise is small the weight decreases as fast as the target grows, and both stay finite.
 
-    The velocity of a pair is that of its mean plus a multiple of its noise, without bound at the ends. All that the
-    velocity of the flow keeps of that noise is its mean given the state, which is what the score learns; so the target
-    of the velocity takes the noise that the score predicts in place of the noise that was drawn. Where the score is
-    right the best velocity is the same, and the target varies far less.
+    The velocity of a pair is that of its mean plus a multiple of its noise, which is unbounded at the ends. The
+    velocity of the flow depends on that noise only through its mean given the state, which is what the score learns; so
+    the target of the velocity uses the noise that the score predicts in place of the noise that was drawn. For the true
+    score the minimiser is the same, and the variance of the target is far smaller.
 
     With ``growth_weight`` a growth rate is learned too, from pairs that carry masses. All three are then those of the
-    weighted population: particles that drift with velocity and score drift, are stirred by the noise, and whose log of
-    weight grows at the rate have the same weighted marginals as without noise, see `cellflow.objectives.growth`.
+    weighted population: particles that drift with velocity and score drift, diffuse, and whose log weight grows at the
+    rate have the same weighted marginals as without noise, see `cellflow.objectives.growth`.
 
     Parameters
     ----------
     path
-        How each pair is joined; a path with noise.
+        Path between the points of a pair, with noise.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
     score_weight
-        How much the score counts beside the velocity.
+        Weight of the error of the score relative to that of the velocity.
     unit
-        Length that counts as 1 in the error of the velocity; that of the score has no unit.
+        Unit of length in the error of the velocity; that of the score has none.
     growth_weight
-        How much an e-fold of mass counts beside a displacement of one unit, both squared; ``None`` for no growth.
+        Weight of an e-fold of mass relative to a displacement of one unit, both squared; ``None`` for no growth.
 
     Raises
     ------
     ValueError
-        When the path has no noise: then there is no score. When called, if growth is learned from pairs without masses.
+        When the path has no noise, and so no score. When called, if growth is learned from pairs without masses.
 
     Source
     ------

@@ -1,4 +1,4 @@
-"""The one place where objectives draw points: from every field of a batch, or with a word about what has no meaning."""
+"""Draws of points for all objectives, from every field of a batch; a field that an objective cannot use is refused."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,11 @@ class Drawn(NamedTuple):
     duration
         Model time that each pair spans, ``(n,)``.
     condition
-        What else the field sees, ``(n, k)``, or ``None``.
+        Condition of the field, ``(n, k)``, or ``None``.
     mass
         Mass that each pair carries at its point, ``(n,)``; ``None`` where all carry the same.
     log_gain
-        By how much the log of a pair's mass grows over its whole span, ``(n,)``; ``None`` without masses.
+        Growth of a pair's log mass over its span, ``(n,)``; ``None`` without masses.
     """
 
     t: Tensor
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
         return self.point.x
 
     def missed(self, velocity: Tensor, target: Tensor | None = None) -> Tensor:
-        """Return by how much displacements over the whole span differ from those of a velocity, ``(n, ...)``.
+        """Return the error of a velocity, as displacement over the span of each pair, ``(n, ...)``.
 
         Parameters
         ----------
@@ -67,9 +67,9 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     batch
         The pairs.
     path
-        How each pair is joined.
+        Path between the points of a pair.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
     generator
         Draws the times, and the noise of the path.
 
@@ -109,7 +109,7 @@ def weighted_mean(squares: Tensor, mass: Tensor | None) -> Tensor:
 
 
 def refuse(batch: Batch, owner: object, *, masses: str = "", bends: str = "") -> None:
-    """Raise where a batch holds what has no meaning for an objective.
+    """Raise for fields of a batch that an objective cannot use.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def refuse(batch: Batch, owner: object, *, masses: str = "", bends: str = "") ->
     owner
         The objective.
     masses, bends
-        Why the pairs must carry no masses, or must be straight, and what to do; empty where they may.
+        Why pairs must not have masses, or bends, and what to do; empty where they may.
 
     Raises
     ------
     ValueError
-        When they do, or are not.
+        When the batch has a field that is not allowed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The energy of bent paths under a metric: what is minimised to learn geodesics between pairs."""
+"""The energy of curved paths under a metric, which geodesics between pairs minimise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, Stratified, TimeLaw
 
 Metric = Callable[[Tensor], Tensor]
-"""From states ``(n, d)`` to how dear a step is there ``(n,)``: the factor of its squared length."""
+"""From states ``(n, d)`` to the factor ``(n,)`` of the squared length of a step: a conformal metric."""
 
 
 @dataclass(frozen=True)
 class PathEnergy:
-    r"""Bend pairs so that they go where steps are cheap: the mean energy of their paths under a metric.
+    r"""Learn geodesics between pairs: the mean energy of their paths under a metric.
 
     The path of a pair is that of ``path``, plus :math:`s (1 - s) [(1 - s) b_0 - s b_1]`, and its energy
 
     .. math:: \int_0^1 c(x_s) \, |\dot x_s|^2 \, ds
 
-    with the factor :math:`c` of the metric. Least energy means a geodesic at constant speed, as near as a cubic comes
-    to it. The field sees both ends side by side, ``(n, 2 d)``, and returns both bends :math:`b_0, b_1` side by side.
+    with the factor :math:`c` of the metric. The minimiser approximates a geodesic of constant speed by a cubic. The
+    field takes both ends side by side, ``(n, 2 d)``, and returns both bends :math:`b_0, b_1` side by side.
 
     Parameters
     ----------
@@ -35,11 +35,13 @@ class PathEnergy:
     path
         The path that is bent.
     times
-        Law of the time within a pair, uniform on the whole: one time a pair and step.
+        Distribution of the time within a pair, with a uniform marginal: one time for each pair and step.
     unit
-        Length that counts as 1.
+        Unit of length.
 
-    Source: Kapusniak et al. 2024, equations 6 and 7; their correction ``t (1 - t) phi(t)`` is taken linear in ``t``.
+    Source
+    ------
+    Kapusniak et al. 2024, equations 6 and 7; their correction ``t (1 - t) phi(t)`` is taken linear in ``t``.
 
     Examples
     --------
@@ -61,12 +63,12 @@ class PathEnergy:
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean energy}``."""
-        refuse(batch, self, bends="Bends are what it learns: give it straight ones.")
+        refuse(batch, self, bends="It learns the bends itself: pass straight pairs.")
         drawn = draw(bend_pairs(field, batch), self.path, self.times, generator=generator)
         return {"loss": drawn.mean(self.metric(drawn.x) * drawn.point.velocity.square().sum(dim=1)) / self.unit**2}
 
     def velocity(self, field: Any) -> Field:
-        """Raise: bends are no velocity.
+        """Raise: bends are not a velocity.
 
         Raises
         ------
@@ -77,7 +79,7 @@ class PathEnergy:
 
 
 def bend_pairs(field: Field, batch: Batch) -> Batch:
-    """Return a batch of vectors with the bends that a field says.
+    """Return a batch of vectors with the bends that a field predicts.
 
     The field sees where each pair begins, both its ends and its condition.
 

@@ -1,7 +1,7 @@
-"""Flow maps: jumps over any stretch of time, learned together with the velocity or from a teacher that knows it.
+"""Flow maps: jumps over any interval of time, learned together with the velocity or from a teacher.
 
-On the diagonal, where a jump has no length, a map is trained on the velocity. Off it, each objective states in its own
-way that the jumps follow that velocity.
+On the diagonal, where a jump has no length, a map is trained on the velocity. Off the diagonal, each objective has a
+condition of its own that jumps follow that velocity.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ from cellflow.shapes import per_sample
 class Jumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
 
-    ``velocity`` is that with which the path of the pair, or the teacher, leaves ``x``; ``duration`` ``(n,)`` is how
-    much time the pair spans, ``mass`` ``(n,)`` what it carries at ``x``, or ``None`` where all carry the same.
+    ``velocity`` is that of the path of the pair, or of the teacher, at ``x``; ``duration`` ``(n,)`` is the time that
+    the pair spans, ``mass`` ``(n,)`` its mass at ``x``, or ``None`` where all are equal.
     """
 
     s: Tensor
@@ -41,7 +41,7 @@ class Jumps(NamedTuple):
 
     @property
     def length(self) -> Tensor:
-        """How much time a jump takes, ``(n, 1, ...)``."""
+        """Length of a jump in time, ``(n, 1, ...)``."""
         return per_sample(self.t - self.s, self.x)
 
     def split(self, at: int) -> tuple["Jumps", "Jumps"]:
@@ -53,30 +53,32 @@ class Jumps(NamedTuple):
 
 @dataclass(frozen=True)
 class FlowMapObjective(ABC):
-    """What the objectives for flow maps share; subclasses write ``residual``.
+    """Base of the objectives for flow maps; subclasses implement ``residual``.
 
-    The field they train is a `cellflow.networks.FlowMap`. A ``diagonal`` share of each batch trains its velocity, the
-    rest its jumps. Times are drawn evenly from all pairs ``s < t`` (or all pairs, or ``t = 1``: as the map's ``spans``
-    say); where a batch holds pairs of several intervals, jumps begin in their own and end anywhere later.
+    The field they train is a `cellflow.networks.FlowMap`. The fraction ``diagonal`` of each batch trains its velocity,
+    the rest its jumps. Times are uniform over all pairs ``s < t`` (or all pairs, or ``t = 1``, by the map's ``spans``);
+    where a batch holds pairs of several intervals, a jump begins in its own interval and ends at any later time.
 
     Parameters
     ----------
     path
-        How each pair is joined.
+        Path between the points of a pair.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
     teacher
         A fitted velocity field of the same space, for distillation: the map learns its flow. None for a map that
         learns velocity and jumps together.
     diagonal
-        Share of the batch that trains the velocity.
+        Fraction of the batch that trains the velocity.
     adaptive
-        Power with which a large error of one sample is held down: its square counts ``(error + 1e-3) ** -adaptive``
-        times; 0 for the plain mean of squares.
+        Power by which large errors of single samples are downweighted: squared errors are multiplied by ``(error +
+        1e-3) ** -adaptive``; 0 for the plain mean of squares.
     unit
-        Length that counts as 1: the loss has no unit then, whatever that of the data.
+        Unit of length, which makes the loss independent of the units of the data.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2025, section 3; Geng et al. 2025 for the adaptive weight.
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2025, section 3; Geng et al. 2025 for the adaptive weight.
     """
 
     path: GaussianPath = Linear()
@@ -98,7 +100,7 @@ class FlowMapObjective(ABC):
 
     @abstractmethod
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return by how much the mean velocity of each jump is wrong, ``(n, ...)``."""
+        """Return the error of the mean velocity of each jump, ``(n, ...)``."""
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
@@ -129,7 +131,7 @@ class FlowMapObjective(ABC):
         return spans
 
     def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> Jumps:
-        """Draw a start in each pair, and an end for each start; the first ``still`` jumps stay where they are."""
+        """Draw a start in each pair, and an end for each start; the first ``still`` jumps have no length."""
         drawn = draw(batch, self.path, _Starts(self.times, still, spans), generator=generator)
         s, x = drawn.t, drawn.x
         share = Uniform().sample(len(s), generator=generator, like=s)
@@ -141,13 +143,13 @@ class FlowMapObjective(ABC):
         return Jumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
 
     def _squares(self, error: Tensor, jumps: Jumps) -> Tensor:
-        """Return the mean square of each sample's error ``(n,)``, as displacement over its pair's stretch of time."""
+        """Return the mean square of each sample's error ``(n,)``, as displacement over the span of its pair."""
         return (per_sample(jumps.duration, error) * error / self.unit).square().flatten(1).mean(dim=1)
 
 
 @dataclass(frozen=True)
 class _Starts(TimeLaw):
-    """Where in its pair each jump starts: the first ``still`` ones as ``times`` says."""
+    """Where each jump starts within its pair: the first ``still`` ones are drawn from ``times``."""
 
     times: TimeLaw
     still: int

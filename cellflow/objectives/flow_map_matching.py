@@ -1,4 +1,4 @@
-"""The objectives for flow maps: five ways to say that jumps follow the velocity."""
+"""The objectives for flow maps: five conditions for jumps to follow the velocity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cellflow.paths import Uniform
 from cellflow.shapes import per_sample
 
 SPLITS = ("middle", "uniform")
-"""Where a jump is cut in two."""
+"""Where a jump is split in two."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class LagrangianMatching(FlowMapObjective):
 
     Notes
     -----
-    Differentiates in forward mode, which torch knows once per process: no two threads may train with it at the same
-    time. Layers written for one mode only (fused attention), and fields that are wrapped for training on several
-    devices, do not support it; `SemigroupMatching` needs none.
+    Differentiates in forward mode, of which torch has one state per process: two threads must not train with it at the
+    same time. Layers without forward mode (fused attention), and fields that are wrapped for training on several
+    devices, do not support it; `SemigroupMatching` does not need it.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2025 (Lagrangian self-distillation), and 2024 with a teacher.
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2025 (Lagrangian self-distillation), and 2024 with a teacher.
 
     Examples
     --------
@@ -49,7 +51,7 @@ class LagrangianMatching(FlowMapObjective):
     known_spans: ClassVar[tuple[str, ...]] = ("forward", "both")
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return by how much the speed of the end differs from the velocity there."""
+        """Return the difference between the velocity of the end point and the field there."""
         mean, slope = along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
         end = jumps.x + jumps.length * mean
         teacher = field if self.teacher is None else self.teacher
@@ -60,7 +62,7 @@ class LagrangianMatching(FlowMapObjective):
 
 @dataclass(frozen=True)
 class EulerianMatching(FlowMapObjective):
-    """A jump that starts later on the same way ends at the same place: ``dX/ds + v(s, x) . grad X = 0``.
+    """Jumps from any point of a trajectory to time ``t`` end at the same point: ``dX/ds + v(s, x) . grad X = 0``.
 
     With a map of ``spans="end"`` this is consistency training in continuous time, with ``spans="forward"`` that of
     consistency trajectory models.
@@ -70,15 +72,17 @@ class EulerianMatching(FlowMapObjective):
     path, times, teacher, diagonal, adaptive, unit
         As for every objective for flow maps, see `FlowMapObjective`.
     stop_gradient
-        Whether the derivative of the map is part of a fixed target. It saves memory on large networks; but errors then
-        feed on themselves where the map changes quickly in time, and training can diverge: take few ``harmonics`` and
-        a low learning rate.
+        Whether the derivative of the map is part of a fixed target. It saves memory for large networks; but errors can
+        then amplify where the map changes quickly in time, and training can diverge: use few ``harmonics`` and a low
+        learning rate.
 
     Notes
     -----
     Differentiates in forward mode, see `LagrangianMatching`.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2025 (Eulerian self-distillation), and 2024 with a teacher; Song et al.
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2025 (Eulerian self-distillation), and 2024 with a teacher; Song et al.
     2023 and Kim et al. 2024 for the special cases.
 
     Examples
@@ -93,7 +97,7 @@ class EulerianMatching(FlowMapObjective):
     stop_gradient: bool = False
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return by how much the mean velocity differs from what the start says."""
+        """Return the difference between the mean velocity and that of the Eulerian equation."""
         tangent = jumps.velocity
         if self.teacher is None:
             with torch.no_grad():
@@ -105,9 +109,9 @@ class EulerianMatching(FlowMapObjective):
 class MeanVelocityMatching(FlowMapObjective):
     """The mean velocity of a jump, learned from the velocity of the path at its start (mean flows).
 
-    As `EulerianMatching`, with the velocity of each pair in place of the map's own: nothing waits until the diagonal
-    is learned, for more noise. The target is always fixed: only then is its mean the right one. So errors can feed on
-    themselves: ``adaptive`` holds them down, and few ``harmonics`` of the network help.
+    As `EulerianMatching`, with the velocity of each pair in place of the map's own: jumps do not depend on a learned
+    diagonal, at the price of more variance. The gradient of the target is always stopped, which its mean requires.
+    Errors can therefore amplify: ``adaptive`` downweights them, and few ``harmonics`` of the network help.
 
     Parameters
     ----------
@@ -118,7 +122,9 @@ class MeanVelocityMatching(FlowMapObjective):
     -----
     Differentiates in forward mode, see `LagrangianMatching`.
 
-    Source: Geng et al. 2025 (mean flows for one-step generative modeling).
+    Source
+    ------
+    Geng et al. 2025 (mean flows for one-step generative modeling).
 
     Examples
     --------
@@ -132,13 +138,13 @@ class MeanVelocityMatching(FlowMapObjective):
     adaptive: float = 0.5
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return by how much the mean velocity differs from what the path says."""
+        """Return the difference between the mean velocity and that of the path."""
         return _eulerian(field, jumps, jumps.velocity, fixed=True)
 
 
 @dataclass(frozen=True)
 class SemigroupMatching(FlowMapObjective):
-    """One jump is two jumps: ``X(s, t) = X(u, t) o X(s, u)`` with a stop ``u`` on the way (progressive).
+    """One jump equals two jumps: ``X(s, t) = X(u, t) o X(s, u)`` with a time ``u`` in between (progressive).
 
     The default objective for flow maps: it needs no derivatives, so any network, thread, device and compiler will do.
 
@@ -147,11 +153,13 @@ class SemigroupMatching(FlowMapObjective):
     path, times, teacher, diagonal, adaptive, unit
         As for every objective for flow maps, see `FlowMapObjective`.
     split
-        Where the stop is: ``"middle"``, or ``"uniform"`` between the ends.
+        The time in between: ``"middle"``, or ``"uniform"``.
     stop_gradient
-        Whether the two jumps are a fixed target for the one.
+        Whether the two jumps are a fixed target of the one.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2025 (progressive self-distillation); Salimans and Ho 2022 for the idea.
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2025 (progressive self-distillation); Salimans and Ho 2022 for the idea.
 
     Examples
     --------
@@ -172,7 +180,7 @@ class SemigroupMatching(FlowMapObjective):
             raise ValueError(unknown("split", self.split, SPLITS))
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return the mean velocity of the one jump less that of the two."""
+        """Return the mean velocity of the one jump minus that of the two."""
         share = torch.full_like(jumps.s, 0.5)
         if self.split == "uniform":
             share = Uniform().sample(len(jumps.s), generator=generator, like=jumps.s)
@@ -187,10 +195,10 @@ class SemigroupMatching(FlowMapObjective):
 
 @dataclass(frozen=True)
 class FlowMapMatching(FlowMapObjective):
-    """A jump away and back ends where it began, and arrives with the velocity of the pair (direct, from pairs).
+    """A jump forth and back is the identity, and its end moves with the velocity of the pair (direct, from pairs).
 
-    Nothing of the map is its own target, so there is nothing to stop the gradient of: a plain regression on pairs. The
-    map must know jumps of both directions, ``spans="both"``.
+    The map is not part of its own target: a plain regression on pairs. The map must have jumps in both directions,
+    ``spans="both"``.
 
     Parameters
     ----------
@@ -201,7 +209,9 @@ class FlowMapMatching(FlowMapObjective):
     -----
     Differentiates in forward mode, see `LagrangianMatching`.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2024 (flow map matching: the direct loss).
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2024 (flow map matching: the direct loss).
 
     Examples
     --------
@@ -215,7 +225,7 @@ class FlowMapMatching(FlowMapObjective):
     known_spans: ClassVar[tuple[str, ...]] = ("both",)
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
-        """Return the errors of velocity and of place on the way back, ``(n, 2, ...)``."""
+        """Return the errors of velocity and of position of the jump back, ``(n, 2, ...)``."""
         away = jumps.x + jumps.length * field(jumps.times, jumps.x, jumps.condition)
         back = jumps._replace(s=jumps.t, t=jumps.s, x=away)
         mean, slope = along(_mean_to(field, back), (back.t, torch.ones_like(back.t)))
@@ -224,12 +234,12 @@ class FlowMapMatching(FlowMapObjective):
 
 
 def _mean_to(field: Any, jumps: Jumps) -> Callable[[Tensor], Tensor]:
-    """Return the mean velocity of the jumps as a function of when they end."""
+    """Return the mean velocity of the jumps as a function of their end times."""
     return lambda t: field(torch.stack([jumps.s, t], dim=1), jumps.x, jumps.condition)
 
 
 def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tensor:
-    """Return the mean velocity less the one that follows when the start moves with ``tangent``."""
+    """Return the mean velocity minus that of the Eulerian equation, where the start moves with ``tangent``."""
 
     def mean_from(s: Tensor, x: Tensor) -> Tensor:
         return field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)

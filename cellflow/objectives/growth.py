@@ -1,4 +1,4 @@
-r"""Velocity and growth rate of a population that gains and loses mass on its way.
+r"""Velocity and growth rate of a population that gains and loses mass.
 
 A plan P between two snapshots with masses a and b that may create and destroy mass has marginals other than a and b.
 What is missing is growth. Let the pair (i, j) carry the mass
@@ -44,21 +44,21 @@ from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 
 @dataclass(frozen=True)
 class GrowthMatching:
-    """Regress a velocity and a growth rate on those of pairs whose mass changes on the way.
+    """Regress a velocity and a growth rate on those of pairs whose mass changes in time.
 
-    Both errors are measured over a pair's own stretch of time, in displacement and in log of mass, and weighted by the
-    mass that the pair carries there.
+    Both errors are measured over the span of a pair, as displacement and as change of log mass, and weighted by the
+    mass of the pair there.
 
     Parameters
     ----------
     path
-        How each pair is joined.
+        Path between the points of a pair.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
     growth_weight
-        How much an e-fold of mass counts beside a displacement of one unit, both squared.
+        Weight of an e-fold of mass relative to a displacement of one unit, both squared.
     unit
-        Length that counts as 1 in the error of the velocity.
+        Unit of length in the error of the velocity.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class GrowthMatching:
 
 
 def growth_error(drawn: Drawn, found: Outputs) -> Tensor:
-    """Return the mean squared error of the log of mass that pairs gain over their spans, weighted by their mass.
+    """Return the mean squared error of the change of log mass over each span, weighted by mass.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def growth_error(drawn: Drawn, found: Outputs) -> Tensor:
 
 
 def check_growth_weight(weight: float, *, without: str) -> None:
-    """Raise unless a growth rate can count so much.
+    """Raise unless a weight is valid.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Regression on the velocity of a path, or on the noise it started from."""
+"""Regression on the velocity of a path (flow matching), or on its noise (diffusion)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -14,7 +14,7 @@ from cellflow.shapes import per_sample
 
 
 class Objective(Protocol):
-    """What a training loop minimises.
+    """A loss that training minimises.
 
     ``heads`` says what the field must return beside the velocity: ``"score"``, ``"growth"``, both or nothing.
     """
@@ -37,19 +37,21 @@ class Objective(Protocol):
 class VelocityMatching:
     """Regress the field on the velocity of a path between paired points (flow matching).
 
-    The error is measured in displacement over the pair's own stretch of time, so that a long interval between two
-    snapshots counts as much as a short one, and weighted by the mass that the pair carries there, where it has one.
+    The error is measured as displacement over the span of a pair, so that long and short intervals between snapshots
+    count equally, and weighted by the mass of the pair there, where it has one.
 
     Parameters
     ----------
     path
-        How each pair is joined.
+        Path between the points of a pair.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
     unit
-        Length that counts as 1: the loss has no unit then, whatever that of the data.
+        Unit of length, which makes the loss independent of the units of the data.
 
-    Source: Tong et al. 2024 (TMLR), equation 10.
+    Source
+    ------
+    Tong et al. 2024 (TMLR), equation 10.
 
     Examples
     --------
@@ -86,17 +88,19 @@ class NoiseMatching:
     Parameters
     ----------
     path
-        Joins noise ``x0`` to data ``x1`` and keeps a trace of the data at time 0, as `VariancePreserving` does.
+        Path from noise ``x0`` to data ``x1``, with some data left at time 0, as `VariancePreserving` has.
     times
-        Law of the time within a pair.
+        Distribution of the time within a pair.
 
     Raises
     ------
     ValueError
-        When the path adds noise of its own, or has lost the data at time 0: no velocity follows from the noise there.
-        When called, if pairs are bent, for the same reason.
+        When the path adds noise of its own, or has no data left at time 0: the noise does not determine the velocity
+        there. When called, if pairs have bends, for the same reason.
 
-    Source: Ho et al. 2020, equation 14.
+    Source
+    ------
+    Ho et al. 2020, equation 14.
 
     Examples
     --------
@@ -120,7 +124,9 @@ class NoiseMatching:
 
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the noise}``."""
-        refuse(batch, self, bends="No velocity follows from the noise of a bent pair: use `VelocityMatching`.")
+        refuse(
+            batch, self, bends="The noise does not determine the velocity of a pair with bends: use `VelocityMatching`."
+        )
         drawn = draw(batch, self.path, self.times, generator=generator)
         noise = field(drawn.t, drawn.x, drawn.condition)
         return {"loss": drawn.mean((noise - batch.x0).square())}
@@ -135,7 +141,9 @@ class VelocityFromNoise(nn.Module):
 
     With ``x = a e + b x1`` the data are ``x1 = (x - a e) / b``, and the velocity is ``a' e + b' x1``.
 
-    Source: Song et al. 2021, equation 13.
+    Source
+    ------
+    Song et al. 2021, equation 13.
 
     Examples
     --------
@@ -159,7 +167,7 @@ class VelocityFromNoise(nn.Module):
 
 
 def check_unit(unit: float) -> None:
-    """Raise unless a length can serve as a unit.
+    """Raise unless a unit is valid.
 
     Raises
     ------

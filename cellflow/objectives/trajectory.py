@@ -1,4 +1,4 @@
-"""Jumps learned from trajectories that are known: plain regression."""
+"""Regression of jumps on known trajectories."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,23 +15,24 @@ from cellflow.shapes import per_sample
 
 @dataclass(frozen=True)
 class TrajectoryMatching:
-    """A jump from where a pair begins leads to where it ends.
+    """Regress a jump from the start of a pair on its end.
 
     Pairs must lie on the trajectories of one flow, as those of `cellflow.training.trajectory_batches` do; on pairs of
-    data, where many ways cross, a map would learn the mean of all ends. Nothing of the map is its own target, so
-    training is as steady as that of any regression, and needs no derivatives.
+    data, whose paths cross, a map would learn the mean of all ends. The map is not part of its own target, so training
+    is as stable as any regression, and needs no derivatives.
 
-    The squared error of a jump's end counts per unit of the time that it takes. Many short jumps gather all their
-    errors; independent ones add up to as much as that of one long jump then, so that a map may be used in few jumps or
-    in many. Counted plainly, the errors of short jumps would hardly weigh. A pair of one
-    place at one time teaches nothing.
+    The squared error of a jump's end is divided by the length of the jump in time. The errors of many short jumps
+    accumulate; independent ones then add up to that of one long jump, so that a map can be used in few jumps or in
+    many. Without this weight the errors of short jumps would hardly count. A jump of no length contributes nothing.
 
     Parameters
     ----------
     unit
-        Length that counts as 1: the loss has no unit then, whatever that of the data.
+        Unit of length, which makes the loss independent of the units of the data.
 
-    Source: Luhman and Luhman 2021 (knowledge distillation), for jumps between any two times.
+    Source
+    ------
+    Luhman and Luhman 2021 (knowledge distillation), for jumps between any two times.
 
     Examples
     --------
@@ -49,7 +50,7 @@ class TrajectoryMatching:
         check_unit(self.unit)
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``{"loss": mean squared error of the place, per unit of time}``. Nothing is random here."""
+        """Return ``{"loss": mean squared error of the end, per unit of time}``, without random numbers."""
         why = "Its pairs lie on the trajectories of a flow, see `cf.training.trajectory_batches`."
         refuse(batch, self, masses=why, bends=why)
         start, duration = batch.span()
