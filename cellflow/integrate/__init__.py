@@ -1,4 +1,4 @@
-"""Advance states through time with a field: trajectories, the weights on them, and the densities they carry."""
+"""Integration of fields in time: deterministic, stochastic and weighted trajectories, flow-map jumps, log densities."""
 
 from cellflow.integrate.density import log_density
 from cellflow.integrate.jump import jump

@@ -1,4 +1,4 @@
-"""The density that a flow carries along: the instantaneous change of variables."""
+"""Log densities under a flow: the instantaneous change of variables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,8 +35,7 @@ def log_density(
     Parameters
     ----------
     field
-        ``field(t, x, condition)``. It must treat samples one by one (no batch statistics) and let gradients
-        pass.
+        ``field(t, x, condition)``. It must treat samples independently (no batch statistics) and be differentiable.
     x
         Samples at ``stop``, shape ``(n, ...)``.
     base_log_density
@@ -46,10 +45,10 @@ def log_density(
     start, stop
         Times of the base density and of ``x``, one number or one for each sample, shape ``(n,)``.
     n_probes
-        None computes the exact divergence: one backward pass for each coordinate. A number takes Hutchinson's
-        unbiased estimate instead, from so many random signs, the same ones along the whole way.
+        None for the exact divergence: one backward pass for each coordinate. A number of random sign vectors, fixed
+        along the trajectory, for Hutchinson's unbiased estimate.
     generator
-        Where the signs come from; needed with ``n_probes``, and only then.
+        Draws the signs; required with ``n_probes``, and only then.
 
     Returns
     -------
@@ -59,7 +58,7 @@ def log_density(
     Raises
     ------
     ValueError
-        When ``generator`` and ``n_probes`` do not come together, or the field lets no gradient pass.
+        When only one of ``generator`` and ``n_probes`` is given, or the field is not differentiable.
 
     Source
     ------

@@ -1,4 +1,4 @@
-"""Jumps: a flow map takes states from one time to another in as many steps as one likes."""
+"""Jumps: a flow map carries states from one time to another in any number of steps."""
 
 import math
 from typing import Any
@@ -30,13 +30,13 @@ def jump(
     x
         States at ``start``, ``(n, ...)``; the result follows their dtype and device.
     steps
-        Number of jumps: chosen now, whatever the map was trained with.
+        Number of jumps, independent of the training.
     start, stop
         Times, one number or one for each sample ``(n,)``. ``stop`` before ``start`` goes back in time.
     condition
-        Handed to the map as it is.
+        Passed to the map.
     save
-        How many states to keep, equally spaced in time, both ends among them; None for those after every jump. Where
+        Number of states to keep, equally spaced in time, including both ends; None for one after every jump. Where
         ``save - 1`` does not divide ``steps``, jumps are added until it does.
 
     Returns
@@ -47,12 +47,14 @@ def jump(
     Raises
     ------
     ValueError
-        For steps < 1, save < 2, states with NaN, a field of one time, or jumps that the map has not learned: back in
-        time where its ``spans`` are forward, to anywhere but time 1 where they are the end.
+        For steps < 1, save < 2, states with NaN, a field of one time, or jumps that the map has not learned: backward
+        with ``spans="forward"``, to any time but 1 with ``spans="end"``.
     ConvergenceError
-        When the states leave the finite numbers.
+        When states become infinite or NaN.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2024, the semigroup property.
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2024, the semigroup property.
 
     Examples
     --------
@@ -90,7 +92,7 @@ def jump(
 
 
 def _check(flow_map: Any, begin: Tensor, end: Tensor, steps: int) -> None:
-    """Refuse jumps that the map cannot know."""
+    """Refuse jumps that the map has not learned."""
     if isinstance(flow_map, torch.nn.Module) and not hasattr(flow_map, "spans"):
         raise ValueError(
             f"Expected a flow map; found {type(flow_map).__name__}, which may see one time only. Distil it into a "

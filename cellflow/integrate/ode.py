@@ -29,8 +29,8 @@ def ode(
 ) -> Trajectory:
     """Integrate dx/dt = field(t, x, condition) from ``start`` to ``stop``.
 
-    The default is fourth order in fixed steps: among the fixed-step methods it reaches the accuracy of float32 on
-    smooth fields for the fewest evaluations (four a step).
+    The default is of fourth order with fixed steps: it reaches the accuracy of float32 on smooth fields with the fewest
+    evaluations of all fixed-step methods (four for each step).
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def ode(
     start, stop
         Times, one number or one for each sample, shape ``(n,)``. ``stop`` before ``start`` runs backwards.
     condition
-        Handed to ``field`` as it is.
+        Passed to ``field``.
     save
-        How many states to keep, equally spaced in time, both ends among them. Memory grows with ``save``, not
-        with the steps. Where ``save - 1`` does not divide the steps, steps are added until it does.
+        Number of states to keep, equally spaced in time, including both ends. Memory grows with ``save``, not with the
+        steps. Where ``save - 1`` does not divide the steps, steps are added until it does.
     gradient
-        Keep what backpropagation through the solver needs. Without it the result carries no graph.
+        Whether to keep the graph for backpropagation through the solver.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def ode(
     TypeError
         For a solver with noise, or of jumps.
     ValueError
-        For an unknown method, or times and states that do not fit.
+        For an unknown method, or times and states of different numbers.
     ConvergenceError
-        When the states leave the finite numbers, or tolerances cannot be met.
+        When states become infinite or NaN, or tolerances cannot be met.
     MissingDependencyError
         When a torchdyn method is asked for and torchdyn is not installed.
 

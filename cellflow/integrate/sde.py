@@ -29,9 +29,9 @@ def sde(
 ) -> Trajectory:
     """Simulate the diffusion whose marginals are those of the field's probability flow.
 
-    Forward in time the process drifts with ``velocity + score_drift``, backward with ``-velocity + score_drift``;
-    both ways it is stirred by noise of scale ``sigma``. With ``growth`` each particle carries a weight whose log grows
-    at the field's rate, and is undone backward: the weighted marginals are those of `grow`.
+    Forward in time the process drifts with ``velocity + score_drift``, backward with ``-velocity + score_drift``; in
+    both directions the noise has scale ``sigma``. With ``growth`` each particle carries a weight whose log grows at the
+    field's rate, and shrinks backward: the weighted marginals are those of `grow`.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def sde(
     x
         States at ``start``, ``(n, ...)``; the result follows their dtype and device.
     sigma
-        Scale of the noise per root of model time: that of the path the field was trained on.
+        Scale of the noise per square root of model time: that of the path the field was trained on.
     generator
         Draws the noise.
     solver
@@ -48,13 +48,13 @@ def sde(
     start, stop
         Times, one number or one for each sample ``(n,)``. ``stop`` before ``start`` runs backward.
     condition
-        Handed to ``field`` as it is.
+        Passed to ``field``.
     save
-        How many states to keep, equally spaced in time, both ends among them.
+        Number of states to keep, equally spaced in time, including both ends.
     growth
         Whether to carry weights, where the field returns a growth rate.
     log_weight
-        Logs of the weights at ``start``, ``(n,)``; without, each weighs 1/n.
+        Log weights at ``start``, ``(n,)``; by default each weight is 1/n.
 
     Returns
     -------
@@ -64,16 +64,16 @@ def sde(
     Raises
     ------
     TypeError
-        When the field returns no score: without it there is no way back, and no diffusion of the same marginals.
-        When weights are asked for and it returns no growth rate. For a solver without noise.
+        When the field returns no score, which the diffusion of the same marginals requires; when ``growth`` is set and
+        it returns no growth rate; for a solver without noise.
     ValueError
         For sigma <= 0, an unknown method, or fewer than two states to keep.
     ConvergenceError
-        When the states leave the finite numbers.
+        When states become infinite or NaN.
 
     Source
     ------
-    Anderson 1982, for the way back; for the weights see `cellflow.objectives.growth`.
+    Anderson 1982, for the reverse-time process; for the weights see `cellflow.objectives.growth`.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def _drift(
 ) -> tuple[Tensor, Tensor]:
     """Return the displacement over ``dt``, and the gain in log of weight ``(n,)``.
 
-    Velocity and growth change sign with time, the pull of the score does not.
+    Velocity and growth change sign with the direction of time, the score drift does not.
     """
     velocity, score_drift, rate = outputs(field(t, x, condition), score=True, growth=growth)
     drift = per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", score_drift)

@@ -1,4 +1,4 @@
-"""How time is advanced: the solver parts, with methods of ours, of torchdiffeq and of torchdyn (an optional extra)."""
+"""Solvers: fixed and adaptive steps, jumps, and noise; methods of cellflow, of torchdiffeq and of torchdyn (extra)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,24 +19,24 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 NOISY = ("heun", "euler_maruyama")
 """The methods for stochastic differential equations."""
 TORCHDYN = "torchdyn:"
-"""What the names of torchdyn's methods begin with."""
+"""Prefix of torchdyn's methods."""
 MOST_EVALUATIONS = 100_000
-"""Where an adaptive method gives up; a tolerance below the resolution of the dtype would never be met."""
+"""Most evaluations of an adaptive method; a tolerance below the resolution of the dtype would never be met."""
 
 
 @dataclass(frozen=True)
 class Fixed:
     """Equal steps of one method, without noise.
 
-    The usual choice: an adaptive method chooses its steps for the whole batch, so that a cell's path would depend on
-    the cells beside it.
+    The default: an adaptive method chooses its steps for the whole batch, so that the path of a cell would depend on
+    the other cells.
 
     Parameters
     ----------
     method
         ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"torchdyn:<name>"``, or a `Table` of your own.
     steps
-        How many. Where states on the way are kept, steps are added until they divide evenly between these.
+        Number of steps, rounded up so that they divide evenly between the states that are kept.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Steps as long as the tolerances allow, the same for the whole batch, without noise.
+    """Adaptive steps, the same for the whole batch, without noise.
 
     Parameters
     ----------
@@ -141,12 +141,12 @@ class Jumps:
     Parameters
     ----------
     steps
-        How many; one may be enough.
+        Number of jumps; one may be enough.
 
     Raises
     ------
     ValueError
-        For no whole number of jumps >= 1.
+        When it is not a whole number >= 1.
 
     Examples
     --------
@@ -167,9 +167,9 @@ class Noisy:
     Parameters
     ----------
     steps
-        How many; rounded up so that they divide evenly between the states that are kept.
+        Number of steps, rounded up so that they divide evenly between the states that are kept.
     method
-        ``"heun"``: of second order in law, as the noise does not depend on the state, for two evaluations a step; or
+        ``"heun"``: of weak order 2, as the noise does not depend on the state, with two evaluations for each step; or
         ``"euler_maruyama"``.
 
     Raises
@@ -207,32 +207,32 @@ def resolve(
     instead: Mapping[Any, str] | None = None,
     old: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return the solver that a verb was asked for.
+    """Return the solver of a call.
 
     Parameters
     ----------
     solver
         A solver; a method, with the default's number of steps; or a number of steps of the default.
     default
-        The verb's own solver.
+        The default of the function.
     verb
-        Its name, as it is shown: ``"SnapshotFlow.transport"``.
+        Name of the function, as it is shown: ``"SnapshotFlow.transport"``.
     instead
-        The kinds of solver that the verb does not take, and what takes each.
+        Kinds of solver that the function does not take, and the function for each.
     old
-        Keywords from the time when there were ``steps``, ``method``, ``rtol``, ``atol`` and ``jumps``.
+        Former keywords: ``steps``, ``method``, ``rtol``, ``atol`` and ``jumps``.
 
     Raises
     ------
     TypeError
-        For a solver that the verb does not take, something that is no solver, or unknown keywords.
+        For a solver that the function does not take, something that is not a solver, or unknown keywords.
     ValueError
         For an unknown method, or no whole number of steps >= 1.
 
     Warns
     -----
     FutureWarning
-        For old keywords, with the solver that they are now.
+        For former keywords; the message names the solver.
 
     Examples
     --------
@@ -270,7 +270,7 @@ def _named(method: str | Table, default: Solver) -> Solver:
 
 
 def _from_old(default: Solver, given: Mapping[str, Any]) -> Solver:
-    """Return the solver that the keywords of the past ask for."""
+    """Return the solver of former keywords."""
     if given.get("jumps") is not None:
         return Jumps(given["jumps"])
     method, rtol, atol = (given.get(name) for name in ("method", "rtol", "atol"))
@@ -291,7 +291,7 @@ def _whole(steps: object) -> None:
 
 
 def _adaptive(method: object) -> bool:
-    """Say whether a method chooses its own steps; refuse one that nobody has."""
+    """Return whether a method chooses its own steps; refuse an unknown one."""
     if isinstance(method, Table) or method in TABLES or method in ADAPTIVE:
         return method in ADAPTIVE
     if not isinstance(method, str) or not method.startswith(TORCHDYN):
@@ -342,7 +342,7 @@ def _stretched(velocity: Velocity, u: float, end: float) -> Callable[[Tensor, Te
 
 
 def _bounded(velocity: Velocity, slope: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Stop a method that would go on for ever."""
+    """Stop a method that does not end."""
 
     def bounded(u: Tensor, x: Tensor) -> Tensor:
         if velocity.evaluations >= MOST_EVALUATIONS:

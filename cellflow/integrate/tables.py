@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods, as tables of numbers and the one step that reads them."""
+"""Explicit Runge-Kutta methods: Butcher tables, and the step that evaluates them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class Table:
     Parameters
     ----------
     a
-        How stage i is built from the slopes before it: row i has i numbers.
+        Coefficients of the previous slopes in each stage: row i has i numbers.
     b
         Weights of the slopes in the step.
     c
-        Where in the step each slope is taken, as a fraction of it.
+        Time of each slope, as a fraction of the step.
     order
         Halving the step divides the error at the end by ``2**order``.
 

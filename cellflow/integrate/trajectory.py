@@ -1,4 +1,4 @@
-"""What is integrated, what comes out, and the clock between them."""
+"""The integrand in unit time, and the trajectory that solvers return."""
 
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ from cellflow.shapes import per_sample, time_of
 
 
 class Trajectory(NamedTuple):
-    """States along the way, and where a population grows their weights; the last ones are ``x[-1]``.
+    """States at several times, with weights where a population grows; the last ones are ``x[-1]``.
 
     Attributes
     ----------
     t
-        Times, shape ``(k,)``, or ``(k, n)`` where every sample runs on its own clock.
+        Times, shape ``(k,)``, or ``(k, n)`` where every sample has its own.
     x
         States at these times, shape ``(k, n, ...)``.
     evaluations
-        How often the field was evaluated on the whole batch.
+        Number of evaluations of the field on the whole batch.
     log_weight
-        Logs of the weights at these times, shape ``(k, n)``; ``None`` where states carry no weights.
+        Log weights at these times, shape ``(k, n)``; ``None`` where states carry no weights.
 
     Examples
     --------
@@ -50,9 +50,9 @@ class Trajectory(NamedTuple):
         return (total - total[0]).exp()
 
     def shares(self) -> Tensor:
-        """Return which share of the population each state is at each time, ``(k, n)``: weights that sum to 1.
+        """Return the weights of the states at each time, ``(k, n)``, normalised to sum to 1.
 
-        Without weights all shares are the same.
+        Without weights all are equal.
         """
         if self.log_weight is None:
             return torch.full(self.x.shape[:2], 1 / self.x.shape[1], dtype=torch.float64, device=self.x.device)
@@ -62,19 +62,19 @@ class Trajectory(NamedTuple):
 class Velocity:
     """The field in unit time: every sample travels from its ``start`` (u = 0) to its ``stop`` (u = 1).
 
-    Solvers therefore know one clock, from 0 to 1, whatever the samples' own times are, and whichever way
-    they run. Evaluations are counted and checked here, once for all solvers.
+    Solvers therefore integrate from 0 to 1, whatever the samples' own times and directions are. Evaluations are counted
+    and checked here, once for all solvers.
 
     Parameters
     ----------
     field
-        What moves the states, ``field(t, x, condition)``.
+        The field, called as ``field(t, x, condition)``.
     x
         States, shape ``(n, ...)``; only their shape, dtype and device are used.
     start, stop
         Times, one number or shape ``(n,)``.
     condition
-        What else the field sees, or None.
+        Condition of the field, or None.
     """
 
     def __init__(

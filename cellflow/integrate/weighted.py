@@ -1,4 +1,4 @@
-"""Particles whose weights grow and shrink on the way: dx/dt = velocity, d log w / dt = growth."""
+"""Weighted particles: dx/dt = velocity, d log w / dt = growth."""
 
 import math
 from typing import Any, cast
@@ -28,8 +28,8 @@ def grow(
 ) -> Trajectory:
     """Carry weighted particles along a field with a growth rate.
 
-    Together they are a population that moves and grows: averages over it are averages weighted by ``exp(log_weight)``,
-    and the sum of the weights is its size. Backward in time, growth is undone.
+    The particles represent a population that moves and grows: means over it are means weighted by ``exp(log_weight)``,
+    and the sum of the weights is its size. Backward in time, weights shrink accordingly.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def grow(
     x
         States at ``start``, shape ``(n, ...)``; the result follows their dtype and device.
     log_weight
-        Logs of the weights at ``start``, ``(n,)``; without, each weighs 1/n.
+        Log weights at ``start``, ``(n,)``; by default each weight is 1/n.
     solver, start, stop, condition, save, gradient
         As in `ode`; the log of the weight is one more coordinate of the state.
 
@@ -77,7 +77,7 @@ def grow(
 
 
 def weights_at_start(x: Tensor, log_weight: Tensor | None) -> Tensor:
-    """Return the logs of the weights ``(n,)`` with which states start; where none are given, each weighs 1/n.
+    """Return the log weights ``(n,)`` at the start; by default each weight is 1/n.
 
     Raises
     ------
