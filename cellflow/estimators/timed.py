@@ -12,6 +12,7 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import read_states, to_numbers
 from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.prediction import score
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.objectives import Objective
@@ -31,6 +32,7 @@ class TimedFlow(FlowEstimator):
     path: GaussianPath | str
     stochastic: bool
     growth: bool
+    seed: int
     clock_: Clock
     n_features_in_: int
 
@@ -81,12 +83,12 @@ class TimedFlow(FlowEstimator):
         extrapolate: bool = False,
         **old: Any,
     ) -> Trajectory:
-        """Carry states from one time to another, forward or backward.
+        """Carry states from one time to another, forward or backward; where growth was learned, with their weights.
 
         Parameters
         ----------
         x
-            States ``(n, d)``, in units of the representation.
+            States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
         start, stop
             Times in the user's units: one for all states, or one each ``(n,)``.
         save
@@ -100,7 +102,9 @@ class TimedFlow(FlowEstimator):
         Returns
         -------
         Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU.
+            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, logs of
+            weights ``(save, n)``, except with ``Jumps``, which know none. Its ``mass()`` is the size of the population
+            relative to that at ``start``.
 
         Raises
         ------
@@ -116,9 +120,11 @@ class TimedFlow(FlowEstimator):
         )
         self._check_fitted()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        return self._in_users_time(
-            self._carry(self._velocity(), self._states(x), chosen, start=begin, stop=end, save=save)
-        )
+        if self.growth and not isinstance(chosen, Jumps):
+            found = integrate.grow(self.field_, self._states(x), start=begin, stop=end, save=save, solver=chosen)
+        else:
+            found = self._carry(self._velocity(), self._states(x), chosen, start=begin, stop=end, save=save)
+        return self._in_users_time(found)
 
     def simulate(
         self,
@@ -134,8 +140,8 @@ class TimedFlow(FlowEstimator):
     ) -> Trajectory:
         """Carry states from one time to another with noise, forward or backward.
 
-        The population spreads as under `transport`, but each state has many outcomes: call it again with another
-        seed, or repeat the states.
+        The population spreads as under `transport`, and grows as it does there, but each state has many outcomes: call
+        it again with another seed, or repeat the states.
 
         Parameters
         ----------
@@ -155,7 +161,8 @@ class TimedFlow(FlowEstimator):
         Returns
         -------
         Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU.
+            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, logs of
+            weights ``(save, n)``.
 
         Raises
         ------
@@ -191,6 +198,7 @@ class TimedFlow(FlowEstimator):
             stop=end,
             save=save,
             solver=chosen,
+            growth=self.growth,
             generator=generator(seed=seed, device=states.device),
         )
         return self._in_users_time(found)
@@ -206,20 +214,17 @@ class TimedFlow(FlowEstimator):
         extrapolate: bool = False,
         **old: Any,
     ) -> Trajectory:
-        """Carry states from one time to another as `transport` does, and the weight of each with it.
+        """Carry states and their weights, as `transport` does where growth was learned.
 
         Parameters
         ----------
-        x
-            States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
-        start, stop, save, solver, extrapolate
+        x, start, stop, save, solver, extrapolate
             As for `transport`; a flow map knows no weights, so there are no jumps here.
 
         Returns
         -------
         Trajectory
-            Times in the user's units, states ``(save, n, d)`` and logs of weights ``(save, n)``, on the CPU; its
-            ``mass()`` is the size of the population relative to that at ``start``.
+            As of `transport`.
 
         Raises
         ------
@@ -240,9 +245,45 @@ class TimedFlow(FlowEstimator):
         instead = {Noisy: "simulate", Jumps: "transport"}
         chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", instead=instead, old=old)
         self._check_growth()
-        begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
-        found = integrate.grow(self.field_, self._states(x), start=begin, stop=end, save=save, solver=chosen)
-        return self._in_users_time(found)
+        return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
+
+    def score(self, adata: "AnnData", y: None = None) -> float:
+        """Return how well cells are carried to other cells: minus the mean W1 between the two, so higher is better.
+
+        The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
+        at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count where
+        growth was learned. So scikit-learn chooses settings: ``GridSearchCV(flow, {"steps": [500, 3000]}).fit(adata)``,
+        with ``cv=KFold(shuffle=True)`` where cells are sorted by time.
+
+        Parameters
+        ----------
+        adata
+            Cells with the time and the representation, of the fit or held out.
+        y
+            Not used; there for scikit-learn.
+
+        Returns
+        -------
+        float
+            In units of the representation; at most 0. It depends on how many cells there are, see
+            `cellflow.metrics.population_distance`.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            When there are neither cells at two fitted times that follow each other, nor between two such.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> adata = cf.datasets.branching(seed=0)
+        >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+        >>> flow.score(adata) < 0
+        True
+        """
+        return score(self, self.read(adata))
 
     def velocity(self, x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
         """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.

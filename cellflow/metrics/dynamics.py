@@ -1,4 +1,4 @@
-"""Baselines for a prediction at a held-out time, which learn nothing."""
+"""Baselines for a prediction at a held-out time, which learn nothing: weighted populations."""
 
 import torch
 from torch import Tensor
@@ -6,8 +6,8 @@ from torch import Tensor
 from cellflow.couplings import Exact
 
 
-def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generator: torch.Generator) -> Tensor:
-    """Return ``n`` points on the straight lines of the exact plan between two clouds.
+def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return points ``(n, d)`` on the straight lines of the exact plan between two clouds, and their weights ``(n,)``.
 
     The interpolation that optimal transport gives without any learning.
 
@@ -17,10 +17,6 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generat
         Clouds before and after, ``(k, d)`` and ``(m, d)``.
     fraction
         How far along: 0 at ``x0``, 1 at ``x1``.
-    n
-        How many points.
-    generator
-        Draws the pairs.
 
     Source
     ------
@@ -28,26 +24,24 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generat
 
     Examples
     --------
-    >>> import torch, cellflow as cf
-    >>> x0, x1 = torch.zeros(4, 1), torch.ones(4, 1)
-    >>> linear_transport(x0, x1, fraction=0.25, n=2, generator=cf.generator(seed=0)).flatten()
-    tensor([0.2500, 0.2500])
+    >>> import torch
+    >>> points, weights = linear_transport(torch.zeros(2, 1), torch.ones(2, 1), fraction=0.25)
+    >>> points.flatten(), weights
+    (tensor([0.2500, 0.2500]), tensor([0.5000, 0.5000], dtype=torch.float64))
     """
-    i, j = Exact()(x0, x1).sample(n, generator=generator, replace=False)
-    return torch.lerp(x0[i], x1[j], fraction)
+    i, j, masses = Exact()(x0, x1).pairs
+    return torch.lerp(x0[i], x1[j], fraction), masses
 
 
-def mixture(x0: Tensor, x1: Tensor, *, fraction: float, n: int, generator: torch.Generator) -> Tensor:
-    """Return ``n`` points of a mixture of two clouds, the fraction ``fraction`` from ``x1``: no point moves.
+def mixture(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return the points of two clouds and their weights, which sum to ``fraction`` over ``x1``: no point moves.
 
     Examples
     --------
-    >>> import torch, cellflow as cf
-    >>> mixed = mixture(torch.zeros(9, 1), torch.ones(9, 1), fraction=0.25, n=8, generator=cf.generator(seed=0))
-    >>> mixed.sum()
-    tensor(2.)
+    >>> import torch
+    >>> points, weights = mixture(torch.zeros(9, 1), torch.ones(5, 1), fraction=0.25)
+    >>> round(float(weights @ points[:, 0]), 6)
+    0.25
     """
-    later = round(fraction * n)
-    rows0 = torch.randint(len(x0), (n - later,), generator=generator, device=generator.device)
-    rows1 = torch.randint(len(x1), (later,), generator=generator, device=generator.device)
-    return torch.cat([x0[rows0.to(x0.device)], x1[rows1.to(x1.device)]])
+    shares = ((x0, 1 - fraction), (x1, fraction))
+    return torch.cat([x0, x1]), torch.cat([x.new_full((len(x),), share / len(x)) for x, share in shares])

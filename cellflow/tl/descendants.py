@@ -152,12 +152,10 @@ def _land(
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
     span: dict[str, Any] = {"start": chosen.time, "stop": moment, "solver": solver, "extrapolate": extrapolate}
-    weight = np.ones(len(chosen))
-    if forward and flow.growth:
-        grown = flow.grow(chosen.x, **span)
-        landed, weight = grown.x[-1].numpy(), grown.shares()[-1].numpy()
-    else:
-        landed = flow.transport(chosen.x, **span).x[-1].numpy()
+    found = flow.transport(chosen.x, **span)
+    landed = found.x[-1].numpy()
+    # A cell has as many descendants as its clone has grown, but one ancestor: its line of descent weighs nothing.
+    weight = found.shares()[-1].numpy() if forward else np.ones(len(chosen))
     mass = np.zeros(adata.n_obs)
     mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
     written = target(adata, copy=copy)

@@ -35,8 +35,9 @@ def fate(
 ) -> "AnnData | None":
     """Simulate each cell many times, and count in which group it ends.
 
-    An end point is assigned to the groups of its nearest measured cells. The interval accounts for the number of
-    simulations only, not for errors of the model.
+    An end point is assigned to the groups of its nearest measured cells. With a flow that learned growth it counts as
+    often as the simulated cell has descendants there: the probability is that of a descendant. The interval accounts
+    for the number of simulations only, not for errors of the model.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def fate(
 
     Source
     ------
-    Wilson 1927 for the interval.
+    Wilson 1927 for the interval; Kish 1965 for how many equal simulations those of different weights are worth.
 
     Examples
     --------
@@ -105,8 +106,8 @@ def fate(
     there = snapshot_at(everyone, moment, n_neighbors)
     asked = _all_but(flow, everyone, moment) if cells is None else everyone.take(positions(adata, cells))
     votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
-    share, spread = _simulate(flow, asked, moment, votes, n_samples, chosen, seed)
-    low, high = wilson(share, n_samples, confidence)
+    share, spread, effective = _simulate(flow, asked, moment, votes, n_samples, chosen, seed)
+    low, high = wilson(share, effective, confidence)
     written = target(adata, copy=copy)
     for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
         written.obsm[name] = _table(adata, asked.rows, values, votes.groups)
@@ -121,8 +122,8 @@ def fate(
     return written if copy else None
 
 
-def wilson(share: np.ndarray, n: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of Wilson's interval for shares among ``n`` draws.
+def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of Wilson's interval for shares among ``n`` draws, or as many as weighted ones are worth.
 
     Examples
     --------
@@ -158,17 +159,31 @@ class _Votes:
 
 def _simulate(
     flow: "SnapshotFlow", cells: States, moment: float, votes: _Votes, n_samples: int, solver: Noisy, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean vote ``(n, groups)`` and the spread ``(n,)`` of the end points of each cell."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread ``(n,)``, and their number.
+
+    End points of different weights say as much as ``(sum w)^2 / sum w^2`` of the same, ``(n, 1)`` (Kish 1965).
+    """
     x, rng = cells.x, generator(seed=seed)
+    # Forward in time an end point stands for all descendants there. Backward each cell has one origin: growth weighs
+    # populations, but cancels from the law of a line of descent.
+    grows = np.where(cells.time < moment, 1.0, 0.0)
     share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
+    mass, mass_squared = np.zeros(len(x)), np.zeros(len(x))
     for _ in range(n_samples):
-        end = flow.simulate(x, start=cells.time, stop=moment, solver=solver, seed=draw_seed(rng)).x[-1].numpy()
-        share += votes(end)
-        total += (end - x) / n_samples
-        squares += np.square(end - x).sum(axis=1) / n_samples
+        found = flow.simulate(x, start=cells.time, stop=moment, solver=solver, seed=draw_seed(rng))
+        end, weight = found.x[-1].numpy(), np.ones(len(x))
+        if found.log_weight is not None:
+            weight = np.exp(grows * (found.log_weight[-1] - found.log_weight[0]).double().numpy())
+        share += weight[:, None] * votes(end)
+        total += weight[:, None] * (end - x)
+        squares += weight * np.square(end - x).sum(axis=1)
+        mass += weight
+        mass_squared += weight**2
     # Divided once, at the end: a share that is always 1 is exactly 1.
-    return share / n_samples, np.sqrt(np.maximum(squares - np.square(total).sum(axis=1), 0))
+    mean = total / mass[:, None]
+    spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
+    return share / mass[:, None], spread, (mass**2 / mass_squared)[:, None]
 
 
 def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:

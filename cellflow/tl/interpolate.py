@@ -1,14 +1,13 @@
 """Cells at times that were not measured."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
-from cellflow.cells.states import States
-from cellflow.errors import unknown
+from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl.cells import about, solver_of
 from cellflow.tl.genes import Loadings, read_loadings
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
-
-ORIGINS = ("both", "before", "after")
-
-
-class _Carried(NamedTuple):
-    """Cells carried to one time: what they were, their states there and their weights."""
-
-    origin: States
-    x: np.ndarray
-    weight: np.ndarray
-    time: float
 
 
 def interpolate(
@@ -83,15 +71,14 @@ def interpolate(
     """
     import anndata
 
-    if origin not in ORIGINS:
-        raise ValueError(unknown("origin", origin, ORIGINS))
     chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
     cells = flow.read(adata)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
     if not len(times):
         raise ValueError("Expected at least one time in `at`; found none.")
-    carried = [part for t in times for part in _carry(flow, cells, float(t), origin, chosen, extrapolate)]
+    given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate}
+    carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
     rep = {} if flow.rep == "X" else {flow.rep: states}
@@ -104,47 +91,7 @@ def interpolate(
     )
 
 
-def _carry(
-    flow: "SnapshotFlow", cells: States, at: float, origin: str, solver: Fixed | Adaptive | Jumps, extrapolate: bool
-) -> list[_Carried]:
-    """Carry the neighbouring snapshots to one time."""
-    clock = flow.clock_
-    clock.check(at, extrapolate=extrapolate)
-    before, after = (clock.times[k] for k in clock.around(at))
-    inside = clock.times[0] <= at <= clock.times[-1]
-    if not inside:
-        before = after = clock.times[0] if at < clock.times[0] else clock.times[-1]
-    nearness = {before: 1.0} if before == after else {before: (after - at) / (after - before)}
-    nearness |= {} if before == after else {after: 1 - nearness[before]}
-    if origin != "both":
-        nearness = {before if origin == "before" else after: 1.0}
-    parts = []
-    for start, share in nearness.items():
-        there = cells.at(start)
-        if not len(there):
-            raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {list(clock.times)}.")
-        moved, weight = _moved(flow, there.x, start, at, solver, extrapolate)
-        parts.append(_Carried(there, moved, share * weight, at))
-    return parts
-
-
-def _moved(
-    flow: "SnapshotFlow",
-    x: np.ndarray,
-    start: float,
-    stop: float,
-    solver: Fixed | Adaptive | Jumps,
-    extrapolate: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return carried states, and their weights, which sum to 1."""
-    if isinstance(solver, Jumps) or not flow.growth:
-        found = flow.transport(x, start=start, stop=stop, solver=solver, extrapolate=extrapolate)
-        return found.x[-1].numpy(), np.full(len(x), 1 / len(x))
-    grown = flow.grow(x, start=start, stop=stop, solver=solver, extrapolate=extrapolate)
-    return grown.x[-1].numpy(), grown.shares()[-1].numpy()
-
-
-def _obs(adata: "AnnData", flow: "SnapshotFlow", part: _Carried) -> pd.DataFrame:
+def _obs(adata: "AnnData", flow: "SnapshotFlow", part: Carried) -> pd.DataFrame:
     names = adata.obs_names[part.origin.rows].astype(str)
     columns = {flow.time_key: part.time, "origin": names, "origin_time": part.origin.time, "weight": part.weight}
     return pd.DataFrame(columns, index=[f"{name}@{part.time:.12g}" for name in names])

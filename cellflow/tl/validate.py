@@ -2,20 +2,18 @@
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from cellflow.cells.snapshots import Snapshots, read_rep, read_snapshots, to_numbers
+from cellflow.cells.snapshots import Snapshots, read_snapshots, to_numbers
+from cellflow.estimators.prediction import predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
-from cellflow.metrics import split_half_floor, wasserstein
+from cellflow.metrics import population_distance, split_half_floor, thinned
 from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at
 from cellflow.tl.cells import about, solver_of, target
-from cellflow.tl.interpolate import interpolate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,9 +38,10 @@ def validate(
 ) -> "AnnData | None":
     """Compare what a flow predicts at times it has not seen with the cells that were measured there.
 
-    Every row of the result is the exact W1 distance to the same cells. The baselines learn nothing: the snapshot
-    before, the one after, a mixture of both, and straight lines along the exact transport plan between them. The
-    floor is the distance between two halves of the left-out snapshot: what sampling alone makes of a perfect model.
+    Every row of the result is the exact W1 distance to the same cells, of all cells that a method predicts, by weight.
+    The baselines learn nothing: the snapshot before, the one after, a mixture of both, and straight lines along the
+    exact transport plan between them. The floor is the distance between two halves of the left-out snapshot: what
+    sampling alone makes of a perfect model.
 
     Parameters
     ----------
@@ -55,7 +54,8 @@ def validate(
         Snapshots to predict; None for those that a fitted flow has not seen, or, where there are none, for all but
         the first and the last.
     max_cells
-        Cells of a snapshot that are compared. W1 depends on their number: compare like with like.
+        Most cells of a snapshot, and of a prediction, that are compared: more are thinned evenly, see
+        `cellflow.metrics.thinned`. W1 depends on their number: compare like with like.
     solver
         As for `interpolate`.
     key_added
@@ -83,7 +83,7 @@ def validate(
     >>> sorted(adata.uns["validation"]["method"].unique())
     ['flow', 'half against half', 'linear transport', 'next snapshot', 'previous and next', 'previous snapshot']
     """
-    solver = solver_of(flow, solver, verb="tl.validate", old={})
+    carried = solver_of(flow, solver, verb="tl.validate", old={})
     if adata.isbacked and adata.is_view:
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     snapshots = read_snapshots(adata, time_key=flow.time_key, rep=flow.rep)
@@ -92,7 +92,7 @@ def validate(
     chosen = (_unseen(flow, inner) or inner) if asked is None else asked
     if not chosen or not set(chosen) <= set(inner):
         raise ValueError(f"Expected times with a snapshot on each side, of {inner}; found {chosen}.")
-    rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells, solver)]
+    rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells, carried)]
     written = target(adata, copy=copy)
     written.uns[key_added] = pd.DataFrame(rows)
     written.uns[f"{key_added}_about"] = about(adata, flow)
@@ -144,41 +144,27 @@ def _compare(
     snapshots: Snapshots,
     time: float,
     max_cells: int,
-    solver: Fixed | Adaptive | Jumps | str | int,
+    solver: Fixed | Adaptive | Jumps,
 ) -> list[dict[str, object]]:
     """Score a flow that has not seen a time, the baselines and the floor at that time."""
     flow = _without(adata, flow, snapshots, time)
     before, after = (flow.clock_.times[k] for k in flow.clock_.around(time))
     rng = generator_at(flow.seed, snapshots.clock.times.index(time))
-    x0, true, x1 = (_draw(snapshots.x[snapshots.at(t)], max_cells, rng) for t in (before, time, after))
-    fraction, n = (time - before) / (after - before), len(true)
-    predictions = {
-        "flow": _predict(adata, flow, time, n, solver, rng),
-        "linear transport": linear_transport(x0, x1, fraction=fraction, n=n, generator=rng),
-        "previous and next": mixture(x0, x1, fraction=fraction, n=n, generator=rng),
-        "previous snapshot": x0,
-        "next snapshot": x1,
+    x0, true, x1 = (
+        thinned(snapshots.x[snapshots.at(t)], most=max_cells, generator=rng)[0] for t in (before, time, after)
+    )
+    fraction = (time - before) / (after - before)
+    parts = predict(flow, flow.read(adata), time, solver=solver)
+    predictions: dict[str, tuple[Any, Any]] = {
+        "flow": (np.concatenate([part.x for part in parts]), np.concatenate([part.weight for part in parts])),
+        "linear transport": linear_transport(x0, x1, fraction=fraction),
+        "previous and next": mixture(x0, x1, fraction=fraction),
+        "previous snapshot": (x0, None),
+        "next snapshot": (x1, None),
     }
-    scores = {name: wasserstein(points, true) for name, points in predictions.items()}
+    scores = {
+        name: population_distance(points, true, weights_x=weights, most=max_cells, generator=rng)
+        for name, (points, weights) in predictions.items()
+    }
     scores["half against half"] = split_half_floor(true, generator=rng)
-    return [{"time": time, "method": name, "W1": score, "n_cells": n} for name, score in scores.items()]
-
-
-def _predict(
-    adata: "AnnData",
-    flow: "SnapshotFlow",
-    time: float,
-    n: int,
-    solver: Fixed | Adaptive | Jumps | str | int,
-    rng: torch.Generator,
-) -> Tensor:
-    """Draw ``n`` of the cells that the flow predicts at a time, by weight and without repetition where it can be."""
-    predicted = interpolate(adata, flow, at=time, genes=False, solver=solver)
-    states = torch.from_numpy(read_rep(predicted, flow.rep))
-    weight = torch.from_numpy(predicted.obs["weight"].to_numpy())
-    return states[torch.multinomial(weight, n, replacement=n > len(states), generator=rng)]
-
-
-def _draw(x: np.ndarray, n: int, rng: torch.Generator) -> Tensor:
-    """Return at most ``n`` points, drawn without repetition."""
-    return torch.from_numpy(x)[torch.randperm(len(x), generator=rng)[:n]]
+    return [{"time": time, "method": name, "W1": value, "n_cells": len(true)} for name, value in scores.items()]
