@@ -123,7 +123,7 @@ def test_the_picture_has_a_panel_for_each_group(fork):
     unasked, asked = panels["A"].collections
     assert len(unasked.get_offsets()) == len(asked.get_offsets()) == 180
     assert np.allclose(asked.get_array(), adata.obsm["fate"]["A"].dropna())
-    assert figure.axes[-1].get_ylabel() == "probability of ending here"
+    assert figure.axes[-1].get_ylabel() == "probability of this group at day 10"
 
 
 @pytest.mark.parametrize(
