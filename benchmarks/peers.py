@@ -58,14 +58,15 @@ class Loop:
     ) -> None:
         self.field, self.draw = PlainMLP(dim), draw
         make = optimizer or (lambda weights: torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-5))
-        self.optimizer = make(self.field.parameters())
+        self.optimizer, self.loss = make(self.field.parameters()), torch.zeros(())
 
     def train(self, steps: int) -> None:
         """Take optimiser steps."""
         for _ in range(steps):
             t, x, velocity = self.draw()
             self.optimizer.zero_grad()
-            (self.field(t, x) - velocity).square().mean().backward()
+            self.loss = (self.field(t, x) - velocity).square().mean()
+            self.loss.backward()
             self.optimizer.step()
 
 

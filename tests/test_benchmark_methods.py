@@ -10,10 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import cellflow as cf
-from benchmarks.trajectory import peers, recipe
-from benchmarks.trajectory.__main__ import CONFIGS
+from benchmarks import peers
+from benchmarks.trajectory import otpfm, recipe
 from benchmarks.trajectory.methods import Flow, Training
 from benchmarks.trajectory.plans import Remembered
+from benchmarks.trajectory.settings import CONFIGS
 from cellflow.errors import MissingDependencyError
 from cellflow.integrate import Fixed
 
@@ -62,39 +63,46 @@ def test_the_published_split_is_the_same_for_every_seed():
 
 def test_published_batches_take_one_interval_a_sample_and_every_cell_once_an_epoch():
     clouds = tuple(torch.arange(40.0).reshape(40, 1) + 100 * k for k in range(3))
-    batches = recipe.IntervalBatches(clouds, (0.0, 1.0, 3.0), cf.couplings.Independent(), 10, seed=0)
-    stream = batches.cells(cf.generator(seed=0))
+    stream = recipe.epochs(clouds, 10, seed=0)
     epoch = torch.cat([next(stream)[1] for _ in range(4)])
     assert torch.equal(epoch.flatten().sort().values, clouds[1].flatten())
-    batch = next(iter(batches))
-    start, duration = batch.span()
-    assert len(batch.x0) == 10
-    assert ((batch.x0[:, 0] // 100) == start).all()
-    assert ((batch.x1 - batch.x0)[:, 0].sub(100).abs() < 40).all()
-    assert (duration == torch.where(start == 0, 1.0, 2.0)).all()
+    with pytest.raises(ValueError, match="batches of 41 cells; a snapshot has 40"):
+        next(recipe.epochs(clouds, 41, seed=0))
+    made = recipe.Recipe(cf.couplings.Independent(), sigma=0.0, batch_size=10)
+    with peers.global_seed(0):
+        t, x, velocity = made.loop(clouds, (0.0, 1.0, 3.0), seed=0).draw()
+    second = t >= 1
+    assert len(t) == 10
+    assert second.any()
+    assert not second.all()
+    assert ((velocity[:, 0] * torch.where(second, 2.0, 1.0) - 100).abs() < 40).all()
+    starts = x[:, 0] - (t - second.float()) * velocity[:, 0]
+    assert torch.equal((starts + 1e-3) // 100, second.float())
+    assert (starts % 1 - 0.5).abs() == pytest.approx(np.full(10, 0.5), abs=1e-3)  # cells, which are whole numbers
 
 
 def test_the_published_loss_is_the_error_of_the_velocity():
-    batch = cf.Batch(torch.zeros(6, 2), torch.full((6, 2), 4.0), torch.zeros(6), torch.full((6,), 2.0))
-    objective = recipe.VelocityPerIndex(sigma=0.1)
-    for guess, expected in ((2.0, 0.0), (0.0, 4.0)):
-        found = objective(lambda t, x, condition, v=guess: torch.full_like(x, v), batch, generator=cf.generator(seed=0))
-        assert found["loss"].item() == pytest.approx(expected)
+    with peers.global_seed(0):
+        loop = peers.Loop(2, lambda: (torch.zeros(6), torch.zeros(6, 2), torch.full((6, 2), 2.0)))
+    guess = torch.zeros(1, requires_grad=True)
+    loop.field.forward = lambda t, x: guess.expand_as(x)
+    for value, expected in ((2.0, 0.0), (0.0, 4.0)):
+        guess.data.fill_(value)
+        loop.train(1)
+        assert loop.loss.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("method", [recipe.Recipe, peers.Torchcfm], ids=["ours", "torchcfm"])
-def test_the_published_recipe_learns_a_shift(method):
-    if method is peers.Torchcfm:
+@pytest.mark.parametrize("coupling", [cf.couplings.Exact(), None], ids=["ours", "torchcfm"])
+def test_the_published_recipe_learns_a_shift(coupling):
+    if coupling is None:
         pytest.importorskip("torchcfm.conditional_flow_matching")
     draw = np.random.default_rng(0)
     cloud = draw.normal(size=(60, 2)).astype(np.float32) * 0.3
     training = Training((cloud, cloud + 1, cloud + 3), (0.0, 1.0, 3.0))
-    made = (
-        method(cf.couplings.Exact(), steps=250, batch_size=32)
-        if method is recipe.Recipe
-        else method(steps=250, batch_size=32)
-    )
-    found = made.fit(training, seed=0).carry(cloud, 0.0, 2.0)
+    fitted = recipe.Recipe(coupling, steps=250, batch_size=32).fit(training, seed=0)
+    found = fitted.carry(cloud, 0.0, 2.0)
+    assert found.evaluations == 100
+    assert fitted.facts["last_loss"] < 1
     assert found.x.mean(0) - cloud.mean(0) == pytest.approx([2.0, 2.0], abs=0.25)
 
 
@@ -102,15 +110,15 @@ def test_chains_follow_the_exact_plans():
     draw = np.random.default_rng(0)
     first = draw.normal(size=(20, 2)).astype(np.float32)
     clouds = (first, first[::-1] + 10, first + 20)
-    chains = peers.chains_along_plans(Training(tuple(c.copy() for c in clouds), (0, 1, 2)), 30, seed=0)
+    chains = otpfm.chains_along_plans(Training(tuple(c.copy() for c in clouds), (0, 1, 2)), 30, seed=0)
     assert chains[:, 1] - chains[:, 0] == pytest.approx(np.full((30, 2), 10), abs=1e-4)
     assert chains[:, 2] - chains[:, 1] == pytest.approx(np.full((30, 2), 10), abs=1e-4)
 
 
 def test_a_peer_that_is_not_there_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv(peers.OTPFM_PYTHON, str(tmp_path / "python"))
+    monkeypatch.setenv(otpfm.PYTHON, str(tmp_path / "python"))
     with pytest.raises(MissingDependencyError, match="make peers"):
-        peers.Otpfm().fit(Training((np.zeros((3, 2)), np.ones((3, 2))), (0, 1)), seed=0)
+        otpfm.Otpfm().fit(Training((np.zeros((3, 2)), np.ones((3, 2))), (0, 1)), seed=0)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "method").glob("*.yaml")), ids=lambda path: path.stem)

@@ -13,10 +13,10 @@ from scipy.spatial.distance import cdist
 import cellflow as cf
 from benchmarks.studies import masses
 from benchmarks.trajectory import dynamics, scores, table
-from benchmarks.trajectory.__main__ import CONFIGS
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
 from benchmarks.trajectory.run import run
 from benchmarks.trajectory.sets import Truths
+from benchmarks.trajectory.settings import CONFIGS
 from cellflow.integrate import Fixed, Noisy
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")

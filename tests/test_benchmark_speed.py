@@ -56,7 +56,8 @@ def test_every_contender_is_scored_on_every_fold(capsys, monkeypatch):
 
 
 def test_every_flow_of_a_contender_takes_the_steps_of_its_budget():
-    assert load("method", "otcfm", steps=7).flow.keywords["steps"] == 7
+    made = load("method", "otcfm", steps=7)
+    assert (made.flow.keywords["steps"], made.solver.steps) == (7, 100)
     assert load("method", "otcfm_published", steps=7).steps == 7
     with pytest.raises(ValueError, match="Unknown method 'none'. Choose from: .*'otcfm'"):
         load("method", "none")

@@ -11,12 +11,13 @@ import pytest
 from benchmark_cases import Drift, job, make_cells, quiet
 from omegaconf import OmegaConf
 
-from benchmarks.trajectory import baselines, figures, peers, sweep, table
-from benchmarks.trajectory.__main__ import CONFIGS, main
+from benchmarks.trajectory import baselines, figures, otpfm, sweep, table
+from benchmarks.trajectory.__main__ import main
 from benchmarks.trajectory.methods import Particles
 from benchmarks.trajectory.mixtures import drawn_by_mass
 from benchmarks.trajectory.protocols import PROTOCOLS, choose, choose_folds
 from benchmarks.trajectory.run import run
+from benchmarks.trajectory.settings import CONFIGS
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -49,7 +50,7 @@ def test_a_file_of_the_users_runs_from_the_command_line(own_file, tmp_path, caps
     assert [record["fold"] for record in records] == ["1", "2"]
     assert records[0]["dataset"] == "mine"
     results = tmp_path / "results"
-    assert main(["table", "--out", str(tmp_path / "runs"), "--results", str(results)]) == 0
+    assert main(["table", f"records={tmp_path / 'runs'}", f"out={results}"]) == 0
     assert "## Protocol clean: mine, 2 dimensions" in (results / "trajectory.md").read_text()
     assert sorted(path.name for path in results.glob("*.png")) == [
         "trajectory-clean-mine-2-predicted.png",
@@ -111,7 +112,7 @@ def test_help_lists_every_choice(capsys):
 
 
 def test_a_missing_peer_is_skipped_by_name(own_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(peers.OTPFM_PYTHON, str(tmp_path / "python"))
+    monkeypatch.setenv(otpfm.PYTHON, str(tmp_path / "python"))
     data = [word for word in words(own_file, tmp_path) if "method." not in word]
     assert main([*data, "method=otpfm"]) == sweep.SKIPPED
     assert "skipped otpfm" in capsys.readouterr().err
@@ -242,7 +243,7 @@ def test_the_interval_of_a_mean_is_that_of_independent_targets(several):
 
 
 def test_a_table_without_records_says_what_to_run(tmp_path, capsys):
-    assert main(["table", "--out", str(tmp_path / "none")]) == 1
+    assert main(["table", f"records={tmp_path / 'none'}", f"out={tmp_path}"]) == 1
     assert "No records below" in capsys.readouterr().err
 
 

@@ -19,10 +19,9 @@ from benchmarks.command import parse, parser
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.trajectory.methods import RollOut, Training
-from benchmarks.trajectory.peers import Torchcfm, euler
-from benchmarks.trajectory.plans import MEMORY
+from benchmarks.trajectory.plans import PLANS
 from benchmarks.trajectory.protocols import choose
-from benchmarks.trajectory.recipe import published_split
+from benchmarks.trajectory.recipe import Recipe, euler, published_split
 from benchmarks.trajectory.run import predict
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.sets import Cells
@@ -66,7 +65,7 @@ def measure(cells: Cells, ours: Mapping[str, tuple[int, ...]], theirs: tuple[int
         load("method", name, steps=1).fit(few, seed=SEEDS[0])
         rows += _race(name, [(task, seed, _scratch(name, task, seed, budgets)) for task, seed in tasks])
     if peers.is_there():
-        Torchcfm(steps=1).fit(few, seed=SEEDS[0])
+        Recipe(steps=1).fit(few, seed=SEEDS[0])
         rows += _race(PEER, [(task, seed, _onwards(task, seed, theirs)) for task, seed in tasks])
     return rows
 
@@ -84,14 +83,14 @@ def _there(rows: list[Row]) -> bool:
 
 def _scratch(name: str, task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
     def train(steps: int) -> RollOut:
-        MEMORY.plans.clear()  # plans that this process remembers are solved again
+        PLANS.clear()  # plans that this process remembers are solved again
         return load("method", name, steps=steps).fit(task.training, seed=seed)
 
     return from_scratch(train, budgets)
 
 
 def _onwards(task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
-    make = partial(Torchcfm().loop, published_split(task.training), task.training.times, seed=seed)
+    make = partial(Recipe().loop, published_split(task.training), task.training.times, seed=seed)
     return ((steps, seconds, RollOut(euler(field))) for steps, seconds, field in onwards(make, seed, budgets))
 
 

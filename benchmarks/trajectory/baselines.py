@@ -12,7 +12,6 @@ import torch
 
 import cellflow as cf
 from benchmarks.trajectory.tasks import Task
-from cellflow.couplings import Plan
 
 EPSILON, RELAXATION = 0.06, 0.2
 """Strength of the entropy and of the relaxation of the unbalanced plan, in units of the total variance of the training
@@ -33,18 +32,12 @@ NAMES = (
 
 
 def settings() -> dict[str, Any]:
-    """Return what a record of the baselines must share with another.
-
-    Examples
-    --------
-    >>> sorted(settings())
-    ['epsilon', 'names', 'pairs', 'relaxation']
-    """
+    """Return what a record of the baselines must share with another."""
     return {"names": [*NAMES, FLOOR], "epsilon": EPSILON, "relaxation": RELAXATION, "pairs": PAIRS}
 
 
 class Points(NamedTuple):
-    """Points ``(n, d)`` in the scaled space, with weights ``(n,)`` or None."""
+    """Points ``(n, d)`` in the scaled space, with weights ``(n,)`` or ``None``."""
 
     x: np.ndarray
     weights: np.ndarray | None = None
@@ -52,56 +45,25 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True)
 class Around:
-    """The snapshots around a target.
-
-    Parameters
-    ----------
-    x0, x1
-        Cells before and after, ``(k, d)`` and ``(m, d)``.
-    fraction
-        The part of the real time between them that has passed.
-    n
-        How many pairs are drawn: as many as the target has cells.
-    unit
-        Total variance of the training cells.
-    """
+    """The cells before and after a target, ``(k, d)`` and ``(m, d)``, and the part of the time that has passed."""
 
     x0: torch.Tensor
     x1: torch.Tensor
     fraction: float
-    n: int
-    unit: float
 
-    def drawn(self, plan: Plan, generator: torch.Generator) -> Points:
-        """Return ``n`` points of straight lines, their pairs drawn with replacement in proportion to the plan."""
-        return self._between(*plan.sample(self.n, generator=generator))
+    def between(self, i: torch.Tensor, j: torch.Tensor) -> np.ndarray:
+        """Return the points of straight lines between pairs."""
+        return torch.lerp(self.x0[i], self.x1[j], self.fraction).numpy()
 
-    def evenly(self, plan: Plan, generator: torch.Generator) -> Points:
-        """Return the points of many pairs, drawn evenly: less noisy than as many pairs as there are cells."""
-        pairs = min(max(PAIRS, self.n), 4 * self.n)
-        return self._between(*plan.sample(pairs, generator=generator, replace=False))
-
-    def by_mass(self, plan: Plan) -> Points:
-        """Return a point for each pair of a sparse plan, with its mass."""
-        i, j, masses = plan.pairs  # type: ignore[attr-defined]
-        return Points(self._between(i, j).x, masses.numpy())
-
-    def _between(self, i: torch.Tensor, j: torch.Tensor) -> Points:
-        return Points(torch.lerp(self.x0[i], self.x1[j], self.fraction).numpy())
+    def mixed(self) -> Points:
+        """Return all cells of both sides, the nearer one weighing more."""
+        sides = ((self.x0, 1 - self.fraction), (self.x1, self.fraction))
+        weights = [np.full(len(x), share / len(x)) for x, share in sides]
+        return Points(torch.cat([self.x0, self.x1]).numpy(), np.concatenate(weights))
 
 
 def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Points]]:
-    """Yield every baseline that the snapshots around a target allow, by name.
-
-    Parameters
-    ----------
-    task
-        What may be seen.
-    target
-        Position of the snapshot that is predicted.
-    seed
-        Of the pairs that are drawn.
-    """
+    """Yield every baseline that the snapshots around a target allow, by name; ``seed`` is of the pairs drawn."""
     before, after = task.neighbours(target)
     if before is not None:
         yield NAMES[0], Points(task.observed[before])
@@ -109,16 +71,19 @@ def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Poin
         yield NAMES[1], Points(task.observed[after])
     if before is None or after is None:
         return
-    around = _around(task, before, target, after)
-    yield NAMES[2], _mixed(around)
-    exact = cf.couplings.Exact()(around.x0, around.x1)
-    yield NAMES[3], around.drawn(exact, cf.generator(seed=seed))
-    yield NAMES[4], around.by_mass(exact)
-    solve = cf.couplings.UnbalancedSinkhorn(EPSILON * around.unit, RELAXATION * around.unit)
-    unbalanced = solve(around.x0, around.x1)
-    yield NAMES[5], around.evenly(unbalanced, cf.generator(seed=seed))
-    independent = cf.couplings.Independent()(around.x0, around.x1)
-    yield NAMES[6], around.drawn(independent, cf.generator(seed=seed))
+    x0, x1 = (torch.from_numpy(task.observed[k]) for k in (before, after))
+    around = Around(x0, x1, (task.real[target] - task.real[before]) / (task.real[after] - task.real[before]))
+    n, unit = len(task.truth[target]), float(np.concatenate(task.training.clouds).astype(np.float64).var(axis=0).sum())
+    yield NAMES[2], around.mixed()
+    exact = cf.couplings.Exact()(x0, x1)
+    yield NAMES[3], Points(around.between(*exact.sample(n, generator=cf.generator(seed=seed))))
+    i, j, masses = exact.pairs
+    yield NAMES[4], Points(around.between(i, j), masses.numpy())
+    unbalanced = cf.couplings.UnbalancedSinkhorn(EPSILON * unit, RELAXATION * unit)(x0, x1)
+    many = min(max(PAIRS, n), 4 * n)  # evenly: less noisy than as many pairs as there are cells
+    yield NAMES[5], Points(around.between(*unbalanced.sample(many, generator=cf.generator(seed=seed), replace=False)))
+    independent = cf.couplings.Independent()(x0, x1)
+    yield NAMES[6], Points(around.between(*independent.sample(n, generator=cf.generator(seed=seed))))
 
 
 def floor(task: Task, target: int, *, seed: int) -> dict[str, float]:
@@ -128,17 +93,3 @@ def floor(task: Task, target: int, *, seed: int) -> dict[str, float]:
         f"W{order}": cf.metrics.split_half_floor(true, generator=cf.generator(seed=seed), order=order)
         for order in (1, 2)
     }
-
-
-def _around(task: Task, before: int, target: int, after: int) -> Around:
-    x0, x1 = (torch.from_numpy(task.observed[k]) for k in (before, after))
-    passed = (task.real[target] - task.real[before]) / (task.real[after] - task.real[before])
-    seen = np.concatenate(task.training.clouds).astype(np.float64)
-    return Around(x0, x1, passed, len(task.truth[target]), float(seen.var(axis=0).sum()))
-
-
-def _mixed(around: Around) -> Points:
-    """Return all cells of both sides, the nearer one weighing more."""
-    sides = ((around.x0, 1 - around.fraction), (around.x1, around.fraction))
-    weights = [np.full(len(x), share / len(x)) for x, share in sides]
-    return Points(torch.cat([around.x0, around.x1]).numpy(), np.concatenate(weights))

@@ -19,33 +19,17 @@ STEPS = 100
 
 
 def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, length: float) -> float:
-    r"""Return the Wasserstein-Fisher-Rao action of a motion, for a population whose mass at ``start`` is 1.
+    r"""Return the Wasserstein-Fisher-Rao action of a motion, for particles ``(n, d)`` whose mass at ``start`` is 1.
 
     .. math:: \int_{start}^{stop} \sum_i w_i(t) \tfrac12 \left( |v(x_i, t)|^2 + \delta^2 g(x_i, t)^2 \right) dt,
         \qquad \dot x_i = v, \quad \dot w_i = w_i g, \quad w_i = 1/n \text{ at first}
 
-    Velocity and growth both carry the factor one half, and growth the square of a length ``delta``. Where mass is kept
-    the kinetic part is left: half the square of the speed, over time.
+    Growth counts the square of the length ``delta``: over more than ``pi * delta`` no mass is moved, it is cheaper to
+    let it die and be born. Where mass is kept the kinetic part is left: half the square of the speed, over time.
 
-    Parameters
-    ----------
-    rates
-        Velocity and growth of the motion.
-    x
-        Particles ``(n, d)`` at ``start``.
-    start, stop
-        Times on the clock of the rates.
-    length
-        The length ``delta``: over more than ``pi * delta`` no mass is moved, it is cheaper to let it die and be born.
-
-    Source: Chizat et al. 2018 for the distance; the halves and the start weights are those of WFR-FM's evaluation.
-
-    Examples
-    --------
-    >>> from benchmarks.trajectory.methods import Pace
-    >>> shift = lambda x, time: Pace(np.full_like(x, 2.0))
-    >>> round(path_action(shift, np.zeros((5, 1)), 0.0, 3.0, length=1.0), 6)  # half of 2 squared, for 3
-    6.0
+    Source
+    ------
+    Chizat et al. 2018 for the distance; the halves and the start weights are those of WFR-FM's evaluation.
     """
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
@@ -63,14 +47,7 @@ def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, lengt
 
 
 def growth_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return Pearson's correlation of two growth rates, both ``(n,)``; NaN where one is the same everywhere.
-
-    Examples
-    --------
-    >>> rate = np.array([0.1, 0.4, 0.2])
-    >>> round(growth_correlation(3 * rate + 1, rate), 6), growth_correlation(np.ones(3), rate)
-    (1.0, nan)
-    """
+    """Return Pearson's correlation of two growth rates, both ``(n,)``; NaN where one is the same everywhere."""
     if np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return float("nan")
     return float(np.corrcoef(predicted, true)[0, 1])

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import page
 from benchmarks.trajectory.protocols import PROTOCOLS
 from benchmarks.trajectory.run import FIRST_SEED
 from benchmarks.trajectory.table import PUBLISHED, SECTION, named, ranked, summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"measured": "#1f6fb4", "baseline": "#8a8a8a", "published": "#c4622d"}
@@ -22,53 +22,39 @@ SHOWN = 3
 """Methods whose predictions are drawn: the best ones."""
 
 
-def draw(rows: pd.DataFrame, out: Path, results: Path) -> list[Path]:
-    """Draw both figures of every table; return the files.
-
-    Parameters
-    ----------
-    rows
-        All scores, as `table.frame` returns them.
-    out
-        Folder of the records, where predicted cells are kept.
-    results
-        Where the figures go.
-    """
+def draw(rows: pd.DataFrame, records: Path, results: Path) -> list[Path]:
+    """Draw both figures of every table; return the files. Predicted cells are kept beside the records."""
     made = []
     for key, part in rows.groupby(SECTION):
         protocol, dataset, dims = named(key)
         name = f"trajectory-{protocol}-{dataset}-{dims}"
-        made.append(_save(ranking(part, protocol, dataset, dims), results / f"{name}-ranking.png"))
-        predicted = predictions(part, out / protocol / f"{dataset}-{dims}", protocol)
+        made.append(page.save(ranking(part, protocol, dataset, dims), results / f"{name}-ranking.png"))
+        predicted = predictions(part, records / protocol / f"{dataset}-{dims}", protocol)
         if predicted is not None:
-            made.append(_save(predicted, results / f"{name}-predicted.png"))
+            made.append(page.save(predicted, results / f"{name}-predicted.png"))
     return made
 
 
 def ranking(part: pd.DataFrame, protocol: str, dataset: str, dims: int) -> "Figure":
     """Draw the methods of one table in order, with intervals; the noise floor is a line."""
-    import matplotlib.pyplot as plt
-
     rules = PROTOCOLS[protocol]
     found = _with_published(summary(part, rules), protocol, dataset, dims)
     found = found[found["mean"].notna()]
     floor = found[found["kind"] == "floor"]["mean"]
     found = found[found["kind"] != "floor"].sort_values("mean", ascending=False, ignore_index=True)
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.28 * len(found)), layout="constrained")
+    figure, ((axes,),) = page.figure(size=(8, 1.2 + 0.28 * len(found)))
     for kind, colour in COLOURS.items():
         chosen = found[found["kind"] == kind]
-        half = chosen["half"].fillna(0)
         style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 2, "label": kind}
-        if kind == "published":
-            style |= {"mfc": "white"}
+        style |= {"mfc": "white"} if kind == "published" else {}
         if len(chosen):
-            axes.errorbar(chosen["mean"], chosen.index, xerr=half, **style)
+            axes.errorbar(chosen["mean"], chosen.index, xerr=chosen["half"].fillna(0), **style)
     axes.set_yticks(range(len(found)), found["method"], fontsize=8)
     if len(floor):
         axes.axvline(floor.iloc[0], color="black", linestyle=":", linewidth=1, label="noise floor (halves)")
-    axes.set(
-        xlabel=f"{rules.metric}, mean over {_count(part)}", title=f"Protocol {protocol}: {dataset}, {dims} dimensions"
-    )
+    n = part["target"].nunique()
+    axes.set_xlabel(f"{rules.metric}, mean over {n} snapshot{'s' if n > 1 else ''}")
+    axes.set_title(f"Protocol {protocol}: {dataset}, {dims} dimensions")
     axes.grid(axis="x", alpha=0.3)
     if found["mean"].max() > WIDE * found["mean"].min():
         axes.set_xscale("log")
@@ -82,7 +68,7 @@ def ranking(part: pd.DataFrame, protocol: str, dataset: str, dims: int) -> "Figu
 def predictions(part: pd.DataFrame, folder: Path, protocol: str) -> "Figure | None":
     """Draw predicted cells over true ones: a row for each target, a column for each of the best methods.
 
-    None where no method has predicted every target.
+    ``None`` where no method has predicted every target.
     """
     rules = PROTOCOLS[protocol]
     found = summary(part, rules)
@@ -92,36 +78,26 @@ def predictions(part: pd.DataFrame, folder: Path, protocol: str) -> "Figure | No
     columns = [(name, clouds) for name, clouds in kept if set(targets) <= set(clouds)][:SHOWN]
     if not columns:
         return None
-    figure, grid = _grid(len(targets), len(columns))
+    size = (3.2 * len(columns) + 0.6, 2.9 * len(targets) + 0.4)
+    figure, grid = page.figure(len(targets), len(columns), size=size, sharex="row", sharey="row")
     scores = part.assign(score=ranked(part, rules)).groupby(["method", "target"])["score"].mean()
     for row, target in zip(grid, targets, strict=True):
         for axes, (name, clouds) in zip(row, columns, strict=True):
-            _panel(axes, *clouds[target])
+            for x, colour, label in zip(clouds[target], (TRUE, PREDICTED), ("true", "predicted"), strict=True):
+                second = x[:, 1] if x.shape[1] > 1 else np.zeros(len(x))
+                axes.plot(x[:, 0], second, ".", color=colour, markersize=2, alpha=0.6, label=label, rasterized=True)
             axes.set_title(f"{name}, snapshot {target}: {rules.metric} {scores[name, target]:.3f}", fontsize=9)
-    grid[0, 0].legend(fontsize=8, markerscale=4, loc="best")
-    return figure
-
-
-def _grid(rows: int, columns: int) -> "tuple[Figure, np.ndarray]":
-    import matplotlib.pyplot as plt
-
-    size = (3.2 * columns + 0.6, 2.9 * rows + 0.4)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=size, squeeze=False, sharex="row", sharey="row", layout="constrained"
-    )
-    for row in grid:
         row[0].set_ylabel("dimension 2")
     for axes in grid[-1]:
         axes.set_xlabel("dimension 1")
-    return figure, grid
+    grid[0, 0].legend(fontsize=8, markerscale=4, loc="best")
+    return figure
 
 
 def _with_published(found: pd.DataFrame, protocol: str, dataset: str, dims: int) -> pd.DataFrame:
     published = pd.read_csv(PUBLISHED).query("protocol == @protocol and dataset == @dataset and dims == @dims")
     published = published[published["metric"] == PROTOCOLS[protocol].metric]
-    rows = pd.DataFrame(
-        {"kind": "published", "method": published["method"], "mean": published["value"], "half": np.nan}
-    )
+    rows = published[["method"]].assign(kind="published", mean=published["value"], half=np.nan)
     return pd.concat([found[["kind", "method", "mean", "half"]], rows]) if len(rows) else found
 
 
@@ -134,23 +110,3 @@ def _clouds(folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
                 if name.startswith("true_"):
                     found[int(name.removeprefix("true_"))] = kept[name], kept[name.replace("true", "predicted")]
     return found
-
-
-def _panel(axes: "Axes", true: np.ndarray, predicted: np.ndarray) -> None:
-    for x, colour, label in ((true, TRUE, "true"), (predicted, PREDICTED, "predicted")):
-        second = x[:, 1] if x.shape[1] > 1 else np.zeros(len(x))
-        axes.plot(x[:, 0], second, ".", color=colour, markersize=2, alpha=0.6, label=label, rasterized=True)
-
-
-def _count(part: pd.DataFrame) -> str:
-    n = part["target"].nunique()
-    return f"{n} snapshot{'s' if n > 1 else ''}"
-
-
-def _save(figure: "Figure", path: Path) -> Path:
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path

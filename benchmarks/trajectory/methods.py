@@ -2,18 +2,9 @@
 
 This is the joint of the benchmark: whatever has ``fit(training, seed=...)`` and returns a `RollOut` takes part.
 A method is a frozen dataclass; a YAML file in ``configs/method`` gives it a name and its settings, and
-``method=<name>`` runs it.
-
-* ``fit`` gets a `Training`: the clouds of the training snapshots in the scaled space of the protocol, float32, and
-  their times on the protocol's clock. It never sees a held-out cell. To choose something it may leave training
-  snapshots out itself: ``training.without(k)``.
-* It returns a `RollOut`. Its ``carry(x, start, stop)`` takes cells ``(n, d)`` observed at ``start`` to ``stop``,
-  which may lie before it, both on the same clock, and returns `Particles`: as many as it likes, with masses or without.
-  Where one velocity moves the particles it may say so in ``rates``: the motion itself is scored then.
-* Everything random comes from ``seed``; the global state of torch and NumPy stays as it was.
-
-In most cases `Flow` is enough: any `cellflow.SnapshotFlow` that a YAML file can describe. What it cannot describe is a
-new dataclass with the same ``fit``, such as one that fits several flows and mixes their particles.
+``method=<name>`` runs it. ``fit`` never sees a held-out cell; to choose something it may leave training snapshots out
+itself, by ``training.without(k)``. Everything random comes from ``seed``; the global state of torch and NumPy stays as
+it was. In most cases `Flow` is enough: any `cellflow.SnapshotFlow` that a YAML file can describe.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,21 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that a method may see.
-
-    Parameters
-    ----------
-    clouds
-        Cells ``(n_k, d)`` of each training snapshot in the scaled space, float32.
-    times
-        Their times, increasing.
-
-    Examples
-    --------
-    >>> training = Training((np.zeros((4, 2), np.float32), np.ones((3, 2), np.float32)), (0.0, 2.0))
-    >>> training.adata().obs["time"].tolist()
-    [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
-    """
+    """Everything that a method may see: cells ``(n_k, d)`` of each training snapshot, scaled, float32, and times."""
 
     clouds: tuple[np.ndarray, ...]
     times: tuple[float, ...]
@@ -67,16 +44,10 @@ class Training:
 
 
 class Particles(NamedTuple):
-    """A prediction.
+    """A prediction: points ``(m, d)`` in the scaled space.
 
-    Parameters
-    ----------
-    x
-        Points ``(m, d)`` in the scaled space.
-    weight
-        Masses ``(m,)``, where all start cells together have mass 1; None where mass is kept and all weigh the same.
-    evaluations
-        Evaluations of the network for each particle.
+    ``weight`` ``(m,)`` are masses, where all start cells together have mass 1; ``None`` where mass is kept and all
+    weigh the same. ``evaluations`` are those of the network for each particle.
     """
 
     x: np.ndarray
@@ -85,18 +56,13 @@ class Particles(NamedTuple):
 
 
 Carry = Callable[[np.ndarray, float, float], Particles]
-"""From cells ``(n, d)``, the time at which they are, and the time to reach, to particles."""
+"""From cells ``(n, d)``, the time at which they are, and the time to reach, which may lie before, to particles."""
 
 
 class Pace(NamedTuple):
-    """How cells move and grow where they are.
+    """Velocity ``(n, d)`` of cells in the scaled space, and the rate ``(n,)`` at which the log of their mass grows.
 
-    Parameters
-    ----------
-    velocity
-        Of each cell ``(n, d)`` in the scaled space, per unit of the protocol's clock.
-    growth
-        Rate at which the log of its mass grows ``(n,)``, per unit of the same clock; None where mass is kept.
+    Both per unit of the protocol's clock; ``growth`` is ``None`` where mass is kept.
     """
 
     velocity: np.ndarray
@@ -109,17 +75,10 @@ Rates = Callable[[np.ndarray, float], Pace]
 
 @dataclass(frozen=True)
 class RollOut:
-    """A fitted method.
+    """A fitted method: it carries cells from one time to another.
 
-    Parameters
-    ----------
-    carry
-        Takes cells from one time to another.
-    facts
-        Anything to keep beside the scores, as JSON; ``"plan_s"`` is the time spent on transport plans, in seconds.
-    rates
-        Says how fast cells move and grow, for a method whose particles follow one field without noise; None for
-        others. It is scored where the protocol has weighted particles.
+    ``facts`` are kept beside the scores; ``"plan_s"`` is the time spent on transport plans, in seconds. ``rates`` say
+    how fast cells move and grow, where particles follow one field without noise: the motion itself is scored then.
     """
 
     carry: Carry
@@ -137,27 +96,10 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Flow:
-    """A `cellflow.SnapshotFlow`, whatever its parts.
+    """A `cellflow.SnapshotFlow`, whatever its parts; one with growth returns weighted particles.
 
-    Parameters
-    ----------
-    flow
-        Makes the unfitted flow from ``time_key``, ``rep`` and ``seed``: in YAML a ``cellflow.estimators.SnapshotFlow``
-        with ``_partial_: true`` and all other settings.
-    solver
-        How cells are carried from ``start`` to ``stop``: with noise (``Noisy``) by a flow with a score.
-
-    A flow with growth returns weighted particles.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> rng = np.random.default_rng(0)
-    >>> clouds = tuple(rng.normal(size=(30, 2)).astype(np.float32) + k for k in range(3))
-    >>> method = Flow(partial(cf.SnapshotFlow, steps=5))
-    >>> found = method.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).carry(clouds[0], 0.0, 2.0)
-    >>> found.x.shape, found.evaluations
-    ((30, 2), 100)
+    ``flow`` makes the unfitted flow from ``time_key``, ``rep`` and ``seed``; ``solver`` says how cells are carried:
+    with noise (``Noisy``) by a flow with a score.
     """
 
     flow: Callable[..., cf.SnapshotFlow]

@@ -27,35 +27,13 @@ class Key:
     seed: int
 
     def path(self, out: Path) -> Path:
-        """Return its file.
-
-        Examples
-        --------
-        >>> Key("A", "eb", 5, "otcfm", "1", 42).path(Path("runs")).as_posix()
-        'runs/A/eb-5/otcfm/fold-1-seed-42.json'
-        """
-        return (
-            out
-            / self.protocol
-            / f"{self.dataset}-{self.dims}"
-            / self.method
-            / f"fold-{self.fold}-seed-{self.seed}.json"
-        )
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """Return a digest of a configuration: another setting, another digest."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        """Return its file."""
+        folder = out / self.protocol / f"{self.dataset}-{self.dims}" / self.method
+        return folder / f"fold-{self.fold}-seed-{self.seed}.json"
 
 
 def known(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the record of a finished run, or None.
-
-    Raises
-    ------
-    ValueError
-        When it is there with another configuration, with the difference; or cannot be read.
-    """
+    """Return the record of a finished run, or ``None``; one of another configuration, or a damaged one, is refused."""
     if not path.is_file():
         return None
     try:
@@ -63,8 +41,8 @@ def known(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         then = found["config"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}). Remove it, and the run is done again.") from error
-    if found["digest"] != digest(config):
-        changes = "; ".join(_differences(then, _plain(config)))
+    if found["digest"] != _digest(config):
+        changes = "; ".join(_differences(then, json.loads(_plain(config))))
         raise ValueError(
             f"{path} was run with another configuration: {changes}. Give the changed method a name of its own with "
             "`name=...`, do the run again with `again=true`, or go back to the old settings."
@@ -75,13 +53,9 @@ def known(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 def write(path: Path, key: Key, config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Write a record, whole or not at all, and return it."""
     record = {
-        **asdict(key),
-        **found,
-        "digest": digest(config),
-        "config": _plain(config),
-        "versions": versions(),
-        "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-    }
+        **asdict(key), **found, "digest": _digest(config), "config": json.loads(_plain(config)),
+        "versions": versions(), "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+    }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record, indent=1))
@@ -90,21 +64,19 @@ def write(path: Path, key: Key, config: Mapping[str, Any], found: Mapping[str, A
 
 
 def every(out: Path) -> list[dict[str, Any]]:
-    """Return all records below a folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        When there are none.
-    """
+    """Return all records below a folder."""
     found = [json.loads(path.read_text()) for path in sorted(out.rglob("fold-*.json"))]
     if not found:
         raise FileNotFoundError(f"No records below {out}. Run `python -m benchmarks.trajectory` first.")
     return found
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(config, sort_keys=True, default=str))
+def _plain(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_plain(config).encode()).hexdigest()[:16]
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import peak_megabytes, reset_peak
 from benchmarks.trajectory import baselines, records
 from benchmarks.trajectory.dynamics import of_motion
 from benchmarks.trajectory.methods import Method, RollOut
-from benchmarks.trajectory.peak import peak_megabytes, reset_peak
 from benchmarks.trajectory.protocols import Fold, Leg, Protocol, choose_folds
 from benchmarks.trajectory.records import BASELINES, Key
 from benchmarks.trajectory.scores import mass_error, score
@@ -22,70 +22,55 @@ from cellflow.cli.runs import Stopwatch
 FIRST_SEED = 42
 KEPT = 1500
 """Predicted cells that are kept for figures, of the first seed."""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that one command runs.
-
-    Parameters
-    ----------
-    protocol, cells
-        Under what, and on what.
-    method
-        The method.
-    name
-        Its name in the table.
-    settings
-        What it was made from, as plain values: other settings under the same name are refused.
-    folds
-        ``"all"``, or names of folds.
-    seeds
-        How many seeds: 42, 43 and so on; 0 for the baselines alone.
-    out
-        Folder of the records.
-    again
-        Whether to do finished runs again.
-    """
+    """Everything that one command runs."""
 
     protocol: Protocol
     cells: Cells
     method: Method
-    name: str
-    settings: Mapping[str, Any]
-    folds: Any = "all"
-    seeds: int = 5
+    name: str  # of the method in the table
+    settings: Mapping[str, Any]  # what it was made from: others under the same name are refused
+    folds: Any = "all"  # or names of folds
+    seeds: int = 5  # how many: 42, 43 and so on; 0 for the baselines alone
     out: Path = Path("runs/trajectory")
-    again: bool = False
+    again: bool = False  # whether to do finished runs again
 
     def config(self) -> dict[str, Any]:
         """Return what a record must share with another of the same name."""
-        about = {k: v for k, v in asdict(self.protocol).items() if k not in ("about", "folds")}
-        shared = {"protocol": about, "cells": self.cells.digest(), "method": dict(self.settings)}
+        rules = {k: v for k, v in asdict(self.protocol).items() if k not in ("about", "held", "start")}
+        shared = {"protocol": rules, "cells": self.cells.digest(), "method": dict(self.settings)}
         length = self.cells.truths.length if self.protocol.weighted else None
         return shared if length is None else shared | {"length": length}
 
+    def key(self, fold: Fold, seed: int, method: str | None = None) -> Key:
+        """Return the name of a run."""
+        return Key(self.protocol.name, self.cells.name, self.cells.dims, method or self.name, fold.name, seed)
 
-def run(job: Job, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Run a job, skipping what is done, and return the records: the baselines of each fold, then its seeds.
+    def known(self, key: Key, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the record of a finished run that need not be done again."""
+        return None if self.again else records.known(key.path(self.out), config)
 
-    Raises
-    ------
-    ValueError
-        For an unknown fold, too few snapshots, or a finished run of another configuration.
-    """
+
+def run(job: Job, say: Say = print) -> list[dict[str, Any]]:
+    """Run a job, skipping what is done, and return the records: the baselines of each fold, then its seeds."""
     if job.seeds < 0:
         raise ValueError(f"Expected seeds >= 0; found {job.seeds}.")
     if job.name == BASELINES:
         raise ValueError(f"A method cannot be called {BASELINES!r}. Choose another `name=`.")
     folds = choose_folds(job.protocol.folds_of(len(job.cells.times), dataset=job.cells.name), job.folds)
-    _refuse_changes(job, folds)
+    seeds = range(FIRST_SEED, FIRST_SEED + job.seeds)
+    for fold in folds:  # changed settings are refused before the first run is started
+        for seed in seeds:
+            job.known(job.key(fold, seed), job.config())
     found = []
     for fold in folds:
         task = prepare(job.cells, job.protocol, fold)
         found.append(_baselines(job, task, say))
-        for seed in range(FIRST_SEED, FIRST_SEED + job.seeds):
-            found.append(_one(job, task, seed, say))
+        found += [_one(job, task, seed, say) for seed in seeds]
     return found
 
 
@@ -95,63 +80,46 @@ def measure(method: Method, task: Task, *, seed: int) -> tuple[dict[str, Any], d
     watch = Stopwatch()
     fitted = method.fit(task.training, seed=seed)
     fit_seconds, peak = watch.seconds(), peak_megabytes()
-    rows, kept, seconds = [], {}, {"roll_out": 0.0, "score": 0.0}
+    rows, kept, roll_out, scoring = [], {}, 0.0, 0.0
     for leg in task.fold.legs:
         watch = Stopwatch()
         prediction = predict(task, leg, fitted)
-        seconds["roll_out"] += watch.seconds()
+        roll_out += watch.seconds()
         watch = Stopwatch()
         rows.append(_row(task, leg, prediction, seed))
-        seconds["score"] += watch.seconds()
+        scoring += watch.seconds()
         kept[f"predicted_{leg.target}"] = _some(prediction, seed)
         kept[f"true_{leg.target}"] = _few(task.truth[leg.target], seed)
     watch = Stopwatch()
     motion = of_motion(task, fitted)
-    seconds["score"] += watch.seconds()
     facts = dict(fitted.facts)
     plan, train = facts.pop("plan_s", 0.0), facts.pop("train_s", None)
-    seconds = {"plan": plan, "train": fit_seconds - plan if train is None else train, **seconds}
+    seconds = {"plan": plan, "train": fit_seconds - plan if train is None else train, "roll_out": roll_out}
+    seconds["score"] = scoring + watch.seconds()
     return {"scores": rows, "motion": motion, "seconds": seconds, "peak_mb": peak, "facts": facts}, kept
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted cells of one target, in the units of the score.
-
-    Parameters
-    ----------
-    x
-        Points ``(m, d)``.
-    share
-        How much each counts where mass is kept ``(m,)``, summing to 1.
-    weight
-        Mass of each ``(m,)``, the start cells having 1 together; None where the method keeps mass.
-    evaluations
-        Of the network, for each particle.
-    """
+    """Predicted cells ``(m, d)`` of one target, in the units of the score."""
 
     x: np.ndarray
-    share: np.ndarray
-    weight: np.ndarray | None
-    evaluations: int
+    share: np.ndarray  # how much each counts where mass is kept, summing to 1
+    weight: np.ndarray | None  # mass of each, the start cells having 1 together; None where the method keeps mass
+    evaluations: int  # of the network, for each particle
 
 
 def predict(task: Task, leg: Leg, fitted: RollOut) -> Prediction:
     """Carry the start cells of a leg to its target."""
     parts = [fitted.carry(task.observed[k], task.times[k], task.times[leg.target]) for k in leg.starts]
     portions = shares(leg, task.times)
-    weighted = any(part.weight is not None for part in parts)
     share = [np.full(len(part.x), s / len(part.x)) for part, s in zip(parts, portions, strict=True)]
     mass = [u if part.weight is None else s * part.weight for part, u, s in zip(parts, share, portions, strict=True)]
     x = np.concatenate([np.asarray(part.x, np.float64) for part in parts])
     if not np.isfinite(x).all():
         raise FloatingPointError(f"The method predicted NaN or infinite states at snapshot {leg.target}.")
-    return Prediction(
-        x=task.scored(x),
-        share=np.concatenate(share),
-        weight=np.concatenate(mass) if weighted else None,
-        evaluations=max(part.evaluations for part in parts),
-    )
+    weight = np.concatenate(mass) if any(part.weight is not None for part in parts) else None
+    return Prediction(task.scored(x), np.concatenate(share), weight, max(part.evaluations for part in parts))
 
 
 def _row(task: Task, leg: Leg, prediction: Prediction, seed: int) -> dict[str, Any]:
@@ -178,52 +146,29 @@ def _some(prediction: Prediction, seed: int) -> np.ndarray:
 
 def _few(x: np.ndarray, seed: int) -> np.ndarray:
     """Draw cells for figures."""
-    rows = np.random.default_rng(seed).permutation(len(x))[:KEPT]
-    return x[rows].astype(np.float32)
+    return x[np.random.default_rng(seed).permutation(len(x))[:KEPT]].astype(np.float32)
 
 
-def _keep(path: Path, clouds: Mapping[str, np.ndarray]) -> None:
-    np.savez_compressed(path, allow_pickle=False, **clouds)
-
-
-def _refuse_changes(job: Job, folds: tuple[Fold, ...]) -> None:
-    """Look at every finished run before the first is started."""
-    if job.again:
-        return
-    for fold in folds:
-        for seed in range(FIRST_SEED, FIRST_SEED + job.seeds):
-            records.known(_key(job, fold, seed).path(job.out), job.config())
-
-
-def _key(job: Job, fold: Fold, seed: int, method: str | None = None) -> Key:
-    return Key(job.protocol.name, job.cells.name, job.cells.dims, method or job.name, fold.name, seed)
-
-
-def _one(job: Job, task: Task, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    key = _key(job, task.fold, seed)
-    path = key.path(job.out)
-    done = None if job.again else records.known(path, job.config())
+def _one(job: Job, task: Task, seed: int, say: Say) -> dict[str, Any]:
+    key = job.key(task.fold, seed)
+    done, how = job.known(key, job.config()), "there already"
     if done is None:
         found, kept = measure(job.method, task, seed=seed)
-        done = records.write(path, key, job.config(), found)
+        done, how = records.write(key.path(job.out), key, job.config(), found), "done"
         if seed == FIRST_SEED:
-            _keep(path.with_suffix(".npz"), kept)
-        say(_line(done, task, "done"))
-    else:
-        say(_line(done, task, "there already"))
+            np.savez_compressed(key.path(job.out).with_suffix(".npz"), allow_pickle=False, **kept)
+    say(_line(done, task, how))
     return done
 
 
-def _baselines(job: Job, task: Task, say: Callable[[str], None]) -> dict[str, Any]:
+def _baselines(job: Job, task: Task, say: Say) -> dict[str, Any]:
     """Score the baselines of a fold, once for all methods."""
-    key = _key(job, task.fold, FIRST_SEED, BASELINES)
-    config = job.config() | {"method": baselines.settings()}
-    path = key.path(job.out)
-    done = None if job.again else records.known(path, config)
+    key, config = job.key(task.fold, FIRST_SEED, BASELINES), job.config() | {"method": baselines.settings()}
+    done = job.known(key, config)
     if done is None:
         watch = Stopwatch()
         rows = [row for leg in task.fold.legs for row in _scored_baselines(task, leg.target)]
-        done = records.write(path, key, config, {"scores": rows, "seconds": {"score": watch.seconds()}})
+        done = records.write(key.path(job.out), key, config, {"scores": rows, "seconds": {"score": watch.seconds()}})
     for row in done["scores"]:
         say(f"    {row['method']:<38} snapshot {row['target']}: W1 {row['W1']:.3f}, W2 {row['W2']:.3f}")
     return done
@@ -237,15 +182,10 @@ def _scored_baselines(task: Task, target: int) -> Iterator[dict[str, Any]]:
     yield {"method": baselines.FLOOR, **about, **baselines.floor(task, target, seed=FIRST_SEED)}
 
 
-def headline(protocol: Protocol, row: Mapping[str, Any]) -> float:
-    """Return the score of a row that ranks: that of the weighted particles where the protocol has them."""
-    weighted = f"weighted_{protocol.metric}"
-    return row[weighted] if protocol.weighted and weighted in row else row[protocol.metric]
-
-
 def _line(record: Mapping[str, Any], task: Task, how: str) -> str:
-    scores = ", ".join(f"{headline(task.protocol, row):.3f}" for row in record["scores"])
-    seconds = sum(record["seconds"].values())
+    metric = task.protocol.metric
+    ranks = f"weighted_{metric}" if task.protocol.weighted else metric
+    scores = ", ".join(f"{row.get(ranks, row[metric]):.3f}" for row in record["scores"])
     name = f"{record['protocol']} {record['dataset']}-{record['dims']} {record['method']}"
-    where = f"fold {record['fold']} seed {record['seed']}"
-    return f"{time.strftime('%H:%M:%S')} {name} {where}: {task.protocol.metric} {scores} ({seconds:.0f} s, {how})"
+    where, seconds = f"fold {record['fold']} seed {record['seed']}", sum(record["seconds"].values())
+    return f"{time.strftime('%H:%M:%S')} {name} {where}: {metric} {scores} ({seconds:.0f} s, {how})"

@@ -14,16 +14,10 @@ from cellflow.cells.snapshots import read_rep, read_times
 
 @dataclass(frozen=True)
 class Truths:
-    """What is known of how the cells of a data set really move and grow.
+    """What is known of how the cells of a data set really move and grow; ``None`` where nobody knows it.
 
-    Parameters
-    ----------
-    growth
-        From cells ``(n, d)`` in the units of the representation to their true growth rate ``(n,)``, up to a factor
-        and a constant; None where nobody knows it.
-    length
-        Length at which growth costs as much as motion in published path actions, in the units of the representation;
-        None where none is published.
+    ``growth`` goes from cells ``(n, d)`` in the units of the representation to their true growth rate ``(n,)``, up to a
+    factor and a constant. ``length`` is where growth costs as much as motion in published path actions.
     """
 
     growth: Callable[[np.ndarray], np.ndarray] | None = None
@@ -36,128 +30,18 @@ def divisions_of_gene_circuit(x: np.ndarray) -> np.ndarray:
     Cells divide the more often the higher their second gene: at a rate in proportion to ``x2**2 / (1 + x2**2)``. The
     file does not hold it.
 
-    Source: the simulation of TIGON (Sha et al. 2024), as DeepRUOT and WFR-FM took it over; the formula is the truth in
-    WFR-FM's evaluation.
-
-    Examples
-    --------
-    >>> divisions_of_gene_circuit(np.array([[5.0, 0.0], [5.0, 1.0]]))
-    array([0. , 0.5])
+    Source
+    ------
+    The simulation of TIGON (Sha et al. 2024), as DeepRUOT and WFR-FM took it over; the formula is the truth in WFR-FM's
+    evaluation.
     """
     square = np.square(x[:, 1])
     return square / (1 + square)
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """Where a data set is, and which part of it is used.
-
-    Parameters
-    ----------
-    name
-        Its name in tables.
-    file
-        File name, looked for in ``$CELLFLOW_DATA/single_cell`` and ``$CELLFLOW_DATA``.
-    path
-        A file of the user's instead; gives the data set its name.
-    time_key
-        Column of ``obs`` with the time.
-    rep
-        Key of the representation in ``obsm``, or ``"X"``.
-    components
-        Where the representation must be computed first: how many principal components of log-counts; 0 takes it
-        as it is.
-    standardize_up_to
-        Most dimensions for which published protocols standardise each one; 0 for never.
-    dims
-        How many dimensions are taken where nothing else is asked for.
-    note
-        What a reader of the table must know.
-    truths
-        What is known of the motion in as many dimensions as ``dims``.
-    """
-
-    name: str
-    file: str
-    time_key: str
-    rep: str
-    path: str | None = None
-    components: int = 0
-    standardize_up_to: int = 0
-    dims: int = 5
-    note: str = ""
-    truths: Truths = Truths()
-
-    def load(self, dims: int | None = None) -> "Cells":
-        """Read the first dimensions of every cell, by time.
-
-        Raises
-        ------
-        FileNotFoundError
-            When the file is nowhere; the message says where to put it.
-        KeyError, ValueError
-            When it lacks the time or the representation, or has fewer dimensions.
-        """
-        import anndata
-
-        dims = self.dims if dims is None else dims
-        adata = anndata.read_h5ad(self.locate())
-        time = read_times(adata, self.time_key)
-        rep = _principal_components(adata, self.components) if self.components else read_rep(adata, self.rep)
-        if not 1 <= dims <= rep.shape[1]:
-            raise ValueError(f"Expected 1 to {rep.shape[1]} dimensions of {self.label}; found dims={dims}.")
-        times = np.unique(time)
-        x = rep[:, :dims].astype(np.float64)
-        clouds = tuple(x[time == t] for t in times)
-        truths = self.truths if dims == self.dims else Truths()
-        return Cells(self.label, clouds, tuple(times.tolist()), self.standardize_up_to, truths)
-
-    @property
-    def label(self) -> str:
-        """The name in tables: that of the file where it is one of the user's."""
-        return self.name if self.path is None else Path(self.path).stem
-
-    def locate(self) -> Path:
-        """Return the file.
-
-        Raises
-        ------
-        FileNotFoundError
-            When it is nowhere.
-        """
-        if self.path is not None:
-            if not Path(self.path).is_file():
-                raise FileNotFoundError(f"No file {self.path}. Name an .h5ad file with `dataset.path=`.")
-            return Path(self.path)
-        named = os.environ.get("CELLFLOW_DATA")
-        looked = [Path(named, "single_cell", self.file), Path(named, self.file)] if named else []
-        looked.append(Path(datasets.__file__).parent / "files" / self.file)
-        for path in looked:
-            if path.is_file():
-                return path
-        where = f"Looked for {' and '.join(map(str, looked))}." if named else "CELLFLOW_DATA is not set."
-        raise FileNotFoundError(
-            f"The data set {self.name!r} is not on this machine. {where} Put {self.file} into a folder, set "
-            "CELLFLOW_DATA to that folder, or give a file of your own: `dataset.path=cells.h5ad "
-            "dataset.time_key=day dataset.rep=X_pca`."
-        )
-
-
-@dataclass(frozen=True)
 class Cells:
-    """All cells of a data set by time, in the units of the representation.
-
-    Parameters
-    ----------
-    name
-        The data set.
-    clouds
-        The cells ``(n_k, d)`` of each time, float64.
-    times
-        Real times, increasing.
-    standardize_up_to, truths
-        See `DataSet`.
-    """
+    """All cells of a data set by time, ``(n_k, d)`` each, float64, in the units of the representation."""
 
     name: str
     clouds: tuple[np.ndarray, ...]
@@ -176,6 +60,62 @@ class Cells:
         for cloud in self.clouds:
             found.update(np.ascontiguousarray(cloud).tobytes())
         return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set is, and which part of it is used."""
+
+    name: str  # in tables
+    file: str  # looked for in $CELLFLOW_DATA/single_cell, $CELLFLOW_DATA and the package
+    time_key: str  # column of obs
+    rep: str  # key of obsm, or "X"
+    path: str | None = None  # a file of the user's instead; gives the data set its name
+    components: int = 0  # principal components of log-counts, where they must be computed first
+    standardize_up_to: int = 0  # most dimensions for which published protocols standardise each one
+    dims: int = 5  # how many are taken where nothing else is asked for
+    note: str = ""
+    truths: Truths = Truths()  # in as many dimensions as `dims`
+
+    def load(self, dims: int | None = None) -> Cells:
+        """Read the first dimensions of every cell, by time."""
+        import anndata
+
+        dims = self.dims if dims is None else dims
+        adata = anndata.read_h5ad(self.locate())
+        time = read_times(adata, self.time_key)
+        rep = _principal_components(adata, self.components) if self.components else read_rep(adata, self.rep)
+        if not 1 <= dims <= rep.shape[1]:
+            raise ValueError(f"Expected 1 to {rep.shape[1]} dimensions of {self.label}; found dims={dims}.")
+        times = np.unique(time)
+        x = rep[:, :dims].astype(np.float64)
+        truths = self.truths if dims == self.dims else Truths()
+        clouds = tuple(x[time == t] for t in times)
+        return Cells(self.label, clouds, tuple(times.tolist()), self.standardize_up_to, truths)
+
+    @property
+    def label(self) -> str:
+        """The name in tables: that of the file where it is one of the user's."""
+        return self.name if self.path is None else Path(self.path).stem
+
+    def locate(self) -> Path:
+        """Return the file, or say where to put it."""
+        if self.path is not None:
+            if not Path(self.path).is_file():
+                raise FileNotFoundError(f"No file {self.path}. Name an .h5ad file with `dataset.path=`.")
+            return Path(self.path)
+        named = os.environ.get("CELLFLOW_DATA")
+        looked = [Path(named, "single_cell", self.file), Path(named, self.file)] if named else []
+        looked.append(Path(datasets.__file__).parent / "files" / self.file)
+        for path in looked:
+            if path.is_file():
+                return path
+        where = f"Looked for {' and '.join(map(str, looked))}." if named else "CELLFLOW_DATA is not set."
+        raise FileNotFoundError(
+            f"The data set {self.name!r} is not on this machine. {where} Put {self.file} into a folder, set "
+            "CELLFLOW_DATA to that folder, or give a file of your own: `dataset.path=cells.h5ad "
+            "dataset.time_key=day dataset.rep=X_pca`."
+        )
 
 
 def _principal_components(adata: object, n: int) -> np.ndarray:

@@ -27,38 +27,15 @@ class Space:
 
 @dataclass(frozen=True)
 class Task:
-    """One fold.
-
-    Parameters
-    ----------
-    training
-        Everything that a method may see.
-    observed
-        By position of the snapshot, the held-out ones missing: the cells that may be carried from it, in the scaled
-        space; its test cells where the protocol splits snapshots.
-    truth
-        By position of the snapshot: the cells to compare with, in the units of the score. No method sees them.
-    times
-        Time of every snapshot on the clock of the protocol.
-    real
-        Real time of every snapshot.
-    space
-        The scaled space.
-    sizes
-        Number of cells of every snapshot.
-    truths
-        What is known of the motion, in the units of the representation. No method sees it.
-    protocol, fold
-        What it is a task of.
-    """
+    """One fold. Snapshots go by their position; no method sees more than ``training``."""
 
     training: Training
-    observed: dict[int, np.ndarray]
-    truth: dict[int, np.ndarray]
-    times: tuple[float, ...]
-    real: tuple[float, ...]
+    observed: dict[int, np.ndarray]  # the cells that may be carried from each snapshot that is not held out, scaled
+    truth: dict[int, np.ndarray]  # the cells to compare with, in the units of the score
+    times: tuple[float, ...]  # of all snapshots, on the clock of the protocol
+    real: tuple[float, ...]  # their real times
     space: Space
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # cells of every snapshot
     truths: Truths
     protocol: Protocol
     fold: Fold
@@ -75,24 +52,16 @@ class Task:
 
 
 def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
-    """Return the task of one fold.
-
-    Raises
-    ------
-    ValueError
-        When a snapshot has fewer cells than the split of the protocol takes.
-    """
+    """Return the task of one fold."""
     train, test = _divide(cells, protocol)
     seen = [k for k in range(len(cells.times)) if k not in fold.held]
-    space = _space(cells, protocol, [train[k] for k in seen])
+    space = _space(cells, protocol, np.concatenate([train[k] for k in seen]))
     times = tuple(map(float, range(len(cells.times)))) if protocol.clock == "index" else cells.times
-    scaled = [space.enter(cloud).astype(np.float32) for cloud in train]
-    training = Training(tuple(scaled[k] for k in seen), tuple(times[k] for k in seen))
-    compared = {leg.target for leg in fold.legs}
+    scaled = tuple(space.enter(train[k]).astype(np.float32) for k in seen)
     return Task(
-        training=training,
+        training=Training(scaled, tuple(times[k] for k in seen)),
         observed={k: space.enter(test[k]).astype(np.float32) for k in seen},
-        truth={k: test[k] if protocol.raw else space.enter(test[k]) for k in compared},
+        truth={k: test[k] if protocol.raw else space.enter(test[k]) for k in {leg.target for leg in fold.legs}},
         times=times,
         real=cells.times,
         space=space,
@@ -104,13 +73,7 @@ def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
 
 
 def shares(leg: Leg, times: tuple[float, ...]) -> tuple[float, ...]:
-    """Return how much each start of a leg counts in the mixture: the more, the nearer it is.
-
-    Examples
-    --------
-    >>> shares(Leg((0, 2), 1), (0.0, 1.0, 4.0))
-    (0.75, 0.25)
-    """
+    """Return how much each start of a leg counts in the mixture: the more, the nearer it is."""
     if len(leg.starts) == 1:
         return (1.0,)
     before, after = (times[k] for k in leg.starts)
@@ -137,17 +100,17 @@ def _divide(cells: Cells, protocol: Protocol) -> tuple[list[np.ndarray], list[np
     return train, test
 
 
-def _space(cells: Cells, protocol: Protocol, seen: list[np.ndarray]) -> Space:
+def _space(cells: Cells, protocol: Protocol, seen: np.ndarray) -> Space:
     """Return the scaled space of a protocol; ``seen`` are the training cells."""
-    width = cells.dims
-    if protocol.scaling == "all cells" and width <= cells.standardize_up_to:
+    few = cells.dims <= cells.standardize_up_to
+    if protocol.scaling == "all cells" and few:
         return _standardised(np.concatenate(cells.clouds))
-    if protocol.scaling == "training split" and width <= cells.standardize_up_to:
-        return _standardised(np.concatenate(seen))
+    if protocol.scaling == "training split" and few:
+        return _standardised(seen)
     if protocol.scaling == "one scale":
-        each = _standardised(np.concatenate(seen))
-        return Space(each.shift, np.full(width, np.sqrt(np.mean(each.scale**2))))
-    return Space(np.zeros(width), np.ones(width))
+        each = _standardised(seen)
+        return Space(each.shift, np.full(cells.dims, np.sqrt(np.mean(each.scale**2))))
+    return Space(np.zeros(cells.dims), np.ones(cells.dims))
 
 
 def _standardised(x: np.ndarray) -> Space:

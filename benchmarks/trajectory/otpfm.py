@@ -1,0 +1,91 @@
+"""otpfm as a method, in an environment of its own: its quick start, on chains of cells along exact plans."""
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cellflow as cf
+from benchmarks.trajectory.methods import Particles, RollOut, Training
+from cellflow.errors import MissingDependencyError
+
+PYTHON, DEFAULT = "OTPFM_PYTHON", Path(".venv-otpfm/bin/python")
+"""Environment variable that names the Python of the environment that holds otpfm, and where it is otherwise."""
+WORKER = Path(__file__).with_name("otpfm_worker.py")
+
+
+@dataclass(frozen=True)
+class Otpfm:
+    """The network, the potentials and their curriculum of otpfm's README and of its command line's defaults.
+
+    The last averaged weights are kept, and cells are carried by its velocity at equal times. Chains have one cell of
+    every training snapshot each.
+    """
+
+    epochs: int = 300
+    batch_size: int = 256
+    chains: int = 4000
+
+    def fit(self, training: Training, *, seed: int) -> RollOut:
+        """Train in the other environment."""
+        python = otpfm_python()
+        folder = tempfile.TemporaryDirectory(prefix="otpfm-")
+        chains = chains_along_plans(training, self.chains, seed=seed)
+        span = training.times[-1] - training.times[0]
+        knots = (np.array(training.times) - training.times[0]) / span
+        np.savez(Path(folder.name, "fit.npz"), chains=chains, knots=knots)
+        _work(python, "fit", folder.name, *map(str, (self.epochs, self.batch_size, seed)))
+
+        def carry(x: np.ndarray, start: float, stop: float) -> Particles:
+            times = (np.array([start, stop]) - training.times[0]) / span
+            np.savez(Path(folder.name, "carry.npz"), x=x, times=times)
+            _work(python, "carry", folder.name)
+            return Particles(np.load(Path(folder.name, "carried.npy")), evaluations=100)
+
+        return RollOut(carry, {"epochs": self.epochs})
+
+
+def otpfm_python() -> Path:
+    """Return the Python of the environment that holds otpfm, or say how to make it."""
+    python = Path(os.environ.get(PYTHON, DEFAULT))
+    if not python.is_file():
+        raise MissingDependencyError(
+            f"otpfm needs an environment of its own, and there is no {python}. Make it with `make peers`, that is "
+            f"`python3 -m venv .venv-otpfm && .venv-otpfm/bin/pip install -c constraints.txt otpfm`, or name its "
+            f"Python in {PYTHON}."
+        )
+    return python
+
+
+def chains_along_plans(training: Training, n: int, *, seed: int) -> np.ndarray:
+    """Return ``(n, snapshots, d)`` chains: a cell of the first snapshot, its partner in the next, and so on."""
+    rng, clouds = cf.generator(seed=seed), [torch.from_numpy(cloud) for cloud in training.clouds]
+    rows = [torch.randint(len(clouds[0]), (n,), generator=rng)]
+    for x0, x1 in pairwise(clouds):
+        rows.append(_partners(cf.couplings.Exact()(x0, x1), rows[-1], rng))
+    return torch.stack([cloud[row] for cloud, row in zip(clouds, rows, strict=True)], dim=1).numpy()
+
+
+def _partners(plan: Any, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Draw a target of each source, in proportion to its row of a sparse plan."""
+    i, j, masses = plan.pairs
+    first = torch.argsort(i, stable=True)
+    i, j, until = i[first], j[first], masses[first].cumsum(0)
+    begin = torch.cat([until.new_zeros(1), until])[torch.searchsorted(i, rows)]
+    end = until[torch.searchsorted(i, rows, right=True) - 1]
+    level = begin + (end - begin) * torch.rand(len(rows), generator=rng, dtype=until.dtype)
+    return j[torch.searchsorted(until, level).clamp(max=len(j) - 1)]
+
+
+def _work(python: Path, *arguments: str) -> None:
+    """Run the worker in the other environment, and raise with the last line of what it said when it fails."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([python, WORKER, *arguments], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"otpfm failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else '?'}")
