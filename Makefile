@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test lint bench peers wheel-check clean
+.PHONY: demo test slow mutants lint bench peers wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2
+
+# What trains to convergence, and what documents print; what the minutes do not suffice for is listed as skipped.
+SLOW_MINUTES ?= 10
+slow: $(VENV)/installed-test
+	$(BIN)/pytest -n 2 -rs -m 'slow and not gpu' --minutes $(SLOW_MINUTES)
+
+mutants: $(VENV)/installed-test
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -1,0 +1,203 @@
+"""The faults. Each names the line that it changes by a piece of it that stands once in its file."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A piece of a line of ``cellflow/``, what stands there instead, and the tests by default that must fail."""
+
+    name: str
+    file: str
+    line: str
+    fault: str
+    tests: tuple[str, ...]
+
+
+FAULTS = (
+    Fault(
+        "path noise", "paths.py", "self.sigma * torch.sqrt(t * (1 - t))", "self.sigma * (t * (1 - t))",
+        ("test_paths.py::test_brownian_bridge_has_the_variance_of_pinned_brownian_motion",),
+    ),
+    Fault(
+        "noise of an interval", "paths.py", "(a, b, c * duration.sqrt())", "(a, b, c * duration)",
+        ("test_bridges.py::test_a_short_interval_holds_its_share_of_the_diffusion",),
+    ),
+    Fault(
+        "velocity of a bend", "paths.py", "per_sample(u * (3 * u - 2), bend)", "per_sample(u * (3 * u - 1), bend)",
+        ("test_bends.py::test_a_bent_pair_is_a_cubic_hermite_spline",),
+    ),
+    Fault(
+        "spline slope", "pairing/curves.py", "(arriving * durations[1] + leaving * durations[0])",
+        "(arriving * durations[0] + leaving * durations[1])",
+        ("test_bends.py::test_the_whole_bend_follows_a_quadratic_exactly",),
+    ),
+    Fault(
+        "bridge target", "objectives/bridge.py", "missed.detach(), value=-1)", "missed.detach(), value=1)",
+        ("test_bridges.py::test_the_velocity_target_keeps_no_noise_but_that_of_the_ends",),
+    ),
+    Fault(
+        "unit of the score drift", "objectives/bridge.py", "2 / self.path.sigma**2 * point.spread",
+        "2 / self.path.sigma * point.spread",
+        ("test_bridges.py::test_the_exact_heads_minimise_bridge_matching",),
+    ),
+    Fault(
+        "displacement of an interval", "objectives/draw.py", "per_sample(self.duration, velocity), velocity, value=-1)",
+        "torch.ones_like(velocity), velocity, value=-1)",
+        ("test_objectives.py::test_a_long_interval_asks_for_a_slow_field_and_counts_as_much",),
+    ),
+    Fault(
+        "mass on the way", "objectives/draw.py", "torch.lerp(batch.log_mass0, batch.log_mass1, s)",
+        "torch.lerp(batch.log_mass1, batch.log_mass0, s)",
+        ("test_growth.py::test_the_exact_field_minimises_growth_matching",),
+    ),
+    Fault(
+        "growth mass", "objectives/draw.py", "(per_sample(mass, squares) * squares).mean()", "squares.mean()",
+        ("test_growth.py::test_masses_are_what_the_errors_are_weighted_by",),
+    ),
+    Fault(
+        "growth of an interval", "objectives/growth.py", "drawn.log_gain - drawn.duration *", "drawn.log_gain - 1.0 *",
+        ("test_growth.py::test_every_interval_counts_alike_and_units_of_mass_cancel",),
+    ),
+    Fault(
+        "pair masses", "pairing/masses.py", "(mass / found).log() for", "(found / mass).log() for",
+        ("test_growth.py::test_masses_of_the_pairs_add_up_to_both_snapshots",),
+    ),
+    Fault(
+        "noise into velocity", "objectives/matching.py", "b_slope * (x - a * noise) / b", "b_slope * (x - a * noise)",
+        ("test_objectives.py::test_noise_of_the_path_turns_into_the_velocity",),
+    ),
+    Fault(
+        "slope of a flow map", "objectives/flow_map_matching.py", "speed = mean + back.length * slope",
+        "speed = mean - back.length * slope",
+        ("test_flow_maps.py::test_the_true_map_has_no_error_where_a_teacher_knows_the_velocity",),
+    ),
+    Fault(
+        "stop on the way of a jump", "objectives/flow_map_matching.py",
+        "second + per_sample(share, first) * (first - second)",
+        "first + per_sample(share, first) * (second - first)",
+        ("test_flow_maps.py::test_the_true_map_is_its_own_teacher",),
+    ),
+    Fault(
+        "length of a jump", "networks/flow_map.py", "return x + per_sample(t - s, x)", "return x + per_sample(t, x)",
+        ("test_flow_maps.py::test_jumps_of_the_true_map_land_where_they_should",),
+    ),
+    Fault(
+        "SDE sign", "integrate/sde.py", "per_sample(dt.abs(), x) * cast", "per_sample(dt, x) * cast",
+        ("test_bridges.py::test_backward_in_time_the_source_comes_back",),
+    ),
+    Fault(
+        "noise of a second step", "integrate/sde.py", "return x + (drift + more) / 2 + kick",
+        "return x + (drift + more) / 2",
+        ("test_bridges.py::test_diffusion_and_probability_flow_have_the_same_known_marginals",),
+    ),
+    Fault(
+        "weights of noisy particles", "integrate/sde.py", "drift, dt * rate if", "drift, dt.abs() * rate if",
+        ("test_growth.py::test_growing_gaussians_are_the_same_population_with_noise_and_without",),
+    ),
+    Fault(
+        "sign of the log-density", "integrate/density.py", "return base + minus_integral",
+        "return base - minus_integral",
+        ("test_integrate.py::test_gaussian_to_gaussian_density",),
+    ),
+    Fault(
+        "Hutchinson's mean", "integrate/density.py", "(2 * bits - 1).to(x), 1 / n_probes", "(2 * bits - 1).to(x), 1.0",
+        ("test_integrate.py::test_hutchinson_is_unbiased_and_varies",),
+    ),
+    Fault(
+        "plan.pull", "couplings/plan.py", 'self._backward(_shares(values, self._column_mass, side="target"))',
+        "self._backward(values.double().reshape(len(values), -1))",
+        ("test_plans.py::test_push_and_pull_are_conditional_matrix_products",),
+    ),
+    Fault(
+        "Sinkhorn marginal", "couplings/potentials.py", "rows, columns = self._f + self._a.log(),",
+        "rows, columns = self._f,",
+        ("test_couplings.py::test_marginals_are_the_weights",),
+    ),
+    Fault(
+        "relaxation", "couplings/potentials.py", "(1 + self.epsilon / self._relaxations[side])",
+        "(1 + self.epsilon / (2 * self._relaxations[side]))",
+        ("test_couplings.py::test_unbalanced_between_two_single_points_is_the_solution_by_hand",),
+    ),
+    Fault(
+        "origins of a plan", "couplings/plan.py", "self._means(x0, self._forward, self._column_mass,",
+        "self._means(x0, self._forward, self._column_mass.sort().values,",
+        ("test_plans.py::test_origins_are_the_barycentric_means_of_the_plan_reversed",),
+    ),
+    Fault(
+        "exact cost", "couplings/exact.py", "float(costs[i, j].mean())", "float(costs[i, j].sum())",
+        ("test_couplings.py::test_the_cost_of_a_plan_is_what_its_pairs_cost",),
+    ),
+    Fault(
+        "Wilson", "tl/fate.py", "(z / (2 * n)) ** 2)", "(z / n) ** 2)",
+        ("test_fate.py::test_wilson_agrees_with_scipy",),
+    ),
+    Fault(
+        "interpolation weights", "tl/interpolate.py", "(after - at) / (after - before)",
+        "(at - before) / (after - before)",
+        ("test_tl.py::test_origins_and_weights_say_where_cells_come_from",),
+    ),
+    Fault(
+        "decode offset", "tl/genes.py", "_mean_expression(adata) - scores.mean(axis=0) @ matrix.T",
+        "_mean_expression(adata) + scores.mean(axis=0) @ matrix.T",
+        ("test_tl.py::test_genes_are_decoded_through_the_loadings",),
+    ),
+    Fault(
+        "velocity units", "estimators/timed.py", "return (velocity * self.clock_.per_time)",
+        "return (velocity / self.clock_.per_time)",
+        ("test_snapshot_flow.py::test_units_of_time_only_rescale_the_velocity",),
+    ),
+    Fault(
+        "clock", "cells/clock.py", "return (time - self.times[0]) * self.per_time", "return time * self.per_time",
+        ("test_pairing.py::test_the_clock_keeps_real_spacing_and_goes_back",),
+    ),
+    Fault(
+        "landing by weight", "tl/descendants.py", "np.repeat(weight / weight.sum() / n_neighbors",
+        "np.repeat(np.ones_like(weight) / len(weight) / n_neighbors",
+        ("test_growth.py::test_descendants_are_counted_and_ancestors_are_not",),
+    ),
+    Fault(
+        "noise that is suggested", "cells/suggest.py", "* whole / (2 * (stop - start))", "* whole / (stop - start)",
+        ("test_diffusion.py::test_the_bridge_of_an_interval_has_a_twentieth_of_the_typical_cost_as_entropy",),
+    ),
+    Fault(
+        "stages of Runge and Kutta", "integrate/tables.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)",
+        "b=(1 / 6, 1 / 6, 1 / 3, 1 / 3)",
+        ("test_integrate.py::test_error_falls_with_the_declared_order",),
+    ),
+    Fault(
+        "order of a distance", "metrics/distances.py", ".norm(dim=1) ** order) ** (1 / order)",
+        ".norm(dim=1) ** order)",
+        ("test_distances.py::test_wasserstein_agrees_with_pot",),
+    ),
+    Fault(
+        "conditions of pairs", "pairing/batches.py", "else self._condition[target]", "else self._condition[source]",
+        ("test_pairing.py::test_conditions_follow_their_targets",),
+    ),
+    Fault(
+        "guidance", "estimators/guidance.py", "torch.lerp(without, with_class, self.guidance)",
+        "torch.lerp(with_class, without, self.guidance)",
+        ("test_generation.py::test_guidance_is_a_line_from_no_class_through_the_class",),
+    ),
+    Fault(
+        "averaging", "training/recipe.py", "min(self.ema, (step - 1) / (step + 8))", "(step - 1) / (step + 8)",
+        ("test_training.py::test_the_average_is_the_moving_average_of_the_weights",),
+    ),
+    Fault(
+        "optimiser restore", "training/checkpoint.py", '| {"state": slots})', '| {"state": {}})',
+        ("test_training.py::test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit",),
+    ),
+    Fault(
+        "accumulated gradients", "training/loop.py", 'found["loss"] / recipe.accumulate', 'found["loss"]',
+        ("test_training.py::test_two_half_batches_accumulated_equal_one_batch",),
+    ),
+    Fault(
+        "ends of reflow", "training/refit.py", "torch.cat([x0, starts]), torch.cat([ends, x1])",
+        "torch.cat([x0, starts]), torch.cat([x1, ends])",
+        ("test_refit.py::test_each_pair_keeps_the_condition_that_made_it",),
+    ),
+    Fault(
+        "turns of Markovian fitting", "training/refit.py", "if turn % 2 == 0:", "if turn >= 0:",
+        ("test_refit.py::test_markovian_fitting_alternates_between_the_ends",),
+    ),
+)  # fmt: skip
+"""At least one for each place where a sign, a unit or a weight is easily lost."""
