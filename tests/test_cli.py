@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import cellflow as cf
-from cellflow.cli import COMMANDS, configs_folder, main
+from cellflow.cli import COMMANDS, configs_folder, main, runs
+from cellflow.cli.former import modern_words
 from cellflow.training.checkpoint import load_tensors
 from conftest import make_cells
 
@@ -238,3 +239,38 @@ def _wait_for(path: Path, child: subprocess.Popen) -> None:
         time.sleep(0.1)
     child.kill()
     raise AssertionError(f"no {path} after two minutes")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("jumps=2", ["solver=jumps", "solver.steps=2"]),
+        ("jumps=1,2", ["solver=jumps", "solver.steps=1,2"]),
+        ("sampling_steps=4", ["solver.steps=4"]),
+        ("noise=false sampling_steps=4", ["solver=fixed", "solver.method=midpoint", "solver.steps=4"]),
+        ("noise=false sampling_steps=4 jumps=1", ["solver=jumps", "solver.steps=1"]),
+        ("noise=true", []),
+        ("jumps=null", []),
+        ("score=two_networks", ["stochastic=true", "heads=separate"]),
+        ("growth=two_heads", ["growth=true", "heads=shared"]),
+    ],
+)
+def test_old_settings_are_taken_with_a_warning(old, new):
+    with pytest.warns(FutureWarning, match=old.split("=")[0]):
+        assert sorted(modern_words(["model=run", *old.split()])) == sorted(["model=run", *new])
+
+
+def test_settings_of_today_are_left_as_they_are():
+    words = ["model=run", "growth=true", "solver=noisy", "at=[3.5]", "+extra=1", "-m"]
+    assert modern_words(words) == words
+
+
+def test_runs_of_earlier_versions_are_read_with_the_settings_of_today(tmp_path):
+    then = {"sampling_steps": 40, "noise": False, "jumps": None, "score": None, "steps": 3}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(then))
+    found = runs.read_settings(tmp_path)
+    assert found.pop("solver") == {"_target_": "cellflow.integrate.Fixed", "method": "midpoint", "steps": 40}
+    assert found == {"stochastic": False, "steps": 3}
+    runs.refuse_changes(tmp_path, {"steps": 5, "stochastic": False, "solver": {"steps": None}})
+    with pytest.raises(ValueError, match="stochastic: False became True"):
+        runs.refuse_changes(tmp_path, {"stochastic": True})

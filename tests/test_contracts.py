@@ -134,9 +134,8 @@ def test_a_namesake_in_the_environment_is_refused(monkeypatch):
     importlib.reload(cf)
 
 
-PART_FILES = sorted(
-    path for group in ("path", "coupling", "recipe", "network") for path in (configs_folder() / group).glob("*")
-)
+GROUPS = ("path", "coupling", "recipe", "network", "solver")
+PART_FILES = sorted(path for group in GROUPS for path in (configs_folder() / group).glob("*"))
 
 
 @pytest.mark.parametrize("path", PART_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -303,7 +303,7 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
     quick = ["progress=false", "device=cpu"]
     fitted = [f"data.path={tmp_path / 'cells.h5ad'}", "data.time_key=time", "data.rep=X_latent", "data.holdout=[1]"]
     assert main(["fit", *fitted, f"out={run}", "steps=30", "batch_size=32", "validate=false", *quick]) == 0
-    assert main(["interpolate", f"model={run}", "at=[2]", "jumps=1"]) == 1
+    assert main(["interpolate", f"model={run}", "at=[2]", "solver=jumps"]) == 1
     assert "Call `distill` first" in capsys.readouterr().err
     assert main(["distill", f"model={run}", "steps=20", *quick]) == 0
     table = pd.read_csv(run / "few_steps.csv")
@@ -313,7 +313,7 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
     page = (run / "report.html").read_text()
     assert "How many steps it takes" in page
     assert (run / "figures" / "few_steps.png").is_file()
-    assert main(["interpolate", f"model={run}", "at=[2]", "jumps=1"]) == 0
+    assert main(["interpolate", f"model={run}", "at=[2]", "solver=jumps"]) == 0
     (run / "distilling").mkdir()
     assert main(["distill", f"model={run}", "steps=20", *quick]) == 1
     assert "interrupted" in capsys.readouterr().err
@@ -323,14 +323,14 @@ def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
     for name in "23":
         write(digits.only(name).take(range(12)), tmp_path / name)
     quick = ["progress=false", "device=cpu", "steps=4", "threads=1"]
-    small = [*SMALL_NETWORK, "batch_size=8", "sampling_steps=2", "holdout=0.25"]
+    small = [*SMALL_NETWORK, "batch_size=8", "solver.steps=2", "holdout=0.25"]
     source, target = (f"{name}={tmp_path / digit}" for name, digit in (("source", "2"), ("target", "3")))
     run = tmp_path / "translated"
     assert main(["translate", source, target, f"out={run}", *quick, *small]) == 0
     assert main(["distill", f"model={run}", *quick]) == 0
     assert "How many steps it takes" in (run / "report.html").read_text()
     out = tmp_path / "out"
-    assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "jumps=1"]) == 0
+    assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "solver=jumps"]) == 0
     assert len(list(out.iterdir())) == 12
     run = tmp_path / "generated"
     data = tmp_path / "both"
@@ -339,7 +339,7 @@ def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
         (tmp_path / name).rename(data / name)
     assert main(["generate", f"data={data}", "labels=folder", f"out={run}", *quick, *small]) == 0
     assert main(["distill", f"model={run}", "guidance=2", *quick]) == 0
-    assert main(["generate", f"model={run}", "n=3", "label='2'", "jumps=1", f"out={tmp_path / 'made'}"]) == 0
+    assert main(["generate", f"model={run}", "n=3", "label='2'", "solver=jumps", f"out={tmp_path / 'made'}"]) == 0
     assert len(list((tmp_path / "made").iterdir())) == 3
 
 

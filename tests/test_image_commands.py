@@ -24,7 +24,7 @@ from cellflow.report.image_scores import MADE, REAL, STILL, headline, score_imag
 from cellflow.training.checkpoint import load_tensors
 
 NETWORK = ["network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
-FAST = [*NETWORK, "batch_size=8", "progress=false", "device=cpu", "sampling_steps=2", "threads=1", "holdout=0.25"]
+FAST = [*NETWORK, "batch_size=8", "progress=false", "device=cpu", "solver.steps=2", "threads=1", "holdout=0.25"]
 STREAM = ["stream=true", "size=8", "channels=1"]
 
 
@@ -74,7 +74,7 @@ def test_a_translation_run_holds_everything(translated):
 
 def test_a_folder_is_translated_under_its_own_names(translated, folders, tmp_path):
     out = tmp_path / "out"
-    assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={out}", "sampling_steps=2"]) == 0
+    assert main(["translate", f"model={translated}", f"input={folders[0]}", f"out={out}", "solver.steps=2"]) == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in folders[0].iterdir())
     model = cf.DomainTranslator.load(translated, device="cpu")
     expected = model.translate(cf.images.read_images(folders[0]), solver=2).images
@@ -90,7 +90,7 @@ def test_other_sizes_are_brought_to_the_models(translated, tmp_path):
 def test_reverse_goes_the_other_way(translated, folders, tmp_path):
     out = tmp_path / "back"
     command = ["translate", f"model={translated}", f"input={folders[1]}", f"out={out}", "reverse=true"]
-    assert main([*command, "sampling_steps=3"]) == 0
+    assert main([*command, "solver.steps=3"]) == 0
     model = cf.DomainTranslator.load(translated, device="cpu")
     expected = model.translate(cf.images.read_images(folders[1]), reverse=True, solver=3).images
     assert torch.equal(cf.images.read_images(out).images, expected)
@@ -125,7 +125,7 @@ def test_a_generator_run_holds_everything(generated):
 
 def test_images_are_generated_into_a_folder(generated, tmp_path):
     out = tmp_path / "out"
-    command = ["generate", f"model={generated}", "n=11", "label=dark", "guidance=2", f"out={out}", "sampling_steps=2"]
+    command = ["generate", f"model={generated}", "n=11", "label=dark", "guidance=2", f"out={out}", "solver.steps=2"]
     assert main(command) == 0
     assert sorted(path.name for path in out.iterdir())[0] == "00.png"
     model = cf.ImageGenerator.load(generated, device="cpu")
@@ -167,7 +167,7 @@ def test_a_report_reads_some_of_many_files_and_says_so(folders, tmp_path, monkey
 
 def test_a_folder_is_translated_some_at_a_time(translated, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(cf.cli.translation, "AT_ONCE", 5)
-    command = ["translate", f"model={translated}", f"input={folders[0]}", "sampling_steps=2"]
+    command = ["translate", f"model={translated}", f"input={folders[0]}", "solver.steps=2"]
     assert main([*command, f"out={tmp_path / 'parts'}", "stream=true"]) == 0
     assert main([*command, f"out={tmp_path / 'whole'}"]) == 0
     parts, whole = (cf.images.read_images(tmp_path / name) for name in ("parts", "whole"))
@@ -181,7 +181,7 @@ def test_every_seed_and_every_part_has_noise_of_its_own(bridge, tmp_path, monkey
     folder.mkdir()
     for k in range(6):
         Image.fromarray(np.full((8, 8), 60, np.uint8)).save(folder / f"{k}.png")
-    command = ["translate", f"model={bridge}", f"input={folder}", "sampling_steps=4"]
+    command = ["translate", f"model={bridge}", f"input={folder}", "solver.steps=4"]
     found = []
     for name, more in (("a", []), ("b", ["seed=1"]), ("c", ["stream=true"]), ("again", ["stream=true"])):
         assert main([*command, f"out={tmp_path / name}", *more]) == 0

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cells.snapshots import leave_out, to_numbers
 from cellflow.cli import runs
-from cellflow.cli.settings import free, new_folder, plain
-from cellflow.integrate import Fixed, Jumps
+from cellflow.cli.settings import free, new_folder, plain, solver_of
+from cellflow.integrate import Fixed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,7 +52,7 @@ def interpolate(cfg: DictConfig) -> None:
     times = _times(cfg.at, "at")
     name = "interpolated-" + "-".join(f"{time:.12g}" for time in times)
     out = free(cfg.out, folder / f"{name}.h5ad")
-    solver = Fixed() if cfg.jumps is None else Jumps(cfg.jumps)
+    solver = solver_of(cfg, default=Fixed())
     found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, solver=solver, extrapolate=cfg.extrapolate)
     found.write_h5ad(out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cellflow.cli import cells, distillation, generation, runs, translation
+from cellflow.cli.former import modern_words
 from cellflow.cli.help import describe, overview
 
 log = logging.getLogger("cellflow")
@@ -93,7 +94,7 @@ def _run(command: str, overrides: list[str]) -> int:
             failed.append(error)
 
     # Flags first: hydra's parser does not find them between settings.
-    words = sorted(overrides, key=lambda word: not word.startswith("-"))
+    words = sorted(modern_words(overrides), key=lambda word: not word.startswith("-"))
     previous, sys.argv = sys.argv, [f"cellflow {command}", *words, *QUIET]
     handler = logging.StreamHandler(sys.stderr)
     log.addHandler(handler)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import new_folder
-from cellflow.integrate import Jumps
+from cellflow.cli.settings import new_folder, solver_of
+from cellflow.integrate import Fixed
 from cellflow.report import Split
 
 if TYPE_CHECKING:
     from cellflow.estimators import ImageGenerator
 
 log = logging.getLogger("cellflow")
+SOLVER = Fixed("midpoint", steps=20)
 SHOWN = 12
 """Images in a row of a preview."""
 
@@ -40,7 +41,7 @@ def generate(cfg: DictConfig) -> None:
 
     def preview(current: ImageGenerator) -> list:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
-        return [current.generate(SHOWN, label=label, solver=cfg.sampling_steps).images]
+        return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER)).images]
 
     if image_runs.fit(folder, cfg, "generate", model, run, preview):
         write_report(folder, model, split, cfg)
@@ -68,7 +69,7 @@ def _apply(cfg: DictConfig) -> None:
 
     image_runs.require(cfg, "out")
     model = ImageGenerator.load(runs.existing_folder(cfg.model), device=cfg.device)
-    solver = cfg.sampling_steps if cfg.jumps is None else Jumps(cfg.jumps)
+    solver = solver_of(cfg, default=SOLVER)
     images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, solver=solver, seed=cfg.seed)
     image_runs.write(images, cfg.out)
 
@@ -84,6 +85,6 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
         title=folder.name,
         details=runs.details(folder),
         judge=cfg.judge,
-        solver=cfg.sampling_steps,
+        solver=solver_of(cfg, default=SOLVER),
     )
     log.info("open %s", folder / runs.REPORT)

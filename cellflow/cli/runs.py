@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cellflow.cli.former import modern_settings
 from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
 from cellflow.training.checkpoint import STATE
@@ -109,7 +110,10 @@ class Stopwatch:
         return time.perf_counter() - self._start
 
 
-MAY_CHANGE = {"resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "judge", "target_class"}
+MAY_CHANGE = {
+    "resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "judge",
+    "target_class", "solver",
+}  # fmt: skip
 """Settings that a resumed run may have changed."""
 
 
@@ -119,7 +123,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return what `write_settings` wrote.
+    """Return what `write_settings` wrote, as the settings are called today.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     {'steps': 3}
     """
     try:
-        return dict(yaml.safe_load((folder / CONFIG).read_text()))
+        return modern_settings(dict(yaml.safe_load((folder / CONFIG).read_text())))
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise CheckpointError(f"The settings in {folder / CONFIG} cannot be read ({error}).") from error
 
@@ -149,7 +153,7 @@ def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
         With each setting, then and now.
     """
     then = read_settings(folder)
-    changed = {key: (then.get(key), now) for key, now in settings.items() if then.get(key) != now}
+    changed = {key: (then[key], now) for key, now in settings.items() if key in then and then[key] != now}
     lines = [f"{key}: {before} became {now}" for key, (before, now) in changed.items() if key not in MAY_CHANGE]
     if lines:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import runs
+from cellflow.integrate import Solver, resolve
 
 
 def new_folder(cfg: DictConfig, command: str) -> Path:
@@ -24,6 +25,15 @@ def new_folder(cfg: DictConfig, command: str) -> Path:
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved settings as plain values."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def solver_of(cfg: DictConfig, *, default: Solver) -> Any:
+    """Return the solver of the settings: a part, or the command's own with so many steps."""
+    from hydra.utils import instantiate
+
+    if "_target_" in cfg.solver:
+        return instantiate(cfg.solver)
+    return default if cfg.solver.steps is None else resolve(cfg.solver.steps, default=default, verb="solver.steps")
 
 
 def free(out: str | None, default: Path) -> Path:

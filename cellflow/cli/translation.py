@@ -9,10 +9,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import new_folder
+from cellflow.cli.settings import new_folder, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
-from cellflow.integrate import Fixed, Jumps, Noisy
+from cellflow.integrate import Fixed, Noisy
 from cellflow.report import Split
 from cellflow.seeds import draw_seed, generator_at
 
@@ -79,9 +79,7 @@ def _apply(cfg: DictConfig) -> None:
 
 
 def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: DictConfig, *, seed: int) -> ImageSet:
-    """Translate images: by jumps where those are asked for, else by the solver, with noise or without."""
-    if cfg.jumps is not None:
-        return model.translate(images, reverse=cfg.reverse, solver=Jumps(cfg.jumps))
+    """Translate images, with noise or without."""
     return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse)
 
 
@@ -140,16 +138,16 @@ def write_report(
 
 
 def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[..., ImageSet]":
-    """Return how images are translated: with noise where that was learned and is wanted."""
+    """Return how images are translated."""
     solver = _solver(model, cfg)
     if isinstance(solver, Noisy):
         return partial(model.simulate, solver=solver, seed=seed)
     return partial(model.translate, solver=solver)
 
 
-def _solver(model: "DomainTranslator", cfg: DictConfig) -> Fixed | Noisy:
-    noisy = model.stochastic and cfg.noise
-    return Noisy(cfg.sampling_steps) if noisy else Fixed("midpoint", steps=cfg.sampling_steps)
+def _solver(model: "DomainTranslator", cfg: DictConfig) -> Any:
+    """Return the solver of the settings; where they name none, with noise if a score was learned."""
+    return solver_of(cfg, default=Noisy(20) if model.stochastic else Fixed("midpoint", steps=20))
 
 
 def _both(cfg: DictConfig) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:

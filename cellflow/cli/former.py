@@ -1,0 +1,70 @@
+"""Settings of earlier versions, on the command line and in the folders of their runs, as they are today."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from cellflow.estimators.serialize import FORMER
+
+Rule = Callable[..., Mapping[str, Any]]
+
+
+def _solver(
+    *, noise: bool = True, sampling_steps: int | None = None, jumps: int | None = None
+) -> dict[str, dict[str, Any]]:
+    kind: dict[str, Any] = {} if noise else {"_target_": "cellflow.integrate.Fixed", "method": "midpoint"}
+    if jumps is not None:
+        kind, sampling_steps = {"_target_": "cellflow.integrate.Jumps"}, jumps
+    return {"solver": kind if sampling_steps is None else kind | {"steps": sampling_steps}}
+
+
+RULES: dict[str | tuple[str, ...], Rule] = {("noise", "sampling_steps", "jumps"): _solver}
+for former in FORMER.values():
+    RULES |= former
+"""What became of each setting: its value, or those of several that became one, to the settings of today."""
+
+
+def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are called today.
+
+    Examples
+    --------
+    >>> modern_settings({"steps": 100, "sampling_steps": 40, "jumps": None})
+    {'steps': 100, 'solver': {'steps': 40}}
+    """
+    found = dict(settings)
+    for names, rule in RULES.items():
+        group = (names,) if isinstance(names, str) else names
+        if old := {name: found.pop(name) for name in group if name in found}:
+            found |= rule(*old.values()) if isinstance(names, str) else rule(**old)
+    return found
+
+
+def modern_words(words: list[str]) -> list[str]:
+    """Return the settings ``name=value`` of a command line as they are called today, with a warning for old ones.
+
+    Examples
+    --------
+    >>> modern_words(["model=runs/first"])
+    ['model=runs/first']
+    """
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    read = {name: yaml.safe_load(value) for name, value in given.items()}
+    known = modern_settings(read)
+    old = [name for name in given if name not in known or known[name] != read[name]]
+    new = [word for name in known if name not in read or known[name] != read[name] for word in _said(name, known[name])]
+    if old:
+        was, now = " ".join(f"{name}={given[name]}" for name in old), " ".join(new) or "the default"
+        message = f"`{was}` is now `{now}`; the old setting will go in the next version."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+    return [word for word in words if word.split("=", 1)[0] not in old] + new
+
+
+def _said(name: str, value: Any) -> list[str]:
+    """Return settings as words: a part as the name of its file, then what is set of it."""
+    if not isinstance(value, Mapping):
+        return [f"{name}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"]
+    part = [f"{name}={value['_target_'].rpartition('.')[2].lower()}"] if "_target_" in value else []
+    return part + [f"{name}.{key}={each}" for key, each in value.items() if key != "_target_"]
