@@ -9,6 +9,7 @@ from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
 import cellflow as cf
 from cellflow.objectives import VelocityMatching
+from cellflow.pairing import Spline
 from cellflow.pairing.curves import tangents
 from cellflow.paths import Linear
 
@@ -38,7 +39,7 @@ def test_a_bent_pair_is_a_cubic_hermite_spline(bend0, bend1, rng):
 
 
 def test_pairs_of_three_snapshots_join_smoothly_and_leave_the_ends_without_curvature(rng):
-    batch = next(iter(batches_of(three_points(), rng, bend=1.0)))
+    batch = next(iter(batches_of(three_points(), rng, curve="spline")))
     _, duration = batch.span()
     ends = [Linear().between(batch, torch.full((2,), s, dtype=torch.float64), generator=rng) for s in (0.0, 1.0)]
     begin, end = (point.velocity[:, 0] / duration for point in ends)
@@ -65,7 +66,7 @@ def test_the_whole_bend_follows_a_quadratic_exactly(rng):
 
 def test_half_a_bend_is_half_and_none_is_none(rng):
     clouds = three_points()
-    whole, half, none = (next(iter(batches_of(clouds, rng, bend=bend))) for bend in (1.0, 0.5, 0.0))
+    whole, half, none = (next(iter(batches_of(clouds, rng, curve=Spline(bend)))) for bend in (1.0, 0.5, 0.0))
     torch.testing.assert_close(half.bend0, whole.bend0 / 2)
     torch.testing.assert_close(half.bend1, whole.bend1 / 2)
     assert none.bend0 is None
@@ -73,7 +74,7 @@ def test_half_a_bend_is_half_and_none_is_none(rng):
 
 def test_two_snapshots_have_nothing_to_bend_towards(rng):
     x = torch.randn(5, 2, generator=rng)
-    batch = next(iter(cf.pairing.snapshot_batches([x, x + 1], [0.0, 1.0], batch_size=4, generator=rng, bend=1.0)))
+    batch = next(iter(cf.pairing.snapshot_batches([x, x + 1], [0.0, 1.0], batch_size=4, generator=rng, curve="spline")))
     assert (batch.bend0 == 0).all()
     assert (batch.bend1 == 0).all()
 
@@ -83,20 +84,20 @@ def test_a_flow_trained_on_bent_pairs_follows_the_curve(rng):
     times, shape = [0.0, 0.5, 1.0], 0.05 * torch.randn(200, 1, generator=rng)
     clouds = [shape + 4 * t * (1 - t) for t in times]
 
-    def halfway(bend):
-        batches = cf.pairing.snapshot_batches(clouds, times, batch_size=128, generator=rng, bend=bend)
+    def halfway(curve):
+        batches = cf.pairing.snapshot_batches(clouds, times, batch_size=128, generator=rng, curve=curve)
         field = cf.networks.MLP(dim=1, width=32)
         cf.training.fit(field, VelocityMatching(), batches, steps=600, generator=rng)
         return cf.integrate.ode(field, clouds[0], stop=0.25, solver=20).x[-1].mean().item()
 
     # The curve has 0.75 there; the spline with free ends 0.6875; straight lines 0.5.
-    assert halfway(1.0) == pytest.approx(0.6875, abs=0.03)
-    assert halfway(0.0) == pytest.approx(0.5, abs=0.03)
+    assert halfway("spline") == pytest.approx(0.6875, abs=0.03)
+    assert halfway("straight") == pytest.approx(0.5, abs=0.03)
 
 
 def test_impossible_bends_are_refused(rng):
     clouds = [torch.randn(20, 2, generator=rng) for _ in TIMES]
     with pytest.raises(ValueError, match="0 <= bend <= 1"):
-        batches_of(clouds, rng, bend=1.5)
+        Spline(1.5)
     with pytest.raises(ValueError, match="ot_batch_size='whole'"):
-        batches_of(clouds, rng, bend=0.5, ot_batch_size=4)
+        batches_of(clouds, rng, curve=Spline(0.5), ot_batch_size=4)

@@ -19,6 +19,7 @@ from cellflow.couplings import (
     Sinkhorn,
     SquaredEuclidean,
     UnbalancedSinkhorn,
+    Within,
     resolve,
 )
 from cellflow.errors import ConvergenceError
@@ -388,6 +389,101 @@ def test_masses_that_cannot_change_must_agree():
     x0, x1 = clouds(3, 3)
     with pytest.raises(ValueError, match="equal total masses"):
         UnbalancedSinkhorn(1.0, math.inf)(x0, x1, torch.ones(3), 2 * torch.ones(3))
+
+
+# ---- what a coupling declares ----
+
+
+def crossed(x0, x1):
+    """A function of two clouds: the last with the first."""
+    return Exact()(x0.flip(0), x1)
+
+
+DECLARED = {
+    **ALL_COUPLINGS,
+    "given": Given(),
+    "within": Within("exact", torch.arange(12) % 3, torch.arange(12) % 2),
+    "within, evenly": Within(Sinkhorn(0.5, tolerance=TIGHT), torch.arange(12) % 3, (torch.arange(12) + 1) % 3),
+    "function": resolve(crossed),
+}
+each_declared = pytest.mark.parametrize("coupling", DECLARED.values(), ids=DECLARED)
+
+
+@each_declared
+def test_what_keeps_mass_gives_every_point_its_share(coupling):
+    """Measured on weights far from equal; one that does not declare it may, and must not be trusted to."""
+    x0, x1 = clouds(12, 12)
+    a = weights(12)
+    b = a if coupling == Given() else weights(12, 1)
+    plan = coupling(x0, x1, a, b) if coupling != DECLARED["function"] else coupling(x0, x1)
+    shares = [side / side.sum() for side in plan.marginals()]
+    kept = all(torch.allclose(found, side / side.sum(), atol=1e-6) for found, side in zip(shares, (a, b), strict=True))
+    assert kept or not coupling.keeps_mass
+    assert kept == coupling.keeps_mass or coupling in (DECLARED["function"],)
+
+
+@each_declared
+def test_memory_grows_with_pairs_where_a_matrix_is_solved_and_with_points_elsewhere(coupling):
+    if isinstance(coupling, Within):
+        assert coupling.memory(12, 12) == sum(
+            resolve(coupling.coupling).memory(int((coupling.source == k).sum()), int((coupling.target == k).sum()))
+            for k in set(coupling.source.tolist()) & set(coupling.target.tolist())
+        )
+        return
+    growth = coupling.memory(2000, 2000) / coupling.memory(1000, 1000)
+    assert growth == (4 if coupling.uses_states else 2)
+    assert coupling.memory(100, 300) == coupling.memory(300, 100) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coupling", ["Exact()", "Sinkhorn(5.0)", "UnbalancedSinkhorn(5.0, 30.0)", "Independent()"])
+def test_declared_memory_is_what_a_process_grows_by(coupling):
+    code = f"""
+import resource, torch
+from cellflow.couplings import *
+coupling = {coupling}
+coupling(torch.randn(20, 10), torch.randn(20, 10))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+x0, x1 = torch.randn(2500, 10), torch.randn(2300, 10)
+coupling(x0, x1)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, coupling.memory(2500, 2300))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    grown, declared = map(int, shown.split())
+    assert grown < 1.2 * declared + 2**23
+    assert declared < 1.6 * grown + 2**23
+
+
+@each_declared
+def test_what_does_not_use_states_gives_the_same_plan_anywhere(coupling):
+    x0, x1 = clouds(12, 12)
+    same = torch.equal(coupling(x0, x1).dense(), coupling(x0.flip(0), x1).dense())
+    assert same != coupling.uses_states
+
+
+def test_a_function_is_asked_what_it_declares():
+    def loud(x0, x1):
+        return crossed(x0, x1)
+
+    loud.keeps_mass, loud.memory = True, lambda n, m: 7
+    assert (resolve(loud).keeps_mass, resolve(loud).memory(3, 4), resolve(loud).divisible) == (True, 7, True)
+    assert repr(resolve(crossed)) == "crossed"
+    assert resolve(resolve(crossed)) == resolve(crossed)
+
+
+def test_groups_are_matched_by_themselves():
+    x0, x1 = clouds(6, 5)
+    left, right = ["a", "b", "a", "b", "c", "a"], np.array(["b", "a", "b", "a", "d"])
+    dense = Within("exact", left, right)(x0, x1).dense()
+    crossing = torch.tensor([[one != other for other in right] for one in left])
+    assert (dense[crossing] == 0).all()
+    assert (dense.sum(dim=1) > 0).tolist() == [True, True, True, True, False, True]
+    inside = Exact()(x0[[1, 3]], x1[[0, 2]]).dense()
+    torch.testing.assert_close(dense[[1, 3]][:, [0, 2]], 2 / 5 * inside)
+    with pytest.raises(ValueError, match="a group for each of 6 source and 5 target points; found 6 and 4"):
+        Within("exact", left, right[:4])(x0, x1)
+    with pytest.raises(ValueError, match="none in common"):
+        Within("exact", ["a"] * 6, ["b"] * 5)(x0, x1)
 
 
 # ---- names ----

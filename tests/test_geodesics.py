@@ -7,7 +7,7 @@ import torch
 
 import cellflow as cf
 from cellflow.objectives import PathEnergy
-from cellflow.pairing import radial_metric
+from cellflow.pairing import rbf_metric
 from cellflow.training import Geodesics, fit
 
 
@@ -92,7 +92,7 @@ def test_bends_are_no_velocity():
 
 def test_steps_cost_one_on_the_data_and_the_most_far_away(rng):
     points = torch.randn(1000, 2, generator=rng)
-    metric = radial_metric(points, centres=50, floor=0.01, generator=rng)
+    metric = rbf_metric(points, centres=50, floor=0.01, generator=rng)
     assert metric(points).median().item() == pytest.approx(1, abs=0.2)
     assert metric(torch.tensor([[50.0, 50.0]])).item() == pytest.approx(100)
     assert (metric.weights >= 0).all()
@@ -100,14 +100,14 @@ def test_steps_cost_one_on_the_data_and_the_most_far_away(rng):
 
 def test_a_metric_moves_and_stretches_with_the_data():
     points, moved = ring(), 7 * ring() + 100
-    here, there = (radial_metric(x.double(), centres=30, generator=cf.generator(seed=0)) for x in (points, moved))
+    here, there = (rbf_metric(x.double(), centres=30, generator=cf.generator(seed=0)) for x in (points, moved))
     asked = torch.randn(50, 2, generator=cf.generator(seed=2)).double()
     torch.testing.assert_close(here(asked), there(7 * asked + 100), rtol=1e-3, atol=1e-3)
 
 
 def test_more_points_than_needed_are_drawn_from(monkeypatch, rng):
     monkeypatch.setattr("cellflow.pairing.metric.LEARNED_FROM", 100)
-    assert len(radial_metric(ring(400), centres=200, generator=rng).centres) == 100
+    assert len(rbf_metric(ring(400), centres=200, generator=rng).centres) == 100
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_more_points_than_needed_are_drawn_from(monkeypatch, rng):
 )
 def test_impossible_metrics_are_refused(points, settings, message, rng):
     with pytest.raises(ValueError, match=message):
-        radial_metric(points, **settings, generator=rng)
+        rbf_metric(points, **settings, generator=rng)
 
 
 # Geodesics between snapshots
@@ -132,7 +132,7 @@ def test_pairs_on_a_ring_of_data_stay_near_it(rng):
     clouds = [on_circle(2.0 * k + 0.2 * torch.randn(200, generator=rng)) for k in range(2)]
     straight = cf.pairing.snapshot_batches(clouds, [0.0, 1.0], batch_size=128, generator=rng)
     # The data lie on the whole ring, as those of a third snapshot would.
-    bends = Geodesics(centres=40, steps=400).learn([*clouds, ring()], straight, generator=rng)
+    bends = Geodesics(centres=40, steps=400).bends([*clouds, ring()], [0.0, 1.0], straight, generator=rng)
     bent, unbent = (halfway(next(iter(batches))).norm(dim=1) for batches in (straight.bent(bends), straight))
     assert unbent.mean().item() == pytest.approx(math.cos(1.0), abs=0.05)
     assert bent.mean().item() == pytest.approx(1, abs=0.1)
@@ -142,9 +142,10 @@ def test_pairs_on_a_ring_of_data_stay_near_it(rng):
 @pytest.mark.usefixtures("global_state_is_untouched")
 def test_bent_pairs_keep_their_ends_and_their_partners(rng):
     clouds = [torch.randn(50, 2, generator=rng) + 3 * k for k in range(3)]
-    straight = cf.pairing.snapshot_batches(clouds, [0.0, 0.3, 1.0], batch_size=32, generator=rng)
-    bends = Geodesics(centres=10, steps=20).learn(clouds, straight, generator=rng)
-    before, after = next(iter(straight)), next(iter(straight.bent(bends)))
+    before, after = (
+        next(iter(cf.pairing.snapshot_batches(clouds, [0.0, 0.3, 1.0], batch_size=32, generator=rng, curve=curve)))
+        for rng, curve in ((cf.generator(1), "straight"), (cf.generator(1), Geodesics(centres=10, steps=20)))
+    )
     for x, y in zip(before[:4], after[:4], strict=True):
         assert x is y or torch.equal(x, y)
     for s, end in ((0.0, after.x0), (1.0, after.x1)):
@@ -168,9 +169,9 @@ def test_a_flow_learned_along_geodesics_goes_round_the_hole():
     """From one end of an arc to all the rest of it: straight lines cut the corner."""
     adata, clouds = cells_on_a_ring()
     radii = {}
-    for bend in (0.0, Geodesics(centres=30, steps=250)):
-        flow = cf.SnapshotFlow(bend=bend, steps=250, batch_size=128, device="cpu").fit(adata)
-        radii[bend] = flow.transport(clouds[0], start=0, stop=0.5).x[-1].norm(dim=1).mean().item()
+    for curve in ("straight", Geodesics(centres=30, steps=250)):
+        flow = cf.SnapshotFlow(curve=curve, steps=250, batch_size=128, device="cpu").fit(adata)
+        radii[curve] = flow.transport(clouds[0], start=0, stop=0.5).x[-1].norm(dim=1).mean().item()
     straight, bent = radii.values()
     assert straight < 0.8
     assert bent > 0.9
@@ -179,12 +180,12 @@ def test_a_flow_learned_along_geodesics_goes_round_the_hole():
 @pytest.mark.usefixtures("global_state_is_untouched")
 def test_the_same_seed_gives_the_same_bends_and_a_model_says_how_it_was_bent(tmp_path):
     adata, clouds = cells_on_a_ring()
-    settings = {"bend": Geodesics(centres=10, steps=10), "steps": 5, "device": "cpu"}
+    settings = {"curve": Geodesics(centres=10, steps=10), "steps": 5, "device": "cpu"}
     first, second = (cf.SnapshotFlow(seed=3, **settings).fit(adata) for _ in range(2))
     assert (first.velocity(clouds[0], 0.0) == second.velocity(clouds[0], 0.0)).all()
     first.save(tmp_path)
     loaded = cf.SnapshotFlow.load(tmp_path)
-    assert loaded.bend == Geodesics(centres=10, steps=10)
+    assert loaded.curve == Geodesics(centres=10, steps=10)
     assert (loaded.velocity(clouds[0], 0.0) == first.velocity(clouds[0], 0.0)).all()
 
 
@@ -192,7 +193,9 @@ def test_growth_is_learned_along_bent_pairs():
     adata, clouds = cells_on_a_ring()
     coupling = cf.couplings.UnbalancedSinkhorn(0.1, 5.0)
     settings = {"coupling": coupling, "growth": True, "masses": "counts", "steps": 60, "device": "cpu"}
-    bent, straight = (cf.SnapshotFlow(bend=b, **settings).fit(adata) for b in (Geodesics(centres=30, steps=100), 0.0))
+    bent, straight = (
+        cf.SnapshotFlow(curve=c, **settings).fit(adata) for c in (Geodesics(centres=30, steps=100), "straight")
+    )
     speeds = [flow.velocity(clouds[0], 0.0) for flow in (bent, straight)]
     assert abs(speeds[0] - speeds[1]).max() > 0.1
     assert bent.grow(clouds[0], start=0, stop=1, solver=10).mass()[-1].item() == pytest.approx(2, rel=0.2)

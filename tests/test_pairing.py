@@ -2,13 +2,15 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
 import cellflow as cf
 from cellflow.cells import Clock
-from cellflow.pairing import batches as pairing_module
+from cellflow.couplings.problem import dense_memory
 from cellflow.pairing import paired_batches, snapshot_batches
+from cellflow.pairing import rows as pairing_module
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -83,7 +85,7 @@ def test_larger_ot_batches_find_shorter_pairs(rng):
 
 
 def test_choice_by_size_is_said_in_the_log(rng, caplog, monkeypatch):
-    monkeypatch.setattr(pairing_module, "WHOLE_LIMIT", 40 * 40)
+    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(40, 40))
     caplog.set_level(logging.INFO, logger="cellflow")
     small, large = numbered(40), numbered(41)
     batches = snapshot_batches([small, small, large], [0, 0.5, 1], batch_size=4, generator=rng)
@@ -93,7 +95,7 @@ def test_choice_by_size_is_said_in_the_log(rng, caplog, monkeypatch):
 
 
 def test_independent_pairs_never_need_super_batches(rng, monkeypatch):
-    monkeypatch.setattr(pairing_module, "WHOLE_LIMIT", 10)
+    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(20, 20))
     batches = paired_batches(numbered(40), numbered(40), coupling="independent", generator=rng)
     assert batches.plans[0] is not None
 
@@ -178,7 +180,7 @@ def test_times_outside_the_clock_are_an_error_unless_asked_for():
 def test_given_pairs_are_kept_however_many_there_are(rng):
     """Above the limit for one dense plan too: there is nothing to solve, and parts would join strangers."""
     n = 8000
-    assert n * n > pairing_module.WHOLE_LIMIT
+    assert dense_memory(n, n) > pairing_module.WHOLE_MEMORY
     x = torch.randn(n, 1, generator=rng)
     batch = next(iter(cf.pairing.paired_batches(x, x + 1, coupling="given", batch_size=64, generator=rng)))
     torch.testing.assert_close(batch.x1 - batch.x0, torch.ones(64, 1))
@@ -194,3 +196,159 @@ def test_times_out_of_order_are_refused(rng):
     clouds = [torch.randn(5, 1, generator=rng) for _ in range(3)]
     with pytest.raises(ValueError, match="increase"):
         cf.pairing.snapshot_batches(clouds, [0.0, 1.0, 0.5], generator=rng)
+
+
+# --- inside groups ---
+
+
+def donors(sizes=(40, 60, 30), names=("a", "b", "c"), seed=3):
+    """The donor of each point of each snapshot; all of them everywhere."""
+    draw = np.random.default_rng(seed)
+    return [draw.permutation(np.resize(np.array(names), n)) for n in sizes]
+
+
+def with_donor(labels):
+    """Points that know their donor: its number is the first column."""
+    draw = cf.generator(seed=5)
+    columns = [torch.tensor([["abcd".index(name)] for name in some], dtype=torch.float32) for some in labels]
+    return [torch.cat([one, torch.randn(len(one), 2, generator=draw)], dim=1) for one in columns]
+
+
+AS_LABELS = {
+    "names": lambda labels: labels,
+    "lists": lambda labels: [some.tolist() for some in labels],
+    "numbers": lambda labels: [torch.tensor(["abcd".index(name) for name in some]) for some in labels],
+}
+
+
+@pytest.mark.parametrize("kind", AS_LABELS)
+@pytest.mark.parametrize("ot_batch_size", ["auto", 24])
+@pytest.mark.parametrize("coupling", ["exact", "independent", cf.couplings.Sinkhorn(5.0)], ids=str)
+def test_no_pair_crosses_groups_and_each_has_the_share_of_its_targets(coupling, ot_batch_size, kind, rng):
+    labels = donors()
+    settings = {"coupling": coupling, "ot_batch_size": ot_batch_size, "within": AS_LABELS[kind](labels)}
+    batches = snapshot_batches(with_donor(labels), [0.0, 0.5, 1.0], batch_size=12, generator=rng, **settings)
+    drawn = take(batches, 64)
+    for batch in drawn:
+        assert torch.equal(batch.x0[:, 0], batch.x1[:, 0])
+    assert [plan is None for plan in batches.plans] == [ot_batch_size == 24] * 2
+    for k, later in enumerate(labels[1:]):
+        found = torch.cat([batch.x1[12 * k : 12 * (k + 1), 0] for batch in drawn])
+        expected = [(later == name).mean() for name in "abc"]
+        tolerance = 0.01 if ot_batch_size == "auto" else 0.1
+        np.testing.assert_allclose([(found == k).float().mean() for k in range(3)], expected, atol=tolerance)
+
+
+def test_pairs_inside_groups_are_the_same_from_any_step(rng):
+    labels = donors()
+    for size in ("whole", 24):
+        batches = snapshot_batches(
+            with_donor(labels), [0, 0.5, 1], batch_size=8, within=labels, ot_batch_size=size, generator=rng
+        )
+        straight = take(batches, 70)
+        for start in (0, 3, 65):
+            again = take(batches, 1, start)[0]
+            assert torch.equal(again.x0, straight[start].x0)
+            assert torch.equal(again.x1, straight[start].x1)
+
+
+def test_groups_divide_the_problem_and_its_memory(rng, monkeypatch):
+    """Three groups of a third take a third of the memory: what is too large as one may fit inside groups."""
+    labels = donors((60, 60))
+    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(60, 60) // 2)
+    clouds = with_donor(labels)
+    found = [snapshot_batches(clouds, [0, 1], within=w, generator=rng).plans[0] for w in (None, labels)]
+    assert [plan is None for plan in found] == [True, False]
+    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", 0)
+    parts = snapshot_batches(clouds, [0, 1], within=labels, generator=rng)
+    assert parts._pairs.intervals[0].size == 3 * pairing_module.LEAST_MATCHED
+
+
+def test_a_group_that_a_neighbour_lacks_is_left_out_there_and_said(rng):
+    labels = [np.array(list("aabb") * 5), np.array(list("aabc") * 5), np.array(list("abcc") * 5)]
+    with pytest.warns(UserWarning, match=r"Of 3 snapshots.*c in 1 \(before 2\).*left out"):
+        batches = snapshot_batches(
+            with_donor(labels), [0, 0.5, 1], batch_size=20, within=labels, curve="spline", generator=rng
+        )
+    drawn = take(batches, 20)
+    first = torch.cat([batch.x1[:20, 0] for batch in drawn])
+    second = torch.cat([batch.x1[20:, 0] for batch in drawn])
+    assert set(first.tolist()) == {0.0, 1.0}
+    assert set(second.tolist()) == {0.0, 1.0, 2.0}
+    # A cell without a partner before it has no slope: its path leaves it freely, as at the first snapshot.
+    for batch in drawn:
+        lone = torch.cat([torch.zeros(20, dtype=torch.bool), batch.x0[20:, 0] == 2])
+        assert torch.isfinite(batch.bend0).all()
+        assert (batch.bend0[lone] == 0).all()
+        assert (batch.bend1[:20].abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_impossible_groups_are_refused(rng):
+    clouds = [numbered(4), numbered(5), numbered(6)]
+
+    def pair(*within, **settings):
+        snapshot_batches(clouds, [0, 0.5, 1], within=list(map(list, within)), generator=rng, **settings)
+
+    with pytest.raises(ValueError, match=r"each point, \[4, 5, 6\]; found \[4, 4, 6\]"):
+        pair("aabb", "aabb", "aaabbb")
+    with pytest.raises(ValueError, match="Snapshots 2 and 3 have no group in common"):
+        pair("aabb", "aabbb", "cccddd")
+    with pytest.raises(ValueError, match="b in 3 .after 2.*growth is unknown"):
+        pair("aabb", "aabbb", "aaaaaa", masses=(1.0, 2.0, 4.0))
+
+
+def test_groups_that_grow_gain_on_the_others(rng):
+    """Of 20 and 20 cells come 30 and 10: with equal masses the one group grows by log(3/2), the other by log(1/2)."""
+    labels = [np.array(["a"] * 20 + ["b"] * 20), np.array(["a"] * 30 + ["b"] * 10)]
+    batches = snapshot_batches(
+        with_donor(labels), [0, 1], within=labels, masses=(1.0, 1.0), batch_size=40, generator=rng
+    )
+    for batch in take(batches, 3):
+        grown = batch.log_mass1 - batch.log_mass0
+        expected = torch.where(batch.x0[:, 0] == 0, np.log(1.5), np.log(0.5))
+        torch.testing.assert_close(grown, expected.to(grown))
+
+
+# --- a function as coupling, everywhere ---
+
+
+def backwards(x0, x1, a=None, b=None):
+    """The last with the first."""
+    n = len(x0)
+    masses = torch.full((n,), 1 / n, dtype=torch.float64) if a is None else a / a.sum()
+    order = torch.arange(n)
+    return cf.couplings.SparsePlan(order, order.flip(0), masses, shape=(n, n))
+
+
+def test_a_function_pairs_snapshots(rng):
+    clouds = [numbered(8, 100.0 * k) for k in range(3)]
+    for settings in ({}, {"masses": (1.0, 2.0, 3.0)}, {"curve": "spline"}, {"within": [["a"] * 8] * 3}):
+        batches = snapshot_batches(clouds, [0, 0.5, 1], coupling=backwards, batch_size=8, generator=rng, **settings)
+        batch = take(batches, 1)[0]
+        assert torch.equal(batch.x0 % 100 + batch.x1 % 100, torch.full((16, 1), 7.0)), settings
+    batches = paired_batches(numbered(40), numbered(40), coupling=backwards, ot_batch_size=10, generator=rng)
+    assert len(take(batches, 2)) == 2
+
+
+def test_a_function_pairs_images_and_noise(rng):
+    digits = cf.datasets.digits()
+    one, two = digits.take(range(8)), digits.take(range(8, 16))
+    for settings in ({}, {"features": 2}, {"ot_batch_size": 4}):
+        batches = cf.pairing.image_batches(one, two, coupling=backwards, batch_size=4, generator=rng, **settings)
+        assert len(take(batches, 2)) == 2
+    batch = take(cf.pairing.image_batches(None, two, coupling=backwards, batch_size=4, generator=rng), 1)[0]
+    assert batch.x0.shape == (4, 1, 8, 8)
+
+
+def test_a_function_pairs_for_every_estimator(tmp_path, cells):
+    small = {"steps": 2, "batch_size": 4, "device": "cpu"}
+    even = cells[np.sort(np.concatenate([np.flatnonzero(cells.obs["day"] == t)[:40] for t in (0, 1, 5)]))].copy()
+    flow = cf.SnapshotFlow(time_key="day", coupling=backwards, growth=True, **small).fit(even)
+    x = even.obsm["X_pca"]
+    cf.DomainTranslator(coupling=backwards, **small).fit(x[:60], x[60:])
+    cf.ImageGenerator(coupling=backwards, **small).fit(cf.datasets.digits().take(range(8)))
+    flow.save(tmp_path)
+    with pytest.raises(cf.errors.CheckpointError, match="coupling"):
+        cf.SnapshotFlow.load(tmp_path)
+    assert cf.SnapshotFlow.load(tmp_path, coupling=backwards).coupling is backwards

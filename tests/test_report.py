@@ -163,8 +163,8 @@ def test_the_page_lists_every_setting_that_was_chosen(tmp_path):
     assert "UnbalancedSinkhorn(epsilon=1.0, relaxation=2.0" in page.text
     assert "recipe Recipe(learning_rate=0.002" in page.text
     assert "network MLP(width=16)" in page.text
-    curved = report(tmp_path / "curved", adata, fit(adata, bend=1.0))
-    assert "bend 1.0" in curved.text
+    curved = report(tmp_path / "curved", adata, fit(adata, curve=cf.pairing.Spline(0.5)))
+    assert "curve Spline(bend=0.5)" in curved.text
 
 
 def test_predictions_and_fits_are_kept_apart(tmp_path):

@@ -6,6 +6,7 @@ from functools import partial
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -447,3 +448,94 @@ def test_a_network_of_one_head_is_refused_where_two_are_asked_for(cells):
     )
     with pytest.raises(TypeError, match='`heads=2`.*heads="separate"'):
         flow.fit(cells)
+
+
+# --- inside donors ---
+
+
+def of_two_donors(sizes=(40, 60, 50)):
+    """Cells of donors that start at one place each and move apart: pairs across donors would cross over."""
+    cells = make_cells(sizes=sizes)
+    donor = np.where(np.arange(cells.n_obs) % 3 == 0, "one", "two")
+    sign = np.where(donor == "one", 1, -1)
+    cells.obs["donor"] = pd.Categorical(donor)
+    cells.obsm["X_pca"][:, 1] += sign * (1 - cells.obs["day"].to_numpy())  # they cross on the way
+    return cells, sign
+
+
+def test_a_flow_is_paired_inside_donors():
+    cells, sign = of_two_donors()
+    flow = cf.SnapshotFlow(**QUICK, within="donor").fit(cells)
+    for k, plan in enumerate(flow.plans_):
+        before, after = (sign[(cells.obs["day"] == t).to_numpy()] for t in flow.clock_.times[k : k + 2])
+        dense = plan.dense().numpy()
+        assert dense[before[:, None] != after].sum() == 0
+        assert dense.sum() == pytest.approx(1)
+    apart = cf.SnapshotFlow(**QUICK).fit(cells)
+    assert (apart.velocity(cells.obsm["X_pca"], 0.5) != flow.velocity(cells.obsm["X_pca"], 0.5)).any()
+    flow.distill(cells, steps=2, objective="semigroup")
+    assert clone(flow).within == "donor"
+
+
+def test_groups_are_part_of_what_a_resumed_fit_shares(tmp_path):
+    cells, _ = of_two_donors()
+    flow = cf.SnapshotFlow(**QUICK, within="donor")
+    flow.fit(cells, folder=tmp_path)
+    flow.fit(cells, folder=tmp_path, resume=True)
+    cells.obs["donor"] = cells.obs["donor"].to_numpy()[::-1]
+    with pytest.raises(CheckpointError, match="cells"):
+        flow.fit(cells, folder=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="within|cells"):
+        cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path, resume=True)
+
+
+def test_a_donor_that_a_snapshot_lacks_is_left_out_with_a_warning():
+    cells, _ = of_two_donors()
+    cells = cells[~((cells.obs["day"] == 1.0) & (cells.obs["donor"] == "two"))].copy()
+    with pytest.warns(UserWarning, match=r"two in 2 \(after 1\).*two in 2 \(before 3\).*left out"):
+        flow = cf.SnapshotFlow(**QUICK, within="donor", curve="spline").fit(cells)
+    assert np.isfinite(flow.velocity(cells.obsm["X_pca"], 1.0)).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda obs: obs.drop(columns="donor"), KeyError, r"No `adata.obs\['donor'\]`. Available.*Set `within`"),
+        (lambda obs: obs.assign(donor=obs["donor"].where(obs["day"] < 5)), ValueError, "50 of 150 cells have no group"),
+        (lambda obs: obs.assign(donor=obs["day"]), ValueError, "no group in common"),
+    ],
+)
+def test_donors_that_cannot_be_are_named(spoil, error, words):
+    cells, _ = of_two_donors()
+    cells.obs = spoil(cells.obs)
+    with pytest.raises(error, match=words):
+        cf.SnapshotFlow(**QUICK, within="donor").fit(cells)
+
+
+# --- old spellings ---
+
+
+@pytest.mark.parametrize(
+    ("bend", "curve"),
+    [
+        (0.0, cf.pairing.Straight()),
+        (0.5, cf.pairing.Spline(0.5)),
+        (1, cf.pairing.Spline(1)),
+        (cf.training.Geodesics(steps=5), cf.training.Geodesics(steps=5)),
+    ],
+    ids=["straight", "half", "whole", "geodesics"],
+)
+def test_a_bend_is_a_curve_now(bend, curve, cells):
+    with pytest.warns(FutureWarning, match=r"SnapshotFlow\(bend=.*is now `SnapshotFlow\(curve="):
+        flow = cf.SnapshotFlow(**QUICK, bend=bend)
+    assert flow.curve == curve
+    clouds = [torch.randn(120, 2, generator=cf.generator(k)) for k in range(2)]
+    with pytest.warns(FutureWarning, match=r"snapshot_batches\(curve="):
+        cf.pairing.snapshot_batches(clouds, [0, 1], bend=bend, generator=cf.generator(0))
+
+
+@pytest.mark.parametrize("curve", ["bent", 0.5, cf.pairing.Spline])
+def test_what_is_no_curve_is_refused(curve, cells):
+    words = "Unknown curve 'bent'. Choose from: 'straight', 'spline'|such as Spline"
+    with pytest.raises((ValueError, TypeError), match=words):
+        cf.SnapshotFlow(**QUICK, curve=curve).fit(cells)

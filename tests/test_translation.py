@@ -139,6 +139,12 @@ def cells(shift=0.0, seed=0, n=120):
     return anndata.AnnData(X=np.zeros((n, 0), np.float32), obs=obs, obsm={"X_pca": x})
 
 
+def without_kind():
+    adata = cells(seed=1)
+    adata.obs.iloc[3, 0] = np.nan
+    return adata
+
+
 def test_treated_cells_are_predicted_from_control_cells():
     control, treated = cells(), cells(shift=5.0, seed=1)
     both = anndata.concat([control, treated], keys=["control", "treated"], label="condition")
@@ -377,6 +383,7 @@ DARK = grey(60)
         ({"network": "resnet"}, blobs(), blobs(seed=1), ValueError, "Unknown network"),
         ({"within_labels": True}, DARK, grey(190), ValueError, "labels on both sides"),
         ({"within_labels": "cell_type"}, cells(), cells(seed=1), KeyError, "Available: ['kind']"),
+        ({"within_labels": "kind"}, cells(), without_kind(), ValueError, "1 of 120 cells have no group"),
         ({"rep": "X_umap"}, cells(), cells(seed=1), KeyError, "X_umap"),
         ({"features": "faces"}, DARK, grey(190), ValueError, "Unknown feature network"),
         ({"features": "mnist"}, blobs(), blobs(seed=1), ValueError, "those of images"),

@@ -29,6 +29,7 @@ VERBS = {
     "simulate": lambda: FLOW.simulate(X, start=0, stop=1),
     "grow": lambda: FLOW.grow(X, start=0, stop=1),
     "growth_rate": lambda: FLOW.growth_rate(X, 1.0),
+    "score": lambda: FLOW.score(CELLS),
     "distill": lambda: FLOW.distill(CELLS),
     "DomainTranslator translate": lambda: TRANSLATOR.translate(X),
     "DomainTranslator simulate": lambda: TRANSLATOR.simulate(X),

@@ -58,7 +58,7 @@ def _bent(
     offsets = [sum(sizes[:j]) for j in range(len(sizes))]
     duration = torch.full((len(pairs[0]),), times[k + 1] - times[k], dtype=torch.float64)
     batch = cf.Batch(parts[k][pairs[0]], parts[k + 1][pairs[1]], torch.zeros_like(duration), duration)
-    bent = Bent.of(tangents(parts, times, plans), torch.cat(parts), offsets, duration, bend)
+    bent = Bent.of(tangents(parts, times, plans), parts, bend)
     return bent(batch, pairs[0] + offsets[k], pairs[1] + offsets[k + 1])
 
 

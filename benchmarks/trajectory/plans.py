@@ -9,7 +9,7 @@ from hashlib import sha256
 from torch import Tensor
 
 from cellflow import couplings
-from cellflow.couplings import Coupling, Plan
+from cellflow.couplings import Coupling, CouplingLike, Plan
 
 AT_MOST = 6
 """Plans that are remembered: those of a fold with some to spare. A dense one of 4000 x 4000 cells holds 128 MB."""
@@ -27,7 +27,7 @@ class Remembered:
     """Of each call: when it began, when it ended, and the seconds that solving took when it was really done."""
 
     @classmethod
-    def of(cls, coupling: Coupling | str) -> "Remembered":
+    def of(cls, coupling: CouplingLike) -> "Remembered":
         """Return the coupling, or the one of that name, with a memory."""
         return cls(couplings.resolve(coupling))
 

@@ -30,11 +30,14 @@ class Snapshots:
         The time of every cell, ``(n,)``, in the user's units.
     clock
         The time points.
+    groups
+        The name of the group of every cell, ``(n,)``, where pairs may not cross groups; else ``None``.
     """
 
     x: np.ndarray
     time: np.ndarray
     clock: Clock
+    groups: np.ndarray | None = None
 
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
@@ -44,15 +47,21 @@ class Snapshots:
         """Return a digest of all cells and their times: other data, another digest."""
         digest = hashlib.sha256(np.ascontiguousarray(self.x).tobytes())
         digest.update(np.ascontiguousarray(self.time).tobytes())
+        if self.groups is not None:
+            digest.update("\n".join(self.groups).encode())
         return digest.hexdigest()
 
     def clouds(self) -> list[np.ndarray]:
         """Return the representation of the cells of each time point, in order of time."""
         return [self.x[self.at(time)] for time in self.clock.times]
 
+    def group_clouds(self) -> list[np.ndarray] | None:
+        """Return the groups of the cells of each time point, where there are groups."""
+        return None if self.groups is None else [self.groups[self.at(time)] for time in self.clock.times]
 
-def read_snapshots(adata: "AnnData", *, time_key: str, rep: str) -> Snapshots:
-    """Read the time and the representation of every cell.
+
+def read_snapshots(adata: "AnnData", *, time_key: str, rep: str, within: str | None = None) -> Snapshots:
+    """Read the time, the representation and where asked the group of every cell.
 
     Parameters
     ----------
@@ -62,11 +71,13 @@ def read_snapshots(adata: "AnnData", *, time_key: str, rep: str) -> Snapshots:
         Column of ``obs`` with the time: numbers, categories that are numbers, or Timedelta (counted in days).
     rep
         Key in ``obsm``, or ``"X"``.
+    within
+        Column of ``obs`` with the group of every cell; ``None`` for no groups.
 
     Raises
     ------
     KeyError
-        When the column or the representation is missing; the message lists what is there.
+        When a column or the representation is missing; the message lists what is there.
     ValueError
         When times or values are unusable, with the reason; when there is one time point, or one cell at a time.
 
@@ -88,7 +99,8 @@ def read_snapshots(adata: "AnnData", *, time_key: str, rep: str) -> Snapshots:
             f"Only one cell at time {lonely} in `adata.obs[{time_key!r}]`: a snapshot needs two or more. "
             "Leave that cell out, or merge its time point with the next."
         )
-    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())))
+    groups = None if within is None else read_groups(adata, within, setting="within")
+    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())), groups)
 
 
 def read_states(adata: "AnnData", *, time_key: str, rep: str, cells: Cells | None = None) -> States:
@@ -162,6 +174,42 @@ def time_unit(adata: "AnnData", time_key: str) -> str:
     dtype = adata.obs[time_key].dtype
     dtype = dtype.categories.dtype if isinstance(dtype, pd.CategoricalDtype) else dtype
     return "days" if pd.api.types.is_timedelta64_dtype(dtype) else ""
+
+
+def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
+    """Return the name of the group of every cell, ``(n,)``.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    column
+        Column of ``obs``.
+    setting
+        The setting that names it, for the message.
+
+    Raises
+    ------
+    KeyError
+        When there is no such column.
+    ValueError
+        When a cell has no group.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> np.unique(read_groups(cf.datasets.branching(seed=0), "fate", setting="within")).size > 1
+    True
+    """
+    if column not in adata.obs:
+        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}. Set `{setting}`.")
+    missing = int(adata.obs[column].isna().sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {adata.n_obs} cells have no group in `adata.obs[{column!r}]`. Leave them out first: "
+            f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
+        )
+    return adata.obs[column].astype(str).to_numpy().astype(str)
 
 
 def to_numbers(values: Any, *, what: str) -> np.ndarray:

@@ -1,16 +1,19 @@
 """The couplings without regularisation: given pairs, independent pairs, and optimal transport."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost, SquaredEuclidean
-from cellflow.couplings.problem import check_clouds, cost_matrix, weights_of
+from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.sparse import SparsePlan
 from cellflow.errors import ConvergenceError
 
+POINT_MEMORY = 32
+"""Bytes for each point where nothing is solved: a weight, a sum and a row number or two."""
 _OPTIMAL = 1  # POT's result code of a solved problem
 
 
@@ -26,6 +29,14 @@ class Given:
     >>> Given()(torch.zeros(3, 2), torch.ones(3, 2)).permutation
     tensor([0, 1, 2])
     """
+
+    keeps_mass: ClassVar[bool] = True
+    uses_states: ClassVar[bool] = False
+    divisible: ClassVar[bool] = False  # random parts would join strangers
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes: a few numbers for each point."""
+        return POINT_MEMORY * (n + m)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
         """Couple ``x0`` and ``x1``, both ``(n, ...)``; the weight of a pair is that of its source.
@@ -57,6 +68,14 @@ class Independent:
     >>> Independent()(torch.zeros(3, 2), torch.zeros(4, 2))
     ProductPlan(3 x 4, mass 1)
     """
+
+    keeps_mass: ClassVar[bool] = True
+    uses_states: ClassVar[bool] = False
+    divisible: ClassVar[bool] = True
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes: a few numbers for each point."""
+        return POINT_MEMORY * (n + m)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> ProductPlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1."""
@@ -93,12 +112,20 @@ class Exact:
     tensor([1, 2, 0])
     """
 
+    keeps_mass: ClassVar[bool] = True
+    uses_states: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
+
     cost: Cost = SquaredEuclidean()
     max_iterations: int = 10_000_000
 
     def __post_init__(self) -> None:
         if self.max_iterations < 1:
             raise ValueError(f"Expected max_iterations of at least 1; found {self.max_iterations}.")
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+        return dense_memory(n, m)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1.

@@ -104,8 +104,15 @@ class Plan(ABC):
         """
         return _as(values, self._backward(_shares(values, self._column_mass, side="target")))
 
-    def barycentric(self, x1: Tensor) -> Tensor:
+    def barycentric(self, x1: Tensor, *, alone: float | None = None) -> Tensor:
         """Return the mean target of each source point, ``(n, ...)``, where ``x1`` is ``(m, ...)``.
+
+        Parameters
+        ----------
+        x1
+            The target points.
+        alone
+            The number that stands for a point without mass in the plan; ``None`` to raise.
 
         Examples
         --------
@@ -115,10 +122,17 @@ class Plan(ABC):
         tensor([[2.],
                 [4.]])
         """
-        return self._means(x1, self._backward, self._row_mass, sides=("source", "target"))
+        return self._means(x1, self._backward, self._row_mass, sides=("source", "target"), alone=alone)
 
-    def origins(self, x0: Tensor) -> Tensor:
+    def origins(self, x0: Tensor, *, alone: float | None = None) -> Tensor:
         """Return the mean source of each target point, ``(m, ...)``, where ``x0`` is ``(n, ...)``.
+
+        Parameters
+        ----------
+        x0
+            The source points.
+        alone
+            As for `barycentric`.
 
         Examples
         --------
@@ -128,16 +142,24 @@ class Plan(ABC):
         tensor([[0.],
                 [3.]])
         """
-        return self._means(x0, self._forward, self._column_mass, sides=("target", "source"))
+        return self._means(x0, self._forward, self._column_mass, sides=("target", "source"), alone=alone)
 
     def __repr__(self) -> str:
         n, m = self.shape
         return f"{type(self).__name__}({', '.join([f'{n} x {m}', f'mass {self.mass:.4g}', *self._details()])})"
 
-    def _means(self, x: Tensor, carry: Callable[[Tensor], Tensor], masses: Tensor, *, sides: tuple[str, str]) -> Tensor:
+    def _means(
+        self,
+        x: Tensor,
+        carry: Callable[[Tensor], Tensor],
+        masses: Tensor,
+        *,
+        sides: tuple[str, str],
+        alone: float | None,
+    ) -> Tensor:
         """Return the mean of ``x``, points of the second side, for each point of the first, whose masses are given."""
         empty, expected = int((masses == 0).sum()), sum(self.shape) - len(masses)
-        if empty:
+        if empty and alone is None:
             message = (
                 f"Expected every {sides[0]} point to have a {sides[1]}; {empty} of {len(masses)} have no mass in this "
                 "plan. Leave them out, or give them weight."
@@ -146,6 +168,8 @@ class Plan(ABC):
         if x.shape[0] != expected:
             raise ValueError(f"Expected {expected} {sides[1]} points; found {x.shape[0]}.")
         means = carry(x.reshape(x.shape[0], -1).double()) / masses[:, None]
+        if empty:
+            means[masses == 0] = alone  # type: ignore[assignment]
         return _as(x, means.reshape(-1, *x.shape[1:]))
 
     @cached_property

@@ -1,9 +1,24 @@
-"""Checks of what a coupling is given: two clouds, their weights, and the cost of each pair."""
+"""Checks of what a coupling is given: two clouds, their weights and costs; and what memory solving them takes."""
 
 import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost
+
+PAIR_MEMORY = 48
+"""Bytes for each pair that a dense solver holds at its peak, as measured: costs, a copy or a kernel, the plan, and
+what is in work, six numbers of eight bytes."""
+
+
+def dense_memory(n: int, m: int) -> int:
+    """Return the bytes that a dense solver takes for ``n`` and ``m`` points.
+
+    Examples
+    --------
+    >>> dense_memory(1000, 1000)
+    48000000
+    """
+    return PAIR_MEMORY * n * m
 
 
 def check_clouds(x0: Tensor, x1: Tensor) -> None:

@@ -12,13 +12,14 @@ does change the plan: compare with ``sinkhorn_unbalanced(a, b, C, reg, reg_m, re
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost, SquaredEuclidean
 from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.potentials import Potentials
-from cellflow.couplings.problem import check_clouds, cost_matrix, weights_of
+from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.errors import ConvergenceError
 
 
@@ -54,6 +55,10 @@ class Sinkhorn:
             [0.1345, 0.3655]], dtype=torch.float64)
     """
 
+    keeps_mass: ClassVar[bool] = True
+    uses_states: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
+
     epsilon: float
     cost: Cost = SquaredEuclidean()
     tolerance: float = 1e-4
@@ -61,6 +66,10 @@ class Sinkhorn:
 
     def __post_init__(self) -> None:
         _check_settings(self.epsilon, self.tolerance, self.max_iterations)
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+        return dense_memory(n, m)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1.
@@ -112,6 +121,9 @@ class UnbalancedSinkhorn:
     tensor([ True, False])
     """
 
+    uses_states: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
+
     epsilon: float
     relaxation: float | tuple[float, float]
     cost: Cost = SquaredEuclidean()
@@ -125,6 +137,15 @@ class UnbalancedSinkhorn:
             message = f"Expected one relaxation above 0, or a pair (source, target); found {self.relaxation!r}."
             raise ValueError(message)
 
+    @property
+    def keeps_mass(self) -> bool:
+        """Whether neither side may change its masses."""
+        return all(map(math.isinf, self._relaxations()))
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+        return dense_memory(n, m)
+
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``, whose points have masses ``a`` and ``b``.
 
@@ -135,14 +156,13 @@ class UnbalancedSinkhorn:
         """
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
-        relaxations = self._relaxations()
-        if all(map(math.isinf, relaxations)) and not math.isclose(float(a.sum()), float(b.sum()), rel_tol=1e-9):
+        if self.keeps_mass and not math.isclose(float(a.sum()), float(b.sum()), rel_tol=1e-9):
             message = (
                 f"Expected equal total masses where no side may change; found {float(a.sum()):.6g} in `a` and "
                 f"{float(b.sum()):.6g} in `b`. Make one relaxation finite, or use Sinkhorn."
             )
             raise ValueError(message)
-        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, self.epsilon, relaxations)
+        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, self.epsilon, self._relaxations())
         return _solve(potentials, self.tolerance, self.max_iterations)
 
     def _relaxations(self) -> tuple[float, float]:

@@ -1,16 +1,96 @@
-"""The plan that is made of one plan for each class."""
+"""Matching inside groups: donors, batches or classes, joined by none across them."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.couplings import Plan
+from cellflow.couplings.coupling import CouplingLike, resolve
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
+from cellflow.couplings.plan import Plan
 
 Block = tuple[Tensor, Tensor, float, Plan]
 """Source points ``(k,)``, target points ``(l,)``, the share of the mass, and the plan ``(k, l)`` between them."""
+Labels = Tensor | np.ndarray | Sequence[str | int]
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """Joins no two points of different groups: each group is matched by itself.
+
+    Each group has the share of the pairs that it has of the target. A group that one side lacks is left out. To pair
+    cells of an AnnData inside a column of ``obs``, use ``cellflow.SnapshotFlow(within="donor")``.
+
+    Parameters
+    ----------
+    coupling
+        Matches the points of one group: a coupling, or the name of one.
+    source, target
+        The group of each point of either cloud, ``(n,)`` and ``(m,)``: names, or whole numbers as a tensor.
+
+    Raises
+    ------
+    ValueError
+        When there is not one label for each point of a cloud, or the clouds have no group in common.
+
+    Examples
+    --------
+    >>> import torch
+    >>> within = Within("exact", ["a", "b", "b"], ["b", "a", "b"])
+    >>> plan = within(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [2.0], [0.0]]))
+    >>> plan.permutation
+    tensor([1, 2, 0])
+    """
+
+    keeps_mass: ClassVar[bool] = False  # a group that grows gains on the others
+    divisible: ClassVar[bool] = False  # labels belong to the points of these clouds
+
+    coupling: CouplingLike
+    source: Labels = field(repr=False)
+    target: Labels = field(repr=False)
+
+    @property
+    def uses_states(self) -> bool:
+        """Whether the plan depends on where the points are, inside their groups."""
+        return resolve(self.coupling).uses_states
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching all groups takes, whose plans are all kept."""
+        inner = resolve(self.coupling)
+        return sum(inner.memory(len(i), len(j)) for i, j in _groups(*_numbered(self.source, self.target)))
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "LabelPlan":
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
+        left, right = (side.to(x0.device) for side in _numbered(self.source, self.target))
+        if (len(left), len(right)) != (len(x0), len(x1)):
+            raise ValueError(
+                f"Expected a group for each of {len(x0)} source and {len(x1)} target points; found {len(left)} and "
+                f"{len(right)}."
+            )
+        inner, blocks = resolve(self.coupling), []
+        for i, j in _groups(left, right):
+            weights = (None if a is None else a[i], None if b is None else b[j])
+            share = len(j) / len(right) if b is None else float(b[j].sum() / b.sum())
+            blocks.append((i, j, share, inner(x0[i], x1[j], *weights)))
+        return LabelPlan(blocks, shape=(len(left), len(right)))
+
+
+def _numbered(source: Labels, target: Labels) -> tuple[Tensor, Tensor]:
+    """Return the labels of both sides as whole numbers, the same for the same name."""
+    if isinstance(source, Tensor) and isinstance(target, Tensor):
+        return source, target
+    numbers = np.unique(np.concatenate([np.asarray(source), np.asarray(target)]), return_inverse=True)[1]
+    left, right = np.split(numbers, [len(source)])
+    return torch.from_numpy(left), torch.from_numpy(right)
+
+
+def _groups(left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the source points and the target points of each group that both sides have."""
+    for label in torch.unique(right[torch.isin(right, left)]):
+        yield (left == label).nonzero().squeeze(1), (right == label).nonzero().squeeze(1)
 
 
 @final

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.cells.snapshots import read_rep
+from cellflow.cells.snapshots import read_groups, read_rep
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.estimators.fields import Scales, blank
 from cellflow.images.labels import named_labels
@@ -221,9 +221,7 @@ def _from_cells(adata: "AnnData", rep: str, group: str | None) -> Points:
     x = torch.from_numpy(read_rep(adata, rep))
     if group is None:
         return Points(x)
-    if group not in adata.obs:
-        raise KeyError(f"No `adata.obs[{group!r}]`. Available: {list(adata.obs.columns)}. Set `within_labels`.")
-    labels, classes = named_labels(adata.obs[group].astype(str).to_numpy().astype(str))
+    labels, classes = named_labels(read_groups(adata, group, setting="within_labels"))
     return Points(x, labels, classes)
 
 

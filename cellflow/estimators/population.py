@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cellflow.cells.snapshots import Snapshots, to_numbers
-from cellflow.couplings import Coupling, Exact, Given, Independent, Sinkhorn
+from cellflow.couplings import Coupling
 
 COUNTS = "counts"
 """The masses that are the numbers of cells."""
@@ -53,7 +53,7 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
     ValueError
         When the coupling keeps the mass of every cell, and the population its size.
     """
-    if isinstance(coupling, Exact | Given | Independent | Sinkhorn) and len(set(sizes)) == 1:
+    if coupling.keeps_mass and len(set(sizes)) == 1:
         raise ValueError(
             f"{type(coupling).__name__} keeps the mass of every cell and `masses` are equal: growth is 0 everywhere. "
             "Take `coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation)`, say with `masses` how large the "

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cellflow import couplings, networks, paths, training
+from cellflow import couplings, networks, pairing, paths, training
 from cellflow.cells.snapshots import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError
+from cellflow.pairing import curves
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 
 _KNOWN: dict[str, Callable[..., Any]] = {
@@ -29,6 +30,8 @@ _KNOWN: dict[str, Callable[..., Any]] = {
         couplings.UnbalancedSinkhorn,
         couplings.SquaredEuclidean,
         couplings.Euclidean,
+        pairing.Straight,
+        pairing.Spline,
         training.Geodesics,
         training.Recipe,
         networks.MLP,
@@ -51,7 +54,7 @@ def _growth(growth: bool | str | None) -> dict[str, Any]:
 
 
 FORMER: dict[str, dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]] = {
-    "SnapshotFlow": {"score": _stochastic, "growth": _growth},
+    "SnapshotFlow": {"score": _stochastic, "growth": _growth, **curves.FORMER},
     "DomainTranslator": {"score": _stochastic},
 }
 """What became of each setting that an estimator once had: its value to the settings of today. Asked by constructors

@@ -12,18 +12,19 @@ from cellflow import couplings, networks, paths, training
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
-from cellflow.couplings import Coupling
+from cellflow.couplings import Coupling, CouplingLike
 from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
 from cellflow.estimators.serialize import FORMER, encode, modernise_training
 from cellflow.estimators.timed import TimedFlow
 from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
+from cellflow.pairing import Curve, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Geodesics, Origin, Recipe
+from cellflow.training import Origin, Recipe
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,10 +67,14 @@ class SnapshotFlow(TimedFlow):
         How large the population is, where growth is learned: a mapping from time to size, ``"counts"`` where the
         numbers of cells say it (they rarely do: sampling sets them), or None for no change, so that growth tells only
         which cells outgrow others.
-    bend
-        How far the paths of cells bend towards one smooth curve through all snapshots: 0 for straight lines between
-        neighbouring snapshots, 1 for cubic splines, whose velocity is continuous. Or `cellflow.training.Geodesics`:
-        paths that bend towards the cells, instead of crossing places where none was ever seen.
+    curve
+        How the paths of cells bend: ``"straight"`` between neighbouring snapshots, ``"spline"`` or
+        `cellflow.pairing.Spline` towards one smooth curve through all snapshots, or `cellflow.training.Geodesics`
+        towards the cells, instead of crossing places where none was ever seen.
+    within
+        Column of ``obs`` whose groups are never crossed by a pair, such as a donor or a batch; ``None`` for none. Each
+        group has the share of the pairs that it has of the later snapshot. Between two snapshots of which one lacks a
+        group, its cells are left out, with a warning; an error where growth is learned, which would be unknown.
     recipe
         How the optimiser runs.
     standardize
@@ -117,7 +122,7 @@ class SnapshotFlow(TimedFlow):
         time_key: str = "time",
         rep: str = "X_pca",
         path: GaussianPath | str = "linear",
-        coupling: Coupling | str = "exact",
+        coupling: CouplingLike = "exact",
         steps: int = 3000,
         batch_size: int = 256,
         network: Callable[..., nn.Module] | str = "mlp",
@@ -125,7 +130,8 @@ class SnapshotFlow(TimedFlow):
         growth: bool = False,
         heads: str = "shared",
         masses: str | Mapping[float, float] | None = None,
-        bend: float | Geodesics = 0.0,
+        curve: Curve | str = "straight",
+        within: str | None = None,
         recipe: Recipe | None = None,
         standardize: bool = True,
         ot_batch_size: int | str = "auto",
@@ -147,7 +153,8 @@ class SnapshotFlow(TimedFlow):
         self.growth = new.get("growth", growth)
         self.heads = new.get("heads", heads)
         self.masses = masses
-        self.bend = bend
+        self.curve = new.get("curve", curve)
+        self.within = within
         self.recipe = recipe
         self.standardize = standardize
         self.ot_batch_size = ot_batch_size
@@ -181,7 +188,7 @@ class SnapshotFlow(TimedFlow):
         """
         coupling = couplings.resolve(self.coupling)
         self._check_settings()
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
         sizes = self._sizes(snapshots, coupling)
         if resume and folder is not None:
             modernise_training("SnapshotFlow", folder)
@@ -264,7 +271,7 @@ class SnapshotFlow(TimedFlow):
         1
         """
         self._check_fitted()
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
         if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
@@ -306,6 +313,7 @@ class SnapshotFlow(TimedFlow):
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
+        curves.resolve(self.curve)
         for name in ("stochastic", "growth"):
             value = getattr(self, name)
             if not isinstance(value, bool):
@@ -345,17 +353,17 @@ class SnapshotFlow(TimedFlow):
             "growth",
             "heads",
             "masses",
-            "bend",
+            "curve",
         )
         settings = {name: encode(getattr(self, name)) for name in names}
+        settings |= {} if self.within is None else {"within": self.within}  # which trainings before it do not have
         return {"times": list(snapshots.clock.times), "cells": snapshots.digest(), **settings}
 
     def _pair(
         self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator, sizes: Sizes | None
     ) -> PairedBatches:
         clouds, times = self._clouds(snapshots)
-        learned = self.bend if isinstance(self.bend, Geodesics) else None
-        batches = snapshot_batches(
+        return snapshot_batches(
             clouds,
             times,
             coupling=coupling,
@@ -363,9 +371,9 @@ class SnapshotFlow(TimedFlow):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             masses=sizes,
-            bend=0.0 if isinstance(self.bend, Geodesics) else self.bend,
+            within=snapshots.group_clouds(),
+            curve=self.curve,
         )
-        return batches if learned is None else batches.bent(learned.learn(clouds, batches, generator=rng))
 
     def _clouds(self, snapshots: Snapshots) -> tuple[list[Tensor], list[float]]:
         """Return the states of each snapshot, on the device, and its model time."""

@@ -1,15 +1,19 @@
 """Pairing: from snapshots and images to batches of pairs."""
 
 from cellflow.pairing.batches import PairedBatches, paired_batches, snapshot_batches
+from cellflow.pairing.curves import Curve, Spline, Straight
 from cellflow.pairing.image_batches import ImageBatches, image_batches
-from cellflow.pairing.metric import RadialMetric, radial_metric
+from cellflow.pairing.metric import RBFMetric, rbf_metric
 
 __all__ = [
+    "Curve",
     "ImageBatches",
     "PairedBatches",
-    "RadialMetric",
+    "RBFMetric",
+    "Spline",
+    "Straight",
     "image_batches",
     "paired_batches",
-    "radial_metric",
+    "rbf_metric",
     "snapshot_batches",
 ]

@@ -1,46 +1,31 @@
-"""Pairing: which point goes with which, for every step of a training."""
+"""Batches of points: pairs of neighbouring snapshots for every step of a training."""
 
-import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
-from itertools import count, pairwise
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import accumulate, pairwise
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
-from cellflow.pairing.blocks import Pairs, Super, Whole
-from cellflow.pairing.curves import Bent, tangents
-from cellflow.pairing.masses import Masses, match, relative
-from cellflow.seeds import draw_seed
-
-log = logging.getLogger(__name__)
-
-Bends = Callable[[Batch, Tensor, Tensor], Batch]
-"""From a batch of straight pairs, and the numbers ``(batch,)`` of the points where they begin and end, to bent ones."""
-
-WHOLE_LIMIT = 60_000_000
-"""Largest n x m for which one plan covers two whole snapshots: 8000 x 7500 cells take half a minute and 3 GB."""
-WHOLE_AT_ONCE = 2
-"""Most plans over whole snapshots that are solved side by side, for the sake of memory."""
-OT_BATCH_SIZE = 512
-"""Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""
-REUSE = 24
-"""How often each pair of a super-batch is used, each time at another point of its path: often enough for one worker
-to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
-DRAWN_STEPS = 64
-"""Steps for which pairs are drawn at once from a plan over whole snapshots."""
+from cellflow.couplings import CouplingLike, Plan, resolve
+from cellflow.couplings.problem import check_clouds
+from cellflow.couplings.within import Labels
+from cellflow.pairing import curves
+from cellflow.pairing.curves import Bends, Curve
+from cellflow.pairing.masses import relative
+from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
+from cellflow.renamed import renamed
 
 
 def paired_batches(
     x0: Tensor,
     x1: Tensor,
     *,
-    coupling: Coupling | str = "exact",
+    coupling: CouplingLike = "exact",
     batch_size: int = 256,
     generator: torch.Generator,
     condition: Tensor | None = None,
@@ -54,7 +39,7 @@ def paired_batches(
     x0, x1
         Source and target points, ``(n, ...)`` and ``(m, ...)``.
     coupling
-        How they are matched: a coupling, or the name of one.
+        How they are matched: a coupling, a function of two clouds, or the name of a coupling.
     batch_size
         Pairs per batch.
     generator
@@ -96,12 +81,14 @@ def snapshot_batches(
     snapshots: Sequence[Tensor],
     times: Sequence[float],
     *,
-    coupling: Coupling | str = "exact",
+    coupling: CouplingLike = "exact",
     batch_size: int = 256,
     generator: torch.Generator,
     ot_batch_size: int | str = "auto",
     masses: Sequence[float] | None = None,
-    bend: float = 0.0,
+    within: Sequence[Labels] | None = None,
+    curve: Curve | str = "straight",
+    **given: Any,
 ) -> "PairedBatches":
     """Pair each snapshot with the next: one batch holds ``batch_size`` pairs of every interval.
 
@@ -115,8 +102,18 @@ def snapshot_batches(
         As for `paired_batches`.
     masses
         Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
-    bend
-        How far pairs bend towards one smooth curve through all snapshots: 0 for straight pairs, 1 for a cubic spline.
+    within
+        The group of each point of each snapshot, such as a donor or a batch: names, or whole numbers, ``(n_k,)`` each.
+        Pairs then never cross groups; each group has the share of the pairs that it has of the later snapshot. A group
+        that one of two neighbouring snapshots lacks is left out between these two, with a warning.
+    curve
+        How pairs bend: `Straight`, `Spline`, `cellflow.training.Geodesics`, or the name of one.
+
+    Raises
+    ------
+    ValueError
+        When times do not increase, snapshots cannot be compared, two neighbouring snapshots have no group in common,
+        or pairs carry masses and a group is on one side only, so that its growth is unknown.
 
     Examples
     --------
@@ -126,26 +123,39 @@ def snapshot_batches(
     >>> next(iter(batches)).span()[1]
     tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.8000, 0.8000, 0.8000, 0.8000])
     """
+    curve = curves.resolve(renamed("snapshot_batches", given, curves.FORMER).get("curve", curve))
     if len(snapshots) != len(times) or len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
     if any(later <= earlier for earlier, later in pairwise(times)):
         raise ValueError(f"Expected times that increase; found {list(times)}. Sort the snapshots by time first.")
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
-    if not 0 <= bend <= 1:
-        raise ValueError(f"Expected 0 <= bend <= 1; found {bend}.")
-    ends: Sequence[Masses | None] = [None] * (len(times) - 1) if masses is None else relative(masses, len(times))
-    coupling = resolve(coupling)
-    sizes = [len(cloud) for cloud in snapshots]
-    with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
-        intervals = [
-            pool.submit(_interval, x0, x1, coupling, batch_size, draw_seed(generator), ot_batch_size, two)
-            for (x0, x1), two in zip(pairwise(snapshots), ends, strict=True)
-        ]
-        sources = [interval.result() for interval in intervals]
-    offsets = [sum(sizes[:k]) for k in range(len(sizes))]
-    batches = PairedBatches(torch.cat(list(snapshots)), offsets, list(times), sources, batch_size)
-    return batches if bend == 0 else batches.smoothed(tangents(snapshots, times, batches.plans), bend)
+    for x0, x1 in pairwise(snapshots):
+        check_clouds(x0, x1)
+    coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
+    groups = [None] * len(sizes) if within is None else _groups(within, sizes, weighed=masses is not None)
+    matchings = [
+        RowMatching(
+            coupling,
+            (len(x0), len(x1)),
+            device,
+            source=x0.__getitem__,
+            target=x1.__getitem__,
+            groups=None if before is None or after is None else (before.to(device), after.to(device)),
+        )
+        for (x0, x1), (before, after) in zip(pairwise(snapshots), pairwise(groups), strict=True)
+    ]
+    pairs = pair_rows(
+        matchings,
+        firsts=list(pairwise(accumulate(sizes[:-1], initial=0))),
+        batch_size=batch_size,
+        generator=generator,
+        ot_batch_size=ot_batch_size,
+        masses=[None] * len(matchings) if masses is None else relative(masses, len(times)),
+    )
+    batches = PairedBatches(pairs, torch.cat(list(snapshots)), list(times))
+    bends = curve.bends(snapshots, times, batches, generator=generator)
+    return batches if bends is None else batches.bent(bends)
 
 
 class PairedBatches:
@@ -163,32 +173,28 @@ class PairedBatches:
 
     def __init__(
         self,
+        pairs: RowPairs,
         points: Tensor,
-        offsets: Sequence[int],
         times: Sequence[float],
-        intervals: Sequence[Whole | Super],
-        batch_size: int,
         condition: Tensor | None = None,
         bends: Bends | None = None,
     ) -> None:
-        self._points, self._offsets, self._times, self._bends = points, offsets, times, bends
-        self._intervals, self.batch_size, self._condition = intervals, batch_size, condition
-        knots = points.new_tensor(list(times)) if points.is_floating_point() else torch.tensor(list(times))
-        self._start = knots[:-1].repeat_interleave(batch_size)
-        self._stop = knots[1:].repeat_interleave(batch_size)
+        self._pairs, self._points, self._times = pairs, points, times
+        self._condition, self._bends, self.batch_size = condition, bends, pairs.batch_size
+        knots = points.new_tensor(times) if points.is_floating_point() else torch.tensor(times)
+        self._start = knots[:-1].repeat_interleave(self.batch_size)
+        self._stop = knots[1:].repeat_interleave(self.batch_size)
 
     @property
     def plans(self) -> list[Plan | None]:
-        """The plan over whole snapshots of each interval, or None where super-batches are used."""
-        return [interval.plan if isinstance(interval, Whole) else None for interval in self._intervals]
+        """The plan over whole snapshots of each interval, or ``None`` where super-batches are used."""
+        return self._pairs.plans
 
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
         everyone = torch.cat([unasked, condition]).to(self._points)
-        return PairedBatches(
-            self._points, self._offsets, self._times, self._intervals, self.batch_size, everyone, self._bends
-        )
+        return PairedBatches(self._pairs, self._points, self._times, everyone, self._bends)
 
     def bent(self, bends: Bends) -> "PairedBatches":
         """Return the same batches, their pairs bent.
@@ -196,125 +202,44 @@ class PairedBatches:
         Parameters
         ----------
         bends
-            Called with a batch of straight pairs and the numbers of the points that they join, both ``(batch,)``,
+            Called with a batch of straight pairs and the rows of the points that they join, both ``(batch,)``,
             counted through all snapshots; returns the batch with bends.
         """
-        return PairedBatches(
-            self._points, self._offsets, self._times, self._intervals, self.batch_size, self._condition, bends
-        )
-
-    def smoothed(self, slopes: Sequence[Tensor | None], bend: float) -> "PairedBatches":
-        """Return the same batches with pairs bent by a share ``bend`` towards the velocity at their ends.
-
-        Parameters
-        ----------
-        slopes
-            Velocity of each point of each snapshot, ``(n_k, ...)``, see `cellflow.pairing.curves.tangents`.
-        bend
-            From 0 for straight to 1.
-        """
-        return self.bent(Bent.of(slopes, self._points, self._offsets, self._stop - self._start, bend))
+        return PairedBatches(self._pairs, self._points, self._times, self._condition, bends)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
 
     def iterate(self, start: int) -> Iterator[Batch]:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""
-        pool = ThreadPoolExecutor(_workers())
-        try:
-            blocks = [
-                partial(_numbered_block, interval, first, second, self.batch_size)
-                for interval, (first, second) in zip(self._intervals, pairwise(self._offsets), strict=True)
-            ]
-            streams = [
-                _stream(block, interval.steps_per_block, self.batch_size, start, pool)
-                for block, interval in zip(blocks, self._intervals, strict=True)
-            ]
-            for pairs in zip(*streams, strict=True):
+        with closing(self._pairs.iterate(start)) as stream:
+            for pairs in stream:
                 yield self._batch(pairs)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
-    def _batch(self, pairs: tuple[Pairs, ...]) -> Batch:
-        source, target, *masses = (torch.cat(side) for side in zip(*pairs, strict=True))
+    def _batch(self, pairs: Pairs) -> Batch:
+        source, target, *masses = pairs
         x0, x1 = (self._points.index_select(0, rows) for rows in (source, target))
         condition = None if self._condition is None else self._condition[target]
         batch = Batch(x0, x1, self._start, self._stop, condition, *(mass.to(x0) for mass in masses))
         return batch if self._bends is None else self._bends(batch, source, target)
 
 
-def _interval(
-    x0: Tensor,
-    x1: Tensor,
-    coupling: Coupling,
-    batch_size: int,
-    seed: int,
-    ot_batch_size: int | str,
-    masses: Masses | None,
-) -> Whole | Super:
-    """Decide how an interval is matched and, for one plan over everything, match it."""
-    size = _matched_at_once(x0, x1, coupling, batch_size, ot_batch_size)
-    if size is None:
-        if not isinstance(coupling, Independent):  # which solves nothing that would take time
-            log.info("pairing %d with %d points: one plan (%s)", len(x0), len(x1), coupling)
-        return Whole(*match(coupling, x0, x1, masses), seed, DRAWN_STEPS)
-    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", len(x0), len(x1), size, coupling)
-    return Super(x0, x1, coupling, size, seed, max(1, REUSE * size // batch_size), masses)
-
-
-def _matched_at_once(
-    x0: Tensor, x1: Tensor, coupling: Coupling, batch_size: int, ot_batch_size: int | str
-) -> int | None:
-    """Return the points a side of a super-batch, or None for one plan over everything."""
-    if isinstance(coupling, Given) and ot_batch_size != "auto":
-        ot_batch_size = "whole"  # pairs that are given hold for whole clouds: random parts would join strangers
-    if isinstance(ot_batch_size, str):
-        if ot_batch_size not in ("auto", "whole"):
-            raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
-        fits = isinstance(coupling, Independent | Given) or len(x0) * len(x1) <= WHOLE_LIMIT
-        return None if ot_batch_size == "whole" or fits else max(OT_BATCH_SIZE, 2 * batch_size)
-    if ot_batch_size < 2:
-        raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
-    return ot_batch_size
-
-
-def _numbered_block(interval: Whole | Super, first: int, second: int, batch_size: int, index: int) -> Pairs:
-    """Return a block of pairs, numbered among the points of all snapshots."""
-    i, j, *masses = interval.block(index, batch_size)
-    return i + first, j + second, *masses
-
-
-def _stream(
-    block: Callable[[int], Pairs], steps_per_block: int, batch_size: int, start: int, pool: Executor
-) -> Iterator[Pairs]:
-    """Return the pairs of each step from ``start`` on; the first block is under way on return."""
-    first, skipped = divmod(start, steps_per_block)
-    return _steps(_ahead(block, first, pool), batch_size, range(skipped, steps_per_block), range(steps_per_block))
-
-
-def _steps(blocks: Iterator[Pairs], batch_size: int, of_first: range, of_others: range) -> Iterator[Pairs]:
-    """Yield the pairs of each step of each block."""
-    steps = of_first
-    for block in blocks:
-        for step in steps:
-            part = slice(step * batch_size, (step + 1) * batch_size)
-            yield tuple(values[part] for values in block)
-        steps = of_others
-
-
-def _ahead(block: Callable[[int], Pairs], first: int, pool: Executor) -> Iterator[Pairs]:
-    """Return blocks in order, with one more under way than there are workers; the first is submitted at once."""
-    waiting: deque[Future[Pairs]] = deque([pool.submit(block, first)])
-
-    def blocks() -> Iterator[Pairs]:
-        for index in count(first + 1):
-            waiting.append(pool.submit(block, index))
-            if len(waiting) > _workers():
-                yield waiting.popleft().result()
-
-    return blocks()
-
-
-def _workers() -> int:
-    """Threads that match: every core but the one that trains."""
-    return max(1, (os.cpu_count() or 2) - 1)
+def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:
+    """Return the group of every point as a number, once it is known that pairs can be made inside them."""
+    found = [np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels) for labels in within]
+    if [len(labels) for labels in found] != list(sizes):
+        raise ValueError(f"Expected a group in `within` for each point, {list(sizes)}; found {[*map(len, found)]}.")
+    names, numbers = np.unique(np.concatenate(found), return_inverse=True)
+    each = np.split(numbers, np.cumsum(sizes[:-1]))
+    lacking = []
+    for k, (before, after) in enumerate(pairwise(set(numbers.tolist()) for numbers in each), start=1):
+        if not before & after:
+            raise ValueError(f"Snapshots {k} and {k + 1} have no group in common, so no pair can be made inside one.")
+        lacking += [f"{names[g]} in {k + 1} (after {k})" for g in sorted(before - after)]
+        lacking += [f"{names[g]} in {k} (before {k + 1})" for g in sorted(after - before)]
+    if lacking:
+        message = f"Of {len(sizes)} snapshots, some lack groups of their neighbours: {', '.join(lacking)}."
+        if weighed:
+            raise ValueError(f"{message} Their growth is unknown: leave these cells out, or pair without `within`.")
+        warnings.warn(f"{message} Cells of these groups have no partner there and are left out.", stacklevel=3)
+    return [torch.from_numpy(part) for part in each]

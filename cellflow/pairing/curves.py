@@ -1,31 +1,172 @@
-"""Curved pairs: paths through several snapshots whose velocity is continuous where they meet."""
+"""Curves: how the paths of pairs bend where there are several snapshots.
 
-from collections.abc import Sequence
+* `Straight`: straight between neighbouring snapshots. The default.
+* `Spline`: towards one smooth curve through all snapshots, whose velocity is continuous where they meet.
+* `cellflow.training.Geodesics`: towards the data, along geodesics of a learned metric.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import Plan
+from cellflow.errors import unknown
 from cellflow.shapes import per_sample
+
+Bends = Callable[[Batch, Tensor, Tensor], Batch]
+"""From a batch of straight pairs, and the rows ``(batch,)`` of the points where they begin and end, to bent ones."""
+
+
+class StraightBatches(Protocol):
+    """Batches of straight pairs without end, and the plan of each interval where it has one over whole snapshots."""
+
+    @property
+    def plans(self) -> Sequence[Plan | None]:
+        """One for each interval."""
+
+    def __iter__(self) -> Iterable[Batch]:
+        """Yield batches."""
+
+
+class Curve(Protocol):
+    """How pairs bend."""
+
+    def bends(
+        self,
+        snapshots: Sequence[Tensor],
+        times: Sequence[float],
+        batches: StraightBatches,
+        *,
+        generator: torch.Generator,
+    ) -> Bends | None:
+        """Return what bends the pairs of ``batches``, which join the snapshots; ``None`` where they stay straight."""
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Paths that are straight between neighbouring snapshots.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> cf.SnapshotFlow(curve=Straight()).curve
+    Straight()
+    """
+
+    def bends(
+        self,
+        snapshots: Sequence[Tensor],
+        times: Sequence[float],
+        batches: StraightBatches,
+        *,
+        generator: torch.Generator,
+    ) -> Bends | None:
+        """Return ``None``: nothing bends."""
+        return None
+
+
+@dataclass(frozen=True)
+class Spline:
+    """Paths that bend towards one smooth curve through all snapshots.
+
+    Use it where cells keep their direction from one snapshot to the next; it takes three snapshots or more to make a
+    difference.
+
+    Parameters
+    ----------
+    bend
+        How far: from 0 for straight to 1 for cubic splines, whose velocity is continuous.
+
+    Raises
+    ------
+    ValueError
+        For a bend that is not from 0 to 1.
+
+    Source
+    ------
+    Rohbeck et al. 2025, for flow matching along splines through several marginals; de Boor 1978, chapter IV, for the
+    slopes (Bessel's parabola).
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> clouds = [torch.tensor([[x]]) for x in (0.0, 1.0, 4.0)]
+    >>> rng = cf.generator(seed=0)
+    >>> batches = cf.pairing.snapshot_batches(clouds, [0, 0.5, 1], curve=Spline(), batch_size=1, generator=rng)
+    >>> next(iter(batches)).bend0
+    tensor([[-0.5000],
+            [-1.0000]])
+    """
+
+    bend: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bend <= 1:
+            raise ValueError(f"Expected 0 <= bend <= 1; found {self.bend}.")
+
+    def bends(
+        self,
+        snapshots: Sequence[Tensor],
+        times: Sequence[float],
+        batches: StraightBatches,
+        *,
+        generator: torch.Generator,
+    ) -> Bends | None:
+        """Return bends towards the mean slope of every point.
+
+        Raises
+        ------
+        ValueError
+            When an interval has no plan over whole snapshots: a point would have no fixed partners.
+        """
+        return None if self.bend == 0 else Bent.of(tangents(snapshots, times, batches.plans), snapshots, self.bend)
+
+
+CURVES: dict[str, Curve] = {"straight": Straight(), "spline": Spline()}
+"""The curves that have a name."""
+
+
+def _former(bend: float | Curve) -> dict[str, Curve]:
+    """Return what is said today for a bend of yesterday: a number, or geodesics."""
+    return {"curve": (Spline(bend) if bend else Straight()) if isinstance(bend, int | float) else bend}
+
+
+FORMER: dict[str | tuple[str, ...], Callable[..., dict[str, Curve]]] = {"bend": _former}
+"""What became of the old keyword, see `cellflow.renamed`."""
+
+
+def resolve(curve: Curve | str) -> Curve:
+    """Return the curve called by its name, or the curve itself.
+
+    Examples
+    --------
+    >>> resolve("spline")
+    Spline(bend=1.0)
+    """
+    if isinstance(curve, str):
+        if curve not in CURVES:
+            raise ValueError(unknown("curve", curve, CURVES))
+        return CURVES[curve]
+    if isinstance(curve, type) or not hasattr(curve, "bends"):
+        raise TypeError(f"Expected a curve such as Spline() or one of {sorted(CURVES)}; found {curve!r}.")
+    return curve
 
 
 def tangents(snapshots: Sequence[Tensor], times: Sequence[float], plans: Sequence[Plan | None]) -> list[Tensor | None]:
     """Return a velocity for each point of each inner snapshot, ``(n_k, ...)`` per unit of model time; None at the ends.
 
     It is the slope of the parabola through where a point comes from, where it is and where it goes, on average over
-    the plans of both intervals.
+    the plans of both intervals; NaN for a point that is without a partner on either side.
 
     Raises
     ------
     ValueError
         When an interval has no plan over whole snapshots: a point would have no fixed partners.
-
-    Source: Rohbeck et al. 2025 for flow matching along splines through several marginals; the slopes are those of
-    Bessel's parabola (de Boor 1978, chapter IV).
 
     Examples
     --------
@@ -38,8 +179,8 @@ def tangents(snapshots: Sequence[Tensor], times: Sequence[float], plans: Sequenc
     whole = [plan for plan in plans if plan is not None]
     if len(whole) < len(plans):
         raise ValueError(
-            "Expected one plan over whole snapshots for each interval, to bend pairs; found super-batches. Pass "
-            "`ot_batch_size='whole'`, take fewer cells, or leave `bend` at 0."
+            "Expected one plan over whole snapshots for each interval, to bend pairs along a spline; found "
+            "super-batches. Pass `ot_batch_size='whole'`, take fewer cells, or choose `curve='straight'`."
         )
     durations = [stop - start for start, stop in pairwise(times)]
     inner = [
@@ -61,42 +202,35 @@ class Bent:
         Velocity at each point of all snapshots, ``(n, ...)``; 0 where there is none.
     known
         Whether there is one, ``(n,)``.
-    duration
-        Model time that each pair of a batch spans, ``(batch,)``.
     bend
         From 0 for straight pairs to 1.
     """
 
     slopes: Tensor
     known: Tensor
-    duration: Tensor
     bend: float
 
     @classmethod
-    def of(
-        cls, slopes: Sequence[Tensor | None], points: Tensor, offsets: Sequence[int], duration: Tensor, bend: float
-    ) -> Self:
-        """Gather the velocities of all snapshots, which begin at ``offsets`` among ``points``."""
-        every, known = torch.zeros_like(points), torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        for first, slope in zip(offsets, slopes, strict=True):
-            if slope is not None:
-                every[first : first + len(slope)] = slope
-                known[first : first + len(slope)] = True
-        return cls(every, known, duration, bend)
+    def of(cls, slopes: Sequence[Tensor | None], snapshots: Sequence[Tensor], bend: float) -> Self:
+        """Gather the velocities at the points of all snapshots."""
+        missing = (torch.full_like(cloud, torch.nan) for cloud in snapshots)
+        every = torch.cat([nan if slope is None else slope for slope, nan in zip(slopes, missing, strict=True)])
+        known = torch.isfinite(every.flatten(1)).all(dim=1)
+        return cls(torch.where(per_sample(known, every), every, 0.0), known, bend)
 
     def __call__(self, batch: Batch, source: Tensor, target: Tensor) -> Batch:
-        """Return the batch with its bends; ``source`` and ``target`` ``(batch,)`` number its points.
+        """Return the batch with its bends; ``source`` and ``target`` ``(batch,)`` are the rows of its points.
 
         Examples
         --------
         >>> import torch, cellflow as cf
         >>> points = torch.tensor([[0.0], [1.0]])
-        >>> bent = Bent(torch.tensor([[0.0], [2.0]]), torch.tensor([False, True]), torch.ones(1), bend=1.0)
+        >>> bent = Bent(torch.tensor([[0.0], [2.0]]), torch.tensor([False, True]), bend=1.0)
         >>> batch = bent(cf.Batch(points[:1], points[1:]), torch.tensor([0]), torch.tensor([1]))
         >>> batch.bend0, batch.bend1
         (tensor([[-0.5000]]), tensor([[1.]]))
         """
-        straight, duration = batch.x1 - batch.x0, per_sample(self.duration, batch.x0)
+        straight, duration = batch.x1 - batch.x0, per_sample(batch.span()[1], batch.x0)
         bend0, bend1 = (self.bend * (duration * self.slopes[rows] - straight) for rows in (source, target))
         free0, free1 = (per_sample(~self.known[rows], straight) for rows in (source, target))
         # Where both ends are free, so are their bends: there is nothing but a straight line.
@@ -108,6 +242,6 @@ class Bent:
 def _slope(clouds: Sequence[Tensor], durations: Sequence[float], plans: Sequence[Plan]) -> Tensor:
     """Return the velocity at the middle one of three snapshots: each side's mean, the shorter one counting more."""
     before, here, after = clouds
-    arriving = (here - plans[0].origins(before)) / durations[0]
-    leaving = (plans[1].barycentric(after) - here) / durations[1]
+    arriving = (here - plans[0].origins(before, alone=torch.nan)) / durations[0]
+    leaving = (plans[1].barycentric(after, alone=torch.nan) - here) / durations[1]
     return (arriving * durations[1] + leaving * durations[0]) / sum(durations)

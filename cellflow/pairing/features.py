@@ -1,82 +1,22 @@
-"""Where images are matched: by their pixels, their principal components or other features, and within their class.
-
-A coupling sees row numbers ``(n, 1)`` instead of images here, and looks the features up: so `paired_batches` matches
-images without holding them as numbers.
-"""
+"""Where images are matched: their pixels, their principal components or other features, looked up by row."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from cellflow.cells.states import StatesLike, as_states
-from cellflow.couplings import Coupling, Plan
-from cellflow.couplings.within import LabelPlan
 from cellflow.images.sets import Images
+from cellflow.pairing.rows import Lookup
 from cellflow.seeds import seeded
 
 Features = int | Callable[[Tensor], Tensor] | tuple[StatesLike, StatesLike]
-Lookup = Callable[[Tensor], Tensor]
-"""Row numbers ``(n,)`` to the features of these images ``(n, ...)``."""
 
 _AT_ONCE = 256
 _FITTED = 10_000  # images a side to which principal components are fitted, at most
 _FITTED_PIXELS = 2**27  # their pixels, at most: 0.5 GB
 _SPARE = 10  # components beyond those asked for, that make the random projection accurate
-
-
-@dataclass(frozen=True, eq=False)
-class OnFeatures:
-    """A coupling of images, given by their row numbers ``(n, 1)``, that matches their features.
-
-    Parameters
-    ----------
-    coupling
-        Matches the features.
-    source, target
-        Where the features of either side are looked up.
-    """
-
-    coupling: Coupling
-    source: Lookup = field(repr=False)
-    target: Lookup = field(repr=False)
-
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
-        """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
-        return self.coupling(self.source(x0[:, 0]), self.target(x1[:, 0]), a, b)
-
-
-@dataclass(frozen=True, eq=False)
-class WithinLabels:
-    """A coupling of images, given by their row numbers ``(n, 1)``, that joins none across classes.
-
-    Each class has the share of the pairs that it has of the target. A class that one side of a super-batch lacks is
-    left out of it.
-
-    Parameters
-    ----------
-    coupling
-        Matches the images of one class.
-    source, target
-        The classes of all images of either side.
-    """
-
-    coupling: Coupling
-    source: Tensor = field(repr=False)
-    target: Tensor = field(repr=False)
-
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> LabelPlan:
-        """Couple row numbers ``(n, 1)`` with ``(m, 1)``."""
-        left, right = self.source[x0[:, 0]], self.target[x1[:, 0]]
-        blocks = []
-        for label in torch.unique(right[torch.isin(right, left)]):
-            i, j = (left == label).nonzero().squeeze(1), (right == label).nonzero().squeeze(1)
-            weights = (None if a is None else a[i], None if b is None else b[j])
-            share = len(j) / len(right) if b is None else float(b[j].sum() / b.sum())
-            blocks.append((i, j, share, self.coupling(x0[i], x1[j], *weights)))
-        return LabelPlan(blocks, shape=(len(left), len(right)))
 
 
 def lookups(
@@ -89,7 +29,7 @@ def lookups(
     source, target
         The images.
     features
-        None for their pixels; a number of principal components of both sets together; a function of images
+        ``None`` for their pixels; a number of principal components of both sets together; a function of images
         ``(n, c, h, w)`` from -1 to 1; or the features of both sides, ``(n, d)`` and ``(m, d)``.
     generator
         Seeds the search for the components.

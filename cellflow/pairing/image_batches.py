@@ -1,29 +1,35 @@
 """Batches of paired images, without end: from images to images, or from noise to images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.couplings import Coupling, Given, Independent, Plan, resolve
+from cellflow.couplings import Coupling, CouplingLike, Independent, Plan, resolve
 from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
-from cellflow.pairing.batches import OT_BATCH_SIZE, WHOLE_LIMIT, paired_batches
-from cellflow.pairing.features import Features, OnFeatures, WithinLabels, lookups
-from cellflow.pairing.image_pairs import FromImages, FromNoise
-from cellflow.seeds import draw_seed
+from cellflow.pairing.features import Features, lookups
+from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
+from cellflow.seeds import draw_seed, generator_at
 
-PIXEL_LIMIT = 2**28
-"""Most pixels of both sides for one plan over two whole sets: 2 GB in the precision of the costs."""
+Loaded = tuple[Tensor, Tensor, Tensor]
+"""Source images, target images, and the rows of the latter."""
+
+_SPARE = 2
+"""Blocks that are loaded or matched while others are trained on."""
 
 
 def image_batches(
     source: Images | None,
     target: Images,
     *,
-    coupling: Coupling | str = "exact",
+    coupling: CouplingLike = "exact",
     batch_size: int = 128,
     generator: torch.Generator,
     features: Features | None = None,
@@ -41,7 +47,7 @@ def image_batches(
     target
         Images of the same shape.
     coupling
-        How they are matched: a coupling, or the name of one.
+        How they are matched: a coupling, a function of two clouds, or the name of a coupling.
     batch_size
         Pairs per batch.
     generator
@@ -93,7 +99,7 @@ def image_batches(
     coupling = resolve(coupling)
     _check_sizes(source, target, batch_size)
     asked = _condition(target, condition)
-    pairs: FromImages | FromNoise
+    pairs: _FromImages | _FromNoise
     if source is None:
         if features is not None or within_labels:
             raise ValueError("Noise has no features and no classes: leave out `features` and `within_labels`.")
@@ -102,16 +108,15 @@ def image_batches(
         _check_pair(source, target)
         if within_labels:
             _check_classes(source, target)
-        if ot_batch_size == "whole" and features is None and not isinstance(coupling, Independent | Given):
-            _check_memory(source, target)
-        if ot_batch_size == "auto" and not isinstance(coupling, Independent):
-            ot_batch_size = _matched_at_once(source, target, batch_size, features is None, within_labels)
-        on_rows = _on_rows(source, target, coupling, features, within_labels, generator)
-        rows = (torch.arange(len(images), device=images.device)[:, None] for images in (source, target))
-        paired = paired_batches(
-            *rows, coupling=on_rows, batch_size=batch_size, generator=generator, ot_batch_size=ot_batch_size
-        )
-        pairs = FromImages(source, target, paired, draw_seed(generator), flip)
+        matching = _matching(source, target, coupling, features, within_labels, generator)
+        if ot_batch_size == "whole" and matching.reads_much and _in_files(source, target):
+            raise ValueError(
+                f"One plan over both whole sets would hold their {matching.read:,} pixels in memory, which they are "
+                "left in files to avoid. Set `ot_batch_size` to 'auto' or a number, or match principal components, as "
+                "in features=50."
+            )
+        rows = _rows_of(matching, batch_size, generator, ot_batch_size)
+        pairs = _FromImages(source, target, rows, draw_seed(generator), flip)
     return ImageBatches(pairs, batch_size, asked)
 
 
@@ -129,22 +134,117 @@ class ImageBatches:
     True
     """
 
-    def __init__(self, pairs: FromImages | FromNoise, batch_size: int, condition: Tensor | None) -> None:
+    def __init__(self, pairs: "_FromImages | _FromNoise", batch_size: int, condition: Tensor | None) -> None:
         self._pairs, self.batch_size, self._condition = pairs, batch_size, condition
 
     @property
     def plans(self) -> list[Plan | None]:
         """The plan over both whole sets, or None where parts of them are matched, or noise."""
-        return self._pairs.paired.plans if isinstance(self._pairs, FromImages) else [None]
+        return self._pairs.plans
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
 
     def iterate(self, start: int) -> Iterator[Batch]:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; threads work ahead."""
-        for x0, x1, rows in self._pairs.iterate(start):
-            condition = None if self._condition is None else self._condition[rows.to(self._condition.device)]
-            yield Batch(x0, x1, condition=condition)
+        with closing(self._pairs.iterate(start)) as loaded:
+            for x0, x1, rows in loaded:
+                condition = None if self._condition is None else self._condition[rows.to(self._condition.device)]
+                yield Batch(x0, x1, condition=condition)
+
+
+@dataclass(frozen=True, eq=False)
+class _FromImages:
+    """Pairs of images, read where they lie, and mirrored."""
+
+    source: Images
+    target: Images
+    rows: RowPairs
+    seed: int
+    flip: bool
+
+    @property
+    def plans(self) -> list[Plan | None]:
+        return self.rows.plans
+
+    def iterate(self, start: int) -> Generator[Loaded]:
+        """Yield the pairs of steps ``start``, ``start + 1`` and so on."""
+        with closing(self.rows.iterate(start)) as stream:
+            tasks = (partial(self._load, step, *pairs) for step, pairs in enumerate(stream, start))
+            # What is in memory is there at once; files are read while others are trained on.
+            yield from _in_threads(tasks) if _in_files(self.source, self.target) else (task() for task in tasks)
+
+    def _load(self, step: int, i: Tensor, j: Tensor) -> Loaded:
+        x0, x1 = self.source.scaled(i), self.target.scaled(j)
+        if self.flip:
+            mirrored = _coins(len(i), generator_at(self.seed, step), x0)
+            x0, x1 = (torch.where(mirrored, x.flip(-1), x) for x in (x0, x1))
+        return x0, x1, j
+
+
+@dataclass(frozen=True, eq=False)
+class _FromNoise:
+    """Pairs of fresh noise and images, matched some batches at a time."""
+
+    target: Images
+    coupling: Coupling
+    rows: RowPairs
+    batch_size: int
+    seed: int
+    flip: bool
+
+    @property
+    def plans(self) -> list[Plan | None]:
+        return [None]
+
+    def iterate(self, start: int) -> Generator[Loaded]:
+        """Yield the pairs of steps ``start``, ``start + 1`` and so on."""
+        first, skipped = divmod(start, self.rows.batch_size // self.batch_size)
+        with closing(self.rows.iterate(first)) as stream:
+            tasks = (partial(self._match, block, j) for block, (_, j) in enumerate(stream, first))
+            for loaded in _in_threads(tasks):
+                parts = list(zip(*(side.split(self.batch_size) for side in loaded), strict=True))
+                yield from parts[skipped:]
+                skipped = 0
+
+    def _match(self, block: int, j: Tensor) -> Loaded:
+        x1 = self.target.scaled(j)
+        generator = generator_at(self.seed, block, device=x1.device)
+        if self.flip:
+            x1 = torch.where(_coins(len(j), generator, x1), x1.flip(-1), x1)
+        noise = torch.randn(x1.shape, generator=generator, device=x1.device)
+        if not self.coupling.uses_states:
+            return noise, x1, j
+        plan = self.coupling(noise.flatten(1), x1.flatten(1))
+        left, right = plan.sample(len(j), generator=generator, replace=False)
+        return noise[left], x1[right], j[right.to(j.device)]
+
+
+def _coins(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Return ``(n, 1, 1, 1)`` truth values, true every other time."""
+    return (torch.rand(n, generator=generator, device=generator.device) < 0.5).to(like.device)[:, None, None, None]
+
+
+def _in_threads(tasks: Iterator[Callable[[], Loaded]]) -> Iterator[Loaded]:
+    """Yield what the tasks return, in order, while threads work on the next ones."""
+    pool = ThreadPoolExecutor(_SPARE)
+    try:
+        yield from ahead(tasks, pool, spare=_SPARE)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows_of(
+    matching: RowMatching, batch_size: int, generator: torch.Generator, ot_batch_size: int | str = "whole"
+) -> RowPairs:
+    return pair_rows(
+        [matching],
+        firsts=[(0, 0)],
+        batch_size=batch_size,
+        generator=generator,
+        ot_batch_size=ot_batch_size,
+        masses=[None],
+    )
 
 
 def _from_noise(
@@ -154,63 +254,40 @@ def _from_noise(
     generator: torch.Generator,
     ot_batch_size: int | str,
     flip: bool,
-) -> FromNoise:
+) -> _FromNoise:
     if isinstance(ot_batch_size, str) and ot_batch_size != "auto":
         raise ValueError(f"Expected a number of images to match with noise, or 'auto'; found {ot_batch_size!r}.")
     asked = batch_size if isinstance(ot_batch_size, str) else max(ot_batch_size, batch_size)
-    matched = batch_size if isinstance(coupling, Independent) else batch_size * math.ceil(asked / batch_size)
-    rows = torch.arange(len(target), device=target.device)[:, None]
+    matched = batch_size * math.ceil(asked / batch_size) if coupling.uses_states else batch_size
     # One point on the other side: only the order of the images is drawn here, each as often as any other.
-    order = paired_batches(rows[:1], rows, coupling=Independent(), batch_size=matched, generator=generator)
-    return FromNoise(target, coupling, order, batch_size, draw_seed(generator), flip)
+    order = RowMatching(Independent(), (1, len(target)), target.device)
+    return _FromNoise(target, coupling, _rows_of(order, matched, generator), batch_size, draw_seed(generator), flip)
 
 
-def _on_rows(
+def _matching(
     source: Images,
     target: Images,
     coupling: Coupling,
     features: Features | None,
     within_labels: bool,
     generator: torch.Generator,
-) -> Coupling:
-    """Return the coupling in a form that takes row numbers for images."""
-    if not isinstance(coupling, Independent | Given):
-        coupling = OnFeatures(coupling, *lookups(source, target, features, generator=generator))
-    elif features is not None:
-        raise ValueError(f"{coupling} does not look at images: leave out `features`.")
+) -> RowMatching:
+    """Return how the rows of images are matched: by their features, and where asked inside their class."""
+    groups, sizes = None, (len(source), len(target))
     if within_labels and source.labels is not None and target.labels is not None:
-        return WithinLabels(coupling, source.labels, target.labels)
-    return coupling
+        groups = source.labels, target.labels
+    if not coupling.uses_states:
+        if features is not None:
+            raise ValueError(f"{coupling} does not look at images: leave out `features`.")
+        return RowMatching(coupling, sizes, source.device, groups=groups)
+    read = math.prod(target.shape) * sum(sizes) if features is None else 0
+    return RowMatching(
+        coupling, sizes, source.device, *lookups(source, target, features, generator=generator), groups, read
+    )
 
 
-def _matched_at_once(
-    source: Images, target: Images, batch_size: int, on_pixels: bool, within_labels: bool
-) -> int | str:
-    """Return how many images a side are matched at once: all, where their costs and their pixels fit into memory."""
-    problems, pairs = 1, len(source) * len(target)
-    if within_labels and source.labels is not None and target.labels is not None:
-        # Every class is a problem of its own.
-        problems = len(target.classes or ())
-        counts = [torch.bincount(labels, minlength=problems) for labels in (source.labels, target.labels)]
-        pairs = int((counts[0] * counts[1]).sum())
-    pixels = _pixels(source, target) if on_pixels else 0
-    if pairs <= WHOLE_LIMIT and pixels <= PIXEL_LIMIT:
-        return "whole"
-    return max(OT_BATCH_SIZE, 2 * batch_size) * problems
-
-
-def _pixels(source: Images, target: Images) -> int:
-    return math.prod(target.shape) * (len(source) + len(target))
-
-
-def _check_memory(source: Images, target: Images) -> None:
-    """Refuse to hold all pixels of images that are left in their files so that memory need not."""
-    pixels = _pixels(source, target)
-    if pixels > PIXEL_LIMIT and (isinstance(source, ImageStream) or isinstance(target, ImageStream)):
-        raise ValueError(
-            f"One plan over both whole sets would hold their {pixels:,} pixels in memory, which they are left in files "
-            "to avoid. Set `ot_batch_size` to 'auto' or a number, or match principal components, as in features=50."
-        )
+def _in_files(source: Images, target: Images) -> bool:
+    return isinstance(source, ImageStream) or isinstance(target, ImageStream)
 
 
 def _condition(target: Images, condition: Tensor | str | None) -> Tensor | None:

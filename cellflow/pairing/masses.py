@@ -8,14 +8,14 @@ above the larger of both, no pair weighs more than twice what it would in a bala
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from cellflow.couplings import Coupling, DensePlan, Plan
+from cellflow.couplings import DensePlan, Plan
 
 Masses = tuple[float, float]
 """Size of the population where an interval begins, and where it ends."""
@@ -49,21 +49,23 @@ class WeighedPlan:
         i, j = self.drawn.sample(n, generator=generator, replace=replace)
         source, target = self.source[i], self.target[j]
         start, stop = (math.log(mass) for mass in self.masses)
-        oftener = torch.logaddexp(source - start, target - stop) - math.log(2)
-        return i, j, source - oftener, target - oftener
+        often = torch.logaddexp(source - start, target - stop) - math.log(2)
+        return i, j, source - often, target - often
 
 
-def match(coupling: Coupling, x0: Tensor, x1: Tensor, masses: Masses | None) -> tuple[Plan, Plan | WeighedPlan]:
-    """Match two clouds: the coupling's plan, and what to draw pairs from.
+def match(
+    coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, masses: Masses | None
+) -> tuple[Plan, Plan | WeighedPlan]:
+    """Match two sets: the coupling's plan, and what to draw pairs from.
 
     Parameters
     ----------
     coupling
-        How they are matched.
+        How they are matched, points or rows.
     x0, x1
-        The clouds, ``(n, ...)`` and ``(m, ...)``.
+        What it takes, ``(n, ...)`` and ``(m, ...)``.
     masses
-        Size of the population at both ends, shared equally by the points; None where pairs need not carry masses.
+        Size of the population at both ends, shared equally by the points; ``None`` where pairs need not carry masses.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A metric learned from points: near them a step is cheap, elsewhere dear."""
+"""A Riemannian metric learned from points, by radial basis functions: steps are short near them, long elsewhere."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ LEARNED_FROM = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class RadialMetric:
-    r"""A metric under which steps are cheap near the data and dear elsewhere.
+class RBFMetric:
+    r"""A Riemannian metric, a sum of radial basis functions: steps are short near the data and long elsewhere.
 
     The squared length of a step counts :math:`1 / (h(x) + \epsilon)` times, with a sum of bumps
     :math:`h(x) = \sum_k w_k \exp(-|x - c_k|^2 / 2 r_k^2)` that is near 1 on the data and 0 far away.
@@ -33,7 +33,7 @@ class RadialMetric:
     Examples
     --------
     >>> import torch
-    >>> metric = RadialMetric(torch.zeros(1, 2), torch.ones(1), torch.ones(1), floor=0.25)
+    >>> metric = RBFMetric(torch.zeros(1, 2), torch.ones(1), torch.ones(1), floor=0.25)
     >>> metric(torch.tensor([[0.0, 0.0], [90.0, 0.0]]))
     tensor([0.8000, 4.0000])
     """
@@ -48,9 +48,9 @@ class RadialMetric:
         return 1 / (_bumps(x, self.centres, self.radii) @ self.weights + self.floor)
 
 
-def radial_metric(
+def rbf_metric(
     points: Tensor, *, centres: int = 100, spread: float = 1.0, floor: float = 1e-2, generator: torch.Generator
-) -> RadialMetric:
+) -> RBFMetric:
     """Learn a metric from points.
 
     Centres are those of k-means, radii in proportion to the scatter of each cluster, and heights, none below 0, the
@@ -65,7 +65,7 @@ def radial_metric(
     spread
         Radius of a bump, in units of the root mean squared distance between the points of its cluster and the centre.
     floor
-        See `RadialMetric`.
+        See `RBFMetric`.
     generator
         Draws points where there are too many, and seeds k-means.
 
@@ -79,7 +79,7 @@ def radial_metric(
     >>> import torch, cellflow as cf
     >>> ring = torch.linspace(0, 6.28, 200)
     >>> points = torch.stack([ring.cos(), ring.sin()], dim=1)
-    >>> metric = radial_metric(points, centres=20, generator=cf.generator(seed=0))
+    >>> metric = rbf_metric(points, centres=20, generator=cf.generator(seed=0))
     >>> hole, ground = metric(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
     >>> bool(hole > 20 * ground)
     True
@@ -102,7 +102,7 @@ def radial_metric(
     middle, radius = torch.from_numpy(found.cluster_centers_), torch.from_numpy(radii)
     heights, _ = nnls(_bumps(torch.from_numpy(x), middle, radius).numpy(), np.ones(len(x)))
     weights = torch.from_numpy(heights)
-    return RadialMetric(middle.to(points), radius.to(points), weights.to(points), floor)
+    return RBFMetric(middle.to(points), radius.to(points), weights.to(points), floor)
 
 
 def _bumps(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def _check(points: Tensor, centres: int, spread: float, floor: float) -> None:
     if points.ndim != 2:
         raise ValueError(f"Expected vectors `(n, d)` to learn a metric from; found shape {tuple(points.shape)}.")
     if bool((points == points[:1]).all()):
-        raise ValueError("All points are the same: there is no metric to learn. Leave `bend` at 0.")
+        raise ValueError("All points are the same: there is no metric to learn. Choose `curve='straight'`.")
     if centres < 1 or not 0 < spread < float("inf") or not 0 < floor < float("inf"):
         raise ValueError(
             f"Expected centres >= 1, and finite spread and floor > 0; found {centres}, {spread} and {floor}."

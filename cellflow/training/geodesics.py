@@ -10,7 +10,7 @@ from cellflow.batch import Batch
 from cellflow.fields import Field
 from cellflow.networks import MLP, Standardized
 from cellflow.objectives.energy import PathEnergy, bend_pairs
-from cellflow.pairing.metric import radial_metric
+from cellflow.pairing.metric import rbf_metric
 from cellflow.seeds import seeded
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
@@ -20,13 +20,13 @@ from cellflow.training.recipe import Recipe
 class Geodesics:
     """Bends pairs along geodesics of a metric that is learned from the snapshots.
 
-    A network learns the two bends of each pair before the field is trained. Pass this as ``bend`` to
-    `cellflow.SnapshotFlow`, or what it learns to the ``bent`` of batches. Pairs are matched as they were.
+    A curve (see `cellflow.pairing.Curve`): a network learns the two bends of each pair before the field is trained.
+    Pairs are matched as they were. Use it where cells move along a curved sheet that straight lines would leave.
 
     Parameters
     ----------
     centres, spread, floor
-        See `cellflow.pairing.radial_metric`. More centres and a smaller floor keep paths closer to the data.
+        See `cellflow.pairing.rbf_metric`. More centres and a smaller floor keep paths closer to the data.
     steps
         Optimiser steps of the network.
     learning_rate
@@ -38,9 +38,9 @@ class Geodesics:
     --------
     >>> import torch, cellflow as cf
     >>> clouds = [torch.randn(40, 2, generator=cf.generator(seed=k)) for k in range(3)]
-    >>> straight = cf.pairing.snapshot_batches(clouds, [0.0, 0.5, 1.0], generator=cf.generator(seed=0))
-    >>> bends = Geodesics(centres=10, steps=5).learn(clouds, straight, generator=cf.generator(seed=1))
-    >>> next(iter(straight.bent(bends))).bend0.shape
+    >>> curve, rng = Geodesics(centres=10, steps=5), cf.generator(seed=0)
+    >>> batches = cf.pairing.snapshot_batches(clouds, [0.0, 0.5, 1.0], curve=curve, generator=rng)
+    >>> next(iter(batches)).bend0.shape
     torch.Size([512, 2])
     """
 
@@ -50,8 +50,13 @@ class Geodesics:
     steps: int = 1000
     learning_rate: float = 2e-3
 
-    def learn(
-        self, snapshots: Sequence[Tensor], batches: Iterable[Batch], *, generator: torch.Generator
+    def bends(
+        self,
+        snapshots: Sequence[Tensor],
+        times: Sequence[float],
+        batches: Iterable[Batch],
+        *,
+        generator: torch.Generator,
     ) -> "LearnedBends":
         """Learn the metric from all snapshots, and the bends of pairs from batches of them.
 
@@ -59,13 +64,15 @@ class Geodesics:
         ----------
         snapshots
             Clouds of points, ``(n_k, d)``.
+        times
+            Not used: batches carry their own.
         batches
             Straight pairs without end.
         generator
             Seeds the metric, the network and its training.
         """
         points = torch.cat(list(snapshots))
-        metric = radial_metric(points, centres=self.centres, spread=self.spread, floor=self.floor, generator=generator)
+        metric = rbf_metric(points, centres=self.centres, spread=self.spread, floor=self.floor, generator=generator)
         shift, scale = points.mean(dim=0).repeat(2), points.std(dim=0).repeat(2)
         with seeded(generator):
             field = Standardized(MLP(2 * points.shape[1]), shift=shift, scale=scale, speed=scale).to(points.device)

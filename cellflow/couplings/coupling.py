@@ -1,0 +1,112 @@
+"""What a coupling is, what it declares about itself, and the couplings that have a name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from cellflow.couplings.exact import Exact, Given, Independent
+from cellflow.couplings.plan import Plan
+from cellflow.couplings.problem import dense_memory
+from cellflow.errors import unknown
+
+
+class Coupling(Protocol):
+    """Anything that matches two clouds, and says of itself what whoever uses it has to know."""
+
+    @property
+    def keeps_mass(self) -> bool:
+        """Whether every point has its share of the weights in the plan, so that no cell gains on another."""
+
+    @property
+    def uses_states(self) -> bool:
+        """Whether the plan depends on where the points are."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether random parts of both clouds may be matched in place of the whole."""
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
+
+
+CouplingLike: TypeAlias = Coupling | Callable[..., Plan] | str
+"""A coupling, a function of two clouds, or the name of a coupling."""
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A function of two clouds as a coupling, with cautious answers to what it does not declare.
+
+    Parameters
+    ----------
+    match
+        From clouds ``x0`` and ``x1`` to a plan; where pairs carry masses, from these and their weights. Attributes of
+        the names of `Coupling` are taken over; without, it takes as much memory as a dense solver, need not keep
+        masses, and looks at the states.
+
+    Examples
+    --------
+    >>> import torch
+    >>> custom = Custom(lambda x0, x1: Exact()(x0.flip(0), x1))
+    >>> custom(torch.zeros(3, 2), torch.ones(3, 2)).shape, custom.keeps_mass
+    ((3, 3), False)
+    """
+
+    match: Callable[..., Plan]
+
+    @property
+    def keeps_mass(self) -> bool:
+        """Whether it says that every point keeps its share."""
+        return getattr(self.match, "keeps_mass", False)
+
+    @property
+    def uses_states(self) -> bool:
+        """Whether the plan depends on where the points are: yes, unless it says otherwise."""
+        return getattr(self.match, "uses_states", True)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether random parts may be matched in place of the whole: yes, unless it says otherwise."""
+        return getattr(self.match, "divisible", True)
+
+    def memory(self, n: int, m: int) -> int:
+        """Return the bytes that it says it takes, or those of a dense solver."""
+        return getattr(self.match, "memory", dense_memory)(n, m)
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted where weights are given."""
+        return self.match(x0, x1) if a is None and b is None else self.match(x0, x1, a, b)
+
+    def __repr__(self) -> str:
+        return getattr(self.match, "__name__", repr(self.match))
+
+
+COUPLINGS: dict[str, Coupling] = {"exact": Exact(), "independent": Independent(), "given": Given()}
+"""The couplings that have a name. Sinkhorn's ``epsilon`` depends on the data, so it has none."""
+
+_DECLARED = ("keeps_mass", "uses_states", "divisible", "memory")
+
+
+def resolve(coupling: CouplingLike) -> Coupling:
+    """Return the coupling called by its name, the coupling itself, or a function as a coupling.
+
+    Examples
+    --------
+    >>> resolve("independent")
+    Independent()
+    >>> resolve(lambda x0, x1: Exact()(x0, x1)).keeps_mass
+    False
+    """
+    if isinstance(coupling, str):
+        if coupling not in COUPLINGS:
+            raise ValueError(unknown("coupling", coupling, COUPLINGS))
+        return COUPLINGS[coupling]
+    if isinstance(coupling, type) or not callable(coupling):
+        message = f"Expected a coupling such as Exact() or one of {sorted(COUPLINGS)}; found {coupling!r}."
+        raise TypeError(message)
+    return coupling if all(hasattr(coupling, name) for name in _DECLARED) else Custom(coupling)  # type: ignore[return-value]

@@ -1,0 +1,293 @@
+"""The engine: which row goes with which, for every step of a training, whatever the rows stand for.
+
+Cells and images are paired alike. What is paired are row numbers; where a point lies, what group it belongs to, and
+everything that a batch carries besides, is looked up by row.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from cellflow.couplings import Coupling, Plan, Within
+from cellflow.pairing.masses import Masses, WeighedPlan, match
+from cellflow.seeds import draw_seed, generator_at
+
+log = logging.getLogger(__name__)
+
+Lookup = Callable[[Tensor], Tensor]
+"""Row numbers ``(n,)`` to states ``(n, ...)``."""
+Pairs = tuple[Tensor, ...]
+"""Source and target rows, and where asked for the logs of their masses at both ends."""
+T = TypeVar("T")
+
+WHOLE_MEMORY = 2_880_000_000
+"""Most bytes for one plan over two whole sets: 8000 x 7500 cells take 3 GB, and half a minute."""
+READ_LIMIT = 2**28
+"""Most numbers that are read for one plan over two whole sets, such as pixels: 2 GB in the precision of the costs."""
+WHOLE_AT_ONCE = 2
+"""Most plans over whole sets that are solved side by side, for the sake of memory."""
+LEAST_MATCHED = 512
+"""Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""
+REUSE = 24
+"""How often each pair of a super-batch is used, each time at another point of its path: often enough for one worker
+to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
+DRAWN_STEPS = 64
+"""Steps for which pairs are drawn at once from a plan over whole sets."""
+
+
+def as_points(rows: Tensor) -> Tensor:
+    """Return row numbers as states of one dimension, for a coupling that does not look at states."""
+    return rows[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class RowMatching:
+    """Two sets of points known by their rows, and how they are matched.
+
+    Parameters
+    ----------
+    coupling
+        Matches states.
+    sizes
+        How many rows there are on either side.
+    device
+        Where row numbers live.
+    source, target
+        Where the states of either side are looked up.
+    groups
+        The group of every row of either side, as numbers ``(n,)`` and ``(m,)``, where no pair may cross groups.
+    read
+        How many numbers looking up all states brings into memory, where they are not there yet.
+    """
+
+    coupling: Coupling
+    sizes: tuple[int, int]
+    device: torch.device
+    source: Lookup = as_points
+    target: Lookup = as_points
+    groups: tuple[Tensor, Tensor] | None = None
+    read: int = 0
+
+    def __call__(self, i: Tensor, j: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+        """Match rows ``(k,)`` with rows ``(l,)``, weighted by ``a`` and ``b``."""
+        x0, x1 = (self.source(i), self.target(j)) if self.coupling.uses_states else (as_points(i), as_points(j))
+        return self._over(i, j)(x0, x1, a, b)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Return all row numbers of both sides."""
+        source, target = (torch.arange(size, device=self.device) for size in self.sizes)
+        return source, target
+
+    def fits(self) -> bool:
+        """Whether matching everything at once, and reading what that takes, fits into memory."""
+        return self._over(*self.rows()).memory(*self.sizes) <= WHOLE_MEMORY and not self.reads_much
+
+    @property
+    def reads_much(self) -> bool:
+        """Whether looking up all states would fill the memory."""
+        return self.read > READ_LIMIT
+
+    def problems(self) -> int:
+        """Return into how many problems of their own the groups divide the matching."""
+        if self.groups is None:
+            return 1
+        source, target = self.groups
+        return len(torch.unique(target[torch.isin(target, source)]))
+
+    def _over(self, i: Tensor, j: Tensor) -> Coupling:
+        if self.groups is None:
+            return self.coupling
+        source, target = self.groups
+        return Within(self.coupling, source[i], target[j])
+
+
+@dataclass(frozen=True)
+class WholePlan:
+    """Pairs drawn from one plan over two whole sets.
+
+    Blocks of pairs serve many steps each, and any block can be made without those before it.
+    """
+
+    plan: Plan
+    drawn: Plan | WeighedPlan
+    seed: int
+    steps_per_block: int
+
+    def block(self, index: int, batch_size: int) -> Pairs:
+        """Draw the pairs of ``steps_per_block`` batches: every row about equally often."""
+        return self.drawn.sample(
+            self.steps_per_block * batch_size, generator=generator_at(self.seed, index), replace=False
+        )
+
+
+@dataclass(frozen=True)
+class SuperBatches:
+    """Pairs of two sets, each block of steps from a plan between fresh random parts of them."""
+
+    plan: ClassVar[None] = None
+
+    matching: RowMatching
+    size: int
+    seed: int
+    steps_per_block: int
+    masses: Masses | None
+
+    def block(self, index: int, batch_size: int) -> Pairs:
+        """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
+        generator, device = generator_at(self.seed, index), self.matching.device
+        rows, columns = (
+            torch.randperm(size, generator=generator)[: self.size].to(device) for size in self.matching.sizes
+        )
+        _, drawn = match(self.matching, rows, columns, self.masses)
+        i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
+        return rows[i], columns[j], *masses
+
+
+@dataclass(frozen=True, eq=False)
+class RowPairs:
+    """Rows that go together, step by step without end; those of a step are the same at every iteration.
+
+    Made by `pair_rows`.
+
+    Parameters
+    ----------
+    intervals
+        Where the pairs of each interval come from.
+    firsts
+        The number of the first source row and of the first target row of each interval.
+    batch_size
+        Pairs of each interval in a step.
+    """
+
+    intervals: Sequence[WholePlan | SuperBatches]
+    firsts: Sequence[tuple[int, int]]
+    batch_size: int
+
+    @property
+    def plans(self) -> list[Plan | None]:
+        """The plan over whole sets of each interval, or ``None`` where super-batches are used."""
+        return [interval.plan for interval in self.intervals]
+
+    def iterate(self, start: int) -> Generator[Pairs]:
+        """Yield the pairs of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""
+        pool = ThreadPoolExecutor(_workers())
+        try:
+            streams = [
+                self._stream(interval, firsts, start, pool)
+                for interval, firsts in zip(self.intervals, self.firsts, strict=True)
+            ]
+            for parts in zip(*streams, strict=True):
+                yield tuple(torch.cat(side) for side in zip(*parts, strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _stream(
+        self, interval: WholePlan | SuperBatches, firsts: tuple[int, int], start: int, pool: Executor
+    ) -> Iterator[Pairs]:
+        """Return the pairs of each step from ``start`` on; the first block is under way on return."""
+        first, skipped = divmod(start, interval.steps_per_block)
+        blocks = ahead(
+            (partial(_numbered, interval, index, self.batch_size, firsts) for index in count(first)),
+            pool,
+            spare=_workers(),
+        )
+        return self._steps(blocks, range(skipped, interval.steps_per_block), range(interval.steps_per_block))
+
+    def _steps(self, blocks: Iterator[Pairs], of_first: range, of_others: range) -> Iterator[Pairs]:
+        steps = of_first
+        for block in blocks:
+            for step in steps:
+                part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+                yield tuple(values[part] for values in block)
+            steps = of_others
+
+
+def pair_rows(
+    matchings: Sequence[RowMatching],
+    *,
+    firsts: Sequence[tuple[int, int]],
+    batch_size: int,
+    generator: torch.Generator,
+    ot_batch_size: int | str,
+    masses: Sequence[Masses | None],
+) -> RowPairs:
+    """Decide for each interval how it is matched, and match those that take one plan.
+
+    Parameters
+    ----------
+    matchings
+        What each interval joins.
+    firsts, batch_size
+        See `RowPairs`.
+    generator
+        Seeds the pairing; advances by one number an interval.
+    ot_batch_size
+        Rows a side that are matched at once: ``"whole"``, a number, or ``"auto"`` to choose by memory.
+    masses
+        Size of the population at both ends of each interval, or ``None``.
+    """
+    with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
+        prepared = [
+            pool.submit(_prepared, matching, batch_size, draw_seed(generator), ot_batch_size, two)
+            for matching, two in zip(matchings, masses, strict=True)
+        ]
+        return RowPairs([interval.result() for interval in prepared], firsts, batch_size)
+
+
+def ahead(tasks: Iterator[Callable[[], T]], pool: Executor, *, spare: int) -> Iterator[T]:
+    """Yield what tasks without end return, in order, while ``spare`` more are under way; the first one at once."""
+    waiting: deque[Future[T]] = deque([pool.submit(next(tasks))])
+
+    def results() -> Iterator[T]:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > spare:
+                yield waiting.popleft().result()
+
+    return results()
+
+
+def _prepared(
+    matching: RowMatching, batch_size: int, seed: int, ot_batch_size: int | str, masses: Masses | None
+) -> WholePlan | SuperBatches:
+    size, (n, m) = _matched_at_once(matching, batch_size, ot_batch_size), matching.sizes
+    if size is None:
+        if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
+            log.info("pairing %d with %d points: one plan (%s)", n, m, matching.coupling)
+        return WholePlan(*match(matching, *matching.rows(), masses), seed, DRAWN_STEPS)
+    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, matching.coupling)
+    return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), masses)
+
+
+def _matched_at_once(matching: RowMatching, batch_size: int, ot_batch_size: int | str) -> int | None:
+    """Return the rows a side of a super-batch, or ``None`` for one plan over everything."""
+    if isinstance(ot_batch_size, str):
+        if ot_batch_size not in ("auto", "whole"):
+            raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
+        size = max(LEAST_MATCHED, 2 * batch_size) * matching.problems()
+        whole = ot_batch_size == "whole" or matching.fits()
+    elif ot_batch_size < 2:
+        raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
+    else:
+        size, whole = ot_batch_size, False
+    return None if whole or not matching.coupling.divisible else size
+
+
+def _numbered(interval: WholePlan | SuperBatches, index: int, batch_size: int, firsts: tuple[int, int]) -> Pairs:
+    """Return a block of pairs, numbered among the rows of all intervals."""
+    i, j, *masses = interval.block(index, batch_size)
+    return i + firsts[0], j + firsts[1], *masses
+
+
+def _workers() -> int:
+    """Threads that match: every core but the one that trains."""
+    return max(1, (os.cpu_count() or 2) - 1)
