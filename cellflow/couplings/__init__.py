@@ -9,8 +9,8 @@ A coupling is deterministic; randomness enters when its plan is sampled. Which o
 * `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots.
 * `Within`: any of these, inside each donor, batch or class.
 
-Each declares what it takes (`memory`) and what it keeps (`keeps_mass`), so that nobody asks for its class; a function
-of two clouds serves as a coupling too, and is taken with caution (`Custom`).
+Each declares the memory that it needs (`memory`), and whether it keeps the masses of points (`keeps_mass`); a function
+of two clouds is a coupling too (`Custom`), for which both are assumed with caution.
 """
 
 from cellflow.couplings.cost import Euclidean, SquaredEuclidean

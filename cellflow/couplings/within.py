@@ -1,4 +1,4 @@
-"""Matching inside groups: donors, batches or classes, joined by none across them."""
+"""Matching within groups, such as donors, batches or classes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ Labels = Tensor | np.ndarray | Sequence[str | int]
 
 @dataclass(frozen=True, eq=False)
 class Within:
-    """Joins no two points of different groups: each group is matched by itself.
+    """Match points of the same group only: each group has a plan of its own.
 
-    Each group has the share of the pairs that it has of the target. A group that one side lacks is left out. To pair
-    cells of an AnnData inside a column of ``obs``, use ``cellflow.SnapshotFlow(within="donor")``.
+    The fraction of pairs in each group is its fraction of the target. A group that one side lacks is left out. To pair
+    cells of an AnnData within the groups of a column of ``obs``, use ``cellflow.SnapshotFlow(within="donor")``.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class LabelPlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of each source point where every block joins one to one and all in equal parts, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
         n, m = self._shape
         targets = torch.full((n,), -1, device=self._weights.device)
         for i, j, _, plan in self._blocks:

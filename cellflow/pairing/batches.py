@@ -32,7 +32,7 @@ def paired_batches(
     ot_batch_size: int | str = "auto",
     masses: tuple[float, float] | None = None,
 ) -> "PairedBatches":
-    """Pair two clouds of points, for as many batches as anybody asks for.
+    """Pair two clouds of points, in an endless stream of batches.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def paired_batches(
     generator
         Seeds the pairing; advances by one number.
     condition
-        What belongs to each target point, ``(m, k)``.
+        Condition of each target point, ``(m, k)``.
     ot_batch_size
-        Points a side that are matched at once: ``"whole"`` for one plan over everything, a number for
+        Points of each cloud that are matched at once: ``"whole"`` for one plan over everything, a number for
         super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by size, and logs it.
     masses
         Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
@@ -104,10 +104,10 @@ def snapshot_batches(
         Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
     within
         The group of each point of each snapshot, such as a donor or a batch: names, or whole numbers, ``(n_k,)`` each.
-        Pairs then never cross groups; each group has the share of the pairs that it has of the later snapshot. A group
-        that one of two neighbouring snapshots lacks is left out between these two, with a warning.
+        Pairs are then made within groups only; the fraction of pairs in each group is its fraction of the later
+        snapshot. A group that one of two neighbouring snapshots lacks is left out between these two, with a warning.
     curve
-        How pairs bend: `Straight`, `Spline`, `cellflow.training.Geodesics`, or the name of one.
+        How the paths of pairs curve: `Straight`, `Spline`, `cellflow.training.Geodesics`, or the name of one.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def snapshot_batches(
 
 
 class PairedBatches:
-    """Batches of pairs without end; the batch of a step is the same at every iteration.
+    """An endless stream of batches of pairs; the batch of a step is the same at every iteration.
 
     Made by `paired_batches` and `snapshot_batches`.
 
@@ -197,7 +197,7 @@ class PairedBatches:
         return PairedBatches(self._pairs, self._points, self._times, everyone, self._bends)
 
     def bent(self, bends: Bends) -> "PairedBatches":
-        """Return the same batches, their pairs bent.
+        """Return the same batches with bends.
 
         Parameters
         ----------
@@ -225,7 +225,7 @@ class PairedBatches:
 
 
 def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:
-    """Return the group of every point as a number, once it is known that pairs can be made inside them."""
+    """Return the group of every point as a number; refuse groups in which no pair can be made."""
     found = [np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels) for labels in within]
     if [len(labels) for labels in found] != list(sizes):
         raise ValueError(f"Expected a group in `within` for each point, {list(sizes)}; found {[*map(len, found)]}.")

@@ -1,4 +1,4 @@
-"""Curves: how the paths of pairs bend where there are several snapshots.
+"""Curves: how the paths of pairs curve between several snapshots.
 
 * `Straight`: straight between neighbouring snapshots. The default.
 * `Spline`: towards one smooth curve through all snapshots, whose velocity is continuous where they meet.
@@ -23,7 +23,7 @@ Bends = Callable[[Batch, Tensor, Tensor], Batch]
 
 
 class StraightBatches(Protocol):
-    """Batches of straight pairs without end, and the plan of each interval where it has one over whole snapshots."""
+    """An endless stream of straight pairs, and the plan of each interval that has one over whole snapshots."""
 
     @property
     def plans(self) -> Sequence[Plan | None]:
@@ -34,7 +34,7 @@ class StraightBatches(Protocol):
 
 
 class Curve(Protocol):
-    """How pairs bend."""
+    """How the paths of pairs curve."""
 
     def bends(
         self,
@@ -44,7 +44,7 @@ class Curve(Protocol):
         *,
         generator: torch.Generator,
     ) -> Bends | None:
-        """Return what bends the pairs of ``batches``, which join the snapshots; ``None`` where they stay straight."""
+        """Return the function that adds bends to the pairs of ``batches``; ``None`` for straight pairs."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,25 @@ class Straight:
         *,
         generator: torch.Generator,
     ) -> Bends | None:
-        """Return ``None``: nothing bends."""
+        """Return ``None``: there are no bends."""
         return None
 
 
 @dataclass(frozen=True)
 class Spline:
-    """Paths that bend towards one smooth curve through all snapshots.
+    """Paths that follow one smooth curve through all snapshots.
 
-    Use it where cells keep their direction from one snapshot to the next; it takes three snapshots or more to make a
-    difference.
+    Use it where cells keep their direction from one snapshot to the next; with two snapshots it changes nothing.
 
     Parameters
     ----------
     bend
-        How far: from 0 for straight to 1 for cubic splines, whose velocity is continuous.
+        From 0 for straight paths to 1 for cubic splines, whose velocity is continuous.
 
     Raises
     ------
     ValueError
-        For a bend that is not from 0 to 1.
+        For a bend outside [0, 1].
 
     Source
     ------
@@ -122,22 +121,22 @@ class Spline:
         Raises
         ------
         ValueError
-            When an interval has no plan over whole snapshots: a point would have no fixed partners.
+            When an interval has no plan over whole snapshots, which fixed partners require.
         """
         return None if self.bend == 0 else Bent.of(tangents(snapshots, times, batches.plans), snapshots, self.bend)
 
 
 CURVES: dict[str, Curve] = {"straight": Straight(), "spline": Spline()}
-"""The curves that have a name."""
+"""Curves by name."""
 
 
 def _former(bend: float | Curve) -> dict[str, Curve]:
-    """Return what is said today for a bend of yesterday: a number, or geodesics."""
+    """Return the curve for a former ``bend``: a number, or geodesics."""
     return {"curve": (Spline(bend) if bend else Straight()) if isinstance(bend, int | float) else bend}
 
 
 FORMER: dict[str | tuple[str, ...], Callable[..., dict[str, Curve]]] = {"bend": _former}
-"""What became of the old keyword, see `cellflow.renamed`."""
+"""The former keyword, see `cellflow.renamed`."""
 
 
 def resolve(curve: Curve | str) -> Curve:
@@ -160,13 +159,13 @@ def resolve(curve: Curve | str) -> Curve:
 def tangents(snapshots: Sequence[Tensor], times: Sequence[float], plans: Sequence[Plan | None]) -> list[Tensor | None]:
     """Return a velocity for each point of each inner snapshot, ``(n_k, ...)`` per unit of model time; None at the ends.
 
-    It is the slope of the parabola through where a point comes from, where it is and where it goes, on average over
-    the plans of both intervals; NaN for a point that is without a partner on either side.
+    It is the slope of the parabola through the mean source of a point, the point, and its mean target, by the plans of
+    both intervals; NaN for a point without a partner on either side.
 
     Raises
     ------
     ValueError
-        When an interval has no plan over whole snapshots: a point would have no fixed partners.
+        When an interval has no plan over whole snapshots, which fixed partners require.
 
     Examples
     --------

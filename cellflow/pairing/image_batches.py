@@ -1,4 +1,4 @@
-"""Batches of paired images, without end: from images to images, or from noise to images."""
+"""Batches of paired images: from images to images, or from noise to images."""
 
 import math
 from collections.abc import Callable, Generator, Iterator
@@ -38,7 +38,7 @@ def image_batches(
     flip: bool = False,
     ot_batch_size: int | str = "auto",
 ) -> "ImageBatches":
-    """Pair images with images, or with Gaussian noise, for as many batches as anybody asks for.
+    """Pair images with images, or with Gaussian noise, in an endless stream of batches.
 
     Parameters
     ----------
@@ -53,18 +53,18 @@ def image_batches(
     generator
         Seeds pairs, noise, flips and principal components.
     features
-        In which space images are matched: None for pixels from -1 to 1; a number of principal components of both
+        Features by which images are matched: None for pixels from -1 to 1; a number of principal components of both
         sets together; a function of images ``(n, c, h, w)``, such as a network; or the features of both sides.
     within_labels
-        Whether to pair only images of one class. Each class then has the share of the pairs that it has of the
+        Whether to pair only images of one class. The fraction of pairs in each class is then its fraction of the
         target.
     condition
-        What the field is told: ``"labels"`` for the class of the target, one-hot; or ``(m, k)``, a row for each
-        target image.
+        Condition of the field: ``"labels"`` for the class of the target, one-hot; or ``(m, k)``, a row for each target
+        image.
     flip
-        Whether to mirror each pair, both sides alike, every other time.
+        Whether to mirror each pair at random, both images alike.
     ot_batch_size
-        Images a side that are matched at once, as for `paired_batches`. Against noise: the least number that is
+        Images of each set that are matched at once, as for `paired_batches`. Against noise: the least number that is
         matched at once; ``"auto"`` is the batch itself, as is customary.
 
     Returns
@@ -75,14 +75,13 @@ def image_batches(
     Raises
     ------
     ValueError
-        When there is one image only, both sides are the same images, their shapes or classes differ, a setting makes
-        no sense for noise, or one plan over whole sets would read too many files into memory.
+        When there is one image only, both sides are the same images, their shapes or classes differ, a setting does not
+        apply to noise, or one plan over whole sets would read too many files into memory.
 
     Notes
     -----
-    Noise matched with images of all classes leans towards the class that it is given, but a sampler draws it without:
-    take ``coupling="independent"`` where noise becomes images of a class that is asked for (Cheng and Schwing 2025,
-    "The curse of conditions").
+    Noise that is matched with images of all classes depends on the class, but a sampler draws it independently: use
+    ``coupling="independent"`` to generate images of a given class (Cheng and Schwing 2025, "The curse of conditions").
 
     Examples
     --------
@@ -121,7 +120,7 @@ def image_batches(
 
 
 class ImageBatches:
-    """Batches of paired images without end; the batch of a step is the same at every iteration.
+    """An endless stream of batches of paired images; the batch of a step is the same at every iteration.
 
     Made by `image_batches`.
 
@@ -155,7 +154,7 @@ class ImageBatches:
 
 @dataclass(frozen=True, eq=False)
 class _FromImages:
-    """Pairs of images, read where they lie, and mirrored."""
+    """Pairs of images, read from memory or files, and mirrored."""
 
     source: Images
     target: Images
@@ -221,7 +220,7 @@ class _FromNoise:
 
 
 def _coins(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Return ``(n, 1, 1, 1)`` truth values, true every other time."""
+    """Return ``(n, 1, 1, 1)`` random truth values, true half of the time."""
     return (torch.rand(n, generator=generator, device=generator.device) < 0.5).to(like.device)[:, None, None, None]
 
 
@@ -272,7 +271,7 @@ def _matching(
     within_labels: bool,
     generator: torch.Generator,
 ) -> RowMatching:
-    """Return how the rows of images are matched: by their features, and where asked inside their class."""
+    """Return how the rows of images are matched: by their features, within their class if asked."""
     groups, sizes = None, (len(source), len(target))
     if within_labels and source.labels is not None and target.labels is not None:
         groups = source.labels, target.labels

@@ -1,10 +1,11 @@
-r"""Pairs that carry mass: what each weighs at both ends, drawn so that none weighs much.
+r"""Pairs that carry mass at both ends, drawn so that no weight is large.
 
 A plan P between masses a and b gives the pair (i, j) the mass :math:`m_0 = P_{ij} a_i / (P 1)_i` at its beginning and
-:math:`m_1 = P_{ij} b_j / (P^T 1)_j` at its end. Drawn from P itself, a cell that hardly takes part would come rarely
-and weigh a thousandfold. Pairs are therefore drawn from the mean of both ends, :math:`(m_0 + m_1) / 2`, both scaled to
-sum to 1: every cell comes at least half as often as its own mass asks for, and as :math:`m_0^{1-s} m_1^s` is never
-above the larger of both, no pair weighs more than twice what it would in a balanced plan.
+:math:`m_1 = P_{ij} b_j / (P^T 1)_j` at its end. If pairs were drawn from P itself, a cell with little mass in P would
+be drawn rarely, with a weight a thousand times as large. Pairs are therefore drawn from the mean of both ends,
+:math:`(m_0 + m_1) / 2`, both scaled to sum to 1: every cell is drawn at least half as often as in proportion to its own
+mass, and as :math:`m_0^{1-s} m_1^s` is never above the larger of both, no pair weighs more than twice what it would in
+a balanced plan.
 """
 
 import math
@@ -30,8 +31,8 @@ class WeighedPlan:
     drawn
         The plan that pairs are drawn from.
     source, target
-        Logs of the mass of each source point ``(n,)`` and of each target point ``(m,)``, per unit of mass that the
-        coupling's own plan gives it.
+        Log mass of each source point ``(n,)`` and of each target point ``(m,)``, per unit of its mass in the coupling's
+        own plan.
     masses
         Size of the population at both ends.
     """
@@ -42,7 +43,7 @@ class WeighedPlan:
     masses: Masses
 
     def sample(self, n: int, *, generator: torch.Generator, replace: bool = True) -> tuple[Tensor, ...]:
-        """Draw ``n`` pairs: source and target indices, and the logs of their masses at both ends, each ``(n,)``.
+        """Draw ``n`` pairs: source and target indices, and their log masses at both ends, each ``(n,)``.
 
         Averaged over all draws, the mass at either end is the size of the population there.
         """
@@ -56,16 +57,16 @@ class WeighedPlan:
 def match(
     coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, masses: Masses | None
 ) -> tuple[Plan, Plan | WeighedPlan]:
-    """Match two sets: the coupling's plan, and what to draw pairs from.
+    """Match two sets; return the coupling's plan, and the plan to draw pairs from.
 
     Parameters
     ----------
     coupling
         How they are matched, points or rows.
     x0, x1
-        What it takes, ``(n, ...)`` and ``(m, ...)``.
+        Points or rows, ``(n, ...)`` and ``(m, ...)``.
     masses
-        Size of the population at both ends, shared equally by the points; ``None`` where pairs need not carry masses.
+        Size of the population at both ends, divided equally among the points; ``None`` for pairs without masses.
 
     Examples
     --------
@@ -89,8 +90,8 @@ def match(
 def relative(masses: Sequence[float], n: int) -> list[Masses]:
     """Return the sizes at both ends of each interval between ``n`` snapshots, in units of their geometric mean.
 
-    No interval then counts more in training because the population has grown, and a plan does not depend on the unit
-    in which a population is counted.
+    Intervals then count equally in training when the population grows, and plans do not depend on the unit of
+    population size.
 
     Raises
     ------

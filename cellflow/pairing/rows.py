@@ -1,7 +1,6 @@
-"""The engine: which row goes with which, for every step of a training, whatever the rows stand for.
+"""The pairing of rows for every step of a training, for cells and images alike.
 
-Cells and images are paired alike. What is paired are row numbers; where a point lies, what group it belongs to, and
-everything that a batch carries besides, is looked up by row.
+Row numbers are paired; states, groups, masses and everything else in a batch are looked up by row.
 """
 
 import logging
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 Lookup = Callable[[Tensor], Tensor]
 """Row numbers ``(n,)`` to states ``(n, ...)``."""
 Pairs = tuple[Tensor, ...]
-"""Source and target rows, and where asked for the logs of their masses at both ends."""
+"""Source and target rows, and their log masses at both ends where pairs carry masses."""
 T = TypeVar("T")
 
 WHOLE_MEMORY = 2_880_000_000
@@ -36,7 +35,7 @@ READ_LIMIT = 2**28
 WHOLE_AT_ONCE = 2
 """Most plans over whole sets that are solved side by side, for the sake of memory."""
 LEAST_MATCHED = 512
-"""Least points a side of a super-batch: 20 ms to solve; twice the training batch where that is more."""
+"""Least points of each set in a super-batch: 20 ms to solve; twice the training batch where that is more."""
 REUSE = 24
 """How often each pair of a super-batch is used, each time at another point of its path: often enough for one worker
 to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
@@ -58,15 +57,16 @@ class RowMatching:
     coupling
         Matches states.
     sizes
-        How many rows there are on either side.
+        Numbers of rows.
     device
-        Where row numbers live.
+        Device of the row numbers.
     source, target
-        Where the states of either side are looked up.
+        Functions that look up states by row.
     groups
-        The group of every row of either side, as numbers ``(n,)`` and ``(m,)``, where no pair may cross groups.
+        The group of every row of either side, as numbers ``(n,)`` and ``(m,)``, where pairs are made within groups
+        only.
     read
-        How many numbers looking up all states brings into memory, where they are not there yet.
+        Numbers that looking up all states reads into memory, where they are not there yet.
     """
 
     coupling: Coupling
@@ -88,7 +88,7 @@ class RowMatching:
         return source, target
 
     def fits(self) -> bool:
-        """Whether matching everything at once, and reading what that takes, fits into memory."""
+        """Whether matching everything at once fits into memory, including the states to be read."""
         return self._over(*self.rows()).memory(*self.sizes) <= WHOLE_MEMORY and not self.reads_much
 
     @property
@@ -97,7 +97,7 @@ class RowMatching:
         return self.read > READ_LIMIT
 
     def problems(self) -> int:
-        """Return into how many problems of their own the groups divide the matching."""
+        """Return the number of separate problems into which groups divide the matching."""
         if self.groups is None:
             return 1
         source, target = self.groups
@@ -131,7 +131,7 @@ class WholePlan:
 
 @dataclass(frozen=True)
 class SuperBatches:
-    """Pairs of two sets, each block of steps from a plan between fresh random parts of them."""
+    """Pairs of two sets, each block of steps from a plan between new random parts of them."""
 
     plan: ClassVar[None] = None
 
@@ -154,14 +154,14 @@ class SuperBatches:
 
 @dataclass(frozen=True, eq=False)
 class RowPairs:
-    """Rows that go together, step by step without end; those of a step are the same at every iteration.
+    """An endless stream of paired rows; those of a step are the same at every iteration.
 
     Made by `pair_rows`.
 
     Parameters
     ----------
     intervals
-        Where the pairs of each interval come from.
+        Source of the pairs of each interval.
     firsts
         The number of the first source row and of the first target row of each interval.
     batch_size
@@ -225,13 +225,13 @@ def pair_rows(
     Parameters
     ----------
     matchings
-        What each interval joins.
+        Matching of each interval.
     firsts, batch_size
         See `RowPairs`.
     generator
-        Seeds the pairing; advances by one number an interval.
+        Seeds the pairing; advances by one number for each interval.
     ot_batch_size
-        Rows a side that are matched at once: ``"whole"``, a number, or ``"auto"`` to choose by memory.
+        Rows of each set that are matched at once: ``"whole"``, a number, or ``"auto"`` to choose by memory.
     masses
         Size of the population at both ends of each interval, or ``None``.
     """
@@ -244,7 +244,7 @@ def pair_rows(
 
 
 def ahead(tasks: Iterator[Callable[[], T]], pool: Executor, *, spare: int) -> Iterator[T]:
-    """Yield what tasks without end return, in order, while ``spare`` more are under way; the first one at once."""
+    """Yield the results of an endless stream of tasks, in order, while ``spare`` more run; the first starts at once."""
     waiting: deque[Future[T]] = deque([pool.submit(next(tasks))])
 
     def results() -> Iterator[T]:
@@ -269,7 +269,7 @@ def _prepared(
 
 
 def _matched_at_once(matching: RowMatching, batch_size: int, ot_batch_size: int | str) -> int | None:
-    """Return the rows a side of a super-batch, or ``None`` for one plan over everything."""
+    """Return the rows of each set in a super-batch, or ``None`` for one plan over everything."""
     if isinstance(ot_batch_size, str):
         if ot_batch_size not in ("auto", "whole"):
             raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
