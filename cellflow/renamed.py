@@ -81,9 +81,15 @@ def renamed(
 def _entered() -> tuple[FrameType, int]:
     """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line."""
     frame, level = sys._getframe(), 0
-    while frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and _ours(frame.f_back):
         frame, level = frame.f_back, level + 1
     return frame, level + 1
+
+
+def _ours(frame: FrameType) -> bool:
+    """Say whether a frame is of this package: of its files, or of a constructor that `dataclasses` wrote for it."""
+    file = frame.f_code.co_filename
+    return file.startswith(PACKAGE) or (file == "<string>" and frame.f_globals["__name__"].startswith("cellflow."))
 
 
 def _keywords(frame: FrameType) -> list[str]:
