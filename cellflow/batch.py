@@ -14,15 +14,15 @@ class Batch(NamedTuple):
     x0, x1
         Source and target states, both ``(n, ...)``.
     start, stop
-        Model times at which a pair begins and ends, both ``(n,)``; None stands for 0 and 1.
+        Model times at which a pair begins and ends, both ``(n,)``; ``None`` stands for 0 and 1.
     condition
-        Everything else that the field sees, ``(n, k)``; None for an unconditional field.
+        Everything else that the field sees, ``(n, k)``; ``None`` for an unconditional field.
     log_mass0, log_mass1
         Logs of the mass that a pair carries where it begins and where it ends, both ``(n,)``, per pair drawn; in
-        between the log changes evenly. None where every pair carries the same, from beginning to end.
+        between the log changes evenly. ``None`` where every pair carries the same, from beginning to end.
     bend0, bend1
         How much farther than straight to ``x1`` the pair would come at the velocity that it has where it begins, and
-        at that where it ends, both ``(n, ...)``; None for a straight end.
+        at that where it ends, both ``(n, ...)``; ``None`` for a straight end.
 
     Examples
     --------

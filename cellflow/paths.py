@@ -169,7 +169,8 @@ class GaussianPath(ABC):
         generator
             Used only when ``sigma`` is above 0.
         duration
-            Model time that each pair spans, ``(n,)``; None for 1. The noise of a diffusive path grows with its root.
+            Model time that each pair spans, ``(n,)``; ``None`` for 1. The noise of a diffusive path grows with its
+            root.
 
         Examples
         --------

@@ -165,7 +165,7 @@ def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
 
 
 def _fabric(cfg: DictConfig) -> "Fabric | None":
-    """Return a launched Fabric for several devices, one process each, as torchrun starts them; None for one."""
+    """Return a launched Fabric for several devices, one process each, as torchrun starts them; ``None`` for one."""
     if cfg.devices == 1:
         return None
     from lightning_fabric import Fabric

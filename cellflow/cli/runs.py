@@ -28,7 +28,7 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
     Parameters
     ----------
     out
-        The folder; None for ``runs/<command>-<date>``.
+        The folder; ``None`` for ``runs/<command>-<date>``.
     command
         Name of the command.
     resume

@@ -53,7 +53,7 @@ class DensePlan(Plan):
 
     @property
     def converged(self) -> bool | None:
-        """True for the plan of an iterative solver, which raises where it does not converge; None for any other."""
+        """True for the plan of an iterative solver, which raises where it does not converge; ``None`` for any other."""
         return None if self.iterations is None else True
 
     @property
@@ -72,7 +72,7 @@ class DensePlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else ``None``."""
         n, m = self.shape
         if int((self._matrix > 0).sum()) != n or n != m:
             return None

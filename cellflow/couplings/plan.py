@@ -38,7 +38,7 @@ class Plan(ABC):
     @property
     @abstractmethod
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else ``None``."""
 
     @property
     def mass(self) -> float:

@@ -49,7 +49,7 @@ class ProductPlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of the source point if there is one of each, else None."""
+        """The target of the source point if there is one of each, else ``None``."""
         return torch.zeros(1, dtype=torch.long, device=self._a.device) if self.shape == (1, 1) else None
 
     @cached_property

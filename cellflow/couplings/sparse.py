@@ -75,7 +75,7 @@ class SparsePlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else ``None``."""
         return one_to_one(self.shape, *self.pairs)
 
     def _details(self) -> list[str]:

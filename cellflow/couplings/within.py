@@ -148,7 +148,7 @@ class LabelPlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of each source point ``(n,)`` if the plan is a permutation, else None."""
+        """The target of each source point ``(n,)`` if the plan is a permutation, else ``None``."""
         n, m = self._shape
         targets = torch.full((n,), -1, device=self._weights.device)
         for i, j, _, plan in self._blocks:

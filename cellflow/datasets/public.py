@@ -28,7 +28,7 @@ class PublicFile:
     sha256
         Its checksum; of a .gz file that of its content, which does not change when it is packed again.
     url
-        Its address, or None where it cannot be downloaded.
+        Its address, or ``None`` where it cannot be downloaded.
     room
         The folder in ``$CELLFLOW_DATA`` for files of its kind.
     """
@@ -39,7 +39,7 @@ class PublicFile:
     room: str = "images"
 
     def find(self) -> Path | None:
-        """Return the path of the file on this machine, or None.
+        """Return the path of the file on this machine, or ``None``.
 
         Raises
         ------

@@ -18,9 +18,9 @@ class Conversion:
     ----------
     size
         Side in pixels, or height and width: the picture is scaled until it covers this (antialiased, bilinear), and
-        its centre is cut out. None leaves it as it is.
+        its centre is cut out. ``None`` leaves it as it is.
     channels
-        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), None to keep what is there.
+        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), ``None`` to keep what is there.
     background
         What shows through transparent pixels: a grey level from 0 to 255.
     white_level

@@ -45,7 +45,7 @@ def log_density(
     start, stop
         Times of the base density and of ``x``, one number or one for each sample, shape ``(n,)``.
     n_probes
-        None for the exact divergence: one backward pass for each coordinate. A number of random sign vectors, fixed
+        ``None`` for the exact divergence: one backward pass for each coordinate. A number of random sign vectors, fixed
         along the trajectory, for Hutchinson's unbiased estimate.
     generator
         Draws the signs; required with ``n_probes``, and only then.

@@ -36,7 +36,7 @@ def jump(
     condition
         Passed to the map.
     save
-        Number of states to keep, equally spaced in time, including both ends; None for one after every jump. Where
+        Number of states to keep, equally spaced in time, including both ends; ``None`` for one after every jump. Where
         ``save - 1`` does not divide ``steps``, jumps are added until it does.
 
     Returns

@@ -74,7 +74,7 @@ class Velocity:
     start, stop
         Times, one number or shape ``(n,)``.
     condition
-        Condition of the field, or None.
+        Condition of the field, or ``None``.
     """
 
     def __init__(

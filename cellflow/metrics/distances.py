@@ -106,7 +106,7 @@ def thinned(
 
     Returns
     -------
-    Tensor, Tensor or None
+    Tensor, Tensor or ``None``
         Points ``(k, ...)``, and their weights ``(k,)``, ``None`` where all weigh the same.
 
     Source

@@ -26,7 +26,7 @@ class FlowMap(nn.Module):
         A network of two times, such as ``MLP(dim, times=2)`` or ``UNet(channels, times=2)``: it sees when a jump begins
         and how long it is.
     spans
-        Which jumps are learned: ``"forward"`` to any later time, ``"both"`` ways, or ``"end"``, to time 1 only (a
+        Which jumps are learned: ``"forward"`` to any later time, ``"both"`` directions, or ``"end"``, to time 1 only (a
         consistency model). Objectives draw such jumps, and no others can be asked for.
 
     Raises

@@ -19,7 +19,7 @@ class MLP(nn.Module):
     dim
         Width of the states.
     width
-        Width of the hidden layers; None for 128, or twice that of the states where this is more.
+        Width of the hidden layers; ``None`` for 128, or twice that of the states where this is more.
     depth
         Number of residual blocks.
     condition_dim

@@ -31,8 +31,8 @@ class UNet(nn.Module):
     blocks
         Residual blocks per level on the way down; there is one more on the way up.
     attention
-        Levels with attention, counted from 0, the full resolution: level 1 of images of 32 x 32 works on 16 x 16. None
-        for level 1 where there is one. The coarsest level always has some.
+        Levels with attention, counted from 0, the full resolution: level 1 of images of 32 x 32 works on 16 x 16.
+        ``None`` for level 1 where there is one. The coarsest level always has some.
     head_dim
         Most channels per head of the attention.
     dropout
@@ -200,7 +200,7 @@ class Stage(nn.Module):
     dropout
         Fraction of the inner channels that is dropped in training.
     head_dim
-        Most channels per head of the attention; None for no attention.
+        Most channels per head of the attention; ``None`` for no attention.
 
     Examples
     --------

@@ -66,7 +66,7 @@ class FlowMapObjective(ABC):
     times
         Distribution of the time within a pair.
     teacher
-        A fitted velocity field of the same space, for distillation: the map learns its flow. None for a map that
+        A fitted velocity field of the same space, for distillation: the map learns its flow. ``None`` for a map that
         learns velocity and jumps together.
     diagonal
         Fraction of the batch that trains the velocity.

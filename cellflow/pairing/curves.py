@@ -157,7 +157,7 @@ def resolve(curve: Curve | str) -> Curve:
 
 
 def tangents(snapshots: Sequence[Tensor], times: Sequence[float], plans: Sequence[Plan | None]) -> list[Tensor | None]:
-    """Return a velocity for each point of each inner snapshot, ``(n_k, ...)`` per unit of model time; None at the ends.
+    """Return a velocity for each point of the inner snapshots, ``(n_k, ...)`` per model time; ``None`` at the ends.
 
     It is the slope of the parabola through the mean source of a point, the point, and its mean target, by the plans of
     both intervals; NaN for a point without a partner on either side.

@@ -43,7 +43,7 @@ def image_batches(
     Parameters
     ----------
     source
-        Images, or None for standard Gaussian noise, fresh in every batch.
+        Images, or ``None`` for standard Gaussian noise, fresh in every batch.
     target
         Images of the same shape.
     coupling
@@ -53,7 +53,7 @@ def image_batches(
     generator
         Seeds pairs, noise, flips and principal components.
     features
-        Features by which images are matched: None for pixels from -1 to 1; a number of principal components of both
+        Features by which images are matched: ``None`` for pixels from -1 to 1; a number of principal components of both
         sets together; a function of images ``(n, c, h, w)``, such as a network; or the features of both sides.
     within_labels
         Whether to pair only images of one class. The fraction of pairs in each class is then its fraction of the
@@ -138,7 +138,7 @@ class ImageBatches:
 
     @property
     def plans(self) -> list[Plan | None]:
-        """The plan over both whole sets, or None where parts of them are matched, or noise."""
+        """The plan over both whole sets, or ``None`` where parts of them are matched, or noise."""
         return self._pairs.plans
 
     def __iter__(self) -> Iterator[Batch]:

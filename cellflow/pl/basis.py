@@ -33,8 +33,8 @@ class Basis:
     x
         The representation of the cells, ``(n, d)``.
     columns
-        The columns of the representation that are shown; None for another embedding, such as UMAP. A single column is
-        drawn over time.
+        The columns of the representation that are shown; ``None`` for another embedding, such as UMAP. A single column
+        is drawn over time.
     """
 
     xy: np.ndarray

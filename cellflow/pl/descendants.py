@@ -22,11 +22,11 @@ def descendants(
     adata
         Holds what `cellflow.tl.push` or `cellflow.tl.pull` wrote with ``groupby``.
     time_key
-        Time column that the labels name; None for the one noted with the result.
+        Time column that the labels name; ``None`` for the one noted with the result.
     key
         ``"push"`` for descendants, ``"pull"`` for ancestors, or the name that was given as ``key_added``.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; ``None`` for new ones.
 
     Raises
     ------

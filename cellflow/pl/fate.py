@@ -38,7 +38,7 @@ def fate(
     key
         Name under which `cellflow.tl.fate` wrote.
     figure
-        Figure to draw on; None for a new one.
+        Figure to draw on; ``None`` for a new one.
 
     Raises
     ------

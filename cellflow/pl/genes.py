@@ -39,11 +39,11 @@ def genes(
     genes
         Names of genes.
     time_key
-        Column of ``obs`` with the time, in both; None for the one noted in ``predicted``.
+        Column of ``obs`` with the time, in both; ``None`` for the one noted in ``predicted``.
     left_out
         Times of snapshots that the flow has not seen, to be drawn hollow.
     figure
-        Figure to draw on; None for a new one.
+        Figure to draw on; ``None`` for a new one.
 
     Raises
     ------

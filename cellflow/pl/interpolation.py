@@ -38,13 +38,13 @@ def interpolation(
     predicted
         What `cellflow.tl.interpolate` returned.
     time_key
-        Column of ``obs`` with the time, in both; None for the one noted in ``predicted``.
+        Column of ``obs`` with the time, in both; ``None`` for the one noted in ``predicted``.
     basis
         What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
     components
         Which two columns of the basis to show.
     figure
-        Figure to draw on; None for a new one.
+        Figure to draw on; ``None`` for a new one.
 
     Raises
     ------

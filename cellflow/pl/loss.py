@@ -28,7 +28,7 @@ def loss(flow: "SnapshotFlow | History", *, ax: "Axes | None" = None) -> "Axes":
     flow
         A fitted flow, or a history.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; ``None`` for new ones.
 
     Raises
     ------

@@ -38,13 +38,13 @@ def trajectories(
     adata
         The cells.
     flow
-        A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written. None to draw what
+        A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written. ``None`` to draw what
         `cellflow.tl.trajectories` wrote.
     basis
         What to draw on: ``"pca"`` for ``obsm["X_pca"]``. In an embedding other than the flow's representation,
         trajectories are projected through the nearest cells.
     color
-        Column of ``obs``, or gene, that colours the cells; None for their time.
+        Column of ``obs``, or gene, that colours the cells; ``None`` for their time.
     n
         Most trajectories that are drawn.
     solver
@@ -54,7 +54,7 @@ def trajectories(
     key
         Name under which `cellflow.tl.trajectories` wrote.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; ``None`` for new ones.
 
     Raises
     ------

@@ -42,11 +42,11 @@ def validation(
     adata
         Holds what `cellflow.tl.validate` wrote.
     time_key
-        Time column that the labels name; None for the one that `cellflow.tl.validate` noted.
+        Time column that the labels name; ``None`` for the one that `cellflow.tl.validate` noted.
     key
         Name under which `cellflow.tl.validate` wrote.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; ``None`` for new ones.
 
     Raises
     ------

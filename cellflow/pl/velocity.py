@@ -55,7 +55,7 @@ def velocity(
     adata
         The cells.
     flow
-        A fitted flow, to evaluate now; nothing is written. None to draw what `cellflow.tl.velocity` wrote.
+        A fitted flow, to evaluate now; nothing is written. ``None`` to draw what `cellflow.tl.velocity` wrote.
     basis
         What to draw on: ``"pca"`` for ``obsm["X_pca"]``. In an embedding other than the velocities' representation,
         arrows show directions only.
@@ -63,7 +63,7 @@ def velocity(
         ``"stream"`` for streamlines, thicker where cells move faster; ``"grid"`` for averaged arrows; ``"cell"`` for
         an arrow on every cell.
     color
-        Column of ``obs``, or gene, that colours the cells; None for their time, where it is known.
+        Column of ``obs``, or gene, that colours the cells; ``None`` for their time, where it is known.
     components
         Which two columns of the basis to show.
     key
@@ -71,7 +71,7 @@ def velocity(
     rep
         The representation that the velocities in ``obsm[key]`` belong to, where they were not written by cellflow.
     ax
-        Axes to draw on; None for new ones.
+        Axes to draw on; ``None`` for new ones.
 
     Raises
     ------

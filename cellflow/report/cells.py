@@ -78,7 +78,7 @@ def write(
     details
         What else is known about the run: settings, versions, wall time.
     basis
-        What cells are drawn on; None for the representation of the flow.
+        What cells are drawn on; ``None`` for the representation of the flow.
     genes
         Genes to draw over time, where the flow works on principal components.
 

@@ -138,9 +138,9 @@ def score_images(
     reference
         Held-out real target images, with which all are compared.
     inputs
-        The input of each; None for generated images.
+        The input of each; ``None`` for generated images.
     judge
-        Name of a network of `cellflow.metrics.feature_network`; None for principal components of the real images.
+        Name of a network of `cellflow.metrics.feature_network`; ``None`` for principal components of the real images.
     target
         The class of that network that the images should have.
     seed

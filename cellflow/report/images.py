@@ -66,11 +66,11 @@ def write_translation(
     details
         What else is known about the run.
     judge
-        Network of `cellflow.metrics.feature_network` that compares images; None for principal components.
+        Network of `cellflow.metrics.feature_network` that compares images; ``None`` for principal components.
     target_class
         The class of that network that the target has.
     solver
-        How images are translated, with noise or without; None for 20 steps, with noise where a score was learned.
+        How images are translated, with noise or without; ``None`` for 20 steps, with noise where a score was learned.
 
     Examples
     --------

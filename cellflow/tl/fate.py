@@ -48,9 +48,10 @@ def fate(
     groupby
         Column of ``obs`` with the groups; cells without one count as ``"none"``.
     at
-        Time of a snapshot in ``adata``; None for the last fitted one. Times before the cells' own give their origins.
+        Time of a snapshot in ``adata``; ``None`` for the last fitted one. Times before the cells' own give their
+        origins.
     cells
-        The cells: a mask or names; None for all cells at other times within the fitted range.
+        The cells: a mask or names; ``None`` for all cells at other times within the fitted range.
     n_samples
         Simulations of each cell.
     solver

@@ -44,7 +44,7 @@ class Loadings:
 
 
 def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
-    """Return the map from the representation to genes, or None where there is none.
+    """Return the map from the representation to genes, or ``None`` where there is none.
 
     The offset is the mean of what the components leave over. Over the cells that the PCA saw, it is their mean
     expression; over a subset, that of the subset as far as the components do not explain it.

@@ -42,11 +42,11 @@ def trajectories(
     flow
         A fitted flow.
     cells
-        Cells to follow, each from its own time: a mask or names; None for a random ``n`` of the first snapshot.
+        Cells to follow, each from its own time: a mask or names; ``None`` for a random ``n`` of the first snapshot.
     n
         Number of cells that are drawn if ``cells`` is not given.
     stop
-        Time at which to stop, earlier than the cells' own for their past; None for the last fitted time.
+        Time at which to stop, earlier than the cells' own for their past; ``None`` for the last fitted time.
     n_times
         Number of equally spaced times that are kept.
     solver

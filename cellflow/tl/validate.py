@@ -51,7 +51,7 @@ def validate(
         A flow, fitted or not; it is not changed. A time that it has not seen is predicted as it is; for any other
         its settings are fitted again without that time.
     times
-        Snapshots to predict; None for those that a fitted flow has not seen, or, where there are none, for all but
+        Snapshots to predict; ``None`` for those that a fitted flow has not seen, or, where there are none, for all but
         the first and the last.
     max_cells
         Most cells of a snapshot, and of a prediction, that are compared: more are thinned evenly, see
