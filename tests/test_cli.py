@@ -253,6 +253,9 @@ def _wait_for(path: Path, child: subprocess.Popen) -> None:
         ("jumps=null", []),
         ("score=two_networks", ["stochastic=true", "heads=separate"]),
         ("growth=two_heads", ["growth=true", "heads=shared"]),
+        ("bend=0.0", ["curve=straight"]),
+        ("bend=0.5", ["curve=spline", "curve.bend=0.5"]),
+        ("bend=0,1", ["curve=spline", "curve.bend=0,1"]),
     ],
 )
 def test_old_settings_are_taken_with_a_warning(old, new):
@@ -266,10 +269,11 @@ def test_settings_of_today_are_left_as_they_are():
 
 
 def test_runs_of_earlier_versions_are_read_with_the_settings_of_today(tmp_path):
-    then = {"sampling_steps": 40, "noise": False, "jumps": None, "score": None, "steps": 3}
+    then = {"sampling_steps": 40, "noise": False, "jumps": None, "score": None, "steps": 3, "bend": 0.5}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(then))
     found = runs.read_settings(tmp_path)
     assert found.pop("solver") == {"_target_": "cellflow.integrate.Fixed", "method": "midpoint", "steps": 40}
+    assert found.pop("curve") == {"_target_": "cellflow.pairing.Spline", "bend": 0.5}
     assert found == {"stochastic": False, "steps": 3}
     runs.refuse_changes(tmp_path, {"steps": 5, "stochastic": False, "solver": {"steps": None}})
     with pytest.raises(ValueError, match="stochastic: False became True"):

@@ -134,7 +134,7 @@ def test_a_namesake_in_the_environment_is_refused(monkeypatch):
     importlib.reload(cf)
 
 
-GROUPS = ("path", "coupling", "recipe", "network", "solver")
+GROUPS = ("path", "coupling", "curve", "recipe", "network", "solver")
 PART_FILES = sorted(path for group in GROUPS for path in (configs_folder() / group).glob("*"))
 
 

@@ -310,6 +310,17 @@ def test_groups_that_grow_gain_on_the_others(rng):
         torch.testing.assert_close(grown, expected.to(grown))
 
 
+def test_rare_groups_grow_in_super_batches_too(rng):
+    """A part of few cells may have a group on one side only: its growth is learned from other parts."""
+    labels = [np.array(["a"] * 100 + ["b"] * 3), np.array(["a"] * 90 + ["b"] * 13)]
+    batches = snapshot_batches(
+        with_donor(labels), [0, 1], within=labels, masses=(1.0, 2.0), batch_size=10, ot_batch_size=16, generator=rng
+    )
+    drawn = take(batches, 400)
+    assert {1.0} < set(torch.cat([batch.x0[:, 0] for batch in drawn]).tolist())
+    assert all(torch.isfinite(batch.log_mass1).all() for batch in drawn)
+
+
 # --- a function as coupling, everywhere ---
 
 

@@ -360,6 +360,7 @@ def test_the_same_seed_gives_the_same_flow():
 
 
 DARK = grey(60)
+NOISY = cf.paths.BrownianBridge(0.5)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ DARK = grey(60)
         ({}, torch.zeros(4, 8, 8), DARK, ValueError, "takes other forms"),
         ({}, torch.zeros(4, 1, 8, 8, dtype=torch.int64), DARK, TypeError, "bytes"),
         ({}, torch.full((4, 2), torch.nan), blobs(), ValueError, "NaN"),
-        ({"score": "three_heads"}, blobs(), blobs(seed=1), ValueError, "Unknown score"),
+        ({"heads": "three", "stochastic": True, "path": NOISY}, blobs(), blobs(seed=1), ValueError, "Unknown heads"),
         ({"stochastic": True}, blobs(), blobs(seed=1), ValueError, "path with noise"),
         ({"steps": 0}, blobs(), blobs(seed=1), ValueError, "`steps`"),
         ({"batch_size": 2.5}, blobs(), blobs(seed=1), ValueError, "`batch_size`"),

@@ -109,7 +109,7 @@ class Flow:
         """Fit the flow on all training cells."""
         flow = self.flow(time_key="time", rep="X", seed=seed)
         coupling = Remembered.of(flow.coupling)
-        if not isinstance(coupling.coupling, cf.couplings.Independent):  # which needs no plan, and is known by its type
+        if coupling.coupling.uses_states:  # otherwise nothing is solved
             flow.set_params(coupling=coupling)
         watch = Stopwatch()
         flow.fit(training.adata())

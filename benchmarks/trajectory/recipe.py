@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import cellflow as cf
 from benchmarks.peers import Loop, global_seed, matcher
 from benchmarks.trajectory.methods import Carry, Particles, RollOut, Training
-from cellflow.couplings import Coupling, Independent
+from cellflow.couplings import Coupling
 from cellflow.integrate import Fixed
 
 SPLIT_SEED, SHARE = 42, 0.8
@@ -69,7 +69,7 @@ class Recipe:
             return matcher("exact", self.sigma).sample_location_and_conditional_flow
 
         def match(x0: Tensor, x1: Tensor) -> Matched:
-            if not isinstance(coupling, Independent):  # in the order drawn
+            if coupling.uses_states:  # otherwise in the order drawn
                 i, j = coupling(x0, x1).sample(len(x0), generator=rng)
                 x0, x1 = x0[i], x1[j]
             t = torch.rand(len(x0))

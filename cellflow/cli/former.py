@@ -20,9 +20,17 @@ def _solver(
     return {"solver": kind if sampling_steps is None else kind | {"steps": sampling_steps}}
 
 
+def _curve(bend: float | Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    if isinstance(bend, Mapping):
+        return {"curve": bend}
+    part = {"_target_": "cellflow.pairing.Spline", "bend": bend} if bend else {"_target_": "cellflow.pairing.Straight"}
+    return {"curve": part}
+
+
 RULES: dict[str | tuple[str, ...], Rule] = {("noise", "sampling_steps", "jumps"): _solver}
 for former in FORMER.values():
     RULES |= former
+RULES["bend"] = _curve  # a part is its YAML here
 """What became of each setting: its value, or those of several that became one, to the settings of today."""
 
 

@@ -48,7 +48,7 @@ def paired_batches(
         Condition of each target point, ``(m, k)``.
     ot_batch_size
         Points of each cloud that are matched at once: ``"whole"`` for one plan over everything, a number for
-        super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by size, and logs it.
+        super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by memory, and logs it.
     masses
         Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
 

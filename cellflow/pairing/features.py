@@ -63,7 +63,9 @@ def _of_all(images: Images, function: Callable[[Tensor], Tensor]) -> Tensor:
 def _components(source: Images, target: Images, n: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Return the projection of images on the first principal components of both sets together.
 
-    Source: Halko, Martinsson and Tropp 2011, algorithm 5.1, by torch.
+    Source
+    ------
+    Halko, Martinsson and Tropp 2011, algorithm 5.1.
     """
     some = torch.cat([_even_part(images) for images in (source, target)])
     if not 0 < n <= min(some.shape):

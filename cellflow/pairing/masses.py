@@ -50,8 +50,8 @@ class WeighedPlan:
         i, j = self.drawn.sample(n, generator=generator, replace=replace)
         source, target = self.source[i], self.target[j]
         start, stop = (math.log(mass) for mass in self.masses)
-        often = torch.logaddexp(source - start, target - stop) - math.log(2)
-        return i, j, source - often, target - often
+        rate = torch.logaddexp(source - start, target - stop) - math.log(2)  # log of how often the pair is drawn
+        return i, j, source - rate, target - rate
 
 
 def match(
@@ -62,7 +62,7 @@ def match(
     Parameters
     ----------
     coupling
-        How they are matched, points or rows.
+        How they are matched.
     x0, x1
         Points or rows, ``(n, ...)`` and ``(m, ...)``.
     masses
@@ -96,7 +96,7 @@ def relative(masses: Sequence[float], n: int) -> list[Masses]:
     Raises
     ------
     ValueError
-        When there is not one finite size above 0 for each snapshot.
+        Unless there is one finite size above 0 for each snapshot.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def _weighed(plan: Plan, a: Tensor, b: Tensor, masses: Masses) -> WeighedPlan:
             f"{lost[0]} source and {lost[1]} target points have no mass in the plan, so their growth is unknown: "
             "moving them costs far more than losing them. Raise `relaxation`, or leave these points out."
         )
-    often = (source.exp()[:, None] / masses[0], target.exp() / masses[1])
-    balanced = all(torch.allclose(side, torch.ones_like(side), rtol=0, atol=1e-9) for side in often)
-    drawn = plan if balanced else DensePlan(plan.dense() * (often[0] + often[1]))
+    rates = (source.exp()[:, None] / masses[0], target.exp() / masses[1])
+    balanced = all(torch.allclose(side, torch.ones_like(side), rtol=0, atol=1e-9) for side in rates)
+    drawn = plan if balanced else DensePlan(plan.dense() * (rates[0] + rates[1]))
     return WeighedPlan(drawn, source, target, masses)

@@ -16,19 +16,21 @@ LEARNED_FROM = 20_000
 class RBFMetric:
     r"""A Riemannian metric, a sum of radial basis functions: steps are short near the data and long elsewhere.
 
-    The squared length of a step counts :math:`1 / (h(x) + \epsilon)` times, with a sum of bumps
-    :math:`h(x) = \sum_k w_k \exp(-|x - c_k|^2 / 2 r_k^2)` that is near 1 on the data and 0 far away.
+    The squared length of a step is multiplied by :math:`1 / (h(x) + \epsilon)`, where the sum of Gaussian bumps
+    :math:`h(x) = \sum_k w_k \exp(-|x - c_k|^2 / 2 r_k^2)` is near 1 on the data and 0 far away.
 
     Parameters
     ----------
     centres
         Centres of the bumps, ``(k, d)``.
     radii, weights
-        Their radii and heights, both ``(k,)``.
+        Their standard deviations and heights, both ``(k,)``.
     floor
-        The number epsilon: far from the data a squared step costs ``1 / floor``.
+        The number epsilon: far from the data, squared lengths are multiplied by ``1 / floor``.
 
-    Source: Kapusniak et al. 2024, section 4.2 (RBF); Arvanitidis et al. 2021.
+    Source
+    ------
+    Kapusniak et al. 2024, section 4.2 (RBF); Arvanitidis et al. 2021.
 
     Examples
     --------
@@ -44,7 +46,7 @@ class RBFMetric:
     floor: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the factor ``(n,)`` of squared steps at states ``(n, d)``."""
+        """Return the factor ``(n,)`` of squared lengths at states ``(n, d)``."""
         return 1 / (_bumps(x, self.centres, self.radii) @ self.weights + self.floor)
 
 
@@ -53,26 +55,26 @@ def rbf_metric(
 ) -> RBFMetric:
     """Learn a metric from points.
 
-    Centres are those of k-means, radii in proportion to the scatter of each cluster, and heights, none below 0, the
-    least-squares fit of 1 on the points.
+    The centres are those of k-means, the radii are proportional to the scatter of each cluster, and the heights are the
+    nonnegative least-squares fit of 1 on the points.
 
     Parameters
     ----------
     points
         States ``(n, d)``.
     centres
-        How many bumps, at most as many as there are points.
+        Number of bumps, at most the number of points.
     spread
         Radius of a bump, in units of the root mean squared distance between the points of its cluster and the centre.
     floor
         See `RBFMetric`.
     generator
-        Draws points where there are too many, and seeds k-means.
+        Draws points where there are more than 20,000, and seeds k-means.
 
     Raises
     ------
     ValueError
-        When the points are no vectors, all the same, or a number is out of its range.
+        When points are not vectors or all the same, or a number is out of its range.
 
     Examples
     --------

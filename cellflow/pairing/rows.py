@@ -33,7 +33,7 @@ WHOLE_MEMORY = 2_880_000_000
 READ_LIMIT = 2**28
 """Most numbers that are read for one plan over two whole sets, such as pixels: 2 GB in the precision of the costs."""
 WHOLE_AT_ONCE = 2
-"""Most plans over whole sets that are solved side by side, for the sake of memory."""
+"""Most plans over whole sets that are solved at the same time, to limit memory."""
 LEAST_MATCHED = 512
 """Least points of each set in a super-batch: 20 ms to solve; twice the training batch where that is more."""
 REUSE = 24
@@ -103,6 +103,13 @@ class RowMatching:
         source, target = self.groups
         return len(torch.unique(target[torch.isin(target, source)]))
 
+    def partnered(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those of some rows whose group is on both sides."""
+        if self.groups is None:
+            return i, j
+        source, target = self.groups[0][i], self.groups[1][j]
+        return i[torch.isin(source, target)], j[torch.isin(target, source)]
+
     def _over(self, i: Tensor, j: Tensor) -> Coupling:
         if self.groups is None:
             return self.coupling
@@ -147,6 +154,8 @@ class SuperBatches:
         rows, columns = (
             torch.randperm(size, generator=generator)[: self.size].to(device) for size in self.matching.sizes
         )
+        if self.masses is not None:  # a rare group may be in one part only, where its growth is unknown
+            rows, columns = self.matching.partnered(rows, columns)
         _, drawn = match(self.matching, rows, columns, self.masses)
         i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
         return rows[i], columns[j], *masses
@@ -193,7 +202,7 @@ class RowPairs:
     def _stream(
         self, interval: WholePlan | SuperBatches, firsts: tuple[int, int], start: int, pool: Executor
     ) -> Iterator[Pairs]:
-        """Return the pairs of each step from ``start`` on; the first block is under way on return."""
+        """Return the pairs of each step from ``start`` on; the first block is submitted at once."""
         first, skipped = divmod(start, interval.steps_per_block)
         blocks = ahead(
             (partial(_numbered, interval, index, self.batch_size, firsts) for index in count(first)),
@@ -289,5 +298,5 @@ def _numbered(interval: WholePlan | SuperBatches, index: int, batch_size: int, f
 
 
 def _workers() -> int:
-    """Threads that match: every core but the one that trains."""
+    """Return the number of threads that match: all cores but the one that trains."""
     return max(1, (os.cpu_count() or 2) - 1)

@@ -32,7 +32,9 @@ class Geodesics:
     learning_rate
         Its peak learning rate.
 
-    Source: Kapusniak et al. 2024 (metric flow matching).
+    Source
+    ------
+    Kapusniak et al. 2024, section 4 (metric flow matching).
 
     Examples
     --------
