@@ -39,6 +39,7 @@ _NAMES = {
     "Batch": "cellflow.batch",
     "DomainTranslator": "cellflow.estimators",
     "ImageGenerator": "cellflow.estimators",
+    "Run": "cellflow.training",
     "SnapshotFlow": "cellflow.estimators",
     "generator": "cellflow.seeds",
 }
@@ -46,6 +47,7 @@ __all__ = [
     "Batch",
     "DomainTranslator",
     "ImageGenerator",
+    "Run",
     "SnapshotFlow",
     "cells",
     "couplings",

@@ -10,6 +10,8 @@ from typing import Any
 
 from cellflow.errors import unknown
 
+Rules = dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]
+"""What became of old keywords, see `renamed`."""
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 

@@ -13,9 +13,9 @@ from cellflow.cli import main
 from cellflow.cli.entry import _goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
-from cellflow.estimators.distillation import OBJECTIVES
 from cellflow.integrate import Fixed, Jumps
 from cellflow.training import Origin, Recipe, trajectory_batches
+from cellflow.training.distillation import OBJECTIVES
 
 QUICK = Recipe(learning_rate=4e-3, warmup=20)
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
@@ -84,10 +84,10 @@ def test_every_sample_may_jump_between_its_own_times(flow, cells):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("taught", [True, False])
-def test_every_objective_distils(cells, objective, taught):
+@pytest.mark.parametrize("teacher", [True, False])
+def test_every_objective_distils(cells, objective, teacher):
     fitted = cf.SnapshotFlow(rep="X_latent", steps=20, batch_size=32).fit(cells)
-    fitted.distill(cells, steps=10, objective=objective, taught=taught)
+    fitted.distill(cells, steps=10, objective=objective, teacher=teacher)
     assert np.isfinite(fitted.map_history_["loss"]).all()
     assert fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, solver=Jumps(2)).x.isfinite().all()
 
@@ -152,11 +152,11 @@ def test_distilling_resumes_to_the_bit(cells, tmp_path):
     first = fitted()
     torch.manual_seed(0)
     objective = "trajectories"
-    first.distill(cells, steps=6, objective=objective, folder=tmp_path)
-    again = fitted().distill(cells, steps=6, folder=tmp_path, resume=True).flow_map_.state_dict()
+    first.distill(cells, steps=6, objective=objective, run=cf.Run(tmp_path))
+    again = fitted().distill(cells, steps=6, run=cf.Run(tmp_path, resume=True)).flow_map_.state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     with pytest.raises(CheckpointError):
-        fitted().distill(cells, steps=6, objective="semigroup", folder=tmp_path, resume=True)
+        fitted().distill(cells, steps=6, objective="semigroup", run=cf.Run(tmp_path, resume=True))
 
 
 def test_tools_jump(flow, cells):
@@ -223,8 +223,8 @@ def test_wrong_input_is_refused(flow, cells, digits, generator):
         flow.distill(cells, objective="lagrange")
     with pytest.raises(TypeError, match="objective for flow maps"):
         flow.distill(cells, objective=cf.objectives.VelocityMatching())
-    with pytest.raises(ValueError, match="taught=False"):
-        flow.distill(cells, taught=False)
+    with pytest.raises(ValueError, match="teacher=False"):
+        flow.distill(cells, teacher=False)
     teacher = cf.networks.MLP(dim=2, width=8)
     narrow = cf.objectives.SemigroupMatching(teacher=lambda t, x, condition: teacher(t, x, condition)[:, :1])
     with pytest.raises(ValueError, match="same space"):
@@ -283,8 +283,8 @@ def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
 
 
 def test_more_states_than_memory_holds_are_chosen_at_random(monkeypatch):
-    monkeypatch.setattr("cellflow.training.trajectories.NUMBERS", 100)
-    monkeypatch.setattr("cellflow.training.trajectories.AT_ONCE", 20)
+    monkeypatch.setattr("cellflow.training.distillation.NUMBERS", 100)
+    monkeypatch.setattr("cellflow.training.distillation.AT_ONCE", 20)
     batches = trajectory_batches(
         lambda t, x, condition: torch.zeros_like(x),
         [Origin(torch.arange(40.0)[:, None], 0.0), Origin(torch.arange(60.0)[:, None], 1.0)],
@@ -348,7 +348,7 @@ def test_ctrl_c_says_how_a_distillation_goes_on(cells, tmp_path):
     stop = KeyboardInterrupt("Stopped after step 3 of 9.")
     assert _goodbye(stop, "distill", cfg, [f"model={tmp_path}"]) == "Stopped; nothing was saved yet."
     fitted = cf.SnapshotFlow(rep="X_latent", steps=2).fit(cells)
-    fitted.distill(cells, steps=2, folder=tmp_path / "distilling")  # what an interrupted one leaves behind
+    fitted.distill(cells, steps=2, run=cf.Run(tmp_path / "distilling"))  # what an interrupted one leaves behind
     said = _goodbye(stop, "distill", cfg, [f"model={tmp_path}", "steps=9"])
     assert said.splitlines()[0] == "Stopped after step 3 of 9. On the command line:"
     assert said.splitlines()[1].strip() == f"cellflow distill model={tmp_path} steps=9 resume=true"

@@ -137,7 +137,7 @@ def fails(kind, failure, model, tmp_path):
     before = model.get_params(deep=False)
     model.set_params(**changed)
     with pytest.raises(error):
-        model.fit(*kind.data, **({} if place is None else {"folder": place(tmp_path)}))
+        model.fit(*kind.data, run=None if place is None else cf.Run(place(tmp_path)))
     model.set_params(**before)
 
 
@@ -188,8 +188,8 @@ def test_a_refinement_that_fails_leaves_the_fit(name):
     [
         ({"recipe": Recipe(learning_rate=1e30, clip=None)}, FloatingPointError),
         ({"objective": "unheard of"}, ValueError),
-        ({"folder": not_writable}, OSError),
-        ({"folder": in_the_way}, FileExistsError),
+        ({"run": lambda folder: cf.Run(not_writable(folder))}, OSError),
+        ({"run": lambda folder: cf.Run(in_the_way(folder))}, FileExistsError),
     ],
     ids=["loss", "objective", "saving", "overwriting"],
 )

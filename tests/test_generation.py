@@ -7,7 +7,7 @@ import torch
 from sklearn.base import clone
 
 import cellflow as cf
-from cellflow.estimators.guidance import ForgetfulObjective, Guided, one_hot
+from cellflow.estimators.guidance import ConditionDropout, Guided, one_hot
 from cellflow.integrate import Fixed
 
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
@@ -38,7 +38,7 @@ METHODS = {
 
 @pytest.fixture(scope="module", params=METHODS)
 def fitted(request):
-    return make(conditional=True, forget=0.3, **METHODS[request.param]).fit(flat())
+    return make(conditional=True, condition_dropout=0.3, **METHODS[request.param]).fit(flat())
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -90,14 +90,14 @@ class Recording:
         return x0, x1
 
 
-@pytest.mark.parametrize("forget", [0.0, 0.3])
-def test_refining_knows_the_class_of_each_image(forget):
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_refining_knows_the_class_of_each_image(dropout):
     images, seen = flat(), Recording()
-    model = make(conditional=True, forget=forget, steps=1, batch_size=10).fit(images)
+    model = make(conditional=True, condition_dropout=dropout, steps=1, batch_size=10).fit(images)
     model.refine(images, rounds=1, steps=1, repairing=seen)
     real, classes = torch.cat(seen.real), torch.cat(seen.classes)
     known = classes.sum(dim=1) > 0
-    assert known.all() == (forget == 0)
+    assert known.all() == (dropout == 0)
     assert known.float().mean() > 0.4
     bright = real.mean(dim=(1, 2, 3)) > 0
     assert torch.equal(classes.argmax(dim=1)[known] == 1, bright[known])
@@ -151,7 +151,7 @@ def test_as_many_classes_are_forgotten_as_said(share):
         return x
 
     batch = cf.Batch(torch.zeros(4000, 2), torch.ones(4000, 2), condition=one_hot("b", 4000, ("a", "b")))
-    ForgetfulObjective(cf.objectives.VelocityMatching(), share)(field, batch, generator=cf.generator(seed=0))
+    ConditionDropout(cf.objectives.VelocityMatching(), share)(field, batch, generator=cf.generator(seed=0))
     forgotten = (seen[0].sum(dim=1) == 0).float().mean().item()
     assert abs(forgotten - share) < 4 * (share * (1 - share) / 4000) ** 0.5 + 1e-9
 
@@ -183,10 +183,11 @@ def test_saved_and_loaded_is_the_same_to_the_bit(fitted, tmp_path):
 def test_resumed_and_watched_are_the_same_to_the_bit(tmp_path):
     constant = cf.training.Recipe(schedule="constant")
     whole = make(steps=12, recipe=constant).fit(flat())
-    make(steps=7, recipe=constant).fit(flat(), folder=tmp_path)
+    make(steps=7, recipe=constant).fit(flat(), run=cf.Run(tmp_path))
     seen = []
     resumed = make(steps=12, recipe=constant)
-    resumed.fit(flat(), folder=tmp_path, resume=True, every=5, watch=lambda model: seen.append(len(model.history_)))
+    watch = lambda model: seen.append(len(model.history_))  # noqa: E731
+    resumed.fit(flat(), run=cf.Run(tmp_path, resume=True, watch_every=5, watch=watch))
     assert torch.equal(resumed.generate(3, solver=2).images, whole.generate(3, solver=2).images)
     assert resumed.history_["loss"] == whole.history_["loss"]
     assert len(seen) == 2  # after steps 10 and 12
@@ -226,8 +227,8 @@ def test_what_cannot_be_generated_is_refused(fitted, options, words):
         fitted.generate(0)
 
 
-def test_a_model_that_forgets_nothing_needs_a_class():
-    model = make(conditional=True, forget=0.0, steps=1).fit(flat())
+def test_a_model_without_condition_dropout_needs_a_class():
+    model = make(conditional=True, condition_dropout=0.0, steps=1).fit(flat())
     with pytest.raises(ValueError, match="Give a `label`"):
         model.generate(2)
 
@@ -241,7 +242,7 @@ def test_a_model_that_forgets_nothing_needs_a_class():
         ({"conditional": True}, cf.images.ImageSet(flat().images), ValueError, "no labels"),
         ({"objective": "score"}, flat(), ValueError, "Unknown objective"),
         ({"objective": "noise"}, flat(), ValueError, "VariancePreserving"),
-        ({"forget": 1.5}, flat(), ValueError, "from 0 to 1"),
+        ({"condition_dropout": 1.5}, flat(), ValueError, "from 0 to 1"),
         ({"steps": "many"}, flat(), ValueError, "`steps`"),
         ({"network": HALVING}, flat(size=5), ValueError, "that 2 divides"),
     ],

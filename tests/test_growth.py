@@ -547,9 +547,9 @@ def test_lengths_of_time_name_the_sizes_too(cells, tmp_path):
 
 def test_a_fit_resumes_only_with_the_same_masses(cells, tmp_path):
     settings = QUICK | {"growth": True, "masses": "counts"}
-    cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
+    cf.SnapshotFlow(**settings).fit(cells, run=cf.Run(tmp_path))
     with pytest.raises(CheckpointError, match="masses"):
-        cf.SnapshotFlow(**settings | {"masses": {0: 1, 1: 2, 5: 3}}).fit(cells, folder=tmp_path, resume=True)
+        cf.SnapshotFlow(**settings | {"masses": {0: 1, 1: 2, 5: 3}}).fit(cells, run=cf.Run(tmp_path, resume=True))
 
 
 @pytest.mark.parametrize(

@@ -377,7 +377,7 @@ def test_training_in_two_sittings_is_training_in_one(tmp_path):
         for until in sittings:
             cf.training.fit(
                 field, cf.objectives.VelocityMatching(), built(SETTINGS["flip"]), steps=6, until=until,
-                generator=cf.generator(seed=1), folder=tmp_path / str(len(sittings)), resume=until != sittings[0],
+                generator=cf.generator(seed=1), run=cf.Run(tmp_path / str(len(sittings)), resume=until != sittings[0]),
             )  # fmt: skip
         weights.append(field.layer.weight.detach())
     assert torch.equal(*weights)

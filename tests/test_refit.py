@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import cellflow as cf
-from cellflow.estimators.rounds import InParts
 from cellflow.integrate import Fixed
 from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, VelocityMatching
 from cellflow.paths import BrownianBridge
 from cellflow.training import MarkovianFitting, Recipe, Reflow, fit, refit
+from cellflow.training.refit import pair_anew
 
 QUICK = Recipe(learning_rate=2e-3)
 
@@ -102,13 +102,13 @@ def test_each_pair_keeps_the_condition_that_made_it(rng, size):
     """Points of source and target move by their condition, so that every pair differs by it: also made in parts."""
     condition = torch.randint(1, 9, (10, 1), generator=rng).float()
     x0, x1 = torch.zeros(10, 1), torch.full((10, 1), 100.0)
-    repairing = InParts(Reflow(solver=1, both_ends=True), size=size)
-    y0, y1 = repairing(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, condition=condition)
+    settings = {"repairing": Reflow(solver=1, both_ends=True), "condition": condition, "at_once": size}
+    y0, y1 = pair_anew(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, **settings)
     assert torch.equal(y1 - y0, condition.repeat(2, 1))
     assert torch.equal(y0[:10], x0)
     assert torch.equal(y1[10:], x1)
-    settings = {"rounds": 1, "steps": 4, "batch_size": 16, "recipe": Recipe(learning_rate=1e-9), "condition": condition}
-    (history,) = refit(Shifting(), VelocityMatching(), x0, x1, repairing=repairing, generator=rng, **settings)
+    settings |= {"rounds": 1, "steps": 4, "batch_size": 16, "recipe": Recipe(learning_rate=1e-9)}
+    (history,) = refit(Shifting(), VelocityMatching(), x0, x1, generator=rng, **settings)
     assert max(history["loss"]) < 1e-6  # the velocity of each pair is its condition
 
 

@@ -1,11 +1,15 @@
 """Models and trainings that earlier versions saved: they load, go on, and answer what they answered then."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cellflow as cf
 from cellflow.integrate import Jumps
@@ -78,7 +82,7 @@ def test_trainings_of_format_1_go_on(name, tmp_path):
     shutil.copytree(SAVED / "training" / name, tmp_path / "state")
     expected = np.load(SAVED / "training" / name / "expected.npz")
     flow = cf.SnapshotFlow.load(SAVED / name, device="cpu").set_params(steps=8)
-    flow.fit(make_cells(sizes=(20, 25, 30)), folder=tmp_path / "state", resume=True)
+    flow.fit(make_cells(sizes=(20, 25, 30)), run=cf.Run(tmp_path / "state", resume=True))
     check(expected, answers(flow, expected))
 
 
@@ -87,6 +91,74 @@ def test_a_training_of_a_translator_of_format_1_goes_on(tmp_path):
     shutil.copytree(SAVED / "training" / name, tmp_path / "state")
     source, target = torch.randn(2, 30, 3, generator=cf.generator(seed=0))
     model = cf.DomainTranslator.load(SAVED / name, device="cpu").set_params(steps=8)
-    model.fit(source, target + 2, folder=tmp_path / "state", resume=True)
+    model.fit(source, target + 2, run=cf.Run(tmp_path / "state", resume=True))
     expected = np.load(SAVED / "training" / name / "expected.npz")
     check(expected, {"translated": model.translate(source[:4])})
+
+
+CONSTANT = cf.training.Recipe(schedule="constant", warmup=2, ema=0.9)
+QUICK = {"recipe": CONSTANT, "batch_size": 8, "device": "cpu"}
+SMALL = partial(cf.networks.MLP, width=4, depth=1)
+UNET = partial(cf.networks.UNet, width=4, multipliers=(1,), blocks=1)
+DRAW = np.random.default_rng(0)
+POINTS = (DRAW.integers(-8, 9, size=(36, 3)) / 8).astype(np.float32)  # the same bits everywhere
+DAY = np.repeat([0.0, 1.0, 3.0], 12)
+POINTS[:, 0] += DAY.astype(np.float32)
+CELLS = anndata.AnnData(
+    X=np.zeros((36, 0), np.float32),
+    obs=pd.DataFrame({"day": DAY}, index=[f"cell{k}" for k in range(36)]),
+    obsm={"X_pca": POINTS},
+)
+SOURCE, TARGET = torch.from_numpy(POINTS[:20]), torch.from_numpy(POINTS[16:])
+PIXELS = np.random.default_rng(0).integers(0, 256, size=(12, 1, 4, 4)).astype(np.uint8)
+IMAGES = cf.images.ImageSet(torch.from_numpy(PIXELS), torch.arange(12) % 2, classes=("dark", "bright"))
+BRIDGE = cf.paths.BrownianBridge(0.5)
+UNBALANCED = cf.couplings.UnbalancedSinkhorn(0.5, 5.0)
+GROWING = {"coupling": UNBALANCED, "growth": True, "masses": "counts", "curve": "spline"}
+
+
+def flow_of(steps, **settings):
+    return cf.SnapshotFlow(**QUICK, time_key="day", network=SMALL, steps=steps, **settings)
+
+
+def translator_of(steps):
+    return cf.DomainTranslator(**QUICK, network=SMALL, steps=steps, path=BRIDGE, stochastic=True, heads="separate")
+
+
+def generator_of(steps):
+    return cf.ImageGenerator(**QUICK, network=UNET, steps=steps, conditional=True, condition_dropout=0.3)
+
+
+def map_of(model, *data, **settings):
+    return model.fit(*data).distill(*data, **settings).flow_map_
+
+
+INTERRUPTED = {
+    "flow": lambda steps, run: flow_of(steps).fit(CELLS, run=run).field_,
+    "bridge": lambda steps, run: flow_of(steps, path=BRIDGE, stochastic=True).fit(CELLS, run=run).field_,
+    "growth": lambda steps, run: flow_of(steps, **GROWING).fit(CELLS, run=run).field_,
+    "translator": lambda steps, run: translator_of(steps).fit(SOURCE, TARGET, run=run).field_,
+    "generator": lambda steps, run: generator_of(steps).fit(IMAGES, run=run).field_,
+    "flow_map": lambda steps, run: map_of(flow_of(2), CELLS, steps=steps, run=run),
+    "learned_map": lambda steps, run: map_of(
+        flow_of(2), CELLS, steps=steps, objective="semigroup", teacher=False, recipe=CONSTANT, run=run
+    ),
+    "translator_map": lambda steps, run: map_of(translator_of(2), SOURCE, TARGET, steps=steps, run=run),
+    "generator_map": lambda steps, run: map_of(generator_of(2), IMAGES, steps=steps, guidance=2.0, run=run),
+}
+"""How trainings were begun that format 1 interrupted after five steps: the field or the flow map after so many."""
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_interrupted_trainings_of_format_1_go_on_to_the_same_weights(name, tmp_path):
+    """Bit for bit, where this machine rounds as the one that wrote the state."""
+    learn, state = INTERRUPTED[name], tmp_path / "then" / "training.safetensors"
+    state.parent.mkdir()
+    shutil.copy(SAVED / "interrupted" / f"{name}.safetensors", state)
+    resumed = learn(9, cf.Run(state.parent, resume=True)).state_dict()
+    whole = learn(9, None).state_dict()
+    learn(5, cf.Run(tmp_path / "now"))
+    states = SAVED / "interrupted" / f"{name}.safetensors", tmp_path / "now" / "training.safetensors"
+    then, now = (sorted(tensor.numpy().tobytes() for tensor in load_file(path).values()) for path in states)
+    for weight, value in whole.items():
+        torch.testing.assert_close(resumed[weight], value, rtol=0, atol=0 if then == now else 1e-5)

@@ -16,7 +16,7 @@ import cellflow.training.checkpoint as training_state
 import cellflow.training.loop as loop
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.integrate import Fixed
-from cellflow.training.interrupt import Interrupt
+from cellflow.training.run import Interrupt
 from conftest import make_cells
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
@@ -199,31 +199,31 @@ def test_an_interrupted_fit_resumes_exactly(cells, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "Interrupt", Impatient)
     with pytest.raises(KeyboardInterrupt, match="step 15 of 40"):
-        cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path)
+        cf.SnapshotFlow(**settings).fit(cells, run=cf.Run(tmp_path))
     monkeypatch.undo()
-    resumed = cf.SnapshotFlow(**settings).fit(cells, folder=tmp_path, resume=True)
+    resumed = cf.SnapshotFlow(**settings).fit(cells, run=cf.Run(tmp_path, resume=True))
     x = cells.obsm["X_pca"]
     assert (resumed.velocity(x, 1.0) == whole.velocity(x, 1.0)).all()
     assert resumed.history_.columns == whole.history_.columns
 
 
 def test_a_fit_resumes_only_with_its_own_data_and_settings(cells, tmp_path):
-    cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path)
+    cf.SnapshotFlow(**QUICK).fit(cells, run=cf.Run(tmp_path))
     with pytest.raises(FileExistsError, match="resume=True"):
-        cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path)
+        cf.SnapshotFlow(**QUICK).fit(cells, run=cf.Run(tmp_path))
     shifted = cells.copy()
     shifted.obsm["X_pca"] = cells.obsm["X_pca"] + 1
     fewer = cells[cells.obs["day"] < 5]
     for data, changed, words in (
         (shifted, {}, "cells"),
         (fewer, {}, "times"),
-        (cells, {"coupling": "independent"}, "coupling 'exact', not 'independent'"),
+        (cells, {"coupling": "independent"}, "coupling Exact, not Independent"),
         (cells, {"path": cf.paths.Linear(0.1)}, "path"),
         (cells, {"batch_size": 16}, "batch_size 32, not 16"),
         (cells, {"seed": 1}, "another seed"),
     ):
         with pytest.raises(CheckpointError, match=words):
-            cf.SnapshotFlow(**QUICK | changed).fit(data, folder=tmp_path, resume=True)
+            cf.SnapshotFlow(**QUICK | changed).fit(data, run=cf.Run(tmp_path, resume=True))
 
 
 def test_a_saved_model_comes_back_the_same(cells, tmp_path):
@@ -295,7 +295,7 @@ def test_impossible_settings_are_named_before_anything_is_computed(cells, change
 
 
 def test_nothing_saved_is_a_pickle(cells, tmp_path):
-    cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path).save(tmp_path)
+    cf.SnapshotFlow(**QUICK).fit(cells, run=cf.Run(tmp_path)).save(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
     json.loads((tmp_path / "model.json").read_text())
 
@@ -480,13 +480,13 @@ def test_a_flow_is_paired_inside_donors():
 def test_groups_are_part_of_what_a_resumed_fit_shares(tmp_path):
     cells, _ = of_two_donors()
     flow = cf.SnapshotFlow(**QUICK, within="donor")
-    flow.fit(cells, folder=tmp_path)
-    flow.fit(cells, folder=tmp_path, resume=True)
+    flow.fit(cells, run=cf.Run(tmp_path))
+    flow.fit(cells, run=cf.Run(tmp_path, resume=True))
     cells.obs["donor"] = cells.obs["donor"].to_numpy()[::-1]
     with pytest.raises(CheckpointError, match="cells"):
-        flow.fit(cells, folder=tmp_path, resume=True)
+        flow.fit(cells, run=cf.Run(tmp_path, resume=True))
     with pytest.raises(CheckpointError, match="within|cells"):
-        cf.SnapshotFlow(**QUICK).fit(cells, folder=tmp_path, resume=True)
+        cf.SnapshotFlow(**QUICK).fit(cells, run=cf.Run(tmp_path, resume=True))
 
 
 def test_a_donor_that_a_snapshot_lacks_is_left_out_with_a_warning():

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 import cellflow as cf
 from cellflow.errors import CheckpointError
 from cellflow.objectives import VelocityMatching
-from cellflow.training import History, Recipe, fit
+from cellflow.training import History, Recipe, Run, fit
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
-from cellflow.training.interrupt import Interrupt
+from cellflow.training.run import Interrupt
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 QUICK = Recipe(warmup=5, learning_rate=1e-2)
@@ -34,9 +34,10 @@ def weights(field):
     return torch.cat([weight.detach().flatten() for weight in field.parameters()])
 
 
-def run(field=None, *, objective=None, batches=None, seed=7, **settings):
+def run(field=None, *, objective=None, batches=None, seed=7, folder=None, resume=False, save_every=1000, **settings):
     field = make_field() if field is None else field
-    settings = {"steps": 60, "recipe": QUICK} | settings
+    kept = Run(folder, resume=resume, save_every=save_every)
+    settings = {"steps": 60, "recipe": QUICK, "run": kept} | settings
     history = fit(
         field, objective or VelocityMatching(), batches or make_batches(), generator=cf.generator(seed), **settings
     )

@@ -298,8 +298,8 @@ def test_resumed_is_the_same_to_the_bit(tmp_path):
     dark, bright = grey(60), grey(190, seed=1)
     recipe = cf.training.Recipe(schedule="constant")
     whole = images(steps=20, recipe=recipe).fit(dark, bright)
-    images(steps=12, recipe=recipe).fit(dark, bright, folder=tmp_path)
-    resumed = images(steps=20, recipe=recipe).fit(dark, bright, folder=tmp_path, resume=True)
+    images(steps=12, recipe=recipe).fit(dark, bright, run=cf.Run(tmp_path))
+    resumed = images(steps=20, recipe=recipe).fit(dark, bright, run=cf.Run(tmp_path, resume=True))
     assert torch.equal(resumed.translate(dark).images, whole.translate(dark).images)
     assert resumed.history_["loss"] == whole.history_["loss"]
 
@@ -310,9 +310,11 @@ def test_looks_in_between_change_nothing(tmp_path):
     watched = images(steps=20).fit(
         dark,
         bright,
-        folder=tmp_path,
-        every=8,
-        watch=lambda model: seen.append(model.translate(dark).images.float().mean().item()),
+        run=cf.Run(
+            tmp_path,
+            watch_every=8,
+            watch=lambda model: seen.append(model.translate(dark).images.float().mean().item()),
+        ),
     )
     plain = images(steps=20).fit(dark, bright)
     assert len(seen) == 3
@@ -322,9 +324,9 @@ def test_looks_in_between_change_nothing(tmp_path):
 
 
 def test_other_images_cannot_resume(tmp_path):
-    images(steps=3).fit(grey(60), grey(190), folder=tmp_path)
+    images(steps=3).fit(grey(60), grey(190), run=cf.Run(tmp_path))
     with pytest.raises(cf.errors.CheckpointError, match="target"):
-        images(steps=6).fit(grey(60), grey(120), folder=tmp_path, resume=True)
+        images(steps=6).fit(grey(60), grey(120), run=cf.Run(tmp_path, resume=True))
 
 
 @pytest.mark.parametrize("features", [2, lambda images: images.mean(dim=(2, 3))])
@@ -419,8 +421,3 @@ def test_weights_of_another_architecture_are_refused(brightened, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(about | {"estimator": "SnapshotFlow"}))
     with pytest.raises(cf.errors.CheckpointError, match="holds a SnapshotFlow"):
         cf.DomainTranslator.load(tmp_path)
-
-
-def test_watching_needs_a_folder():
-    with pytest.raises(ValueError, match="need a `folder`"):
-        images(steps=2).fit(DARK, grey(190), watch=print)

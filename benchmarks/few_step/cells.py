@@ -13,8 +13,8 @@ from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
 from benchmarks.trajectory.tasks import Task, prepare
-from cellflow.estimators.distillation import OBJECTIVES, TRAJECTORIES
 from cellflow.integrate import Fixed, Jumps
+from cellflow.training.distillation import OBJECTIVES, TRAJECTORIES
 
 RECIPE = cf.training.Recipe(learning_rate=4e-3, warmup=20)
 FLOW_STEPS = 300

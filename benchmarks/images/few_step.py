@@ -20,11 +20,11 @@ from benchmarks import machine
 from benchmarks.few_step.curves import Curve
 from benchmarks.images.sizes import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
-from cellflow.estimators.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
 from cellflow.integrate import Fixed
 from cellflow.metrics import feature_network, features_of, frechet_distance
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Origin, Reflow
+from cellflow.training.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
 
 SIZES = {
     "cpu": replace(CPU, batch=64, steps=200, flow_steps=600, simulated=512, images=500),

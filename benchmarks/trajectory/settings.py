@@ -20,7 +20,7 @@ SKIPPED = 3
 
 
 def load(group: str, name: str, **changes: Any) -> Any:
-    """Return the data set or the method of that name; ``changes`` replace settings wherever they stand but in solvers."""
+    """Return the data set or the method of that name; ``changes`` replace settings everywhere but in solvers."""
     file = CONFIGS / group / f"{name}.yaml"
     if not file.is_file():
         raise ValueError(unknown(group, name, sorted(path.stem for path in file.parent.glob("*.yaml"))))

@@ -11,6 +11,7 @@ from cellflow.cells.snapshots import leave_out, to_numbers
 from cellflow.cli import runs
 from cellflow.cli.settings import free, new_folder, plain, solver_of
 from cellflow.integrate import Fixed
+from cellflow.training import Run
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -138,9 +139,8 @@ def _fit_into(
     torch.set_num_threads(cfg.threads)
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
-    flow.fit(
-        leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout")), folder=folder, resume=cfg.resume
-    )
+    seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout"))
+    flow.fit(seen, run=Run(folder=folder, resume=cfg.resume))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)
     flow.history_.to_csv(folder / runs.HISTORY)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import cells, generation, runs, translation
 from cellflow.report import few_steps
+from cellflow.training import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,10 +81,9 @@ def _learn(folder: Path, cfg: DictConfig, model: Any, *samples: Any, **settings:
         *samples,
         steps=cfg.steps,
         objective=cfg.objective,
-        taught=cfg.taught,
+        teacher=cfg.teacher,
         recipe=instantiate(cfg.recipe),
-        folder=state,
-        resume=cfg.resume,
+        run=Run(folder=state, resume=cfg.resume),
         **settings,
     )
     model.save(folder, overwrite=True)

@@ -33,17 +33,17 @@ def generate(cfg: DictConfig) -> None:
     split = image_runs.hold_out(images, cfg)
     conditional = images.labels is not None
     model = ImageGenerator(
-        **image_runs.settings(cfg), objective=cfg.objective, conditional=conditional, forget=cfg.forget
+        **image_runs.settings(cfg),
+        objective=cfg.objective,
+        conditional=conditional,
+        condition_dropout=cfg.condition_dropout,
     )
-
-    def run(**training: object) -> None:
-        model.fit(split.fitted, **training)  # type: ignore[arg-type]
 
     def preview(current: ImageGenerator) -> list:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
         return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER)).images]
 
-    if image_runs.fit(folder, cfg, "generate", model, run, preview):
+    if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview):
         write_report(folder, model, split, cfg)
     return None
 

@@ -14,6 +14,7 @@ from cellflow.images import ImageSet, ImageStream, read_images, stream_images
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
+from cellflow.training import Run
 from cellflow.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def fit(
     folder: Path,
     cfg: DictConfig,
     command: str,
-    model: "DomainTranslator | ImageGenerator",
-    run: Callable[..., Any],
+    model: Any,
+    samples: Sequence[ImageSet | ImageStream],
     preview: Callable[[Any], list[Any]],
 ) -> bool:
     """Fit a model and write what a run folder holds; return whether this process goes on to report.
@@ -89,9 +90,9 @@ def fit(
     cfg, command
         What was asked for.
     model
-        What is fitted.
-    run
-        Fits it, given the keywords of a training.
+        What is fitted: a translator or a generator.
+    samples
+        What it is fitted on.
     preview
         Makes rows of images for the grid of the moment, with the model as it is by then.
     """
@@ -100,14 +101,15 @@ def fit(
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     runs.write_settings(folder, plain(cfg))
-    watch, fabric = runs.Stopwatch(), _fabric(cfg)
+    watch = runs.Stopwatch()
 
     def look(current: "DomainTranslator | ImageGenerator") -> None:
         current.history_.to_csv(folder / runs.HISTORY)
         save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
-    run(folder=folder, resume=cfg.resume, fabric=fabric, watch=look, every=cfg.preview)
-    if fabric is not None and not fabric.is_global_zero:
+    run = Run(folder=folder, resume=cfg.resume, fabric=_fabric(cfg), watch=look, watch_every=cfg.preview)
+    model.fit(*samples, run=run)
+    if not run.leads:
         return False
     model.save(folder, overwrite=cfg.resume)
     model.history_.to_csv(folder / runs.HISTORY)

@@ -106,14 +106,11 @@ def _fit(
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
 
-    def run(**training: object) -> None:
-        model.fit(splits[0].fitted, splits[1].fitted, **training)  # type: ignore[arg-type]
-
     def preview(current: DomainTranslator) -> list:
         carry = _way(current, cfg, seed=0)
         return [shown.images, carry(shown).images]
 
-    if image_runs.fit(folder, cfg, command, model, run, preview):
+    if image_runs.fit(folder, cfg, command, model, [split.fitted for split in splits], preview):
         write_report(folder, model, splits[0], splits[1], cfg)
 
 

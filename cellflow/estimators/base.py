@@ -1,9 +1,11 @@
 """What every estimator does: keep its settings, hold a fitted field, save and load it."""
 
 import json
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from sklearn.base import BaseEstimator
@@ -11,12 +13,20 @@ from torch import Tensor, nn
 
 from cellflow import integrate
 from cellflow.errors import CheckpointError, NotFittedError
-from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors
+from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors, modernise_training
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.networks import FlowMap
-from cellflow.training import History
+from cellflow.renamed import Rules
+from cellflow.training import History, Run
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
+from cellflow.training.run import OLD_KEYWORDS
 
+REFINING, DISTILLING = 1, 2
+"""Which streams of random numbers of a seed refining and distilling take; 0 is the fit."""
+FOLLOWED = 4096
+"""Most images of a side whose trajectories are followed, which costs more than a hundred evaluations of each."""
+OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": taught}}
+"""What the settings of `distill` were called before."""
 FORMAT = 2
 """Version of the saved model; a newer one than this is refused, an older one is brought up to it."""
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
@@ -30,6 +40,7 @@ class FlowEstimator(BaseEstimator):
     """
 
     field_: nn.Module
+    history_: History
     flow_map_: FlowMap
     map_history_: History
 
@@ -163,16 +174,38 @@ class FlowEstimator(BaseEstimator):
         """Return an estimator of the same settings that has learned nothing."""
         return type(self)(**self.get_params(deep=False))
 
-    def _to_refine(self) -> Self:
-        """Return another estimator with the same settings and a copy of the same fit, to be trained further.
+    def _copy(self, run: Run | None) -> Self:
+        """Return another estimator of the same settings, with a copy of the fit on the device of a run.
 
-        It has no flow map: that leads where the fit led so far.
+        It has no flow map: that leads where the fit leads so far.
         """
+        self._check_fitted()
         other = self._unfitted()._become(self)
-        other.field_, other.history_ = deepcopy(self.field_), deepcopy(self.history_)
         for name in ("flow_map_", "map_history_"):
             other.__dict__.pop(name, None)
+        other.field_ = deepcopy(self.field_)
+        if run is not None and run.fabric is not None:
+            other.field_.to(run.fabric.device)
         return other
+
+    def _run(self, run: Run | None, *, history: str = "history_") -> Run:
+        """Return the run of a training of this estimator, which is what is watched then.
+
+        What happened so far is in one of its attributes. A state that an earlier version kept is brought up to today.
+        """
+        run = run or Run()
+        if run.resume and run.leads:
+            modernise_training(type(self).__name__, cast("str", run.folder))
+        if run.fabric is not None:
+            run.fabric.barrier()
+        watch, before = run.watch, getattr(self, history, History())
+
+        def look(found: History) -> None:
+            setattr(self, history, before + found)
+            cast("Callable[[Self], object]", watch)(self)
+
+        progress = run.progress or bool(self.get_params(deep=False)["progress"])
+        return replace(run, progress=progress, watch=None if watch is None else look)
 
     def _become(self, other: Self) -> Self:
         """Take over what another has learned, at once, in place of what was learned before.
@@ -187,13 +220,26 @@ class FlowEstimator(BaseEstimator):
         if not hasattr(self, "field_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted. Call `fit(adata)` first, or `load` one.")
 
-    def _device(self) -> torch.device:
+    def _device(self, run: Run | None = None) -> torch.device:
+        if run is not None and run.fabric is not None:
+            return run.fabric.device
         device = self.get_params(deep=False)["device"]
         if str(device).startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"No GPU is available for `device={device!r}`. Use 'cpu' or 'auto'.")
         if device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(device)
+
+
+def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return which of ``n`` samples are followed: all of vectors, at most `FOLLOWED` of images, drawn at random.
+
+    Examples
+    --------
+    >>> len(some_rows(9, (2,), torch.Generator())), len(some_rows(9000, (1, 8, 8), torch.Generator()))
+    (9, 4096)
+    """
+    return torch.randperm(n, generator=generator)[: n if len(shape) == 1 else FOLLOWED]
 
 
 def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:

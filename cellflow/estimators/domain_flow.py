@@ -10,13 +10,14 @@ from torch import Tensor
 from cellflow import integrate, paths
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
-from cellflow.estimators.image_flow import check_settings, in_parts
+from cellflow.estimators.image_flow import in_parts
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.objectives import Objective
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
+from cellflow.training.recipe import check_settings
 
 TRANSLATION, COURSE, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
 """How samples are carried where nothing is said: without noise, the same on the way, and with noise."""

@@ -1,32 +1,32 @@
 """`ImageGenerator`: a flow, or a diffusion model, from noise to images."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable
+from typing import Any, Self
 
 import torch
 
 from cellflow import couplings, paths, training
+from cellflow.batch import Batch
 from cellflow.couplings import Coupling
 from cellflow.errors import unknown
-from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
 from cellflow.estimators.domains import digest
-from cellflow.estimators.guidance import ForgetfulObjective, Guided
-from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
+from cellflow.estimators.guidance import ConditionDropout, Guided
+from cellflow.estimators.image_flow import Make, network_for
 from cellflow.estimators.noise_flow import NoiseFlow
-from cellflow.estimators.rounds import go_on
-from cellflow.estimators.serialize import encode
+from cellflow.estimators.serialize import FORMER, encode_settings
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.networks import FlowMap
-from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
+from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, TrajectoryMatching, VelocityMatching
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
+from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Reflow, Repairing
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from cellflow.training import Origin, Recipe, Reflow, Repairing, Run, trajectory_batches
+from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training.recipe import check_settings
+from cellflow.training.run import OLD_KEYWORDS
 
 OBJECTIVES = ("velocity", "noise")
 """What the network learns: the velocity of the path (flow matching), or the noise in it (diffusion)."""
@@ -46,7 +46,7 @@ class ImageGenerator(NoiseFlow):
         Which noise goes with which image: a coupling, or the name of one. ``"exact"`` is OT-CFM.
     conditional
         Whether the classes of the images are learned too, so that they can be asked for.
-    forget
+    condition_dropout
         Share of samples whose class is left out in training: what guidance needs, and samples of no class.
     network
         A callable from the channels of the images to a module (with ``condition_dim=`` for classes); None for a small
@@ -98,7 +98,7 @@ class ImageGenerator(NoiseFlow):
         objective: str = "velocity",
         coupling: Coupling | str = "independent",
         conditional: bool = False,
-        forget: float = 0.1,
+        condition_dropout: float = 0.1,
         network: Make | None = None,
         steps: int = 10_000,
         batch_size: int = 128,
@@ -107,12 +107,15 @@ class ImageGenerator(NoiseFlow):
         seed: int = 0,
         device: str = "auto",
         progress: bool = False,
+        **old: Any,
     ) -> None:
         self.path = path
         self.objective = objective
         self.coupling = coupling
         self.conditional = conditional
-        self.forget = forget
+        self.condition_dropout = renamed("ImageGenerator", old, FORMER["ImageGenerator"]).get(
+            "condition_dropout", condition_dropout
+        )
         self.network = network
         self.steps = steps
         self.batch_size = batch_size
@@ -122,17 +125,7 @@ class ImageGenerator(NoiseFlow):
         self.device = device
         self.progress = progress
 
-    def fit(
-        self,
-        images: ImageSet | ImageStream,
-        y: None = None,
-        *,
-        folder: str | Path | None = None,
-        resume: bool = False,
-        fabric: "Fabric | None" = None,
-        watch: Callable[[Self], None] | None = None,
-        every: int = 1000,
-    ) -> Self:
+    def fit(self, images: ImageSet | ImageStream, y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the model; an earlier fit is forgotten.
 
         Parameters
@@ -141,8 +134,9 @@ class ImageGenerator(NoiseFlow):
             Images of one shape, with labels where classes are learned; `cellflow.images.read_images` reads them.
         y
             Not used; there for scikit-learn.
-        folder, resume, fabric, watch, every
-            As for `DomainTranslator.fit`.
+        run
+            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this model is as
+            it was.
 
         Raises
         ------
@@ -153,25 +147,25 @@ class ImageGenerator(NoiseFlow):
         FileExistsError, CheckpointError
             As for `DomainTranslator.fit`.
         """
+        run = renamed("ImageGenerator.fit", old, OLD_KEYWORDS).get("run", run)
         check_settings(self.steps, self.batch_size, self.recipe)
-        objective = self._objective()
+        objective = ConditionDropout(self._objective(), self.condition_dropout)
         rng = generator(seed=int(self.seed))
-        images = _of_images(images).to(self._device() if fabric is None else fabric.device)
+        images = _of_images(images).to(self._device(run))
         fitted = self._unfitted()
         fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
         batches = self._batches(images, rng)
         with seeded(rng):
             fitted.field_ = fitted._field().to(images.device)
-        fitted.history_ = train(
+        fitted.history_ = training.fit(
             fitted.field_,
-            ForgetfulObjective(objective, self.forget),
+            objective,
             batches,
             steps=self.steps,
             generator=rng,
             recipe=self.recipe,
+            run=fitted._run(run),
             about=self._about(images),
-            progress=self.progress,
-            session=Session(folder, resume, fabric, keeping_history(fitted, watch), every),
         )
         return self._become(fitted)
 
@@ -182,6 +176,7 @@ class ImageGenerator(NoiseFlow):
         rounds: int,
         steps: int | None = None,
         repairing: Repairing | None = None,
+        run: Run | None = None,
     ) -> Self:
         """Train a fitted flow further, on pairs of noise and image that it makes itself.
 
@@ -196,9 +191,11 @@ class ImageGenerator(NoiseFlow):
         rounds
             How often it pairs noise and images anew.
         steps
-            Optimiser steps per round; None for as many as the fit.
+            Optimiser steps per round; ``None`` for as many as the fit.
         repairing
-            How: None for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in play.
+            How: ``None`` for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in play.
+        run
+            As for `cellflow.training.refit`. When it fails, this model is as it was.
 
         Raises
         ------
@@ -219,23 +216,27 @@ class ImageGenerator(NoiseFlow):
         >>> len(model.refine(digits, rounds=2, steps=3, repairing=cf.training.Reflow(2)).history_)
         11
         """
-        images, rng = self._fitted_on(images), generator_at(int(self.seed), REFINING)
+        refined, images = self._fitted_on(images, run)
+        rng, steps = generator_at(int(self.seed), REFINING), self.steps if steps is None else steps
+        check_settings(steps, self.batch_size, self.recipe)
         noise, real = self._origins(images, rng)
-        refined = self._to_refine()
-        go_on(
+        found = training.refit(
             refined.field_,
             self._objective(),
-            (noise.x, real.x),
-            history=refined.history_,
+            noise.x,
+            real.x,
             repairing=repairing or Reflow(both_ends=True),
             rounds=rounds,
-            steps=self.steps if steps is None else steps,
-            batch_size=self.batch_size,
-            recipe=self.recipe,
+            steps=steps,
             generator=rng,
+            batch_size=self.batch_size,
+            at_once=self.batch_size,
+            recipe=self.recipe,
             condition=noise.condition,
-            progress=self.progress,
+            run=refined._run(run),
+            about=self._about(images),
         )
+        refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
     def distill(
@@ -243,37 +244,29 @@ class ImageGenerator(NoiseFlow):
         images: ImageSet | ImageStream,
         *,
         steps: int = STEPS,
-        objective: FlowMapObjective | str = "trajectories",
-        taught: bool = True,
+        objective: FlowMapObjective | str = TRAJECTORIES,
+        teacher: bool = True,
         guidance: float = 1.0,
         recipe: Recipe | None = None,
-        folder: str | Path | None = None,
-        resume: bool = False,
+        run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Teach a flow map what the fitted model does, so that ``generate(n, solver=Jumps(1))`` does it at once.
 
         Parameters
         ----------
         images
-            The images it was fitted on: states between noise and them are what the map learns from.
-        steps
-            Optimiser steps.
-        objective
-            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
-            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
-            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
-        taught
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
-            together from the pairs of the data alone.
+            The images it was fitted on: the map learns from states between noise and them.
+        steps, objective, run
+            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
+        teacher
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
+            the data alone.
         guidance
             How hard the map presses for a class that is asked for, once and for all.
         recipe
-            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
-            1e-3 otherwise.
-        folder
-            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
-        resume
-            Whether to go on from the state in ``folder``.
+            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            `cellflow.training.distill`.
 
         Raises
         ------
@@ -283,38 +276,48 @@ class ImageGenerator(NoiseFlow):
             When the images do not fit, settings are of the wrong kind, guidance has no teacher or no classes, or the
             objective is not one for flow maps.
 
-        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation); Meng et al. 2023
-        for guidance.
+        Source: Meng et al. 2023 for guidance.
 
         Examples
         --------
         >>> import cellflow as cf
         >>> from functools import partial
         >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
-        >>> digits = cf.datasets.digits().take(range(40))
+        >>> digits = cf.datasets.digits()
         >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits).distill(digits, steps=5)
         >>> model.generate(3, solver=cf.integrate.Jumps(1))
         ImageSet(3 images, 1 x 8 x 8, generated)
         """
-        images = self._fitted_on(images)
-        if guidance != 1 and (self.classes_ is None or not taught):
-            raise ValueError(f"Guidance {guidance} needs a model that knows classes, as a teacher (`taught=True`).")
-        rng, velocity = generator_at(int(self.seed), DISTILLING), self._velocity()
-        flow_map = self._blank_map("forward").to(images.device)
-        self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
-        ).learn(
-            flow_map,
-            velocity if guidance == 1 else Guided(velocity, guidance),
-            origins=lambda: self._origins(images, rng),
-            pairs=lambda: self._batches(images, rng),
+        given = renamed("ImageGenerator.distill", old, OLD_DISTILLING)
+        run, teacher = given.get("run", run), given.get("teacher", teacher)
+        (distilled, images), chosen = self._fitted_on(images, run), resolve(objective)
+        check_settings(steps, self.batch_size, recipe)
+        if guidance != 1 and (self.classes_ is None or not teacher):
+            raise ValueError(f"Guidance {guidance} needs a model that knows classes, as a teacher (`teacher=True`).")
+        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
+        velocity = velocity if guidance == 1 else Guided(velocity, guidance)
+        distilled.flow_map_ = distilled._blank_map("forward")
+        followed = teacher and isinstance(chosen, TrajectoryMatching)
+        batches: Iterable[Batch]
+        if followed:
+            origins = self._origins(images, rng)
+            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng, both=False)
+        else:
+            batches = self._batches(images, rng)
+        distilled.map_history_ = training.distill(
+            distilled.flow_map_,
+            velocity if teacher else None,
+            batches,
+            steps=steps,
+            generator=rng,
+            objective=chosen,
             path=paths.resolve(self.path),
             unit=1.0,
-            generator=rng,
-            about={**self._about(images), "guidance": guidance},
-            progress=self.progress,
+            recipe=self.recipe if recipe is None and followed else recipe,
+            run=distilled._run(run, history="map_history_"),
+            about=self._about(images) | {"guidance": guidance},
         )
-        self.flow_map_ = flow_map
+        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
         return self
 
     def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
@@ -330,7 +333,7 @@ class ImageGenerator(NoiseFlow):
 
     def _origins(self, images: ImageSet | ImageStream, rng: torch.Generator) -> list[Origin]:
         """Return noise at time 0 and real images at time 1, as many of each."""
-        chosen = followed(len(images), self.shape_, rng)
+        chosen = some_rows(len(images), self.shape_, rng)
         n = len(chosen)
         real, noise = images.scaled(chosen), torch.randn(n, *self.shape_, generator=rng).to(images.device)
         if self.flip:
@@ -339,16 +342,16 @@ class ImageGenerator(NoiseFlow):
         if self.classes_ is None:
             return [Origin(noise, 0.0), Origin(real, 1.0)]
         classes = images.one_hot(chosen).to(images.device)
-        forgotten = (torch.rand(n, 1, generator=rng) < self.forget).to(classes)
-        return [Origin(noise, 0.0, classes * (1 - forgotten)), Origin(real, 1.0, classes)]
+        dropped = (torch.rand(n, 1, generator=rng) < self.condition_dropout).to(classes)
+        return [Origin(noise, 0.0, classes * (1 - dropped)), Origin(real, 1.0, classes)]
 
-    def _fitted_on(self, images: object) -> ImageSet | ImageStream:
-        """Return images where the field is, once they are known to be like those of the fit."""
-        self._check_fitted()
-        found = _of_images(images).to(next(self.field_.parameters()).device)
+    def _fitted_on(self, images: object, run: Run | None) -> tuple[Self, ImageSet | ImageStream]:
+        """Return a copy to train further, and images on its device, provided that they are like those of the fit."""
+        copy = self._copy(run)
+        found = _of_images(images).to(next(copy.field_.parameters()).device)
         if found.shape != self.shape_ or (self.classes_ is not None and found.classes != self.classes_):
             raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {found}.")
-        return found
+        return copy, found
 
     def _velocity(self) -> Any:
         return self._objective().velocity(self.field_)
@@ -372,8 +375,8 @@ class ImageGenerator(NoiseFlow):
 
     def _about(self, images: ImageSet | ImageStream) -> dict[str, Any]:
         """Return what a resumed fit must share with the one that was interrupted."""
-        names = ("path", "objective", "coupling", "conditional", "forget", "network", "batch_size", "flip")
-        return {"images": digest(images), **{name: encode(getattr(self, name)) for name in names}}
+        names = ("path", "objective", "coupling", "conditional", "condition_dropout", "network", "batch_size", "flip")
+        return {"images": digest(images), **encode_settings({name: getattr(self, name) for name in names})}
 
     def _learned(self) -> dict[str, Any]:
         classes = None if self.classes_ is None else list(self.classes_)

@@ -1,4 +1,4 @@
-"""Classes for generation: forgotten now and then in training, pressed for in sampling (classifier-free guidance)."""
+"""Classes for generation: left out now and then in training, pressed for in sampling (classifier-free guidance)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Labels = int | str | Sequence[int | str] | Tensor
 
 
 @dataclass(frozen=True)
-class ForgetfulObjective:
+class ConditionDropout:
     """An objective that leaves out the class of some samples, so that the field also learns to do without.
 
     A class that is left out is a row of zeros.
@@ -39,8 +39,8 @@ class ForgetfulObjective:
     >>> def field(t, x, condition):
     ...     seen.append(condition)
     ...     return x
-    >>> forgetful = ForgetfulObjective(cf.objectives.VelocityMatching(), share=1.0)
-    >>> _ = forgetful(field, batch, generator=cf.generator(seed=0))
+    >>> dropping = ConditionDropout(cf.objectives.VelocityMatching(), share=1.0)
+    >>> _ = dropping(field, batch, generator=cf.generator(seed=0))
     >>> seen[0].sum()
     tensor(0.)
     """
@@ -50,7 +50,7 @@ class ForgetfulObjective:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise ValueError(f"Expected a share of forgotten classes from 0 to 1; found {self.share}.")
+            raise ValueError(f"Expected a share of dropped conditions from 0 to 1; found {self.share}.")
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from torch import Tensor
 from cellflow import integrate
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.guidance import Guided, Labels, one_hot
-from cellflow.estimators.image_flow import check_settings, in_parts
+from cellflow.estimators.image_flow import in_parts
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.seeds import generator
+from cellflow.training.recipe import check_settings
 
 GENERATION, COURSE = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
 """How noise is carried to images where nothing is said, and how on the way."""
@@ -23,7 +24,7 @@ INSTEAD = {Noisy: "DomainTranslator.simulate"}
 class NoiseFlow(FlowEstimator):
     """An estimator whose field leads from noise to images. Abstract: subclasses fit it, and set the names below."""
 
-    forget: float
+    condition_dropout: float
     shape_: tuple[int, int, int]
     classes_: tuple[str, ...] | None
 
@@ -112,8 +113,10 @@ class NoiseFlow(FlowEstimator):
             return None
         if label is not None:
             return one_hot(label, n, self.classes_)
-        if self.forget == 0:
-            raise ValueError(f"With forget=0 the model knows no images without class. Give a `label`: {self.classes_}.")
+        if self.condition_dropout == 0:
+            raise ValueError(
+                f"With condition_dropout=0 the model knows no images without class. Give a `label`: {self.classes_}."
+            )
         return torch.zeros(n, len(self.classes_))
 
     def _flow(

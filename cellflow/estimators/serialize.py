@@ -40,6 +40,14 @@ _KNOWN: dict[str, Callable[..., Any]] = {
 }
 """Everything that may be made while a model is loaded."""
 
+_BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "path": paths.resolve,
+    "coupling": couplings.resolve,
+    "curve": curves.resolve,
+    "network": networks.resolve,
+}
+"""Settings that may be given by name."""
+
 _HEADS = {"two_heads": "shared", "two_networks": "separate"}
 
 
@@ -56,6 +64,7 @@ def _growth(growth: bool | str | None) -> dict[str, Any]:
 FORMER: dict[str, dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]] = {
     "SnapshotFlow": {"score": _stochastic, "growth": _growth, **curves.FORMER},
     "DomainTranslator": {"score": _stochastic},
+    "ImageGenerator": {"forget": lambda share: {"condition_dropout": share}},
 }
 """What became of each setting that an estimator once had: its value to the settings of today. Asked by constructors
 (see `cellflow.renamed`), and where models and trainings are loaded."""
@@ -90,6 +99,20 @@ def encode(value: Any) -> Any:
     if is_dataclass(value) and _name(type(value)) is not None:
         return {"part": _name(type(value)), "values": {f.name: encode(getattr(value, f.name)) for f in fields(value)}}
     return {"class": _name(value)} if _name(value) is not None else {"custom": repr(value)}
+
+
+def encode_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON, a part the same whether it is given itself or by its name.
+
+    Examples
+    --------
+    >>> encode_settings({"coupling": "exact"}) == encode_settings({"coupling": couplings.Exact()})
+    True
+    """
+    return {
+        name: encode(_BY_NAME[name](value) if isinstance(value, str) and name in _BY_NAME else value)
+        for name, value in settings.items()
+    }
 
 
 def decode(value: Any, *, name: str) -> Any:
@@ -181,10 +204,11 @@ def modernise_training(estimator: str, folder: str | Path) -> None:
     tensors, about = load_tensors(path)
     then = about.get("settings", {})
     old = {name: decode(value, name=name) for name, value in then.items() if name in FORMER.get(estimator, {})}
-    now = {name: encode(value) for name, value in modern_settings(estimator, old).items()}
+    kept = {name: value for name, value in then.items() if name not in old}
+    named = {name: value for name, value in kept.items() if isinstance(value, str) and name in _BY_NAME}
+    now = encode_settings(named | modern_settings(estimator, old))
     if all(name in then and then[name] == value for name, value in now.items()):
         return
-    kept = {name: value for name, value in then.items() if name not in old}
     under = "field.network.field." if "map" in then else "field."
     save_tensors(
         path, modern_tensors(tensors, now, under=under), {**about, "settings": {"heads": "shared", **kept, **now}}

@@ -1,30 +1,39 @@
 """`SnapshotFlow`: one field through all snapshots of an AnnData."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cellflow import couplings, networks, paths, training
+from cellflow.batch import Batch
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling, CouplingLike
-from cellflow.estimators.distillation import DISTILLING, STEPS, Lesson
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
-from cellflow.estimators.serialize import FORMER, encode, modernise_training
+from cellflow.estimators.serialize import FORMER, encode_settings
 from cellflow.estimators.timed import TimedFlow
-from cellflow.objectives import BridgeMatching, FlowMapObjective, GrowthMatching, Objective, VelocityMatching
+from cellflow.objectives import (
+    BridgeMatching,
+    FlowMapObjective,
+    GrowthMatching,
+    Objective,
+    TrajectoryMatching,
+    VelocityMatching,
+)
 from cellflow.pairing import Curve, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe
+from cellflow.training import Origin, Recipe, Run, trajectory_batches
+from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training.recipe import check_settings
+from cellflow.training.run import OLD_KEYWORDS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -162,7 +171,7 @@ class SnapshotFlow(TimedFlow):
         self.device = device
         self.progress = progress
 
-    def fit(self, adata: "AnnData", y: None = None, *, folder: str | Path | None = None, resume: bool = False) -> Self:
+    def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the field; an earlier fit is forgotten. ``adata`` is not changed.
 
         Parameters
@@ -171,10 +180,9 @@ class SnapshotFlow(TimedFlow):
             Cells with a time and a representation; a view or a backed file will do.
         y
             Not used; there for scikit-learn.
-        folder
-            Where the state of the training is kept, so that it can be resumed after an interruption.
-        resume
-            Whether to go on from the state in ``folder``.
+        run
+            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this flow is as
+            it was.
 
         Raises
         ------
@@ -182,37 +190,33 @@ class SnapshotFlow(TimedFlow):
             When the time or the representation is missing or unusable, a part has an unknown name, or settings
             contradict each other.
         FileExistsError
-            When ``folder`` holds a training already, and it is not to be resumed.
+            When the folder of the run holds a training already, and it is not to be resumed.
         CheckpointError
-            When the state in ``folder`` is damaged, or of other data or settings; the message names the difference.
+            When the state in that folder is damaged, or of other data or settings; the message names the difference.
         """
+        run = renamed("SnapshotFlow.fit", old, OLD_KEYWORDS).get("run", run)
         coupling = couplings.resolve(self.coupling)
         self._check_settings()
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
-        sizes = self._sizes(snapshots, coupling)
-        if resume and folder is not None:
-            modernise_training("SnapshotFlow", folder)
-        rng = generator(seed=int(self.seed))
+        fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
+        fitted.masses_ = self._sizes(snapshots, coupling)
+        fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
+        fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
         with seeded(rng):
             scales = spreads(snapshots)
-            field = self._field(scales).to(self._device())
-        batches = self._pair(snapshots, coupling, rng, sizes)
-        history = training.fit(
-            field,
+            fitted.field_ = self._field(scales).to(device)
+        batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
+        fitted.plans_ = batches.plans
+        fitted.history_ = training.fit(
+            fitted.field_,
             self._objective(unit=overall(scales)),
             batches,
             steps=self.steps,
             generator=rng,
             recipe=self.recipe,
-            folder=folder,
-            resume=resume,
+            run=fitted._run(run),
             about=self._about(snapshots),
-            progress=self.progress,
         )
-        fitted = self._unfitted()
-        fitted.field_, fitted.history_, fitted.plans_ = field, history, batches.plans
-        fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
-        fitted.n_cells_, fitted.masses_ = tuple(len(cloud) for cloud in snapshots.clouds()), sizes
         return self._become(fitted)
 
     def distill(
@@ -220,37 +224,28 @@ class SnapshotFlow(TimedFlow):
         adata: "AnnData",
         *,
         steps: int = STEPS,
-        objective: FlowMapObjective | str = "trajectories",
-        taught: bool = True,
+        objective: FlowMapObjective | str = TRAJECTORIES,
+        teacher: bool = True,
         recipe: Recipe | None = None,
-        folder: str | Path | None = None,
-        resume: bool = False,
+        run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Teach a flow map what the fitted flow does, so that ``transport(..., solver=Jumps(1))`` does it at once.
 
-        The map knows jumps between any two times of the fitted range, forward and backward; how many are taken is
-        chosen afterwards.
+        The map knows jumps between any two times of the fitted range, forward and backward.
 
         Parameters
         ----------
         adata
-            The cells that the flow was fitted on: states on their ways are what the map learns from.
-        steps
-            Optimiser steps.
-        objective
-            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
-            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
-            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
-        taught
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
-            together from the pairs of the data alone.
+            The cells that the flow was fitted on: the map learns from states on their trajectories.
+        steps, objective, run
+            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
+        teacher
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
+            the data alone.
         recipe
-            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
-            1e-3 otherwise.
-        folder
-            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
-        resume
-            Whether to go on from the state in ``folder``.
+            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            `cellflow.training.distill`.
 
         Raises
         ------
@@ -258,8 +253,6 @@ class SnapshotFlow(TimedFlow):
             Before ``fit``.
         ValueError, TypeError
             When the cells do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
-
-        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
 
         Examples
         --------
@@ -270,29 +263,39 @@ class SnapshotFlow(TimedFlow):
         >>> flow.transport(x, start=0, stop=4, solver=cf.integrate.Jumps(1)).evaluations
         1
         """
-        self._check_fitted()
+        given = renamed("SnapshotFlow.distill", old, OLD_DISTILLING)
+        run, teacher = given.get("run", run), given.get("teacher", teacher)
+        distilled, chosen = self._copy(run), resolve(objective)
+        check_settings(steps, self.batch_size, recipe)
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
         if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
                 f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out what the flow must not see."
             )
-        coupling, rng = couplings.resolve(self.coupling), generator_at(int(self.seed), DISTILLING)
-        flow_map = self._blank_map("both")
-        self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
-        ).learn(
-            flow_map,
-            self._velocity(),
-            origins=lambda: [Origin(cloud, time) for cloud, time in zip(*self._clouds(snapshots), strict=True)],
-            pairs=lambda: self._pair(snapshots, coupling, rng, self.masses_),
+        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
+        distilled.flow_map_, device = distilled._blank_map("both"), next(velocity.parameters()).device
+        followed = teacher and isinstance(chosen, TrajectoryMatching)
+        batches: Iterable[Batch]
+        if followed:
+            origins = [Origin(cloud, time) for cloud, time in zip(*self._clouds(snapshots, device), strict=True)]
+            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng)
+        else:
+            batches = self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device)
+        distilled.map_history_ = training.distill(
+            distilled.flow_map_,
+            velocity if teacher else None,
+            batches,
+            steps=steps,
+            generator=rng,
+            objective=chosen,
             path=paths.resolve(self.path),
             unit=overall(spreads(snapshots)),
-            generator=rng,
+            recipe=self.recipe if recipe is None and followed else recipe,
+            run=distilled._run(run, history="map_history_"),
             about=self._about(snapshots),
-            progress=self.progress,
         )
-        self.flow_map_ = flow_map
+        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
         return self
 
     def suggest_sigma(self, adata: "AnnData") -> float:
@@ -320,12 +323,7 @@ class SnapshotFlow(TimedFlow):
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
         if self.masses is not None and not self.growth:
             raise ValueError("`masses` say how a population grows; without growth nothing changes. Set `growth=True`.")
-        for name in ("steps", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"Expected `{name}` to be a whole number >= 1; found {value!r}.")
-        if self.recipe is not None and not isinstance(self.recipe, Recipe):
-            raise TypeError(f"Expected `recipe` to be a `cf.training.Recipe`, or None; found {self.recipe!r}.")
+        check_settings(self.steps, self.batch_size, self.recipe)
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
         path = paths.resolve(self.path)
@@ -355,14 +353,19 @@ class SnapshotFlow(TimedFlow):
             "masses",
             "curve",
         )
-        settings = {name: encode(getattr(self, name)) for name in names}
+        settings = encode_settings({name: getattr(self, name) for name in names})
         settings |= {} if self.within is None else {"within": self.within}  # which trainings before it do not have
         return {"times": list(snapshots.clock.times), "cells": snapshots.digest(), **settings}
 
     def _pair(
-        self, snapshots: Snapshots, coupling: Coupling, rng: torch.Generator, sizes: Sizes | None
+        self,
+        snapshots: Snapshots,
+        coupling: Coupling,
+        rng: torch.Generator,
+        sizes: Sizes | None,
+        device: torch.device,
     ) -> PairedBatches:
-        clouds, times = self._clouds(snapshots)
+        clouds, times = self._clouds(snapshots, device)
         return snapshot_batches(
             clouds,
             times,
@@ -375,9 +378,9 @@ class SnapshotFlow(TimedFlow):
             curve=self.curve,
         )
 
-    def _clouds(self, snapshots: Snapshots) -> tuple[list[Tensor], list[float]]:
-        """Return the states of each snapshot, on the device, and its model time."""
-        clouds = [torch.from_numpy(cloud).to(self._device()) for cloud in snapshots.clouds()]
+    def _clouds(self, snapshots: Snapshots, device: torch.device) -> tuple[list[Tensor], list[float]]:
+        """Return the states of each snapshot, on a device, and its model time."""
+        clouds = [torch.from_numpy(cloud).to(device) for cloud in snapshots.clouds()]
         return clouds, [snapshots.clock.model(time) for time in snapshots.clock.times]
 
     def _field(self, scales: Scales) -> nn.Module:

@@ -1,32 +1,31 @@
 """`DomainTranslator`: a flow from one set of samples to another, with nothing said about who belongs to whom."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from cellflow import couplings, paths, training
+from cellflow.batch import Batch
 from cellflow.couplings import Coupling
-from cellflow.estimators.distillation import DISTILLING, REFINING, STEPS, Lesson, followed
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
 from cellflow.estimators.fields import Scales, blank, build_field, overall
-from cellflow.estimators.image_flow import Make, Session, check_settings, keeping_history, network_for, train
-from cellflow.estimators.rounds import go_on, repairing_for
-from cellflow.estimators.serialize import FORMER, encode, modernise_training
+from cellflow.estimators.image_flow import Make, network_for
+from cellflow.estimators.serialize import FORMER, encode_settings
 from cellflow.metrics import feature_network
-from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
+from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, TrajectoryMatching, VelocityMatching
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Repairing
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from cellflow.training import MarkovianFitting, Origin, Recipe, Reflow, Repairing, Run, trajectory_batches
+from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training.recipe import check_settings
+from cellflow.training.run import OLD_KEYWORDS
 
 
 class DomainTranslator(DomainFlow):
@@ -143,11 +142,8 @@ class DomainTranslator(DomainFlow):
         target: Samples,
         *,
         features: Features | None = None,
-        folder: str | Path | None = None,
-        resume: bool = False,
-        fabric: "Fabric | None" = None,
-        watch: Callable[[Self], None] | None = None,
-        every: int = 1000,
+        run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Fit the flow; an earlier fit is forgotten. Neither domain is changed.
 
@@ -158,16 +154,9 @@ class DomainTranslator(DomainFlow):
         features
             A space of your own to pair samples in: a function of samples ``(n, ...)``, or the features of both sides,
             ``(n, d)`` and ``(m, d)``; in place of the setting.
-        folder
-            Where the state of the training is kept, so that it can be resumed after an interruption.
-        resume
-            Whether to go on from the state in ``folder``.
-        fabric
-            A launched ``lightning_fabric.Fabric``, for several devices; sets the device.
-        watch
-            Called every so many steps with a translator that is as good as this one will be by then; needs ``folder``.
-        every
-            How many steps.
+        run
+            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this translator
+            is as it was.
 
         Raises
         ------
@@ -175,32 +164,30 @@ class DomainTranslator(DomainFlow):
             When the domains differ in shape or kind, hold the same samples or one only, or settings contradict each
             other.
         FileExistsError
-            When ``folder`` holds a training already, and it is not to be resumed.
+            When the folder of the run holds a training already, and it is not to be resumed.
         CheckpointError
-            When the state in ``folder`` is damaged, or of other data or settings.
+            When the state in that folder is damaged, or of other data or settings.
         """
+        run = renamed("DomainTranslator.fit", old, OLD_KEYWORDS).get("run", run)
         check_settings(self.steps, self.batch_size, self.recipe)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
-        if resume and folder is not None:
-            modernise_training("DomainTranslator", folder)
         rng = generator(seed=int(self.seed))
-        domains = self._read_both(source, target, self._device() if fabric is None else fabric.device)
+        domains = self._read_both(source, target, self._device(run))
         fitted, scales = self._unfitted(), scales_of(*domains)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.unit_ = overall(scales)
         with seeded(rng):
             fitted.field_ = fitted._field(scales).to(domains[0].device)
-        fitted.history_ = train(
+        fitted.history_ = training.fit(
             fitted.field_,
             fitted._objective(unit=fitted.unit_),
             self._pair(*domains, features, rng),
             steps=self.steps,
             generator=rng,
             recipe=self.recipe,
+            run=fitted._run(run),
             about=self._about(*domains),
-            progress=self.progress,
-            session=Session(folder, resume, fabric, keeping_history(fitted, watch), every),
         )
         return self._become(fitted)
 
@@ -212,6 +199,7 @@ class DomainTranslator(DomainFlow):
         rounds: int,
         steps: int | None = None,
         repairing: Repairing | None = None,
+        run: Run | None = None,
     ) -> Self:
         """Train a fitted flow further, on pairs that it makes itself.
 
@@ -222,10 +210,12 @@ class DomainTranslator(DomainFlow):
         rounds
             How often it pairs them anew.
         steps
-            Optimiser steps per round; None for as many as the fit.
+            Optimiser steps per round; ``None`` for as many as the fit.
         repairing
-            How: None for `cellflow.training.MarkovianFitting` where there is a score (DSBM), else
+            How: ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM), else
             `cellflow.training.Reflow`, after which few solver steps will do on the linear path.
+        run
+            As for `cellflow.training.refit`. When it fails, this translator is as it was.
 
         Raises
         ------
@@ -242,25 +232,24 @@ class DomainTranslator(DomainFlow):
         >>> len(model.refine(x, x + 3, rounds=2, steps=5).history_)
         30
         """
-        self._check_fitted()
-        rng = generator_at(int(self.seed), REFINING)
-        ends = self._read_both(source, target, next(self.field_.parameters()).device)
-        for domain in ends:
-            self._check_domain(domain)
-        refined = self._to_refine()
-        go_on(
+        refined, domains = self._fitted_on(source, target, run)
+        steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
+        check_settings(steps, self.batch_size, self.recipe)
+        found = training.refit(
             refined.field_,
             self._objective(unit=self.unit_),
-            (ends[0].scaled(), ends[1].scaled()),
-            history=refined.history_,
-            repairing=repairing or repairing_for(paths.resolve(self.path), stochastic=self.stochastic),
+            *(domain.scaled() for domain in domains),
+            repairing=repairing or (MarkovianFitting(sigma=path.sigma) if self.stochastic else Reflow()),
             rounds=rounds,
-            steps=self.steps if steps is None else steps,
+            steps=steps,
+            generator=generator_at(int(self.seed), REFINING),
             batch_size=self.batch_size,
+            at_once=self.batch_size,
             recipe=self.recipe,
-            generator=rng,
-            progress=self.progress,
+            run=refined._run(run),
+            about=self._about(*domains),
         )
+        refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
     def distill(
@@ -269,39 +258,31 @@ class DomainTranslator(DomainFlow):
         target: Samples,
         *,
         steps: int = STEPS,
-        objective: FlowMapObjective | str = "trajectories",
-        taught: bool = True,
+        objective: FlowMapObjective | str = TRAJECTORIES,
+        teacher: bool = True,
         features: Features | None = None,
         recipe: Recipe | None = None,
-        folder: str | Path | None = None,
-        resume: bool = False,
+        run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Teach a flow map what the fitted flow does, so that ``translate(..., solver=Jumps(1))`` does it at once.
 
-        The map knows jumps both ways; how many are taken is chosen afterwards.
+        The map knows jumps both ways.
 
         Parameters
         ----------
         source, target
-            The samples it was fitted on: states between them are what the map learns from.
-        steps
-            Optimiser steps.
-        objective
-            How the map learns: ``"trajectories"`` from those of the fitted flow; or an objective for flow maps (its
-            path, unit and teacher are filled in), or the name of one: ``"semigroup"``, ``"lagrangian"``,
-            ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``.
-        taught
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns velocity and jumps
-            together from the pairs of the data alone.
+            The samples it was fitted on: the map learns from states between them.
+        steps, objective, run
+            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
+        teacher
+            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
+            the data alone.
         features
             As for `fit`.
         recipe
-            How the optimiser runs; None for that of the fit with ``"trajectories"``, and for a learning rate of
-            1e-3 otherwise.
-        folder
-            Where the state of the training is kept, so that it can be resumed; another one than that of the fit.
-        resume
-            Whether to go on from the state in ``folder``.
+            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            `cellflow.training.distill`.
 
         Raises
         ------
@@ -309,8 +290,6 @@ class DomainTranslator(DomainFlow):
             Before ``fit``.
         ValueError, TypeError
             When the samples do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
-
-        Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
 
         Examples
         --------
@@ -323,30 +302,46 @@ class DomainTranslator(DomainFlow):
         >>> model.translate(x[:5] + 3, solver=Jumps(2), reverse=True).shape
         torch.Size([5, 2])
         """
-        self._check_fitted()
-        rng = generator_at(int(self.seed), DISTILLING)
-        domains = self._read_both(source, target, next(self.field_.parameters()).device)
-        for domain in domains:
-            self._check_domain(domain)
-        flow_map = self._blank_map("both")
-        self.map_history_ = Lesson(
-            objective, taught, steps, self.batch_size, recipe, self.recipe, folder, resume
-        ).learn(
-            flow_map,
-            self._velocity(),
-            origins=lambda: [
-                Origin(domain.scaled(followed(len(domain), self.shape_, rng)), at)
+        given = renamed("DomainTranslator.distill", old, OLD_DISTILLING)
+        run, teacher = given.get("run", run), given.get("teacher", teacher)
+        chosen = resolve(objective)
+        check_settings(steps, self.batch_size, recipe)
+        distilled, domains = self._fitted_on(source, target, run)
+        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
+        distilled.flow_map_ = distilled._blank_map("both")
+        followed = teacher and isinstance(chosen, TrajectoryMatching)
+        batches: Iterable[Batch]
+        if followed:
+            origins = [
+                Origin(domain.scaled(some_rows(len(domain), self.shape_, rng)), at)
                 for domain, at in zip(domains, (0.0, 1.0), strict=True)
-            ],
-            pairs=lambda: self._pair(*domains, features, rng),
+            ]
+            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng)
+        else:
+            batches = self._pair(*domains, features, rng)
+        distilled.map_history_ = training.distill(
+            distilled.flow_map_,
+            velocity if teacher else None,
+            batches,
+            steps=steps,
+            generator=rng,
+            objective=chosen,
             path=paths.resolve(self.path),
             unit=self.unit_,
-            generator=rng,
+            recipe=self.recipe if recipe is None and followed else recipe,
+            run=distilled._run(run, history="map_history_"),
             about=self._about(*domains),
-            progress=self.progress,
         )
-        self.flow_map_ = flow_map
+        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
         return self
+
+    def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
+        """Return a copy to train further, and samples on its device, provided that they are like those of the fit."""
+        copy = self._copy(run)
+        domains = self._read_both(source, target, next(copy.field_.parameters()).device)
+        for domain in domains:
+            self._check_domain(domain)
+        return copy, domains
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
         path = paths.resolve(self.path)
@@ -383,7 +378,7 @@ class DomainTranslator(DomainFlow):
     def _about(self, x0: Domain, x1: Domain) -> dict[str, Any]:
         """Return what a resumed fit must share with the one that was interrupted."""
         names = ("path", "coupling", "features", "within_labels", "stochastic", "heads", "network", "batch_size")
-        settings = {name: encode(getattr(self, name)) for name in (*names, "flip", "ot_batch_size")}
+        settings = encode_settings({name: getattr(self, name) for name in (*names, "flip", "ot_batch_size")})
         return {"source": digest(x0), "target": digest(x1), **settings}
 
     def _learned(self) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Training: the one optimiser loop, how it is set, and how it is resumed."""
+"""Training: the one optimiser loop, how it is set, where it lives, and how it is resumed."""
 
+from cellflow.training.distillation import Origin, TrajectoryBatches, distill, trajectory_batches
 from cellflow.training.geodesics import Geodesics, LearnedBends
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
 from cellflow.training.refit import MarkovianFitting, Reflow, Repairing, refit
-from cellflow.training.trajectories import Origin, TrajectoryBatches, trajectory_batches
+from cellflow.training.run import Run
 
 __all__ = [
     "Geodesics",
@@ -16,7 +17,9 @@ __all__ = [
     "Recipe",
     "Reflow",
     "Repairing",
+    "Run",
     "TrajectoryBatches",
+    "distill",
     "fit",
     "refit",
     "trajectory_batches",

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,18 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
         raise CheckpointError(f"The weights in {source} do not fit this model: {first} ...") from error
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise where a training would be written over.
+
+    Raises
+    ------
+    FileExistsError
+        When the file is there.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already. Go on from it with `resume=True`, or choose another folder.")
+
+
 class TrainingState:
     """Everything that the loop changes: weights, their average, optimiser, step and history."""
 
@@ -103,6 +116,19 @@ class TrainingState:
         with torch.no_grad():
             for weight, average in zip(self._weights, self._average, strict=bool(self._average)):
                 weight.copy_(average)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Hold the averaged weights in the field for a while, and go on as if they never had been there."""
+        current = [weight.detach().clone() for weight in self._weights]
+        self.settle()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(self._weights, current, strict=True):
+                    weight.copy_(value)
+            self.field.train()
 
     def require_within(self, steps: int) -> None:
         """Raise when more steps were taken already than are asked for."""
@@ -164,13 +190,21 @@ def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return slots
 
 
+_KINDS = ("part", "partial", "class", "custom")
+"""Under what a setting that is a part has its name."""
+
+
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Say which settings differ, those of parts by their own names."""
     found = []
     for key, value in now.items():
         before = then.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
-            found += _changes(before, value, f"{prefix}{key}.")
+            kinds = [next((side[kind] for kind in _KINDS if kind in side), None) for side in (before, value)]
+            if kinds[0] == kinds[1]:
+                found += _changes(before.get("values", before), value.get("values", value), f"{prefix}{key}.")
+            else:
+                found.append(f"{prefix}{key} {kinds[0]}, not {kinds[1]}")
         elif value != before:
             found.append(f"{prefix}{key} {before!r}, not {value!r}")
     return found

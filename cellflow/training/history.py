@@ -31,6 +31,11 @@ class History:
         last = f", last loss {self['loss'][-1]:.4g}" if len(self) else ""
         return f"History({len(self)} steps{last})"
 
+    def __add__(self, later: "History") -> "History":
+        """Return the steps of both, one after the other."""
+        names = self.columns or later.columns
+        return History({name: [*self.columns.get(name, []), *later[name]] for name in names})
+
     def append(self, row: dict[str, float]) -> None:
         """Add one step."""
         for name, value in row.items():

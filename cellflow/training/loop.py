@@ -1,9 +1,9 @@
 """The one loop that trains."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,18 +12,20 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.objectives import Objective
+from cellflow.renamed import renamed
 from cellflow.seeds import draw_seed, generator_at, seeded
-from cellflow.training.checkpoint import STATE, TrainingState
+from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
-from cellflow.training.interrupt import Interrupt, goodbye
-from cellflow.training.progress import progress_bar
 from cellflow.training.recipe import PRECISIONS, Recipe
+from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, goodbye, progress_bar
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 READ_EVERY = 10
 """Steps between two looks at the losses: reading one waits for the device."""
+OnStep = Callable[[int, Mapping[str, float]], object]
+"""From the number of a step, counted from 1, and its terms to anything: a logger."""
 
 
 def fit(
@@ -34,13 +36,11 @@ def fit(
     steps: int,
     generator: torch.Generator,
     recipe: Recipe | None = None,
+    run: Run | None = None,
     until: int | None = None,
-    folder: str | Path | None = None,
-    resume: bool = False,
     about: Mapping[str, Any] | None = None,
-    save_every: int = 1000,
-    progress: bool = False,
-    fabric: "Fabric | None" = None,
+    on_step: OnStep | None = None,
+    **old: Any,
 ) -> History:
     """Train a field in place, and return what happened.
 
@@ -54,39 +54,37 @@ def fit(
     objective
         What is minimised.
     batches
-        Batches without end, the same ones at every iteration, as from `cellflow.pairing.paired_batches`.
+        Any iterable of batches: those without end from `cellflow.pairing.paired_batches`, a torch ``DataLoader``, a
+        list, a generator. Those that can be iterated again begin anew when they run out. What an iterable of your own
+        draws from torch's global random state, such as the order of a ``DataLoader``, is of the seed.
     steps
         Optimiser steps in all, those before a resumption included.
     generator
         Seeds the noise and the times of the objective; advances by one number.
     recipe
-        How the optimiser runs; None for ``Recipe()``.
+        How the optimiser runs; ``None`` for ``Recipe()``.
+    run
+        Where the training is kept and resumed from, who looks on, and the devices; ``None`` for ``Run()``.
     until
         Step after which to stop, with a schedule that still spans ``steps``: to train in several sittings.
-    folder
-        Where the training state is kept, to resume from; None keeps none.
-    resume
-        Whether to go on from the state in ``folder``.
     about
         What else must be the same when the training is resumed, as JSON: settings, a digest of the data.
-    save_every
-        Steps between two saves of the training state.
-    progress
-        Whether to show a bar with the loss and the time left.
-    fabric
-        A launched ``lightning_fabric.Fabric``, for several devices, which share the batches out; None trains where
-        the field is.
+    on_step
+        Called with the number of each step and its terms as numbers, for a logger of your own; some steps late, since
+        reading them waits for the device.
 
     Raises
     ------
     FileExistsError
-        When ``folder`` holds a training already, and it is not to be resumed.
+        When the folder of the run holds a training already, and it is not to be resumed.
     FloatingPointError
         When the loss is not finite; the message names the step.
     CheckpointError
         When there is nothing to resume from, or what is there does not fit.
+    ValueError
+        When the batches run out.
     KeyboardInterrupt
-        After Ctrl-C, once the step under way is finished and, given a ``folder``, saved.
+        After Ctrl-C, once the step under way is finished and, given a folder, saved.
 
     Examples
     --------
@@ -97,43 +95,48 @@ def fit(
     >>> fit(field, cf.objectives.VelocityMatching(), batches, steps=20, generator=rng)
     History(20 steps, last loss ...)
     """
+    run = renamed("fit", old, OLD_KEYWORDS).get("run", run) or Run()
     recipe = recipe or Recipe()
     seed = draw_seed(generator)
-    fabric = fabric or _fabric_for(field, recipe)
+    fabric = run.fabric or _fabric_for(field, recipe)
     if str(recipe.precision) == "64":
         field.double()
     state = TrainingState(field, recipe, seed, about or {})
-    _open(state, folder, resume=resume, save_every=save_every)
+    _open(state, run)
     last = steps if until is None else min(until, steps)
     state.require_within(last)
-    first = state.step * recipe.accumulate
-    with Interrupt() as interrupt, progress_bar(shown=progress, start=state.step, steps=steps) as bar:
+    stream = _shared(batches, state, last, fabric)
+    with Interrupt() as interrupt, progress_bar(shown=run.progress, start=state.step, steps=steps) as bar:
         rows: list[dict[str, Tensor | float]] = []
-        for row in _train(state, objective, _from(batches, first, fabric), steps, last, fabric):
+        for row in _train(state, objective, stream, steps, last, fabric):
             rows.append(row)
-            due = folder is not None and (state.step % save_every == 0 or state.step == last)
-            if due or interrupt.pending or len(rows) == READ_EVERY or state.step == last:
-                _read(rows, into=state.history)
+            ends = state.step == last
+            saving = run.folder is not None and (ends or interrupt.pending or state.step % run.save_every == 0)
+            watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
+            if saving or watching or ends or interrupt.pending or len(rows) == READ_EVERY:
+                _read(rows, into=state.history, on_step=on_step if fabric.is_global_zero else None)
                 bar(state.step, state.history["loss"][-1])
-            if folder is not None and (due or interrupt.pending) and fabric.is_global_zero:
-                state.save(Path(folder) / STATE)
+            if saving and fabric.is_global_zero:
+                state.save(Path(cast("str", run.folder)) / STATE)
+            if watching and not interrupt.pending:
+                _watch(state, cast("Callable[[Any], object]", run.watch), fabric)
             if interrupt.pending:
-                raise KeyboardInterrupt(goodbye(state.step, steps, folder))
+                if run.folder is not None and not saving and fabric.is_global_zero:  # it came while somebody looked
+                    state.save(Path(run.folder) / STATE)
+                raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
     state.settle()
     return state.history
 
 
-def _open(state: TrainingState, folder: str | Path | None, *, resume: bool, save_every: int) -> None:
+def _open(state: TrainingState, run: Run) -> None:
     """Go back to the state in a folder where it is to be resumed; refuse to write over one otherwise."""
-    if save_every < 1:
-        raise ValueError(f"Expected save_every >= 1; found {save_every}.")
-    if folder is None:
+    if run.folder is None:
         return
-    path = Path(folder) / STATE
-    if resume:
+    path = Path(run.folder) / STATE
+    if run.resume:
         state.load(path)
-    elif path.exists():
-        raise FileExistsError(f"{path} is there already. Go on from it with `resume=True`, or choose another folder.")
+    else:
+        refuse_existing(path)
 
 
 def _train(
@@ -168,7 +171,7 @@ def _train(
         yield {**terms, "learning_rate": rate}
 
 
-def _read(rows: list[dict[str, Tensor | float]], *, into: History) -> None:
+def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnStep | None) -> None:
     """Move rows from the device into the history, and stop at the first loss that is not finite."""
     for row in rows:
         values = {name: float(value) for name, value in row.items()}
@@ -178,7 +181,17 @@ def _read(rows: list[dict[str, Tensor | float]], *, into: History) -> None:
                 "`Recipe.learning_rate`, or set `Recipe.clip`."
             )
         into.append(values)
+        if on_step is not None:
+            on_step(len(into), values)
     rows.clear()
+
+
+def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric") -> None:
+    """Let somebody look at the averaged weights, in the first process alone, while the others wait."""
+    if fabric.is_global_zero:
+        with state.averaged():
+            watch(state.history)
+    fabric.barrier()
 
 
 def _draws(field: nn.Module) -> bool:
@@ -196,9 +209,30 @@ def _fabric_for(field: nn.Module, recipe: Recipe) -> "Fabric":
     return Fabric(accelerator=device.type, devices=devices, precision=PRECISIONS[str(recipe.precision)])
 
 
-def _from(batches: Iterable[Batch], start: int, fabric: "Fabric") -> Iterator[Batch]:
-    """Iterate from batch ``start`` of this device on: directly where the batches know how, else by skipping."""
-    first = start * fabric.world_size + fabric.global_rank
+def _shared(batches: Iterable[Batch], state: TrainingState, last: int, fabric: "Fabric") -> Iterator[Batch]:
+    """Iterate over the batches of this device from where it stands: directly where they know how, else by skipping."""
+    each = state.recipe.accumulate * fabric.world_size
+    first = state.step * each + fabric.global_rank
     iterate = getattr(batches, "iterate", None)
-    stream = iterate(first) if iterate is not None else islice(iter(batches), first, None)
+    stream = iterate(first) if iterate else islice(_repeated(batches, last * each, state.seed), first, None)
     return stream if fabric.world_size == 1 else islice(stream, 0, None, fabric.world_size)
+
+
+def _repeated(batches: Iterable[Batch], needed: int, seed: int) -> Iterator[Batch]:
+    """Yield batches, from the beginning again when they run out; what they draw is of the seed and their number."""
+    stream = None
+    for number in count():
+        with seeded(generator_at(seed, number)):
+            stream = iter(batches) if stream is None else stream
+            batch = next(stream, None)
+            if batch is None and stream is not batches and number:  # an iterator is its own: it cannot begin again
+                stream = iter(batches)
+                batch = next(stream, None)
+        if batch is None:
+            raise ValueError(
+                f"The batches ran out after {number}, and {needed} are needed. Give more of them, or an iterable that "
+                "can begin again: a list, a DataLoader, or batches of `cellflow.pairing`."
+            )
+        if not isinstance(batch, Batch):
+            raise TypeError(f"Expected batches as `cellflow.Batch`; found {type(batch).__name__}.")
+        yield batch

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import cos, pi
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -90,3 +91,18 @@ class Recipe:
         """Move averaged weights towards the weights after ``step`` optimiser steps; after the first, take them over."""
         decay = min(self.ema, (step - 1) / (step + 8))
         get_ema_multi_avg_fn(decay)(averaged, current, step)
+
+
+def check_settings(steps: object, batch_size: object, recipe: object) -> None:
+    """Raise where the settings of a training are of the wrong kind.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When a number is not whole, or below 1; when the recipe is of another class.
+    """
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"Expected `{name}` to be a whole number >= 1; found {value!r}.")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise TypeError(f"Expected `recipe` to be a `cf.training.Recipe`, or None; found {recipe!r}.")

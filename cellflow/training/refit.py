@@ -1,20 +1,29 @@
 """Outer loops: fit, let the model pair the points anew, fit again."""
 
-from dataclasses import InitVar, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from numbers import Integral
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cellflow.batch import Batch
 from cellflow.couplings import Given
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
+from cellflow.renamed import renamed
+from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing, save_tensors
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+from cellflow.training.run import OLD_KEYWORDS, Run
+
+GENERATOR = "generator.safetensors"
+"""Name of the file with the state of the generator as the training of a round begins."""
 
 
 class Repairing(Protocol):
@@ -160,9 +169,12 @@ def refit(
     steps: int,
     generator: torch.Generator,
     batch_size: int = 256,
+    at_once: int | None = None,
     recipe: Recipe | None = None,
     condition: Tensor | None = None,
-    progress: bool = False,
+    run: Run | None = None,
+    about: Mapping[str, Any] | None = None,
+    **old: Any,
 ) -> list[History]:
     """Train a fitted field further, on pairs that it makes itself, in several rounds.
 
@@ -184,12 +196,17 @@ def refit(
         Seeds everything random.
     batch_size
         Pairs per batch.
+    at_once
+        Points a side that are paired anew at a time, where each pair is made from one point; ``None`` for all.
     recipe
-        How the optimiser runs in each round; None for ``Recipe()``.
+        How the optimiser runs in each round; ``None`` for ``Recipe()``.
     condition
         What belongs to each point, ``(n, k)``: the same for the source point and the target point of one number.
-    progress
-        Whether to show a bar for each round.
+    run
+        Where the rounds are kept, each in a folder of its own within that of the run, and resumed from; who looks on,
+        at the history of all rounds so far; and the devices.
+    about
+        As for `cellflow.training.fit`.
 
     Returns
     -------
@@ -200,6 +217,10 @@ def refit(
     ------
     ValueError
         For no whole number of rounds, fewer than one, or a condition for another number of points than there are.
+    TypeError
+        When ``repairing`` cannot be called.
+    FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
+        As for `cellflow.training.fit`.
 
     Examples
     --------
@@ -210,21 +231,93 @@ def refit(
     >>> len(refit(field, objective, x, x + 1, repairing=Reflow(), rounds=2, steps=5, generator=rng))
     2
     """
+    run = renamed("refit", old, OLD_KEYWORDS).get("run", run) or Run()
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
+    if not callable(repairing):
+        raise TypeError(f"Expected a way to pair anew, such as `cf.training.Reflow()`; found {repairing!r}.")
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "
             f"{len(x0)}, {len(x1)} and {len(condition)}."
         )
-    histories = []
+    if run.folder is not None and not run.resume:
+        refuse_existing(_folder(run, 0) / STATE)
+    histories: list[History] = []
     for turn in range(rounds):
+        here = _round(run, turn, sum(histories, History()))
         dtype = next(field.parameters()).dtype  # that of the last round, which may have made the field double
-        x0, x1 = x0.to(dtype), x1.to(dtype)
-        given = {} if condition is None else {"condition": condition.to(dtype)}  # a way may know of none
-        y0, y1 = repairing(field, objective, x0, x1, turn=turn, generator=generator, **given)
-        known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
-        batches = paired_batches(y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known)
-        found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, progress=progress)
+        x0, x1, condition = x0.to(dtype), x1.to(dtype), None if condition is None else condition.to(dtype)
+        batches: Iterable[Batch] = ()
+        if not _finished(here, steps, generator):
+            y0, y1 = pair_anew(
+                field, objective, x0, x1, repairing=repairing, turn=turn, generator=generator, condition=condition,
+                at_once=at_once,
+            )  # fmt: skip
+            known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
+            batches = paired_batches(
+                y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known
+            )
+            if here.folder is not None and here.leads:
+                save_tensors(Path(here.folder) / GENERATOR, {"state": generator.get_state()}, {"kind": "generator"})
+        told = {**(about or {}), "round": turn}
+        found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=here, about=told)
         histories.append(found)
     return histories
+
+
+def pair_anew(
+    field: nn.Module,
+    objective: Objective,
+    x0: Tensor,
+    x1: Tensor,
+    *,
+    repairing: Repairing,
+    turn: int,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
+    at_once: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Let the field pair the points of one round, some at a time, in the order in which `Repairing` gives all."""
+    longer = max(len(x0), len(x1))
+    n = min(len(x0), len(x1), -(-longer // (at_once or longer)))
+    # A way to pair that knows no condition need not take one.
+    known = [{}] * n if condition is None else [{"condition": part} for part in torch.tensor_split(condition, n)]
+    parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), strict=True))
+    found = [
+        repairing(field, objective, a, b, turn=turn, generator=generator, **given)
+        for (a, b), given in zip(parts, known, strict=True)
+    ]
+    # Where there is a pair for each point of both sides, those of x0 go first, of all parts, then those of x1.
+    cuts = [len(a) if len(y0) == len(a) + len(b) else len(y0) for (a, b), (y0, _) in zip(parts, found, strict=True)]
+    first, second = (
+        zip(*(part.tensor_split([cut]) for part, cut in zip(side, cuts, strict=True)), strict=True)
+        for side in zip(*found, strict=True)
+    )
+    return _joined(first), _joined(second)
+
+
+def _joined(halves: Iterable[tuple[Tensor, ...]]) -> Tensor:
+    return torch.cat([part for half in halves for part in half])
+
+
+def _folder(run: Run, turn: int) -> Path:
+    return Path(run.folder or "") / f"round-{turn}"
+
+
+def _round(run: Run, turn: int, past: History) -> Run:
+    """Return the run of one round: in a folder of its own, watched with what happened before."""
+    watch = run.watch
+    told = None if watch is None else lambda history: watch(past + history)
+    if run.folder is None:
+        return replace(run, watch=told)
+    folder = _folder(run, turn)
+    return replace(run, folder=folder, resume=run.resume and (turn == 0 or (folder / STATE).exists()), watch=told)
+
+
+def _finished(run: Run, steps: int, generator: torch.Generator) -> bool:
+    """Return whether a round was finished before; the generator is put where it was as its training began."""
+    if not run.resume or load_tensors(Path(run.folder or "") / STATE)[1].get("step") != steps:
+        return False
+    generator.set_state(load_tensors(Path(run.folder or "") / GENERATOR)[0]["state"])
+    return True

@@ -1,22 +1,181 @@
-"""A fitted flow's own trajectories, as batches: pairs of points on one way, from which a flow map learns to jump."""
+"""Distillation: a flow map learns to do in a few jumps what a fitted flow does in many solver steps."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
+from cellflow.errors import unknown
 from cellflow.fields import Field
 from cellflow.integrate import Fixed, ode
+from cellflow.networks import FlowMap
+from cellflow.objectives import (
+    EulerianMatching,
+    FlowMapMatching,
+    FlowMapObjective,
+    LagrangianMatching,
+    MeanVelocityMatching,
+    SemigroupMatching,
+    TrajectoryMatching,
+)
+from cellflow.paths import GaussianPath
 from cellflow.seeds import draw_seed, generator_at
+from cellflow.training.history import History
+from cellflow.training.loop import OnStep, fit
+from cellflow.training.recipe import Recipe
+from cellflow.training.run import Run
 
+TRAJECTORIES = "trajectories"
+"""The objective that regresses on the fitted flow's own trajectories: the steadiest and most exact one, see
+``benchmarks/results/few_step_cells.md``."""
+OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
+    "semigroup": SemigroupMatching,
+    "lagrangian": LagrangianMatching,
+    "eulerian": EulerianMatching,
+    "mean_velocity": MeanVelocityMatching,
+    "direct": FlowMapMatching,
+}
+"""The other objectives, by name; a map is, in part, its own target in all of them."""
+ADAPTIVE, RECIPE = 1.0, Recipe(learning_rate=1e-3)
+"""Power with which these hold down large errors, and their recipe where none is given: at four times the learning
+rate, maps that lead both ways diverge where a flow parts."""
+STEPS = 3000
+"""Optimiser steps of a distillation by an estimator."""
 NUMBERS = 2**27
 """Most numbers that trajectories hold, 512 MB: of more states, as many as fit are chosen at random."""
 AT_ONCE = 2**22
 """Most numbers that are integrated at once."""
+
+
+def distill(
+    flow_map: FlowMap,
+    teacher: nn.Module | None,
+    batches: Iterable[Batch],
+    *,
+    steps: int,
+    generator: torch.Generator,
+    objective: FlowMapObjective | TrajectoryMatching | str = TRAJECTORIES,
+    path: GaussianPath | None = None,
+    unit: float | None = None,
+    recipe: Recipe | None = None,
+    run: Run | None = None,
+    about: Mapping[str, Any] | None = None,
+    on_step: OnStep | None = None,
+) -> History:
+    """Train a flow map in place to jump as a fitted flow runs, and return what happened.
+
+    How many jumps are taken, and between which times, is chosen afterwards. The estimators' ``distill`` does this with
+    the flow that they hold.
+
+    Parameters
+    ----------
+    flow_map
+        The map: untrained, or `FlowMap.of` the flow, whose jumps are its Euler steps to begin with.
+    teacher
+        The velocity of the fitted flow, which is not changed. ``None`` for a map that learns velocity and jumps
+        together, from the pairs of the data alone.
+    batches
+        With ``"trajectories"``, those of the teacher, by `trajectory_batches`; otherwise pairs of the data, as for
+        `cellflow.training.fit`.
+    steps
+        Optimiser steps.
+    generator
+        Seeds everything random.
+    objective
+        How the map learns: ``"trajectories"`` from those of the teacher, by plain regression; or an objective for flow
+        maps, or the name of one: ``"semigroup"``, ``"lagrangian"``, ``"eulerian"``, ``"mean_velocity"`` or
+        ``"direct"``. The teacher is filled in where it has none of its own.
+    path, unit
+        How pairs are joined, and the length that counts as 1; ``None`` for those of the objective.
+    recipe
+        How the optimiser runs; ``None`` for ``Recipe()`` with ``"trajectories"``, and otherwise for a learning rate of
+        1e-3: at more, maps diverge that are, in part, their own target.
+    run
+        Where the training is kept and resumed from, who looks on, and the devices; another folder than that of the fit.
+    about, on_step
+        As for `cellflow.training.fit`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When the objective is not one for flow maps, or is ``"trajectories"`` without a teacher.
+    FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
+        As for `cellflow.training.fit`.
+
+    Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> rng, x = cf.generator(seed=0), torch.randn(50, 2, generator=cf.generator(seed=1))
+    >>> flow = cf.networks.MLP(dim=2, width=16)
+    >>> ways = cf.training.trajectory_batches(flow, [cf.training.Origin(x, 0.0)], batch_size=8, generator=rng)
+    >>> flow_map = cf.networks.FlowMap.of(flow)
+    >>> distill(flow_map, flow, ways, steps=5, generator=rng)
+    History(5 steps, last loss ...)
+    >>> pairs = cf.pairing.paired_batches(x, x + 3, batch_size=8, generator=rng)
+    >>> distill(flow_map, None, pairs, objective="semigroup", steps=5, generator=rng)
+    History(5 steps, last loss ...)
+    """
+    chosen = resolve(objective)
+    if isinstance(chosen, TrajectoryMatching) and teacher is None:
+        raise ValueError("Trajectories are those of the teacher; without one (teacher=False), choose 'semigroup'.")
+    if recipe is None:
+        recipe = Recipe() if isinstance(chosen, TrajectoryMatching) else RECIPE
+    if str(recipe.precision) == "64":
+        flow_map.double()
+    chosen = replace(chosen, unit=chosen.unit if unit is None else unit)
+    settings: FlowMapObjective | TrajectoryMatching = chosen
+    if isinstance(chosen, FlowMapObjective):
+        chosen = replace(chosen, path=path or chosen.path)
+        settings = replace(chosen, teacher=None)
+        if teacher is not None and chosen.teacher is None:
+            weight = next(flow_map.parameters())
+            known = deepcopy(teacher).to(weight.device, weight.dtype).eval().requires_grad_(requires_grad=False)
+            chosen = replace(chosen, teacher=known)
+    history = fit(
+        flow_map,
+        chosen,
+        batches,
+        steps=steps,
+        generator=generator,
+        recipe=recipe,
+        run=run,
+        about={**(about or {}), "map": [flow_map.spans, teacher is not None, repr(settings)]},
+        on_step=on_step,
+    )
+    flow_map.eval()
+    return history
+
+
+def resolve(objective: FlowMapObjective | TrajectoryMatching | str) -> FlowMapObjective | TrajectoryMatching:
+    """Return the objective, or the one of that name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When there is none of that name, or it is not one for flow maps.
+
+    Examples
+    --------
+    >>> type(resolve("lagrangian")).__name__, resolve("lagrangian").adaptive
+    ('LagrangianMatching', 1.0)
+    """
+    choices = [TRAJECTORIES, *OBJECTIVES]
+    if isinstance(objective, FlowMapObjective | TrajectoryMatching):
+        return objective
+    if not isinstance(objective, str):
+        raise TypeError(
+            f"Expected an objective for flow maps, or the name of one ({', '.join(choices)}); found {objective!r}."
+        )
+    if objective not in choices:
+        raise ValueError(unknown("objective", objective, choices))
+    return TrajectoryMatching() if objective == TRAJECTORIES else OBJECTIVES[objective](adaptive=ADAPTIVE)
 
 
 class Origin(NamedTuple):

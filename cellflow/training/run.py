@@ -1,0 +1,174 @@
+"""Where a training lives: the folder that keeps it, who looks on, the devices it takes, and how Ctrl-C stops it."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from cellflow.renamed import Rules
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Where a training lives: nothing in it changes what is learned.
+
+    Parameters
+    ----------
+    folder
+        Where the state of the training is kept, so that it can be resumed after an interruption; ``None`` keeps none.
+    resume
+        Whether to go on from the state in ``folder``.
+    save_every
+        Steps between two saves of the state.
+    progress
+        Whether to show a bar with the loss and the time left.
+    watch
+        Called every ``watch_every`` steps and after the last one, while the averaged weights are in the field: by an
+        estimator with an estimator that is as good as it is by then, by `cellflow.training.fit` with the `History`.
+    watch_every
+        Steps between two calls of ``watch``.
+    fabric
+        A launched ``lightning_fabric.Fabric``, for several devices, which share the batches out. The first process
+        alone saves and watches, while the others wait. ``None`` trains on the one device where the field is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When there is nothing to resume from, a number of steps is below 1, or ``watch`` cannot be called.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> run = cf.Run(watch=lambda flow: print(len(flow.history_)), watch_every=8)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata, run=run)
+    8
+    16
+    20
+    >>> cf.Run(folder="runs/first", resume=True)
+    Run(folder='runs/first', resume=True)
+    """
+
+    folder: str | Path | None = None
+    resume: bool = False
+    save_every: int = 1000
+    progress: bool = False
+    watch: Callable[[Any], object] | None = None
+    watch_every: int = 1000
+    fabric: "Fabric | None" = None
+
+    def __post_init__(self) -> None:
+        for name in ("save_every", "watch_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} >= 1; found {getattr(self, name)}.")
+        if self.resume and self.folder is None:
+            raise ValueError("There is nothing to resume without a `folder`: name the one that keeps the training.")
+        if self.watch is not None and not callable(self.watch):
+            raise TypeError(f"Expected `watch` to be a function, or None; found {self.watch!r}.")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that saves and watches."""
+        return self.fabric is None or self.fabric.is_global_zero
+
+    def __repr__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = [f"{f.name}={shown[f.name]!r}" for f in fields(self) if shown[f.name] != f.default]
+        return f"Run({', '.join(changed)})"
+
+
+def _from_old(every: int = 1000, **old: Any) -> Mapping[str, Any]:
+    return {"run": Run(watch_every=every, **old)}
+
+
+OLD_KEYWORDS: Rules = {("folder", "resume", "save_every", "progress", "watch", "every", "fabric"): _from_old}
+"""What the settings of a run were called before it was one; see `cellflow.renamed.renamed`."""
+
+
+class Interrupt:
+    """While open, the first Ctrl-C sets ``pending``; a second one stops at once, as usual.
+
+    Whoever opens it looks at ``pending`` and raises. A Ctrl-C that comes after the last look is passed on as it closes:
+    to the `Interrupt` around it, or as the usual KeyboardInterrupt. None is lost.
+
+    Outside the main thread, where Python delivers no signals, nothing changes.
+
+    Examples
+    --------
+    >>> import signal
+    >>> try:
+    ...     with Interrupt() as interrupt:
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         print(interrupt.pending)
+    ... except KeyboardInterrupt:
+    ...     print("stopped")
+    True
+    stopped
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    def __enter__(self) -> "Interrupt":
+        self._active = threading.current_thread() is threading.main_thread()
+        if self._active:
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._active:
+            signal.signal(signal.SIGINT, self._previous)
+            if self.pending and kind is None:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        if callable(self._previous):
+            self._previous(signal.SIGINT, None)
+        else:  # the process was started with Ctrl-C ignored, as in the background; whoever opened this wanted it
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pending = True
+        signal.signal(signal.SIGINT, self._previous)
+
+
+def goodbye(step: int, steps: int, folder: str | Path | None) -> str:
+    """Say after which step a training stopped, and how to go on.
+
+    Examples
+    --------
+    >>> goodbye(3, 9, "run")
+    'Stopped after step 3 of 9. Saved in run; go on with `resume=True`.'
+    """
+    if folder is None:
+        return f"Stopped after step {step} of {steps}; nothing was saved, as no `folder` was given."
+    return f"Stopped after step {step} of {steps}. Saved in {folder}; go on with `resume=True`."
+
+
+@contextmanager
+def progress_bar(*, shown: bool, start: int, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """Give a function of step and loss that moves the bar; one that does nothing when the bar is not shown.
+
+    Examples
+    --------
+    >>> with progress_bar(shown=False, start=0, steps=10) as bar:
+    ...     bar(5, 0.1)
+    """
+    if not shown:
+        yield lambda step, loss: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"), TimeRemainingColumn())
+    with Progress(TextColumn("training"), *columns) as progress:
+        task = progress.add_task("training", total=steps, completed=start, loss=float("nan"))
+        yield lambda step, loss: progress.update(task, completed=step, loss=loss)
