@@ -130,7 +130,7 @@ def test_the_picture_has_a_panel_for_each_group(fork):
     ("settings", "kind", "words"),
     [
         ({"groupby": "kind"}, KeyError, "Available"),
-        ({"at": 5.0}, ValueError, "No cells at time 5 to land on. Choose one of: 0, 10"),
+        ({"at": 5.0}, ValueError, "No cells at time 5 to carry cells to. Choose one of: 0, 10"),
         ({"n_samples": 1}, ValueError, "n_samples >= 2"),
         ({"confidence": 1.0}, ValueError, "confidence < 1"),
     ],

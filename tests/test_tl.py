@@ -231,7 +231,7 @@ def test_descendants_and_ancestors_stay_on_their_branch(two_branches):
 @pytest.mark.parametrize(
     ("settings", "kind", "words"),
     [
-        ({"at": 0.5}, ValueError, "No cells at time 0.5 to land on. Choose one of: 0, 1"),
+        ({"at": 0.5}, ValueError, "No cells at time 0.5 to carry cells to. Choose one of: 0, 1"),
         ({"groupby": "fate"}, KeyError, r"No `adata.obs\['fate'\]`. Available"),
         ({"n_neighbors": 101}, ValueError, "n_neighbors <= 100"),
         ({"cells": ["nobody"]}, KeyError, "No cells 'nobody'"),

@@ -58,15 +58,15 @@ def population_distance(
 ) -> float:
     """Return the exact W1 between two weighted populations, each thinned evenly where it is large.
 
-    What a flow predicts is compared with what was measured in this way, by `cellflow.tl.validate` and the ``score`` of
-    an estimator. W1 depends on how many points there are: compare like with like.
+    `cellflow.tl.validate` and the ``score`` of estimators compare predictions with measured cells in this way. W1
+    depends on how many points there are: compare like with like.
 
     Parameters
     ----------
     x, y
         The populations ``(n, d)`` and ``(m, d)``.
     weights_x, weights_y
-        Weights ``(n,)`` and ``(m,)``; each point the same without.
+        Weights ``(n,)`` and ``(m,)``; equal weights if not given.
     most
         Most points of either that are compared: exact transport between 2000 and 2000 takes about a second.
     generator
@@ -89,29 +89,29 @@ def population_distance(
 def thinned(
     x: Cloud, weights: Cloud | None = None, most: int = 2000, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a weighted population as it is, or, where it is larger, ``most`` points of the same weight in its place.
+    """Return a weighted population as it is or, if it is larger, ``most`` points of equal weight that represent it.
 
-    Each point comes as often as its weight asks for, rounded up or down; points of equal weight come at most once.
+    Each point is drawn in proportion to its weight, rounded up or down; points of equal weight at most once.
 
     Parameters
     ----------
     x
         Points ``(n, ...)``.
     weights
-        Weights ``(n,)``; each point the same without.
+        Weights ``(n,)``; equal weights if not given.
     most
         Most points that are returned.
     generator
-        Draws them.
+        Draws the points.
 
     Returns
     -------
     Tensor, Tensor or ``None``
-        Points ``(k, ...)``, and their weights ``(k,)``, ``None`` where all weigh the same.
+        Points ``(k, ...)``, and their weights ``(k,)``, ``None`` where all are equal.
 
     Source
     ------
-    Madow and Madow 1944 (systematic sampling), in random order: rows that follow a pattern do no harm.
+    Madow and Madow 1944 (systematic sampling), in random order.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the tools share: how cells are carried, the AnnData that is written into, and what every result carries."""
+"""Shared by all tools: the solver, the AnnData to write into, and the time column and unit of every result."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
-    """Return what every result carries with it: the representation, the time column, and the unit of time."""
+    """Return what is stored with every result: the representation, the time column, and the unit of time."""
     return {"rep": flow.rep, "time_key": flow.time_key, "unit": time_unit(adata, flow.time_key)}
 
 
@@ -33,17 +33,17 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
 def solver_of(
     flow: "SnapshotFlow", solver: Solver | str | int, *, verb: str, old: Mapping[str, Any], weighs: bool = True
 ) -> Fixed | Adaptive | Jumps:
-    """Return how a flow carries cells without noise.
+    """Return the solver that carries cells without noise.
 
     Raises
     ------
     TypeError
-        For a solver with noise, or something that is none.
+        For a solver with noise, or something that is not a solver.
     ValueError
-        For jumps where growth counts: a flow map carries states, and knows nothing of their weights.
+        For jumps of a flow with growth: a flow map carries states without weights.
     """
     instead = {Noisy: "SnapshotFlow.simulate"}
     chosen = resolve(solver, default=Fixed(), verb=verb, instead=instead, old=old)
     if isinstance(chosen, Jumps) and weighs and flow.growth:
-        raise ValueError("This flow knows growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
+        raise ValueError("This flow has learned growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
     return chosen

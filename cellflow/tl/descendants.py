@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 NEIGHBORS = 10
-"""Measured cells among which a carried cell is divided: enough to smooth over single cells."""
+"""Measured cells among which the mass of a carried cell is divided: enough to smooth over single cells."""
 
 
 def push(
@@ -36,7 +36,7 @@ def push(
     """Find the descendants of chosen cells among the cells of a later snapshot.
 
     Each chosen cell is carried forward, and its mass divided equally among its nearest measured cells. With a flow that
-    learned growth, a cell counts as often as it has descendants.
+    has learned growth, each cell is weighted by its number of descendants.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def push(
     groupby
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
-        Measured cells among which a carried cell is divided.
+        Measured cells among which the mass of a carried cell is divided.
     solver
         As for `SnapshotFlow.transport`.
     extrapolate
@@ -64,7 +64,7 @@ def push(
     Writes
     ------
     ``obs[key_added]``
-        Mass on every cell, which sums to 1; 0 away from the time ``at``.
+        Mass on every cell, which sums to 1; 0 at other times than ``at``.
     ``uns[key_added]``
         ``"at"``, ``"n_cells"``, ``"rep"``, ``"time_key"`` and ``"unit"`` of time; with ``groupby`` the table
         ``"groups"``: the mass of each group, and beside it the share of the group among the cells at that time.
@@ -100,7 +100,7 @@ def pull(
     """Find the ancestors of chosen cells among the cells of an earlier snapshot.
 
     As `push`, backward in time: ``at`` must not be after the chosen cells. Every chosen cell has one ancestor, and
-    counts once, however fast its clone has grown.
+    counts once, whatever the growth of its clone.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _land(
     *,
     forward: bool,
 ) -> "AnnData | None":
-    """Carry the chosen cells to a snapshot, and write the mass they leave on its cells."""
+    """Carry the chosen cells to a snapshot, and write their mass on its cells."""
     everyone = flow.read(adata)
     if groupby is not None and groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
@@ -154,7 +154,7 @@ def _land(
     span: dict[str, Any] = {"start": chosen.time, "stop": moment, "solver": solver, "extrapolate": extrapolate}
     found = flow.transport(chosen.x, **span)
     landed = found.x[-1].numpy()
-    # A cell has as many descendants as its clone has grown, but one ancestor: its line of descent weighs nothing.
+    # Forward, growth weighs the descendants of a cell; backward, each cell has one ancestor, and no weight applies.
     weight = found.shares()[-1].numpy() if forward else np.ones(len(chosen))
     mass = np.zeros(adata.n_obs)
     mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
@@ -167,24 +167,24 @@ def _land(
 
 
 def snapshot_at(states: States, moment: float, n_neighbors: int) -> States:
-    """Return the cells of a snapshot, on which carried cells land.
+    """Return the cells of a snapshot, among which the mass of carried cells is divided.
 
     Raises
     ------
     ValueError
-        When there are none, or fewer than the neighbours that are asked for.
+        When there are none, or fewer than ``n_neighbors``.
     """
     there = states.at(moment)
     if not len(there):
         known = ", ".join(f"{t:g}" for t in np.unique(states.time))
-        raise ValueError(f"No cells at time {moment:g} to land on. Choose one of: {known}.")
+        raise ValueError(f"No cells at time {moment:g} to carry cells to. Choose one of: {known}.")
     if not 1 <= n_neighbors <= len(there):
         raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")
     return there
 
 
 def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighbors: int) -> np.ndarray:
-    """Divide each landed cell, by its weight, among its nearest cells; the masses sum to 1."""
+    """Divide the weight of each carried cell among its nearest cells; the masses sum to 1."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(landed, return_distance=False)

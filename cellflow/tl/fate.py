@@ -35,9 +35,9 @@ def fate(
 ) -> "AnnData | None":
     """Simulate each cell many times, and count in which group it ends.
 
-    An end point is assigned to the groups of its nearest measured cells. With a flow that learned growth it counts as
-    often as the simulated cell has descendants there: the probability is that of a descendant. The interval accounts
-    for the number of simulations only, not for errors of the model.
+    An end point is assigned to the groups of its nearest measured cells. With a flow that has learned growth it is
+    weighted by the descendants of the simulated cell there: the probability is that of a descendant. The interval
+    accounts for the number of simulations only, not for errors of the model.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def fate(
 
     Source
     ------
-    Wilson 1927 for the interval; Kish 1965 for how many equal simulations those of different weights are worth.
+    Wilson 1927 for the interval; Kish 1965 for the effective number of weighted simulations.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def fate(
 
 
 def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of Wilson's interval for shares among ``n`` draws, or as many as weighted ones are worth.
+    """Return the ends of Wilson's interval for shares among ``n`` draws, or an effective number of weighted ones.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def _simulate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread ``(n,)``, and their number.
 
-    End points of different weights say as much as ``(sum w)^2 / sum w^2`` of the same, ``(n, 1)`` (Kish 1965).
+    The effective number of end points with weights is ``(sum w)^2 / sum w^2``, ``(n, 1)`` (Kish 1965).
     """
     x, rng = cells.x, generator(seed=seed)
     # Forward in time an end point stands for all descendants there. Backward each cell has one origin: growth weighs
@@ -192,7 +192,7 @@ def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
     time, first, last = cells.time, flow.clock_.times[0], flow.clock_.times[-1]
     others = cells.take((time != moment) & (time >= first) & (time <= last))
     if not len(others):
-        raise ValueError(f"All cells are at time {moment:g}; there are none to ask about. Choose another `at`.")
+        raise ValueError(f"All cells are at time {moment:g}; there is none to simulate. Choose another `at`.")
     return others
 
 

@@ -23,7 +23,7 @@ class Loadings:
     Parameters
     ----------
     matrix
-        Loadings ``(genes, d)`` of the genes that the PCA saw.
+        Loadings ``(genes, d)`` of the genes that the PCA used.
     offset
         Expression at the origin of the representation, ``(genes,)``.
     seen
@@ -46,8 +46,8 @@ class Loadings:
 def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
     """Return the map from the representation to genes, or ``None`` where there is none.
 
-    The offset is the mean of what the components leave over. Over the cells that the PCA saw, it is their mean
-    expression; over a subset, that of the subset as far as the components do not explain it.
+    The offset is the mean residual of the components: for all cells of the PCA, their mean expression; for a subset,
+    the part of its mean expression that the components do not explain.
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ def interpolate(
 
     The cells of the fitted snapshot before the time are carried forward and those of the snapshot after it backward;
     each side is weighted by how near it is. At the time of a fitted snapshot its own cells are returned, and cells of
-    time points that the flow was not fitted on are not used. Where the flow knows growth, cells of one side weigh as
-    their descendants, or their ancestors, are many.
+    time points that the flow was not fitted on are not used. If the flow has learned growth, cells of one side are
+    weighted by their descendants, or their ancestors.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def interpolate(
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
-        Whether to decode genes through the stored PCA loadings; ``"auto"`` does where they are there.
+        Whether to decode genes through the stored PCA loadings; ``"auto"`` decodes where they exist.
     solver
         As for `SnapshotFlow.transport`.
     extrapolate
@@ -57,8 +57,8 @@ def interpolate(
     -------
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
-        carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the
-        units that the PCA saw, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the units
+        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Examples
     --------

@@ -46,12 +46,12 @@ def trajectories(
     n
         Number of cells that are drawn if ``cells`` is not given.
     stop
-        Time at which to stop, earlier than the cells' own for their past; ``None`` for the last fitted time.
+        Time at which to stop; before the cells' own time it gives their past; ``None`` for the last fitted time.
     n_times
         Number of equally spaced times that are kept.
     solver
-        As for `SnapshotFlow.transport`; or `cellflow.integrate.Noisy`, where the flow was fitted with a score, for one
-        trajectory of many for each cell.
+        As for `SnapshotFlow.transport`; or `cellflow.integrate.Noisy`, if the flow was fitted with a score, for one
+        random trajectory of each cell.
     seed
         Seed of the draw of cells, and of the noise.
     extrapolate

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from cellflow.cells.snapshots import Snapshots, read_snapshots, to_numbers
+from cellflow.couplings import Exact
 from cellflow.estimators.prediction import predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.metrics import population_distance, split_half_floor, thinned
-from cellflow.metrics.dynamics import linear_transport, mixture
 from cellflow.seeds import generator_at
 from cellflow.tl.cells import about, solver_of, target
 
@@ -40,16 +42,16 @@ def validate(
 
     Every row of the result is the exact W1 distance to the same cells, of all cells that a method predicts, by weight.
     The baselines learn nothing: the snapshot before, the one after, a mixture of both, and straight lines along the
-    exact transport plan between them. The floor is the distance between two halves of the left-out snapshot: what
-    sampling alone makes of a perfect model.
+    exact transport plan between them. The floor is the distance between two halves of the left-out snapshot: the score
+    of a perfect model.
 
     Parameters
     ----------
     adata
         Cells with the time and the representation.
     flow
-        A flow, fitted or not; it is not changed. A time that it has not seen is predicted as it is; for any other
-        its settings are fitted again without that time.
+        A flow, fitted or not; it is not changed. Times that it was not fitted on are predicted with it; for any other
+        time its settings are fitted again without that time.
     times
         Snapshots to predict; ``None`` for those that a fitted flow has not seen, or, where there are none, for all but
         the first and the last.
@@ -109,6 +111,47 @@ def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
     [24.0, 48.0]
     """
     return _inside(flow, read_snapshots(adata, time_key=flow.time_key, rep=flow.rep))
+
+
+def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return points ``(n, d)`` on the straight lines of the exact plan between two clouds, and their weights ``(n,)``.
+
+    The interpolation that optimal transport gives without any learning.
+
+    Parameters
+    ----------
+    x0, x1
+        Clouds before and after, ``(k, d)`` and ``(m, d)``.
+    fraction
+        How far along: 0 at ``x0``, 1 at ``x1``.
+
+    Source
+    ------
+    McCann 1997, displacement interpolation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> points, weights = linear_transport(torch.zeros(2, 1), torch.ones(2, 1), fraction=0.25)
+    >>> points.flatten(), weights
+    (tensor([0.2500, 0.2500]), tensor([0.5000, 0.5000], dtype=torch.float64))
+    """
+    i, j, masses = Exact()(x0, x1).pairs
+    return torch.lerp(x0[i], x1[j], fraction), masses
+
+
+def mixture(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return the points of two clouds and their weights, which sum to ``fraction`` over ``x1``: no point moves.
+
+    Examples
+    --------
+    >>> import torch
+    >>> points, weights = mixture(torch.zeros(9, 1), torch.ones(5, 1), fraction=0.25)
+    >>> round(float(weights @ points[:, 0]), 6)
+    0.25
+    """
+    shares = ((x0, 1 - fraction), (x1, fraction))
+    return torch.cat([x0, x1]), torch.cat([x.new_full((len(x),), share / len(x)) for x, share in shares])
 
 
 def _known(flow: "SnapshotFlow", snapshots: Snapshots) -> tuple[float, ...]:
