@@ -86,6 +86,16 @@ def test_trainings_of_format_1_go_on(name, tmp_path):
     check(expected, answers(flow, expected))
 
 
+@pytest.mark.parametrize("name", ["plain", "score_two_networks"])
+def test_distillations_of_format_1_go_on(name, tmp_path):
+    """A state after three steps, resumed to six."""
+    shutil.copytree(SAVED / "training" / f"distilled_{name}", tmp_path / "state")
+    expected = np.load(SAVED / "training" / f"distilled_{name}" / "expected.npz")
+    flow, cells = cf.SnapshotFlow.load(SAVED / name, device="cpu"), make_cells(sizes=(20, 25, 30))
+    flow.distill(cells, steps=6, folder=tmp_path / "state", resume=True)
+    check(expected, answers(flow, expected))
+
+
 def test_a_training_of_a_translator_of_format_1_goes_on(tmp_path):
     name = "translator_score_two_heads"
     shutil.copytree(SAVED / "training" / name, tmp_path / "state")
