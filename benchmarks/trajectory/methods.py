@@ -116,9 +116,7 @@ class Flow:
         facts = coupling.facts(watch.seconds()) | {"steps": flow.steps, "last_loss": flow.history_["loss"][-1]}
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-            if flow.growth:
-                found = flow.grow(x, start=start, stop=stop, solver=self.solver)
-            elif isinstance(self.solver, Noisy):
+            if isinstance(self.solver, Noisy):
                 found = flow.simulate(x, start=start, stop=stop, solver=self.solver, seed=seed)
             else:
                 found = flow.transport(x, start=start, stop=stop, solver=self.solver)

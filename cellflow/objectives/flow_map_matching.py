@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cellflow.errors import unknown
 from cellflow.objectives.flow_map import FlowMapObjective, Jumps
-from cellflow.objectives.flow_map_slope import along
 from cellflow.paths import Uniform
 from cellflow.shapes import per_sample
 
@@ -52,7 +51,7 @@ class LagrangianMatching(FlowMapObjective):
 
     def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the velocity of the end point and the field there."""
-        mean, slope = along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
+        mean, slope = _along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
         end = jumps.x + jumps.length * mean
         teacher = field if self.teacher is None else self.teacher
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
@@ -228,7 +227,7 @@ class FlowMapMatching(FlowMapObjective):
         """Return the errors of velocity and of position of the jump back, ``(n, 2, ...)``."""
         away = jumps.x + jumps.length * field(jumps.times, jumps.x, jumps.condition)
         back = jumps._replace(s=jumps.t, t=jumps.s, x=away)
-        mean, slope = along(_mean_to(field, back), (back.t, torch.ones_like(back.t)))
+        mean, slope = _along(_mean_to(field, back), (back.t, torch.ones_like(back.t)))
         speed = mean + back.length * slope - jumps.velocity
         return torch.stack([speed, away + back.length * mean - jumps.x], dim=1)
 
@@ -244,6 +243,29 @@ def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tens
     def mean_from(s: Tensor, x: Tensor) -> Tensor:
         return field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)
 
-    mean, slope = along(mean_from, (jumps.s, torch.ones_like(jumps.s)), (jumps.x, tangent))
+    mean, slope = _along(mean_from, (jumps.s, torch.ones_like(jumps.s)), (jumps.x, tangent))
     target = tangent + jumps.length * slope
     return mean - (target.detach() if fixed else target)
+
+
+def _along(function: Callable[..., Tensor], *points_and_directions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the value of a function and its derivative, where each argument moves along its own direction.
+
+    Forward mode is a state of the whole process in torch: no two threads may be in it at once.
+
+    Raises
+    ------
+    NotImplementedError
+        When a layer has no forward mode, as fused attention has not; the message names the switch.
+    """
+    points, directions = zip(*points_and_directions, strict=True)
+    try:
+        value, slope = torch.func.jvp(function, points, directions)[:2]
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"A layer of this network has no derivative in forward mode ({str(error).splitlines()[0]}). Train with "
+            "`cf.objectives.SemigroupMatching`, which needs none; or take `cf.networks.UNet`, which has one; or, where "
+            "the layer is fused attention, switch to the plain one: train under `with "
+            "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`."
+        ) from error
+    return value, slope
