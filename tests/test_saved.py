@@ -92,7 +92,7 @@ def test_distillations_of_format_1_go_on(name, tmp_path):
     shutil.copytree(SAVED / "training" / f"distilled_{name}", tmp_path / "state")
     expected = np.load(SAVED / "training" / f"distilled_{name}" / "expected.npz")
     flow, cells = cf.SnapshotFlow.load(SAVED / name, device="cpu"), make_cells(sizes=(20, 25, 30))
-    flow.distill(cells, steps=6, folder=tmp_path / "state", resume=True)
+    flow.distill(cells, steps=6, run=cf.Run(tmp_path / "state", resume=True))
     check(expected, answers(flow, expected))
 
 
