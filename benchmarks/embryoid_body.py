@@ -4,78 +4,50 @@
 again; the error stands beside baselines that learn nothing, and beside the noise floor.
 """
 
-import argparse
 import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 import cellflow as cf
+from benchmarks import page
+from benchmarks.command import parse, parser
 from cellflow.cli import main as cellflow
 
-RESULTS = Path(__file__).parent / "results"
 
-
-def run(folder: Path, steps: int) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Fit and validate with the command line; return the scores, and the seconds that it took."""
-    cells = folder / "eb.h5ad"
-    folder.mkdir(parents=True, exist_ok=True)
+def main(words: Sequence[str] | None = None) -> None:
+    """Fit and validate with the command line; write the scores."""
+    made = parser("embryoid_body", __doc__)
+    made.add_argument("--folder", type=Path, default=Path("runs/embryoid_body"), help="where the run goes")
+    made.add_argument("--steps", type=int, default=3000, help="optimiser steps")
+    given = parse(made, words)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    cells, out = given.folder / "eb.h5ad", given.folder / "run"
     cf.datasets.embryoid_body().write_h5ad(cells)
-    out = folder / "run"
     code = cellflow(
-        ["fit", f"data.path={cells}", "data.time_key=day", "data.rep=X_pca", f"steps={steps}", f"out={out}"]
+        ["fit", f"data.path={cells}", "data.time_key=day", "data.rep=X_pca", f"steps={given.steps}", f"out={out}"]
     )
     if code:
         sys.exit(code)
     start = time.perf_counter()
     cellflow(["interpolate", f"model={out}", "at=[10.5]"])
-    seconds = json.loads((out / "run.json").read_text())["seconds"]
-    return pd.read_csv(out / "validation.csv"), seconds | {"interpolate": time.perf_counter() - start}
+    seconds = json.loads((out / "run.json").read_text())["seconds"] | {"interpolate": time.perf_counter() - start}
+    scores = pd.read_csv(out / "validation.csv")
+    scores.round(4).to_csv(given.out / "embryoid_body.csv", index=False)
+    page.write(given.out / "embryoid_body.md", text(scores, seconds, given.command))
 
 
-def write(scores: pd.DataFrame, seconds: dict[str, float], command: str) -> None:
-    """Write the scores as CSV, and as a table with the command."""
-    RESULTS.mkdir(exist_ok=True)
-    scores.round(4).to_csv(RESULTS / "embryoid_body.csv", index=False)
+def text(scores: pd.DataFrame, seconds: dict[str, float], command: str) -> list[str]:
+    """Return the page."""
     table = scores.pivot_table(index="method", columns="time", values="W1").assign(mean=lambda t: t.mean(axis=1))
-    header = [f"day {time:g}" for time in table.columns[:-1]]
-    lines = [
-        "# Embryoid bodies: snapshots that the flow has not seen",
-        "",
-        f"Made by `{command}` on {time.strftime('%Y-%m-%d')} ({os.cpu_count()} cores). W1 in 100 raw principal",
-        f"components between a prediction and the left-out cells, {scores['n_cells'].min()} of each; lower is better. "
-        "The snapshots on",
-        "both sides are carried to the left-out day, each weighing the more, the nearer it is; everything is chosen",
-        "without the left-out cells. In so many dimensions most of W1 is sampling noise: compare with the floor.",
-        "",
-        f"Seconds: {seconds['fit']:.0f} for the fit on all five snapshots (plans and training), {seconds['all']:.0f}",
-        f"with three more fits and all scores, {seconds['interpolate']:.0f} for `cellflow interpolate`, "
-        "reading and figure included.",
-        "",
-        f"| | {' | '.join(header)} | mean |",
-        f"|---|{'---|' * len(table.columns)}",
-        *(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in _ranked(table)),
-    ]
-    (RESULTS / "embryoid_body.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-
-
-def _ranked(table: pd.DataFrame) -> list[tuple[str, list[float]]]:
-    ordered = table.sort_values("mean")
-    return [(str(name), list(row)) for name, row in zip(ordered.index, ordered.to_numpy(), strict=True)]
-
-
-def main() -> None:
-    """Run, and write ``results/embryoid_body``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/embryoid_body"), help="where the run goes")
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps")
-    given = parser.parse_args()
-    scores, seconds = run(given.folder, given.steps)
-    write(scores, seconds, f"python -m benchmarks.embryoid_body --steps {given.steps}")
+    made, taken = page.made_by(command, f"{os.cpu_count()} cores"), {k: f"{v:.0f}" for k, v in seconds.items()}
+    (about,) = page.fill(Path(__file__).with_suffix(".md"), made=made, cells=scores["n_cells"].min(), **taken)
+    rows = [[row.Index, *(f"{value:.3f}" for value in row[1:])] for row in table.sort_values("mean").itertuples()]
+    return [*about, "", *page.table(["", *(f"day {time:g}" for time in table.columns[:-1]), "mean"], rows)]
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from scipy.spatial.distance import cdist
 
 import cellflow as cf
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut
-from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.run import Job
 from benchmarks.trajectory.sets import Cells
+from benchmarks.trajectory.tasks import choose
 
 TIMES = (0.0, 1.0, 3.0, 4.0, 8.0)
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks.command import guarded
 from benchmarks.few_step import __main__ as command
 from benchmarks.few_step import curves, plane
+from benchmarks.few_step.bench import JUMPS, Bench, rows
 from benchmarks.rows import Table
 
 TINY = plane.Size(steps=2, batch=16, width=8, depth=1, origins=32)
@@ -33,19 +34,19 @@ def test_divergence_is_that_of_the_histograms(rng):
 @pytest.mark.parametrize("task", ["gaussians", "checkerboard"])
 def test_every_method_gives_a_row(task, monkeypatch):
     monkeypatch.setattr(plane, "SAMPLES", {task: 64})
-    bench = plane.Plane(task, TINY, torch.device("cpu"), seed=0)
-    rows = list(curves.rows(bench, plane.METHODS, time.process_time))
+    bench = plane.bench(task, TINY, torch.device("cpu"), seed=0)
+    found = list(rows(bench, plane.METHODS, time.process_time))
     maps = [name for name in plane.METHODS if name != plane.REFLOW]
-    assert [row["method"] for row in rows][4:] == maps
-    assert all(row["method"].startswith(("velocity, ", plane.REFLOW)) for row in rows[:4])
-    for row in rows:
-        assert all(math.isfinite(row[f"at_{k}"]) for k in curves.JUMPS)
+    assert [row["method"] for row in found][4:] == maps
+    assert all(row["method"].startswith(("velocity, ", plane.REFLOW)) for row in found[:4])
+    for row in found:
+        assert all(math.isfinite(row[f"at_{k}"]) for k in JUMPS)
         assert math.isfinite(row["semigroup"]) == (row["method"] in maps)
 
 
 def test_the_page_holds_means_and_published_rows(tmp_path):
     row = {"method": "map", "seed": 0, "seconds": 2.0, "semigroup": 0.5, "device": "abacus"}
-    row |= {f"at_{k}": 1.0 / k for k in curves.JUMPS}
+    row |= {f"at_{k}": 1.0 / k for k in JUMPS}
     table = Table(tmp_path / "few_step_toy.csv", ("method", "seed"))
     for seed, better in ((0, 1.0), (1, 3.0), (0, 2.0)):  # the first is measured again, and gives way
         table.put(row | {"seed": seed, "at_1": better})
@@ -70,15 +71,15 @@ def test_rows_of_two_sizes_are_not_mixed_and_the_page_alone_trains_nothing(tmp_p
     monkeypatch.setattr(plane, "SAMPLES", {"gaussians": 64})
     command.main([*asked, *tiny, "method=direct, from pairs"])
     table = Table(tmp_path / "few_step_gaussians.csv", ("method", "seed"))
-    rows = table.read()
-    assert [row["size"] for row in rows] == 3 * ["2 steps of 8, width 64"]
+    known = table.read()
+    assert [row["size"] for row in known] == 3 * ["2 steps of 8, width 64"]
     with pytest.raises(ValueError, match="holds rows of 2 steps of 8, width 64; asked for 3000 steps of 512"):
         command.main([*asked, "method="])
-    monkeypatch.delattr(plane.Plane, "velocity")  # so that training fails
+    monkeypatch.delattr(Bench, "velocity")  # so that training fails
     command.main([*asked, *tiny, "note=In a hurry.", "method="])
     assert "In a hurry." in (tmp_path / "few_step_gaussians.md").read_text()
     command.main([*asked, *tiny, "method=direct, from pairs"])  # there already
-    assert repr(table.read()) == repr(rows)  # some are no numbers
+    assert repr(table.read()) == repr(known)  # some are no numbers
 
 
 def test_unknown_methods_and_sizes_are_refused(tmp_path):

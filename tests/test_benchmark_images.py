@@ -9,7 +9,7 @@ import torch
 
 import cellflow as cf
 from benchmarks.command import guarded
-from benchmarks.few_step import curves
+from benchmarks.few_step import bench, curves
 from benchmarks.images import few_step, generation, pictures, translation
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images.judge import Translated
@@ -298,8 +298,8 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path)
     monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
     for name, value in {"MOMENTS": 3, "MANY": 2}.items():
         monkeypatch.setattr(few_step, name, value)
-    monkeypatch.setattr(few_step.Digits, "many", 2)
-    monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    for module in (curves, bench):
+        monkeypatch.setattr(module, "JUMPS", (1, 2))
     size = ["flow_steps=1", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu"]
     few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
     rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()

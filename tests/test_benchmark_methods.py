@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 import cellflow as cf
 from benchmarks import peers
 from benchmarks.trajectory import otpfm, recipe
-from benchmarks.trajectory.methods import Flow, Training
-from benchmarks.trajectory.plans import Remembered
+from benchmarks.trajectory.methods import Flow, Remembered, Training
 from benchmarks.trajectory.settings import CONFIGS
 from cellflow.errors import MissingDependencyError
 from cellflow.integrate import Fixed

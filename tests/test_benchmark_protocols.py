@@ -7,9 +7,8 @@ import pytest
 from benchmark_cases import TIMES, Drift, assignment, job, make_cells, perturbed, quick_flow, quiet
 
 from benchmarks.trajectory import scores
-from benchmarks.trajectory.protocols import PROTOCOLS, Leg, Split, choose
 from benchmarks.trajectory.run import predict, run
-from benchmarks.trajectory.tasks import prepare, shares
+from benchmarks.trajectory.tasks import PROTOCOLS, Leg, Split, choose, prepare, shares
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 

@@ -5,10 +5,9 @@ import pytest
 from benchmark_cases import TIMES, Broken, job, make_cells, perturbed, quiet
 
 from benchmarks.trajectory import baselines, scores
-from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.run import FIRST_SEED, run
 from benchmarks.trajectory.sets import Cells, DataSet
-from benchmarks.trajectory.tasks import prepare
+from benchmarks.trajectory.tasks import choose, prepare
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 import cellflow as cf
 from benchmarks.studies import masses
-from benchmarks.trajectory import dynamics, scores, table
+from benchmarks.trajectory import scores, table
 from benchmarks.trajectory.methods import Flow, Pace, Particles, RollOut, Training
 from benchmarks.trajectory.run import run
 from benchmarks.trajectory.sets import Truths
@@ -88,14 +88,14 @@ def test_the_action_of_steady_motion_and_growth_is_known(growth):
         return Pace(np.tile([speed, 0.0], (len(x), 1)), np.full(len(x), growth))
 
     mass = stop - start if growth == 0 else (np.exp(growth * (stop - start)) - 1) / growth
-    found = dynamics.path_action(rates, np.zeros((7, 2)), start, stop, length=length)
+    found = scores.path_action(rates, np.zeros((7, 2)), start, stop, length=length)
     assert found == pytest.approx((speed**2 + (length * growth) ** 2) / 2 * mass, rel=1e-6)
 
 
 def test_the_action_follows_the_particles_and_their_weights():
     """Each particle runs away from 0 at a speed equal to its place; those at 2 also multiply, evenly in time."""
     x = np.array([[1.0], [2.0]])
-    found = dynamics.path_action(lambda x, time: Pace(x), x, 0.0, 1.0, length=1.0)
+    found = scores.path_action(lambda x, time: Pace(x), x, 0.0, 1.0, length=1.0)
     assert found == pytest.approx((1 + 4) / 2 * (np.exp(2) - 1) / 4, rel=1e-6)
 
     def still(x, time):
@@ -104,7 +104,7 @@ def test_the_action_follows_the_particles_and_their_weights():
     # Weight exp(t^2) / 2, growth 2 t: the integral of exp(t^2) t^2, by quadrature.
     t = np.linspace(0, 1, 20001)
     expected = np.trapezoid(np.exp(t**2) * t**2, t)
-    assert dynamics.path_action(still, x, 0.0, 1.0, length=1.0) == pytest.approx(expected, rel=1e-6)
+    assert scores.path_action(still, x, 0.0, 1.0, length=1.0) == pytest.approx(expected, rel=1e-6)
 
 
 def test_motion_is_scored_where_the_protocol_has_weights_and_the_data_a_truth(tmp_path):

@@ -9,7 +9,8 @@ import torch
 
 from benchmarks.rows import Table
 from benchmarks.toys import __main__ as toys
-from benchmarks.toys import page, pairs, scores
+from benchmarks.toys import methods as pairs
+from benchmarks.toys import page, scores
 from benchmarks.toys.assignment import assign
 from benchmarks.toys.methods import METHODS
 

@@ -15,9 +15,9 @@ from benchmarks.trajectory import baselines, figures, otpfm, sweep, table
 from benchmarks.trajectory.__main__ import main
 from benchmarks.trajectory.methods import Particles
 from benchmarks.trajectory.mixtures import drawn_by_mass
-from benchmarks.trajectory.protocols import PROTOCOLS, choose, choose_folds
 from benchmarks.trajectory.run import run
 from benchmarks.trajectory.settings import CONFIGS
+from benchmarks.trajectory.tasks import PROTOCOLS, choose, choose_folds
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
-from benchmarks.gaussian import general, standard
+from benchmarks.bridges import general, standard
 from cellflow.fields import Outputs
 from cellflow.integrate import Noisy, ode, sde
 from cellflow.networks import MLP, Heads
@@ -113,7 +113,7 @@ def test_the_velocity_target_keeps_no_noise_but_that_of_the_ends(rng):
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_the_closed_form_agrees_with_the_published_one_and_keeps_the_ends(t):
-    """`benchmarks.gaussian` against Mallasto et al. 2020 in the isotropic case, and against its own ends."""
+    """`benchmarks.bridges` against Mallasto et al. 2020 in the isotropic case, and against its own ends."""
     mean, covariance = standard(3, shift=0.1, sigma=1.0).marginal(t)
     expected = (1 - t) ** 2 + t**2 + t * (1 - t) * math.sqrt(5)
     assert torch.allclose(covariance, expected * torch.eye(3, dtype=torch.float64))

@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     else:
         size = plane.size_of(given.task, given.size, given.steps, given.batch)
         asked, table = _methods(given.method, plane.METHODS), plane.curve(given.task, given.size, size, given.seeds)
-        table.record(given, partial(plane.Plane, given.task, size, device), asked, device)
+        table.record(given, partial(plane.bench, given.task, size, device), asked, device)
 
 
 def _methods(asked: str | None, known: Sequence[str]) -> list[str]:

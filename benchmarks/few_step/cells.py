@@ -1,18 +1,15 @@
 """Embryoid bodies in five dimensions, a snapshot left out (protocol A): W1 after few jumps, beside the solver."""
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 import cellflow as cf
 from benchmarks.few_step.curves import Curve
-from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, prepare
+from benchmarks.trajectory.tasks import Task, choose, prepare
 from cellflow.integrate import Fixed, Jumps
 from cellflow.training.distillation import OBJECTIVES, TRAJECTORIES
 
@@ -55,10 +52,6 @@ class Folds:
     def solved(self, flow: list[cf.SnapshotFlow], steps: int | None) -> float:
         """Return W1 after Euler steps."""
         return self._mean(flow, Fixed("euler", steps=steps or self.many))
-
-    def reflowed(self, flow: list[cf.SnapshotFlow]) -> Iterator[Any]:
-        """Yield nothing: cells are not reflowed."""
-        yield from ()
 
     def distilled(self, flow: list[cf.SnapshotFlow], method: str) -> list[cf.SnapshotFlow]:
         """Return the flows with a map of each."""

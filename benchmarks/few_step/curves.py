@@ -2,78 +2,21 @@
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from benchmarks import machine, page
+from benchmarks.few_step.bench import JUMPS, rows
 from benchmarks.rows import Row, Table, rounded
 
-JUMPS = (1, 2, 4, 8, 16)
 SECONDS = """Mean (standard deviation) over seeds. Seconds, of the processor on a CPU and on the wall on a GPU, are
 those of all training, the teacher's included."""
 WIDE = 2
 """From this ratio of the ends on, the axis of errors is logarithmic."""
-
-
-class Bench(Protocol):
-    """One data set and seed: a flow is trained once, and every method starts from it."""
-
-    reflows: tuple[str, ...]  # names of the rounds of reflow
-    many: int  # evaluations of the flow at its best
-    scratch: tuple[str, ...]  # methods that do not start from the flow: its seconds are not counted then
-    trainings: int  # that seconds are averaged over
-
-    def velocity(self) -> Any:
-        """Return the trained flow."""
-
-    def solved(self, flow: Any, steps: int | None) -> float:
-        """Return the score after so many Euler steps; ``None``: of the flow at its best."""
-
-    def reflowed(self, flow: Any) -> Iterator[Any]:
-        """Yield the flow after each round of reflow."""
-
-    def distilled(self, flow: Any, method: str) -> Any:
-        """Return the flow map of a method, taught by the flow or trained from scratch."""
-
-    def jumped(self, flow_map: Any, steps: int) -> float:
-        """Return the score after so many jumps."""
-
-    def semigroup(self, flow_map: Any) -> float:
-        """Return how far one jump is from two over the same stretch."""
-
-
-def rows(bench: Bench, methods: Sequence[str], clock: Callable[[], float]) -> Iterator[Row]:
-    """Yield a row for the flow and for each method; ``seconds`` are those of all training."""
-
-    def after(method: str, seconds: float, score: Callable[[int], float], semigroup: float = float("nan")) -> Row:
-        about = {"method": method, "seconds": seconds / bench.trainings, "semigroup": semigroup}
-        return about | {f"at_{k}": score(k) for k in JUMPS}
-
-    def solved(name: str, seconds: float, flow: Any) -> Iterator[Row]:
-        yield after(f"{name}, Euler steps", seconds, lambda k: bench.solved(flow, k))
-        best = bench.solved(flow, None)
-        yield after(f"{name}, {bench.many} evaluations", seconds, lambda k: best)
-
-    start = clock()
-    flow = bench.velocity()
-    seconds = took = clock() - start
-    yield from solved("velocity", seconds, flow)
-    last = max((k for k, name in enumerate(bench.reflows, start=1) if name in methods), default=0)
-    rounds = bench.reflowed(flow)
-    for name in bench.reflows[:last]:
-        start = clock()
-        straight = next(rounds)
-        took += clock() - start
-        yield from solved(name, took, straight)
-    for name in (name for name in methods if name not in bench.reflows):
-        start = clock()
-        flow_map = bench.distilled(flow, name)
-        own = clock() - start + (0.0 if name in bench.scratch else seconds)
-        yield after(name, own, lambda k, of=flow_map: bench.jumped(of, k), bench.semigroup(flow_map))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -92,7 +35,7 @@ class Curve:
     published: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def record(
-        self, given: argparse.Namespace, make: Callable[[int], Bench], methods: Sequence[str], device: torch.device
+        self, given: argparse.Namespace, make: Callable[[int], Any], methods: Sequence[str], device: torch.device
     ) -> None:
         """Measure the methods that the table lacks, from every seed, and write page and figure."""
         table = Table(given.out / f"{self.name}.csv", ("method", "seed"), ("method", "seed"))

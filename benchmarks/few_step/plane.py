@@ -1,39 +1,29 @@
 """Points in the plane, where the truth is known: ``gaussians`` and ``checkerboard``."""
 
 import csv
-from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import cellflow as cf
+from benchmarks.few_step.bench import Bench
 from benchmarks.few_step.curves import Curve
+from cellflow import objectives
 from cellflow.integrate import Fixed
-from cellflow.objectives import (
-    EulerianMatching,
-    FlowMapMatching,
-    LagrangianMatching,
-    MeanVelocityMatching,
-    SemigroupMatching,
-    TrajectoryMatching,
-    VelocityMatching,
-)
-from cellflow.seeds import generator_at
+from cellflow.seeds import generator_at, seeded
 
 SAMPLES, BINS, RANGE = {"gaussians": 8_000, "checkerboard": 64_000}, 50, 1.1
 MEASURES = {"gaussians": "root mean squared error", "checkerboard": "KL divergence"}
 PUBLISHED = Path(__file__).with_name("plane.csv")
 """KL at 1, 2, 4, 8 and 16 jumps (Boffi, Albergo and Vanden-Eijnden 2025, flow-maps.github.io)."""
-RECIPE = cf.training.Recipe(learning_rate=1e-3)
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """How large a run is; ``origins`` are the points of a side that are followed, or paired by a round of reflow."""
 
     steps: int
@@ -48,39 +38,23 @@ SIZES = {
     ("checkerboard", "cpu"): Size(steps=10_000, batch=1024, width=128, depth=2),
     ("checkerboard", "full"): Size(steps=150_000, batch=100_000, width=512, depth=2, origins=200_000),
 }
-SCRATCH: dict[str, Any] = {
-    "Lagrangian": LagrangianMatching(),
-    "Lagrangian, free gradient": LagrangianMatching(stop_gradient=False),
-    "Eulerian": EulerianMatching(),
-    "Eulerian, stopped gradient": EulerianMatching(stop_gradient=True),
-    "semigroup, middle": SemigroupMatching(split="middle"),
-    "semigroup, uniform": SemigroupMatching(),
-    "mean velocity": MeanVelocityMatching(),
-    "direct, from pairs": FlowMapMatching(),
-}
 TRAJECTORIES, REFLOW = "trajectories, taught", "reflow, 1 round"
-TAUGHT = {"Lagrangian, taught": LagrangianMatching, "semigroup, taught": SemigroupMatching}
+SCRATCH: dict[str, Callable[[nn.Module], Any]] = {
+    "Lagrangian": lambda flow: objectives.LagrangianMatching(),
+    "Lagrangian, free gradient": lambda flow: objectives.LagrangianMatching(stop_gradient=False),
+    "Eulerian": lambda flow: objectives.EulerianMatching(),
+    "Eulerian, stopped gradient": lambda flow: objectives.EulerianMatching(stop_gradient=True),
+    "semigroup, middle": lambda flow: objectives.SemigroupMatching(split="middle"),
+    "semigroup, uniform": lambda flow: objectives.SemigroupMatching(),
+    "mean velocity": lambda flow: objectives.MeanVelocityMatching(),
+    "direct, from pairs": lambda flow: objectives.FlowMapMatching(),
+}
+TAUGHT: dict[str, Callable[[nn.Module], Any]] = {
+    "Lagrangian, taught": lambda flow: objectives.LagrangianMatching(teacher=flow),
+    "semigroup, taught": lambda flow: objectives.SemigroupMatching(teacher=flow),
+}
 """Distillation of the velocity field that serves as the baseline, from which these maps start."""
 METHODS = (TRAJECTORIES, REFLOW, *SCRATCH, *TAUGHT)
-
-
-class Stream:
-    """Fresh independent pairs without end; batch k is the same at every iteration."""
-
-    def __init__(self, task: str, batch: int, seed: int, device: torch.device) -> None:
-        self.task, self.batch, self.seed, self.device = task, batch, seed, device
-
-    def iterate(self, start: int) -> Iterator[cf.Batch]:
-        """Yield batches from number ``start`` on."""
-        step = start
-        while True:
-            rng = generator_at(self.seed, step, device=self.device)
-            yield cf.Batch(source(self.task, self.batch, rng), target(self.task, self.batch, rng))
-            step += 1
-
-    def __iter__(self) -> Iterator[cf.Batch]:
-        """Yield batches from the first on."""
-        return self.iterate(0)
 
 
 def source(task: str, n: int, rng: torch.Generator) -> Tensor:
@@ -98,6 +72,11 @@ def target(task: str, n: int, rng: torch.Generator) -> Tensor:
     return (corner + torch.rand(n, 2, generator=rng, device=rng.device)) / 2 - 1
 
 
+def both(task: str, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw points of either side."""
+    return source(task, n, rng), target(task, n, rng)
+
+
 def divergence(x: Tensor, data: Tensor) -> float:
     """Return KL(data || x) between smoothed histograms."""
 
@@ -110,80 +89,40 @@ def divergence(x: Tensor, data: Tensor) -> float:
     return (p * (p / q).log()).sum().item()
 
 
-class Plane:
-    """One task and seed."""
+def bench(task: str, size: Size, device: torch.device, seed: int) -> Bench:
+    """Return what is compared on one task from one seed."""
+    x0, data = both(task, SAMPLES[task], cf.generator(10_000 + seed, device))
 
-    reflows: tuple[str, ...] = (REFLOW,)
-    scratch: tuple[str, ...] = tuple(SCRATCH)
-    many, trainings = 100, 1
+    def score(x1: Tensor) -> float:
+        """Return the divergence, or the root mean squared distance from where the known map sends the source."""
+        if task == "gaussians":
+            return (x1 - (2 + x0 / 2)).square().mean().sqrt().item()
+        return divergence(x1, data)
 
-    def __init__(self, task: str, size: Size, device: torch.device, seed: int) -> None:
-        self.task, self.size, self.seed, self.device = task, size, seed, device
-        rng = cf.generator(10_000 + seed, device)
-        self.x0, self.data = source(task, SAMPLES[task], rng), target(task, SAMPLES[task], rng)
+    def network(rng: torch.Generator, times: int) -> nn.Module:
+        with seeded(rng):
+            return cf.networks.MLP(2, width=size.width, depth=size.depth, times=times).to(device)
 
-    def velocity(self) -> nn.Module:
-        """Return the trained velocity field."""
-        field = cf.networks.MLP(2, width=self.size.width, depth=self.size.depth).to(self.device)
-        return self._fit(field, VelocityMatching())
+    def pairs(rng: torch.Generator) -> Iterator[cf.Batch]:
+        """Yield fresh independent pairs without end."""
+        return (cf.Batch(*both(task, size.batch, generator_at(seed, step, device=device))) for step in count())
 
-    def solved(self, flow: nn.Module, steps: int | None) -> float:
-        """Return the score after Euler steps, or of 25 steps of Runge and Kutta."""
-        solver = Fixed(steps=25) if steps is None else Fixed("euler", steps=steps)
-        return self._score(cf.integrate.ode(flow, self.x0, solver=solver).x[-1])
-
-    def reflowed(self, flow: nn.Module) -> Iterator[nn.Module]:
-        """Yield the field after a round of reflow."""
-        straight, (x0, x1) = deepcopy(flow), self._origins()
-        cf.training.refit(
-            straight, VelocityMatching(), x0, x1, repairing=cf.training.Reflow(solver=25, both_ends=True), rounds=1,
-            steps=self.size.steps, generator=cf.generator(self.seed), batch_size=self.size.batch, recipe=RECIPE,
-        )  # fmt: skip
-        yield straight
-
-    def distilled(self, flow: nn.Module, method: str) -> cf.networks.FlowMap:
-        """Return a flow map: from the field where it is taught by it, else from scratch."""
-        if method in SCRATCH:
-            spans = getattr(SCRATCH[method], "known_spans", ("forward",))[0]
-            net = cf.networks.MLP(2, width=self.size.width, depth=self.size.depth, times=2)
-            return self._fit(cf.networks.FlowMap(net, spans=spans).to(self.device), SCRATCH[method])
-        if method != TRAJECTORIES:
-            return self._fit(cf.networks.FlowMap.of(flow), TAUGHT[method](teacher=flow.eval()))
-        origins = [cf.training.Origin(x, at) for x, at in zip(self._origins(), (0.0, 1.0), strict=True)]
-        batches = cf.training.trajectory_batches(
-            flow, origins, batch_size=self.size.batch, generator=cf.generator(self.seed), both=False
-        )
-        return self._fit(cf.networks.FlowMap.of(flow), TrajectoryMatching(), batches)
-
-    def jumped(self, flow_map: cf.networks.FlowMap, steps: int) -> float:
-        """Return the score after jumps."""
-        return self._score(cf.integrate.jump(flow_map, self.x0, steps=steps).x[-1])
-
-    def semigroup(self, flow_map: cf.networks.FlowMap) -> float:
+    def semigroup(flow_map: cf.networks.FlowMap) -> float:
         """Return the root mean squared difference between one jump and two, on the flow's way."""
-        rng = cf.generator(20_000 + self.seed, self.device)
-        x = source(self.task, 4000, rng)
-        s, t, u = torch.rand(len(x), 3, generator=rng, device=rng.device).sort(dim=1).values.unbind(1)
+        rng = cf.generator(20_000 + seed, device)
+        x = source(task, 4000, rng)
+        s, t, u = torch.rand(len(x), 3, generator=rng, device=device).sort(dim=1).values.unbind(1)
         start = cf.integrate.jump(flow_map, x, steps=8, stop=s).x[-1]
         with torch.no_grad():
             two = flow_map.jump(t, u, flow_map.jump(s, t, start))
             return (flow_map.jump(s, u, start) - two).square().mean().sqrt().item()
 
-    def _score(self, x1: Tensor) -> float:
-        """Return the divergence, or the root mean squared distance from where the known map sends the source."""
-        if self.task == "gaussians":
-            return (x1 - (2 + self.x0 / 2)).square().mean().sqrt().item()
-        return divergence(x1, self.data)
-
-    def _origins(self) -> tuple[Tensor, Tensor]:
-        rng = cf.generator(40_000 + self.seed, self.device)
-        return source(self.task, self.size.origins, rng), target(self.task, self.size.origins, rng)
-
-    def _fit(self, field: Any, objective: Any, batches: Any = None) -> Any:
-        pairs = Stream(self.task, self.size.batch, self.seed, self.device) if batches is None else batches
-        rng = cf.generator(self.seed)
-        cf.training.fit(field, objective, pairs, steps=self.size.steps, generator=rng, recipe=RECIPE)
-        return field
+    return Bench(
+        seed, x0, score, network, pairs, lambda rng: both(task, size.origins, cf.generator(40_000 + seed, device)),
+        objectives=SCRATCH | TAUGHT, trajectories=TRAJECTORIES, batch=size.batch, steps=size.steps,
+        flow_steps=size.steps, recipe=cf.training.Recipe(learning_rate=1e-3), best=Fixed(steps=25), many=100,
+        reflows=(REFLOW,), reflow_steps=25, scratch=tuple(SCRATCH), semigroup=semigroup,
+    )  # fmt: skip
 
 
 def size_of(task: str, name: str, steps: int | None, batch: int | None) -> Size:
@@ -191,7 +130,7 @@ def size_of(task: str, name: str, steps: int | None, batch: int | None) -> Size:
     if (task, name) not in SIZES:
         raise ValueError(f"size={name} is a size of the checkerboard and of images, not of {task}.")
     size = SIZES[task, name]
-    return replace(size, steps=steps or size.steps, batch=batch or size.batch)
+    return size._replace(steps=steps or size.steps, batch=batch or size.batch)
 
 
 def curve(task: str, name: str, size: Size, seeds: int) -> Curve:

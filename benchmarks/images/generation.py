@@ -91,9 +91,10 @@ def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], 
     with TemporaryDirectory() as folder:
         for done, mark in pairwise((0, *marks)):
             start = time.perf_counter()
+            run = cf.training.Run(folder=Path(folder), resume=done > 0, save_every=marks[-1])
             cf.training.fit(
-                model.field, model.objective, batches, steps=marks[-1], until=mark, folder=Path(folder),
-                resume=done > 0, generator=cf.generator(seed=seed), recipe=size.recipe, save_every=marks[-1],
+                model.field, model.objective, batches, steps=marks[-1], until=mark, run=run, recipe=size.recipe,
+                generator=cf.generator(seed=seed),
             )  # fmt: skip
             seconds += time.perf_counter() - start
             model.field.eval()

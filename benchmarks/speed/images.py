@@ -7,7 +7,6 @@ not installed it is skipped by name. ``size=small`` is for a CPU, ``size=full`` 
 and the share of the chip's peak is printed.
 """
 
-import importlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -15,10 +14,9 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +31,7 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12}
 """Dense bf16 operations per second of some chips, from their data sheets."""
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """Images and networks of one size."""
 
     channels: int
@@ -45,9 +42,8 @@ class Size:
     blocks: int
     heads: int
 
-    def images(self, device: torch.device) -> Tensor:
-        """Return a batch of noise."""
-        return torch.randn(self.batch, self.channels, self.pixels, self.pixels, device=device)
+    def images(self, n: int) -> Tensor:
+        return torch.randn(n, self.channels, self.pixels, self.pixels)
 
 
 SIZES = {
@@ -58,16 +54,15 @@ Made = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]
 
 
 def ours(size: Size) -> Made:
-    """Return our U-Net, with attention on the second level."""
-    shape = {"width": size.width, "multipliers": size.multipliers, "blocks": size.blocks, "attention": (1,)}
-    net = cf.networks.UNet(size.channels, **shape)  # type: ignore[arg-type]
+    """Return our U-Net, with attention on the second level, and the field that it is."""
+    shape: Any = {"width": size.width, "multipliers": size.multipliers, "blocks": size.blocks, "attention": (1,)}
+    net = cf.networks.UNet(size.channels, **shape)
     return net, net
 
 
 def torchcfm(size: Size) -> Made:
     """Return torchcfm's, as its CIFAR-10 example builds it."""
-    module = importlib.import_module("torchcfm.models.unet.unet")
-    net = module.UNetModelWrapper(
+    net = importlib.import_module("torchcfm.models.unet.unet").UNetModelWrapper(
         dim=(size.channels, size.pixels, size.pixels), num_channels=size.width, num_res_blocks=size.blocks,
         channel_mult=size.multipliers, attention_resolutions=str(size.pixels // 2), num_heads=size.heads,
         num_head_channels=64,
@@ -77,9 +72,8 @@ def torchcfm(size: Size) -> Made:
 
 def diffusers(size: Size) -> Made:
     """Return diffusers' UNet2DModel, as a field."""
-    module = importlib.import_module("diffusers")
     attends = [level == 1 for level in range(len(size.multipliers))]
-    net = module.UNet2DModel(
+    net = importlib.import_module("diffusers").UNet2DModel(
         sample_size=size.pixels, in_channels=size.channels, out_channels=size.channels, layers_per_block=size.blocks,
         block_out_channels=tuple(size.width * multiplier for multiplier in size.multipliers),
         down_block_types=tuple("AttnDownBlock2D" if has else "DownBlock2D" for has in attends),
@@ -90,11 +84,10 @@ def diffusers(size: Size) -> Made:
 
 
 NETWORKS = {"cellflow": ours, "torchcfm": torchcfm, "diffusers": diffusers}
-OTHERS = tuple(name for name in NETWORKS if name != "cellflow")
+OTHERS = ("torchcfm", "diffusers")
 
 
-@dataclass(frozen=True)
-class Mode:
+class Mode(NamedTuple):
     """How a network is run."""
 
     name: str
@@ -120,13 +113,13 @@ class Contender:
     def __init__(self, name: str, mode: Mode, size: Size, device: torch.device) -> None:
         torch.manual_seed(0)
         self.net, field = NETWORKS[name](size)
-        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+        layout: Any = torch.channels_last if mode.channels_last else torch.contiguous_format
         self.net.to(device=device)
         if mode.channels_last:
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net.to(memory_format=layout)  # type: ignore[call-overload]
         self.field = torch.compile(field, mode=mode.compile) if mode.compile else field
-        self.x, self.t = size.images(device).to(memory_format=layout), torch.rand(size.batch, device=device)
-        self.target = size.images(device)
+        self.x, self.target = (size.images(size.batch).to(device, memory_format=form) for form in (layout, None))
+        self.t = torch.rand(size.batch, device=device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=True)
         self.bf16, self.device = mode.bf16, device
 
@@ -180,10 +173,8 @@ def rates(contenders: dict[str, Contender], task: str, size: Size, rounds: int, 
 
 def operations(size: Size) -> float:
     """Return the floating-point operations of a training step of our network, per image."""
-    net, _ = ours(size)
-    x = torch.randn(1, size.channels, size.pixels, size.pixels)
     with FlopCounterMode(display=False) as counter:
-        net(torch.rand(1), x).square().mean().backward()
+        ours(size)[1](torch.rand(1), size.images(1)).square().mean().backward()
     return float(counter.get_total_flops())
 
 
@@ -192,25 +183,21 @@ def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: 
     there = [name for name in names if name == "cellflow" or importlib.util.find_spec(name) is not None]
     print(*(f"skipped: {name} is not installed" for name in names if name not in there), sep="\n", end="")
     contenders = {name: Contender(name, mode, size, device) for name in there}
-    memory = {name: contender.megabytes() for name, contender in contenders.items()}
+    memory = {name: round(contender.megabytes()) for name, contender in contenders.items()}
     chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
     peak = next((value for known, value in PEAK.items() if known in chip), None)
     for task in ("train", "sample"):
         found = rates(contenders, task, size, rounds, repeats)
         for name, values in found.items():
-            share = None
-            if peak and name == "cellflow" and task == "train" and mode.bf16:
-                share = round(median(values) * operations(size) / peak, 3)
+            counted = peak and mode.bf16 and (name, task) == ("cellflow", "train")
+            ratio = median(a / b for a, b in zip(found["cellflow"], values, strict=True))
+            parameters = sum(weight.numel() for weight in contenders[name].net.parameters())
             yield {
-                "mode": mode.name,
-                "network": name,
-                "parameters": sum(weight.numel() for weight in contenders[name].net.parameters()),
-                "task": task,
-                "images_per_second": round(median(values), 1),
-                "ours_against_it": round(median(a / b for a, b in zip(found["cellflow"], values, strict=True)), 3),
-                "megabytes": round(memory[name]),
-                "share_of_peak": share,
-            }
+                "mode": mode.name, "network": name, "parameters": parameters, "task": task,
+                "images_per_second": round(median(values), 1), "ours_against_it": round(ratio, 3),
+                "megabytes": memory[name],
+                "share_of_peak": round(median(values) * operations(size) / peak, 3) if peak and counted else None,
+            }  # fmt: skip
 
 
 def text(rows: list[Row], size: str, command: str, device: torch.device, note: str) -> list[str]:
@@ -219,24 +206,23 @@ def text(rows: list[Row], size: str, command: str, device: torch.device, note: s
     packages = ["torch", *(name for name in OTHERS if name in {row["network"] for row in rows})]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     made = page.made_by(command, f"{chip}, {versions}")
-    (about,) = page.fill(Path(__file__).with_name("images.md"), size=size, made=made, **asdict(SIZES[size]))
+    (about,) = page.fill(Path(__file__).with_name("images.md"), size=size, made=made, **SIZES[size]._asdict())
     return [*about, *([note] if note else []), "", *page.table(list(rows[0]), (list(row.values()) for row in rows))]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure every network in every mode that this machine has; the table grows by one mode at a time."""
-    made = parser("speed images", __doc__)
-    made.add_argument("--size", choices=[*SIZES], default="full" if torch.cuda.is_available() else "small")
-    made.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
-    made.add_argument("--repeats", type=int, help="steps per turn; 3 on a CPU, 20 on a GPU where not given")
-    made.add_argument("--compiled", type=Several(OTHERS), default=list(OTHERS), help="besides ours; a minute each")
-    given = parse(made, words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    repeats = given.repeats or (20 if device.type == "cuda" else 3)
-    rows: list[Row] = []
-    for mode in GPU_MODES if device.type == "cuda" else CPU_MODES:
+    gpu = device.type == "cuda"
+    made = parser("speed images", __doc__)
+    made.add_argument("--size", choices=[*SIZES], default="full" if gpu else "small")
+    made.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
+    made.add_argument("--repeats", type=int, default=20 if gpu else 3, help="steps per turn")
+    made.add_argument("--compiled", type=Several(OTHERS), default=list(OTHERS), help="besides ours; a minute each")
+    given, rows = parse(made, words), []
+    for mode in GPU_MODES if gpu else CPU_MODES:
         names = ["cellflow", *given.compiled] if mode.compile else [*NETWORKS]
-        for row in measure(mode, SIZES[given.size], device, given.rounds, repeats, names):
+        for row in measure(mode, SIZES[given.size], device, given.rounds, given.repeats, names):
             rows.append(row)
             print(row, flush=True)
         name = f"image_speed_{given.size}"

@@ -15,8 +15,7 @@ from benchmarks import page, peers
 from benchmarks.command import parse, parser
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
-from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Method
-from benchmarks.toys.pairs import Clouds, clouds
+from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Clouds, Method, clouds
 from benchmarks.toys.scores import squared_distance, travel
 from cellflow.fields import Field
 from cellflow.seeds import seeded

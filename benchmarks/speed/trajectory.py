@@ -18,15 +18,13 @@ from benchmarks import page, peers
 from benchmarks.command import parse, parser
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
-from benchmarks.trajectory.methods import RollOut, Training
-from benchmarks.trajectory.plans import PLANS
-from benchmarks.trajectory.protocols import choose
+from benchmarks.trajectory.methods import PLANS, RollOut, Training
 from benchmarks.trajectory.recipe import Recipe, euler, published_split
 from benchmarks.trajectory.run import predict
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.sets import Cells
 from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, prepare
+from benchmarks.trajectory.tasks import Task, choose, prepare
 
 TARGET = 0.80
 OURS = (100, 200, 300, 500, 800, 1200, 2000, 3000)

@@ -1,1 +1,1 @@
-"""Studies of one day and figures of the documentation: each is a module that runs on its own; not tested."""
+"""Studies of one day: each is a module that runs on its own; kept, not tested."""

@@ -13,10 +13,9 @@ import torch
 import cellflow as cf
 from benchmarks import page
 from benchmarks.command import parse, parser
-from benchmarks.trajectory.protocols import choose
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, prepare
+from benchmarks.trajectory.tasks import Task, choose, prepare
 
 SETTINGS = ((0.3, 1.0), (0.1, 3.0))
 """Strength of the entropy and of the relaxation, in squared units of the scaled space."""

@@ -1,7 +1,7 @@
 """Flows and Schrödinger bridges in the plane, beside published numbers: ``python -m benchmarks.toys``.
 
 One pair and seed after the other: every method is trained and scored. Rows that are in the table already, with the same
-settings, are not made again. The figure: ``python -m benchmarks.studies.bridge_figure``.
+settings, are not made again. The figure: ``python -m docs.figures.bridge``.
 """
 
 import time
@@ -10,9 +10,22 @@ from collections.abc import Iterator, Sequence
 from benchmarks.command import Several, numbers, parse, parser
 from benchmarks.page import write
 from benchmarks.rows import Row, Table, digest, rounded
-from benchmarks.toys.methods import BATCH, DEPTH, METHODS, NEW_NOISE, RECIPE, WIDTH, Method, Trainer
+from benchmarks.toys.methods import (
+    BATCH,
+    DEPTH,
+    METHODS,
+    NEW_NOISE,
+    PAIRS,
+    POINTS,
+    RECIPE,
+    WIDTH,
+    Clouds,
+    Method,
+    Trainer,
+    clouds,
+    source_law,
+)
 from benchmarks.toys.page import BLURRED, FLOOR, text
-from benchmarks.toys.pairs import PAIRS, POINTS, Clouds, clouds, source_law
 from benchmarks.toys.scores import gaussian_energy, independent_energy, path_energy, squared_distance, travel
 from cellflow import generator
 

@@ -6,8 +6,7 @@ from statistics import mean, stdev
 
 from benchmarks import page
 from benchmarks.rows import Row
-from benchmarks.toys.methods import METHODS
-from benchmarks.toys.pairs import PAIRS
+from benchmarks.toys.methods import METHODS, PAIRS
 
 FLOOR = "floor"
 """Rows of this name hold what sampling leaves of a perfect learner; their energy is that of independent pairs."""

@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.trajectory.protocols import PROTOCOLS, choose
 from benchmarks.trajectory.run import Job, run
 from benchmarks.trajectory.settings import CONFIGS, made, through_hydra
 from benchmarks.trajectory.sweep import run_all, run_table
+from benchmarks.trajectory.tasks import PROTOCOLS, choose
 
 COMMANDS = {"all": run_all, "table": run_table}
 

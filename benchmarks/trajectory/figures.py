@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import page
-from benchmarks.trajectory.protocols import PROTOCOLS
 from benchmarks.trajectory.run import FIRST_SEED
 from benchmarks.trajectory.table import PUBLISHED, SECTION, named, ranked, summary
+from benchmarks.trajectory.tasks import PROTOCOLS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

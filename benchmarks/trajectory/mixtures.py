@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.trajectory.methods import Method, Particles, RollOut, Training
-from benchmarks.trajectory.plans import Remembered
+from benchmarks.trajectory.methods import Method, Particles, Remembered, RollOut, Training
 from cellflow.couplings import Coupling
 
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from benchmarks.machine import peak_megabytes, reset_peak
 from benchmarks.trajectory import baselines, records
-from benchmarks.trajectory.dynamics import of_motion
 from benchmarks.trajectory.methods import Method, RollOut
-from benchmarks.trajectory.protocols import Fold, Leg, Protocol, choose_folds
 from benchmarks.trajectory.records import BASELINES, Key
-from benchmarks.trajectory.scores import mass_error, score
+from benchmarks.trajectory.scores import mass_error, of_motion, score
 from benchmarks.trajectory.sets import Cells
-from benchmarks.trajectory.tasks import Task, prepare, shares
+from benchmarks.trajectory.tasks import Fold, Leg, Protocol, Task, choose_folds, prepare, shares
 from cellflow.cli.runs import Stopwatch
 
 FIRST_SEED = 42

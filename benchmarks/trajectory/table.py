@@ -9,8 +9,8 @@ import pandas as pd
 
 from benchmarks import page
 from benchmarks.trajectory.baselines import FLOOR
-from benchmarks.trajectory.protocols import PROTOCOLS, Protocol
 from benchmarks.trajectory.records import BASELINES, every
+from benchmarks.trajectory.tasks import PROTOCOLS, Protocol
 
 TEXT, PUBLISHED = Path(__file__).with_name("table.md"), Path(__file__).with_name("published.csv")
 OTHERS = ("A'", "A-otpfm", "B")

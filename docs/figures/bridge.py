@@ -1,6 +1,5 @@
-"""Forward and backward through a Schrödinger bridge, drawn: ``python -m benchmarks.studies.bridge_figure``."""
+"""Forward and backward through a Schrödinger bridge, drawn: ``python -m docs.figures.bridge``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +8,15 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import parse, parser
-from benchmarks.toys.methods import BATCH, RECIPE
-from benchmarks.toys.pairs import Clouds, clouds
+from benchmarks.toys.methods import BATCH, RECIPE, Clouds, clouds
 from cellflow.seeds import seeded
 
-FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 SIGMA, PATHS, FRAMES, STEPS = 1.6, 200, 101, 4000
 MODES = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#9c6b4e")
 MOONS = ("#2f5d8a", "#d1495b")
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Draw the figure; with ``--commit-table`` into ``docs/figures``."""
-    made = parser("studies.bridge_figure", __doc__)
-    made.add_argument("--seed", type=int, default=42)
-    made.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
-    given = parse(made, words)
-    figure = draw(given.seed, given.steps)
-    print(page.save(figure, (FIGURES if given.commit_table else given.out) / "bridge.png"))
-
-
-def draw(seed: int, steps: int) -> Any:
+def draw(seed: int = 42, steps: int = STEPS) -> Any:
     """Train a bridge from eight Gaussians to two moons, and draw it both ways."""
     data, rng = clouds("8gaussians->moons", seed), cf.generator(seed=seed)
     field = bridge(data, rng, steps)
@@ -98,4 +84,4 @@ def _moon(x: Tensor) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    page.save(draw(), Path(__file__).with_suffix(".png"))
