@@ -512,6 +512,21 @@ def test_donors_that_cannot_be_are_named(spoil, error, words):
         cf.SnapshotFlow(**QUICK, within="donor").fit(cells)
 
 
+def test_donors_that_outgrow_others_are_seen_by_growth():
+    """Of 40 and 40 cells come 60 and 20; the population keeps its size."""
+    cells = make_cells(times=(0.0, 1.0), sizes=(80, 80))
+    first = cells.obs["day"] == 0
+    cells.obs["donor"] = ""
+    cells.obs.loc[first, "donor"] = np.where(np.arange(80) < 40, "one", "two")
+    cells.obs.loc[~first, "donor"] = np.where(np.arange(80) < 60, "one", "two")
+    one = (cells.obs["donor"] == "one").to_numpy()
+    cells.obsm["X_pca"][:, 1] += np.where(one, 4, -4)
+    flow = cf.SnapshotFlow(**QUICK | {"steps": 200}, within="donor", growth=True).fit(cells)
+    rate = flow.growth_rate(cells.obsm["X_pca"], 0.5)
+    assert rate[one].mean() == pytest.approx(np.log(60 / 40), abs=0.15)
+    assert rate[~one].mean() == pytest.approx(np.log(20 / 40), abs=0.15)
+
+
 # --- old spellings ---
 
 

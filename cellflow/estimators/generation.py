@@ -7,7 +7,7 @@ import torch
 
 from cellflow import couplings, paths, training
 from cellflow.batch import Batch
-from cellflow.couplings import Coupling
+from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
 from cellflow.estimators.domains import digest
@@ -43,7 +43,8 @@ class ImageGenerator(NoiseFlow):
         ``"velocity"`` for flow matching; ``"noise"`` for the diffusion model with the same network, which needs
         ``path="variance_preserving"``.
     coupling
-        Which noise goes with which image: a coupling, or the name of one. ``"exact"`` is OT-CFM.
+        Which noise goes with which image: a coupling, a function of two clouds, or the name of a coupling.
+        ``"exact"`` is OT-CFM.
     conditional
         Whether the classes of the images are learned too, so that they can be asked for.
     condition_dropout
@@ -96,7 +97,7 @@ class ImageGenerator(NoiseFlow):
         *,
         path: GaussianPath | str = "linear",
         objective: str = "velocity",
-        coupling: Coupling | str = "independent",
+        coupling: CouplingLike = "independent",
         conditional: bool = False,
         condition_dropout: float = 0.1,
         network: Make | None = None,

@@ -8,7 +8,7 @@ from torch import nn
 
 from cellflow import couplings, paths, training
 from cellflow.batch import Batch
-from cellflow.couplings import Coupling
+from cellflow.couplings import CouplingLike
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
 from cellflow.estimators.domain_flow import DomainFlow
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
@@ -40,7 +40,7 @@ class DomainTranslator(DomainFlow):
     path
         How a source and a target sample are joined: a path, or the name of one.
     coupling
-        Who is paired with whom: a coupling, or the name of one.
+        Who is paired with whom: a coupling, a function of two clouds, or the name of a coupling.
     features
         In which space they are paired: None for the samples themselves, a number of principal components, or the name
         of a network of `cellflow.metrics.feature_network`. A space of your own is given to `fit`.
@@ -101,7 +101,7 @@ class DomainTranslator(DomainFlow):
         self,
         *,
         path: GaussianPath | str = "linear",
-        coupling: Coupling | str = "exact",
+        coupling: CouplingLike = "exact",
         features: int | str | None = None,
         within_labels: bool | str = False,
         stochastic: bool = False,

@@ -5,10 +5,10 @@
 * `cellflow.training.Geodesics`: towards the data, along geodesics of a learned metric.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,19 +18,11 @@ from cellflow.couplings import Plan
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
 
+if TYPE_CHECKING:
+    from cellflow.pairing.batches import PairedBatches
+
 Bends = Callable[[Batch, Tensor, Tensor], Batch]
 """From a batch of straight pairs, and the rows ``(batch,)`` of the points where they begin and end, to bent ones."""
-
-
-class StraightBatches(Protocol):
-    """An endless stream of straight pairs, and the plan of each interval that has one over whole snapshots."""
-
-    @property
-    def plans(self) -> Sequence[Plan | None]:
-        """One for each interval."""
-
-    def __iter__(self) -> Iterable[Batch]:
-        """Yield batches."""
 
 
 class Curve(Protocol):
@@ -40,7 +32,7 @@ class Curve(Protocol):
         self,
         snapshots: Sequence[Tensor],
         times: Sequence[float],
-        batches: StraightBatches,
+        batches: "PairedBatches",
         *,
         generator: torch.Generator,
     ) -> Bends | None:
@@ -62,7 +54,7 @@ class Straight:
         self,
         snapshots: Sequence[Tensor],
         times: Sequence[float],
-        batches: StraightBatches,
+        batches: "PairedBatches",
         *,
         generator: torch.Generator,
     ) -> Bends | None:
@@ -112,7 +104,7 @@ class Spline:
         self,
         snapshots: Sequence[Tensor],
         times: Sequence[float],
-        batches: StraightBatches,
+        batches: "PairedBatches",
         *,
         generator: torch.Generator,
     ) -> Bends | None:
