@@ -7,11 +7,11 @@ import ot
 import pytest
 import scipy.stats
 import torch
+from parts import ALL_COSTS, ALL_COUPLINGS, TIGHT
 from scipy.optimize import linprog
 
 from cellflow.couplings import (
     COUPLINGS,
-    Euclidean,
     Exact,
     Given,
     Independent,
@@ -25,18 +25,7 @@ from cellflow.couplings import (
 from cellflow.errors import ConvergenceError
 from cellflow.seeds import generator
 
-TIGHT = 1e-12
-ALL_COUPLINGS = {
-    "independent": Independent(),
-    "exact": Exact(),
-    "exact euclidean": Exact(cost=Euclidean()),
-    "sinkhorn": Sinkhorn(epsilon=0.5, tolerance=TIGHT),
-    "unbalanced": UnbalancedSinkhorn(epsilon=0.5, relaxation=2.0, tolerance=TIGHT),
-    "semi-relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=(math.inf, 1.0), tolerance=TIGHT),
-    "barely relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=math.inf, tolerance=TIGHT),
-}
 BALANCED = {name: c for name, c in ALL_COUPLINGS.items() if name not in ("unbalanced", "semi-relaxed")}
-ALL_COSTS = [SquaredEuclidean(), Euclidean()]
 each_coupling = pytest.mark.parametrize("coupling", ALL_COUPLINGS.values(), ids=ALL_COUPLINGS)
 each_balanced = pytest.mark.parametrize("coupling", BALANCED.values(), ids=BALANCED)
 each_cost = pytest.mark.parametrize("cost", ALL_COSTS, ids=repr)

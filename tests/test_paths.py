@@ -2,12 +2,10 @@
 
 import pytest
 import torch
+from parts import ALL_PATHS, ALL_TIME_LAWS
 
 import cellflow as cf
-from cellflow.paths import BrownianBridge, Linear, LogitNormal, Stratified, Trigonometric, Uniform, VariancePreserving
-
-ALL_PATHS = [Linear(), Linear(0.3), Trigonometric(), Trigonometric(0.2), VariancePreserving(), BrownianBridge(0.7)]
-ALL_TIME_LAWS = [Uniform(), Stratified(), LogitNormal()]
+from cellflow.paths import BrownianBridge, Linear, LogitNormal, Stratified, Uniform, VariancePreserving
 
 
 @pytest.mark.parametrize("path", ALL_PATHS, ids=repr)
