@@ -99,8 +99,9 @@ def test_solving_is_deterministic_and_leaves_both_global_states_alone(coupling):
 
 
 @each_coupling
-def test_the_cost_of_a_plan_is_what_its_pairs_cost(coupling):
-    x0, x1 = clouds(9, 7)
+@pytest.mark.parametrize("m", [7, 9])
+def test_the_cost_of_a_plan_is_what_its_pairs_cost(coupling, m):
+    x0, x1 = clouds(9, m)
     plan = coupling(x0, x1)
     if isinstance(plan, ProductPlan):
         assert plan.cost is None

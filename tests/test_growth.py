@@ -188,6 +188,20 @@ def test_the_exact_field_minimises_growth_matching(path, rng):
         assert best["growth"] < losses(growth=change)["growth"]
 
 
+@pytest.mark.parametrize("objective", [GrowthMatching(), BridgeMatching(growth_weight=1.0)])
+def test_growth_within_a_short_interval_is_faster(objective, rng):
+    """A gain of one e-fold within a quarter of the time is a rate of four."""
+    x, gain = torch.zeros(40, 1), torch.ones(40)
+    batch = cf.Batch(x, x, 0.5 * gain, 0.75 * gain, log_mass0=0 * gain, log_mass1=gain)
+
+    def error(rate):
+        field = lambda t, x, condition: Outputs(x, x, torch.full_like(t, rate))  # noqa: E731
+        return objective(field, batch, generator=rng)["growth"].item()
+
+    assert error(4.0) == pytest.approx(0, abs=1e-10)
+    assert error(1.0) > 0.1
+
+
 def test_masses_are_what_the_errors_are_weighted_by(rng):
     """Without masses the minimum is elsewhere: the mean slope of all pairs, not of the heavy ones."""
     batch = tilted(50_000, rng)

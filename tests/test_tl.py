@@ -107,6 +107,16 @@ def test_genes_are_decoded_through_the_loadings(genes_and_flow):
     assert np.allclose(found.X, rebuilt, atol=1e-4)
 
 
+def test_genes_of_a_part_of_the_cells_are_decoded_too(genes_and_flow):
+    """Components of a part do not have mean zero: what is added back is what they leave over, and no more."""
+    adata, flow = genes_and_flow
+    part = adata[adata.obs["day"] > 0].copy()
+    assert np.abs(part.obsm["X_pca"].mean(0)).max() > 0.1
+    found = tl.interpolate(part, flow, at=1.0)
+    measured = part[found.obs["origin"].to_numpy()].X.toarray()
+    assert np.abs(found.X - measured).mean() < 0.06
+
+
 def test_genes_that_the_pca_did_not_see_are_not_invented(genes_and_flow):
     adata = genes_and_flow[0].copy()
     adata.var["highly_variable"] = [k % 2 == 0 for k in range(12)]
