@@ -216,7 +216,7 @@ def test_the_seed_decides_everything():
         ({"label": "grey"}, "Unknown class 'grey'. Choose from: 'dark', 'bright'"),
         ({"label": 2}, "from 0 to 1; found 2"),
         ({"label": [0, 1, 0]}, "one for each of 2"),
-        ({"guidance": 2.0}, "no class to press for"),
+        ({"guidance": 2.0}, "needs a class"),
         ({"label": 0, "batch_size": 0}, "batch_size"),
     ],
 )

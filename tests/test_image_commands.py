@@ -383,7 +383,7 @@ def test_weights_of_another_network_are_refused(translated, folders, tmp_path, c
     assert "holds a DomainTranslator" in capsys.readouterr().err
     (mixed / "model.safetensors").write_text("words")
     assert main(["report", f"model={mixed}"]) == 1
-    assert "no safetensors file" in capsys.readouterr().err
+    assert "not a safetensors file" in capsys.readouterr().err
 
 
 def test_nothing_is_written_over(translated, folders, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Estimators: the parts wired together behind ``fit``."""
+"""Estimators with scikit-learn's interface: paths, couplings, networks and training behind ``fit``."""
 
 from cellflow.estimators.generation import ImageGenerator
 from cellflow.estimators.snapshots import SnapshotFlow

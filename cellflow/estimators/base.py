@@ -1,4 +1,4 @@
-"""What every estimator does: keep its settings, hold a fitted field, save and load it."""
+"""Shared by all estimators: settings, the fitted field, saving and loading."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from cellflow.training.checkpoint import load_tensors, load_weights, save_tensor
 from cellflow.training.run import OLD_KEYWORDS
 
 REFINING, DISTILLING = 1, 2
-"""Which streams of random numbers of a seed refining and distilling take; 0 is the fit."""
+"""Streams of random numbers of a seed for refining and distilling; 0 is the fit."""
 FOLLOWED = 4096
-"""Most images of a side whose trajectories are followed, which costs more than a hundred evaluations of each."""
+"""Most images of each set whose trajectories are followed, at more than a hundred evaluations each."""
 OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": taught}}
-"""What the settings of `distill` were called before."""
+"""Former keywords of `distill`."""
 FORMAT = 2
-"""Version of the saved model; a newer one than this is refused, an older one is brought up to it."""
+"""Version of the saved model; a newer one than this is refused, an older one is converted."""
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
@@ -46,7 +46,7 @@ class FlowEstimator(BaseEstimator):
 
     @property
     def distilled(self) -> bool:
-        """Whether there is a flow map, so that few jumps do what many solver steps did."""
+        """Whether there is a flow map, so that few jumps replace many solver steps."""
         return hasattr(self, "flow_map_")
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -55,16 +55,16 @@ class FlowEstimator(BaseEstimator):
         Parameters
         ----------
         folder
-            Where it goes; made where it is not there.
+            The folder; created if it does not exist.
         overwrite
-            Whether to replace a model that is there already.
+            Whether to replace an existing model.
 
         Raises
         ------
         NotFittedError
             Before ``fit``.
         FileExistsError
-            When there is a model already, and it is not to be replaced.
+            When there is a model already, and ``overwrite`` is false.
         """
         self._check_fitted()
         folder = Path(folder)
@@ -89,16 +89,16 @@ class FlowEstimator(BaseEstimator):
         network: Any = None,
         device: str = "auto",
     ) -> Self:
-        """Read a model that `save` wrote. Nothing in the files is run.
+        """Load a model that `save` wrote. No code in the files is run.
 
         Parameters
         ----------
         folder
-            Where the model is.
+            Folder of the model.
         path, coupling, network
-            Parts of the model that were not cellflow's own; None takes what was saved.
+            Parts of the model that are not cellflow's own; ``None`` for those that were saved.
         device
-            Where the model goes, see the estimator.
+            Device of the model, see the estimator.
 
         Raises
         ------
@@ -131,19 +131,19 @@ class FlowEstimator(BaseEstimator):
         return model
 
     def _learned(self) -> dict[str, Any]:
-        """Return what was learned beside the weights, as JSON."""
+        """Return everything learned other than the weights, as JSON."""
         raise TypeError(f"{type(self).__name__} must say what it learned.")
 
     def _restore(self, learned: dict[str, Any]) -> None:
-        """Take back what `_learned` returned, and build the field that the weights go into."""
+        """Restore what `_learned` returned, and build the field for the weights."""
         raise TypeError(f"{type(self).__name__} must say how it is restored.")
 
     def _velocity(self) -> Any:
-        """Return the velocity of the fitted flow, a module: what a flow map is taught by."""
+        """Return the velocity of the fitted flow, a module: the teacher of a flow map."""
         raise TypeError(f"{type(self).__name__} must say what its velocity is.")
 
     def _blank_map(self, spans: str) -> FlowMap:
-        """Return a map whose jumps are Euler steps of the fitted flow, so far."""
+        """Return a map whose jumps are Euler steps of the fitted flow."""
         return FlowMap.of(self._velocity(), spans=spans)
 
     def _carry(
@@ -157,7 +157,7 @@ class FlowEstimator(BaseEstimator):
         save: int = 2,
         condition: Tensor | None = None,
     ) -> Trajectory:
-        """Carry states in model time: by jumps of the flow map, or along a field."""
+        """Carry states in model time: by jumps of the flow map, or along the field."""
         span: dict[str, Any] = {"start": start, "stop": stop, "save": save, "condition": condition}
         if not isinstance(solver, Jumps):
             return integrate.ode(field, x, solver=solver, **span)
@@ -177,7 +177,7 @@ class FlowEstimator(BaseEstimator):
     def _copy(self, run: Run | None) -> Self:
         """Return another estimator of the same settings, with a copy of the fit on the device of a run.
 
-        It has no flow map: that leads where the fit leads so far.
+        It has no flow map, which belongs to the earlier fit.
         """
         self._check_fitted()
         other = self._unfitted()._become(self)
@@ -189,9 +189,9 @@ class FlowEstimator(BaseEstimator):
         return other
 
     def _run(self, run: Run | None, *, history: str = "history_") -> Run:
-        """Return the run of a training of this estimator, which is what is watched then.
+        """Return the run of a training of this estimator, which ``watch`` is called with.
 
-        What happened so far is in one of its attributes. A state that an earlier version kept is brought up to today.
+        The history so far is in one of its attributes. A state of an earlier version is converted.
         """
         run = run or Run()
         if run.resume and run.leads:
@@ -208,9 +208,9 @@ class FlowEstimator(BaseEstimator):
         return replace(run, progress=progress, watch=None if watch is None else look)
 
     def _become(self, other: Self) -> Self:
-        """Take over what another has learned, at once, in place of what was learned before.
+        """Replace what was learned before by what another estimator has learned.
 
-        Whatever trains works on another estimator until it is done: where it fails, this one is as it was.
+        Trainings work on another estimator until they are done: if one fails, this estimator is unchanged.
         """
         kept = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         self.__dict__ = kept | {name: value for name, value in vars(other).items() if name.endswith("_")}
@@ -232,7 +232,7 @@ class FlowEstimator(BaseEstimator):
 
 
 def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return which of ``n`` samples are followed: all of vectors, at most `FOLLOWED` of images, drawn at random.
+    """Return the rows of ``n`` samples that are followed: all vectors, or at most `FOLLOWED` random images.
 
     Examples
     --------

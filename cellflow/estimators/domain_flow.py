@@ -1,4 +1,4 @@
-"""What a fitted flow between two domains does: carry samples across, and back."""
+"""A fitted flow between two domains: it carries samples from one to the other, and back."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ from cellflow.seeds import generator
 from cellflow.training.recipe import check_settings
 
 TRANSLATION, COURSE, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
-"""How samples are carried where nothing is said: without noise, the same on the way, and with noise."""
+"""Default solvers: without noise, for trajectories, and with noise."""
 
 
 class DomainFlow(FlowEstimator):
@@ -57,7 +57,7 @@ class DomainFlow(FlowEstimator):
             `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
             method, or a number of steps.
         batch_size
-            Samples at a time; makes no difference to the result.
+            Samples at a time; the result does not depend on it.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class DomainFlow(FlowEstimator):
     ) -> Any:
         """Carry samples from the source domain to the target domain with noise: each has many outcomes.
 
-        Images (bytes) get no noise in the last step, where it would be left in them as grain.
+        The last step of images (bytes) has no noise, which would remain visible.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class DomainFlow(FlowEstimator):
         solver
             `cellflow.integrate.Noisy`; or its method, or its number of steps.
         seed
-            Seed of the noise: another one, another outcome.
+            Seed of the noise.
         batch_size
             Samples at a time; the noise depends on it.
 
@@ -149,18 +149,18 @@ class DomainFlow(FlowEstimator):
         batch_size: int = 128,
         **old: Any,
     ) -> Trajectory:
-        """Return states on the way from one domain to the other.
+        """Return trajectories from one domain to the other.
 
         Parameters
         ----------
         x, reverse
             As for `translate`.
         save
-            How many equally spaced moments, both ends included.
+            Number of equally spaced times, including both ends.
         solver
             Any: without noise, as by `translate`, or `cellflow.integrate.Noisy`, as by `simulate`.
         seed
-            Seed of the noise; None for 0.
+            Seed of the noise; ``None`` for 0.
         batch_size
             Samples at a time.
 
@@ -182,7 +182,7 @@ class DomainFlow(FlowEstimator):
         return in_parts(flow, self._parts(domain, batch_size))
 
     def _known(self, x: Samples) -> Domain:
-        """Return samples in the one form, provided that the flow knows such."""
+        """Return samples as a domain; refuse other shapes or kinds than those of the fit."""
         self._check_fitted()
         domain = read_domain(x, rep=self.rep)
         self._check_domain(domain)
@@ -192,7 +192,7 @@ class DomainFlow(FlowEstimator):
         if tuple(domain.shape) != self.shape_:
             raise ValueError(f"Expected samples of shape {self.shape_}, as in `fit`; found {tuple(domain.shape)}.")
         if isinstance(domain, Points) == self.pixels_:
-            kinds = ("images as bytes (uint8)", "numbers that are no bytes")
+            kinds = ("images as bytes (uint8)", "numbers other than bytes")
             expected, found = kinds if self.pixels_ else reversed(kinds)
             raise ValueError(f"Expected {expected}, as in `fit`; found {found}.")
 
@@ -223,7 +223,7 @@ class DomainFlow(FlowEstimator):
         )
 
     def _without_noise(self, x: Tensor, dt: float, *, reverse: bool) -> Tensor:
-        """Take the last step ``dt`` of a simulation by its drift alone."""
+        """Take the last step ``dt`` of a simulation without noise."""
         if dt == 0:
             return x
         with torch.no_grad():

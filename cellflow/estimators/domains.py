@@ -1,4 +1,4 @@
-"""What a domain is made of: images or vectors, read into one form and given back in the form they came in."""
+"""Domains: images or vectors, read into one form, and returned in the form in which they were given."""
 
 import hashlib
 import os
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Samples: TypeAlias = Union[ImageSet, ImageStream, "AnnData", StatesLike]
-"""What a domain may be given as."""
+"""Forms in which a domain can be given."""
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Numbers that are no bytes, ``(n, d)`` or ``(n, c, h, w)``, with the methods of a set of images.
+    """Numbers other than bytes, ``(n, d)`` or ``(n, c, h, w)``, with the interface of a set of images.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Points:
 
     @property
     def device(self) -> torch.device:
-        """Where they live."""
+        """Device of the numbers."""
         return self.x.device
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ def read_domain(given: Samples, *, rep: str, group: str | None = None, what: str
     group
         Column of ``obs`` with the class of each cell.
     what
-        How the caller's argument is called in a message.
+        Name of the argument in messages.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def read_both(
     Raises
     ------
     ValueError
-        When one holds bytes and the other does not, shapes differ, or there is nothing to learn.
+        When only one holds bytes, shapes differ, or there are too few samples.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def read_both(
 
 
 def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
-    """Return states ``(n, ...)`` in the form of what they were made from.
+    """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
     Images keep their names, and labels where asked; cells keep ``obs``, in a new AnnData; a tensor comes back as one,
     a data frame with its index and columns, everything else as an array.
@@ -213,7 +213,7 @@ def scales_of(x0: Domain, x1: Domain) -> Scales:
 
 
 def as_images(domain: Domain) -> Images:
-    """Return the domain as what `image_batches` takes: it never looks at how many axes a sample has."""
+    """Return the domain for `image_batches`, which does not depend on the number of axes of a sample."""
     return cast("Images", domain)
 
 

@@ -1,4 +1,4 @@
-"""Building the field of a flow: how wide, with what scales, and what it returns beside the velocity."""
+"""Building the field of a flow: its width, its scales, and its outputs beside the velocity."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from cellflow.errors import unknown
 from cellflow.networks import Heads, Standardized
 
 HEADS = ("shared", "separate")
-"""Whether one network returns all that is learned, or each output has one of its own."""
+"""Whether one network returns all outputs, or each output has a network of its own."""
 
 
 class Scales(NamedTuple):
-    """What the network's inputs and outputs are standardised with.
+    """Scales by which the network's inputs and outputs are standardised.
 
     Centre, spread and typical velocity per dimension, each ``(d,)``, and a typical growth rate, one number; rates are
     per unit of model time.
@@ -29,7 +29,7 @@ class Scales(NamedTuple):
 
 
 def spreads(snapshots: Snapshots) -> Scales:
-    """Return the scales of the cells: typically they move by their spread, and grow e-fold, in an interval."""
+    """Return the scales of the cells, which typically move by their spread, and grow e-fold, in an interval."""
     # In double precision: sums over a million cells lose their digits in single.
     shift, scale = (
         torch.from_numpy(moment(axis=0, dtype=np.float64)).float() for moment in (snapshots.x.mean, snapshots.x.std)
@@ -45,7 +45,7 @@ def blank(dim: int) -> Scales:
 
 
 def overall(scales: Scales) -> float:
-    """Return the spread over all dimensions together: the unit in which an error is large or small."""
+    """Return the spread over all dimensions together: the unit of length of errors."""
     spread = float(scales.scale.double().square().mean().sqrt())
     return spread if spread > 0 else 1.0
 
@@ -68,11 +68,11 @@ def build_field(
     scales
         Scales of the data, whose width is that of the states.
     beside
-        What the field returns beside the velocity, as an objective says: ``"score"``, ``"growth"``, both or nothing.
+        Outputs beside the velocity that an objective requires: ``"score"``, ``"growth"``, both or none.
     heads
         One of `HEADS`.
     sigma
-        Scale of the noise: the score drift is as large, whatever the spread of the data.
+        Scale of the noise, which sets that of the score drift.
     standardize
         Whether the network's inputs and outputs are standardised.
 

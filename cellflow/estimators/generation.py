@@ -29,39 +29,39 @@ from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
 OBJECTIVES = ("velocity", "noise")
-"""What the network learns: the velocity of the path (flow matching), or the noise in it (diffusion)."""
+"""What the network predicts: the velocity of the path (flow matching), or its noise (diffusion)."""
 
 
 class ImageGenerator(NoiseFlow):
-    """A model that makes images like those it has seen, out of noise.
+    """A generative model of images: a flow from noise, or a diffusion model.
 
     Parameters
     ----------
     path
-        How noise and image are joined: a path, or the name of one.
+        Path from noise to an image: a path, or the name of one.
     objective
         ``"velocity"`` for flow matching; ``"noise"`` for the diffusion model with the same network, which needs
         ``path="variance_preserving"``.
     coupling
-        Which noise goes with which image: a coupling, a function of two clouds, or the name of a coupling.
-        ``"exact"`` is OT-CFM.
+        How noise and images are matched: a coupling, a function of two clouds, or the name of a coupling. ``"exact"``
+        is OT-CFM.
     conditional
-        Whether the classes of the images are learned too, so that they can be asked for.
+        Whether to condition on the classes of the images.
     condition_dropout
-        Share of samples whose class is left out in training: what guidance needs, and samples of no class.
+        Fraction of samples whose class is dropped in training, which guidance and samples without a class require.
     network
-        A callable from the channels of the images to a module (with ``condition_dim=`` for classes); None for a small
-        `UNet` that suits their size.
+        A callable from the channels of the images to a module (with ``condition_dim=`` for classes); ``None`` for a
+        small `UNet` that suits their size.
     steps
         Optimiser steps.
     batch_size
         Images per step.
     recipe
-        How the optimiser runs.
+        Settings of the optimiser.
     flip
-        Whether to mirror each image every other time.
+        Whether to mirror images at random.
     seed
-        Seed of everything random.
+        Seed of all random numbers.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
@@ -76,9 +76,11 @@ class ImageGenerator(NoiseFlow):
     shape_
         Channels, height and width of the images.
     classes_
-        Names of the classes, where they were learned, else None.
+        Names of the classes, where they were learned, else ``None``.
 
-    Source: Lipman et al. 2023, section 4, for flow matching; Ho et al. 2020, section 3, for diffusion; Ho and Salimans
+    Source
+    ------
+    Lipman et al. 2023, section 4, for flow matching; Ho et al. 2020, section 3, for diffusion; Ho and Salimans
     2022 for guidance.
 
     Examples
@@ -127,24 +129,23 @@ class ImageGenerator(NoiseFlow):
         self.progress = progress
 
     def fit(self, images: ImageSet | ImageStream, y: None = None, *, run: Run | None = None, **old: Any) -> Self:
-        """Fit the model; an earlier fit is forgotten.
+        """Fit the model; an earlier fit is replaced.
 
         Parameters
         ----------
         images
             Images of one shape, with labels where classes are learned; `cellflow.images.read_images` reads them.
         y
-            Not used; there for scikit-learn.
+            Not used; for compatibility with scikit-learn.
         run
-            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this model is as
-            it was.
+            Folder, resumption, monitoring and devices of the training. If it fails, this model is unchanged.
 
         Raises
         ------
         TypeError
-            When these are no images.
+            When they are not images.
         ValueError
-            When there is one only, labels are missing, or settings contradict each other.
+            When there is only one image, labels are missing, or settings contradict each other.
         FileExistsError, CheckpointError
             As for `DomainTranslator.fit`.
         """
@@ -179,33 +180,36 @@ class ImageGenerator(NoiseFlow):
         repairing: Repairing | None = None,
         run: Run | None = None,
     ) -> Self:
-        """Train a fitted flow further, on pairs of noise and image that it makes itself.
+        """Train a fitted flow further on its own pairs of noise and images (reflow).
 
-        On the linear path its ways come to be straight, so that few solver steps will do; on others, curved by
-        themselves, they do not.
+        On the linear path trajectories become straight, so that few solver steps suffice; on other paths, which are
+        curved themselves, they do not.
 
         Parameters
         ----------
         images
-            The images it was fitted on. Up to 4096 of them, chosen at random, and as many draws of noise are followed;
-            each is an end of one pair.
+            The images it was fitted on. At most 4096 random ones, and as many draws of noise, are each carried to the
+            other end of a pair.
         rounds
-            How often it pairs noise and images anew.
+            Number of rounds.
         steps
             Optimiser steps per round; ``None`` for as many as the fit.
         repairing
-            How: ``None`` for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in play.
+            How pairs are made; ``None`` for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in
+            half of the pairs.
         run
-            As for `cellflow.training.refit`. When it fails, this model is as it was.
+            As for `cellflow.training.refit`. If it fails, this model is unchanged.
 
         Raises
         ------
         NotFittedError
             Before ``fit``.
         ValueError, TypeError
-            When the images do not fit, or ``rounds`` is below 1.
+            When the images are not those of the fit, or ``rounds`` is below 1.
 
-        Source: Liu, Gong and Liu 2023, algorithm 1.
+        Source
+        ------
+        Liu, Gong and Liu 2023, algorithm 1.
 
         Examples
         --------
@@ -252,7 +256,7 @@ class ImageGenerator(NoiseFlow):
         run: Run | None = None,
         **old: Any,
     ) -> Self:
-        """Teach a flow map what the fitted model does, so that ``generate(n, solver=Jumps(1))`` does it at once.
+        """Distil the fitted model into a flow map, for ``generate(n, solver=Jumps(1))``.
 
         Parameters
         ----------
@@ -264,9 +268,9 @@ class ImageGenerator(NoiseFlow):
             Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
             the data alone.
         guidance
-            How hard the map presses for a class that is asked for, once and for all.
+            Strength of classifier-free guidance that the map learns.
         recipe
-            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
             `cellflow.training.distill`.
 
         Raises
@@ -274,10 +278,12 @@ class ImageGenerator(NoiseFlow):
         NotFittedError
             Before ``fit``.
         ValueError, TypeError
-            When the images do not fit, settings are of the wrong kind, guidance has no teacher or no classes, or the
-            objective is not one for flow maps.
+            When the images are not those of the fit, settings are invalid, guidance has no teacher or no classes, or
+            the objective is not one for flow maps.
 
-        Source: Meng et al. 2023 for guidance.
+        Source
+        ------
+        Meng et al. 2023 for guidance.
 
         Examples
         --------
@@ -294,7 +300,7 @@ class ImageGenerator(NoiseFlow):
         (distilled, images), chosen = self._fitted_on(images, run), resolve(objective)
         check_settings(steps, self.batch_size, recipe)
         if guidance != 1 and (self.classes_ is None or not teacher):
-            raise ValueError(f"Guidance {guidance} needs a model that knows classes, as a teacher (`teacher=True`).")
+            raise ValueError(f"Guidance {guidance} needs a model with classes as a teacher (`teacher=True`).")
         rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
         velocity = velocity if guidance == 1 else Guided(velocity, guidance)
         distilled.flow_map_ = distilled._blank_map("forward")
@@ -333,7 +339,7 @@ class ImageGenerator(NoiseFlow):
         )
 
     def _origins(self, images: ImageSet | ImageStream, rng: torch.Generator) -> list[Origin]:
-        """Return noise at time 0 and real images at time 1, as many of each."""
+        """Return equal numbers of noise samples at time 0 and real images at time 1."""
         chosen = some_rows(len(images), self.shape_, rng)
         n = len(chosen)
         real, noise = images.scaled(chosen), torch.randn(n, *self.shape_, generator=rng).to(images.device)
@@ -347,7 +353,7 @@ class ImageGenerator(NoiseFlow):
         return [Origin(noise, 0.0, classes * (1 - dropped)), Origin(real, 1.0, classes)]
 
     def _fitted_on(self, images: object, run: Run | None) -> tuple[Self, ImageSet | ImageStream]:
-        """Return a copy to train further, and images on its device, provided that they are like those of the fit."""
+        """Return a copy to train further, and images on its device; refuse images unlike those of the fit."""
         copy = self._copy(run)
         found = _of_images(images).to(next(copy.field_.parameters()).device)
         if found.shape != self.shape_ or (self.classes_ is not None and found.classes != self.classes_):
@@ -375,7 +381,7 @@ class ImageGenerator(NoiseFlow):
         return make(self.shape_[0], **known, **settings)
 
     def _about(self, images: ImageSet | ImageStream) -> dict[str, Any]:
-        """Return what a resumed fit must share with the one that was interrupted."""
+        """Return what must be equal for an interrupted fit to be resumed."""
         names = ("path", "objective", "coupling", "conditional", "condition_dropout", "network", "batch_size", "flip")
         return {"images": digest(images), **encode_settings({name: getattr(self, name) for name in names})}
 

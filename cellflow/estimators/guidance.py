@@ -1,4 +1,4 @@
-"""Classes for generation: left out now and then in training, pressed for in sampling (classifier-free guidance)."""
+"""Classifier-free guidance: conditions that are dropped in training, and amplified in sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,18 +18,20 @@ Labels = int | str | Sequence[int | str] | Tensor
 
 @dataclass(frozen=True)
 class ConditionDropout:
-    """An objective that leaves out the class of some samples, so that the field also learns to do without.
+    """An objective that drops the class of some samples, so that the field also learns the unconditional flow.
 
-    A class that is left out is a row of zeros.
+    A dropped class is a row of zeros.
 
     Parameters
     ----------
     objective
-        What is minimised.
+        The loss to minimise.
     share
-        How many samples lose their class.
+        Fraction of samples whose class is dropped.
 
-    Source: Ho and Salimans 2022, algorithm 1.
+    Source
+    ------
+    Ho and Salimans 2022, algorithm 1.
 
     Examples
     --------
@@ -70,16 +72,18 @@ class ConditionDropout:
 
 
 class Guided(nn.Module):
-    """The velocity of a class, pressed for: that without a class, plus so many times what the class adds.
+    """The guided velocity: the unconditional one plus ``guidance`` times the difference to the conditional one.
 
     Parameters
     ----------
     field
-        A velocity field that knows conditions, and rows of zeros for none.
+        A velocity field with conditions, where rows of zeros mean none.
     guidance
-        How many times: 0 ignores the class, 1 is the field itself, more makes samples more typical and less diverse.
+        Strength: 0 ignores the class, 1 is the field itself, larger values make samples more typical and less diverse.
 
-    Source: Ho and Salimans 2022, equation 6; Zheng et al. 2023 for flows.
+    Source
+    ------
+    Ho and Salimans 2022, equation 6; Zheng et al. 2023 for flows.
 
     Examples
     --------
@@ -103,7 +107,7 @@ class Guided(nn.Module):
 
 
 def one_hot(label: Labels, n: int, classes: tuple[str, ...]) -> Tensor:
-    """Return the classes asked for as a condition ``(n, k)``.
+    """Return the given classes as a condition ``(n, k)``.
 
     Raises
     ------

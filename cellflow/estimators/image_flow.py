@@ -1,4 +1,4 @@
-"""What every flow of images needs: a network for their shape, and samples in turn."""
+"""Shared by flows of images: a network for their shape, and inference in batches."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -13,12 +13,12 @@ Make = Callable[..., nn.Module]
 """From the width of vectors, or the channels of images, to a network."""
 
 COARSEST = 16
-"""Longest side, in pixels, on which every pixel looks at every other."""
+"""Longest side, in pixels, with attention."""
 _WIDTH = 32
 
 
 def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
-    """Return what makes the network: the one asked for, else the one that fits the shape of a sample.
+    """Return the factory of the network: the given one, or the default for the shape of a sample.
 
     Vectors get an `MLP`. Images get a `UNet` of width 32 that halves them while both sides are even and more than
     four pixels long, at most three times, with attention from 16 pixels a side on.
@@ -26,7 +26,7 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
     Raises
     ------
     ValueError
-        When images cannot be halved down to where attention is affordable.
+        When images cannot be halved to a size at which attention is affordable.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
         sides.append(tuple(side // 2 for side in sides[-1]))
     if max(sides[-1]) > COARSEST:
         raise ValueError(
-            f"No network is known for images of {shape[1]} x {shape[2]}: halved while that is even, {len(sides) - 1} "
+            f"No default network for images of {shape[1]} x {shape[2]}: halved while that is even, {len(sides) - 1} "
             f"time(s), they are still larger than {COARSEST} pixels a side. Resize them, with "
             "size=64 where they are read, or give a `network`."
         )
@@ -55,7 +55,7 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
 
 
 def in_parts(flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor]) -> Trajectory:
-    """Let states flow some at a time; return them all, on the CPU.
+    """Carry states some at a time; return all of them, on the CPU.
 
     Examples
     --------

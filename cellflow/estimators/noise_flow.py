@@ -1,4 +1,4 @@
-"""What a fitted flow from noise does: make images, of a class where it has learned them."""
+"""A fitted flow from noise: it generates images, of a class where it has learned classes."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from cellflow.seeds import generator
 from cellflow.training.recipe import check_settings
 
 GENERATION, COURSE = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
-"""How noise is carried to images where nothing is said, and how on the way."""
+"""Default solvers, of samples and of trajectories."""
 INSTEAD = {Noisy: "DomainTranslator.simulate"}
 
 
@@ -39,23 +39,23 @@ class NoiseFlow(FlowEstimator):
         batch_size: int = 128,
         **old: Any,
     ) -> ImageSet:
-        """Make images.
+        """Generate images.
 
         Parameters
         ----------
         n
-            How many.
+            Number of images.
         label
-            The class they should have, by name or number, or one for each; None for no class in particular.
+            Their class, by name or number, or one for each; ``None`` for unconditional images.
         guidance
-            How hard the class is pressed for: 1 as the model learned it, more for typical and less diverse images.
+            Strength of classifier-free guidance: 1 for none, larger values for more typical and less diverse images.
         solver
-            `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`, which has its
-            guidance built in; or the name of a method, or a number of steps.
+            `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`, whose guidance is
+            fixed by `distill`; or the name of a method, or a number of steps.
         seed
-            Seed of the noise they start from.
+            Seed of the noise.
         batch_size
-            Images at a time; makes no difference to the result.
+            Images at a time; the result does not depend on it.
 
         Raises
         ------
@@ -64,8 +64,8 @@ class NoiseFlow(FlowEstimator):
         TypeError
             For a solver with noise.
         ValueError
-            When the class is unknown, or the model has learned none; when guidance has no class to press for, or
-            jumps have theirs built in.
+            When the class is unknown, or the model has learned no classes; when guidance has no class, or is given with
+            jumps.
         """
         chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", instead=INSTEAD, old=old)
         condition = self._condition(n, label, guidance)
@@ -87,26 +87,26 @@ class NoiseFlow(FlowEstimator):
         batch_size: int = 128,
         **old: Any,
     ) -> Trajectory:
-        """Return states on the way from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
+        """Return trajectories from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
 
         Parameters
         ----------
         n, label, guidance, solver, seed, batch_size
             As for `generate`.
         save
-            How many equally spaced moments, both ends included.
+            Number of equally spaced times, including both ends.
         """
         chosen = integrate.resolve(solver, default=COURSE, verb="ImageGenerator.trajectory", instead=INSTEAD, old=old)
         condition = self._condition(n, label, guidance)
         return self._flow(n, condition, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
 
     def _condition(self, n: int, label: Labels | None, guidance: float) -> Tensor | None:
-        """Return the classes asked for, one-hot; rows of zeros where none is, None where the model knows none."""
+        """Return the given classes, one-hot; rows of zeros without one, ``None`` if the model has no classes."""
         self._check_fitted()
         if not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
         if label is None and guidance != 1:
-            raise ValueError(f"Guidance {guidance} has no class to press for. Give a `label`.")
+            raise ValueError(f"Guidance {guidance} needs a class. Give a `label`.")
         if self.classes_ is None:
             if label is not None:
                 raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
@@ -115,7 +115,7 @@ class NoiseFlow(FlowEstimator):
             return one_hot(label, n, self.classes_)
         if self.condition_dropout == 0:
             raise ValueError(
-                f"With condition_dropout=0 the model knows no images without class. Give a `label`: {self.classes_}."
+                f"With condition_dropout=0 the model has no unconditional images. Give a `label`: {self.classes_}."
             )
         return torch.zeros(n, len(self.classes_))
 
@@ -130,9 +130,9 @@ class NoiseFlow(FlowEstimator):
         batch_size: int,
         save: int = 2,
     ) -> Trajectory:
-        """Let noise flow, some samples at a time."""
+        """Carry noise to images, some samples at a time."""
         if isinstance(solver, Jumps) and guidance != 1:
-            raise ValueError("Jumps have their guidance built in: `distill(images, guidance=...)`. Leave it out here.")
+            raise ValueError("The guidance of jumps is fixed by `distill(images, guidance=...)`. Leave it out here.")
         check_settings(1, batch_size, None)
         velocity = self._velocity()
         field = velocity if guidance == 1 else Guided(velocity, guidance)

@@ -1,4 +1,4 @@
-"""How large the population is at each snapshot, as the user says it."""
+"""Sizes of the population at each snapshot."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from cellflow.cells.snapshots import Snapshots, to_numbers
 from cellflow.couplings import Coupling
 
 COUNTS = "counts"
-"""The masses that are the numbers of cells."""
+"""Name of the masses that are the numbers of cells."""
 
 Sizes = tuple[float, ...]
 
@@ -19,14 +19,14 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
     Parameters
     ----------
     masses
-        None for the same at all times, ``"counts"`` for the numbers of cells, or a mapping from time to size.
+        ``None`` for equal sizes, ``"counts"`` for the numbers of cells, or a mapping from time to size.
     snapshots
         The cells.
 
     Raises
     ------
     ValueError
-        When it is none of these, a time has no size, or a size is not finite and above 0.
+        When ``masses`` is of another form, a time has no size, or a size is not finite and above 0.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
     Raises
     ------
     ValueError
-        When the coupling keeps the mass of every cell, and the population its size.
+        When the coupling keeps the mass of every cell, and sizes are equal.
     """
     if coupling.keeps_mass and len(set(sizes)) == 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a flow says about times that nobody measured, and how far that is from cells that were."""
+"""Predictions of a flow at any time, and their distance to measured cells."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.timed import TimedFlow
 
 ORIGINS = ("both", "before", "after")
-"""From which snapshots cells are carried to a time."""
+"""The snapshots from which cells are carried to a time."""
 
 
 class Carried(NamedTuple):
@@ -24,7 +24,7 @@ class Carried(NamedTuple):
     Attributes
     ----------
     origin
-        What they were.
+        The cells before.
     x
         Their states there, ``(n, d)``.
     weight
@@ -48,7 +48,7 @@ def predict(
     solver: Fixed | Adaptive | Jumps = Fixed(),
     extrapolate: bool = False,
 ) -> list[Carried]:
-    """Carry the neighbouring fitted snapshots to one time, each weighing the more, the nearer it is.
+    """Carry the neighbouring fitted snapshots to one time, each weighted by how near it is.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def predict(
     cells
         Cells at fitted times, see `SnapshotFlow.read`; those at other times are not used.
     at
-        The time, in the user's units. At a fitted time its own cells come back unmoved.
+        The time, in the user's units. At a fitted time its own cells are returned.
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     solver
@@ -91,7 +91,7 @@ def predict(
 
 
 def score(flow: "TimedFlow", cells: States) -> float:
-    """Return minus the mean distance between where cells are carried and where cells were measured.
+    """Return minus the mean distance between carried and measured cells.
 
     Every snapshot at a fitted time is carried to the next fitted time; to a time in between, both its neighbours are.
 

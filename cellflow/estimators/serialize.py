@@ -1,4 +1,4 @@
-"""Parts as JSON: what an estimator was made of, written so that reading it back runs no foreign code."""
+"""Settings and parts as JSON, which are read without running foreign code."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -38,7 +38,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
         networks.UNet,
     )
 }
-"""Everything that may be made while a model is loaded."""
+"""Classes that may be created while a model is loaded."""
 
 _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "path": paths.resolve,
@@ -46,7 +46,7 @@ _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "curve": curves.resolve,
     "network": networks.resolve,
 }
-"""Settings that may be given by name."""
+"""Settings that can be given by name."""
 
 _HEADS = {"two_heads": "shared", "two_networks": "separate"}
 
@@ -76,8 +76,7 @@ _FORMER_TENSORS = {"shared": ("network.", "velocity."), "separate": ("score_drif
 def encode(value: Any) -> Any:
     """Return a value as JSON: plain values, mappings, parts of cellflow, ``functools.partial`` of them.
 
-    A length of time becomes the number it is counted as. Anything else is kept as text, to be given again when the
-    model is loaded.
+    A length of time becomes a number. Anything else is kept as text, and must be given again when the model is loaded.
 
     Examples
     --------
@@ -102,7 +101,7 @@ def encode(value: Any) -> Any:
 
 
 def encode_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON, a part the same whether it is given itself or by its name.
+    """Return settings as JSON, in which a part and its name are equal.
 
     Examples
     --------

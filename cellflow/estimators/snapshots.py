@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 class SnapshotFlow(TimedFlow):
     """A flow through snapshots of a cell population taken at several times.
 
-    One field covers all intervals. Times keep their real spacing, snapshots may have any sizes, and whatever comes
-    out is in the units of the representation and of the time column.
+    One field covers all intervals. Times keep their real spacing, snapshots may have any sizes, and all results are in
+    the units of the representation and of the time column.
 
     Parameters
     ----------
@@ -52,10 +52,11 @@ class SnapshotFlow(TimedFlow):
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     path
-        How paired cells are joined, with ``sigma`` in units of the representation: a path, or the name of one. That
-        of `BrownianBridge` is the spread gathered from the first snapshot to the last; `suggest_sigma` suggests one.
+        Path between paired cells, with ``sigma`` in units of the representation: a path, or the name of one. The
+        ``sigma`` of `BrownianBridge` is its standard deviation from the first snapshot to the last; `suggest_sigma`
+        suggests one.
     coupling
-        How the cells of neighbouring snapshots are paired: a coupling, a function of two clouds, or the name of a
+        How the cells of neighbouring snapshots are matched: a coupling, a function of two clouds, or the name of a
         coupling.
     steps
         Optimiser steps.
@@ -67,32 +68,33 @@ class SnapshotFlow(TimedFlow):
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge
         that can be simulated with noise, forward and backward.
     growth
-        Whether the rate at which the cells multiply and die is learned too. With `UnbalancedSinkhorn` it follows from
-        who is matched with whom: keep its relaxation above the squared distance that cells travel from one snapshot
-        to the next, or travel looks like death here and birth there.
+        Whether the growth rate of the cells is learned too. With `UnbalancedSinkhorn` it follows from the matching:
+        keep its relaxation above the squared distance that cells travel between snapshots, or movement is mistaken for
+        death and birth.
     heads
-        What returns a score and a growth rate: ``"shared"``, the network of the velocity (one that takes ``heads=``),
-        or ``"separate"``, a network of its own for each.
+        Networks of a score and a growth rate: ``"shared"`` with the velocity (in a network that takes ``heads=``), or
+        ``"separate"``, one for each.
     masses
-        How large the population is, where growth is learned: a mapping from time to size, ``"counts"`` where the
-        numbers of cells say it (they rarely do: sampling sets them), or None for no change, so that growth tells only
-        which cells outgrow others.
+        Size of the population, where growth is learned: a mapping from time to size, ``"counts"`` for the numbers of
+        cells (which usually depend on sampling), or ``None`` for a constant size, so that growth is relative to other
+        cells.
     curve
-        How the paths of cells bend: ``"straight"`` between neighbouring snapshots, ``"spline"`` or
-        `cellflow.pairing.Spline` towards one smooth curve through all snapshots, or `cellflow.training.Geodesics`
-        towards the cells, instead of crossing places where none was ever seen.
+        How the paths of cells curve: ``"straight"`` between neighbouring snapshots, ``"spline"`` or
+        `cellflow.pairing.Spline` along one smooth curve through all snapshots, or `cellflow.training.Geodesics` near
+        measured cells, around empty regions.
     within
-        Column of ``obs`` whose groups are never crossed by a pair, such as a donor or a batch; ``None`` for none. Each
-        group has the share of the pairs that it has of the later snapshot. Between two snapshots of which one lacks a
-        group, its cells are left out, with a warning; an error where growth is learned, which would be unknown.
+        Column of ``obs`` within whose groups pairs are made, such as a donor or a batch; ``None`` for none. The
+        fraction of pairs in each group is its fraction of the later snapshot. Between two snapshots of which one lacks
+        a group, its cells are left out, with a warning; this is an error where growth is learned, which would be
+        unknown.
     recipe
-        How the optimiser runs.
+        Settings of the optimiser.
     standardize
         Whether the network sees standardised states inside the model; inputs and outputs keep their units.
     ot_batch_size
-        Cells a side that are paired at once, see `cellflow.pairing.paired_batches`.
+        Cells of each snapshot that are matched at once, see `cellflow.pairing.paired_batches`.
     seed
-        Seed of everything random.
+        Seed of all random numbers.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
@@ -103,11 +105,11 @@ class SnapshotFlow(TimedFlow):
     field_
         The fitted velocity field, in model time.
     clock_
-        The time points, and how they become model time.
+        The time points, and their conversion to model time.
     history_
         Terms of the objective at every step.
     plans_
-        For each interval the plan over the whole snapshots, or None where super-batches were used.
+        For each interval the plan over the whole snapshots, or ``None`` where super-batches were used.
     n_features_in_
         Width of the representation.
     n_cells_
@@ -115,7 +117,9 @@ class SnapshotFlow(TimedFlow):
     masses_
         Size of the population at each time point relative to the first, where growth was learned.
 
-    Source: Tong et al. 2024 (TMLR), section 4.2, for each interval; one field over all, in real time.
+    Source
+    ------
+    Tong et al. 2024 (TMLR), section 4.2, for each interval; one field over all, in real time.
 
     Examples
     --------
@@ -173,17 +177,16 @@ class SnapshotFlow(TimedFlow):
         self.progress = progress
 
     def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
-        """Fit the field; an earlier fit is forgotten. ``adata`` is not changed.
+        """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
 
         Parameters
         ----------
         adata
-            Cells with a time and a representation; a view or a backed file will do.
+            Cells with a time and a representation; a view or a backed file is accepted.
         y
-            Not used; there for scikit-learn.
+            Not used; for compatibility with scikit-learn.
         run
-            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this flow is as
-            it was.
+            Folder, resumption, monitoring and devices of the training. If it fails, this flow is unchanged.
 
         Raises
         ------
@@ -191,7 +194,7 @@ class SnapshotFlow(TimedFlow):
             When the time or the representation is missing or unusable, a part has an unknown name, or settings
             contradict each other.
         FileExistsError
-            When the folder of the run holds a training already, and it is not to be resumed.
+            When the folder of the run holds a training already, and ``resume`` is false.
         CheckpointError
             When the state in that folder is damaged, or of other data or settings; the message names the difference.
         """
@@ -231,9 +234,9 @@ class SnapshotFlow(TimedFlow):
         run: Run | None = None,
         **old: Any,
     ) -> Self:
-        """Teach a flow map what the fitted flow does, so that ``transport(..., solver=Jumps(1))`` does it at once.
+        """Distil the fitted flow into a flow map, for ``transport(..., solver=Jumps(1))``.
 
-        The map knows jumps between any two times of the fitted range, forward and backward.
+        The map jumps between any two times of the fitted range, forward and backward.
 
         Parameters
         ----------
@@ -245,7 +248,7 @@ class SnapshotFlow(TimedFlow):
             Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
             the data alone.
         recipe
-            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
             `cellflow.training.distill`.
 
         Raises
@@ -253,7 +256,7 @@ class SnapshotFlow(TimedFlow):
         NotFittedError
             Before ``fit``.
         ValueError, TypeError
-            When the cells do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
+            When the cells are not those of the fit, settings are invalid, or the objective is not one for flow maps.
 
         Examples
         --------
@@ -272,7 +275,7 @@ class SnapshotFlow(TimedFlow):
         if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
-                f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out what the flow must not see."
+                f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out held-out cells."
             )
         rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
         distilled.flow_map_, device = distilled._blank_map("both"), next(velocity.parameters()).device
@@ -341,7 +344,7 @@ class SnapshotFlow(TimedFlow):
         return sizes
 
     def _about(self, snapshots: Snapshots) -> dict[str, Any]:
-        """Return what a resumed fit must share with the one that was interrupted."""
+        """Return what must be equal for an interrupted fit to be resumed."""
         names = (
             "path",
             "coupling",

@@ -1,4 +1,4 @@
-"""What a fitted field says in the user's own times and units: where states go, how fast, and how they grow."""
+"""A fitted field in the user's times and units: transport, velocities and growth."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -92,7 +92,7 @@ class TimedFlow(FlowEstimator):
         start, stop
             Times in the user's units: one for all states, or one each ``(n,)``.
         save
-            How many equally spaced moments to return, both ends included.
+            Number of equally spaced times to return, including both ends.
         solver
             `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
             method, or a number of steps.
@@ -102,9 +102,9 @@ class TimedFlow(FlowEstimator):
         Returns
         -------
         Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, logs of
-            weights ``(save, n)``, except with ``Jumps``, which know none. Its ``mass()`` is the size of the population
-            relative to that at ``start``.
+            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
+            ``(save, n)``, except with ``Jumps``. Its ``mass()`` is the size of the population relative to that at
+            ``start``.
 
         Raises
         ------
@@ -140,8 +140,8 @@ class TimedFlow(FlowEstimator):
     ) -> Trajectory:
         """Carry states from one time to another with noise, forward or backward.
 
-        The population spreads as under `transport`, and grows as it does there, but each state has many outcomes: call
-        it again with another seed, or repeat the states.
+        The distribution and the growth of the population are those of `transport`, but each state has many outcomes:
+        call it again with another seed, or repeat the states.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class TimedFlow(FlowEstimator):
         start, stop
             Times in the user's units: one for all states, or one each ``(n,)``.
         save
-            How many equally spaced moments to return, both ends included.
+            Number of equally spaced times to return, including both ends.
         solver
             `cellflow.integrate.Noisy`; or its method, or its number of steps.
         seed
@@ -161,8 +161,8 @@ class TimedFlow(FlowEstimator):
         Returns
         -------
         Trajectory
-            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, logs of
-            weights ``(save, n)``.
+            Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
+            ``(save, n)``.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class TimedFlow(FlowEstimator):
         Parameters
         ----------
         x, start, stop, save, solver, extrapolate
-            As for `transport`; a flow map knows no weights, so there are no jumps here.
+            As for `transport`, without jumps, since a flow map has no weights.
 
         Returns
         -------
@@ -248,24 +248,24 @@ class TimedFlow(FlowEstimator):
         return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
 
     def score(self, adata: "AnnData", y: None = None) -> float:
-        """Return how well cells are carried to other cells: minus the mean W1 between the two, so higher is better.
+        """Return minus the mean W1 between predicted and given cells, so that higher is better.
 
         The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
         at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count where
-        growth was learned. So scikit-learn chooses settings: ``GridSearchCV(flow, {"steps": [500, 3000]}).fit(adata)``,
-        with ``cv=KFold(shuffle=True)`` where cells are sorted by time.
+        growth was learned. With it scikit-learn selects settings: ``GridSearchCV(flow, {"steps": [500,
+        3000]}).fit(adata)``, with ``cv=KFold(shuffle=True)`` where cells are sorted by time.
 
         Parameters
         ----------
         adata
             Cells with the time and the representation, of the fit or held out.
         y
-            Not used; there for scikit-learn.
+            Not used; for compatibility with scikit-learn.
 
         Returns
         -------
         float
-            In units of the representation; at most 0. It depends on how many cells there are, see
+            In units of the representation; at most 0. It depends on the number of cells, see
             `cellflow.metrics.population_distance`.
 
         Raises

@@ -1,4 +1,4 @@
-"""`DomainTranslator`: a flow from one set of samples to another, with nothing said about who belongs to whom."""
+"""`DomainTranslator`: a flow from one set of samples to another, without pairs."""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -32,28 +32,27 @@ class DomainTranslator(DomainFlow):
     """A flow from a source domain to a target domain: images to images, or control cells to treated ones.
 
     Both domains are images (an `ImageSet`, an `ImageStream`), arrays or tensors ``(n, d)`` or ``(n, c, h, w)``, or
-    cells (AnnData). Bytes count as pixels from -1 to 1; other numbers are taken as they are. What comes out has the
-    form of what went in.
+    cells (AnnData). Bytes count as pixels from -1 to 1; other numbers are taken as they are. Results have the form of
+    the input.
 
     Parameters
     ----------
     path
-        How a source and a target sample are joined: a path, or the name of one.
+        Path between a source and a target sample: a path, or the name of one.
     coupling
-        Who is paired with whom: a coupling, a function of two clouds, or the name of a coupling.
+        How samples are matched: a coupling, a function of two clouds, or the name of a coupling.
     features
-        In which space they are paired: None for the samples themselves, a number of principal components, or the name
-        of a network of `cellflow.metrics.feature_network`. A space of your own is given to `fit`.
+        Features by which samples are matched: ``None`` for the samples themselves, a number of principal components, or
+        the name of a network of `cellflow.metrics.feature_network`. Other features are given to `fit`.
     within_labels
         Whether only samples of one class are paired; for cells, the column of ``obs`` with the class.
     stochastic
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
-        and can be simulated with noise both ways.
+        and can be simulated with noise in both directions.
     heads
-        What returns the score: ``"shared"``, the network of the velocity (one that takes ``heads=``), or
-        ``"separate"``, a network of its own.
+        Network of the score: ``"shared"`` with the velocity (a network that takes ``heads=``), or ``"separate"``.
     network
-        A callable from the width of vectors, or the channels of images, to a module; None for one that suits their
+        A callable from the width of vectors, or the channels of images, to a module; ``None`` for one that suits their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
     rep
         Representation of cells: a key of ``obsm``, or ``"X"``.
@@ -62,13 +61,13 @@ class DomainTranslator(DomainFlow):
     batch_size
         Pairs per step.
     recipe
-        How the optimiser runs.
+        Settings of the optimiser.
     flip
-        Whether to mirror each pair of images, both sides alike, every other time.
+        Whether to mirror pairs of images at random, both images alike.
     ot_batch_size
-        Samples a side that are paired at once, see `cellflow.pairing.image_batches`.
+        Samples of each domain that are matched at once, see `cellflow.pairing.image_batches`.
     seed
-        Seed of everything random.
+        Seed of all random numbers.
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
@@ -85,7 +84,9 @@ class DomainTranslator(DomainFlow):
     pixels_
         Whether it was fitted on bytes.
 
-    Source: Tong et al. 2024 (TMLR), section 4.2, with the source domain as the source; Tong et al. 2024 (AISTATS) with
+    Source
+    ------
+    Tong et al. 2024 (TMLR), section 4.2, with the source domain as the source; Tong et al. 2024 (AISTATS) with
     a score.
 
     Examples
@@ -145,18 +146,17 @@ class DomainTranslator(DomainFlow):
         run: Run | None = None,
         **old: Any,
     ) -> Self:
-        """Fit the flow; an earlier fit is forgotten. Neither domain is changed.
+        """Fit the flow; an earlier fit is replaced. Neither domain is changed.
 
         Parameters
         ----------
         source, target
-            Samples of both domains, as many as there are of each.
+            Samples of both domains, in any numbers.
         features
-            A space of your own to pair samples in: a function of samples ``(n, ...)``, or the features of both sides,
-            ``(n, d)`` and ``(m, d)``; in place of the setting.
+            Features of your own for matching, in place of the setting: a function of samples ``(n, ...)``, or the
+            features of both domains, ``(n, d)`` and ``(m, d)``.
         run
-            Where the training is kept and resumed from, who looks on, and the devices. When it fails, this translator
-            is as it was.
+            Folder, resumption, monitoring and devices of the training. If it fails, this translator is unchanged.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class DomainTranslator(DomainFlow):
             When the domains differ in shape or kind, hold the same samples or one only, or settings contradict each
             other.
         FileExistsError
-            When the folder of the run holds a training already, and it is not to be resumed.
+            When the folder of the run holds a training already, and ``resume`` is false.
         CheckpointError
             When the state in that folder is damaged, or of other data or settings.
         """
@@ -201,28 +201,28 @@ class DomainTranslator(DomainFlow):
         repairing: Repairing | None = None,
         run: Run | None = None,
     ) -> Self:
-        """Train a fitted flow further, on pairs that it makes itself.
+        """Train a fitted flow further on its own pairs.
 
         Parameters
         ----------
         source, target
             The samples it was fitted on. Images in files are all read into memory: give a part of them, `take`.
         rounds
-            How often it pairs them anew.
+            Number of rounds.
         steps
             Optimiser steps per round; ``None`` for as many as the fit.
         repairing
-            How: ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM), else
-            `cellflow.training.Reflow`, after which few solver steps will do on the linear path.
+            How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM),
+            otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path.
         run
-            As for `cellflow.training.refit`. When it fails, this translator is as it was.
+            As for `cellflow.training.refit`. If it fails, this translator is unchanged.
 
         Raises
         ------
         NotFittedError
             Before ``fit``.
         ValueError
-            When the samples do not fit, or ``rounds`` is below 1.
+            When the samples are not those of the fit, or ``rounds`` is below 1.
 
         Examples
         --------
@@ -265,9 +265,9 @@ class DomainTranslator(DomainFlow):
         run: Run | None = None,
         **old: Any,
     ) -> Self:
-        """Teach a flow map what the fitted flow does, so that ``translate(..., solver=Jumps(1))`` does it at once.
+        """Distil the fitted flow into a flow map, for ``translate(..., solver=Jumps(1))``.
 
-        The map knows jumps both ways.
+        The map jumps in both directions.
 
         Parameters
         ----------
@@ -281,7 +281,7 @@ class DomainTranslator(DomainFlow):
         features
             As for `fit`.
         recipe
-            How the optimiser runs; ``None`` for that of the fit with ``"trajectories"``, and otherwise for that of
+            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
             `cellflow.training.distill`.
 
         Raises
@@ -289,7 +289,7 @@ class DomainTranslator(DomainFlow):
         NotFittedError
             Before ``fit``.
         ValueError, TypeError
-            When the samples do not fit, settings are of the wrong kind, or the objective is not one for flow maps.
+            When the samples are not those of the fit, settings are invalid, or the objective is not one for flow maps.
 
         Examples
         --------
@@ -336,7 +336,7 @@ class DomainTranslator(DomainFlow):
         return self
 
     def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
-        """Return a copy to train further, and samples on its device, provided that they are like those of the fit."""
+        """Return a copy to train further, and samples on its device; refuse samples unlike those of the fit."""
         copy = self._copy(run)
         domains = self._read_both(source, target, next(copy.field_.parameters()).device)
         for domain in domains:
@@ -376,7 +376,7 @@ class DomainTranslator(DomainFlow):
         )
 
     def _about(self, x0: Domain, x1: Domain) -> dict[str, Any]:
-        """Return what a resumed fit must share with the one that was interrupted."""
+        """Return what must be equal for an interrupted fit to be resumed."""
         names = ("path", "coupling", "features", "within_labels", "stochastic", "heads", "network", "batch_size")
         settings = encode_settings({name: getattr(self, name) for name in (*names, "flip", "ot_batch_size")})
         return {"source": digest(x0), "target": digest(x1), **settings}

@@ -1,4 +1,4 @@
-"""Where images are matched: their pixels, their principal components or other features, looked up by row."""
+"""Features by which images are matched: pixels, principal components or others, looked up by row."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _SPARE = 10  # components beyond those asked for, that make the random projectio
 def lookups(
     source: Images, target: Images, features: Features | None, *, generator: torch.Generator
 ) -> tuple[Lookup, Lookup]:
-    """Return where to look up the features of source and target images.
+    """Return the functions that look up the features of source and target images.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Training: the one optimiser loop, how it is set, where it lives, and how it is resumed."""
+"""Training: the optimiser loop, its recipe, its runs, and the outer loops around it."""
 
 from cellflow.training.distillation import Origin, TrajectoryBatches, distill, trajectory_batches
 from cellflow.training.geodesics import Geodesics, LearnedBends

@@ -20,7 +20,7 @@ STATE = "training.safetensors"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors, with JSON in the header, so that a reader sees either the old file or the whole new one.
+    """Write tensors, with JSON in the header, atomically: a reader sees either the old file or the new one.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated, or not one of cellflow's.
+        When the file is missing, truncated, or was not written by cellflow.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -60,7 +60,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return tensors, json.loads(header["cellflow"])
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file ({error}). Use another copy.") from error
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}). Use another copy.") from error
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} holds tensors, but was not saved by cellflow.") from error
 
@@ -81,19 +81,19 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise where a training would be written over.
+    """Raise where a training would be overwritten.
 
     Raises
     ------
     FileExistsError
-        When the file is there.
+        When the file exists.
     """
     if path.exists():
-        raise FileExistsError(f"{path} is there already. Go on from it with `resume=True`, or choose another folder.")
+        raise FileExistsError(f"{path} exists already. Continue with `resume=True`, or choose another folder.")
 
 
 class TrainingState:
-    """Everything that the loop changes: weights, their average, optimiser, step and history."""
+    """State of a training: weights, their average, optimiser, step and history."""
 
     def __init__(self, field: nn.Module, recipe: Recipe, seed: int, about: Mapping[str, Any]) -> None:
         self.field, self.recipe, self.seed = field, recipe, seed
@@ -105,13 +105,13 @@ class TrainingState:
         self.history = History()
 
     def advance(self) -> None:
-        """Count one optimiser step, and let the average follow."""
+        """Count one optimiser step, and update the average."""
         self.step += 1
         if self._average:
             self.recipe.update_average(self._average, self._weights, step=self.step)
 
     def settle(self) -> None:
-        """Leave the averaged weights in the field."""
+        """Copy the averaged weights into the field."""
         self.field.eval()
         with torch.no_grad():
             for weight, average in zip(self._weights, self._average, strict=bool(self._average)):
@@ -119,7 +119,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Hold the averaged weights in the field for a while, and go on as if they never had been there."""
+        """Hold the averaged weights in the field temporarily, and restore the current ones."""
         current = [weight.detach().clone() for weight in self._weights]
         self.settle()
         try:
@@ -131,7 +131,7 @@ class TrainingState:
             self.field.train()
 
     def require_within(self, steps: int) -> None:
-        """Raise when more steps were taken already than are asked for."""
+        """Raise when more steps were taken already than requested."""
         if steps < 1 or self.step > steps:
             raise ValueError(f"Expected steps >= {max(self.step, 1)}; found {steps} ({self.step} were taken already).")
 
@@ -146,12 +146,12 @@ class TrainingState:
         save_tensors(path, tensors, about)
 
     def load(self, path: Path) -> None:
-        """Go back to the state in ``path``.
+        """Load the state in ``path``.
 
         Raises
         ------
         CheckpointError
-            When it is missing, damaged, of another kind, of another model, or of another seed.
+            When it is missing, damaged, or of another kind, model or seed.
         """
         tensors, about = load_tensors(path)
         if about.get("kind") != "training":
@@ -159,7 +159,7 @@ class TrainingState:
         lacking = {"seed", "settings", "step", "history"} - set(about)
         if lacking:
             raise CheckpointError(
-                f"{path} was written by another version of cellflow: it lacks {sorted(lacking)}. Start anew."
+                f"{path} was written by another version of cellflow: it lacks {sorted(lacking)}. Start again."
             )
         changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
         if changed:
@@ -195,7 +195,7 @@ _KINDS = ("part", "partial", "class", "custom")
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Say which settings differ, those of parts by their own names."""
+    """Return which settings differ, those of parts by their own names."""
     found = []
     for key, value in now.items():
         before = then.get(key)

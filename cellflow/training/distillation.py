@@ -1,4 +1,4 @@
-"""Distillation: a flow map learns to do in a few jumps what a fitted flow does in many solver steps."""
+"""Distillation: a flow map learns to replace many solver steps of a fitted flow by a few jumps."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -31,7 +31,7 @@ from cellflow.training.recipe import Recipe
 from cellflow.training.run import Run
 
 TRAJECTORIES = "trajectories"
-"""The objective that regresses on the fitted flow's own trajectories: the steadiest and most exact one, see
+"""The objective that regresses on the fitted flow's own trajectories: the most stable and most accurate one, see
 ``benchmarks/results/few_step_cells.md``."""
 OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
     "semigroup": SemigroupMatching,
@@ -40,10 +40,10 @@ OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
     "mean_velocity": MeanVelocityMatching,
     "direct": FlowMapMatching,
 }
-"""The other objectives, by name; a map is, in part, its own target in all of them."""
+"""The other objectives, by name; in all of them the map is part of its own target."""
 ADAPTIVE, RECIPE = 1.0, Recipe(learning_rate=1e-3)
-"""Power with which these hold down large errors, and their recipe where none is given: at four times the learning
-rate, maps that lead both ways diverge where a flow parts."""
+"""Power by which these downweight large errors, and their default recipe: at four times the learning rate, maps of both
+directions diverge where a flow branches."""
 STEPS = 3000
 """Optimiser steps of a distillation by an estimator."""
 NUMBERS = 2**27
@@ -67,10 +67,10 @@ def distill(
     about: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
 ) -> History:
-    """Train a flow map in place to jump as a fitted flow runs, and return what happened.
+    """Train a flow map in place to follow a fitted flow, and return the history.
 
-    How many jumps are taken, and between which times, is chosen afterwards. The estimators' ``distill`` does this with
-    the flow that they hold.
+    The number of jumps, and the times between which they lead, are chosen afterwards. The ``distill`` of an estimator
+    calls this with its own flow.
 
     Parameters
     ----------
@@ -85,18 +85,18 @@ def distill(
     steps
         Optimiser steps.
     generator
-        Seeds everything random.
+        Seeds all random numbers.
     objective
-        How the map learns: ``"trajectories"`` from those of the teacher, by plain regression; or an objective for flow
-        maps, or the name of one: ``"semigroup"``, ``"lagrangian"``, ``"eulerian"``, ``"mean_velocity"`` or
-        ``"direct"``. The teacher is filled in where it has none of its own.
+        How the map is trained: ``"trajectories"`` by regression on those of the teacher; or an objective for flow maps,
+        or the name of one: ``"semigroup"``, ``"lagrangian"``, ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``. The
+        teacher is filled in if it has none.
     path, unit
-        How pairs are joined, and the length that counts as 1; ``None`` for those of the objective.
+        Path between the points of a pair, and unit of length; ``None`` for those of the objective.
     recipe
         How the optimiser runs; ``None`` for ``Recipe()`` with ``"trajectories"``, and otherwise for a learning rate of
-        1e-3: at more, maps diverge that are, in part, their own target.
+        1e-3: at higher ones, maps that are part of their own target diverge.
     run
-        Where the training is kept and resumed from, who looks on, and the devices; another folder than that of the fit.
+        Folder, resumption, monitoring and devices of the training; its folder must not be that of the fit.
     about, on_step
         As for `cellflow.training.fit`.
 
@@ -107,7 +107,9 @@ def distill(
     FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
         As for `cellflow.training.fit`.
 
-    Source: Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
+    Source
+    ------
+    Boffi, Albergo and Vanden-Eijnden 2024, section 4 (flow map matching, distillation).
 
     Examples
     --------
@@ -159,7 +161,7 @@ def resolve(objective: FlowMapObjective | TrajectoryMatching | str) -> FlowMapOb
     Raises
     ------
     ValueError, TypeError
-        When there is none of that name, or it is not one for flow maps.
+        When no objective for flow maps has that name, or it is not an objective for flow maps.
 
     Examples
     --------
@@ -186,9 +188,9 @@ class Origin(NamedTuple):
     x
         States ``(n, ...)``.
     at
-        Model time at which they are.
+        Model time of the states.
     condition
-        What belongs to each, ``(n, k)``.
+        Condition of each, ``(n, k)``.
     """
 
     x: Tensor
@@ -196,7 +198,7 @@ class Origin(NamedTuple):
     condition: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> "Origin":
-        """Return the same in another precision."""
+        """Return the states in another precision."""
         return Origin(self.x.to(dtype), self.at, None if self.condition is None else self.condition.to(dtype))
 
     def take(self, rows: Tensor) -> "Origin":
@@ -205,7 +207,7 @@ class Origin(NamedTuple):
 
 
 class Course(NamedTuple):
-    """Trajectories that were seen at the same times.
+    """Trajectories at common times.
 
     Parameters
     ----------
@@ -214,7 +216,7 @@ class Course(NamedTuple):
     x
         States at these times, ``(k, n, ...)``.
     condition
-        What belongs to each trajectory, ``(n, k)``.
+        Condition of each trajectory, ``(n, k)``.
     """
 
     t: Tensor
@@ -224,7 +226,7 @@ class Course(NamedTuple):
 
 @dataclass(frozen=True)
 class TrajectoryBatches:
-    """Batches without end, each of pairs of points on the trajectories of a flow; the same ones at every iteration.
+    """An endless stream of batches of pairs on the trajectories of a flow; the same at every iteration.
 
     Parameters
     ----------
@@ -233,9 +235,9 @@ class TrajectoryBatches:
     batch_size
         Pairs per batch.
     seed
-        Of trajectories and times.
+        Seed of the draws of trajectories and times.
     both
-        Whether a pair may also lead back in time.
+        Whether pairs may also lead backward in time.
 
     Examples
     --------
@@ -286,10 +288,10 @@ def trajectory_batches(
     both: bool = True,
     moments: int = 33,
 ) -> TrajectoryBatches:
-    """Follow a fitted flow from where it passes, to both ends of its time, and draw pairs of points on the way.
+    """Follow a fitted flow from known states to both ends of its time, and draw pairs of points on its trajectories.
 
-    Real points in ``origins`` stay in play: every trajectory goes through one, those of the target among them, and
-    errors of the flow do not add up over rounds of its own samples.
+    Every trajectory passes through a real point in ``origins``, of the source or of the target, so that errors of the
+    flow do not accumulate over rounds of its own samples.
 
     Parameters
     ----------
@@ -302,9 +304,9 @@ def trajectory_batches(
     generator
         Seeds the choice of trajectories and pairs; advances.
     both
-        Whether a pair may also lead back in time, as a map of ``spans="both"`` needs it.
+        Whether pairs may also lead backward in time, which a map of ``spans="both"`` requires.
     moments
-        Equally spaced times at which a trajectory is seen; four evaluations of the velocity lie between two.
+        Number of equally spaced times of a trajectory, with four evaluations of the velocity between two.
 
     Returns
     -------
@@ -314,9 +316,11 @@ def trajectory_batches(
     Raises
     ------
     ValueError
-        For fewer than two moments, or no origins.
+        For fewer than two times, or no origins.
 
-    Source: Luhman and Luhman 2021 (knowledge distillation), for pairs of any two times.
+    Source
+    ------
+    Luhman and Luhman 2021 (knowledge distillation), for pairs of any two times.
 
     Examples
     --------
@@ -348,7 +352,7 @@ def _some(origin: Origin, share: float, rng: torch.Generator) -> Origin:
 
 
 def _followed(velocity: Field, origin: Origin, moments: int) -> Course:
-    """Follow states back to time 0 and on to time 1."""
+    """Follow states backward to time 0 and forward to time 1."""
     size = max(1, AT_ONCE // (moments * origin.x[0].numel()))
     parts = [_both_ways(velocity, origin.take(rows), moments) for rows in torch.arange(len(origin.x)).split(size)]
     return Course(parts[0].t, torch.cat([part.x for part in parts], dim=1), origin.condition)

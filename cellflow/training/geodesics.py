@@ -1,4 +1,4 @@
-"""Pairs that bend towards the data: paths that go where cells were seen, along geodesics of a learned metric."""
+"""Geodesic pairs: paths that stay near the data, along geodesics of a learned metric."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from cellflow.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Geodesics:
-    """Bends pairs along geodesics of a metric that is learned from the snapshots.
+    """Paths along geodesics of a metric that is learned from the snapshots.
 
-    A curve (see `cellflow.pairing.Curve`): a network learns the two bends of each pair before the field is trained.
-    Pairs are matched as they were. Use it where cells move along a curved sheet that straight lines would leave.
+    A curve (see `cellflow.pairing.Curve`): a network learns the two bends of each pair before the field is trained. The
+    matching does not change. Use it where cells move along a curved manifold that straight lines would leave.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Geodesics:
         times
             Not used: batches carry their own.
         batches
-            Straight pairs without end.
+            An endless stream of straight pairs.
         generator
             Seeds the metric, the network and its training.
         """
@@ -86,12 +86,12 @@ class Geodesics:
 
 @dataclass(frozen=True, eq=False)
 class LearnedBends:
-    """Bends pairs as a network says, which is no longer trained.
+    """Adds the bends that a trained network predicts.
 
     Parameters
     ----------
     field
-        From where pairs begin ``(n,)`` and both ends side by side ``(n, 2 d)`` to both bends side by side.
+        From the start times of pairs ``(n,)`` and both ends side by side ``(n, 2 d)`` to both bends side by side.
 
     Examples
     --------
@@ -106,5 +106,5 @@ class LearnedBends:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, source: Tensor, target: Tensor) -> Batch:
-        """Return the batch with its bends; which points it joins, ``source`` and ``target``, does not matter."""
+        """Return the batch with its bends; the rows ``source`` and ``target`` are not used."""
         return bend_pairs(self.field, batch)

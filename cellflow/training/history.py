@@ -1,4 +1,4 @@
-"""What happened during training, step by step."""
+"""The history of a training, step by step."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The one loop that trains."""
+"""The training loop."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -42,7 +42,7 @@ def fit(
     on_step: OnStep | None = None,
     **old: Any,
 ) -> History:
-    """Train a field in place, and return what happened.
+    """Train a field in place, and return the history.
 
     On return ``field`` holds the averaged weights, if the recipe averages. The same seed gives the same weights,
     also across an interruption: 100 steps and a resumed 100 equal 200, bit for bit on the CPU.
@@ -52,11 +52,11 @@ def fit(
     field
         The module to train.
     objective
-        What is minimised.
+        The loss to minimise.
     batches
-        Any iterable of batches: those without end from `cellflow.pairing.paired_batches`, a torch ``DataLoader``, a
-        list, a generator. Those that can be iterated again begin anew when they run out. What an iterable of your own
-        draws from torch's global random state, such as the order of a ``DataLoader``, is of the seed.
+        Any iterable of batches: those of `cellflow.pairing.paired_batches`, a torch ``DataLoader``, a list, a
+        generator. Iterables that can be iterated again are repeated when they run out. What an iterable draws from
+        torch's global random state, such as the order of a ``DataLoader``, follows from the seed.
     steps
         Optimiser steps in all, those before a resumption included.
     generator
@@ -64,14 +64,14 @@ def fit(
     recipe
         How the optimiser runs; ``None`` for ``Recipe()``.
     run
-        Where the training is kept and resumed from, who looks on, and the devices; ``None`` for ``Run()``.
+        Folder, resumption, monitoring and devices of the training; ``None`` for ``Run()``.
     until
-        Step after which to stop, with a schedule that still spans ``steps``: to train in several sittings.
+        Step after which to stop, with a schedule that still spans ``steps``: to train in several parts.
     about
-        What else must be the same when the training is resumed, as JSON: settings, a digest of the data.
+        Further settings that must be equal when the training is resumed, as JSON, such as a digest of the data.
     on_step
-        Called with the number of each step and its terms as numbers, for a logger of your own; some steps late, since
-        reading them waits for the device.
+        Called with the number of each step and its terms as numbers, for any logger; some steps late, since reading
+        them waits for the device.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def fit(
     FloatingPointError
         When the loss is not finite; the message names the step.
     CheckpointError
-        When there is nothing to resume from, or what is there does not fit.
+        When there is nothing to resume from, or the state does not match.
     ValueError
         When the batches run out.
     KeyboardInterrupt
@@ -129,7 +129,7 @@ def fit(
 
 
 def _open(state: TrainingState, run: Run) -> None:
-    """Go back to the state in a folder where it is to be resumed; refuse to write over one otherwise."""
+    """Load the state in a folder to resume it; otherwise refuse to overwrite one."""
     if run.folder is None:
         return
     path = Path(run.folder) / STATE
@@ -172,7 +172,7 @@ def _train(
 
 
 def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnStep | None) -> None:
-    """Move rows from the device into the history, and stop at the first loss that is not finite."""
+    """Copy rows from the device into the history, and stop at the first loss that is not finite."""
     for row in rows:
         values = {name: float(value) for name, value in row.items()}
         if not -float("inf") < values["loss"] < float("inf"):
@@ -187,7 +187,7 @@ def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnSt
 
 
 def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric") -> None:
-    """Let somebody look at the averaged weights, in the first process alone, while the others wait."""
+    """Call ``watch`` with the averaged weights in the field, in the first process only, while the others wait."""
     if fabric.is_global_zero:
         with state.averaged():
             watch(state.history)
@@ -210,7 +210,7 @@ def _fabric_for(field: nn.Module, recipe: Recipe) -> "Fabric":
 
 
 def _shared(batches: Iterable[Batch], state: TrainingState, last: int, fabric: "Fabric") -> Iterator[Batch]:
-    """Iterate over the batches of this device from where it stands: directly where they know how, else by skipping."""
+    """Iterate over the batches of this device from the current step: directly if supported, otherwise by skipping."""
     each = state.recipe.accumulate * fabric.world_size
     first = state.step * each + fabric.global_rank
     iterate = getattr(batches, "iterate", None)
@@ -219,7 +219,7 @@ def _shared(batches: Iterable[Batch], state: TrainingState, last: int, fabric: "
 
 
 def _repeated(batches: Iterable[Batch], needed: int, seed: int) -> Iterator[Batch]:
-    """Yield batches, from the beginning again when they run out; what they draw is of the seed and their number."""
+    """Yield batches, repeated when they run out; their random numbers follow from the seed and their number."""
     stream = None
     for number in count():
         with seeded(generator_at(seed, number)):

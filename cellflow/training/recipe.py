@@ -1,4 +1,4 @@
-"""How the optimiser runs: every number of the training loop, in one object."""
+"""The settings of the optimiser, in one object."""
 
 from dataclasses import dataclass
 from math import cos, pi
@@ -13,33 +13,34 @@ from cellflow.errors import unknown
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "64": "32-true", "bf16": "bf16-mixed"}
-"""What Fabric is told. Double precision is a matter of the field and its batches: Fabric's own way there swaps torch's
-default precision at every step, for all threads."""
+"""Precision in the terms of Fabric. For double precision the field and its batches are converted: Fabric's own way
+swaps torch's default precision at every step, for all threads."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the optimiser runs.
+    """Settings of the optimiser.
 
     Parameters
     ----------
     learning_rate
         Peak learning rate of AdamW.
     schedule
-        What the learning rate does after the warm-up: ``"cosine"`` falls to zero, ``"constant"`` stays.
+        Learning rate after the warm-up: ``"cosine"`` decays to zero, or ``"constant"``.
     warmup
         Steps over which the learning rate rises from zero.
     ema
-        Decay of the averaged weights per step; 0 keeps the last weights. Early on the decay is smaller, so that
-        the starting weights are forgotten.
+        Decay of the averaged weights per step; 0 for the last weights. The decay is smaller at first, so that the
+        initial weights do not matter.
     clip
-        Largest norm of the gradient; None leaves it alone.
+        Largest norm of the gradient; ``None`` for no clipping.
     weight_decay
         Decoupled weight decay.
     accumulate
         Batches per optimiser step.
     precision
-        ``"64"`` makes the field double for good; ``"32"`` leaves it as it is; ``"bf16"`` for mixed precision.
+        ``"64"`` converts the field to double precision permanently; ``"32"`` does not change it; ``"bf16"`` for mixed
+        precision.
     compile
         Whether the field is compiled before training; pays off on long runs.
 
@@ -88,13 +89,13 @@ class Recipe:
 
     @torch.no_grad()
     def update_average(self, averaged: list[Tensor], current: list[Tensor], *, step: int) -> None:
-        """Move averaged weights towards the weights after ``step`` optimiser steps; after the first, take them over."""
+        """Update the averaged weights after ``step`` optimiser steps; the first one copies the weights."""
         decay = min(self.ema, (step - 1) / (step + 8))
         get_ema_multi_avg_fn(decay)(averaged, current, step)
 
 
 def check_settings(steps: object, batch_size: object, recipe: object) -> None:
-    """Raise where the settings of a training are of the wrong kind.
+    """Raise for invalid settings of a training.
 
     Raises
     ------

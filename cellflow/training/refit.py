@@ -1,4 +1,4 @@
-"""Outer loops: fit, let the model pair the points anew, fit again."""
+"""Outer loops: fit again and again on pairs of the model's own, as in reflow and iterative Markovian fitting."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, replace
@@ -23,11 +23,11 @@ from cellflow.training.recipe import Recipe
 from cellflow.training.run import OLD_KEYWORDS, Run
 
 GENERATOR = "generator.safetensors"
-"""Name of the file with the state of the generator as the training of a round begins."""
+"""Name of the file with the state of the generator at the start of a round's training."""
 
 
 class Repairing(Protocol):
-    """How a model pairs points anew."""
+    """A rule by which a model makes new pairs of points."""
 
     def __call__(
         self,
@@ -42,25 +42,27 @@ class Repairing(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return pairs ``(n, ...)`` and ``(n, ...)`` for round ``turn``, counted from 0.
 
-        A pair for each point of one side, in its order; or for each of both, those of ``x0`` first. ``condition``
-        ``(n, k)`` belongs to the points of either side.
+        One pair for each point of one side, in order; or for each point of both sides, those of ``x0`` first.
+        ``condition`` ``(n, k)`` belongs to the points of either side.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Reflow:
-    """Each source point with the end of its own path: later rounds run ever straighter, for few steps.
+    """Pair each source point with the end of its trajectory: trajectories become straighter with every round.
 
     Parameters
     ----------
     solver
-        How a path is followed: as for `cellflow.integrate.ode`.
+        Solver of the trajectories: as for `cellflow.integrate.ode`.
     both_ends
-        Whether target points are carried back too. Half of the pairs then end at real points, so that the errors of the
-        model's own samples do not add up over rounds; at the cost of twice the solving. Off, as published.
+        Whether target points are carried back too. Half of the pairs then end at real points, so that errors of the
+        model's own samples do not accumulate over rounds, at twice the cost. Off in the published method.
 
-    Source: Liu, Gong and Liu 2023, algorithm 1; Kim et al. 2025 (simple reflow) for pairs that end at real points.
+    Source
+    ------
+    Liu, Gong and Liu 2023, algorithm 1; Kim et al. 2025 (simple reflow) for pairs that end at real points.
 
     Examples
     --------
@@ -90,7 +92,7 @@ class Reflow:
         generator: torch.Generator,
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the source points and the ends of their paths; then the starts of paths to the target points."""
+        """Return source points and the ends of their trajectories; then the starts of trajectories to target points."""
         velocity = objective.velocity(field)
         ends = ode(velocity, x0, solver=self.solver, condition=condition).x[-1]
         if not self.both_ends:
@@ -101,17 +103,17 @@ class Reflow:
 
 @dataclass(frozen=True)
 class MarkovianFitting:
-    """Pairs of the model's own diffusion, started from the source and from the target in turn.
+    """Pair points by the model's own diffusion, started from the source and from the target in alternating rounds.
 
-    In the limit the process is the Schrödinger bridge of scale ``sigma``: it keeps both marginals at every round, since
-    one end of each pair is always a real point.
+    The process converges to the Schrödinger bridge of scale ``sigma``, and keeps both marginals in every round, since
+    one end of each pair is a real point.
 
     Parameters
     ----------
     sigma
         Scale of the noise: that of the path of the objective.
     solver
-        How it is simulated: as for `cellflow.integrate.sde`.
+        Solver of the simulation: as for `cellflow.integrate.sde`.
 
     Raises
     ------
@@ -120,7 +122,9 @@ class MarkovianFitting:
     TypeError
         For a solver without noise.
 
-    Source: Shi et al. 2023, algorithm 1; one field with two heads runs both ways.
+    Source
+    ------
+    Shi et al. 2023, algorithm 1; one field with two heads serves both directions.
 
     Examples
     --------
@@ -151,7 +155,7 @@ class MarkovianFitting:
         generator: torch.Generator,
         condition: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return pairs simulated forward in even turns, backward in odd ones."""
+        """Return pairs that are simulated forward in even rounds, backward in odd ones."""
         simulate = partial(sde, field, sigma=self.sigma, solver=self.solver, generator=generator, condition=condition)
         if turn % 2 == 0:
             return x0, simulate(x0).x[-1]
@@ -176,35 +180,35 @@ def refit(
     about: Mapping[str, Any] | None = None,
     **old: Any,
 ) -> list[History]:
-    """Train a fitted field further, on pairs that it makes itself, in several rounds.
+    """Train a fitted field further on its own pairs, in several rounds.
 
     Parameters
     ----------
     field
-        A field that was fitted once: with independent pairs, or better, as a warm start.
+        A fitted field, for example on independent pairs.
     objective
-        What is minimised.
+        The loss to minimise.
     x0, x1
         Source and target points, ``(n, ...)`` and ``(m, ...)``.
     repairing
-        How the field pairs them anew: `Reflow` or `MarkovianFitting`.
+        How the field makes new pairs: `Reflow` or `MarkovianFitting`.
     rounds
-        How often.
+        Number of rounds.
     steps
         Optimiser steps per round.
     generator
-        Seeds everything random.
+        Seeds all random numbers.
     batch_size
         Pairs per batch.
     at_once
-        Points a side that are paired anew at a time, where each pair is made from one point; ``None`` for all.
+        Points of each side from which pairs are made at a time; ``None`` for all.
     recipe
         How the optimiser runs in each round; ``None`` for ``Recipe()``.
     condition
-        What belongs to each point, ``(n, k)``: the same for the source point and the target point of one number.
+        Condition of each point, ``(n, k)``: the same for the source point and the target point of one row.
     run
-        Where the rounds are kept, each in a folder of its own within that of the run, and resumed from; who looks on,
-        at the history of all rounds so far; and the devices.
+        Folder, resumption, monitoring and devices; each round has a folder of its own within that of the run, and
+        ``watch`` sees the history of all rounds so far.
     about
         As for `cellflow.training.fit`.
 
@@ -216,7 +220,7 @@ def refit(
     Raises
     ------
     ValueError
-        For no whole number of rounds, fewer than one, or a condition for another number of points than there are.
+        When ``rounds`` is not a whole number >= 1, or the condition has another number of rows than there are points.
     TypeError
         When ``repairing`` cannot be called.
     FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
@@ -235,7 +239,7 @@ def refit(
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
     if not callable(repairing):
-        raise TypeError(f"Expected a way to pair anew, such as `cf.training.Reflow()`; found {repairing!r}.")
+        raise TypeError(f"Expected a callable that pairs points, such as `cf.training.Reflow()`; found {repairing!r}.")
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "
@@ -278,10 +282,10 @@ def pair_anew(
     condition: Tensor | None = None,
     at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Let the field pair the points of one round, some at a time, in the order in which `Repairing` gives all."""
+    """Make the pairs of one round, some at a time, in the order of `Repairing`."""
     longer = max(len(x0), len(x1))
     n = min(len(x0), len(x1), -(-longer // (at_once or longer)))
-    # A way to pair that knows no condition need not take one.
+    # A callable without conditions need not take one.
     known = [{}] * n if condition is None else [{"condition": part} for part in torch.tensor_split(condition, n)]
     parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), strict=True))
     found = [
@@ -306,7 +310,7 @@ def _folder(run: Run, turn: int) -> Path:
 
 
 def _round(run: Run, turn: int, past: History) -> Run:
-    """Return the run of one round: in a folder of its own, watched with what happened before."""
+    """Return the run of one round: in a folder of its own, watched with the history of earlier rounds."""
     watch = run.watch
     told = None if watch is None else lambda history: watch(past + history)
     if run.folder is None:
@@ -316,7 +320,7 @@ def _round(run: Run, turn: int, past: History) -> Run:
 
 
 def _finished(run: Run, steps: int, generator: torch.Generator) -> bool:
-    """Return whether a round was finished before; the generator is put where it was as its training began."""
+    """Return whether a round was finished before; restore the generator to the start of its training."""
     if not run.resume or load_tensors(Path(run.folder or "") / STATE)[1].get("step") != steps:
         return False
     generator.set_state(load_tensors(Path(run.folder or "") / GENERATOR)[0]["state"])

@@ -1,4 +1,4 @@
-"""Where a training lives: the folder that keeps it, who looks on, the devices it takes, and how Ctrl-C stops it."""
+"""A training run: its folder, monitoring and devices, and how Ctrl-C stops it."""
 
 import signal
 import threading
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """Where a training lives: nothing in it changes what is learned.
+    """Folder, resumption, monitoring and devices of a training; none of them changes what is learned.
 
     Parameters
     ----------
     folder
-        Where the state of the training is kept, so that it can be resumed after an interruption; ``None`` keeps none.
+        Folder for the state of the training, so that it can be resumed after an interruption; ``None`` for none.
     resume
-        Whether to go on from the state in ``folder``.
+        Whether to resume from the state in ``folder``.
     save_every
         Steps between two saves of the state.
     progress
         Whether to show a bar with the loss and the time left.
     watch
-        Called every ``watch_every`` steps and after the last one, while the averaged weights are in the field: by an
-        estimator with an estimator that is as good as it is by then, by `cellflow.training.fit` with the `History`.
+        Called every ``watch_every`` steps and after the last one, with the averaged weights in the field: by estimators
+        with an estimator that can be used as if it were fitted, by `cellflow.training.fit` with the `History`.
     watch_every
         Steps between two calls of ``watch``.
     fabric
-        A launched ``lightning_fabric.Fabric``, for several devices, which share the batches out. The first process
-        alone saves and watches, while the others wait. ``None`` trains on the one device where the field is.
+        A launched ``lightning_fabric.Fabric``, for several devices, among which batches are divided. Only the first
+        process saves and watches, while the others wait. ``None`` for the device of the field.
 
     Raises
     ------
@@ -89,14 +89,14 @@ def _from_old(every: int = 1000, **old: Any) -> Mapping[str, Any]:
 
 
 OLD_KEYWORDS: Rules = {("folder", "resume", "save_every", "progress", "watch", "every", "fabric"): _from_old}
-"""What the settings of a run were called before it was one; see `cellflow.renamed.renamed`."""
+"""Former keywords of the settings of a run; see `cellflow.renamed.renamed`."""
 
 
 class Interrupt:
-    """While open, the first Ctrl-C sets ``pending``; a second one stops at once, as usual.
+    """While open, a first Ctrl-C sets ``pending``; a second one stops at once, as usual.
 
-    Whoever opens it looks at ``pending`` and raises. A Ctrl-C that comes after the last look is passed on as it closes:
-    to the `Interrupt` around it, or as the usual KeyboardInterrupt. None is lost.
+    The code inside checks ``pending`` and raises. A Ctrl-C after the last check is passed on when the context closes:
+    to the enclosing `Interrupt`, or as the usual KeyboardInterrupt.
 
     Outside the main thread, where Python delivers no signals, nothing changes.
 
@@ -142,21 +142,21 @@ class Interrupt:
 
 
 def goodbye(step: int, steps: int, folder: str | Path | None) -> str:
-    """Say after which step a training stopped, and how to go on.
+    """Return a message on the step after which a training stopped, and on how to resume it.
 
     Examples
     --------
     >>> goodbye(3, 9, "run")
-    'Stopped after step 3 of 9. Saved in run; go on with `resume=True`.'
+    'Stopped after step 3 of 9. Saved in run; continue with `resume=True`.'
     """
     if folder is None:
         return f"Stopped after step {step} of {steps}; nothing was saved, as no `folder` was given."
-    return f"Stopped after step {step} of {steps}. Saved in {folder}; go on with `resume=True`."
+    return f"Stopped after step {step} of {steps}. Saved in {folder}; continue with `resume=True`."
 
 
 @contextmanager
 def progress_bar(*, shown: bool, start: int, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """Give a function of step and loss that moves the bar; one that does nothing when the bar is not shown.
+    """Yield a function of step and loss that moves the bar, or does nothing if no bar is shown.
 
     Examples
     --------
