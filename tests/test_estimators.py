@@ -264,3 +264,75 @@ def test_dropout_draws_from_the_seed(share):
         torch.rand(3)
         assert all(torch.equal(each, alone) for each in pool.map(learn, range(8)))
     assert np.isfinite(alone.numpy()).all()
+
+
+def trained(verb, kind, run=None):
+    """The weights after a fit, or after what trains a fitted model further."""
+    model = kind(recipe=Recipe(schedule="constant", warmup=2, ema=0.9))
+    if verb == "fit":
+        return weights(model.fit(*kind.data, run=run).field_)
+    model.fit(*kind.data)
+    if verb == "refine":
+        settings = {"rounds": 2, "steps": 5, "repairing": cf.training.Reflow(solver=2)}
+        return weights(model.refine(*kind.data, **settings, run=run).field_)
+    return weights(model.distill(*kind.data, steps=5, objective="semigroup", run=run).flow_map_)
+
+
+TRAINS = [
+    (name, verb) for name in ALL_ESTIMATORS for verb in ("fit", "distill", *(["refine"] if name in REFINED else []))
+]
+
+
+class PowerCutError(Exception):
+    """What stops a training in a test."""
+
+
+@pytest.mark.parametrize(("name", "verb"), TRAINS)
+def test_a_run_is_watched_stopped_and_resumed_to_the_same_weights(name, verb, tmp_path):
+    """Whoever looks sees a whole model: it answers, can be saved, and is another one each time."""
+    kind, seen = ALL_ESTIMATORS[name], []
+    alone = trained(verb, kind)
+
+    def watch(model):
+        model.save(tmp_path / f"look-{len(seen)}")
+        history = model.map_history_ if verb == "distill" else model.history_
+        seen.append((len(history), kind.results(model)[-1]))
+
+    def stop(model):
+        raise PowerCutError
+
+    assert torch.equal(trained(verb, kind, cf.Run(watch=watch, watch_every=3)), alone)
+    steps = {"fit": [3, 4], "distill": [3, 5], "refine": [7, 9, 12, 14]}[verb]
+    assert [step for step, _ in seen] == steps
+    assert not torch.equal(seen[0][1], seen[-1][1])
+    back = kind.make.func.load(tmp_path / "look-0", device="cpu")
+    assert torch.equal(kind.results(back)[-1], seen[0][1])
+    with pytest.raises(PowerCutError):
+        trained(verb, kind, cf.Run(tmp_path / "kept", watch=stop, watch_every=2, save_every=1))
+    assert torch.equal(trained(verb, kind, cf.Run(tmp_path / "kept", resume=True)), alone)
+
+
+@pytest.mark.parametrize("name", ALL_ESTIMATORS)
+def test_what_became_a_run_is_still_taken(name, tmp_path):
+    kind, seen = ALL_ESTIMATORS[name], []
+    alone = weights(kind().fit(*kind.data).distill(*kind.data, steps=3, objective="semigroup", teacher=False).flow_map_)
+    model = kind()
+    with pytest.warns(FutureWarning, match=rf"{name}\.fit\(folder=.*is now `{name}\.fit\(run="):
+        model.fit(*kind.data, folder=tmp_path, watch=seen.append, every=2)
+    assert len(seen) == 2
+    with pytest.warns(FutureWarning, match="resume"):
+        model.fit(*kind.data, folder=tmp_path, resume=True)
+    with pytest.warns(
+        FutureWarning, match=rf"`{name}\.distill\(taught=False\)` is now `{name}\.distill\(teacher=False"
+    ):
+        model.distill(*kind.data, steps=3, objective="semigroup", taught=False)
+    assert torch.equal(weights(model.flow_map_), alone)
+
+
+def test_forget_is_now_condition_dropout():
+    with pytest.warns(
+        FutureWarning, match=r"`ImageGenerator\(forget=0.3\)` is now `ImageGenerator\(condition_dropout="
+    ):
+        model = cf.ImageGenerator(forget=0.3)
+    assert model.condition_dropout == 0.3
+    assert "forget" not in model.get_params()

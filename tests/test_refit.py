@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
+from cellflow.errors import CheckpointError
 from cellflow.integrate import Fixed
 from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, VelocityMatching
@@ -122,3 +123,58 @@ def test_impossible_settings_are_refused(rng):
         refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=0, steps=3, generator=rng)
     with pytest.raises(TypeError, match="returned no score"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=MarkovianFitting(1.0), rounds=1, steps=3, generator=rng)
+
+
+@pytest.mark.parametrize("repairing", [Reflow(solver=3), MarkovianFitting(0.5, solver=3)], ids=["reflow", "markovian"])
+@pytest.mark.parametrize("last", [3, 6, 7, 12])
+def test_rounds_resume_to_the_bit(repairing, last, tmp_path):
+    """Stopped in any round, or as one begins: what was finished is neither paired nor trained again."""
+    x = torch.randn(20, 2, generator=cf.generator(1))
+    bridge = BrownianBridge(0.5)
+
+    def field():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            return MLP(2, width=8) if isinstance(repairing, Reflow) else Heads(MLP(2, heads=2, width=8), score="shared")
+
+    class Stopped(VelocityMatching if isinstance(repairing, Reflow) else BridgeMatching):
+        calls = 0
+
+        def __call__(self, field, batch, *, generator):
+            type(self).calls += 1
+            if type(self).calls == last:
+                raise RuntimeError("no power left")
+            return super().__call__(field, batch, generator=generator)
+
+    class Plain(Stopped):
+        calls = 100
+
+    def rounds(objective, run):
+        learned = field()
+        settings = {"repairing": repairing, "rounds": 3, "steps": 5, "batch_size": 8, "recipe": QUICK, "run": run}
+        path = cf.paths.Linear() if isinstance(repairing, Reflow) else bridge
+        histories = refit(learned, objective(path), x, x + 3, generator=cf.generator(2), **settings)
+        return torch.cat([weight.flatten() for weight in learned.parameters()]), [one.columns for one in histories]
+
+    whole, told = rounds(Plain, None)
+    with pytest.raises(RuntimeError, match="no power"):
+        rounds(Stopped, cf.Run(tmp_path, save_every=1))
+    begun = Plain.calls
+    parts, resumed = rounds(Plain, cf.Run(tmp_path, resume=True))
+    assert torch.equal(whole, parts)
+    assert told == resumed
+    assert Plain.calls - begun == 15 - (last - 1)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        rounds(Plain, cf.Run(tmp_path))
+
+
+def test_rounds_are_watched_with_all_that_happened(rng, tmp_path):
+    seen, x = [], torch.zeros(4, 2)
+    run = cf.Run(watch=lambda history: seen.append(len(history)), watch_every=2)
+    refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(solver=1), rounds=2, steps=3, generator=rng, run=run)
+    assert seen == [2, 3, 5, 6]
+    again = cf.Run(tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="No file"):
+        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=3, generator=rng, run=again)
+    with pytest.raises(TypeError, match="a way to pair anew"):
+        refit(MLP(2), VelocityMatching(), x, x, repairing=3, rounds=1, steps=3, generator=rng)

@@ -39,7 +39,11 @@ def run(field=None, *, objective=None, batches=None, seed=7, folder=None, resume
     kept = Run(folder, resume=resume, save_every=save_every)
     settings = {"steps": 60, "recipe": QUICK, "run": kept} | settings
     history = fit(
-        field, objective or VelocityMatching(), batches or make_batches(), generator=cf.generator(seed), **settings
+        field,
+        objective or VelocityMatching(),
+        make_batches() if batches is None else batches,
+        generator=cf.generator(seed),
+        **settings,
     )
     return field, history
 
@@ -326,3 +330,227 @@ def test_ctrl_c_between_the_last_look_and_the_end_is_passed_on():
     with pytest.raises(KeyboardInterrupt), Interrupt():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Points one by one, moved a little at random, from torch's global state, each time they are asked for."""
+
+    def __init__(self, n=24):
+        self.x = torch.randn(n, 2, generator=cf.generator(2))
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.x[index] + 3 + 0.1 * torch.randn(2)
+
+
+def collated(rows):
+    return cf.Batch(*(torch.stack(side) for side in zip(*rows, strict=True)))
+
+
+def loader():
+    return torch.utils.data.DataLoader(Pairs(), batch_size=8, shuffle=True, collate_fn=collated)
+
+
+def test_a_data_loader_is_shuffled_by_the_seed_and_resumes_exactly(tmp_path):
+    """Its order, and what its data set draws, come from torch's global state, which the seed decides meanwhile."""
+    whole, _ = run(batches=loader(), steps=20)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        again, _ = run(batches=loader(), steps=20)
+    other, _ = run(batches=loader(), steps=20, seed=8)
+    assert torch.equal(weights(whole), weights(again))
+    assert not torch.equal(weights(whole), weights(other))
+    run(batches=loader(), steps=20, until=7, folder=tmp_path)
+    parts, _ = run(batches=loader(), steps=20, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+def test_a_data_loader_with_workers_feeds_the_same_batches():
+    whole, _ = run(batches=[cf.Batch(torch.zeros(4, 2), torch.ones(4, 2))], steps=5)
+    rows = [cf.Batch(torch.zeros(4, 2), torch.ones(4, 2))] * 3
+    batches = torch.utils.data.DataLoader(rows, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    found, _ = run(batches=batches, steps=5)
+    assert torch.equal(weights(whole), weights(found))
+
+
+def test_batches_that_can_begin_again_do(tmp_path):
+    batches = [cf.Batch(*torch.randn(2, 8, 2, generator=cf.generator(k))) for k in range(3)]
+    whole, _ = run(batches=batches * 4, steps=12)
+    for again in (batches, tuple(batches)):
+        found, _ = run(batches=again, steps=12)
+        assert torch.equal(weights(whole), weights(found))
+    found, _ = run(batches=(batch for batch in batches * 4), steps=12)
+    assert torch.equal(weights(whole), weights(found))
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "words"),
+    [
+        (lambda: iter([cf.Batch(torch.zeros(4, 2), torch.ones(4, 2))] * 12), ValueError, "after 12, and 60 are needed"),
+        (list, ValueError, "after 0, and 60 are needed"),
+        (lambda: [(torch.zeros(4, 2), torch.ones(4, 2))], TypeError, "`cellflow.Batch`; found tuple"),
+        (lambda: 3, TypeError, "not iterable"),
+    ],
+    ids=["dry", "empty", "tuples", "number"],
+)
+def test_batches_that_will_not_do_are_refused(batches, error, words):
+    with pytest.raises(error, match=words):
+        run(batches=batches(), steps=30, recipe=Recipe(warmup=5, accumulate=2))
+
+
+def test_a_batch_in_double_precision_trains_a_single_field():
+    single = cf.Batch(*torch.randn(2, 8, 2, generator=cf.generator(0)), condition=None)
+    one, other = (run(batches=[batch], steps=5)[0] for batch in (single, single.to("cpu", torch.float64)))
+    assert torch.equal(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("steps", [7, 25])
+def test_every_step_is_told_once_and_in_order(steps):
+    told = []
+    _, history = run(steps=steps, on_step=lambda step, terms: told.append((step, dict(terms))))
+    assert [step for step, _ in told] == list(range(1, steps + 1))
+    assert [terms["loss"] for _, terms in told] == history["loss"]
+    assert set(told[0][1]) == {"loss", "learning_rate"}
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_looking_on_changes_nothing_and_shows_the_averaged_weights(ema, dropout):
+    """Whoever looks sees what a training that ends there leaves behind, even where looking draws random numbers."""
+    recipe = Recipe(warmup=5, ema=ema, schedule="constant")
+
+    class Calling(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.drop = make_field(), torch.nn.Dropout(dropout)
+
+        def forward(self, t, x, condition=None):
+            return self.drop(self.net(t, x, condition))
+
+    watched, seen = Calling(), {}
+
+    def watch(history):
+        with torch.random.fork_rng(devices=[]):
+            assert not watched.training
+            seen[len(history)] = weights(watched).clone()
+            torch.rand(3)
+
+    kept = Run(watch=watch, watch_every=8)
+    _, history = run(watched, steps=20, recipe=recipe, run=kept)
+    plain, expected = run(Calling(), steps=20, recipe=recipe)
+    assert torch.equal(weights(watched), weights(plain))
+    assert history.columns == expected.columns
+    assert list(seen) == [8, 16, 20]
+    for step, found in seen.items():
+        assert torch.equal(found, weights(run(Calling(), steps=step, recipe=recipe)[0]))
+
+
+def test_looks_go_on_where_a_training_is_resumed(tmp_path):
+    seen = []
+    for until, resume in ((11, False), (20, True)):
+        kept = Run(tmp_path, resume=resume, watch=lambda history: seen.append(len(history)), watch_every=5)
+        run(steps=20, until=until, run=kept)
+    assert seen == [5, 10, 11, 15, 20]
+
+
+def test_a_look_that_fails_stops_the_training_and_keeps_its_state(tmp_path):
+    def watch(history):
+        raise RuntimeError("no paper left")
+
+    with pytest.raises(RuntimeError, match="no paper left"):
+        run(steps=20, run=Run(tmp_path, watch=watch, watch_every=5, save_every=5))
+    whole, _ = run(steps=20)
+    parts, _ = run(steps=20, folder=tmp_path, resume=True)
+    assert torch.equal(weights(whole), weights(parts))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"resume": True}, ValueError, "without a `folder`"),
+        ({"save_every": 0}, ValueError, "save_every >= 1; found 0"),
+        ({"watch_every": 0}, ValueError, "watch_every >= 1; found 0"),
+        ({"watch": 3}, TypeError, "`watch` to be a function"),
+    ],
+)
+def test_impossible_runs_are_refused(settings, error, words):
+    with pytest.raises(error, match=words):
+        Run(**settings)
+
+
+class Second:
+    """A Fabric that says of itself that it is not the first process."""
+
+    def __init__(self):
+        from lightning_fabric import Fabric
+
+        self.real, self.waited, self.is_global_zero = Fabric(accelerator="cpu", devices=1), 0, False
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def barrier(self):
+        self.waited += 1
+
+
+def test_a_process_that_is_not_the_first_waits_and_writes_nothing(tmp_path):
+    seen, fabric = [], Second()
+    kept = Run(tmp_path / "state", watch=seen.append, watch_every=4, save_every=4, fabric=fabric)
+    field, _ = run(steps=10, run=kept, on_step=lambda step, terms: seen.append(step))
+    assert (seen, fabric.waited) == ([], 3)
+    assert not (tmp_path / "state").exists()
+    assert torch.equal(weights(field), weights(run(steps=10)[0]))
+
+
+def shared_training(rank, port, folder):
+    """What each of two processes does: train together, watched by the first."""
+    from lightning_fabric import Fabric
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    seen, told = [], []
+    kept = Run(folder / "state", watch=lambda history: seen.append(len(history)), watch_every=4, fabric=fabric)
+    watched, _ = run(steps=10, run=kept, on_step=lambda step, terms: told.append(step))
+    plain, _ = run(steps=10, run=Run(fabric=fabric))
+    found = {"watched": weights(watched), "plain": weights(plain)}
+    torch.save(found | {"seen": torch.tensor(seen), "told": torch.tensor(told)}, folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_watches_and_the_others_wait(tmp_path):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(shared_training, args=(port, tmp_path), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for found in (first, second):
+        assert torch.equal(found["watched"], found["plain"])
+        assert torch.equal(found["plain"], first["plain"])
+    assert first["seen"].tolist() == [4, 8, 10]
+    assert first["told"].tolist() == list(range(1, 11))
+    assert len(second["seen"]) == len(second["told"]) == 0
+
+
+def test_settings_that_became_a_run_still_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(FutureWarning, match=r"`fit\(run=Run\(folder='kept', save_every=20\)\)`"):
+        fit(
+            make_field(),
+            VelocityMatching(),
+            make_batches(),
+            steps=5,
+            generator=cf.generator(7),
+            folder="kept",
+            save_every=20,
+        )
+    assert load_tensors(tmp_path / "kept" / STATE)[1]["step"] == 5
+    with pytest.raises(TypeError, match="unexpected keyword argument 'path'"):
+        fit(make_field(), VelocityMatching(), make_batches(), steps=5, generator=cf.generator(7), path=tmp_path)
