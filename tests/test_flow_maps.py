@@ -439,7 +439,7 @@ def test_every_sample_may_have_its_own_times(rng):
 
 def test_jumps_that_were_not_learned_are_refused():
     x = torch.zeros(3, 1)
-    with pytest.raises(ValueError, match=r"`steps` must be at least 1; found 0"):
+    with pytest.raises(ValueError, match=r"whole number >= 1; found 0"):
         jump(Exact(), x, steps=0)
     with pytest.raises(ValueError, match="spans='both'"):
         jump(Exact(), x, start=1.0, stop=0.5)

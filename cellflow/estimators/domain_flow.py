@@ -74,7 +74,7 @@ class DomainFlow(FlowEstimator):
             When the samples have another shape, or are of another kind, than those of the fit.
         """
         chosen = integrate.resolve(
-            solver, default=TRANSLATION, verb="DomainTranslator.translate", instead={Noisy: "simulate"}, old=old
+            solver, default=TRANSLATION, verb="DomainTranslator.translate", noisy="simulate", old=old
         )
         domain = self._known(x)
         flow = self._smooth(chosen, save=2, reverse=reverse)
@@ -122,9 +122,8 @@ class DomainFlow(FlowEstimator):
         >>> model.simulate(x[:5]).shape
         torch.Size([5, 2])
         """
-        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "translate")
         chosen: Noisy = integrate.resolve(
-            solver, default=SIMULATION, verb="DomainTranslator.simulate", instead=instead, old=old
+            solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
         )
         domain = self._known(x)
         plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0

@@ -12,13 +12,13 @@ from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.estimators.image_flow import in_parts
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
-from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.seeds import generator
 from cellflow.training.recipe import check_settings
 
 GENERATION, COURSE = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
 """Default solvers, of samples and of trajectories."""
-INSTEAD = {Noisy: "DomainTranslator.simulate"}
+SIMULATE = "DomainTranslator.simulate"
 
 
 class NoiseFlow(FlowEstimator):
@@ -67,7 +67,7 @@ class NoiseFlow(FlowEstimator):
             When the class is unknown, or the model has learned no classes; when guidance has no class, or is given with
             jumps.
         """
-        chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", instead=INSTEAD, old=old)
+        chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", noisy=SIMULATE, old=old)
         condition = self._condition(n, label, guidance)
         states = self._flow(n, condition, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
         labels = None if condition is None or label is None else condition.argmax(dim=1)
@@ -96,7 +96,7 @@ class NoiseFlow(FlowEstimator):
         save
             Number of equally spaced times, including both ends.
         """
-        chosen = integrate.resolve(solver, default=COURSE, verb="ImageGenerator.trajectory", instead=INSTEAD, old=old)
+        chosen = integrate.resolve(solver, default=COURSE, verb="ImageGenerator.trajectory", noisy=SIMULATE, old=old)
         condition = self._condition(n, label, guidance)
         return self._flow(n, condition, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
 

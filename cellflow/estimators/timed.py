@@ -115,9 +115,7 @@ class TimedFlow(FlowEstimator):
         ValueError
             When a time is outside the fitted range, or the states have another width than the model's.
         """
-        chosen = integrate.resolve(
-            solver, default=Fixed(), verb="SnapshotFlow.transport", instead={Noisy: "simulate"}, old=old
-        )
+        chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.transport", noisy="simulate", old=old)
         self._check_fitted()
         begin, end = (self._model_times(time, extrapolate=extrapolate) for time in (start, stop))
         if self.growth and not isinstance(chosen, Jumps):
@@ -180,8 +178,7 @@ class TimedFlow(FlowEstimator):
         >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
         torch.Size([5, 3, 2])
         """
-        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "transport")
-        chosen = integrate.resolve(solver, default=Noisy(), verb="SnapshotFlow.simulate", instead=instead, old=old)
+        chosen = integrate.resolve(solver, default=Noisy(), verb="SnapshotFlow.simulate", smooth="transport", old=old)
         self._check_fitted()
         if not self.stochastic:
             raise TypeError(
@@ -242,8 +239,8 @@ class TimedFlow(FlowEstimator):
         >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
         torch.Size([5, 3])
         """
-        instead = {Noisy: "simulate", Jumps: "transport"}
-        chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", instead=instead, old=old)
+        other = {"noisy": "simulate", "jumps": "transport"}
+        chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", **other, old=old)
         self._check_growth()
         return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
-from cellflow.integrate.ode import INSTEAD, ode
+from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 
@@ -75,7 +75,7 @@ def log_density(
     >>> round((standard_normal(x) - log_p).item(), 3)
     2.0
     """
-    solver = resolve(solver, default=Fixed(), verb="integrate.log_density", instead=INSTEAD, old=old)
+    solver = resolve(solver, default=Fixed(), verb="integrate.log_density", **ELSEWHERE, old=old)
     directions, weight = _directions(x, n_probes, generator)
 
     def with_divergence(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cellflow.integrate.solvers import Jumps
 from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
 from cellflow.shapes import per_sample, time_of
 
@@ -65,10 +66,7 @@ def jump(
     tensor([0., 1., 2.])
     """
     check_states(x)
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1; found {steps}.")
-    if steps != int(steps):
-        raise ValueError(f"Expected a whole number of jumps in `steps`; found {steps}.")
+    steps = Jumps(steps).steps
     if save is not None and save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")
     each = 1 if save is None else math.ceil(steps / (save - 1))

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field
-from cellflow.integrate.solvers import Adaptive, Fixed, Jumps, Noisy, resolve
+from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, check_states, saved_times
 
-INSTEAD = {Noisy: "cf.integrate.sde", Jumps: "cf.integrate.jump"}
+ELSEWHERE = {"noisy": "cf.integrate.sde", "jumps": "cf.integrate.jump"}
 """What takes the solvers that are not for a deterministic flow."""
 
 
@@ -73,7 +73,7 @@ def ode(
     >>> decay.t, decay.x[:, 0, 0], decay.evaluations
     (tensor([0.0000, 0.5000, 1.0000]), tensor([1.0000, 0.6065, 0.3679]), 80)
     """
-    chosen: Fixed | Adaptive = resolve(solver, default=Fixed(), verb="integrate.ode", instead=INSTEAD, old=old)
+    chosen: Fixed | Adaptive = resolve(solver, default=Fixed(), verb="integrate.ode", **ELSEWHERE, old=old)
     check_states(x)
     if save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
-from cellflow.integrate.solvers import Adaptive, Fixed, Jumps, Noisy, resolve
+from cellflow.integrate.solvers import Noisy, resolve
 from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
@@ -84,8 +84,8 @@ def sde(
     >>> round(x.std().item(), 1)
     2.0
     """
-    instead = dict.fromkeys((Fixed, Adaptive), "cf.integrate.ode") | {Jumps: "cf.integrate.jump"}
-    chosen: Noisy = resolve(solver, default=Noisy(), verb="integrate.sde", instead=instead, old=old)
+    other = {"smooth": "cf.integrate.ode", "jumps": "cf.integrate.jump"}
+    chosen: Noisy = resolve(solver, default=Noisy(), verb="integrate.sde", **other, old=old)
     if not 0 < sigma < float("inf"):
         raise ValueError(f"Expected a finite sigma > 0; found {sigma}. Without noise, use `cf.integrate.ode`.")
     if save < 2:

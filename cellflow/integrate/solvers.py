@@ -204,7 +204,9 @@ def resolve(
     *,
     default: Solver,
     verb: str,
-    instead: Mapping[Any, str] | None = None,
+    smooth: str | None = None,
+    noisy: str | None = None,
+    jumps: str | None = None,
     old: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return the solver of a call.
@@ -217,8 +219,8 @@ def resolve(
         The default of the function.
     verb
         Name of the function, as it is shown: ``"SnapshotFlow.transport"``.
-    instead
-        Kinds of solver that the function does not take, and the function for each.
+    smooth, noisy, jumps
+        What to use for a solver without noise, with noise, or of jumps, where the function does not take it.
     old
         Former keywords: ``steps``, ``method``, ``rtol``, ``atol`` and ``jumps``.
 
@@ -252,9 +254,8 @@ def resolve(
     if not isinstance(solver, Solver):
         known = "`cf.integrate.Fixed('rk4', steps=20)`, the name of a method or a number of steps"
         raise TypeError(f"{verb}() expected `solver` to be such as {known}; found {solver!r}.")
-    for kind, other in (instead or {}).items():
-        if isinstance(solver, kind):
-            raise TypeError(f"{verb}() takes no {kind.__name__} solver; found {solver!r}. Use `{other}` for that.")
+    if other := {Noisy: noisy, Jumps: jumps or smooth}.get(type(solver), smooth):
+        raise TypeError(f"{verb}() takes no {type(solver).__name__} solver; found {solver!r}. Use `{other}` for that.")
     return solver
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
-from cellflow.integrate.ode import INSTEAD, ode
+from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 from cellflow.integrate.trajectory import Trajectory
@@ -62,7 +62,7 @@ def grow(
     >>> grow(doubling, torch.zeros(3, 2)).mass().round(decimals=3)
     tensor([1., 2.])
     """
-    solver = resolve(solver, default=Fixed(), verb="integrate.grow", instead=INSTEAD, old=old)
+    solver = resolve(solver, default=Fixed(), verb="integrate.grow", **ELSEWHERE, old=old)
     weight = weights_at_start(x, log_weight)
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.snapshots import time_unit
-from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, resolve
+from cellflow.integrate import Adaptive, Fixed, Jumps, Solver, resolve
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,8 +42,7 @@ def solver_of(
     ValueError
         For jumps of a flow with growth: a flow map carries states without weights.
     """
-    instead = {Noisy: "SnapshotFlow.simulate"}
-    chosen = resolve(solver, default=Fixed(), verb=verb, instead=instead, old=old)
+    chosen = resolve(solver, default=Fixed(), verb=verb, noisy="SnapshotFlow.simulate", old=old)
     if isinstance(chosen, Jumps) and weighs and flow.growth:
         raise ValueError("This flow has learned growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
     return chosen

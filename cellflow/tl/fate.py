@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellflow.cells.snapshots import to_numbers
 from cellflow.cells.states import Cells, States, positions
-from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, resolve
+from cellflow.integrate import Noisy, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.cells import about, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
@@ -96,8 +96,7 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
-    instead = dict.fromkeys((Fixed, Adaptive, Jumps), "tl.push")
-    chosen = resolve(solver, default=Noisy(), verb="tl.fate", instead=instead)
+    chosen = resolve(solver, default=Noisy(), verb="tl.fate", smooth="tl.push")
     everyone = flow.read(adata)
     if groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")

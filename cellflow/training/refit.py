@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.couplings import Given
-from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, ode, resolve, sde
+from cellflow.integrate import Adaptive, Fixed, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
 from cellflow.renamed import renamed
@@ -76,9 +76,7 @@ class Reflow:
 
     def __post_init__(self, steps: int | None) -> None:
         old = {} if steps is None else {"steps": steps}
-        solver = resolve(
-            self.solver, default=Fixed(steps=100), verb="Reflow", instead={Noisy: "MarkovianFitting"}, old=old
-        )
+        solver = resolve(self.solver, default=Fixed(steps=100), verb="Reflow", noisy="MarkovianFitting", old=old)
         object.__setattr__(self, "solver", solver)
 
     def __call__(
@@ -138,8 +136,7 @@ class MarkovianFitting:
 
     def __post_init__(self, steps: int | None) -> None:
         old = {} if steps is None else {"steps": steps}
-        instead = dict.fromkeys((Fixed, Adaptive, Jumps), "Reflow")
-        solver = resolve(self.solver, default=Noisy(), verb="MarkovianFitting", instead=instead, old=old)
+        solver = resolve(self.solver, default=Noisy(), verb="MarkovianFitting", smooth="Reflow", old=old)
         object.__setattr__(self, "solver", solver)
         if self.sigma <= 0:
             raise ValueError(f"Expected sigma > 0; found {self.sigma}. Without noise, use `Reflow`.")
