@@ -17,8 +17,8 @@ class Outputs(NamedTuple):
         in time the stochastic process drifts with ``velocity + score_drift``, backward with ``velocity -
         score_drift``: the score itself, which is unbounded where noise vanishes, is never formed.
     growth
-        Rate ``(n,)`` at which the log of a particle's mass changes on its way, per unit of model time: positive where
-        cells multiply and negative where they die. ``None`` where no growth was learned.
+        Rate ``(n,)`` at which the log mass of a particle changes, per unit of model time: positive where cells divide
+        and negative where they die. ``None`` where no growth was learned.
 
     Source
     ------

@@ -31,8 +31,8 @@ def draw_seed(generator: torch.Generator) -> int:
 def generator_at(seed: int, index: int, device: str | torch.device = "cpu") -> torch.Generator:
     """Return the generator of position ``index`` in the stream called ``seed``.
 
-    Random numbers are addressed rather than consumed: whoever resumes at step 100 asks for the generator
-    of step 100 and gets the same numbers, with no state to save.
+    Random numbers are addressed rather than consumed: a training that resumes at step 100 asks for the generator of
+    step 100 and gets the same numbers, with no state to save.
 
     Examples
     --------

@@ -126,8 +126,8 @@ def read_states(adata: "AnnData", *, time_key: str, rep: str, cells: Cells | Non
     >>> len(states), states.time.min()
     (49, np.float64(72.0))
     """
-    everyone = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs))
-    return everyone if cells is None else everyone.take(positions(adata, cells))
+    states = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs))
+    return states if cells is None else states.take(positions(adata, cells))
 
 
 def read_times(adata: "AnnData", time_key: str) -> np.ndarray:

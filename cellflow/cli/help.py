@@ -61,7 +61,7 @@ def describe(configs: Path, command: str) -> str:
 
 
 def _all_settings(configs: Path, file: Path, groups: dict[str, None]) -> Iterator[str]:
-    """Yield the settings of a file and of those that it builds on; note the groups of parts on the way."""
+    """Yield the settings of a file and of those that it builds on; note the groups of parts."""
     yield from _settings(file)
     for entry in yaml.safe_load(file.read_text()).get("defaults", []):
         if isinstance(entry, dict):

@@ -94,7 +94,7 @@ def fit(
     samples
         What it is fitted on.
     preview
-        Makes rows of images for the grid of the moment, with the model as it is by then.
+        Makes rows of images for a preview, with the current model.
     """
     import torch
 

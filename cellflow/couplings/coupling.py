@@ -13,7 +13,7 @@ from cellflow.errors import unknown
 
 
 class Coupling(Protocol):
-    """Anything that matches two clouds, and says of itself what whoever uses it has to know."""
+    """Anything that matches two clouds, and declares the properties that its users need."""
 
     @property
     def keeps_mass(self) -> bool:

@@ -32,7 +32,7 @@ class Given:
 
     keeps_mass: ClassVar[bool] = True
     uses_states: ClassVar[bool] = False
-    divisible: ClassVar[bool] = False  # random parts would join strangers
+    divisible: ClassVar[bool] = False  # random parts of the clouds would break the pairs
 
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes: a few numbers for each point."""
@@ -54,8 +54,8 @@ class Given:
             raise ValueError(
                 "Expected the same weight at both ends of each pair; found different ones. Give them once."
             )
-        everyone = torch.arange(len(x0), device=x0.device)
-        return SparsePlan(everyone, everyone, a / a.sum(), shape=(len(x0), len(x0)))
+        rows = torch.arange(len(x0), device=x0.device)
+        return SparsePlan(rows, rows, a / a.sum(), shape=(len(x0), len(x0)))
 
 
 @dataclass(frozen=True)

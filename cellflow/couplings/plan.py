@@ -213,8 +213,8 @@ def one_to_one(shape: tuple[int, int], i: Tensor, j: Tensor, masses: Tensor) -> 
     """Return the target of each source point where the ordered pairs join all one to one, in equal parts."""
     if shape[0] != shape[1] or i.numel() != shape[0] or masses.max() > masses.min() * (1 + 1e-9):
         return None
-    everyone = torch.arange(shape[0], device=i.device)
-    return j if torch.equal(i, everyone) and torch.equal(j.sort().values, everyone) else None
+    rows = torch.arange(shape[0], device=i.device)
+    return j if torch.equal(i, rows) and torch.equal(j.sort().values, rows) else None
 
 
 def _shares(values: Tensor, masses: Tensor, *, side: str) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-_DRIFT = 50.0  # potentials may move this far, in units of epsilon, before the kernel is computed anew
+_DRIFT = 50.0  # potentials may move this far, in units of epsilon, before the kernel is computed again
 _NEGLIGIBLE = 1e-280  # entries below this are taken as zero
 _FLOOR = 1e-140  # below this, a sum over the kernel may have lost terms that were taken as zero
 
@@ -13,12 +13,11 @@ _FLOOR = 1e-140  # below this, a sum over the kernel may have lost terms that we
 class Potentials:
     """The two potentials while they are being solved for, always kept in the log domain.
 
-    An update needs the log-sum-exp of ``(g - C) / epsilon`` over each row: 20 times the price of a matrix
-    product. So the exponentials are kept as a kernel, taken at the potentials of some earlier iteration, and
-    updates are products with it; once the potentials have drifted far from there, the kernel is taken anew. What
-    the kernel leaves out is then below 1e-80 of each sum; where that cannot be promised, the update falls
-    back to the log-sum-exp itself. All in float64: with costs of 1000 epsilon, float32
-    would round every mass by 1e-4.
+    An update needs the log-sum-exp of ``(g - C) / epsilon`` over each row: 20 times the price of a matrix product. So
+    the exponentials are kept as a kernel, taken at the potentials of some earlier iteration, and updates are products
+    with it; once the potentials have drifted far from there, the kernel is computed again. What the kernel leaves out
+    is then below 1e-80 of each sum; where that cannot be promised, the update falls back to the log-sum-exp itself. All
+    in float64: with costs of 1000 epsilon, float32 would round every mass by 1e-4.
 
     Parameters
     ----------

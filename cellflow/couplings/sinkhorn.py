@@ -117,7 +117,7 @@ class UnbalancedSinkhorn:
     >>> import torch
     >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [9.0]])
     >>> plan = UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)(x0, x1)
-    >>> plan.marginals()[1] > 0.01  # nobody travels to the far point
+    >>> plan.marginals()[1] > 0.01  # no mass moves to the far point
     tensor([ True, False])
     """
 

@@ -186,8 +186,8 @@ def _counts(n_cells: int | Sequence[int], times: Sequence[float], held_out: Sequ
     if min(times) < 0 or len(set(times)) != len(times):
         message = f"Times must differ and must not lie before 0; found {list(times)}."
         raise ValueError(message)
-    if strange := sorted(set(held_out) - set(times)):
-        message = f"`held_out` names some of the times {list(times)}; {strange} are not among them."
+    if unknown_times := sorted(set(held_out) - set(times)):
+        message = f"`held_out` names some of the times {list(times)}; {unknown_times} are not among them."
         raise ValueError(message)
     if n_genes < 2:
         message = f"Two latent coordinates need at least 2 genes; found n_genes={n_genes}."

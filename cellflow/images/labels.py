@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Labelled(ABC):
-    """What sets of images have in common: their labels, checked, and as a condition; and that they can be split."""
+    """Shared by sets of images: labels, conditions and splits."""
 
     labels: Tensor | None
     names: tuple[str, ...] | None
@@ -24,7 +24,7 @@ class Labelled(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where batches come out."""
+        """Device of the batches."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
 
 
 class Images(Protocol):
-    """What a set of images offers, in memory or not."""
+    """The interface of a set of images, in memory or not."""
 
     @property
     def labels(self) -> Tensor | None:
@@ -38,7 +38,7 @@ class Images(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches come out."""
+        """Device of the batches."""
         ...
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class ImageSet(Labelled):
 
     @property
     def device(self) -> torch.device:
-        """Where the images live."""
+        """Device of the images."""
         return self.images.device
 
     def __len__(self) -> int:

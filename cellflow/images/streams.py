@@ -28,7 +28,7 @@ class ImageStream(Labelled):
     labels, names, classes
         As for `ImageSet`.
     device
-        Where batches come out.
+        Device of the batches.
 
     Examples
     --------

@@ -200,7 +200,7 @@ def against_shuffled(
     n = len(inputs)
     if n < 3 or repeats < 2:
         raise ValueError(f"Expected three pairs or more to shuffle, and repeats >= 2; found {n} and {repeats}.")
-    # Along a random circle everybody gets the image of the neighbour, nobody their own.
+    # A random cyclic permutation: no output gets its own input.
     circles = [
         torch.randperm(n, generator=generator, device=generator.device).to(inputs.device) for _ in range(repeats)
     ]

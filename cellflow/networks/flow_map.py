@@ -18,7 +18,7 @@ class FlowMap(nn.Module):
 
     It is the identity at ``s = t``, whatever the weights are; there ``v`` is the velocity of the flow. So a flow map is
     a field as well: called with one time for each sample it returns the velocity, called with two, ``(n, 2)``, the mean
-    velocity on the way between them.
+    velocity between them.
 
     Parameters
     ----------

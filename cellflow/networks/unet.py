@@ -29,7 +29,7 @@ class UNet(nn.Module):
     multipliers
         Channels of each level, as multiples of ``width``; every level after the first has half the resolution.
     blocks
-        Residual blocks per level on the way down; there is one more on the way up.
+        Residual blocks per level of the encoder; the decoder has one more.
     attention
         Levels with attention, counted from 0, the full resolution: level 1 of images of 32 x 32 works on 16 x 16.
         ``None`` for level 1 where there is one. The coarsest level always has some.
@@ -152,7 +152,7 @@ class _Plan:
         return Stage(inputs, outputs, context=self.context, dropout=self.dropout, head_dim=head_dim)
 
     def down(self) -> tuple[nn.ModuleList, list[int]]:
-        """Return the layers on the way down, and the channels of everything that is carried across."""
+        """Return the layers of the encoder, and the channels of all skip connections."""
         layers, now = nn.ModuleList(), self.widths[0]
         carried = [now]
         for level, wide in enumerate(self.widths):
@@ -194,7 +194,7 @@ class Stage(nn.Module):
     Parameters
     ----------
     inputs, outputs
-        Channels that go in and come out.
+        Channels of the input and of the output.
     context
         Width of the embedding of time and condition.
     dropout

@@ -193,8 +193,8 @@ class PairedBatches:
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
-        everyone = torch.cat([unasked, condition]).to(self._points)
-        return PairedBatches(self._pairs, self._points, self._times, everyone, self._bends)
+        conditions = torch.cat([unasked, condition]).to(self._points)
+        return PairedBatches(self._pairs, self._points, self._times, conditions, self._bends)
 
     def bent(self, bends: Bends) -> "PairedBatches":
         """Return the same batches with bends.

@@ -226,7 +226,7 @@ def _of_translation(
     course = model.trajectory(few, solver=Noisy(24) if noisy else Fixed("midpoint", steps=24))
     yield Drawing(
         "trajectories", "trajectories", trajectory_figure(course),
-        "Images on the way from the source (t = 0) to the target (t = 1).",
+        "Trajectories from the source (t = 0) to the target (t = 1).",
     )  # fmt: skip
     yield estimator.loss(model)
 

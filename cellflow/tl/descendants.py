@@ -141,12 +141,12 @@ def _land(
     forward: bool,
 ) -> "AnnData | None":
     """Carry the chosen cells to a snapshot, and write their mass on its cells."""
-    everyone = flow.read(adata)
+    states = flow.read(adata)
     if groupby is not None and groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
-    chosen = everyone.take(positions(adata, cells))
+    chosen = states.take(positions(adata, cells))
     moment = float(to_numbers([at], what="`at`")[0])
-    there = snapshot_at(everyone, moment, n_neighbors)
+    there = snapshot_at(states, moment, n_neighbors)
     late = chosen.time > moment if forward else chosen.time < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")

@@ -97,14 +97,14 @@ def fate(
     array([1.])
     """
     chosen = resolve(solver, default=Noisy(), verb="tl.fate", smooth="tl.push")
-    everyone = flow.read(adata)
+    states = flow.read(adata)
     if groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     if n_samples < 2 or not 0 < confidence < 1:
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
     moment = flow.clock_.times[-1] if at is None else float(to_numbers([at], what="`at`")[0])
-    there = snapshot_at(everyone, moment, n_neighbors)
-    asked = _all_but(flow, everyone, moment) if cells is None else everyone.take(positions(adata, cells))
+    there = snapshot_at(states, moment, n_neighbors)
+    asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
     votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
     share, spread, effective = _simulate(flow, asked, moment, votes, n_samples, chosen, seed)
     low, high = wilson(share, effective, confidence)

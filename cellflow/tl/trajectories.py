@@ -80,8 +80,8 @@ def trajectories(
         rules = {"stochastic": lambda noisy: {"solver": Noisy() if noisy else Fixed()}}
         solver = renamed("tl.trajectories", old, rules)["solver"]
     chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
-    everyone = flow.read(adata)
-    followed = _first_cells(flow, everyone, n, seed) if cells is None else everyone.take(positions(adata, cells))
+    states = flow.read(adata)
+    followed = _first_cells(flow, states, n, seed) if cells is None else states.take(positions(adata, cells))
     end = flow.clock_.times[-1] if stop is None else float(to_numbers([stop], what="`stop`")[0])
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
     if isinstance(chosen, Noisy):

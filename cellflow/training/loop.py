@@ -121,7 +121,7 @@ def fit(
             if watching and not interrupt.pending:
                 _watch(state, cast("Callable[[Any], object]", run.watch), fabric)
             if interrupt.pending:
-                if run.folder is not None and not saving and fabric.is_global_zero:  # it came while somebody looked
+                if run.folder is not None and not saving and fabric.is_global_zero:  # it came while `watch` was called
                     state.save(Path(run.folder) / STATE)
                 raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
     state.settle()

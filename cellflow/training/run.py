@@ -133,7 +133,7 @@ class Interrupt:
     def _pass_on(self) -> None:
         if callable(self._previous):
             self._previous(signal.SIGINT, None)
-        else:  # the process was started with Ctrl-C ignored, as in the background; whoever opened this wanted it
+        else:  # the process was started with Ctrl-C ignored, as in the background; here it is wanted
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
