@@ -253,6 +253,8 @@ def _wait_for(path: Path, child: subprocess.Popen) -> None:
         ("jumps=null", []),
         ("score=two_networks", ["stochastic=true", "heads=separate"]),
         ("growth=two_heads", ["growth=true", "heads=shared"]),
+        ("taught=false", ["teacher=false"]),
+        ("forget=0.2", ["condition_dropout=0.2"]),
         ("bend=0.0", ["curve=straight"]),
         ("bend=0.5", ["curve=spline", "curve.bend=0.5"]),
         ("bend=0,1", ["curve=spline", "curve.bend=0,1"]),

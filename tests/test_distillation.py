@@ -1,7 +1,9 @@
 """Distilled flows: few jumps do what the solver did, for cells, images and noise; saved, loaded, and forgotten."""
 
+import warnings
 from functools import partial
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -314,6 +316,13 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
     assert "How many steps it takes" in page
     assert (run / "figures" / "few_steps.png").is_file()
     assert main(["interpolate", f"model={run}", "at=[2]", "solver=jumps"]) == 0
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["interpolate", f"model={run}", "at=[2]", "jumps=1", f"out={tmp_path / 'old.h5ad'}"]) == 0
+    assert "warning: `jumps=1` is now `solver=jumps solver.steps=1`" in capsys.readouterr().err
+    found, old = (anndata.read_h5ad(path) for path in (run / "interpolated-2.h5ad", tmp_path / "old.h5ad"))
+    assert np.array_equal(found.obsm["X_latent"], old.obsm["X_latent"])
     (run / "distilling").mkdir()
     assert main(["distill", f"model={run}", "steps=20", *quick]) == 1
     assert "interrupted" in capsys.readouterr().err

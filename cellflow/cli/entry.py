@@ -93,15 +93,15 @@ def _run(command: str, overrides: list[str]) -> int:
             print(f"cellflow {command}: {_sentence(error)}", file=sys.stderr)  # noqa: T201
             failed.append(error)
 
-    # Flags first: hydra's parser does not find them between settings.
-    words = sorted(modern_words(overrides), key=lambda word: not word.startswith("-"))
-    previous, sys.argv = sys.argv, [f"cellflow {command}", *words, *QUIET]
-    handler = logging.StreamHandler(sys.stderr)
+    previous, handler = sys.argv, logging.StreamHandler(sys.stderr)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say  # type: ignore[assignment]
+            # Flags first: hydra's parser does not find them between settings.
+            words = sorted(modern_words(overrides), key=lambda word: not word.startswith("-"))
+            sys.argv = [f"cellflow {command}", *words, *QUIET]
             hydra.main(version_base="1.3", config_path=str(configs_folder()), config_name=command)(task)()
     except KeyboardInterrupt as stop:
         print(f"\n{_goodbye(stop, command, *asked[-1]) if asked else 'Stopped.'}", file=sys.stderr)  # noqa: T201

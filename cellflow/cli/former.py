@@ -27,7 +27,10 @@ def _curve(bend: float | Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"curve": part}
 
 
-RULES: dict[str | tuple[str, ...], Rule] = {("noise", "sampling_steps", "jumps"): _solver}
+RULES: dict[str | tuple[str, ...], Rule] = {
+    ("noise", "sampling_steps", "jumps"): _solver,
+    "taught": lambda taught: {"teacher": taught},
+}
 for former in FORMER.values():
     RULES |= former
 RULES["bend"] = _curve  # a part is its YAML here
