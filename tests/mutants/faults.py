@@ -128,6 +128,18 @@ FAULTS = (
         ("test_couplings.py::test_the_cost_of_a_plan_is_what_its_pairs_cost",),
     ),
     Fault(
+        "weights backward", "integrate/sde.py", "dt * rate if", "dt.abs() * rate if",
+        ("test_growth.py::test_growing_gaussians_are_the_same_population_with_noise_and_without",),
+    ),
+    Fault(
+        "fates of descendants", "tl/fate.py", "np.exp(grows * (", "np.exp(0 * (",
+        ("test_score.py::test_fates_are_those_of_descendants",),
+    ),
+    Fault(
+        "origins", "tl/fate.py", "np.where(cells.time < moment, 1.0, 0.0)", "np.ones(len(x))",
+        ("test_score.py::test_origins_count_once_each",),
+    ),
+    Fault(
         "Wilson", "tl/fate.py", "(z / (2 * n)) ** 2)", "(z / n) ** 2)",
         ("test_fate.py::test_wilson_agrees_with_scipy",),
     ),
