@@ -200,7 +200,7 @@ def test_images_are_generated_in_one_jump(generator):
 
 
 def test_guidance_is_built_into_a_map(digits, generator):
-    with pytest.raises(ValueError, match="built in"):
+    with pytest.raises(ValueError, match="fixed by `distill"):
         generator.generate(4, label="3", solver=Jumps(1), guidance=2.0)
     with pytest.raises(ValueError, match="needs a model with classes"):
         cf.ImageGenerator(network=SMALL, steps=2, batch_size=4).fit(digits).distill(digits, guidance=2.0, steps=2)

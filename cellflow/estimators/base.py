@@ -1,7 +1,7 @@
 """Shared by all estimators: settings, the fitted field, saving and loading."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,18 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from cellflow import integrate
+from cellflow import integrate, paths, training
+from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors, modernise_training
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.networks import FlowMap
+from cellflow.objectives import FlowMapObjective, TrajectoryMatching
 from cellflow.renamed import Rules
-from cellflow.training import History, Run
+from cellflow.training import History, Origin, Recipe, Run, trajectory_batches
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
+from cellflow.training.distillation import resolve
+from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
 REFINING, DISTILLING = 1, 2
@@ -219,6 +223,47 @@ class FlowEstimator(BaseEstimator):
     def _check_fitted(self) -> None:
         if not hasattr(self, "field_"):
             raise NotFittedError(f"This {type(self).__name__} is not fitted. Call `fit(adata)` first, or `load` one.")
+
+    def _learn_map(
+        self,
+        copy: Self,
+        velocity: nn.Module,
+        *,
+        origins: Callable[[], Sequence[Origin]],
+        pairs: Callable[[], Iterable[Batch]],
+        objective: FlowMapObjective | str,
+        teacher: bool,
+        recipe: Recipe | None,
+        run: Run | None,
+        **settings: Any,
+    ) -> Self:
+        """Train the flow map of a copy of this estimator, and keep the map once it is done.
+
+        ``origins`` gives the states that the teacher's trajectories pass through, ``pairs`` batches of pairs of the
+        data: the objective decides which are needed. ``settings`` are those of `cellflow.training.distill`.
+        """
+        own, chosen = self.get_params(deep=False), resolve(objective)
+        check_settings(settings["steps"], own["batch_size"], recipe)
+        batches: Iterable[Batch]
+        if teacher and isinstance(chosen, TrajectoryMatching):
+            recipe, both = recipe or own["recipe"], copy.flow_map_.spans == "both"
+            batches = trajectory_batches(
+                velocity, origins(), batch_size=own["batch_size"], generator=settings["generator"], both=both
+            )
+        else:
+            batches = pairs()
+        copy.map_history_ = training.distill(
+            copy.flow_map_,
+            velocity if teacher else None,
+            batches,
+            objective=chosen,
+            path=paths.resolve(own["path"]),
+            recipe=recipe,
+            run=copy._run(run, history="map_history_"),
+            **settings,
+        )
+        self.flow_map_, self.map_history_ = copy.flow_map_, copy.map_history_
+        return self
 
     def _device(self, run: Run | None = None) -> torch.device:
         if run is not None and run.fabric is not None:

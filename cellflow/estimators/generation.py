@@ -1,12 +1,10 @@
 """`ImageGenerator`: a flow, or a diffusion model, from noise to images."""
 
-from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
 
 from cellflow import couplings, paths, training
-from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
@@ -18,13 +16,13 @@ from cellflow.estimators.serialize import FORMER, encode_settings
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.networks import FlowMap
-from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, TrajectoryMatching, VelocityMatching
+from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Reflow, Repairing, Run, trajectory_batches
-from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training import Origin, Recipe, Reflow, Repairing, Run
+from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -297,35 +295,25 @@ class ImageGenerator(NoiseFlow):
         """
         given = renamed("ImageGenerator.distill", old, OLD_DISTILLING)
         run, teacher = given.get("run", run), given.get("teacher", teacher)
-        (distilled, images), chosen = self._fitted_on(images, run), resolve(objective)
-        check_settings(steps, self.batch_size, recipe)
+        distilled, images = self._fitted_on(images, run)
         if guidance != 1 and (self.classes_ is None or not teacher):
             raise ValueError(f"Guidance {guidance} needs a model with classes as a teacher (`teacher=True`).")
         rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
-        velocity = velocity if guidance == 1 else Guided(velocity, guidance)
         distilled.flow_map_ = distilled._blank_map("forward")
-        followed = teacher and isinstance(chosen, TrajectoryMatching)
-        batches: Iterable[Batch]
-        if followed:
-            origins = self._origins(images, rng)
-            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng, both=False)
-        else:
-            batches = self._batches(images, rng)
-        distilled.map_history_ = training.distill(
-            distilled.flow_map_,
-            velocity if teacher else None,
-            batches,
+        return self._learn_map(
+            distilled,
+            velocity if guidance == 1 else Guided(velocity, guidance),
+            origins=lambda: self._origins(images, rng),
+            pairs=lambda: self._batches(images, rng),
+            objective=objective,
+            teacher=teacher,
+            recipe=recipe,
+            run=run,
             steps=steps,
             generator=rng,
-            objective=chosen,
-            path=paths.resolve(self.path),
             unit=1.0,
-            recipe=self.recipe if recipe is None and followed else recipe,
-            run=distilled._run(run, history="map_history_"),
             about=self._about(images) | {"guidance": guidance},
         )
-        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
-        return self
 
     def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
         return image_batches(

@@ -1,13 +1,12 @@
 """`SnapshotFlow`: one field through all snapshots of an AnnData."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from cellflow import couplings, networks, paths, training
-from cellflow.batch import Batch
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
@@ -22,7 +21,6 @@ from cellflow.objectives import (
     FlowMapObjective,
     GrowthMatching,
     Objective,
-    TrajectoryMatching,
     VelocityMatching,
 )
 from cellflow.pairing import Curve, curves
@@ -30,8 +28,8 @@ from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Run, trajectory_batches
-from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training import Origin, Recipe, Run
+from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -269,8 +267,7 @@ class SnapshotFlow(TimedFlow):
         """
         given = renamed("SnapshotFlow.distill", old, OLD_DISTILLING)
         run, teacher = given.get("run", run), given.get("teacher", teacher)
-        distilled, chosen = self._copy(run), resolve(objective)
-        check_settings(steps, self.batch_size, recipe)
+        distilled = self._copy(run)
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
         if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -279,28 +276,20 @@ class SnapshotFlow(TimedFlow):
             )
         rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
         distilled.flow_map_, device = distilled._blank_map("both"), next(velocity.parameters()).device
-        followed = teacher and isinstance(chosen, TrajectoryMatching)
-        batches: Iterable[Batch]
-        if followed:
-            origins = [Origin(cloud, time) for cloud, time in zip(*self._clouds(snapshots, device), strict=True)]
-            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng)
-        else:
-            batches = self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device)
-        distilled.map_history_ = training.distill(
-            distilled.flow_map_,
-            velocity if teacher else None,
-            batches,
+        return self._learn_map(
+            distilled,
+            velocity,
+            origins=lambda: list(map(Origin, *self._clouds(snapshots, device))),
+            pairs=lambda: self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device),
+            objective=objective,
+            teacher=teacher,
+            recipe=recipe,
+            run=run,
             steps=steps,
             generator=rng,
-            objective=chosen,
-            path=paths.resolve(self.path),
             unit=overall(spreads(snapshots)),
-            recipe=self.recipe if recipe is None and followed else recipe,
-            run=distilled._run(run, history="map_history_"),
             about=self._about(snapshots),
         )
-        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
-        return self
 
     def suggest_sigma(self, adata: "AnnData") -> float:
         """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
@@ -346,18 +335,9 @@ class SnapshotFlow(TimedFlow):
     def _about(self, snapshots: Snapshots) -> dict[str, Any]:
         """Return what must be equal for an interrupted fit to be resumed."""
         names = (
-            "path",
-            "coupling",
-            "batch_size",
-            "ot_batch_size",
-            "standardize",
-            "stochastic",
-            "network",
-            "growth",
-            "heads",
-            "masses",
-            "curve",
-        )
+            "path", "coupling", "batch_size", "ot_batch_size", "standardize", "stochastic", "network",
+            "growth", "heads", "masses", "curve",
+        )  # fmt: skip
         settings = encode_settings({name: getattr(self, name) for name in names})
         settings |= {} if self.within is None else {"within": self.within}  # which trainings before it do not have
         return {"times": list(snapshots.clock.times), "cells": snapshots.digest(), **settings}

@@ -1,13 +1,11 @@
 """`DomainTranslator`: a flow from one set of samples to another, without pairs."""
 
-from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
 from torch import nn
 
 from cellflow import couplings, paths, training
-from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
 from cellflow.estimators.domain_flow import DomainFlow
@@ -16,14 +14,14 @@ from cellflow.estimators.fields import Scales, blank, build_field, overall
 from cellflow.estimators.image_flow import Make, network_for
 from cellflow.estimators.serialize import FORMER, encode_settings
 from cellflow.metrics import feature_network
-from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, TrajectoryMatching, VelocityMatching
+from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import MarkovianFitting, Origin, Recipe, Reflow, Repairing, Run, trajectory_batches
-from cellflow.training.distillation import STEPS, TRAJECTORIES, resolve
+from cellflow.training import MarkovianFitting, Origin, Recipe, Reflow, Repairing, Run
+from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -304,36 +302,26 @@ class DomainTranslator(DomainFlow):
         """
         given = renamed("DomainTranslator.distill", old, OLD_DISTILLING)
         run, teacher = given.get("run", run), given.get("teacher", teacher)
-        chosen = resolve(objective)
-        check_settings(steps, self.batch_size, recipe)
         distilled, domains = self._fitted_on(source, target, run)
         rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
         distilled.flow_map_ = distilled._blank_map("both")
-        followed = teacher and isinstance(chosen, TrajectoryMatching)
-        batches: Iterable[Batch]
-        if followed:
-            origins = [
+        return self._learn_map(
+            distilled,
+            velocity,
+            origins=lambda: [
                 Origin(domain.scaled(some_rows(len(domain), self.shape_, rng)), at)
                 for domain, at in zip(domains, (0.0, 1.0), strict=True)
-            ]
-            batches = trajectory_batches(velocity, origins, batch_size=self.batch_size, generator=rng)
-        else:
-            batches = self._pair(*domains, features, rng)
-        distilled.map_history_ = training.distill(
-            distilled.flow_map_,
-            velocity if teacher else None,
-            batches,
+            ],
+            pairs=lambda: self._pair(*domains, features, rng),
+            objective=objective,
+            teacher=teacher,
+            recipe=recipe,
+            run=run,
             steps=steps,
             generator=rng,
-            objective=chosen,
-            path=paths.resolve(self.path),
             unit=self.unit_,
-            recipe=self.recipe if recipe is None and followed else recipe,
-            run=distilled._run(run, history="map_history_"),
             about=self._about(*domains),
         )
-        self.flow_map_, self.map_history_ = distilled.flow_map_, distilled.map_history_
-        return self
 
     def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
         """Return a copy to train further, and samples on its device; refuse samples unlike those of the fit."""

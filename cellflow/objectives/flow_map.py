@@ -138,7 +138,7 @@ class FlowMapObjective(ABC):
         t = {"forward": torch.lerp(s, torch.ones_like(s), share), "both": share, "end": torch.ones_like(s)}[spans]
         velocity = drawn.point.velocity / per_sample(drawn.duration, x)
         if self.teacher is not None:
-            velocity = _taught(self.teacher, s, x, drawn.condition)
+            velocity = _teacher_velocity(self.teacher, s, x, drawn.condition)
         ends = torch.cat([s[:still], t[still:]])
         return Jumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
 
@@ -164,7 +164,7 @@ class _Starts(TimeLaw):
         return torch.cat([at[: self.still], earlier[self.still :]])
 
 
-def _taught(teacher: Field, s: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+def _teacher_velocity(teacher: Field, s: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
     with torch.no_grad():
         found = teacher(s, x, condition)
     if found.shape != x.shape:
