@@ -11,7 +11,7 @@ from typing import Any
 from cellflow.errors import unknown
 
 Rules = dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]
-"""What became of old keywords, see `renamed`."""
+"""New keywords for each old one, see `renamed`."""
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -31,8 +31,8 @@ def renamed(
     given
         The keywords that are not in its signature.
     rules
-        What became of each old keyword: its value to the new keywords and their values. Where several became one
-        together, the key is the tuple of their names, and those that were given come as keywords.
+        For each old keyword, a function of its value that returns the new keywords and their values. Where several were
+        merged into one, the key is the tuple of their names, and the function takes those that were given as keywords.
 
     Returns
     -------

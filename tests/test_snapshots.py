@@ -96,7 +96,7 @@ def set_day(adata, values):
         (lambda a: set_day(a, a.obs["day"].replace(1.0, np.nan)), ValueError, "60 of 150 cells have no"),
         (lambda a: set_day(a, a.obs["day"].replace(1.0, np.inf)), ValueError, "60 of 150 cells have no"),
         (lambda a: set_day(a, "E" + a.obs["day"].astype(str)), ValueError, "'E.*not numbers.*extract"),
-        (lambda a: set_day(a, a.obs["day"] > 0), ValueError, "bool, which is no length of time"),
+        (lambda a: set_day(a, a.obs["day"] > 0), ValueError, "bool, which is not a length of time"),
         (lambda a: a.obsm["X_pca"].__setitem__((3, 1), np.nan), ValueError, "1 of 150 cells have NaN.*cell3"),
         (lambda a: a.obsm["X_pca"].__setitem__((3, 1), np.inf), ValueError, "1 of 150 cells have NaN or infinite"),
         (lambda a: a.obsm.__setitem__("X_pca", np.full((150, 2), "a")), ValueError, "Expected numbers"),

@@ -61,7 +61,7 @@ class Snapshots:
 
 
 def read_snapshots(adata: "AnnData", *, time_key: str, rep: str, within: str | None = None) -> Snapshots:
-    """Read the time, the representation and where asked the group of every cell.
+    """Read the time, the representation and, if asked, the group of every cell.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def to_numbers(values: Any, *, what: str) -> np.ndarray:
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise ValueError(f"{what} holds {column.dtype}, which is no length of time. Use numbers or Timedelta.")
+        raise ValueError(f"{what} holds {column.dtype}, which is not a length of time. Use numbers or Timedelta.")
     numbers = pd.to_numeric(column, errors="coerce")
     failed = column[numbers.isna() & column.notna()].unique()
     if len(failed):

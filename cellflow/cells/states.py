@@ -76,7 +76,7 @@ def as_states(given: StatesLike, *, what: str) -> Tensor:
     Raises
     ------
     TypeError
-        When it is no array.
+        When it is not an array.
     ValueError
         When it holds text, complex numbers or anything else that is not a real number, or masked entries.
 

@@ -121,7 +121,7 @@ def _say(message: Warning | str, *_: object) -> None:
 
 
 def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:
-    """Say what was saved, and the command that goes on from there."""
+    """Return a message on what was saved, with the command that resumes."""
     said = str(stop) or "Stopped."
     if command == "distill" and (distillation.state_of(cfg) / runs.STATE).exists():
         return f"{said} On the command line:\n  {_again(command, overrides)}"

@@ -1,4 +1,4 @@
-"""Settings of earlier versions, on the command line and in the folders of their runs, as they are today."""
+"""Settings of earlier versions, on the command line and in run folders, under their present names."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,11 +34,12 @@ RULES: dict[str | tuple[str, ...], Rule] = {
 for former in FORMER.values():
     RULES |= former
 RULES["bend"] = _curve  # a part is its YAML here
-"""What became of each setting: its value, or those of several that became one, to the settings of today."""
+"""For each former setting, or several that were merged, a function of their values that returns the present
+settings."""
 
 
 def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are called today.
+    """Return settings under their present names.
 
     Examples
     --------
@@ -54,7 +55,7 @@ def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def modern_words(words: list[str]) -> list[str]:
-    """Return the settings ``name=value`` of a command line as they are called today, with a warning for old ones.
+    """Return the settings ``name=value`` of a command line under their present names, with a warning for old ones.
 
     Examples
     --------

@@ -32,7 +32,7 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
     command
         Name of the command.
     resume
-        Whether to go on with the run in ``out``.
+        Whether to resume the run in ``out``.
     job
         Number of the job in a sweep.
 
@@ -145,7 +145,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise when a run is resumed with other settings than it was started with, and say which.
+    """Raise when a run is resumed with other settings than it was started with, and name them.
 
     Raises
     ------

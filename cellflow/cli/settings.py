@@ -28,7 +28,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def solver_of(cfg: DictConfig, *, default: Solver) -> Any:
-    """Return the solver of the settings: a part, or the command's own with so many steps."""
+    """Return the solver of the settings: a part, or the command's default with another number of steps."""
     from hydra.utils import instantiate
 
     if "_target_" in cfg.solver:

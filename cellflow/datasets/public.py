@@ -191,7 +191,7 @@ class PublicData:
         try:
             found = digest_of(adata)
         except (TypeError, ValueError) as error:
-            found = f"values that are no numbers ({error})"
+            found = f"values that are not numbers ({error})"
         if found != self.digest:
             message = (
                 f"{where} does not hold the values of {self.file}: expected SHA-256 {self.digest}, found {found}. "

@@ -155,8 +155,8 @@ def read_both(
 def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
     """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
-    Images keep their names, and labels where asked; cells keep ``obs``, in a new AnnData; a tensor comes back as one,
-    a data frame with its index and columns, everything else as an array.
+    Images keep their names, and labels if asked; cells keep ``obs``, in a new AnnData; a tensor comes back as one, a
+    data frame with its index and columns, everything else as an array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)

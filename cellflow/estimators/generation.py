@@ -354,7 +354,7 @@ class ImageGenerator(NoiseFlow):
     def _blank_map(self, spans: str) -> FlowMap:
         if self.objective == "velocity":
             return super()._blank_map(spans)
-        with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise is none of mean velocities
+        with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise does not predict mean velocities
             return FlowMap(self._field(times=2), spans=spans).to(next(self.field_.parameters()))
 
     def _objective(self) -> Objective:

@@ -66,8 +66,8 @@ FORMER: dict[str, dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]]
     "DomainTranslator": {"score": _stochastic},
     "ImageGenerator": {"forget": lambda share: {"condition_dropout": share}},
 }
-"""What became of each setting that an estimator once had: its value to the settings of today. Asked by constructors
-(see `cellflow.renamed`), and where models and trainings are loaded."""
+"""For each former setting of an estimator, a function of its value that returns the present settings. Used by
+constructors (see `cellflow.renamed`), and where models and trainings are loaded."""
 
 _FORMER_TENSORS = {"shared": ("network.", "velocity."), "separate": ("score_drift.", "score.")}
 """How the tensors of a field of several outputs began in format 1, by its ``heads``, and how they begin today."""
@@ -155,7 +155,7 @@ def _name(value: Any) -> str | None:
 
 
 def modern_settings(estimator: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of today for those that a model was saved with.
+    """Return the present settings for those that a model was saved with.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def modern_settings(estimator: str, settings: Mapping[str, Any]) -> dict[str, An
 
 
 def modern_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, under: str = "") -> dict[str, Tensor]:
-    """Return tensors of a field of format 1 under the names of today.
+    """Return tensors of a field of format 1 under their present names.
 
     Parameters
     ----------
@@ -188,14 +188,14 @@ def modern_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *
 
 
 def modernise_training(estimator: str, folder: str | Path) -> None:
-    """Rewrite the state of a training that an earlier version interrupted, so that today's can go on from it.
+    """Rewrite the state of an interrupted training of an earlier version, so that it can be resumed.
 
     Parameters
     ----------
     estimator
         Name of the estimator that trained.
     folder
-        Where the state is; nothing happens where there is none, or where it is of today.
+        Folder of the state; nothing is changed if there is none, or if it is of the present version.
     """
     path = Path(folder) / STATE
     if not path.exists():

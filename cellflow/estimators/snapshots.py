@@ -315,7 +315,7 @@ class SnapshotFlow(TimedFlow):
             if not isinstance(value, bool):
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
         if self.masses is not None and not self.growth:
-            raise ValueError("`masses` say how a population grows; without growth nothing changes. Set `growth=True`.")
+            raise ValueError("`masses` are used with growth only. Set `growth=True`.")
         check_settings(self.steps, self.batch_size, self.recipe)
 
     def _objective(self, *, unit: float = 1.0) -> Objective:

@@ -41,7 +41,7 @@ class Fixed:
     Raises
     ------
     ValueError
-        For an unknown method, one that chooses its own steps, or no whole number of steps >= 1.
+        For an unknown or adaptive method, or when ``steps`` is not a whole number >= 1.
     MissingDependencyError
         For a method of torchdyn, where that is not installed.
 
@@ -175,7 +175,7 @@ class Noisy:
     Raises
     ------
     ValueError
-        For an unknown method, or no whole number of steps >= 1.
+        For an unknown method, or when the number of steps is not a whole number >= 1.
 
     Source
     ------
@@ -229,7 +229,7 @@ def resolve(
     TypeError
         For a solver that the function does not take, something that is not a solver, or unknown keywords.
     ValueError
-        For an unknown method, or no whole number of steps >= 1.
+        For an unknown method, or when the number of steps is not a whole number >= 1.
 
     Warns
     -----

@@ -16,7 +16,7 @@ from cellflow.shapes import per_sample
 class Objective(Protocol):
     """A loss that training minimises.
 
-    ``heads`` says what the field must return beside the velocity: ``"score"``, ``"growth"``, both or nothing.
+    ``heads`` lists what the field must return beside the velocity: ``"score"``, ``"growth"``, both or none.
     """
 
     @property

@@ -130,7 +130,7 @@ def _only_fit(adata: "AnnData", key: str, width: int) -> str:
     if len(fits) != 1:
         raise ValueError(
             f"`adata.obsm[{key!r}]` has {width} columns and no note of its representation; of that width are "
-            f"{fits or 'none'}. Say which it is with `rep`."
+            f"{fits or 'none'}. Name it with `rep`."
         )
     return fits[0]
 
@@ -187,7 +187,7 @@ def _arrows(
 
 
 def _key_arrow(ax: "Axes", drawn: "Quiver", fast: float, per: str) -> None:
-    """Say how long an arrow of a round speed is, above the axes."""
+    """Draw a key above the axes: an arrow of a round speed."""
     digit = 10 ** np.floor(np.log10(fast))
     speed = digit * max(step for step in (1, 2, 5) if step * digit <= fast)
     key = ax.quiverkey(drawn, 0.88, 1.03, speed, literal(f"{speed:g} {per}"), labelpos="W", coordinates="axes")

@@ -220,7 +220,7 @@ def _lead(adata: "AnnData", flow: "SnapshotFlow") -> str:
 
 
 def _columns(flow: "SnapshotFlow") -> str:
-    """Say how wide the representation is."""
+    """Return the width of the representation, in words."""
     return "1 column" if flow.n_features_in_ == 1 else f"{flow.n_features_in_} columns"
 
 

@@ -1,4 +1,4 @@
-"""What every page says of its estimator: the settings that were chosen, and the training loss."""
+"""Parts of every page that describe its estimator: the chosen settings, and the training loss."""
 
 import inspect
 from collections.abc import Iterable

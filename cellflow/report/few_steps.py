@@ -67,7 +67,7 @@ def compare(carry: Callable[[Any], Any], score: Callable[[Any], float], *, measu
 def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
     """Carry the cells of each fitted snapshot to the next, and return W1 to those that were measured there.
 
-    The flow has seen all of these cells: this compares samplers, and says nothing of cells that were left out.
+    The flow was fitted on all of these cells: this compares samplers, not predictions of held-out cells.
 
     Examples
     --------
@@ -178,5 +178,5 @@ def draw(table: "pd.DataFrame") -> Drawing:
     axes[0].legend(fontsize=8, frameon=False)
     return Drawing(
         "steps", "few_steps", figure,
-        f"{measure} after so many steps, and after so many seconds; lower is better.",
+        f"{measure} against the number of steps, and against seconds; lower is better.",
     )  # fmt: skip

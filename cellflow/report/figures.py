@@ -130,7 +130,7 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
 
 
 def _thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
-    """Return the positions of at most so many cells of each fitted snapshot, in order."""
+    """Return the positions of at most ``MOST_CELLS`` cells of each fitted snapshot, in order."""
     time, rng = read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
     chosen = [rng.permutation(np.flatnonzero(time == t))[:MOST_CELLS] for t in flow.clock_.times]
     return np.sort(np.concatenate(chosen))

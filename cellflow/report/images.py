@@ -252,7 +252,7 @@ def _of_generation(model: "ImageGenerator", images: Split[ImageSet], made: Image
 
 
 def _as_many(model: "ImageGenerator", unseen: ImageSet, solver: Any) -> ImageSet:
-    """Generate as many images as there are, of the same classes where the model knows classes."""
+    """Generate as many images as are held out, of the same classes for a conditional model."""
     label = unseen.labels if model.classes_ is not None else None
     return model.generate(len(unseen), label=None if label is None else label.tolist(), solver=solver)
 
