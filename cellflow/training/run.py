@@ -166,9 +166,10 @@ def progress_bar(*, shown: bool, start: int, steps: int) -> Iterator[Callable[[i
     if not shown:
         yield lambda step, loss: None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"), TimeRemainingColumn())
-    with Progress(TextColumn("training"), *columns) as progress:
+    with Progress(TextColumn("training"), *columns, console=Console()) as progress:  # rich's own shows one at a time
         task = progress.add_task("training", total=steps, completed=start, loss=float("nan"))
         yield lambda step, loss: progress.update(task, completed=step, loss=loss)
