@@ -63,6 +63,35 @@ def test_a_growing_population_is_fitted_validated_and_reported(cells_file, tmp_p
     assert anndata.read_h5ad(run / "interpolated-3.h5ad").obs["weight"].nunique() > 2
 
 
+OWN_NETWORK = """
+from torch import nn
+
+class Straight(nn.Module):
+    def __init__(self, dim, width, depth):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(dim, dim) for _ in range(depth)))
+
+    def forward(self, t, x, condition=None):
+        return self.layers(x)
+"""
+
+
+def test_a_network_of_ones_own_is_given_again_to_the_commands_that_follow(cells_file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    run, own = tmp_path / "run", "network._target_=own_network.Straight"
+    assert fit(cells_file, run, own, "network.depth=2", "validate=false") == 0
+    assert main(["interpolate", f"model={run}", "at=3"]) == 1
+    assert "network._target_=" in capsys.readouterr().err
+    assert main(["interpolate", f"model={run}", "at=3", own]) == 0  # its depth is that of the run
+    assert main(["velocity", f"model={run}", own]) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["network"]["depth"] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["velocity", f"model={run}", own, f"out={tmp_path / 'v.h5ad'}"]) == 1
+    assert not (tmp_path / "made").exists()  # what is written in a folder is not run
+
+
 def test_interpolate_velocity_and_report_follow(cells_file, tmp_path):
     run = tmp_path / "run"
     assert fit(cells_file, run, "validate=false") == 0

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -188,3 +189,21 @@ def test_the_former_room_of_the_data_still_opens_with_a_warning():
         assert data.Batch is cf.Batch
     with pytest.raises(AttributeError, match="no attribute 'paired'"):
         data.paired  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("command", "estimator", "elsewhere"),
+    [
+        ("fit", cf.SnapshotFlow, {"time_key", "rep"}),  # in the group `data`
+        ("translate", cf.DomainTranslator, {"rep", "network"}),  # no representation; a group, empty by default
+        ("generate", cf.ImageGenerator, {"conditional", "network"}),  # follows from `labels`
+    ],
+)
+def test_every_setting_of_an_estimator_can_be_set_on_the_command_line(command, estimator, elsewhere):
+    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
+        cfg = compose(command)
+    signature = inspect.signature(estimator).parameters
+    assert set(estimator._get_param_names()) - set(cfg) == elsewhere
+    for name in set(estimator._get_param_names()) - elsewhere - {"steps", "batch_size", "progress"}:
+        if not OmegaConf.is_config(cfg[name]):  # a value has the same default in both; commands have budgets of theirs
+            assert cfg[name] == signature[name].default, name

@@ -11,7 +11,7 @@ import torch
 from sklearn.base import clone
 
 import cellflow as cf
-from cellflow.estimators.image_flow import network_for
+from cellflow.estimators.fields import network_for
 from cellflow.integrate import Fixed
 from cellflow.training.checkpoint import load_tensors
 

@@ -3,19 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import Clock
+from cellflow.cells.clock import Clock, to_numbers
 from cellflow.cells.states import Cells, States, as_states, positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-TIMEDELTA_UNIT = pd.Timedelta(days=1)
-"""Timedelta columns are counted in days."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,10 @@ class Snapshots:
         if self.groups is not None:
             digest.update("\n".join(self.groups).encode())
         return digest.hexdigest()
+
+    def about(self) -> dict[str, object]:
+        """Return what identifies the data of a training: the times, and a digest of the cells."""
+        return {"times": list(self.clock.times), "cells": self.digest()}
 
     def clouds(self) -> list[np.ndarray]:
         """Return the representation of the cells of each time point, in order of time."""
@@ -210,35 +211,6 @@ def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
             f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
         )
     return adata.obs[column].astype(str).to_numpy().astype(str)
-
-
-def to_numbers(values: Any, *, what: str) -> np.ndarray:
-    """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
-
-    Raises
-    ------
-    ValueError
-        When a value is no number; the message shows which.
-    """
-    column = pd.Series(values)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        kind = column.cat.categories.dtype
-        column = column.astype(np.float64 if pd.api.types.is_integer_dtype(kind) else kind)
-    if column.dtype in (np.float32, np.float16):
-        # 1.1 in single precision is not 1.1: through its shortest decimal it is again what the user wrote.
-        column = column.astype(str)
-    if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
-    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise ValueError(f"{what} holds {column.dtype}, which is not a length of time. Use numbers or Timedelta.")
-    numbers = pd.to_numeric(column, errors="coerce")
-    failed = column[numbers.isna() & column.notna()].unique()
-    if len(failed):
-        raise ValueError(
-            f"{what} holds {', '.join(map(repr, failed[:5]))}: not numbers. Make a numeric column first, for "
-            "example with `adata.obs['day'] = adata.obs['stage'].str.extract(r'([0-9.]+)')[0].astype(float)`."
-        )
-    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def read_rep(adata: "AnnData", rep: str) -> np.ndarray:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow.cells.snapshots import leave_out, to_numbers
+from cellflow.cells.clock import to_numbers
+from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
-from cellflow.cli.settings import free, new_folder, plain, solver_of
+from cellflow.cli.settings import free, load_run, new_folder, plain, settings_of, solver_of
 from cellflow.integrate import Fixed
 from cellflow.training import Run
 
@@ -103,31 +104,9 @@ def read_cells(path: str | Path) -> "AnnData":
 
 def make_flow(cfg: DictConfig) -> "SnapshotFlow":
     """Return the unfitted flow that a configuration describes."""
-    from hydra.utils import instantiate
-
     from cellflow.estimators import SnapshotFlow
 
-    return SnapshotFlow(
-        time_key=cfg.data.time_key,
-        rep=cfg.data.rep,
-        path=instantiate(cfg.path),
-        coupling=instantiate(cfg.coupling),
-        steps=cfg.steps,
-        batch_size=cfg.batch_size,
-        network=instantiate(cfg.network),
-        stochastic=cfg.stochastic,
-        growth=cfg.growth,
-        heads=cfg.heads,
-        masses=plain(cfg)["masses"],
-        curve=instantiate(cfg.curve),
-        within=cfg.within,
-        recipe=instantiate(cfg.recipe),
-        standardize=cfg.standardize,
-        ot_batch_size=cfg.ot_batch_size,
-        seed=cfg.seed,
-        device=cfg.device,
-        progress=cfg.progress,
-    )
+    return SnapshotFlow(**settings_of(SnapshotFlow, cfg, time_key=cfg.data.time_key, rep=cfg.data.rep))
 
 
 def _fit_into(
@@ -177,7 +156,7 @@ def read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
 
     folder = runs.existing_folder(cfg.model)
     known = runs.read_settings(folder)["data"].get("path", folder / runs.CELLS)
-    return folder, SnapshotFlow.load(folder), read_cells(OmegaConf.select(cfg, "data.path") or known)
+    return folder, load_run(SnapshotFlow, folder, cfg), read_cells(OmegaConf.select(cfg, "data.path") or known)
 
 
 def _keep(figure: Any, folder: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import cells, generation, runs, translation
+from cellflow.cli.settings import load_run
 from cellflow.report import few_steps
 from cellflow.training import Run
 
@@ -49,7 +50,7 @@ def _cells(folder: Path, cfg: DictConfig) -> None:
 def _translation(folder: Path, cfg: DictConfig) -> None:
     from cellflow.estimators import DomainTranslator
 
-    model = DomainTranslator.load(folder, device=cfg.device)
+    model = load_run(DomainTranslator, folder, cfg)
     then, source, target = translation.read_again(folder)
     _learn(folder, cfg, model, source.fitted, target.fitted)
     _compare(folder, few_steps.compare_translated(model, source, target, judge=then.judge))
@@ -59,7 +60,7 @@ def _translation(folder: Path, cfg: DictConfig) -> None:
 def _generation(folder: Path, cfg: DictConfig) -> None:
     from cellflow.estimators import ImageGenerator
 
-    model = ImageGenerator.load(folder, device=cfg.device)
+    model = load_run(ImageGenerator, folder, cfg)
     then, images = generation.read_again(folder)
     _learn(folder, cfg, model, images.fitted, guidance=cfg.guidance)
     _compare(folder, few_steps.compare_generated(model, images, judge=then.judge, guidance=cfg.guidance))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import new_folder, solver_of
+from cellflow.cli.settings import load_run, new_folder, settings_of, solver_of
 from cellflow.integrate import Fixed
 from cellflow.report import Split
 
@@ -31,13 +31,7 @@ def generate(cfg: DictConfig) -> None:
     cfg.data = str(Path(cfg.data).resolve())
     folder = new_folder(cfg, "generate")
     split = image_runs.hold_out(images, cfg)
-    conditional = images.labels is not None
-    model = ImageGenerator(
-        **image_runs.settings(cfg),
-        objective=cfg.objective,
-        conditional=conditional,
-        condition_dropout=cfg.condition_dropout,
-    )
+    model = ImageGenerator(**settings_of(ImageGenerator, cfg, conditional=images.labels is not None))
 
     def preview(current: ImageGenerator) -> list:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
@@ -54,7 +48,7 @@ def report(cfg: DictConfig) -> None:
 
     folder = runs.existing_folder(cfg.model)
     then, images = read_again(folder)
-    write_report(folder, ImageGenerator.load(folder), images, then)
+    write_report(folder, load_run(ImageGenerator, folder, cfg), images, then)
 
 
 def read_again(folder: Path) -> tuple[DictConfig, Split[Any]]:
@@ -68,7 +62,7 @@ def _apply(cfg: DictConfig) -> None:
     from cellflow.estimators import ImageGenerator
 
     image_runs.require(cfg, "out")
-    model = ImageGenerator.load(runs.existing_folder(cfg.model), device=cfg.device)
+    model = load_run(ImageGenerator, runs.existing_folder(cfg.model), cfg)
     solver = solver_of(cfg, default=SOLVER)
     images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, solver=solver, seed=cfg.seed)
     image_runs.write(images, cfg.out)

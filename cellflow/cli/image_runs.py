@@ -55,24 +55,6 @@ def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
     return Split(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
 
 
-def settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that translators and generators share."""
-    from hydra.utils import instantiate
-
-    return {
-        "path": instantiate(cfg.path),
-        "coupling": instantiate(cfg.coupling),
-        "network": instantiate(cfg.get("network")),
-        "steps": cfg.steps,
-        "batch_size": cfg.batch_size,
-        "recipe": instantiate(cfg.recipe),
-        "flip": cfg.flip,
-        "seed": cfg.seed,
-        "device": cfg.device,
-        "progress": cfg.progress,
-    }
-
-
 def fit(
     folder: Path,
     cfg: DictConfig,

@@ -1,12 +1,19 @@
 """Shared by all commands: settings as plain values, and where results are written."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import runs
 from cellflow.integrate import Solver, resolve
+
+if TYPE_CHECKING:
+    from cellflow.estimators.base import FlowEstimator
+
+Estimator = TypeVar("Estimator", bound="FlowEstimator")
+PARTS = ("path", "coupling", "curve", "network")
+"""Settings of estimators that may be parts of the user's own."""
 
 
 def new_folder(cfg: DictConfig, command: str) -> Path:
@@ -25,6 +32,50 @@ def new_folder(cfg: DictConfig, command: str) -> Path:
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved settings as plain values."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def settings_of(estimator: type["FlowEstimator"], cfg: DictConfig, **others: Any) -> dict[str, Any]:
+    """Return the settings of an estimator that the configuration has under their own names; parts are built.
+
+    Parameters
+    ----------
+    estimator
+        Whose settings.
+    cfg
+        The configuration of the command.
+    **others
+        Settings that the configuration says in another way.
+    """
+    return {name: _built(cfg[name]) for name in estimator._get_param_names() if name in cfg} | others
+
+
+def load_run(estimator: type[Estimator], folder: Path, cfg: DictConfig) -> Estimator:
+    """Return the fitted estimator of a run, with those parts that are not cellflow's own as they are given again.
+
+    A part that is named by ``_target_``, as the run has it, takes the other values that it was made with from there.
+    Only the part itself is built from them, so that nothing in the folder decides what code is run.
+    """
+    from hydra.utils import instantiate
+
+    then, parts = runs.read_settings(folder), {}
+    for name in PARTS:
+        part = OmegaConf.select(cfg, name)
+        given = plain(part) if isinstance(part, DictConfig) else {}
+        target = given.get("_target_")
+        if target and not target.startswith("cellflow."):
+            kept = then.get(name)
+            same = kept if isinstance(kept, dict) and kept.get("_target_") == target else {}
+            parts[name] = instantiate({**same, **given, "_recursive_": False})
+    return estimator.load(folder, device=cfg.get("device", "auto"), **parts)
+
+
+def _built(value: Any) -> Any:
+    """Return a part that is built, or a plain value."""
+    from hydra.utils import instantiate
+
+    if not OmegaConf.is_config(value):
+        return value
+    return instantiate(value) if "_target_" in value else plain(value)
 
 
 def solver_of(cfg: DictConfig, *, default: Solver) -> Any:

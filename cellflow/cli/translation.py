@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import new_folder, solver_of
+from cellflow.cli.settings import load_run, new_folder, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
 from cellflow.integrate import Fixed, Noisy
@@ -52,7 +52,7 @@ def report(cfg: DictConfig) -> None:
 
     folder = runs.existing_folder(cfg.model)
     then, source, target = read_again(folder)
-    write_report(folder, DomainTranslator.load(folder), source, target, then)
+    write_report(folder, load_run(DomainTranslator, folder, cfg), source, target, then)
 
 
 def read_again(folder: Path) -> tuple[DictConfig, Split[Any], Split[Any]]:
@@ -69,7 +69,7 @@ def _apply(cfg: DictConfig) -> None:
     image_runs.require(cfg, "input", "out")
     folder = runs.existing_folder(cfg.model)
     then = OmegaConf.create(runs.read_settings(folder))
-    model = DomainTranslator.load(folder, device=cfg.device)
+    model = load_run(DomainTranslator, folder, cfg)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
     then.skip_unreadable, then.stream = cfg.skip_unreadable, cfg.stream
     images = image_runs.read(cfg.input, then)
@@ -95,14 +95,7 @@ def _fit(
     from cellflow.estimators import DomainTranslator
 
     splits = [image_runs.hold_out(images, cfg) for images in (source, target)]
-    model = DomainTranslator(
-        **image_runs.settings(cfg),
-        stochastic=cfg.stochastic,
-        heads=cfg.heads,
-        features=cfg.features,
-        within_labels=cfg.within_labels,
-        ot_batch_size=cfg.ot_batch_size,
-    )
+    model = DomainTranslator(**settings_of(DomainTranslator, cfg))
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
 

@@ -1,7 +1,8 @@
 """Shared by all estimators: settings, the fitted field, saving and loading."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,19 @@ from torch import Tensor, nn
 
 from cellflow import integrate, paths, training
 from cellflow.batch import Batch
-from cellflow.errors import CheckpointError, NotFittedError
-from cellflow.estimators.serialize import decode, encode, modern_settings, modern_tensors, modernise_training
+from cellflow.errors import CheckpointError, NotFittedError, unknown
+from cellflow.estimators.serialize import (
+    compared,
+    decode,
+    encode,
+    encode_settings,
+    modern_settings,
+    modern_tensors,
+    modernise_training,
+)
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.networks import FlowMap
-from cellflow.objectives import FlowMapObjective, TrajectoryMatching
+from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
 from cellflow.training import History, Origin, Recipe, Run, trajectory_batches
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
@@ -36,7 +45,7 @@ FORMAT = 2
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
-class FlowEstimator(BaseEstimator):
+class FlowEstimator(BaseEstimator, ABC):
     """A scikit-learn estimator that holds a field. Abstract: subclasses write ``fit``, ``_learned`` and ``_restore``.
 
     The constructor only keeps its keywords; ``get_params``, ``set_params``, ``clone`` and the printed form are
@@ -88,10 +97,8 @@ class FlowEstimator(BaseEstimator):
         cls,
         folder: str | Path,
         *,
-        path: Any = None,
-        coupling: Any = None,
-        network: Any = None,
         device: str = "auto",
+        **parts: Any,
     ) -> Self:
         """Load a model that `save` wrote. No code in the files is run.
 
@@ -99,26 +106,27 @@ class FlowEstimator(BaseEstimator):
         ----------
         folder
             Folder of the model.
-        path, coupling, network
-            Parts of the model that are not cellflow's own; ``None`` for those that were saved.
         device
             Device of the model, see the estimator.
+        **parts
+            Settings that are not parts of cellflow, given again by name: ``network=...``, ``coupling=...``.
 
         Raises
         ------
         CheckpointError
             When files are missing, damaged, of another estimator, or hold a part that must be given again.
+        TypeError
+            For a part that is not a setting of the estimator.
         """
         folder = Path(folder)
+        strange = set(parts) - set(cls._get_param_names())
+        if strange:
+            raise TypeError(unknown(f"setting of {cls.__name__}", min(strange), cls._get_param_names()))
         about = _read_description(folder / DESCRIPTION, estimator=cls.__name__)
-        given = {"path": path, "coupling": coupling, "network": network}
         try:
-            settings = {
-                name: decode(value, name=name) if given.get(name) is None else given[name]
-                for name, value in about["settings"].items()
-                if name != "device"
-            }
-            settings = modern_settings(cls.__name__, settings)
+            saved = {name: value for name, value in about["settings"].items() if name not in {"device", *parts}}
+            decoded = {name: decode(value, name=name) for name, value in saved.items()}
+            settings = modern_settings(cls.__name__, decoded) | parts
             model = cls(**settings, device=device)
             model._restore(about["learned"])
             if about["flow_map"] is not None:
@@ -134,17 +142,25 @@ class FlowEstimator(BaseEstimator):
             model.flow_map_.to(model._device()).eval()
         return model
 
+    @abstractmethod
     def _learned(self) -> dict[str, Any]:
         """Return everything learned other than the weights, as JSON."""
-        raise TypeError(f"{type(self).__name__} must say what it learned.")
 
+    @abstractmethod
     def _restore(self, learned: dict[str, Any]) -> None:
         """Restore what `_learned` returned, and build the field for the weights."""
-        raise TypeError(f"{type(self).__name__} must say how it is restored.")
+
+    @abstractmethod
+    def _objective(self, *, unit: float = 1.0) -> Objective:
+        """Return what the field is trained on, in lengths of ``unit``."""
 
     def _velocity(self) -> Any:
         """Return the velocity of the fitted flow, a module: the teacher of a flow map."""
-        raise TypeError(f"{type(self).__name__} must say what its velocity is.")
+        return self._objective().velocity(self.field_)
+
+    def _about(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what must be equal for an interrupted training to be resumed: the data and the settings."""
+        return {**data, **encode_settings(compared(self.get_params(deep=False)))}
 
     def _blank_map(self, spans: str) -> FlowMap:
         """Return a map whose jumps are Euler steps of the fitted flow."""
@@ -199,7 +215,7 @@ class FlowEstimator(BaseEstimator):
         """
         run = run or Run()
         if run.resume and run.leads:
-            modernise_training(type(self).__name__, cast("str", run.folder))
+            modernise_training(type(self), cast("str", run.folder))
         if run.fabric is not None:
             run.fabric.barrier()
         watch, before = run.watch, getattr(self, history, History())

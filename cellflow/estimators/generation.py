@@ -7,12 +7,12 @@ import torch
 from cellflow import couplings, paths, training
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
+from cellflow.estimators import generation_verbs as verbs
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, FlowEstimator, some_rows
 from cellflow.estimators.domains import digest
+from cellflow.estimators.fields import Make, network_for
 from cellflow.estimators.guidance import ConditionDropout, Guided
-from cellflow.estimators.image_flow import Make, network_for
-from cellflow.estimators.noise_flow import NoiseFlow
-from cellflow.estimators.serialize import FORMER, encode_settings
+from cellflow.estimators.serialize import FORMER
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.networks import FlowMap
@@ -30,7 +30,7 @@ OBJECTIVES = ("velocity", "noise")
 """What the network predicts: the velocity of the path (flow matching), or its noise (diffusion)."""
 
 
-class ImageGenerator(NoiseFlow):
+class ImageGenerator(FlowEstimator):
     """A generative model of images: a flow from noise, or a diffusion model.
 
     Parameters
@@ -91,6 +91,9 @@ class ImageGenerator(NoiseFlow):
     >>> model.generate(3, label="7", guidance=2.0, solver=2)
     ImageSet(3 images, 1 x 8 x 8, 10 classes, generated)
     """
+
+    shape_: tuple[int, int, int]
+    classes_: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class ImageGenerator(NoiseFlow):
             generator=rng,
             recipe=self.recipe,
             run=fitted._run(run),
-            about=self._about(images),
+            about=self._about({"images": digest(images)}),
         )
         return self._become(fitted)
 
@@ -237,7 +240,7 @@ class ImageGenerator(NoiseFlow):
             recipe=self.recipe,
             condition=noise.condition,
             run=refined._run(run),
-            about=self._about(images),
+            about=self._about({"images": digest(images)}),
         )
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
@@ -312,8 +315,10 @@ class ImageGenerator(NoiseFlow):
             steps=steps,
             generator=rng,
             unit=1.0,
-            about=self._about(images) | {"guidance": guidance},
+            about=self._about({"images": digest(images)}) | {"guidance": guidance},
         )
+
+    generate, trajectory = verbs.generate, verbs.trajectory
 
     def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
         return image_batches(
@@ -348,30 +353,22 @@ class ImageGenerator(NoiseFlow):
             raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {found}.")
         return copy, found
 
-    def _velocity(self) -> Any:
-        return self._objective().velocity(self.field_)
-
     def _blank_map(self, spans: str) -> FlowMap:
         if self.objective == "velocity":
             return super()._blank_map(spans)
         with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise does not predict mean velocities
             return FlowMap(self._field(times=2), spans=spans).to(next(self.field_.parameters()))
 
-    def _objective(self) -> Objective:
+    def _objective(self, *, unit: float = 1.0) -> Objective:
         if self.objective not in OBJECTIVES:
             raise ValueError(unknown("objective", self.objective, OBJECTIVES))
         path = paths.resolve(self.path)
-        return VelocityMatching(path) if self.objective == "velocity" else NoiseMatching(path)
+        return VelocityMatching(path, unit=unit) if self.objective == "velocity" else NoiseMatching(path)
 
     def _field(self, **settings: int) -> torch.nn.Module:
         make = network_for(self.network, self.shape_)
         known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}
         return make(self.shape_[0], **known, **settings)
-
-    def _about(self, images: ImageSet | ImageStream) -> dict[str, Any]:
-        """Return what must be equal for an interrupted fit to be resumed."""
-        names = ("path", "objective", "coupling", "conditional", "condition_dropout", "network", "batch_size", "flip")
-        return {"images": digest(images), **encode_settings({name: getattr(self, name) for name in names})}
 
     def _learned(self) -> dict[str, Any]:
         classes = None if self.classes_ is None else list(self.classes_)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cellflow.cells.snapshots import Snapshots, to_numbers
+from cellflow.cells.clock import to_numbers
+from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import Coupling
 
 COUNTS = "counts"

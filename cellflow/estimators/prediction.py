@@ -12,7 +12,7 @@ from cellflow.metrics import population_distance
 from cellflow.seeds import generator_at
 
 if TYPE_CHECKING:
-    from cellflow.estimators.timed import TimedFlow
+    from cellflow.estimators.snapshots import SnapshotFlow
 
 ORIGINS = ("both", "before", "after")
 """The snapshots from which cells are carried to a time."""
@@ -40,7 +40,7 @@ class Carried(NamedTuple):
 
 
 def predict(
-    flow: "TimedFlow",
+    flow: "SnapshotFlow",
     cells: States,
     at: float,
     *,
@@ -90,7 +90,7 @@ def predict(
     return parts
 
 
-def score(flow: "TimedFlow", cells: States) -> float:
+def score(flow: "SnapshotFlow", cells: States) -> float:
     """Return minus the mean distance between carried and measured cells.
 
     Every snapshot at a fitted time is carried to the next fitted time; to a time in between, both its neighbours are.
@@ -141,7 +141,7 @@ def score(flow: "TimedFlow", cells: States) -> float:
     return -sum(distances) / len(distances)
 
 
-def _nearness(flow: "TimedFlow", at: float, origin: str, *, extrapolate: bool) -> dict[float, float]:
+def _nearness(flow: "SnapshotFlow", at: float, origin: str, *, extrapolate: bool) -> dict[float, float]:
     """Return the fitted times that cells are carried from, and the share of each side."""
     clock = flow.clock_
     clock.check(at, extrapolate=extrapolate)
@@ -155,7 +155,7 @@ def _nearness(flow: "TimedFlow", at: float, origin: str, *, extrapolate: bool) -
 
 
 def _carried(
-    flow: "TimedFlow",
+    flow: "SnapshotFlow",
     there: States,
     at: float,
     share: float,

@@ -1,5 +1,6 @@
 """Settings and parts as JSON, which are read without running foreign code."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -8,37 +9,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellflow import couplings, networks, pairing, paths, training
-from cellflow.cells.snapshots import TIMEDELTA_UNIT
+from cellflow.cells.clock import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError
 from cellflow.pairing import curves
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 
 _KNOWN: dict[str, Callable[..., Any]] = {
-    part.__name__: part
-    for part in (
-        paths.Linear,
-        paths.Trigonometric,
-        paths.VariancePreserving,
-        paths.BrownianBridge,
-        couplings.Independent,
-        couplings.Exact,
-        couplings.Given,
-        couplings.Sinkhorn,
-        couplings.UnbalancedSinkhorn,
-        couplings.SquaredEuclidean,
-        couplings.Euclidean,
-        pairing.Straight,
-        pairing.Spline,
-        training.Geodesics,
-        training.Recipe,
-        networks.MLP,
-        networks.UNet,
-    )
+    name: part
+    for room in (paths, couplings, pairing, networks, training)
+    for name, part in ((name, getattr(room, name)) for name in room.__all__)
+    if isinstance(part, type) and (is_dataclass(part) or issubclass(part, nn.Module))
 }
-"""Classes that may be created while a model is loaded."""
+"""Parts that these rooms export: classes that may be created while a model is loaded."""
+
+_NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep"}
+"""Settings that a resumed training may change, or that are compared elsewhere: the data that they name, the seed and
+the recipe by the training itself."""
 
 _BY_NAME: dict[str, Callable[[Any], Any]] = {
     "path": paths.resolve,
@@ -114,6 +103,17 @@ def encode_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an estimator that a resumed training must share.
+
+    Examples
+    --------
+    >>> compared({"curve": "straight", "steps": 5, "device": "cpu"})
+    {'curve': 'straight'}
+    """
+    return {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+
+
 def decode(value: Any, *, name: str) -> Any:
     """Return what `encode` wrote.
 
@@ -137,7 +137,7 @@ def decode(value: Any, *, name: str) -> Any:
     if kind == "custom" or value[kind] not in _KNOWN:
         raise CheckpointError(
             f"`{name}` of this model is not a part of cellflow ({value.get(kind)}), and loading runs no foreign code. "
-            f"Give it again: `load(folder, {name}=...)`."
+            f"Give it again: `load(folder, {name}=...)`, or `{name}._target_=...` on the command line."
         )
     made = _KNOWN[value[kind]]
     values = {key: decode(item, name=name) for key, item in value.get("values", {}).items()}
@@ -187,28 +187,34 @@ def modern_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *
     return {new + name.removeprefix(old) if name.startswith(old) else name: tensor for name, tensor in tensors.items()}
 
 
-def modernise_training(estimator: str, folder: str | Path) -> None:
-    """Rewrite the state of an interrupted training of an earlier version, so that it can be resumed.
+def modernise_training(estimator: type, folder: str | Path) -> None:
+    """Rewrite the state of a training that an earlier version interrupted, so that it can be resumed.
+
+    A setting that did not exist then had the value that is its default today.
 
     Parameters
     ----------
     estimator
-        Name of the estimator that trained.
+        The class of the estimator that trained.
     folder
-        Folder of the state; nothing is changed if there is none, or if it is of the present version.
+        Folder of the state; nothing happens without one, or if it is of today.
     """
     path = Path(folder) / STATE
     if not path.exists():
         return
     tensors, about = load_tensors(path)
-    then = about.get("settings", {})
-    old = {name: decode(value, name=name) for name, value in then.items() if name in FORMER.get(estimator, {})}
+    then, rules = about.get("settings", {}), FORMER.get(estimator.__name__, {})
+    old = {name: decode(value, name=name) for name, value in then.items() if name in rules}
     kept = {name: value for name, value in then.items() if name not in old}
     named = {name: value for name, value in kept.items() if isinstance(value, str) and name in _BY_NAME}
-    now = encode_settings(named | modern_settings(estimator, old))
-    if all(name in then and then[name] == value for name, value in now.items()):
+    now = encode_settings(named | modern_settings(estimator.__name__, old))
+    settings = encode_settings(compared(_defaults(estimator))) | kept | now
+    if settings == then:
         return
     under = "field.network.field." if "map" in then else "field."
-    save_tensors(
-        path, modern_tensors(tensors, now, under=under), {**about, "settings": {"heads": "shared", **kept, **now}}
-    )
+    save_tensors(path, modern_tensors(tensors, now, under=under), {**about, "settings": settings})
+
+
+def _defaults(estimator: type) -> dict[str, Any]:
+    parameters = inspect.signature(estimator).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

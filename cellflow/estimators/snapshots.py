@@ -11,11 +11,11 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling, CouplingLike
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
+from cellflow.estimators import snapshot_verbs as verbs
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
-from cellflow.estimators.serialize import FORMER, encode_settings
-from cellflow.estimators.timed import TimedFlow
+from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import (
     BridgeMatching,
     FlowMapObjective,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class SnapshotFlow(TimedFlow):
+class SnapshotFlow(FlowEstimator):
     """A flow through snapshots of a cell population taken at several times.
 
     One field covers all intervals. Times keep their real spacing, snapshots may have any sizes, and all results are in
@@ -128,6 +128,11 @@ class SnapshotFlow(TimedFlow):
     (3, 2)
     """
 
+    clock_: Clock
+    n_features_in_: int
+    n_cells_: tuple[int, ...]
+    masses_: Sizes | None
+
     def __init__(
         self,
         *,
@@ -217,7 +222,7 @@ class SnapshotFlow(TimedFlow):
             generator=rng,
             recipe=self.recipe,
             run=fitted._run(run),
-            about=self._about(snapshots),
+            about=self._about(snapshots.about()),
         )
         return self._become(fitted)
 
@@ -288,7 +293,7 @@ class SnapshotFlow(TimedFlow):
             steps=steps,
             generator=rng,
             unit=overall(spreads(snapshots)),
-            about=self._about(snapshots),
+            about=self._about(snapshots.about()),
         )
 
     def suggest_sigma(self, adata: "AnnData") -> float:
@@ -306,6 +311,10 @@ class SnapshotFlow(TimedFlow):
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
         clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
         return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
+
+    read, score = verbs.read, verbs.score
+    transport, simulate, grow = verbs.transport, verbs.simulate, verbs.grow
+    velocity, growth_rate = verbs.velocity, verbs.growth_rate
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
@@ -331,16 +340,6 @@ class SnapshotFlow(TimedFlow):
         if self.within is None:  # inside groups of their own, one may gain on another whatever pairs them
             check_growing(coupling, sizes)
         return sizes
-
-    def _about(self, snapshots: Snapshots) -> dict[str, Any]:
-        """Return what must be equal for an interrupted fit to be resumed."""
-        names = (
-            "path", "coupling", "batch_size", "ot_batch_size", "standardize", "stochastic", "network",
-            "growth", "heads", "masses", "curve",
-        )  # fmt: skip
-        settings = encode_settings({name: getattr(self, name) for name in names})
-        settings |= {} if self.within is None else {"within": self.within}  # which trainings before it do not have
-        return {"times": list(snapshots.clock.times), "cells": snapshots.digest(), **settings}
 
     def _pair(
         self,

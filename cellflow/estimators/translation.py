@@ -7,12 +7,11 @@ from torch import nn
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import CouplingLike
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, some_rows
-from cellflow.estimators.domain_flow import DomainFlow
+from cellflow.estimators import translation_verbs as verbs
+from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, FlowEstimator, some_rows
 from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
-from cellflow.estimators.fields import Scales, blank, build_field, overall
-from cellflow.estimators.image_flow import Make, network_for
-from cellflow.estimators.serialize import FORMER, encode_settings
+from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
+from cellflow.estimators.serialize import FORMER
 from cellflow.metrics import feature_network
 from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
 from cellflow.pairing.features import Features
@@ -26,7 +25,7 @@ from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
 
-class DomainTranslator(DomainFlow):
+class DomainTranslator(FlowEstimator):
     """A flow from a source domain to a target domain: images to images, or control cells to treated ones.
 
     Both domains are images (an `ImageSet`, an `ImageStream`), arrays or tensors ``(n, d)`` or ``(n, c, h, w)``, or
@@ -95,6 +94,10 @@ class DomainTranslator(DomainFlow):
     >>> model.translate(x[:5]).shape, model.translate(x[:5] + 3, reverse=True).shape
     (torch.Size([5, 2]), torch.Size([5, 2]))
     """
+
+    shape_: tuple[int, ...]
+    pixels_: bool
+    unit_: float
 
     def __init__(
         self,
@@ -185,7 +188,7 @@ class DomainTranslator(DomainFlow):
             generator=rng,
             recipe=self.recipe,
             run=fitted._run(run),
-            about=self._about(*domains),
+            about=self._about(_digests(*domains)),
         )
         return self._become(fitted)
 
@@ -245,7 +248,7 @@ class DomainTranslator(DomainFlow):
             at_once=self.batch_size,
             recipe=self.recipe,
             run=refined._run(run),
-            about=self._about(*domains),
+            about=self._about(_digests(*domains)),
         )
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
@@ -320,15 +323,17 @@ class DomainTranslator(DomainFlow):
             steps=steps,
             generator=rng,
             unit=self.unit_,
-            about=self._about(*domains),
+            about=self._about(_digests(*domains)),
         )
+
+    translate, simulate, trajectory = verbs.translate, verbs.simulate, verbs.trajectory
 
     def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
         """Return a copy to train further, and samples on its device; refuse samples unlike those of the fit."""
         copy = self._copy(run)
         domains = self._read_both(source, target, next(copy.field_.parameters()).device)
         for domain in domains:
-            self._check_domain(domain)
+            verbs.check_domain(self, domain)
         return copy, domains
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
@@ -363,12 +368,6 @@ class DomainTranslator(DomainFlow):
             standardize=len(self.shape_) == 1,
         )
 
-    def _about(self, x0: Domain, x1: Domain) -> dict[str, Any]:
-        """Return what must be equal for an interrupted fit to be resumed."""
-        names = ("path", "coupling", "features", "within_labels", "stochastic", "heads", "network", "batch_size")
-        settings = encode_settings({name: getattr(self, name) for name in (*names, "flip", "ot_batch_size")})
-        return {"source": digest(x0), "target": digest(x1), **settings}
-
     def _learned(self) -> dict[str, Any]:
         return {
             "shape": list(self.shape_),
@@ -382,6 +381,10 @@ class DomainTranslator(DomainFlow):
         self.unit_, self.history_ = learned["unit"], training.History(learned["history"])
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.shape_[0]))
+
+
+def _digests(source: Domain, target: Domain) -> dict[str, str]:
+    return {"source": digest(source), "target": digest(target)}
 
 
 def _space(features: int | str | None, domain: Domain) -> Features | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.clock import to_numbers
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Noisy, resolve
 from cellflow.seeds import draw_seed, generator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.clock import to_numbers
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl.cells import about, solver_of

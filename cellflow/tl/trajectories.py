@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from cellflow.cells.snapshots import to_numbers
+from cellflow.cells.clock import to_numbers
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Fixed, Noisy, Solver, resolve
 from cellflow.renamed import renamed

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.cells.snapshots import Snapshots, read_snapshots, to_numbers
+from cellflow.cells.clock import to_numbers
+from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.couplings import Exact
 from cellflow.estimators.prediction import predict
 from cellflow.integrate import Adaptive, Fixed, Jumps

@@ -1,0 +1,348 @@
+"""A fitted `SnapshotFlow` in the user's times and units: its verbs, bound in its class."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow import integrate, paths
+from cellflow.cells.snapshots import read_states
+from cellflow.cells.states import Cells, States, StatesLike, as_states
+from cellflow.estimators import prediction
+from cellflow.fields import outputs
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
+from cellflow.seeds import generator
+from cellflow.shapes import time_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators.snapshots import SnapshotFlow
+
+
+def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> States:
+    """Read the states and times of cells, under the keys of this flow.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    cells
+        A mask over all cells, or names; ``None`` for all.
+
+    Returns
+    -------
+    States
+        States ``(n, d)``, times ``(n,)`` in the user's units, and positions in ``adata`` ``(n,)``.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``.
+    KeyError, ValueError
+        When the time, the representation or a cell is missing, or the representation has another width than in
+        ``fit``.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> flow.read(adata, adata.obs["time"] == 4).x.shape
+    (400, 2)
+    """
+    self._check_fitted()
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, cells=cells)
+    _check_shape(self, states.x.shape)
+    return states
+
+
+def transport(
+    self: "SnapshotFlow",
+    x: StatesLike,
+    *,
+    start: float | np.ndarray,
+    stop: float | np.ndarray,
+    save: int = 2,
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
+    extrapolate: bool = False,
+    **old: Any,
+) -> Trajectory:
+    """Carry states from one time to another, forward or backward; where growth was learned, with their weights.
+
+    Parameters
+    ----------
+    x
+        States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
+    start, stop
+        Times in the user's units: one for all states, or one each ``(n,)``.
+    save
+        Number of equally spaced times to return, including both ends.
+    solver
+        `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
+        method, or a number of steps.
+    extrapolate
+        Whether times outside the fitted range are allowed.
+
+    Returns
+    -------
+    Trajectory
+        Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
+        ``(save, n)``, except with ``Jumps``. Its ``mass()`` is the size of the population relative to that at
+        ``start``.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``; with ``Jumps``, before ``distill``.
+    TypeError
+        For a solver with noise: `simulate` takes it.
+    ValueError
+        When a time is outside the fitted range, or the states have another width than the model's.
+    """
+    chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.transport", noisy="simulate", old=old)
+    self._check_fitted()
+    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in (start, stop))
+    if self.growth and not isinstance(chosen, Jumps):
+        found = integrate.grow(self.field_, _states(self, x), start=begin, stop=end, save=save, solver=chosen)
+    else:
+        found = self._carry(self._velocity(), _states(self, x), chosen, start=begin, stop=end, save=save)
+    return _in_users_time(self, found)
+
+
+def simulate(
+    self: "SnapshotFlow",
+    x: StatesLike,
+    *,
+    start: float | np.ndarray,
+    stop: float | np.ndarray,
+    save: int = 2,
+    solver: Noisy | str | int = Noisy(),
+    seed: int = 0,
+    extrapolate: bool = False,
+    **old: Any,
+) -> Trajectory:
+    """Carry states from one time to another with noise, forward or backward.
+
+    The distribution and the growth of the population are those of `transport`, but each state has many outcomes:
+    call it again with another seed, or repeat the states.
+
+    Parameters
+    ----------
+    x
+        States ``(n, d)``, in units of the representation.
+    start, stop
+        Times in the user's units: one for all states, or one each ``(n,)``.
+    save
+        Number of equally spaced times to return, including both ends.
+    solver
+        `cellflow.integrate.Noisy`; or its method, or its number of steps.
+    seed
+        Seed of the noise.
+    extrapolate
+        Whether times outside the fitted range are allowed.
+
+    Returns
+    -------
+    Trajectory
+        Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
+        ``(save, n)``.
+
+    Raises
+    ------
+    TypeError
+        When the flow was fitted without a score, or for a solver without noise: `transport` takes it.
+    ValueError
+        When a time is outside the fitted range, or the states have another width than the model's.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> path = cf.paths.BrownianBridge(0.5)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", path=path, stochastic=True, steps=20).fit(adata)
+    >>> flow.simulate(adata.obsm["X_latent"][:3], start=4, stop=0, save=5).x.shape
+    torch.Size([5, 3, 2])
+    """
+    chosen = integrate.resolve(solver, default=Noisy(), verb="SnapshotFlow.simulate", smooth="transport", old=old)
+    self._check_fitted()
+    if not self.stochastic:
+        raise TypeError(
+            "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+            "`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
+        )
+    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in (start, stop))
+    states = _states(self, x)
+    found = integrate.sde(
+        self.field_,
+        states,
+        sigma=paths.resolve(self.path).sigma,
+        start=begin,
+        stop=end,
+        save=save,
+        solver=chosen,
+        growth=self.growth,
+        generator=generator(seed=seed, device=states.device),
+    )
+    return _in_users_time(self, found)
+
+
+def grow(
+    self: "SnapshotFlow",
+    x: StatesLike,
+    *,
+    start: float | np.ndarray,
+    stop: float | np.ndarray,
+    save: int = 2,
+    solver: Fixed | Adaptive | str | int = Fixed(),
+    extrapolate: bool = False,
+    **old: Any,
+) -> Trajectory:
+    """Carry states and their weights, as `transport` does where growth was learned.
+
+    Parameters
+    ----------
+    x, start, stop, save, solver, extrapolate
+        As for `transport`, without jumps, since a flow map has no weights.
+
+    Returns
+    -------
+    Trajectory
+        As of `transport`.
+
+    Raises
+    ------
+    TypeError
+        When the flow was fitted without growth, or for a solver with noise, or of jumps.
+    ValueError
+        When a time is outside the fitted range, or the states have another width than the model's.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=20).fit(adata)
+    >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
+    torch.Size([5, 3])
+    """
+    other = {"noisy": "simulate", "jumps": "transport"}
+    chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", **other, old=old)
+    _check_growth(self)
+    return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
+
+
+def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
+    """Return minus the mean W1 between predicted and given cells, so that higher is better.
+
+    The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
+    at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count where
+    growth was learned. With it scikit-learn selects settings: ``GridSearchCV(flow, {"steps": [500,
+    3000]}).fit(adata)``, with ``cv=KFold(shuffle=True)`` where cells are sorted by time.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation, of the fit or held out.
+    y
+        Not used; for compatibility with scikit-learn.
+
+    Returns
+    -------
+    float
+        In units of the representation; at most 0. It depends on the number of cells, see
+        `cellflow.metrics.population_distance`.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``.
+    ValueError
+        When there are neither cells at two fitted times that follow each other, nor between two such.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> flow.score(adata) < 0
+    True
+    """
+    return prediction.score(self, self.read(adata))
+
+
+def velocity(self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+    """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
+
+    Parameters
+    ----------
+    x
+        States ``(n, d)``, in units of the representation.
+    time
+        One time for all states, or one each ``(n,)``.
+    extrapolate
+        Whether times outside the fitted range are allowed.
+    """
+    self._check_fitted()
+    states = _states(self, x)
+    t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
+    with torch.no_grad():
+        velocity = self._velocity()(t, states, None)
+    return (velocity * self.clock_.per_time).cpu().numpy()
+
+
+def growth_rate(
+    self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False
+) -> np.ndarray:
+    """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
+
+    Parameters
+    ----------
+    x
+        States ``(n, d)``, in units of the representation.
+    time
+        One time for all states, or one each ``(n,)``.
+    extrapolate
+        Whether times outside the fitted range are allowed.
+
+    Raises
+    ------
+    TypeError
+        When the flow was fitted without growth.
+    """
+    _check_growth(self)
+    states = _states(self, x)
+    t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
+    with torch.no_grad():
+        growth = outputs(self.field_(t, states, None), growth=True).growth
+    return (cast("Tensor", growth) * self.clock_.per_time).cpu().numpy()
+
+
+def _check_growth(flow: "SnapshotFlow") -> None:
+    flow._check_fitted()
+    if not flow.growth:
+        raise TypeError(
+            "This flow was fitted without growth, so its cells keep their weights. Fit one with "
+            "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth=True)`."
+        )
+
+
+def _in_users_time(flow: "SnapshotFlow", found: Trajectory) -> Trajectory:
+    log_weight = None if found.log_weight is None else found.log_weight.cpu()
+    return found._replace(t=flow.clock_.user_times(found.t).cpu(), x=found.x.cpu(), log_weight=log_weight)
+
+
+def _states(flow: "SnapshotFlow", x: StatesLike) -> Tensor:
+    weight = next(flow.field_.parameters())
+    states = as_states(x, what="`x`").to(weight)
+    _check_shape(flow, states.shape)
+    return states
+
+
+def _check_shape(flow: "SnapshotFlow", shape: Sequence[int]) -> None:
+    if len(shape) != 2 or shape[1] != flow.n_features_in_:
+        raise ValueError(
+            f"Expected `x` of shape (cells, {flow.n_features_in_}), as `{flow.rep}` had in `fit`; found {tuple(shape)}."
+        )

@@ -1,0 +1,233 @@
+"""A fitted `DomainTranslator` carries samples across, and back: its verbs, bound in its class."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from cellflow import integrate, paths
+from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
+from cellflow.estimators.fields import in_parts
+from cellflow.fields import outputs
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
+from cellflow.renamed import renamed
+from cellflow.seeds import generator
+from cellflow.training.recipe import check_settings
+
+if TYPE_CHECKING:
+    from cellflow.estimators.translation import DomainTranslator
+
+TRANSLATION, COURSE, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
+"""Default solvers: without noise, for trajectories, and with noise."""
+
+
+def translate(
+    self: "DomainTranslator",
+    x: Samples,
+    *,
+    reverse: bool = False,
+    solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
+    batch_size: int = 128,
+    **old: Any,
+) -> Any:
+    """Carry samples from the source domain to the target domain, without noise.
+
+    Parameters
+    ----------
+    x
+        Samples of the source domain, in any form that `fit` takes.
+    reverse
+        Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
+    solver
+        `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
+        method, or a number of steps.
+    batch_size
+        Samples at a time; the result does not depend on it.
+
+    Returns
+    -------
+    The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs`` and the
+    representation.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``; with ``Jumps``, before ``distill``.
+    TypeError
+        For a solver with noise: `simulate` takes it.
+    ValueError
+        When the samples have another shape, or are of another kind, than those of the fit.
+    """
+    chosen = integrate.resolve(
+        solver, default=TRANSLATION, verb="DomainTranslator.translate", noisy="simulate", old=old
+    )
+    domain = _known(self, x)
+    flow = _smooth(self, chosen, save=2, reverse=reverse)
+    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
+
+
+def simulate(
+    self: "DomainTranslator",
+    x: Samples,
+    *,
+    reverse: bool = False,
+    solver: Noisy | str | int = SIMULATION,
+    seed: int = 0,
+    batch_size: int = 128,
+    **old: Any,
+) -> Any:
+    """Carry samples from the source domain to the target domain with noise: each has many outcomes.
+
+    The last step of images (bytes) has no noise, which would remain visible.
+
+    Parameters
+    ----------
+    x, reverse
+        As for `translate`.
+    solver
+        `cellflow.integrate.Noisy`; or its method, or its number of steps.
+    seed
+        Seed of the noise.
+    batch_size
+        Samples at a time; the noise depends on it.
+
+    Returns
+    -------
+    The same as ``x``, see `translate`.
+
+    Raises
+    ------
+    TypeError
+        When the flow was fitted without a score, or for a solver without noise: `translate` takes it.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
+    >>> model = cf.DomainTranslator(path=cf.paths.BrownianBridge(0.5), stochastic=True, steps=20).fit(x, x + 3)
+    >>> model.simulate(x[:5]).shape
+    torch.Size([5, 2])
+    """
+    chosen: Noisy = integrate.resolve(
+        solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
+    )
+    domain = _known(self, x)
+    plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
+    most = replace(chosen, steps=chosen.steps - (plain > 0))
+    noisy = _noisy(self, most, seed=seed, save=2, reverse=reverse, span=1 - plain)
+
+    def flow(states: Tensor) -> Trajectory:
+        found = noisy(states)
+        last = _without_noise(self, found.x[-1], plain, reverse=reverse)
+        return found._replace(x=torch.stack([states, last]))
+
+    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
+
+
+def trajectory(
+    self: "DomainTranslator",
+    x: Samples,
+    *,
+    save: int = 9,
+    reverse: bool = False,
+    solver: Solver | str | int = COURSE,
+    seed: int | None = None,
+    batch_size: int = 128,
+    **old: Any,
+) -> Trajectory:
+    """Return trajectories from one domain to the other.
+
+    Parameters
+    ----------
+    x, reverse
+        As for `translate`.
+    save
+        Number of equally spaced times, including both ends.
+    solver
+        Any: without noise, as by `translate`, or `cellflow.integrate.Noisy`, as by `simulate`.
+    seed
+        Seed of the noise; ``None`` for 0.
+    batch_size
+        Samples at a time.
+
+    Returns
+    -------
+    Trajectory
+        Model times from 0 to 1, or back, and states ``(save, n, ...)`` on the CPU: pixels from -1 to 1, or numbers
+        in the units of the data.
+    """
+    chosen: Solver = integrate.resolve(solver, default=COURSE, verb="DomainTranslator.trajectory", old=old)
+    if seed is not None and isinstance(chosen, Fixed):  # a seed alone used to ask for noise
+        noisy = {"solver": Noisy(chosen.steps), "seed": seed}
+        chosen = renamed("DomainTranslator.trajectory", {"seed": seed}, {"seed": lambda _: noisy})["solver"]
+    domain = _known(self, x)
+    if isinstance(chosen, Noisy):
+        flow = _noisy(self, chosen, seed=seed or 0, save=save, reverse=reverse)
+    else:
+        flow = _smooth(self, chosen, save=save, reverse=reverse)
+    return in_parts(flow, _parts(self, domain, batch_size))
+
+
+def _known(flow: "DomainTranslator", x: Samples) -> Domain:
+    """Return samples as a domain; refuse other shapes or kinds than those of the fit."""
+    flow._check_fitted()
+    domain = read_domain(x, rep=flow.rep)
+    check_domain(flow, domain)
+    return domain
+
+
+def check_domain(flow: "DomainTranslator", domain: Domain) -> None:
+    """Refuse samples of another shape or kind than those of the fit."""
+    if tuple(domain.shape) != flow.shape_:
+        raise ValueError(f"Expected samples of shape {flow.shape_}, as in `fit`; found {tuple(domain.shape)}.")
+    if isinstance(domain, Points) == flow.pixels_:
+        kinds = ("images as bytes (uint8)", "numbers other than bytes")
+        expected, found = kinds if flow.pixels_ else reversed(kinds)
+        raise ValueError(f"Expected {expected}, as in `fit`; found {found}.")
+
+
+def _parts(flow: "DomainTranslator", domain: Domain, batch_size: int) -> Iterator[Tensor]:
+    check_settings(1, batch_size, None)
+    weight = next(flow.field_.parameters())
+    return (domain.scaled(some).to(weight) for some in torch.arange(len(domain)).split(batch_size))
+
+
+def _smooth(
+    flow: "DomainTranslator", solver: Fixed | Adaptive | Jumps, *, save: int, reverse: bool
+) -> Callable[[Tensor], Trajectory]:
+    """Return the flow without noise."""
+    velocity, (start, stop) = flow._velocity(), (1.0, 0.0) if reverse else (0.0, 1.0)
+    return lambda x: flow._carry(velocity, x, solver, start=start, stop=stop, save=save)
+
+
+def _noisy(
+    flow: "DomainTranslator", solver: Noisy, *, seed: int, save: int, reverse: bool, span: float = 1.0
+) -> Callable[[Tensor], Trajectory]:
+    """Return the simulation over a ``span`` of model time."""
+    if not flow.stochastic:
+        raise TypeError(
+            "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+            "`DomainTranslator(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `translate`."
+        )
+    start, stop = (1.0, 1.0 - span) if reverse else (0.0, span)
+    rng = generator(seed=seed, device=next(flow.field_.parameters()).device)
+    sigma, field = paths.resolve(flow.path).sigma, flow.field_
+    return lambda x: integrate.sde(
+        field, x, sigma=sigma, start=start, stop=stop, solver=solver, save=save, generator=rng
+    )
+
+
+def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, *, reverse: bool) -> Tensor:
+    """Take the last step ``dt`` of a simulation without noise."""
+    if dt == 0:
+        return x
+    with torch.no_grad():
+        found = outputs(flow.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, None), score=True)
+    drift = cast("Tensor", found.score_drift)
+    return x + dt * (drift - found.velocity if reverse else drift + found.velocity)
+
+
+def _back(flow: "DomainTranslator", states: Tensor, given: Samples) -> Any:
+    return given_back(states.float(), given, rep=flow.rep, keep_labels=bool(flow.within_labels))
