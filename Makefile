@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test slow mutants lint bench peers wheel-check clean
+.PHONY: demo test slow mutants lint bench gpu peers wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo
@@ -28,7 +28,10 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.speed --commit-table
-	$(BIN)/python -m benchmarks.trajectory all
+	$(BIN)/python -m benchmarks.trajectory all --commit-table
+
+gpu: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.gpu
 
 peers: .venv-otpfm/installed
 

@@ -47,9 +47,12 @@ class Curve:
             for row in rows(make(seed), missing, machine.clock(device)) if missing else ():
                 table.put(row | {"seed": seed} | about)
                 print(rounded(row | {"seed": seed}), flush=True)
-        found = table.read()
+                self._write(given, table.read())  # now: the run may be stopped
+        self._write(given, table.read())
+
+    def _write(self, given: argparse.Namespace, found: list[Row]) -> None:
         page.save(self.draw(found), given.out / f"{self.name}.png")
-        page.write(given.out / f"{self.name}.md", self.text(found, given.command, given.note))
+        (given.out / f"{self.name}.md").write_text("\n".join(self.text(found, given.command, given.note)) + "\n")
 
     def text(self, found: list[Row], command: str, note: str = "") -> list[str]:
         """Return the page."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import cellflow as cf
-from benchmarks import page
+from benchmarks import machine, page
 from benchmarks.images import pictures
 from benchmarks.images.judge import Generated, Inception
 from benchmarks.images.methods import GENERATORS, Method, Model, prepare, sample
@@ -36,7 +36,7 @@ SIZES = {
 KEY = ("dataset", "method", "sampler", "evaluations", "train_steps", "seed", "size")
 COLUMNS = (
     *KEY, "distance", "n", "fd", "fd_low", "fd_high", "kid", "precision", "recall", "batch", "train_seconds",
-    "sample_seconds", "settings",
+    "sample_seconds", "settings", "device",
 )  # fmt: skip
 EVALUATIONS, ON_THE_WAY = (2, 4, 8, 16, 32), 16
 """Of the network for each image: of a trained model, and of one in training."""
@@ -78,7 +78,8 @@ def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[li
         parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
-            rows = [known | row for row in _scored(chosen, name, images, judge, size, seed)]
+            where = {"device": machine.name(torch.device(size.device))}
+            rows = [known | where | row for row in _scored(chosen, name, images, judge, size, seed)]
             table.put(*rows)
             yield rows
 

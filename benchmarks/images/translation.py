@@ -11,8 +11,10 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 import cellflow as cf
-from benchmarks import page
+from benchmarks import machine, page
 from benchmarks.images import pictures
 from benchmarks.images.judge import Translated
 from benchmarks.images.methods import (
@@ -37,7 +39,7 @@ COLUMNS = (
     *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "measured",
     "measured_low", "measured_high", "cost", "cost_low", "cost_high", "kept_by", "kept", "kept_low", "kept_high",
     "kept_shuffled", "ignores_input", "ssim", "accuracy", "accuracy_low", "accuracy_high", "partner_mse",
-    "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds", "settings",
+    "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds", "settings", "device",
 )  # fmt: skip
 BASELINES = ("real against real", "do nothing", "ignore the input", "true partner")
 HEAD = (
@@ -89,7 +91,8 @@ def run(
         if not suits(method, task) or table.read(**known):
             continue
         model = train(task, method, size, seed)
-        spent = {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
+        where = {"device": machine.name(torch.device(size.device))}
+        spent = where | {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
         rows = []
         for judge in judges.values():
             rows += [known | spent | row for row in _scored(model, chosen, judge, about["task"], size, seed, fid=fid)]

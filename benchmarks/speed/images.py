@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cellflow as cf
-from benchmarks import page
+from benchmarks import machine, page
 from benchmarks.command import Several, parse, parser
 from benchmarks.rows import Row, Table
 
@@ -181,7 +181,8 @@ def operations(size: Size) -> float:
 def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]) -> Iterator[Row]:
     """Yield a row for each network and task in one mode."""
     there = [name for name in names if name == "cellflow" or importlib.util.find_spec(name) is not None]
-    print(*(f"skipped: {name} is not installed" for name in names if name not in there), sep="\n", end="")
+    for name in set(names) - set(there):
+        print(f"skipped: {name} is not installed")
     contenders = {name: Contender(name, mode, size, device) for name in there}
     memory = {name: round(contender.megabytes()) for name, contender in contenders.items()}
     chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
@@ -207,11 +208,12 @@ def text(rows: list[Row], size: str, command: str, device: torch.device, note: s
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     made = page.made_by(command, f"{chip}, {versions}")
     (about,) = page.fill(Path(__file__).with_name("images.md"), size=size, made=made, **SIZES[size]._asdict())
-    return [*about, *([note] if note else []), "", *page.table(list(rows[0]), (list(row.values()) for row in rows))]
+    head = [name for name in rows[0] if name != "device"]
+    return [*about, *([note] if note else []), "", *page.table(head, ([row[name] for name in head] for row in rows))]
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure every network in every mode that this machine has; the table grows by one mode at a time."""
+    """Measure every network in every mode that this machine has, those aside that are in the table already."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     made = parser("speed images", __doc__)
@@ -219,12 +221,16 @@ def main(words: Sequence[str] | None = None) -> None:
     made.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
     made.add_argument("--repeats", type=int, default=20 if gpu else 3, help="steps per turn")
     made.add_argument("--compiled", type=Several(OTHERS), default=list(OTHERS), help="besides ours; a minute each")
-    given, rows = parse(made, words), []
+    given, about = parse(made, words), {"device": machine.name(device)}
+    name = f"image_speed_{given.size}"
+    table = Table(given.out / f"{name}.csv", ("mode", "network", "task"))
+    rows = table.read(**about)  # those of another machine go
     for mode in GPU_MODES if gpu else CPU_MODES:
+        if any(row["mode"] == mode.name for row in rows):
+            continue
         names = ["cellflow", *given.compiled] if mode.compile else [*NETWORKS]
         for row in measure(mode, SIZES[given.size], device, given.rounds, given.repeats, names):
-            rows.append(row)
+            rows.append(row | about)
             print(row, flush=True)
-        name = f"image_speed_{given.size}"
-        Table(given.out / f"{name}.csv", ("mode", "network", "task")).put(*rows, whole=True)
-        page.write(given.out / f"{name}.md", text(rows, given.size, given.command, device, given.note))
+        table.put(*rows, whole=True)
+    page.write(given.out / f"{name}.md", text(rows, given.size, given.command, device, given.note))

@@ -1,0 +1,134 @@
+"""Every committed result has a command that makes it, every command answers, and GPU runs go on where they stopped."""
+
+import fnmatch
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.few_step import bench, curves, plane
+from benchmarks.images import few_step, generation, judge, pictures
+from benchmarks.images.tasks import DATASETS, Dataset
+from benchmarks.rows import RESULTS, Table
+from benchmarks.speed import images as speed_of_images
+from cellflow.images import ImageSet
+
+README = Path(gpu.__file__).with_name("README.md")
+ROWS = [line.split(" | ") for line in README.read_text().splitlines() if "`python -m " in line]
+COMMANDS = {words: re.findall(r"`([^`]+)`", names) for names, words in ROWS}
+PACKAGES = {"images", "speed"}
+
+
+def words_of(command):
+    """Module and words of a command in the list."""
+    python, flag, module, *words = shlex.split(command.strip("` |"))
+    assert (python, flag) == ("python", "-m")
+    package = module.removeprefix("benchmarks.")
+    if package in PACKAGES:
+        inner = words.pop(0) if words[0] != "--commit-table" else "training"
+        return importlib.import_module(f"{module}.{inner}"), words
+    plain = package in ("bridges", "embryoid_body") or package.startswith("studies.")
+    return importlib.import_module(module if plain else f"{module}.__main__"), words
+
+
+def test_every_result_is_named_with_its_command():
+    named = [name for names in COMMANDS.values() for name in names]
+    files = [path.name for path in RESULTS.iterdir()]
+    assert not [file for file in files if not any(fnmatch.fnmatch(file, name) for name in named)]
+    assert not [name for name in named if not fnmatch.filter(files, name)]
+    assert all("--commit-table" in command for command in COMMANDS)
+
+
+@pytest.mark.parametrize("page", sorted(RESULTS.glob("*.md")), ids=lambda path: path.stem)
+def test_pages_and_the_list_have_the_same_commands(page):
+    listed = [command.strip("` |") for command in COMMANDS]
+    for command in re.findall(r"`(python -m benchmarks[^`]*)`", page.read_text()):
+        assert command in listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_answers(command, capsys):
+    module, words = words_of(command)
+    if module.__name__ == "benchmarks.trajectory.__main__":
+        words = words[:1]
+    given = [word for word in words if word != "--commit-table"]  # nothing is measured: the words alone are checked
+    with pytest.raises(SystemExit) as stop:
+        module.main([*given, "--help"])
+    assert stop.value.code == 0
+    assert "--commit-table" in capsys.readouterr().out
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Data and networks that take no time."""
+    digits = ImageSet(torch.randint(256, (30, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8))
+    for name in ("mnist", "fashion"):
+        monkeypatch.setitem(DATASETS, name, Dataset(lambda split: digits, name))
+    monkeypatch.setattr(plane, "SAMPLES", {"gaussians": 64})
+    monkeypatch.setattr(generation, "EVALUATIONS", (2, 16))
+    monkeypatch.setattr(judge, "REPEATS", 2)
+    monkeypatch.setattr(few_step, "MOMENTS", 3)
+    monkeypatch.setattr(few_step, "MANY", 2)
+    for module in (bench, curves):
+        monkeypatch.setattr(module, "JUMPS", (1, 2))
+    monkeypatch.setattr(pictures, "SAMPLES", tmp_path / "samples")
+    small = speed_of_images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
+    monkeypatch.setitem(speed_of_images.SIZES, "small", small)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_a_line(tmp_path, capsys):
+    assert gpu.main([f"out={tmp_path}"]) == 2
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_every_gpu_job_runs_at_toy_size_and_names_its_device(tiny, tmp_path):
+    assert gpu.main(["--cpu-dry-run", f"out={tmp_path}"]) == 0
+    found = {path.stem: Table(path, ()).read() for path in tmp_path.glob("*.csv")}
+    assert set(found) == {
+        "few_step_gaussians", "few_step_mnist", "few_step_fashion", "image_speed_small", "generation",
+    }  # fmt: skip
+    for rows in found.values():
+        assert all("CPU" in row["device"] for row in rows if row.get("method") != generation.FLOOR)
+
+
+def test_gpu_jobs_are_limited_resumed_and_skipped(tmp_path, monkeypatch, capsys):
+    done = []
+
+    def measure(job, limit, where):
+        """Write rows, but for one."""
+        table = Table(tmp_path / f"{job.table}.csv", ("k",))
+        table.put(*({"k": k} for k in range(job.rows - (len(done) == 1))))
+        done.append((job.name, limit))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "_run", measure)
+    monkeypatch.setattr(gpu, "JOBS", gpu.JOBS[:3])
+    assert gpu.main([f"out={tmp_path}", "seconds=150"]) == 0
+    assert [name for name, _ in done] == [job.name for job in gpu.JOBS]
+    assert all(limit <= min(150, job.seconds) for (_, limit), job in zip(done, gpu.JOBS, strict=True))
+    assert f"Left: {gpu.JOBS[1].name} ({gpu.JOBS[1].rows - 1} of {gpu.JOBS[1].rows} rows)." in capsys.readouterr().out
+    gpu.main([f"out={tmp_path}"])
+    assert [name for name, _ in done[3:]] == [gpu.JOBS[1].name]
+    assert "Left: nothing." in capsys.readouterr().out
+    gpu.main([f"out={tmp_path / 'new'}", "seconds=10"])
+    assert len(done) == 4  # too little time is left to start anything
+
+
+def test_a_gpu_job_is_stopped_at_its_limit(capsys, monkeypatch):
+    real = gpu.subprocess.run
+    monkeypatch.setattr(gpu.subprocess, "run", lambda command, **way: real(["sleep", "5"], **way))
+    gpu._run(gpu.JOBS[0], 0.1, [])
+    assert "stopped after 0 s" in capsys.readouterr().out
+
+
+def test_gpu_commands_are_understood():
+    for job in gpu.JOBS:
+        with pytest.raises(SystemExit) as stop:
+            gpu.main_of(job.module)([*job.words.split(), "--help"])
+        assert stop.value.code == 0
