@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -87,6 +88,13 @@ def test_no_import_circle():
     while leaves := {path for path, targets in graph.items() if not targets & graph.keys()}:
         graph = {path: targets for path, targets in graph.items() if path not in leaves}
     assert not graph, f"import circle among {sorted(str(path.relative_to(PACKAGE)) for path in graph)}"
+
+
+def test_the_page_on_architecture_shows_these_levels():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    levels = re.findall(r"^(\d)  ([\w ]+)$", page, re.MULTILINE)
+    shown = {room: int(level) for level, rooms in levels for room in rooms.split()}
+    assert shown == {room: level for room, level in LAYERS.items() if room != "data"}  # which is kept for one version
 
 
 def test_only_the_loop_trains():
