@@ -176,5 +176,5 @@ def test_rounds_are_watched_with_all_that_happened(rng, tmp_path):
     again = cf.Run(tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="No file"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=3, generator=rng, run=again)
-    with pytest.raises(TypeError, match="a way to pair anew"):
+    with pytest.raises(TypeError, match="callable that pairs points"):
         refit(MLP(2), VelocityMatching(), x, x, repairing=3, rounds=1, steps=3, generator=rng)
