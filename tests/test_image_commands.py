@@ -215,7 +215,7 @@ def test_the_demo_translates_cells(tmp_path):
     assert main(["demo", "task=translation", f"out={run}", "progress=false", "device=cpu", "threads=1", *small]) == 0
     page = (run / "report.html").read_text()
     assert "FD-silhouettes" in page
-    assert "classifier" in page
+    assert "Classified as the target class" in page
     assert main(["report", f"model={run}"]) == 0
 
 
