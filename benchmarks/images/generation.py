@@ -5,7 +5,6 @@ size=cifar10`` is the full published recipe (35.7 million parameters, 400,000 st
 wants a GPU, the official archive and the Inception weights, and says so before it starts.
 """
 
-import csv
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ import torch
 import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.images import pictures
-from benchmarks.images.judge import Generated, Inception
+from benchmarks.images.judge import Generated
 from benchmarks.images.methods import GENERATORS, Method, Model, prepare, sample
 from benchmarks.images.sizes import CPU, GPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
@@ -60,15 +59,15 @@ def main(words: Sequence[str] | None = None) -> None:
             (given.out / "generation.md").write_text(text(table.read(), given.tail))
             drawn = draw(table.read(dataset=name), title=f"{name}: distance to real test images")
             page.save(drawn, given.out / f"generation_{name}.png")
-            order, path = [*GENERATORS, "real"], given.out / f"generation_{name}_samples.png"
-            pictures.draw(f"generation/{name}", order, path)
+            path = given.out / f"generation_{name}_samples.png"
+            pictures.draw(f"generation/{name}", [*GENERATORS, "real"], path)
 
 
 def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[list[Row]]:
     """Yield the floor's row, then those of each method that the table lacks; put them there."""
-    name, seed = about["dataset"], about["seed"]
+    name, seed, where = about["dataset"], about["seed"], {"device": machine.name(torch.device(size.device))}
     images = DATASETS[name].load("train")
-    judge, rng = Generated.of(DATASETS[name], images), cf.generator(seed=seed)
+    judge, rng = Generated(DATASETS[name], images), cf.generator(seed=seed)
     some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
     pictures.keep(f"generation/{name}", "real", some[0])
     rows = [about | {"method": FLOOR} | judge.floor(some)]
@@ -78,7 +77,6 @@ def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[li
         parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
-            where = {"device": machine.name(torch.device(size.device))}
             rows = [known | where | row for row in _scored(chosen, name, images, judge, size, seed)]
             table.put(*rows)
             yield rows
@@ -86,9 +84,8 @@ def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[li
 
 def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], seed: int) -> Iterator[Model]:
     """Train once, and yield the model after each number of steps in ``marks``; its weights change after that."""
-    images = images.to(size.device)
-    model, batches = prepare(None, images, method, size, cf.generator(seed=seed), flip=images.shape[0] == 3)
-    seconds = 0.0
+    images, flip, seconds = images.to(size.device), images.shape[0] == 3, 0.0
+    model, batches = prepare(None, images, method, size, cf.generator(seed=seed), flip=flip)
     with TemporaryDirectory() as folder:
         for done, mark in pairwise((0, *marks)):
             start = time.perf_counter()
@@ -102,22 +99,21 @@ def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], 
             yield model._replace(steps=mark, seconds=seconds)
 
 
-def _scored(
-    chosen: str, name: str, images: ImageSet, judge: Generated | Inception, size: Size, seed: int
-) -> Iterator[Row]:
+def _scored(chosen: str, name: str, images: ImageSet, judge: Generated, size: Size, seed: int) -> Iterator[Row]:
     """Yield the scores of a model: with one sampler on the way, with every number of evaluations at the end."""
-    method = GENERATORS[chosen]
-    noise = torch.randn((size.images, *images.shape), generator=cf.generator(seed=seed + 1)).to(size.device)
+    method, rng = GENERATORS[chosen], cf.generator(seed=seed + 1)
+    noise = torch.randn((size.images, *images.shape), generator=rng).to(size.device)
     marks = tuple(sorted({max(1, round(share * size.steps)) for share in SHARES}))
+    ends = [(sampler, evaluations) for sampler in method.samplers for evaluations in EVALUATIONS]
     for model in train(images, method, size, marks, seed):
-        ways = [(sampler, evaluations) for sampler in method.samplers for evaluations in EVALUATIONS]
-        for sampler, evaluations in ways if model.steps == marks[-1] else [(method.samplers[0], ON_THE_WAY)]:
+        last = model.steps == marks[-1]
+        for sampler, evaluations in ends if last else [(method.samplers[0], ON_THE_WAY)]:
             start = time.perf_counter()
-            found = sample(model, noise, sampler=sampler, steps=evaluations, generator=cf.generator(seed=seed))
+            found = sample(model, noise, sampler=sampler, steps=evaluations, generator=rng)
             about = {"sampler": sampler, "evaluations": evaluations, "train_steps": model.steps, "batch": size.batch}
             seconds = {"sample_seconds": time.perf_counter() - start, "train_seconds": model.seconds}
             yield about | seconds | judge(found)
-            if (model.steps, sampler, evaluations) == (marks[-1], method.samplers[0], EVALUATIONS[-1]):
+            if last and (sampler, evaluations) == (method.samplers[0], EVALUATIONS[-1]):
                 pictures.keep(f"generation/{name}", chosen, found)
 
 
@@ -128,16 +124,14 @@ def text(rows: list[Row], tail: str = "") -> str:
     for name in [name for name in DATASETS if name in measured or name != "cifar10_jpeg"]:
         mine = [row for row in rows if row["dataset"] == name]
         lines += ["", f"## {name}", "", *(_dataset(name, mine, tail) if mine else ["Not run yet."])]
-        if name == "cifar10":
-            with PUBLISHED.open() as file:
-                head, *published = csv.reader(file)
+        if published := Table(PUBLISHED, ()).read(dataset=name):
             lines += ["", "Published, not run by us (`size=cifar10` is that recipe, for a GPU):", ""]
-            lines += page.table(head[1:], (row[1:] for row in published))
+            lines += page.table(list(published[0])[1:], ([*row.values()][1:] for row in published))
     return "\n".join(lines) + "\n"
 
 
 def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
-    trained = [row for row in rows if row["method"] != FLOOR]
+    trained, distance = [row for row in rows if row["method"] != FLOOR], rows[0]["distance"]
     most = max((row["train_steps"] for row in trained), default=0)
     lines = [
         f"Made by `python -m benchmarks.images generation task={name} method=all size={size} steps={most} "
@@ -145,69 +139,61 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
         "generated.\n"
         for size, batch, n in sorted({(row["size"], row["batch"], row["n"]) for row in trained})
     ]
-    distance = rows[0]["distance"]
+    courses = {method: _course(rows, method) for method in GENERATORS}
+    way = [
+        [method, row["train_steps"], f"{row['train_seconds']:.0f}", shown(row, "fd"), shown(row, "precision", 2),
+         shown(row, "recall", 2)]
+        for method, course in courses.items() for row in course
+    ]  # fmt: skip
     return [
-        *lines, *_answer(rows), f"![distance](generation_{name}.png)", "",
+        *lines, *_answer(courses), f"![distance](generation_{name}.png)", "",
         f"![samples](generation_{name}_samples.png)", "",
         f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
-        f"{distance} on the way, with {ON_THE_WAY} evaluations:", "", *_by_training(rows),
+        f"{distance} on the way, with {ON_THE_WAY} evaluations:", "",
+        *page.table(("method", "optimiser steps", "seconds", "distance", "precision", "recall"), way),
     ]  # fmt: skip
 
 
-def _answer(rows: list[Row]) -> list[str]:
+def _answer(courses: dict[str, list[Row]]) -> list[str]:
     """Say where every method ends, and after how many steps the flows are where diffusion ends."""
-    courses = {name: _on_the_way(rows, name) for name in GENERATORS}
     if not courses["diffusion"]:
         return []
-    end = courses["diffusion"][-1]
-    flows = [name for name in courses if name != "diffusion" and courses[name]]
+    end, flows = courses["diffusion"][-1], [name for name in courses if name != "diffusion" and courses[name]]
     lasts = ", ".join(f"{name} {shown(courses[name][-1], 'fd')}" for name in (*flows, "diffusion"))
-    firsts = []
-    for name in flows:
-        steps = [row["train_steps"] for row in courses[name] if row["fd"] <= end["fd"]]
-        firsts.append(f"{name} {f'after {steps[0]}' if steps else 'never'}")
+    steps = {name: [row["train_steps"] for row in courses[name] if row["fd"] <= end["fd"]] for name in flows}
+    firsts = ", ".join(f"{name} {f'after {found[0]}' if found else 'never'}" for name, found in steps.items())
     return [
         f"Which trains faster? After {end['train_steps']} steps, sampled with {ON_THE_WAY} evaluations: {lasts}. Where "
-        f"diffusion ends, or below, are first, of the moments that were scored: {', '.join(firsts)}. One seed.\n"
+        f"diffusion ends, or below, are first, of the moments that were scored: {firsts}. One seed.\n"
     ]
 
 
 def _by_evaluations(rows: list[Row]) -> list[str]:
     """Return the table of the trained models, one column for each number of evaluations."""
     ends = _ends(rows)
-    numbers = sorted({row["evaluations"] for row in ends})
+    numbers = sorted({row["evaluations"] for row in [row for found in ends.values() for row in found]})
     table = []
-    for method, sampler in sorted({(row["method"], row["sampler"]) for row in ends}):
-        mine = {row["evaluations"]: shown(row, "fd") for row in ends if _is(row, method, sampler)}
-        table.append([method, sampler, *(mine.get(n, "") for n in numbers)])
+    for (method, sampler), mine in ends.items():
+        found = {row["evaluations"]: shown(row, "fd") for row in mine}
+        table.append([method, sampler, *(found.get(n, "") for n in numbers)])
     floors = [[FLOOR, "", shown(row, "fd"), *[""] * (len(numbers) - 1)] for row in rows if row["method"] == FLOOR]
     return page.table(["method", "sampler", *numbers], [*table, *floors[:1]])
 
 
-def _by_training(rows: list[Row]) -> list[str]:
-    table = [
-        [name, row["train_steps"], f"{row['train_seconds']:.0f}", shown(row, "fd"), shown(row, "precision", 2),
-         shown(row, "recall", 2)]
-        for name in GENERATORS for row in _on_the_way(rows, name)
-    ]  # fmt: skip
-    return page.table(("method", "optimiser steps", "seconds", "distance", "precision", "recall"), table)
-
-
-def _on_the_way(rows: list[Row], method: str) -> list[Row]:
+def _course(rows: list[Row], method: str) -> list[Row]:
     """Return the course of a method's training."""
-    some = [r for r in rows if _is(r, method, GENERATORS[method].samplers[0]) and r["evaluations"] == ON_THE_WAY]
+    about = (method, GENERATORS[method].samplers[0], ON_THE_WAY)
+    some = [row for row in rows if (row["method"], row["sampler"], row["evaluations"]) == about]
     return sorted(some, key=lambda row: row["train_steps"])
 
 
-def _ends(rows: list[Row]) -> list[Row]:
-    """Return the rows of trained models."""
-    trained = [row for row in rows if row["method"] != FLOOR]
-    last = {row["method"]: row["train_steps"] for row in sorted(trained, key=lambda row: row["train_steps"])}
-    return [row for row in trained if row["train_steps"] == last[row["method"]]]
-
-
-def _is(row: Row, method: str, sampler: str) -> bool:
-    return (row["method"], row["sampler"]) == (method, sampler)
+def _ends(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of trained models, by method and sampler."""
+    trained = sorted((row for row in rows if row["method"] != FLOOR), key=lambda row: row["train_steps"])
+    last = {row["method"]: row["train_steps"] for row in trained}
+    ends = [row for row in trained if row["train_steps"] == last[row["method"]]]
+    names = sorted({(row["method"], row["sampler"]) for row in ends})
+    return {name: [row for row in ends if (row["method"], row["sampler"]) == name] for name in names}
 
 
 def draw(rows: list[Row], *, title: str) -> Any:
@@ -215,31 +201,22 @@ def draw(rows: list[Row], *, title: str) -> Any:
 
     In steps: the seconds of a shared machine say as much about the others on it.
     """
-    drawn, axes = page.figure(1, 2, size=(10, 4), sharey=True)
-    ends = _ends(rows)
-    for method, sampler in sorted({(row["method"], row["sampler"]) for row in ends}):
-        _line(axes[0, 0], [row for row in ends if _is(row, method, sampler)], "evaluations")
-    for method in GENERATORS:
-        _line(axes[0, 1], _on_the_way(rows, method), "train_steps")
+    drawn, (axes,) = page.figure(1, 2, size=(10, 4), sharey=True)
+    courses = {(name, GENERATORS[name].samplers[0]): _course(rows, name) for name in GENERATORS}
     floor = next((row["fd"] for row in rows if row["method"] == FLOOR), None)
-    for axis, label in zip(axes[0], ("evaluations of the network", "optimiser steps"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel=label)
+    for axis, lines, x in zip(axes, (_ends(rows), courses), ("evaluations", "train_steps"), strict=True):
+        for (method, sampler), mine in lines.items():
+            points = sorted((row[x], row["fd"]) for row in mine)
+            style: dict[str, Any] = {"ls": "--", "marker": "s"} if sampler == "ddim" else {"ls": "-", "marker": "o"}
+            style |= {"alpha": 0.45 if (method, sampler) == ("diffusion", "euler") else 1, "color": COLOURS[method]}
+            if points:
+                axis.plot(*zip(*points, strict=True), ms=4, lw=1.5, label=f"{method}, {sampler}", **style)
+        axis.set(xscale="log", yscale="log")
         page.log_numbers(axis.xaxis)
         if floor:
             axis.axhline(floor, color="#888888", lw=1, ls=":", label=FLOOR)
         axis.legend(fontsize=8, frameon=False)
-    axes[0, 0].set_ylabel(rows[0]["distance"])
+    axes[0].set(xlabel="evaluations of the network", ylabel=rows[0]["distance"])
+    axes[1].set(xlabel="optimiser steps")
     drawn.suptitle(title, fontsize=10)
     return drawn
-
-
-def _line(axis: Any, rows: list[Row], x: str) -> None:
-    points = sorted((row[x], row["fd"]) for row in rows)
-    if points:
-        method, sampler = rows[0]["method"], rows[0]["sampler"]
-        style = {"ls": "--", "marker": "s"} if sampler == "ddim" else {"ls": "-", "marker": "o"}
-        faint = (method, sampler) == ("diffusion", "euler")
-        axis.plot(
-            *zip(*points, strict=True), ms=4, lw=1.5, color=COLOURS[method], alpha=0.45 if faint else 1.0,
-            label=f"{method}, {sampler}", **style,
-        )  # fmt: skip

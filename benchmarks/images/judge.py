@@ -1,5 +1,6 @@
 """Scores of images: how real they look; and of a translation, how far it went and what it kept."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,23 +9,9 @@ from torch import Tensor
 import cellflow as cf
 from benchmarks.images.tasks import Dataset, Direction, Task
 from benchmarks.rows import Row
+from cellflow import metrics
 from cellflow.images import ImageSet
-from cellflow.metrics import (
-    Interval,
-    against_shuffled,
-    bootstrap,
-    energy_distance,
-    feature_network,
-    features_of,
-    frechet_distance,
-    kernel_distance,
-    mask_dice,
-    neighbours,
-    real_floor,
-    structural_similarity,
-    target_accuracy,
-    transport_cost,
-)
+from cellflow.metrics import bootstrap, feature_network, features_of, frechet_distance
 
 REPEATS, SUBSET = 100, 100
 """Draws of a bootstrap interval; images a side in a kernel distance, at most."""
@@ -32,71 +19,66 @@ REPEATS, SUBSET = 100, 100
 
 def distances(x: Tensor, real: Tensor, rng: torch.Generator) -> Row:
     """Return how far the features ``(n, d)`` of some images are from those of real ones, in every distance."""
-    near = neighbours(x, real[: len(x)])
+    near = metrics.neighbours(x, real[: len(x)])
     fd = bootstrap(lambda some: frechet_distance(some, real), x, generator=rng, repeats=REPEATS)
-    return {
-        **interval("fd", fd), "kid": kernel(x, real), "precision": near.precision, "recall": near.recall,
-        "coverage": near.coverage,
-    }  # fmt: skip
+    near_ = {"precision": near.precision, "recall": near.recall, "coverage": near.coverage}
+    return {**interval("fd", fd), "kid": kernel(x, real), **near_}
 
 
 def kernel(x: Tensor, y: Tensor, seed: int = 0) -> float:
     """Return the kernel distance of features, of subsets that are the same every time."""
-    return kernel_distance(x, y, generator=cf.generator(seed=seed), subset_size=min(SUBSET, len(x), len(y))).mean
+    size = min(SUBSET, len(x), len(y))
+    return metrics.kernel_distance(x, y, generator=cf.generator(seed=seed), subset_size=size).mean
 
 
-def interval(name: str, found: Interval) -> Row:
+def interval(name: str, found: metrics.Interval) -> Row:
     """Return a score with its interval."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def averaged(name: str, values: Tensor, rng: torch.Generator) -> Row:
+    """Return the mean of a score of each image, with its bootstrap interval."""
+    return interval(name, bootstrap(torch.mean, values.double(), generator=rng, repeats=REPEATS))
 
 
 def fid(images: Tensor, real: ImageSet) -> float:
     """Return the FID as published, of images from -1 to 1; needs the Inception weights."""
     weights = cf.datasets.inception_weights()
-    return cf.metrics.fid(cf.images.to_bytes(images), real.images, weights=weights, reference=real.source).value
+    return metrics.fid(cf.images.to_bytes(images), real.images, weights=weights, reference=real.source).value
 
 
-@dataclass(frozen=True, eq=False)
 class Generated:
-    """Scores generated images by their features, against those of real images that nothing was trained on."""
+    """Scores generated images ``(n, c, h, w)`` from -1 to 1 by their features, against those of real test images.
 
-    network: str
-    real: Tensor
+    Where a data set has no network: by the FID as published, against all training images.
+    """
 
-    @staticmethod
-    def of(dataset: Dataset, train: ImageSet) -> "Generated | Inception":
-        """Return the judge of a data set."""
-        if dataset.network is None:
+    def __init__(self, dataset: Dataset, train: ImageSet) -> None:
+        self.network, self.train = dataset.network, train
+        if self.network is None:
             cf.datasets.inception_weights()  # now, rather than after days of training
-            return Inception(train)
-        return Generated(dataset.network, features_of(dataset.load("test").scaled(), feature_network(dataset.network)))
+        else:
+            self.real = self._features(dataset.load("test").scaled())
 
     def __call__(self, images: Tensor) -> Row:
-        """Return all scores of images ``(n, c, h, w)`` from -1 to 1."""
-        found = distances(features_of(images, feature_network(self.network)), self.real, cf.generator(seed=0))
+        if self.network is None:
+            return {"distance": "FID", "n": len(images), "fd": fid(images, self.train)}
+        found = distances(self._features(images), self.real, cf.generator(seed=0))
         del found["coverage"]
         return {"distance": f"FD-{self.network}", "n": len(images), **found}
 
     def floor(self, samples: list[Tensor]) -> Row:
-        """Return the scores of samples of real images: the mean distance, between the least and the largest."""
-        network = feature_network(self.network)
-        found = [frechet_distance(features_of(one, network), self.real) for one in samples]
+        """Return the scores of samples of real images: the mean distance, between the least and the largest.
+
+        The FID is that of the first sample: all of them would take long.
+        """
+        if self.network is None:
+            return self(samples[0])
+        found = [frechet_distance(self._features(one), self.real) for one in samples]
         return self(samples[0]) | {"fd": sum(found) / len(found), "fd_low": min(found), "fd_high": max(found)}
 
-
-@dataclass(frozen=True, eq=False)
-class Inception:
-    """Gives the FID as published for CIFAR-10: against all training images."""
-
-    real: ImageSet
-
-    def __call__(self, images: Tensor) -> Row:
-        """Return the FID of images ``(n, c, h, w)`` from -1 to 1."""
-        return {"distance": "FID", "n": len(images), "fd": fid(images, self.real)}
-
-    def floor(self, samples: list[Tensor]) -> Row:
-        """Return the score of the first sample; all of them would take long."""
-        return self(samples[0])
+    def _features(self, images: Tensor) -> Tensor:
+        return features_of(images, feature_network(str(self.network)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +97,8 @@ class Translated:
     @staticmethod
     def of(task: Task, direction: Direction, n: int, seed: int) -> "Translated":
         """Return a judge with at most ``n`` test images a side."""
-        sets, _ = task.chosen(direction, n, cf.generator(seed=seed))
-        return Translated(task, direction, sets.source.scaled(), sets.target.scaled(), sets.source.labels)
+        source, target = task.chosen(direction, n, cf.generator(seed=seed))[0]
+        return Translated(task, direction, source.scaled(), target.scaled(), source.labels)
 
     def __call__(self, outputs: Tensor, seed: int) -> Row:
         """Return all scores of the outputs ``(n, c, h, w)``, in the order of the inputs."""
@@ -124,12 +106,11 @@ class Translated:
         row: Row = {"n": len(outputs), "network": self.task.network}
         row |= distances(self._features(outputs), self._features(self.real), rng)
         row |= self._described(outputs, rng)
-        row |= _mean("cost", transport_cost(self.inputs, outputs), rng)
-        row |= _mean("kept", kept(self.inputs, outputs), rng)
-        shuffled = against_shuffled(kept, self.inputs, outputs, generator=rng)
+        row |= averaged("cost", metrics.transport_cost(self.inputs, outputs), rng)
+        row |= averaged("kept", kept(self.inputs, outputs), rng)
+        shuffled = metrics.against_shuffled(kept, self.inputs, outputs, generator=rng)
         row |= {"kept_by": self.direction.kept_by, "kept_shuffled": shuffled.shuffled}
-        row |= {"ignores_input": shuffled.ignores_input}
-        row |= {"ssim": float(structural_similarity(self.inputs, outputs).mean())}
+        row |= {"ignores_input": shuffled.ignores_input, "ssim": _similarity(self.inputs, outputs)}
         return row | self._accuracy(outputs, rng) | self._partner(outputs)
 
     def floor(self, seed: int) -> Row:
@@ -137,8 +118,8 @@ class Translated:
         rng = cf.generator(seed=seed)
         pool = self._features(torch.cat([self.others(len(self.real) * 4, seed), self.real]))
         n = min(len(self.real), len(pool) // 2)
-        found = real_floor(frechet_distance, pool, n=n, generator=rng)
-        kid = real_floor(lambda x, y: kernel(x, y, seed), pool, n=n, generator=rng)
+        found = metrics.real_floor(frechet_distance, pool, n=n, generator=rng)
+        kid = metrics.real_floor(lambda x, y: kernel(x, y, seed), pool, n=n, generator=rng)
         return {"n": n, "network": self.task.network, **interval("fd", found), "kid": kid.value}
 
     def others(self, n: int, seed: int) -> Tensor:
@@ -157,10 +138,10 @@ class Translated:
         if self.direction.descriptors is None:
             return {}
         mine, theirs = (self.direction.descriptors(images).double() for images in (outputs, self.real))
-        spread = theirs.std(0)
+        scale = theirs.std(0)
 
         def distance(x: Tensor) -> float:
-            return float(energy_distance(x / spread, theirs / spread))
+            return float(metrics.energy_distance(x / scale, theirs / scale))
 
         return interval("measured", bootstrap(distance, mine, generator=rng, repeats=REPEATS))
 
@@ -178,21 +159,20 @@ class Translated:
             mask[list(wanted)] = True
             return torch.stack([found[:, mask].amax(1), found[:, ~mask].amax(1)], dim=1)
 
-        right = target_accuracy(self.task.view(outputs), logits, 0 if classes is None else classes)
-        return _mean("accuracy", right, rng)
+        right = metrics.target_accuracy(self.task.view(outputs), logits, 0 if classes is None else classes)
+        return averaged("accuracy", right, rng)
 
     def _partner(self, outputs: Tensor) -> Row:
         """Compare outputs with the images that truly belong to the inputs, where these are known."""
         if not self.task.partnered:
             return {}
-        row: Row = {"partner_mse": float(transport_cost(self.real, outputs).mean())}
-        row |= {"partner_ssim": float(structural_similarity(self.real, outputs).mean())}
+        cost = float(metrics.transport_cost(self.real, outputs).mean())
+        row: Row = {"partner_mse": cost, "partner_ssim": _similarity(self.real, outputs)}
         if self.direction.outline is not None:
-            masks = (self.direction.outline(images) for images in (self.real, outputs))
-            row["partner_dice"] = float(mask_dice(*masks).mean())
+            masks: Iterable[Tensor] = (self.direction.outline(images) for images in (self.real, outputs))
+            row["partner_dice"] = float(metrics.mask_dice(*masks).mean())
         return row
 
 
-def _mean(name: str, values: Tensor, rng: torch.Generator) -> Row:
-    """Return the mean of a score of each image, with its bootstrap interval."""
-    return interval(name, bootstrap(torch.mean, values.double(), generator=rng, repeats=REPEATS))
+def _similarity(x: Tensor, y: Tensor) -> float:
+    return float(metrics.structural_similarity(x, y).mean())

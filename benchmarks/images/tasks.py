@@ -9,17 +9,7 @@ import torch
 from torch import Tensor
 
 import cellflow as cf
-from benchmarks.images.looks import (
-    Images,
-    coloured,
-    measured,
-    outlines,
-    overlap,
-    resized,
-    same_hue,
-    stained,
-    value,
-)
+from benchmarks.images.looks import Images, coloured, measured, outlines, overlap, resized, same_hue, stained, value
 from cellflow.images import ImageSet, read_images
 from cellflow.metrics import foreground, structural_similarity
 
@@ -97,7 +87,9 @@ def shapes() -> Task:
 def masks() -> Task:
     """Outlines of nuclei to their fluorescence and back; the true pairs are kept for scoring."""
     nuclei, drawn = (cf.datasets.nuclei("fluorescence", "train", masks=masks) for masks in (False, True))
-    first = _half_of_the_sources(nuclei)
+    known = sorted(set(nuclei.names or ()))  # the microscope images: a random half gives outlines, the other nuclei
+    half = {known[k] for k in torch.randperm(len(known), generator=cf.generator(seed=0))[: len(known) // 2].tolist()}
+    first = torch.tensor([name in half for name in nuclei.names or ()])
     train = Sets(drawn.take(first.nonzero().squeeze(1)), nuclei.take((~first).nonzero().squeeze(1)))
     test = Sets(*(cf.datasets.nuclei("fluorescence", "test", masks=masks) for masks in (True, False)))
     forward = Direction(
@@ -112,12 +104,13 @@ def masks() -> Task:
 
 def stains() -> Task:
     """Fluorescent nuclei to stained ones."""
-    train, test = (
-        Sets(_in_colour(cf.datasets.nuclei("fluorescence", split)), cf.datasets.nuclei("histology", split))
-        for split in ("train", "test")
-    )
+    parts = []
+    for split in ("train", "test"):
+        grey = cf.datasets.nuclei("fluorescence", split)
+        colours = replace(grey, images=grey.images.expand(-1, 3, -1, -1).contiguous())
+        parts.append(Sets(colours, cf.datasets.nuclei("histology", split)))
     way = Direction("fluorescence -> histology", "Dice", overlap(foreground, stained), wanted=(3, 4, 5))
-    return Task(train, test, "nuclei", (way,), flip=True, features=(_object, _as_numbers(stained)))
+    return Task(parts[0], parts[1], "nuclei", (way,), flip=True, features=(_object, _as_numbers(stained)))
 
 
 def digits_in_colour() -> Task:
@@ -144,26 +137,9 @@ def clothes() -> Task:
 
 
 TASKS: dict[str, Callable[[], Task]] = {
-    "shapes": shapes,
-    "masks": masks,
-    "stains": stains,
-    "coloured": digits_in_colour,
-    "fashion": clothes,
-}
+    "shapes": shapes, "masks": masks, "stains": stains, "coloured": digits_in_colour, "fashion": clothes,
+}  # fmt: skip
 """The translations; ``translation.md`` beside this file says what each of them is."""
-
-
-def _half_of_the_sources(nuclei: ImageSet) -> Tensor:
-    """Return which nuclei belong to a random half of the microscope images."""
-    names = nuclei.names or ()
-    known = sorted(set(names))
-    order = torch.randperm(len(known), generator=cf.generator(seed=0)).tolist()
-    chosen = {known[k] for k in order[: len(known) // 2]}
-    return torch.tensor([name in chosen for name in names])
-
-
-def _in_colour(images: ImageSet) -> ImageSet:
-    return replace(images, images=images.images.expand(-1, 3, -1, -1).contiguous())
 
 
 def _as_numbers(outline: Images) -> Images:

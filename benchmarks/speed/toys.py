@@ -15,7 +15,7 @@ from benchmarks import page, peers
 from benchmarks.command import parse, parser
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
-from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Clouds, Method, clouds
+from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Clouds, Method, clouds, field_of
 from benchmarks.toys.scores import squared_distance, travel
 from cellflow.fields import Field
 from cellflow.seeds import seeded
@@ -66,9 +66,7 @@ def _ours(method: Method, budgets: Sequence[int], data: Clouds, seed: int) -> An
             ot_batch_size=BATCH if method.sigma else 2 * BATCH,
         )  # fmt: skip
         with seeded(rng):
-            network = cf.networks.MLP(2, width=WIDTH, depth=DEPTH)
-        sizes = {"scale": torch.full((2,), scale), "speed": torch.full((2,), scale)}
-        field = cf.networks.Standardized(network, shift=data.x1.mean(0), **sizes)
+            field = field_of(data, [cf.networks.MLP(2, width=WIDTH, depth=DEPTH)])
         cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=SHORT)
         return objective.velocity(field)
 

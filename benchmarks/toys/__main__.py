@@ -63,12 +63,7 @@ def run(table: Table, pair: str, names: list[str], seed: int, *, steps: int, poi
     trainer = Trainer(data, seed, steps)
     for name in missing:
         start = time.perf_counter()
-        if name == FLOOR:
-            scores = floor(pair, data, trainer, seed)
-        elif name in BLURRED:
-            scores = blurred(pair, data, BLURRED[name], done[FLOOR]["least"], seed)
-        else:
-            scores = score(name, data, trainer, done[FLOOR]["least"])
+        scores = scores_of(name, pair, data, trainer, done[FLOOR]["least"] if name != FLOOR else 0.0, seed)
         row = {"pair": pair, "method": name, "seed": seed, "settings": settings(name, steps, points)} | scores
         done[name] = row | {"seconds": time.perf_counter() - start}
         table.put(done[name])
@@ -90,30 +85,23 @@ def _impossible(pair: str, name: str) -> bool:
     return "FM" in (name, BLURRED.get(name)) and not pair.startswith("N->")
 
 
-def floor(pair: str, data: Clouds, trainer: Trainer, seed: int) -> Row:
-    """Return what sampling leaves of a perfect learner, and the least energy between the test points."""
-    least = squared_distance(data.test0, data.test1)
-    learned = float((data.x0 - data.x1[trainer.plan()]).double().square().sum(1).mean())
-    energy = independent_energy(data.x1, *source_law(pair), generator=generator(seed=seed))
-    w2 = squared_distance(data.x1, data.test1) ** 0.5
-    return {"w2": w2, "npe": path_energy(learned, least), "energy": energy, "least": least}
-
-
-def blurred(pair: str, data: Clouds, method: str, least: float, seed: int) -> Row:
-    """Return the path energy of the exact field of the published path, which has a blur; nothing is learned."""
-    rng = generator(seed=seed)
-    if method == "FM":
-        energy = gaussian_energy(data.x1, blur=BLUR, generator=rng)
+def scores_of(name: str, pair: str, data: Clouds, trainer: Trainer, least: float, seed: int) -> Row:
+    """Return what sampling leaves of a perfect learner, the energy of a published path, or the scores of a method."""
+    rng, w2 = generator(seed=seed), float("nan")
+    if name == FLOOR:
+        least = squared_distance(data.test0, data.test1)  # the least energy between the test points
+        energy = independent_energy(data.x1, *source_law(pair), generator=rng)
+        spent = float((data.x0 - data.x1[trainer.plan()]).double().square().sum(1).mean())
+        w2 = squared_distance(data.x1, data.test1) ** 0.5
+        return {"w2": w2, "npe": path_energy(spent, least), "energy": energy, "least": least}
+    if name in BLURRED:  # the exact field of the published path: nothing is learned
+        gaussian = BLURRED[name] == "FM"
+        law = (data.x1,) if gaussian else (data.x1, *source_law(pair))
+        energy = (gaussian_energy if gaussian else independent_energy)(*law, blur=BLUR, generator=rng)
     else:
-        energy = independent_energy(data.x1, *source_law(pair), blur=BLUR, generator=rng)
-    return {"w2": float("nan"), "npe": path_energy(energy, least), "energy": energy, "least": least}
-
-
-def score(name: str, data: Clouds, trainer: Trainer, least: float) -> Row:
-    """Train a method and return its scores."""
-    field, objective = trainer.train(name)
-    found, energy = travel(objective.velocity(field), data.test0)
-    w2 = squared_distance(found, data.test1) ** 0.5
+        field, objective = trainer.train(name)
+        found, energy = travel(objective.velocity(field), data.test0)
+        w2 = squared_distance(found, data.test1) ** 0.5
     return {"w2": w2, "npe": path_energy(energy, least), "energy": energy, "least": least}
 
 

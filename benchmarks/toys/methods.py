@@ -1,6 +1,6 @@
 """The four pairs of clouds, and the methods, each a row of parts: path, coupling, objective, loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.toys.assignment import assign
+from cellflow.datasets import eight_gaussians, moons, s_curve
 from cellflow.seeds import seeded
 
 POINTS = 10_000
@@ -41,40 +42,22 @@ def source_law(pair: str) -> tuple[Tensor, float]:
     return 12 * torch.stack([angle.cos(), angle.sin()], dim=1), 1.5
 
 
-def _normal(n: int, rng: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=rng)
-
-
-def _eight(n: int, rng: torch.Generator) -> Tensor:
-    return cf.datasets.eight_gaussians(n, radius=5.0, spread=1.0, generator=rng)
-
-
 def _moons(n: int, rng: torch.Generator) -> Tensor:
-    return 2 * cf.datasets.moons(n, noise=0.05, generator=rng) - torch.tensor([1.0, 0.0])
-
-
-def _s_curve(n: int, rng: torch.Generator) -> Tensor:
-    return 1.5 * cf.datasets.s_curve(n, noise=0.05, generator=rng)
-
-
-def _wide_eight(n: int, rng: torch.Generator) -> Tensor:
-    return 3 * cf.datasets.eight_gaussians(n, radius=4.0, spread=0.5, generator=rng, even=False)
-
-
-def _wide_moons(n: int, rng: torch.Generator) -> Tensor:
-    x = cf.datasets.moons(n, noise=0.1, generator=rng)
+    x = moons(n, noise=0.1, generator=rng)
     return 7 * (x - x.mean()) / x.std()
 
 
-PAIRS: dict[str, tuple[Callable[[int, torch.Generator], Tensor], Callable[[int, torch.Generator], Tensor]]] = {
-    "N->8gaussians": (_normal, _eight),
-    "N->moons": (_normal, _moons),
-    "N->scurve": (_normal, _s_curve),
-    "8gaussians->moons": (_wide_eight, _wide_moons),
-}
+Draw = Callable[[int, torch.Generator], Tensor]
+NORMAL: Draw = lambda n, rng: torch.randn(n, 2, generator=rng)  # noqa: E731
+PAIRS: dict[str, tuple[Draw, Draw]] = {
+    "N->8gaussians": (NORMAL, lambda n, rng: eight_gaussians(n, radius=5.0, spread=1.0, generator=rng)),
+    "N->moons": (NORMAL, lambda n, rng: 2 * moons(n, noise=0.05, generator=rng) - torch.tensor([1.0, 0.0])),
+    "N->scurve": (NORMAL, lambda n, rng: 1.5 * s_curve(n, noise=0.05, generator=rng)),
+    "8gaussians->moons": (
+        lambda n, rng: 3 * eight_gaussians(n, radius=4.0, spread=0.5, generator=rng, even=False), _moons,
+    ),
+}  # fmt: skip
 """Source and target of each pair."""
-
-
 BATCH, WIDTH, DEPTH = 512, 64, 3
 NEW_NOISE = 20
 """Draws of a Gaussian source for each target point where pairs are independent: the published batches draw it anew."""
@@ -96,14 +79,9 @@ class Method:
 
     def objective(self, scale: float) -> cf.objectives.Objective:
         """Return what is minimised on a pair with points ``scale`` apart."""
-        times = cf.paths.Stratified()
-        if self.score:
-            bridge = cf.paths.BrownianBridge(self.sigma * scale)
-            return cf.objectives.BridgeMatching(bridge, times=times, unit=scale)
-        path: cf.paths.GaussianPath = cf.paths.Linear()
-        if self.sigma:
-            path = cf.paths.BrownianBridge(self.sigma * scale)
-        return cf.objectives.VelocityMatching(path, times=times, unit=scale)
+        path = cf.paths.BrownianBridge(self.sigma * scale) if self.sigma else cf.paths.Linear()
+        matching: Any = cf.objectives.BridgeMatching if self.score else cf.objectives.VelocityMatching
+        return matching(path, times=cf.paths.Stratified(), unit=scale)
 
 
 METHODS = {
@@ -119,12 +97,18 @@ METHODS = {
 """The rows, by their published names."""
 
 
+def field_of(data: Clouds, networks: Sequence[nn.Module]) -> nn.Module:
+    """Return networks, one for the velocity and perhaps one for the score, in units of a pair."""
+    scale = torch.full((2,), float(data.x1.std()))
+    fields = [cf.networks.Standardized(net, shift=data.x1.mean(0), scale=scale, speed=scale) for net in networks]
+    return fields[0] if len(fields) == 1 else cf.networks.Heads(fields[0], score=fields[1])
+
+
 class Trainer:
     """Trains the methods on one pair; the exact plan, and models that others start from, are made once."""
 
     def __init__(self, data: Clouds, seed: int, steps: int) -> None:
-        self.data, self.seed, self.steps = data, seed, steps
-        self.scale = float(data.x1.std())
+        self.data, self.seed, self.steps, self.scale = data, seed, steps, float(data.x1.std())
         self._plan: Tensor | None = None
         self._states: dict[str, dict[str, Any]] = {}
 
@@ -132,7 +116,9 @@ class Trainer:
         """Return the trained field of a method, and its objective."""
         method, rng = METHODS[name], cf.generator(seed=self.seed)
         objective = method.objective(self.scale)
-        field = self._field(method, rng)
+        with seeded(rng):
+            networks = [cf.networks.MLP(2, width=WIDTH, depth=DEPTH, harmonics=4) for _ in range(1 + method.score)]
+        field = field_of(self.data, networks)
         if name in self._states:
             field.load_state_dict(self._states[name])
         elif method.start is None:
@@ -143,15 +129,6 @@ class Trainer:
             self._refit(field, objective, method, rng)
         self._states[name] = field.state_dict()
         return field, objective
-
-    def _field(self, method: Method, rng: torch.Generator) -> nn.Module:
-        x1 = self.data.x1
-        shift, scale = x1.mean(0), torch.full((2,), self.scale)
-        heads = 2 if method.score else 1
-        with seeded(rng):
-            networks = [cf.networks.MLP(2, width=WIDTH, depth=DEPTH, harmonics=4) for _ in range(heads)]
-        scaled = [cf.networks.Standardized(net, shift=shift, scale=scale, speed=scale) for net in networks]
-        return scaled[0] if heads == 1 else cf.networks.Heads(scaled[0], score=scaled[1])
 
     def _batches(self, method: Method, rng: torch.Generator) -> cf.pairing.PairedBatches:
         x0, x1 = self.data.x0, self.data.x1
@@ -171,9 +148,7 @@ class Trainer:
             self._plan = torch.as_tensor(assign(self.data.x0.double().numpy(), self.data.x1.double().numpy()).partner)
         return self._plan
 
-    def _refit(
-        self, field: nn.Module, objective: cf.objectives.Objective, method: Method, rng: torch.Generator
-    ) -> None:
+    def _refit(self, field: nn.Module, objective: Any, method: Method, rng: torch.Generator) -> None:
         repairing: cf.training.Repairing = cf.training.Reflow(solver=50)
         if method.sigma:
             repairing = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.toys.methods import BATCH, RECIPE, Clouds, clouds
+from benchmarks.toys.methods import BATCH, RECIPE, Clouds, clouds, field_of
 from cellflow.seeds import seeded
 
 SIGMA, PATHS, FRAMES, STEPS = 1.6, 200, 101, 4000
@@ -36,9 +36,7 @@ def bridge(data: Clouds, rng: torch.Generator, steps: int) -> torch.nn.Module:
     scale = float(data.x1.std())
     with seeded(rng):
         networks = [cf.networks.MLP(2, width=96) for _ in range(2)]
-    sizes = {"shift": data.x1.mean(0), "scale": torch.full((2,), scale), "speed": torch.full((2,), scale)}
-    velocity, score = (cf.networks.Standardized(network, **sizes) for network in networks)
-    field = cf.networks.Heads(velocity, score=score)
+    field = field_of(data, networks)
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(SIGMA), unit=scale)
     batches = cf.pairing.paired_batches(
         data.x0, data.x1, coupling=cf.couplings.Sinkhorn(2 * SIGMA**2, tolerance=1e-3), batch_size=BATCH,
