@@ -1,6 +1,7 @@
 """What ran, for how long, and in how much memory."""
 
 import platform
+import re
 import resource
 import sys
 import time
@@ -40,8 +41,8 @@ def name(device: torch.device) -> str:
 def processor() -> str:
     """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    found = re.search(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
+    return found[1] if found else platform.processor()
 
 
 def reset_peak() -> None:
@@ -53,7 +54,7 @@ def reset_peak() -> None:
 def peak_megabytes() -> float:
     """Return the most memory that this process held since the last reset; unlike getrusage, without the parent's."""
     status = Path("/proc/self/status")
-    if status.is_file():
-        return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))) / 1024
+    if status.is_file() and (peak := re.search(r"VmHWM:\s+(\d+)", status.read_text())):
+        return int(peak[1]) / 1024
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found / 2**20 if sys.platform == "darwin" else found / 1024

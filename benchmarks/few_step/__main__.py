@@ -35,8 +35,10 @@ def main(words: Sequence[str] | None = None) -> None:
     given, device = command.parse(made, words), machine.fastest()
     if given.task == "cells":
         from benchmarks.few_step import cells  # which needs packages that points do without
+        from benchmarks.trajectory.settings import load
+        from benchmarks.trajectory.tasks import choose, tasks_of
 
-        steps, folds = given.steps or cells.STEPS, cells.tasks()
+        steps, folds = given.steps or cells.STEPS, tasks_of(load("dataset", "eb").load(5), choose("A"))
         asked = _methods(given.method, cells.METHODS)
         cells.curve(steps).record(given, partial(cells.Folds, folds, steps, device), asked, device)
     else:

@@ -8,8 +8,7 @@ import torch
 import cellflow as cf
 from benchmarks.few_step.curves import Curve
 from benchmarks.trajectory.scores import transport
-from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, choose, prepare
+from benchmarks.trajectory.tasks import Task
 from cellflow.integrate import Fixed, Jumps
 from cellflow.training.distillation import OBJECTIVES, TRAJECTORIES
 
@@ -27,14 +26,8 @@ PUBLISHED = {"OTP-FM W2 (OT-coupled), its own protocol": [0.643], "OTP-FM W2Inf,
 checkpoint per fold."""
 
 
-def tasks() -> list[Task]:
-    """Return the three folds."""
-    cells, protocol = load("dataset", "eb").load(5), choose("A")
-    return [prepare(cells, protocol, fold) for fold in protocol.folds_of(len(cells.times), dataset=cells.name)]
-
-
 class Folds:
-    """All folds from one seed; scores are means over folds, seconds those of one fold."""
+    """The three folds from one seed, as a `Bench`; scores are means over folds, seconds those of one fold."""
 
     reflows: tuple[str, ...] = ()
     scratch: tuple[str, ...] = ()
@@ -45,40 +38,31 @@ class Folds:
         self.trainings = len(folds)
 
     def velocity(self) -> list[cf.SnapshotFlow]:
-        """Return the fitted flow of each fold."""
         make = partial(FLOW, seed=self.seed, device=str(self.device))
         return [make().fit(task.training.adata()) for task in self.folds]
 
-    def solved(self, flow: list[cf.SnapshotFlow], steps: int | None) -> float:
-        """Return W1 after Euler steps."""
-        return self._mean(flow, Fixed("euler", steps=steps or self.many))
+    def solved(self, flows: list[cf.SnapshotFlow], steps: int | None) -> float:
+        return self._w1(flows, Fixed("euler", steps=steps or self.many))
 
-    def distilled(self, flow: list[cf.SnapshotFlow], method: str) -> list[cf.SnapshotFlow]:
-        """Return the flows with a map of each."""
-        for task, one in zip(self.folds, flow, strict=True):
-            one.distill(task.training.adata(), steps=self.steps, objective=method)
-        return flow
-
-    def jumped(self, flow_map: list[cf.SnapshotFlow], steps: int) -> float:
-        """Return W1 after jumps."""
-        return self._mean(flow_map, Jumps(steps))
-
-    def semigroup(self, flow_map: list[cf.SnapshotFlow]) -> float:
-        """Return the root mean squared difference of one jump and of two over the same stretch."""
-        found = []
-        for task, flow in zip(self.folds, flow_map, strict=True):
-            x, start, stop, _ = _leg(task)
-            one, two = (flow.transport(x, start=start, stop=stop, solver=Jumps(k)).x[-1] for k in (1, 2))
-            found.append(float((one - two).square().mean().sqrt()))
-        return float(np.mean(found))
-
-    def _mean(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> float:
-        found = []
+    def distilled(self, flows: list[cf.SnapshotFlow], method: str) -> list[cf.SnapshotFlow]:
         for task, flow in zip(self.folds, flows, strict=True):
-            x, start, stop, true = _leg(task)
-            moved = flow.transport(x, start=start, stop=stop, solver=solver).x[-1].numpy()
-            found.append(transport(moved, true, np.ones(len(moved)), np.ones(len(true))).value)
-        return float(np.mean(found))
+            flow.distill(task.training.adata(), steps=self.steps, objective=method)
+        return flows
+
+    def jumped(self, flows: list[cf.SnapshotFlow], steps: int) -> float:
+        return self._w1(flows, Jumps(steps))
+
+    def semigroup(self, flows: list[cf.SnapshotFlow]) -> float:
+        one, two = (self._moved(flows, Jumps(k)) for k in (1, 2))
+        return float(np.mean([(x - y).square().mean().sqrt() for x, y in zip(one, two, strict=True)]))
+
+    def _moved(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> list[torch.Tensor]:
+        legs = zip(flows, map(_leg, self.folds), strict=True)
+        return [flow.transport(x, start=a, stop=b, solver=solver).x[-1] for flow, (x, a, b, _) in legs]
+
+    def _w1(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> float:
+        pairs = [(x.numpy(), _leg(task)[3]) for x, task in zip(self._moved(flows, solver), self.folds, strict=True)]
+        return float(np.mean([transport(x, true, np.ones(len(x)), np.ones(len(true))).value for x, true in pairs]))
 
 
 def _leg(task: Task) -> tuple[np.ndarray, float, float, np.ndarray]:

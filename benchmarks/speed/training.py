@@ -26,7 +26,6 @@ from benchmarks.command import parse, parser
 from benchmarks.rows import Row, Table
 
 SNAPSHOTS, CELLS, DIM, BATCH = 5, 3000, 50, 256
-PLAN_SIZES = (1000, 2000, 4000, 8000)
 RATIOS = (
     ("cellflow, exact (one plan)", "cellflow, independent pairs", "at least 0.9"),
     ("cellflow, exact (super-batches)", "cellflow, independent pairs", ""),
@@ -35,6 +34,7 @@ RATIOS = (
     ("cellflow, independent pairs", "torchcfm, independent pairs", "at least 1"),
 )
 """Each is the median over rounds."""
+# What the import adds in a fresh process.
 IMPORT = "import torch, anndata, time; t = time.perf_counter(); import cellflow; print(time.perf_counter() - t)"
 
 Train = Callable[[int], None]
@@ -46,23 +46,21 @@ def main(words: Sequence[str] | None = None) -> None:
     made.add_argument("--rounds", type=int, default=5, help="how often every method takes its turn")
     made.add_argument("--steps", type=int, default=500, help="steps per turn")
     made.add_argument("--cells", type=int, default=CELLS, help="cells of a snapshot")
-    made.add_argument("--plans", type=int, nargs="*", default=PLAN_SIZES, help="cells a side of the plans")
+    made.add_argument(
+        "--plans", type=int, nargs="*", default=(1000, 2000, 4000, 8000), help="cells a side of the plans"
+    )
     made.add_argument("--one-plan", type=int, nargs=2, metavar=("N", "M"), help="solve one plan and print its cost")
     given = parse(made, words)
     if given.one_plan:
         print(json.dumps(one_plan(*given.one_plan)))
         return
-    rows = [import_seconds(), *steps_per_second(given.rounds, given.steps, given.cells)]
+    imports = [float(subprocess.check_output([sys.executable, "-c", IMPORT])) for _ in range(7)]
+    rows = [_row("import", "import cellflow after torch and anndata", median(imports), "s", "goal: under 0.3")]
+    rows += steps_per_second(given.rounds, given.steps, given.cells)
     rows.append(_row("peak memory", "training, all methods", machine.peak_megabytes(), "MB", "whole process"))
     rows += plan_costs(given.plans)
     Table(given.out / "speed.csv", ("kind", "what")).put(*rows, whole=True)
     page.write(given.out / "speed.md", text(rows, given.command, given.cells))
-
-
-def snapshots(cells: int) -> list[Tensor]:
-    """Return five Gaussian clouds that drift apart."""
-    rng = cf.generator(seed=0)
-    return [torch.randn(cells, DIM, generator=rng) + 0.5 * k for k in range(SNAPSHOTS)]
 
 
 def ours(clouds: list[Tensor], field: nn.Module, **pairing: Any) -> tuple[Train, float]:
@@ -95,7 +93,8 @@ def theirs(clouds: list[Tensor], kind: str) -> Train:
 
 def steps_per_second(rounds: int, steps: int, cells: int = CELLS) -> Iterator[Row]:
     """Train with every method in turn, ``rounds`` times, and yield a row for each."""
-    clouds, plain = snapshots(cells), partial(peers.PlainMLP, DIM)
+    rng, plain = cf.generator(seed=0), partial(peers.PlainMLP, DIM)
+    clouds = [torch.randn(cells, DIM, generator=rng) + 0.5 * k for k in range(SNAPSHOTS)]
     torch.manual_seed(0)
     methods: dict[str, tuple[Train, float]] = {
         "cellflow, independent pairs": ours(clouds, plain(), coupling="independent"),
@@ -145,22 +144,15 @@ def one_plan(n: int, m: int) -> Row:
     return {"seconds": time.perf_counter() - start, "megabytes": machine.peak_megabytes()}
 
 
-def import_seconds(repeats: int = 7) -> Row:
-    """Return what ``import cellflow`` adds to ``import torch, anndata``, in fresh processes."""
-    values = [float(subprocess.check_output([sys.executable, "-c", IMPORT])) for _ in range(repeats)]
-    return _row("import", "import cellflow after torch and anndata", median(values), "s", "goal: under 0.3")
-
-
 def _row(kind: str, name: str, value: float, unit: str, note: str) -> Row:
     return {"kind": kind, "what": name, "value": value, "unit": unit, "note": note}
 
 
 def text(rows: list[Row], command: str, cells: int) -> list[str]:
     """Return the page."""
-    where = f"{os.cpu_count()} cores ({machine.processor()}), one thread for training"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
     sizes = {"snapshots": SNAPSHOTS, "cells": cells, "dims": DIM, "batch": BATCH}
-    made = page.made_by(command, where)
+    made = page.made_by(command, f"{os.cpu_count()} cores ({machine.processor()}), one thread for training")
     (about,) = page.fill(Path(__file__).with_name("training.md"), made=made, versions=versions, **sizes)
     table = ((row | {"value": f"{row['value']:.4g}"}).values() for row in rows)
     return [*about, "", *page.table(list(rows[0]), map(list, table))]

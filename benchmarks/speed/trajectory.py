@@ -24,7 +24,7 @@ from benchmarks.trajectory.run import predict
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.sets import Cells
 from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, choose, prepare
+from benchmarks.trajectory.tasks import Task, choose, tasks_of
 
 TARGET = 0.80
 OURS = (100, 200, 300, 500, 800, 1200, 2000, 3000)
@@ -53,9 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def measure(cells: Cells, ours: Mapping[str, tuple[int, ...]], theirs: tuple[int, ...]) -> list[Row]:
     """Run every contender on all folds, each at its numbers of steps; torchcfm is skipped where it is missing."""
-    protocol = choose("A")
-    folds = protocol.folds_of(len(cells.times), dataset=cells.name)
-    tasks = [(prepare(cells, protocol, fold), seed) for fold in folds for seed in SEEDS]
+    tasks = [(task, seed) for task in tasks_of(cells, choose("A")) for seed in SEEDS]
     training = tasks[0][0].training
     few = Training(tuple(cloud[:WARMING] for cloud in training.clouds), training.times)
     rows: list[Row] = []

@@ -15,7 +15,7 @@ from benchmarks import page
 from benchmarks.command import parse, parser
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
-from benchmarks.trajectory.tasks import Task, choose, prepare
+from benchmarks.trajectory.tasks import Task, choose, tasks_of
 
 SETTINGS = ((0.3, 1.0), (0.1, 3.0))
 """Strength of the entropy and of the relaxation, in squared units of the scaled space."""
@@ -27,12 +27,11 @@ def main(words: Sequence[str] | None = None) -> None:
     made = parser("studies.masses", __doc__)
     made.add_argument("--pairs", type=int, default=4000, help="pairs that are drawn")
     given = parse(made, words)
-    cells, protocol = load("dataset", "eb").load(5), choose("A")
     found: dict[str, list[float]] = {}
-    for fold in protocol.folds_of(len(cells.times), dataset=cells.name):
-        for name, value in rows(prepare(cells, protocol, fold), given.pairs):
+    for task in tasks_of(load("dataset", "eb").load(5), choose("A")):
+        for name, value in rows(task, given.pairs):
             found.setdefault(name, []).append(value)
-            print(fold.name, name, round(value, 3), flush=True)
+            print(task.fold.name, name, round(value, 3), flush=True)
     page.write(given.out / "trajectory_masses.md", text(found, given.command))
 
 

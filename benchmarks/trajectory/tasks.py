@@ -172,6 +172,11 @@ def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
     )
 
 
+def tasks_of(cells: Cells, protocol: Protocol) -> list[Task]:
+    """Return the tasks of all folds."""
+    return [prepare(cells, protocol, fold) for fold in protocol.folds_of(len(cells.times), dataset=cells.name)]
+
+
 def shares(leg: Leg, times: tuple[float, ...]) -> tuple[float, ...]:
     """Return how much each start of a leg counts in the mixture: the more, the nearer it is."""
     if len(leg.starts) == 1:
