@@ -9,7 +9,7 @@ import torch
 from benchmarks.command import guarded
 from benchmarks.few_step import __main__ as command
 from benchmarks.few_step import curves, plane
-from benchmarks.few_step.bench import JUMPS, Bench, rows
+from benchmarks.few_step.curves import JUMPS, Bench, rows
 from benchmarks.rows import Table
 
 TINY = plane.Size(steps=2, batch=16, width=8, depth=1, origins=32)

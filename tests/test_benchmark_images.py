@@ -9,14 +9,26 @@ import torch
 
 import cellflow as cf
 from benchmarks.command import guarded
-from benchmarks.few_step import bench, curves
+from benchmarks.few_step import curves
 from benchmarks.images import few_step, generation, pictures, translation
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images.judge import Translated
-from benchmarks.images.looks import coloured, hues_of, measured, outlines, overlap, resized, same_hue
-from benchmarks.images.methods import GENERATORS, TRANSLATORS, Model, ddim, sample
-from benchmarks.images.sizes import CPU, Patches
-from benchmarks.images.tasks import DATASETS, Dataset, Direction, Sets, Task, shapes
+from benchmarks.images.methods import CPU, GENERATORS, TRANSLATORS, Model, Patches, ddim, sample
+from benchmarks.images.tasks import (
+    DATASETS,
+    Dataset,
+    Direction,
+    Sets,
+    Task,
+    coloured,
+    hues_of,
+    measured,
+    outlines,
+    overlap,
+    resized,
+    same_hue,
+    shapes,
+)
 from benchmarks.rows import Table
 from cellflow.images import ImageSet
 from cellflow.networks import Heads
@@ -298,8 +310,7 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path)
     monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
     for name, value in {"MOMENTS": 3, "MANY": 2}.items():
         monkeypatch.setattr(few_step, name, value)
-    for module in (curves, bench):
-        monkeypatch.setattr(module, "JUMPS", (1, 2))
+    monkeypatch.setattr(curves, "JUMPS", (1, 2))
     size = ["flow_steps=1", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu"]
     few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
     rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()

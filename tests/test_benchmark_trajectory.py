@@ -11,7 +11,8 @@ import pytest
 from benchmark_cases import Drift, job, make_cells, quiet
 from omegaconf import OmegaConf
 
-from benchmarks.trajectory import baselines, figures, otpfm, sweep, table
+from benchmarks.trajectory import __main__ as command
+from benchmarks.trajectory import baselines, otpfm, settings, table
 from benchmarks.trajectory.__main__ import main
 from benchmarks.trajectory.methods import Particles
 from benchmarks.trajectory.mixtures import drawn_by_mass
@@ -114,7 +115,7 @@ def test_help_lists_every_choice(capsys):
 def test_a_missing_peer_is_skipped_by_name(own_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(otpfm.PYTHON, str(tmp_path / "python"))
     data = [word for word in words(own_file, tmp_path) if "method." not in word]
-    assert main([*data, "method=otpfm"]) == sweep.SKIPPED
+    assert main([*data, "method=otpfm"]) == settings.SKIPPED
     assert "skipped otpfm" in capsys.readouterr().err
 
 
@@ -195,11 +196,11 @@ def test_published_rows_stand_only_in_the_table_of_their_protocol():
 def test_figures_have_labelled_axes(several):
     rows = table.frame(table.every(several))
     part = rows[rows["protocol"] == "A"]
-    drawn = figures.ranking(part, "A", "toy", 3)
+    drawn = table.ranking(part, "A", "toy", 3)
     axes = drawn.axes[0]
     assert axes.get_xlabel() == "W1, mean over 3 snapshots"
     assert {label.get_text() for label in axes.get_yticklabels()} == {*baselines.NAMES, "drift", "growing"}
-    panels = figures.predictions(part, several / "A" / "toy-3", "A").axes
+    panels = table.predictions(part, several / "A" / "toy-3", "A").axes
     assert len(panels) == 3 * 2
     assert panels[0].get_ylabel() == "dimension 2"
     assert panels[-1].get_xlabel() == "dimension 1"
@@ -210,7 +211,7 @@ def test_figures_name_the_score_that_ranks(several):
     rows = table.frame(table.every(several))
     part = rows[rows["protocol"] == "F"].assign(weighted_W1=lambda part: part["weighted_W1"] + 1)  # to tell them apart
     growing = part[(part["method"] == "growing") & (part["target"] == 1)]
-    titles = [axes.get_title() for axes in figures.predictions(part, several / "F" / "toy-3", "F").axes]
+    titles = [axes.get_title() for axes in table.predictions(part, several / "F" / "toy-3", "F").axes]
     assert f"growing, snapshot 1: W1 {growing['weighted_W1'].iloc[0]:.3f}" in titles
 
 
@@ -248,7 +249,7 @@ def test_a_table_without_records_says_what_to_run(tmp_path, capsys):
 
 
 def test_the_list_of_all_runs_names_what_exists():
-    for line in OmegaConf.load(sweep.LIST).runs:
+    for line in OmegaConf.load(command.LIST).runs:
         given = dict(word.split("=") for word in line.split())
         assert given["protocol"] in PROTOCOLS
         assert (CONFIGS / "method" / f"{given['method']}.yaml").is_file()

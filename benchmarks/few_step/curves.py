@@ -1,17 +1,132 @@
-"""Scores after 1 to 16 steps: every run as CSV, the means as a table beside published values, and their figure."""
+"""Flow maps and reflow start from one flow: scores after 1 to 16 steps as rows, a table and a figure."""
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+import cellflow as cf
 from benchmarks import machine, page
-from benchmarks.few_step.bench import JUMPS, rows
 from benchmarks.rows import Row, Table, rounded
+from cellflow.integrate import Fixed
+from cellflow.objectives import TrajectoryMatching, VelocityMatching
+from cellflow.training import Origin, Recipe, Reflow
+
+JUMPS = (1, 2, 4, 8, 16)
+
+
+@dataclass
+class Bench:
+    """One data set and seed. Whatever is random takes a generator that starts from the seed."""
+
+    seed: int
+    x0: Tensor  # what is carried, `at_once` of it
+    score: Callable[[Tensor], float]  # of where it is carried
+    network: Callable[..., nn.Module]  # from a generator and the number of times that it takes
+    pairs: Callable[[torch.Generator], Any]  # batches
+    ends: Callable[[torch.Generator], tuple[Tensor, Tensor]]  # points whose trajectories are followed, or paired anew
+    objectives: Mapping[str, Callable[[nn.Module], Any]]  # of the maps, from the flow
+    trajectories: str  # name of the map that learns from trajectories
+    batch: int
+    steps: int  # of every map, and of every round of reflow
+    flow_steps: int
+    recipe: Recipe
+    best: Fixed  # how the flow is solved at its best, with so many evaluations:
+    many: int
+    reflows: tuple[str, ...]  # names of the rounds
+    reflow_steps: int  # of the solver
+    scratch: Sequence[str] = ()  # maps that do not start from the flow: its seconds are not counted then
+    slow: Recipe | None = None  # of maps that learn from no trajectories
+    moments: int = 33  # at which trajectories are seen
+    at_once: int = 10**9
+    semigroup: Callable[[Any], float] = lambda flow_map: float("nan")  # how far one jump is from two
+    fits: int = 0  # added to the seed where a field is fitted
+    trainings = 1  # that seconds are averaged over
+
+    def velocity(self) -> Any:
+        """Return the trained flow."""
+        rng = cf.generator(self.seed)
+        return self._fit(self.network(rng, 1), VelocityMatching(), self.pairs(rng), self.flow_steps, self.recipe)
+
+    def solved(self, flow: Any, steps: int | None) -> float:
+        """Return the score after so many Euler steps; ``None``: of the flow at its best."""
+        solver = self.best if steps is None else Fixed("euler", steps=steps)
+        return self._score(lambda x: cf.integrate.ode(flow, x, solver=solver))
+
+    def reflowed(self, flow: Any) -> Iterator[Any]:
+        """Yield the flow after each round of reflow, real points kept in play."""
+        straight, rng = deepcopy(flow), cf.generator(self.seed)
+        repairing = Reflow(solver=self.reflow_steps, both_ends=True)
+        while True:
+            cf.training.refit(
+                straight, VelocityMatching(), *self.ends(rng), repairing=repairing, rounds=1, steps=self.steps,
+                generator=rng, batch_size=self.batch, recipe=self.recipe,
+            )  # fmt: skip
+            yield straight
+
+    def distilled(self, flow: Any, method: str) -> Any:
+        """Return the flow map of a method."""
+        rng = cf.generator(self.seed)
+        if method == self.trajectories:
+            origins = [Origin(x, at) for x, at in zip(self.ends(rng), (0.0, 1.0), strict=True)]
+            batches = cf.training.trajectory_batches(
+                flow, origins, batch_size=self.batch, generator=rng, both=False, moments=self.moments
+            )
+            return self._fit(cf.networks.FlowMap.of(flow), TrajectoryMatching(), batches, self.steps, self.recipe)
+        objective = self.objectives[method](flow.eval())
+        spans, make = getattr(objective, "known_spans", ("forward",))[0], cf.networks.FlowMap
+        flow_map = make(self.network(rng, 2), spans=spans) if method in self.scratch else make.of(flow, spans=spans)
+        return self._fit(flow_map, objective, self.pairs(rng), self.steps, self.slow or self.recipe)
+
+    def jumped(self, flow_map: Any, steps: int) -> float:
+        """Return the score after so many jumps."""
+        return self._score(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
+
+    def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe) -> Any:
+        cf.training.fit(
+            field, objective, batches, steps=steps, generator=cf.generator(self.seed + self.fits), recipe=recipe
+        )
+        return field.eval()
+
+    def _score(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> float:
+        return self.score(torch.cat([push(x).x[-1] for x in self.x0.split(self.at_once)]))
+
+
+def rows(bench: Any, methods: Sequence[str], clock: Callable[[], float]) -> Iterator[Row]:
+    """Yield a row for the flow and for each method of a `Bench`; ``seconds`` are those of all training."""
+
+    def after(method: str, seconds: float, score: Callable[[int], float], semigroup: float = float("nan")) -> Row:
+        about = {"method": method, "seconds": seconds / bench.trainings, "semigroup": semigroup}
+        return about | {f"at_{k}": score(k) for k in JUMPS}
+
+    def solved(name: str, seconds: float, flow: Any) -> Iterator[Row]:
+        yield after(f"{name}, Euler steps", seconds, lambda k: bench.solved(flow, k))
+        best = bench.solved(flow, None)
+        yield after(f"{name}, {bench.many} evaluations", seconds, lambda k: best)
+
+    start = clock()
+    flow = bench.velocity()
+    seconds = took = clock() - start
+    yield from solved("velocity", seconds, flow)
+    last = max((k for k, name in enumerate(bench.reflows, start=1) if name in methods), default=0)
+    rounds = bench.reflowed(flow) if last else iter(())
+    for name in bench.reflows[:last]:
+        start = clock()
+        straight = next(rounds)
+        took += clock() - start
+        yield from solved(name, took, straight)
+    for name in (name for name in methods if name not in bench.reflows):
+        start = clock()
+        flow_map = bench.distilled(flow, name)
+        own = clock() - start + (0.0 if name in bench.scratch else seconds)
+        yield after(name, own, lambda k, of=flow_map: bench.jumped(of, k), bench.semigroup(flow_map))  # type: ignore[misc]
+
 
 SECONDS = """Mean (standard deviation) over seeds. Seconds, of the processor on a CPU and on the wall on a GPU, are
 those of all training, the teacher's included."""

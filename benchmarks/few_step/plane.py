@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
-from benchmarks.few_step.bench import Bench
-from benchmarks.few_step.curves import Curve
+from benchmarks.few_step.curves import Bench, Curve
 from cellflow import objectives
 from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at, seeded

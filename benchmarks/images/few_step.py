@@ -16,9 +16,8 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import machine
-from benchmarks.few_step.bench import Bench
-from benchmarks.few_step.curves import Curve
-from benchmarks.images.sizes import CPU, Size, arguments
+from benchmarks.few_step.curves import Bench, Curve
+from benchmarks.images.methods import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from cellflow.integrate import Fixed
 from cellflow.metrics import feature_network, features_of, frechet_distance

@@ -19,8 +19,7 @@ import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.images import pictures
 from benchmarks.images.judge import Generated
-from benchmarks.images.methods import GENERATORS, Method, Model, prepare, sample
-from benchmarks.images.sizes import CPU, GPU, Size, arguments
+from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments, prepare, sample
 from benchmarks.images.tasks import DATASETS
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded

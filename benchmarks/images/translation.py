@@ -15,8 +15,7 @@ import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.images import methods, pictures
 from benchmarks.images.judge import Translated
-from benchmarks.images.methods import TRANSLATORS, Method, Model
-from benchmarks.images.sizes import CPU, GPU, Size, arguments
+from benchmarks.images.methods import CPU, GPU, TRANSLATORS, Method, Model, Size, arguments
 from benchmarks.images.tasks import TASKS, Task
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded

@@ -1,18 +1,26 @@
-"""The command line: ``python -m benchmarks.trajectory protocol=A dataset=eb dims=5 method=otcfm seeds=5``."""
+"""The command line: ``python -m benchmarks.trajectory protocol=A dataset=eb dims=5 method=otcfm seeds=5``.
 
+``all`` does every run of ``configs/all.yaml``, and writes table and figures; ``table`` writes them from what is there.
+"""
+
+import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from benchmarks.command import parse, parser
+from benchmarks.trajectory import table
 from benchmarks.trajectory.run import Job, run
-from benchmarks.trajectory.settings import CONFIGS, made, through_hydra
-from benchmarks.trajectory.sweep import run_all, run_table
+from benchmarks.trajectory.settings import CONFIGS, SKIPPED, made, through_hydra
 from benchmarks.trajectory.tasks import PROTOCOLS, choose
 
-COMMANDS = {"all": run_all, "table": run_table}
+LIST = CONFIGS / "all.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] in ("--help", "-h", "help"):
         print(usage())
         return 0
-    return COMMANDS[given[0]](given[1:]) if given[0] in COMMANDS else through_hydra(given, _act)
+    return publish(*given) if given[0] in ("all", "table") else through_hydra(given, _act)
 
 
 def usage() -> str:
@@ -35,22 +43,50 @@ def usage() -> str:
     return "\n".join(parts)
 
 
+def publish(command: str, *words: str) -> int:
+    """Do every run of the list, some at a time, for ``all``; write table and figures; return the exit code."""
+    options = parser(f"trajectory {command}", __doc__)
+    options.add_argument("--records", type=Path, default=Path("runs/trajectory"), help="folder of the records")
+    options.add_argument("--workers", type=int, default=2, help="runs at a time")
+    options.add_argument("--list", type=Path, default=LIST, help="YAML file with the runs")
+    given, failed = parse(options, words), []
+    if command == "all":
+        lines = yaml.safe_load(given.list.read_text())["runs"]
+        # First the baselines of each table, once: two runs would both compute them.
+        shared = [
+            " ".join(w for w in line.split() if w.split("=")[0] in ("protocol", "dataset", "dims")) for line in lines
+        ]
+        with ThreadPoolExecutor(given.workers) as pool:
+            list(pool.map(lambda line: _one(f"{line} seeds=0", given.records), dict.fromkeys(shared)))
+            codes = list(pool.map(lambda line: _one(line, given.records), lines))
+        failed = [line for line, code in zip(lines, codes, strict=True) if code not in (0, SKIPPED)]
+    try:
+        rows = table.write(given.records, results=given.out, command=given.command)
+        print(*table.draw(rows, given.records, given.out), *(f"failed: {line}" for line in failed), sep="\n")
+    except FileNotFoundError as error:
+        print(f"benchmarks.trajectory: {error}", file=sys.stderr)
+        return 1
+    return 1 if failed else 0
+
+
+def _one(line: str, records: Path) -> int:
+    """Do one run in a process of its own, so that its memory is its own."""
+    command = [sys.executable, "-m", "benchmarks.trajectory", *line.split(), f"out={records}"]
+    print(f"--- {line}", flush=True)
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+
+
 def _act(cfg: DictConfig, method: str) -> None:
     torch.set_num_threads(cfg.threads)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ValueError(f"missing {' '.join(f'{key}=...' for key in missing)}.")
     job = Job(
-        protocol=choose(cfg.protocol),
-        cells=made(cfg.dataset).load(cfg.dims),
-        method=made(cfg.method),
-        name=cfg.name or method,
+        choose(cfg.protocol), made(cfg.dataset).load(cfg.dims), made(cfg.method), name=cfg.name or method,
         settings=cast("dict[str, Any]", OmegaConf.to_container(cfg.method, resolve=True)),
-        folds=OmegaConf.to_container(cfg.fold) if OmegaConf.is_list(cfg.fold) else cfg.fold,
-        seeds=cfg.seeds,
-        out=Path(cfg.out),
-        again=cfg.again,
-    )
+        folds=OmegaConf.to_container(cfg.fold) if OmegaConf.is_list(cfg.fold) else cfg.fold, seeds=cfg.seeds,
+        out=Path(cfg.out), again=cfg.again,
+    )  # fmt: skip
     run(job)
 
 

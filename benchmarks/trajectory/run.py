@@ -1,21 +1,101 @@
-"""The loop: every fold and seed of one method under one protocol, and the baselines beside it."""
+"""The loop: every fold and seed of one method, the baselines beside it, and one JSON file for each run."""
 
+import hashlib
+import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import peak_megabytes, reset_peak
-from benchmarks.trajectory import baselines, records
+from benchmarks.trajectory import baselines
 from benchmarks.trajectory.methods import Method, RollOut
-from benchmarks.trajectory.records import BASELINES, Key
 from benchmarks.trajectory.scores import mass_error, of_motion, score
 from benchmarks.trajectory.sets import Cells
 from benchmarks.trajectory.tasks import Fold, Leg, Protocol, Task, choose_folds, prepare, shares
-from cellflow.cli.runs import Stopwatch
+from cellflow.cli.runs import Stopwatch, versions
+
+BASELINES = "baselines"
+"""Name of the folder that a method's would have."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What names a run."""
+
+    protocol: str
+    dataset: str
+    dims: int
+    method: str
+    fold: str
+    seed: int
+
+    def path(self, out: Path) -> Path:
+        """Return its file."""
+        folder = out / self.protocol / f"{self.dataset}-{self.dims}" / self.method
+        return folder / f"fold-{self.fold}-seed-{self.seed}.json"
+
+
+def known_record(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record of a finished run, or ``None``; one of another configuration, or a damaged one, is refused."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        then = found["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Remove it, and the run is done again.") from error
+    if found["digest"] != _digest(config):
+        changes = "; ".join(_differences(then, json.loads(_plain(config))))
+        raise ValueError(
+            f"{path} was run with another configuration: {changes}. Give the changed method a name of its own with "
+            "`name=...`, do the run again with `again=true`, or go back to the old settings."
+        )
+    return found
+
+
+def write_record(path: Path, key: Key, config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a record, whole or not at all, and return it."""
+    record = {
+        **asdict(key), **found, "digest": _digest(config), "config": json.loads(_plain(config)),
+        "versions": versions(), "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(record, indent=1))
+    temporary.replace(path)
+    return record
+
+
+def every(out: Path) -> list[dict[str, Any]]:
+    """Return all records below a folder."""
+    found = [json.loads(path.read_text()) for path in sorted(out.rglob("fold-*.json"))]
+    if not found:
+        raise FileNotFoundError(f"No records below {out}. Run `python -m benchmarks.trajectory` first.")
+    return found
+
+
+def _plain(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_plain(config).encode()).hexdigest()[:16]
+
+
+def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield each setting that changed, then and now."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif then != now:
+        yield f"{name}: {then} became {now}"
+
 
 FIRST_SEED = 42
 KEPT = 1500
@@ -50,7 +130,7 @@ class Job:
 
     def known(self, key: Key, config: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the record of a finished run that need not be done again."""
-        return None if self.again else records.known(key.path(self.out), config)
+        return None if self.again else known_record(key.path(self.out), config)
 
 
 def run(job: Job, say: Say = print) -> list[dict[str, Any]]:
@@ -152,7 +232,7 @@ def _one(job: Job, task: Task, seed: int, say: Say) -> dict[str, Any]:
     done, how = job.known(key, job.config()), "there already"
     if done is None:
         found, kept = measure(job.method, task, seed=seed)
-        done, how = records.write(key.path(job.out), key, job.config(), found), "done"
+        done, how = write_record(key.path(job.out), key, job.config(), found), "done"
         if seed == FIRST_SEED:
             np.savez_compressed(key.path(job.out).with_suffix(".npz"), allow_pickle=False, **kept)
     say(_line(done, task, how))
@@ -166,7 +246,7 @@ def _baselines(job: Job, task: Task, say: Say) -> dict[str, Any]:
     if done is None:
         watch = Stopwatch()
         rows = [row for leg in task.fold.legs for row in _scored_baselines(task, leg.target)]
-        done = records.write(key.path(job.out), key, config, {"scores": rows, "seconds": {"score": watch.seconds()}})
+        done = write_record(key.path(job.out), key, config, {"scores": rows, "seconds": {"score": watch.seconds()}})
     for row in done["scores"]:
         say(f"    {row['method']:<38} snapshot {row['target']}: W1 {row['W1']:.3f}, W2 {row['W2']:.3f}")
     return done
