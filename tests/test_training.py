@@ -127,14 +127,14 @@ def test_the_field_is_left_with_averaged_weights():
 
 def test_the_average_is_the_moving_average_of_the_weights(tmp_path):
     """Against the recursion, from weights saved at every step."""
-    recipe, trail = Recipe(warmup=2, ema=0.9), []
+    recipe, trail = Recipe(warmup=2, ema=0.25), []
     for until in range(1, 7):
         run(recipe=recipe, steps=6, until=until, folder=tmp_path, resume=until > 1)
         tensors, _ = load_tensors(tmp_path / STATE)
         trail.append((tensors["field.last.bias"], tensors["average.11"]))
     expected = trail[0][0]
     for count, (current, found) in enumerate(trail):
-        decay = min(0.9, count / (count + 9))
+        decay = min(0.25, count / (count + 9))
         expected = decay * expected + (1 - decay) * current
         assert torch.allclose(found, expected, atol=1e-7)
 
