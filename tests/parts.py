@@ -35,7 +35,7 @@ from cellflow.objectives import (
 )
 from cellflow.pairing import Spline, Straight
 from cellflow.paths import BrownianBridge, Linear, LogitNormal, Stratified, Trigonometric, Uniform, VariancePreserving
-from cellflow.training import Geodesics, MarkovianFitting, Recipe, Reflow
+from cellflow.training import Geodesics, MarkovianFitting, Recipe, Reflow, Run
 
 ALL_PATHS = [Linear(), Linear(0.3), Trigonometric(), Trigonometric(0.2), VariancePreserving(), BrownianBridge(0.7)]
 ALL_TIME_LAWS = [Uniform(), Stratified(), LogitNormal()]
@@ -80,6 +80,7 @@ ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adapti
 ALL_CURVES = [Straight(), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
 ALL_REPAIRINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]
 ALL_RECIPES = [Recipe(), Recipe(learning_rate=1e-3, precision="64")]
+ALL_RUNS = [Run(), Run("runs/first", resume=True, save_every=5)]
 
 
 def standardized():

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,20 @@ def cells_file(tmp_path):
 
 def fit(cells_file, out, *more):
     return main(["fit", f"data.path={cells_file}", "data.time_key=day", f"out={out}", *FAST, *more])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that several tests take a copy of."""
+    place = tmp_path_factory.mktemp("finished")
+    make_cells().write_h5ad(place / "cells.h5ad")
+    assert fit(place / "cells.h5ad", place / "run", "validate=false") == 0
+    return place / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_fit_writes_everything_that_a_run_folder_holds(cells_file, tmp_path):
@@ -92,9 +107,7 @@ def test_a_network_of_ones_own_is_given_again_to_the_commands_that_follow(cells_
     assert not (tmp_path / "made").exists()  # what is written in a folder is not run
 
 
-def test_interpolate_velocity_and_report_follow(cells_file, tmp_path):
-    run = tmp_path / "run"
-    assert fit(cells_file, run, "validate=false") == 0
+def test_interpolate_velocity_and_report_follow(run, tmp_path):
     assert main(["interpolate", f"model={run}", "at=[0.5,3]"]) == 0
     found = anndata.read_h5ad(run / "interpolated-0.5-3.h5ad")
     assert set(found.obs["day"]) == {0.5, 3.0}
@@ -190,9 +203,7 @@ def test_a_failed_start_does_not_block_the_folder(cells_file, tmp_path):
     assert fit(cells_file, run, "validate=false") == 0
 
 
-def test_a_run_is_never_overwritten(cells_file, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert fit(cells_file, run, "validate=false") == 0
+def test_a_run_is_never_overwritten(cells_file, run, capsys):
     weights = (run / "model.safetensors").read_bytes()
     assert fit(cells_file, run, "seed=3") == 1
     assert "already holds a run" in capsys.readouterr().err
@@ -202,9 +213,8 @@ def test_a_run_is_never_overwritten(cells_file, tmp_path, capsys):
     assert "exists. Choose another file with `out=`" in capsys.readouterr().err
 
 
-def test_resuming_with_other_settings_is_refused_with_the_difference(cells_file, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert fit(cells_file, run, "validate=false") == 0
+def test_resuming_with_other_settings_is_refused_with_the_difference(finished, run, capsys):
+    cells_file = finished.parent / "cells.h5ad"
     assert fit(cells_file, run, "resume=true", "batch_size=16") == 1
     assert "batch_size: 32 became 16" in capsys.readouterr().err
     assert fit(cells_file, run, "resume=true", "validate=false", "steps=40") == 0

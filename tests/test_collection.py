@@ -19,10 +19,11 @@ IMPURE = {
 def collected(folder, seed, temporary):
     """The tests that a new process finds in `folder`, in order; a start takes longer than a tick of the clock."""
     temporary.mkdir()
+    quick = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}  # names are the same without plugins
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "--assert=plain", "-p", "no:cacheprovider"],
         cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONHASHSEED": str(seed), "TMPDIR": str(temporary), "PYTEST_ADDOPTS": ""},
+        env={**os.environ, **quick, "PYTHONHASHSEED": str(seed), "TMPDIR": str(temporary)},
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     return [line for line in found.stdout.splitlines() if "::" in line]

@@ -88,6 +88,10 @@ ALL_ESTIMATORS = {
 REFINED = [name for name, kind in ALL_ESTIMATORS.items() if "refine" in kind.verbs]
 
 
+def test_every_estimator_is_listed():
+    assert set(cf.estimators.__all__) == set(ALL_ESTIMATORS)
+
+
 @pytest.fixture(params=ALL_ESTIMATORS)
 def kind(request):
     return ALL_ESTIMATORS[request.param]

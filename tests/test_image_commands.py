@@ -239,7 +239,7 @@ def test_control_c_saves_and_says_how_to_go_on(folders, tmp_path, monkeypatch):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     try:
-        wait_for(tmp_path / "run" / "training.safetensors", child)
+        wait_for(tmp_path / "run" / "previews" / "step-0000003.png", child)
         child.send_signal(signal.SIGINT)
         _, shown = child.communicate(timeout=120)
     finally:

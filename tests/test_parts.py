@@ -21,6 +21,7 @@ from parts import (
     ALL_PATHS,
     ALL_RECIPES,
     ALL_REPAIRINGS,
+    ALL_RUNS,
     ALL_SOLVERS,
     ALL_TABLES,
     ALL_TIME_LAWS,
@@ -33,7 +34,7 @@ from cellflow import couplings, integrate, metrics, networks, objectives, pairin
 
 PARTS = [
     *ALL_PATHS, *ALL_TIME_LAWS, *ALL_COUPLINGS.values(), *ALL_COSTS, *ALL_OBJECTIVES, *ALL_SOLVERS, *ALL_CURVES,
-    *ALL_REPAIRINGS, *ALL_RECIPES, *ALL_TABLES.values(), couplings.Given(),
+    *ALL_REPAIRINGS, *ALL_RECIPES, *ALL_RUNS, *ALL_TABLES.values(), couplings.Given(),
 ]  # fmt: skip
 each_part = pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
 ROOMS = (
@@ -92,6 +93,14 @@ def test_every_curve_and_way_to_pair_anew_is_listed():
 def test_every_network_is_listed():
     found = {type(make()) for make, _ in ALL_NETWORKS.values()}
     assert exported(networks, nn.Module) - {networks.TimeEmbedding} == found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_record_that_is_exported_is_frozen(room):
+    """What is made once is never changed, whether a part or a result."""
+    found = importlib.import_module(f"cellflow.{room}")
+    records = exported(found, lambda kind: dataclasses.is_dataclass(kind) and kind.__module__.startswith("cellflow"))
+    assert [kind.__name__ for kind in records if not kind.__dataclass_params__.frozen] == []
 
 
 def test_every_metric_is_listed():

@@ -291,7 +291,7 @@ class ImageGenerator(FlowEstimator):
         >>> import cellflow as cf
         >>> from functools import partial
         >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
-        >>> digits = cf.datasets.digits()
+        >>> digits = cf.datasets.digits().take(range(40))
         >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits).distill(digits, steps=5)
         >>> model.generate(3, solver=cf.integrate.Jumps(1))
         ImageSet(3 images, 1 x 8 x 8, generated)

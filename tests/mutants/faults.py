@@ -154,7 +154,7 @@ FAULTS = (
         ("test_tl.py::test_genes_of_a_part_of_the_cells_are_decoded_too",),
     ),
     Fault(
-        "velocity units", "estimators/timed.py", "return (velocity * self.clock_.per_time)",
+        "velocity units", "estimators/snapshot_verbs.py", "return (velocity * self.clock_.per_time)",
         "return (velocity / self.clock_.per_time)",
         ("test_snapshot_flow.py::test_units_of_time_only_rescale_the_velocity",),
     ),
