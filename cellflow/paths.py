@@ -141,6 +141,11 @@ class GaussianPath(ABC):
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"Expected a finite sigma >= 0; found {self.sigma}.")
 
+    @property
+    def diffusion(self) -> float:
+        """Scale of the Brownian motion that it is a bridge of, per square root of model time; 0 for none."""
+        return self.sigma if self.diffusive else 0.0
+
     @abstractmethod
     def coefficients(self, t: Tensor) -> Weights:
         """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""

@@ -128,13 +128,15 @@ def test_left_out_times_are_neither_seen_nor_forgotten(cells_file, tmp_path):
     assert set(pd.read_csv(run / "validation.csv")["time"]) == {1.0}
 
 
-def test_parts_are_chosen_by_name(cells_file, tmp_path):
+@pytest.mark.parametrize("epsilon", [0.5, "path"])
+def test_parts_are_chosen_by_name(cells_file, tmp_path, epsilon):
     run = tmp_path / "run"
-    more = ["path=brownian_bridge", "path.sigma=0.3", "coupling=sinkhorn", "coupling.epsilon=0.5", "network.width=16"]
+    coupling = ["coupling=sinkhorn", f"coupling.epsilon={epsilon}"]
+    more = ["path=brownian_bridge", "path.sigma=0.3", *coupling, "network.width=16"]
     assert fit(cells_file, run, "validate=false", *more) == 0
     flow = cf.SnapshotFlow.load(run)
     assert flow.path == cf.paths.BrownianBridge(0.3)
-    assert flow.coupling == cf.couplings.Sinkhorn(0.5)
+    assert flow.coupling == cf.couplings.Sinkhorn(epsilon)
 
 
 def test_a_bridge_with_a_score_is_fitted_saved_and_reported(cells_file, tmp_path):

@@ -22,6 +22,7 @@ import cellflow as cf
 from cellflow import couplings
 from cellflow.cli.runs import Stopwatch
 from cellflow.couplings import Coupling, CouplingLike, Plan
+from cellflow.couplings.coupling import over
 from cellflow.integrate import Fixed, Noisy
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Remembered:
     def of(cls, coupling: CouplingLike) -> "Remembered":
         """Return the coupling, or the one of that name, with a memory."""
         return cls(couplings.resolve(coupling))
+
+    def over(self, duration: float, sigma: float) -> "Remembered":
+        """Return the coupling as it is over one interval; its time is counted here too."""
+        return Remembered(over(self.coupling, duration, sigma), self.calls)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple two clouds, or return what was found for the very same clouds before."""

@@ -5,7 +5,7 @@ A coupling is deterministic; randomness enters when its plan is sampled. Which o
 * `Exact`: optimal transport, the least total cost. The default.
 * `Independent`: pairs drawn at random.
 * `Given`: pairs that are known already.
-* `Sinkhorn`: entropic optimal transport; the noise of a diffusion sets its ``epsilon``.
+* `Sinkhorn`: entropic optimal transport; ``Sinkhorn("path")`` for the noise of a `BrownianBridge`.
 * `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots.
 * `Within`: any of these, inside each donor, batch or class.
 

@@ -38,6 +38,30 @@ CouplingLike: TypeAlias = Coupling | Callable[..., Plan] | str
 """A coupling, a function of two clouds, or the name of a coupling."""
 
 
+def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
+    """Return a coupling as it is over one interval: itself, unless it has settings that depend on the interval.
+
+    A coupling with such settings has a method ``over`` of the same arguments.
+
+    Parameters
+    ----------
+    coupling
+        The coupling.
+    duration
+        Model time of the interval.
+    sigma
+        Scale of the Brownian motion that the path is a bridge of, per square root of model time; 0 for none.
+
+    Examples
+    --------
+    >>> from cellflow.couplings import Sinkhorn
+    >>> over(Sinkhorn("path"), 0.25, 2.0).epsilon, over(Sinkhorn(1.0), 0.25, 2.0).epsilon
+    (2.0, 1.0)
+    """
+    settled = getattr(coupling, "over", None)
+    return coupling if settled is None else settled(duration, sigma)
+
+
 @dataclass(frozen=True)
 class Custom:
     """A function of two clouds as a coupling, with cautious answers to what it does not declare.
@@ -77,6 +101,11 @@ class Custom:
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that it says it takes, or those of a dense solver."""
         return getattr(self.match, "memory", dense_memory)(n, m)
+
+    def over(self, duration: float, sigma: float) -> "Custom":
+        """Return it as it is over one interval, where it says that it depends on the interval."""
+        settled = getattr(self.match, "over", None)
+        return self if settled is None else Custom(settled(duration, sigma))
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted where weights are given."""

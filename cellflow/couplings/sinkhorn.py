@@ -8,10 +8,13 @@ where ``KL(p | q) = sum(p log(p / q) - p + q)``; balanced means an infinite rela
 exact. The entropy is relative to the product of the weights. POT's ``sinkhorn(a, b, C, reg)`` takes it relative to
 the counting measure, which changes the potentials but not the plan, since the marginals are fixed. Unbalanced, it
 does change the plan: compare with ``sinkhorn_unbalanced(a, b, C, reg, reg_m, reg_type="kl")``.
+
+Brownian motion of scale sigma over a model time d has the density exp(-|x1 - x0|^2 / (2 sigma^2 d)): with the squared
+distance as the cost, the Schrödinger bridge between two snapshots has epsilon = 2 sigma^2 d.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -22,6 +25,9 @@ from cellflow.couplings.potentials import Potentials
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.errors import ConvergenceError
 
+PATH = "path"
+"""The ``epsilon`` that stands for 2 sigma^2 d in every interval."""
+
 
 @dataclass(frozen=True)
 class Sinkhorn:
@@ -31,8 +37,9 @@ class Sinkhorn:
     ----------
     epsilon
         Strength of the entropic regularisation, in units of the cost: towards 0 the plan becomes exact, towards
-        infinity independent. With the squared distance, a Brownian motion of scale ``sigma`` over unit time has
-        ``epsilon = 2 sigma^2``.
+        infinity independent. A number is that of every interval, however long it is. ``"path"`` is
+        ``2 sigma^2 d`` over an interval of model time ``d``, with the ``sigma`` of the `BrownianBridge` between the
+        pairs, as SB-CFM and [SF]2M require; it is for the squared distance.
     cost
         Cost of matching two points.
     tolerance
@@ -44,7 +51,8 @@ class Sinkhorn:
 
     Source
     ------
-    Cuturi 2013, "Sinkhorn distances"; Schmitzer 2019, "Stabilized sparse scaling algorithms", algorithm 2.
+    Cuturi 2013, "Sinkhorn distances"; Schmitzer 2019, "Stabilized sparse scaling algorithms", algorithm 2; Tong et al.
+    2024 (AISTATS), proposition 3.1, for the bridge.
 
     Examples
     --------
@@ -53,19 +61,38 @@ class Sinkhorn:
     >>> Sinkhorn(epsilon=1.0)(x, x).dense()
     tensor([[0.3655, 0.1345],
             [0.1345, 0.3655]], dtype=torch.float64)
+    >>> Sinkhorn("path").over(duration=0.25, sigma=2.0).epsilon
+    2.0
     """
 
     keeps_mass: ClassVar[bool] = True
     uses_states: ClassVar[bool] = True
     divisible: ClassVar[bool] = True
 
-    epsilon: float
+    epsilon: float | str
     cost: Cost = SquaredEuclidean()
     tolerance: float = 1e-4
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        _check_settings(self.epsilon, self.tolerance, self.max_iterations)
+        _check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
+
+    def over(self, duration: float, sigma: float) -> "Sinkhorn":
+        """Return the coupling over one interval, with a number for ``epsilon``; one that is a number stays.
+
+        Parameters
+        ----------
+        duration
+            Model time of the interval.
+        sigma
+            Scale of the Brownian motion that the path is a bridge of; 0 for none.
+
+        Raises
+        ------
+        ValueError
+            When ``epsilon`` is that of the path, and the path has no such noise.
+        """
+        return replace(self, epsilon=_of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes."""
@@ -82,7 +109,7 @@ class Sinkhorn:
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
         costs = cost_matrix(self.cost, x0, x1)
-        potentials = Potentials(costs, a / a.sum(), b / b.sum(), self.epsilon, (math.inf, math.inf))
+        potentials = Potentials(costs, a / a.sum(), b / b.sum(), _number(self.epsilon), (math.inf, math.inf))
         return _solve(potentials, self.tolerance, self.max_iterations)
 
 
@@ -96,10 +123,12 @@ class UnbalancedSinkhorn:
     Parameters
     ----------
     epsilon
-        Strength of the entropic regularisation, in units of the cost.
+        Strength of the entropic regularisation, in units of the cost: a number for every interval, or ``"path"`` as
+        for `Sinkhorn`.
     relaxation
         What a change of mass costs, in units of the cost: one number, or one for the source and one for the
-        target. Infinity on a side keeps its masses; towards infinity the plan becomes that of `Sinkhorn`.
+        target, the same in every interval, however far cells travel in it. Infinity on a side keeps its masses;
+        towards infinity the plan becomes that of `Sinkhorn`.
     cost
         Cost of matching two points.
     tolerance
@@ -124,14 +153,14 @@ class UnbalancedSinkhorn:
     uses_states: ClassVar[bool] = True
     divisible: ClassVar[bool] = True
 
-    epsilon: float
+    epsilon: float | str
     relaxation: float | tuple[float, float]
     cost: Cost = SquaredEuclidean()
     tolerance: float = 1e-4
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        _check_settings(self.epsilon, self.tolerance, self.max_iterations)
+        _check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
         pair = isinstance(self.relaxation, int | float) or len(self.relaxation) == 2
         if not pair or not all(side > 0 for side in self._relaxations()):
             message = f"Expected one relaxation above 0, or a pair (source, target); found {self.relaxation!r}."
@@ -141,6 +170,10 @@ class UnbalancedSinkhorn:
     def keeps_mass(self) -> bool:
         """Whether neither side may change its masses."""
         return all(map(math.isinf, self._relaxations()))
+
+    def over(self, duration: float, sigma: float) -> "UnbalancedSinkhorn":
+        """Return the coupling over one interval, as `Sinkhorn.over`; its relaxation stays as it is."""
+        return replace(self, epsilon=_of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes."""
@@ -162,7 +195,7 @@ class UnbalancedSinkhorn:
                 f"{float(b.sum()):.6g} in `b`. Make one relaxation finite, or use Sinkhorn."
             )
             raise ValueError(message)
-        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, self.epsilon, self._relaxations())
+        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, _number(self.epsilon), self._relaxations())
         return _solve(potentials, self.tolerance, self.max_iterations)
 
     def _relaxations(self) -> tuple[float, float]:
@@ -173,10 +206,35 @@ class UnbalancedSinkhorn:
         return source, target
 
 
-def _check_settings(epsilon: float, tolerance: float, max_iterations: int) -> None:
+def _check_settings(epsilon: float | str, cost: Cost, tolerance: float, max_iterations: int) -> None:
+    if isinstance(epsilon, str):
+        if epsilon != PATH:
+            raise ValueError(f"Expected epsilon as a number above 0, or {PATH!r}; found {epsilon!r}.")
+        if not isinstance(cost, SquaredEuclidean):
+            raise ValueError(f"The epsilon of a path is in units of the squared distance; found {cost}.")
+        epsilon = 1.0
     for name, value in (("epsilon", epsilon), ("tolerance", tolerance), ("max_iterations", max_iterations)):
         if not 0 < value < math.inf:
             raise ValueError(f"Expected {name} above 0 and finite; found {value}.")
+
+
+def _of_path(duration: float, sigma: float) -> float:
+    """Return the epsilon of a Schrödinger bridge over an interval."""
+    if not sigma > 0:
+        raise ValueError(
+            f"epsilon={PATH!r} takes its size from Brownian motion, and this path is not a bridge of one. Set "
+            "`path=cf.paths.BrownianBridge(sigma)`, or give epsilon as a number."
+        )
+    return 2 * sigma**2 * duration
+
+
+def _number(epsilon: float | str) -> float:
+    if isinstance(epsilon, str):
+        raise ValueError(
+            f"epsilon={epsilon!r} is a number in an interval only, and no interval is known here. Give the coupling to "
+            "an estimator or to `snapshot_batches(..., path=path)`, or call `coupling.over(duration, sigma)` first."
+        )
+    return epsilon
 
 
 def _solve(potentials: Potentials, tolerance: float, max_iterations: int) -> DensePlan:

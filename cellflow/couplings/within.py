@@ -1,14 +1,14 @@
 """Matching within groups, such as donors, batches or classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.couplings.coupling import CouplingLike, resolve
+from cellflow.couplings.coupling import CouplingLike, over, resolve
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan
 
@@ -61,6 +61,10 @@ class Within:
         """Return the bytes that matching all groups takes, whose plans are all kept."""
         inner = resolve(self.coupling)
         return sum(inner.memory(len(i), len(j)) for i, j in _groups(*_numbered(self.source, self.target)))
+
+    def over(self, duration: float, sigma: float) -> "Within":
+        """Return the coupling with that of each group as it is over one interval."""
+        return replace(self, coupling=over(resolve(self.coupling), duration, sigma))
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "LabelPlan":
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""

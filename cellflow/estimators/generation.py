@@ -329,6 +329,7 @@ class ImageGenerator(FlowEstimator):
             generator=rng,
             condition="labels" if self.conditional else None,
             flip=self.flip,
+            path=self.path,
         )
 
     def _origins(self, images: ImageSet | ImageStream, rng: torch.Generator) -> list[Origin]:

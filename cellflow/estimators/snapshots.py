@@ -358,6 +358,7 @@ class SnapshotFlow(FlowEstimator):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             masses=sizes,
+            path=self.path,
             within=snapshots.group_clouds(),
             curve=self.curve,
         )

@@ -356,6 +356,7 @@ class DomainTranslator(FlowEstimator):
             within_labels=bool(self.within_labels),
             flip=self.flip,
             ot_batch_size=self.ot_batch_size,
+            path=self.path,
         )
 
     def _field(self, scales: Scales) -> nn.Module:

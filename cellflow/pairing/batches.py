@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow import paths
 from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
+from cellflow.couplings.coupling import over
 from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
 from cellflow.pairing.masses import relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
+from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 
 
@@ -31,6 +34,7 @@ def paired_batches(
     condition: Tensor | None = None,
     ot_batch_size: int | str = "auto",
     masses: tuple[float, float] | None = None,
+    path: GaussianPath | str | None = None,
 ) -> "PairedBatches":
     """Pair two clouds of points, in an endless stream of batches.
 
@@ -51,6 +55,8 @@ def paired_batches(
         super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by memory, and logs it.
     masses
         Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
+    path
+        Path that the pairs are joined by, for a coupling that depends on it: ``epsilon="path"`` of `Sinkhorn`.
 
     Examples
     --------
@@ -69,6 +75,7 @@ def paired_batches(
         generator=generator,
         ot_batch_size=ot_batch_size,
         masses=masses,
+        path=path,
     )
     if condition is None:
         return batches
@@ -86,6 +93,7 @@ def snapshot_batches(
     generator: torch.Generator,
     ot_batch_size: int | str = "auto",
     masses: Sequence[float] | None = None,
+    path: GaussianPath | str | None = None,
     within: Sequence[Labels] | None = None,
     curve: Curve | str = "straight",
     **given: Any,
@@ -102,6 +110,8 @@ def snapshot_batches(
         As for `paired_batches`.
     masses
         Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
+    path
+        As for `paired_batches`; each interval has a share of its noise by the model time that it lasts.
     within
         The group of each point of each snapshot, such as a donor or a batch: names, or whole numbers, ``(n_k,)`` each.
         Pairs are then made within groups only; the fraction of pairs in each group is its fraction of the later
@@ -113,7 +123,8 @@ def snapshot_batches(
     ------
     ValueError
         When times do not increase, snapshots cannot be compared, two neighbouring snapshots have no group in common,
-        or pairs carry masses and a group is on one side only, so that its growth is unknown.
+        the coupling depends on the noise of a path and there is none, or pairs carry masses and a group is on one side
+        only, so that its growth is unknown.
 
     Examples
     --------
@@ -134,16 +145,17 @@ def snapshot_batches(
         check_clouds(x0, x1)
     coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
     groups = [None] * len(sizes) if within is None else _groups(within, sizes, weighed=masses is not None)
+    sigma = 0.0 if path is None else paths.resolve(path).diffusion
     matchings = [
         RowMatching(
-            coupling,
+            over(coupling, stop - start, sigma),
             (len(x0), len(x1)),
             device,
             source=x0.__getitem__,
             target=x1.__getitem__,
             groups=None if before is None or after is None else (before.to(device), after.to(device)),
         )
-        for (x0, x1), (before, after) in zip(pairwise(snapshots), pairwise(groups), strict=True)
+        for (x0, x1), (before, after), (start, stop) in zip(*map(pairwise, (snapshots, groups, times)), strict=True)
     ]
     pairs = pair_rows(
         matchings,

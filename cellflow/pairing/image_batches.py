@@ -10,12 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cellflow import paths
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, CouplingLike, Independent, Plan, resolve
+from cellflow.couplings.coupling import over
 from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.pairing.features import Features, lookups
 from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
+from cellflow.paths import GaussianPath
 from cellflow.seeds import draw_seed, generator_at
 
 Loaded = tuple[Tensor, Tensor, Tensor]
@@ -37,6 +40,7 @@ def image_batches(
     condition: Tensor | str | None = None,
     flip: bool = False,
     ot_batch_size: int | str = "auto",
+    path: GaussianPath | str | None = None,
 ) -> "ImageBatches":
     """Pair images with images, or with Gaussian noise, in an endless stream of batches.
 
@@ -66,6 +70,8 @@ def image_batches(
     ot_batch_size
         Images of each set that are matched at once, as for `paired_batches`. Against noise: the least number that is
         matched at once; ``"auto"`` is the batch itself, as is customary.
+    path
+        Path that the pairs are joined by, as for `paired_batches`.
 
     Returns
     -------
@@ -95,7 +101,10 @@ def image_batches(
     >>> batch.condition.shape
     torch.Size([8, 10])
     """
-    coupling = resolve(coupling)
+    given, sigma = resolve(coupling), 0.0 if path is None else paths.resolve(path).diffusion
+    coupling = over(given, 1.0, sigma)
+    if coupling != given and not (features is None or isinstance(features, int)):
+        raise ValueError(f"{given} takes its noise from the path between images, in pixels: leave out `features`.")
     _check_sizes(source, target, batch_size)
     asked = _condition(target, condition)
     pairs: _FromImages | _FromNoise
