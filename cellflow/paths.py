@@ -141,11 +141,6 @@ class GaussianPath(ABC):
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"Expected a finite sigma >= 0; found {self.sigma}.")
 
-    @property
-    def diffusion(self) -> float:
-        """Scale of the Brownian motion that it is a bridge of, per square root of model time; 0 for none."""
-        return self.sigma if self.diffusive else 0.0
-
     @abstractmethod
     def coefficients(self, t: Tensor) -> Weights:
         """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""
@@ -367,3 +362,15 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
     if not isinstance(path, GaussianPath):
         raise TypeError(f"Expected a path such as `cf.paths.Linear()`, or the name of one; found {path!r}.")
     return path
+
+
+def diffusion_of(path: GaussianPath | str | None) -> float:
+    """Return the scale of the Brownian motion that a path is a bridge of, per square root of model time; 0 for none.
+
+    Examples
+    --------
+    >>> diffusion_of(BrownianBridge(0.3)), diffusion_of(Linear(0.3)), diffusion_of(None)
+    (0.3, 0.0, 0.0)
+    """
+    found = None if path is None else resolve(path)
+    return found.sigma if found is not None and found.diffusive else 0.0

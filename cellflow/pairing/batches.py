@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow import paths
 from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
 from cellflow.couplings.coupling import over
@@ -20,7 +19,7 @@ from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
 from cellflow.pairing.masses import relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
-from cellflow.paths import GaussianPath
+from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
 
 
@@ -145,10 +144,9 @@ def snapshot_batches(
         check_clouds(x0, x1)
     coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
     groups = [None] * len(sizes) if within is None else _groups(within, sizes, weighed=masses is not None)
-    sigma = 0.0 if path is None else paths.resolve(path).diffusion
     matchings = [
         RowMatching(
-            over(coupling, stop - start, sigma),
+            over(coupling, stop - start, diffusion_of(path)),
             (len(x0), len(x1)),
             device,
             source=x0.__getitem__,

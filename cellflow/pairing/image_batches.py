@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cellflow import paths
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, CouplingLike, Independent, Plan, resolve
 from cellflow.couplings.coupling import over
@@ -18,7 +17,7 @@ from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.pairing.features import Features, lookups
 from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
-from cellflow.paths import GaussianPath
+from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.seeds import draw_seed, generator_at
 
 Loaded = tuple[Tensor, Tensor, Tensor]
@@ -101,8 +100,8 @@ def image_batches(
     >>> batch.condition.shape
     torch.Size([8, 10])
     """
-    given, sigma = resolve(coupling), 0.0 if path is None else paths.resolve(path).diffusion
-    coupling = over(given, 1.0, sigma)
+    given = resolve(coupling)
+    coupling = over(given, 1.0, diffusion_of(path))
     if coupling != given and not (features is None or isinstance(features, int)):
         raise ValueError(f"{given} takes its noise from the path between images, in pixels: leave out `features`.")
     _check_sizes(source, target, batch_size)
