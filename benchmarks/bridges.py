@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import numbers, parse, parser
+from benchmarks.command import options
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Noisy
 
@@ -103,11 +103,7 @@ GENERAL_HEAD = ("d", "epsilon", "mean", "covariance, t = 1/2", "covariance, t = 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run both tables with every seed."""
-    made = parser("bridges", __doc__)
-    made.add_argument("--seeds", type=int, default=5, help="how many seeds")
-    made.add_argument("--steps", type=int, default=1500, help="optimiser steps")
-    made.add_argument("--points", type=numbers, default=(10_000, 4000), help="of the published and the general table")
-    given = parse(made, words)
+    given = options("bridges", __doc__, words, seeds=5, steps=1500, points=(10_000, 4000))
     tables = [Table(given.out / "bridges.csv", ("dim", "seed"))]
     tables.append(Table(given.out / "bridges_general.csv", ("dim", "epsilon", "seed")))
     for seed in range(given.seeds):

@@ -7,52 +7,21 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.rows import RESULTS
 
 
-def parser(name: str, about: str | None) -> argparse.ArgumentParser:
-    """Return a parser that knows what all benchmarks take."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = Path("runs/bench", *name.split())
-    made.add_argument("--out", type=Path, default=folder, help=f"folder of tables and figures, {folder} by default")
-    made.add_argument("--commit-table", action="store_true", help="write into benchmarks/results instead")
-    made.add_argument("--threads", type=int, default=1, help="of torch")
-    made.add_argument("--note", default="", help="a sentence for the page: what its reader should know of this run")
-    return made
-
-
-def parse(made: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
-    """Return what was asked for; ``command`` is the command itself, ``out`` the folder, which is there.
-
-    ``tail`` is what a page adds to commands that it puts together from its rows.
-    """
-    given = sys.argv[1:] if words is None else words
-    found = made.parse_args([re.sub(r"^[a-z_]+(?==)", _dashed, word) for word in given])
-    torch.set_num_threads(found.threads)
-    found.command = shlex.join([*made.prog.split(), *given])
-    found.tail = " --commit-table" * found.commit_table
-    found.out = RESULTS if found.commit_table else found.out
-    found.out.mkdir(parents=True, exist_ok=True)
-    return found
-
-
-def _dashed(name: re.Match[str]) -> str:
-    return "--" + name[0].replace("_", "-")
-
-
 class Several:
     """Reads known names with commas between them, or ``all``; a comma that a space follows belongs to a name."""
 
-    def __init__(self, known: Iterable[str]) -> None:
+    def __init__(self, known: Iterable[str], default: Sequence[str] | None = None) -> None:
         self.known = list(known)
+        self.default = self.known if default is None else default
 
     def __call__(self, text: str) -> list[str]:
-        """Return the names in the text."""
         names = self.known if text == "all" else [name for name in re.split(r",(?! )", text) if name]
         for name in names:
             if name not in self.known:
@@ -60,9 +29,44 @@ class Several:
         return list(names)
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """Return numbers with commas between them."""
-    return tuple(int(part) for part in text.split(","))
+def options(name: str, about: str | None, words: Sequence[str] | None, **known: Any) -> argparse.Namespace:
+    """Return what was asked for: the options that all benchmarks take, and those that are ``known``.
+
+    An option is given by its default, or by its type where it has none. A tuple holds numbers, with commas between
+    them; of a list of words one is chosen, the first by default; `Several` are names.
+
+    ``command`` is the command itself, ``out`` the folder, which is there, and ``tail`` what a page adds to commands
+    that it puts together from its rows.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = Path("runs/bench", *name.split())
+    parser.add_argument("--commit-table", action="store_true", help="write into benchmarks/results, not into `out`")
+    for option, value in {"out": folder, "threads": 1, "note": "", **known}.items():
+        parser.add_argument("--" + option.replace("_", "-"), **_way(value))
+    given = sys.argv[1:] if words is None else words
+    found = parser.parse_args([re.sub(r"^[a-z_]+(?==)", lambda m: "--" + m[0].replace("_", "-"), w) for w in given])
+    torch.set_num_threads(found.threads)
+    found.command, found.tail = shlex.join([*parser.prog.split(), *given]), " --commit-table" * found.commit_table
+    found.out = RESULTS if found.commit_table else found.out
+    found.out.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def _way(value: Any) -> dict[str, Any]:
+    """Return how argparse reads an option."""
+    if isinstance(value, type):
+        return {"type": value}
+    if value is False:
+        return {"action": "store_true"}
+    if isinstance(value, list):
+        return {"choices": value, "default": value[0]}
+    if isinstance(value, Several):
+        return {"type": value, "default": value.default, "help": f"of {', '.join(value.known)}, or all"}
+    if isinstance(value, tuple):
+        return {"type": lambda text: tuple(map(int, text.split(","))), "default": value, "help": f"default: {value}"}
+    return {"type": type(value), "default": value, "help": f"default: {value}" if value else None}
 
 
 def dispatch(name: str, about: str | None, modules: Sequence[str], *, default: str = "") -> None:

@@ -15,16 +15,13 @@ import pandas as pd
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from cellflow.cli import main as cellflow
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Fit and validate with the command line; write the scores."""
-    made = parser("embryoid_body", __doc__)
-    made.add_argument("--folder", type=Path, default=Path("runs/embryoid_body"), help="where the run goes")
-    made.add_argument("--steps", type=int, default=3000, help="optimiser steps")
-    given = parse(made, words)
+    given = options("embryoid_body", __doc__, words, folder=Path("runs/embryoid_body"), steps=3000)
     given.folder.mkdir(parents=True, exist_ok=True)
     cells, out = given.folder / "eb.h5ad", given.folder / "run"
     cf.datasets.embryoid_body().write_h5ad(cells)

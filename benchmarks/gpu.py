@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.rows import Table
 
 LEAST = 15
@@ -50,10 +50,7 @@ JOBS = (
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the jobs, and return the exit code: 2 where there is no GPU."""
-    made = parser("gpu", __doc__)
-    made.add_argument("--seconds", type=int, default=720, help="for all jobs together")
-    made.add_argument("--cpu-dry-run", action="store_true", help="run each job at toy size, here")
-    given = parse(made, words)
+    given = options("gpu", __doc__, words, seconds=720, cpu_dry_run=False)
     if not (torch.cuda.is_available() or given.cpu_dry_run):
         print("No CUDA device on this machine; `--cpu-dry-run` runs each job at toy size.")
         return 2

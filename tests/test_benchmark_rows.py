@@ -79,18 +79,17 @@ def test_numbers_are_shown_with_their_intervals():
 
 
 def test_settings_are_read_with_and_without_dashes(tmp_path):
-    made = command.parser("toy", "About.")
-    made.add_argument("--flow-steps", type=int)
-    made.add_argument("--method", type=command.Several(["a", "b", "a, b"]))
-    given = command.parse(made, ["flow_steps=3", f"out={tmp_path / 'new'}", "--method", "b,a, b"])
-    assert (given.flow_steps, given.method) == (3, ["b", "a, b"])
+    known = {"flow_steps": int, "method": command.Several(["a", "b", "a, b"]), "sizes": (1, 2), "kind": ["x", "y"]}
+    given = command.options("toy", "", ["flow_steps=3", f"out={tmp_path / 'new'}", "--method", "b,a, b"], **known)
+    assert (given.flow_steps, given.method, given.sizes, given.kind) == (3, ["b", "a, b"], (1, 2), "x")
     assert given.out.is_dir()
     assert given.command == f"python -m benchmarks.toy flow_steps=3 out={tmp_path / 'new'} --method 'b,a, b'"
-    assert command.parse(made, ["--method=all", f"out={tmp_path}"]).method == ["a", "b", "a, b"]
+    given = command.options("toy", "", ["--method=all", "sizes=4", "kind=y", f"out={tmp_path}"], **known)
+    assert (given.flow_steps, given.method, given.sizes, given.kind) == (None, ["a", "b", "a, b"], (4,), "y")
+    assert command.options("toy", "", ["method=", f"out={tmp_path}"], **known).method == []
 
 
 def test_tables_go_into_a_folder_of_their_own_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = command.parser("images toy", "About.")
-    assert command.parse(made, []).out.as_posix() == "runs/bench/images/toy"
-    assert command.parse(made, ["--commit-table"]).out == RESULTS
+    assert command.options("images toy", "About.", []).out.as_posix() == "runs/bench/images/toy"
+    assert command.options("images toy", "About.", ["--commit-table"]).out == RESULTS

@@ -77,11 +77,12 @@ def test_a_seed_ends_where_it_first_reaches_the_goal():
 
 def test_steps_plans_and_imports_are_timed(tmp_path, monkeypatch):
     def alone(command, **_):  # here rather than in a process of its own, which would import torch again
-        asked = [int(word) for word in command[-2:]] if "--one-plan" in command else []
+        *_, last = command
+        asked = [int(n) for n in last.removeprefix("one_plan=").split(",")] if last.startswith("one_plan") else []
         return json.dumps(training.one_plan(*asked) if asked else 0.25)
 
     monkeypatch.setattr(training.subprocess, "check_output", alone)
-    training.main(["rounds=1", "steps=2", "cells=64", "--plans", "40", f"--out={tmp_path}"])
+    training.main(["rounds=1", "steps=2", "cells=64", "plans=40", f"--out={tmp_path}"])
     rows = Table(tmp_path / "speed.csv", ("kind", "what")).read()
     kinds = [row["kind"] for row in rows]
     assert kinds[0] == "import"

@@ -19,20 +19,17 @@ from functools import partial
 
 from benchmarks import command, machine
 from benchmarks.few_step import plane
-from benchmarks.few_step.curves import arguments
 
 TASKS = ("checkerboard", "gaussians", "cells")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run one task with the methods and seeds that are asked for."""
-    made = arguments(command.parser("few_step", __doc__))
-    made.add_argument("--task", choices=TASKS, default=TASKS[0])
-    made.add_argument("--size", choices=("cpu", "full"), default="cpu", help="full: the checkerboard as published")
-    made.add_argument("--steps", type=int, help="optimiser steps, where others than the task's are wanted")
-    made.add_argument("--batch", type=int, help="points in each, in the plane")
-    made.add_argument("--method", help="names with commas, or all; none, as in `method=`, for the page alone")
-    given, device = command.parse(made, words), machine.fastest()
+    given = command.options(
+        "few_step", __doc__, words, task=list(TASKS), size=["cpu", "full"], steps=int, batch=int, method=str, seeds=3,
+        first=0, again=False,
+    )  # fmt: skip
+    device = machine.fastest()
     if given.task == "cells":
         from benchmarks.few_step import cells  # which needs packages that points do without
         from benchmarks.trajectory.settings import load

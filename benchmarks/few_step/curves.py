@@ -229,11 +229,3 @@ def _cells(found: list[Row]) -> list[object]:
     known = [row["semigroup"] for row in found if row["semigroup"] == row["semigroup"]]
     semigroup = page.spread(known, error=".2g") if known else ""
     return [found[0]["method"], len(found), *jumps, semigroup, f"{mean(row['seconds'] for row in found):.0f}"]
-
-
-def arguments(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add what all curves take."""
-    made.add_argument("--seeds", type=int, default=3, help="how many seeds")
-    made.add_argument("--first", type=int, default=0, help="the first of them: seeds may run side by side")
-    made.add_argument("--again", action="store_true", help="measure again what is in the table already")
-    return made

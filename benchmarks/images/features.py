@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cellflow as cf
-from benchmarks.command import Several, parse, parser
+from benchmarks.command import Several, options
 from benchmarks.rows import Row, Table
 from cellflow.images import ImageSet
 
@@ -118,9 +118,7 @@ def run(name: str, folder: Path, seed: int = 0) -> Row:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Train the networks that are named, or all; write the table."""
-    made = parser("images features", __doc__)
-    made.add_argument("--task", type=Several(TASKS), default=list(TASKS), help=f"{', '.join(TASKS)}, or all")
-    given = parse(made, words)
+    given = options("images features", __doc__, words, task=Several(TASKS))
     for name in given.task:
         row = run(name, WEIGHTS if given.commit_table else given.out / "weights")
         Table(given.out / "features.csv", ("network",)).put(row)

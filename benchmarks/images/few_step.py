@@ -39,10 +39,7 @@ MOMENTS, MANY = 17, 50
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the tasks with the methods and seeds that are asked for."""
-    given = arguments(
-        "few_step", __doc__, TASKS, METHODS, SIZES, words, seeds=(3, "how many seeds"),
-        first=(0, "the first of them: seeds may run side by side"), again=(False, "measure again what is there"),
-    )  # fmt: skip
+    given = arguments("few_step", __doc__, TASKS, METHODS, SIZES, words, seeds=3, first=0, again=False)
     device = torch.device(given.device) if given.device else machine.fastest()
     size = replace(given.sized, device=str(device))
     for name in given.task:

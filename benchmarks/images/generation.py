@@ -49,7 +49,7 @@ TEXT, PUBLISHED = Path(__file__).with_name("generation.md"), Path(__file__).with
 def main(words: Sequence[str] | None = None) -> None:
     """Run the data sets that are named; write rows, figures and the page."""
     names = list(DATASETS)
-    given = arguments("generation", __doc__, names, GENERATORS, SIZES, words, seed=(0, "of everything"))
+    given = arguments("generation", __doc__, names, GENERATORS, SIZES, words, seed=0)
     table = Table(given.out / "generation.csv", KEY, COLUMNS)
     for name in given.task:
         about = {"dataset": name, "seed": given.seed, "size": given.size}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 import cellflow as cf
-from benchmarks.command import Several, numbers, parse, parser
+from benchmarks.command import Several, options
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
@@ -84,27 +84,16 @@ def arguments(
     methods: Iterable[str],
     sizes: Mapping[str, Size],
     words: Sequence[str] | None,
-    **more: tuple[object, str],
+    **more: object,
 ) -> argparse.Namespace:
     """Return what was asked for; ``sized`` is the size with all that was given instead of its own.
 
-    ``more`` are options of one kind of benchmark: by name, their default and help.
+    ``more`` are options of one kind of benchmark.
     """
-    made = parser(f"images {kind}", about)
-    made.add_argument("--task", type=Several(tasks), default=[tasks[0]], help=f"{', '.join(tasks)}, or all")
-    made.add_argument("--method", type=Several(methods), default=list(methods), help="names with commas, or all")
-    made.add_argument("--size", choices=list(sizes), default=next(iter(sizes)))
-    made.add_argument("--steps", type=int, help="optimiser steps, instead of those of the size")
-    made.add_argument("--flow-steps", type=int, help="those of the flow that few-step methods start from")
-    made.add_argument("--batch", type=int, help="images in a batch")
-    made.add_argument("--images", type=int, help="images that are translated or generated for the scores, at most")
-    made.add_argument("--simulated", type=int, help="images that are paired anew, or whose trajectories are followed")
-    made.add_argument("--solver", type=numbers, help="numbers of solver steps, such as 1,4,16,64")
-    made.add_argument("--device", help="cpu or cuda")
-    for name, (default, help_) in more.items():
-        way: Any = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
-        made.add_argument(f"--{name}", help=help_, **way)
-    found = parse(made, words)
+    found = options(
+        f"images {kind}", about, words, task=Several(tasks, tasks[:1]), method=Several(methods), size=list(sizes),
+        steps=int, flow_steps=int, batch=int, images=int, simulated=int, solver=(), device=str, **more,
+    )  # fmt: skip
     changes = {field.name: getattr(found, field.name, None) for field in fields(Size)}
     found.sized = replace(sizes[found.size], **{name: value for name, value in changes.items() if value})
     return found

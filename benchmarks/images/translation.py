@@ -48,15 +48,12 @@ PUBLISHED_ABOVE = (
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the tasks that are named; write rows, pictures and the page."""
-    given = arguments(
-        "translation", __doc__, list(TASKS), TRANSLATORS, SIZES, words, seed=(0, "of everything"),
-        fid=("no", "yes: the FID too, which needs the Inception weights"),
-    )  # fmt: skip
+    given = arguments("translation", __doc__, list(TASKS), TRANSLATORS, SIZES, words, seed=0, fid=False)
     table = Table(given.out / "translation.csv", KEY, COLUMNS)
     for name in given.task:
         task, about = TASKS[name](), {"task": name, "seed": given.seed, "size": given.size}
         last = "true partner" if task.partnered else "real target"
-        for rows in run(table, about, task, given.method, given.sized, fid=given.fid == "yes"):
+        for rows in run(table, about, task, given.method, given.sized, fid=given.fid):
             print(*map(rounded, rows), sep="\n", flush=True)
             (given.out / "translation.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cellflow as cf
 from benchmarks import machine, page
-from benchmarks.command import Several, parse, parser
+from benchmarks.command import Several, options
 from benchmarks.rows import Row, Table
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12}
@@ -216,12 +216,11 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure every network in every mode that this machine has, those aside that are in the table already."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
-    made = parser("speed images", __doc__)
-    made.add_argument("--size", choices=[*SIZES], default="full" if gpu else "small")
-    made.add_argument("--rounds", type=int, default=5, help="how often every network takes its turn")
-    made.add_argument("--repeats", type=int, default=20 if gpu else 3, help="steps per turn")
-    made.add_argument("--compiled", type=Several(OTHERS), default=list(OTHERS), help="besides ours; a minute each")
-    given, about = parse(made, words), {"device": machine.name(device)}
+    given = options(
+        "speed images", __doc__, words, size=["full", "small"] if gpu else ["small", "full"], rounds=5,
+        repeats=20 if gpu else 3, compiled=Several(OTHERS),
+    )  # fmt: skip
+    about = {"device": machine.name(device)}
     name = f"image_speed_{given.size}"
     table = Table(given.out / f"{name}.csv", ("mode", "network", "task"))
     rows = table.read(**about)  # those of another machine go

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page, peers
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Clouds, Method, clouds, field_of
@@ -30,10 +30,7 @@ SHORT = replace(RECIPE, warmup=20)
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, and write ``toys_speed``."""
-    made = parser("speed toys", __doc__)
-    made.add_argument("--seeds", type=int, default=3, help="how many, from 42 on")
-    made.add_argument("--steps", type=int, default=CHECKPOINTS[-1], help="the most steps")
-    given = parse(made, words)
+    given = options("speed toys", __doc__, words, seeds=3, steps=CHECKPOINTS[-1])
     budgets = [steps for steps in CHECKPOINTS if steps <= given.steps]
     data = {seed: clouds(PAIR, seed) for seed in range(42, 42 + given.seeds)}
     methods: dict[str, Callable[[Clouds, int], Any]] = {

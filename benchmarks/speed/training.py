@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks import machine, page, peers
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.rows import Row, Table
 
 SNAPSHOTS, CELLS, DIM, BATCH = 5, 3000, 50, 256
@@ -42,15 +42,8 @@ Train = Callable[[int], None]
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure everything, or one plan where asked to."""
-    made = parser("speed", __doc__)
-    made.add_argument("--rounds", type=int, default=5, help="how often every method takes its turn")
-    made.add_argument("--steps", type=int, default=500, help="steps per turn")
-    made.add_argument("--cells", type=int, default=CELLS, help="cells of a snapshot")
-    made.add_argument(
-        "--plans", type=int, nargs="*", default=(1000, 2000, 4000, 8000), help="cells a side of the plans"
-    )
-    made.add_argument("--one-plan", type=int, nargs=2, metavar=("N", "M"), help="solve one plan and print its cost")
-    given = parse(made, words)
+    plans = (1000, 2000, 4000, 8000)
+    given = options("speed", __doc__, words, rounds=5, steps=500, cells=CELLS, plans=plans, one_plan=())
     if given.one_plan:
         print(json.dumps(one_plan(*given.one_plan)))
         return
@@ -127,7 +120,7 @@ def steps_per_second(rounds: int, steps: int, cells: int = CELLS) -> Iterator[Ro
 def plan_costs(sizes: Sequence[int]) -> Iterator[Row]:
     """Solve one plan of each size in a process of its own; yield time and peak memory."""
     for n, m in [(size, other) for size in sizes for other in (size, size + size // 8)]:
-        command = [sys.executable, "-m", "benchmarks.speed", "training", "--one-plan", str(n), str(m)]
+        command = [sys.executable, "-m", "benchmarks.speed", "training", f"one_plan={n},{m}"]
         found = json.loads(subprocess.check_output(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}))
         name = f"exact plan, {n} x {m}"
         yield _row("one plan", name, found["seconds"], "s", "permutation" if n == m else "network simplex")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import page, peers
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.trajectory.methods import PLANS, RollOut, Training
@@ -40,10 +40,7 @@ TEXT = Path(__file__).with_name("trajectory.md")
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, and write ``trajectory_speed``."""
-    made = parser("speed trajectory", __doc__)
-    made.add_argument("--methods", default=METHODS, help="names of files in configs/method, with commas between")
-    made.add_argument("--steps", type=int, default=THEIRS[-1], help="the most steps")
-    given = parse(made, words)
+    given = options("speed trajectory", __doc__, words, methods=METHODS, steps=THEIRS[-1])
     few = partial(filter, lambda steps: steps <= given.steps)
     budgets = {name: tuple(few(QUICK if name == "otcfm_quick" else OURS)) for name in given.methods.split(",")}
     rows = measure(load("dataset", "eb").load(5), budgets, tuple(few(THEIRS)))

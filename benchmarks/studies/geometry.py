@@ -16,11 +16,11 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from cellflow.couplings import Coupling, Exact, Plan, UnbalancedSinkhorn
 from cellflow.pairing.curves import Bent, tangents
 
-CELLS, INFINITE = 1000, float("inf")
+INFINITE = float("inf")
 COUPLINGS: dict[str, Coupling] = {
     "exact": Exact(),
     **{f"unbalanced, relaxation {r:g}": UnbalancedSinkhorn(0.1, r) for r in (1.0, 3.0, 10.0)},
@@ -126,9 +126,7 @@ def _marked(pair: tuple[float, float], *, chosen: bool, best: bool) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Compute and write ``trajectory_geometry.md``."""
-    made = parser("studies.geometry", __doc__)
-    made.add_argument("--cells", type=int, default=CELLS, help="cells of each snapshot")
-    given = parse(made, words)
+    given = options("studies.geometry", __doc__, words, cells=1000)
     clouds = snapshots(given.cells)
     page.write(given.out / "trajectory_geometry.md", text(rows(clouds), limit(clouds), given.cells, given.command))
 

@@ -12,7 +12,7 @@ import torch
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
 from benchmarks.trajectory.tasks import Task, choose, tasks_of
@@ -24,9 +24,7 @@ NAMES = ("the plan", "cells before", "cells after", "geometric mean of both", "b
 
 def main(words: Sequence[str] | None = None) -> None:
     """Compute and write ``trajectory_masses.md``."""
-    made = parser("studies.masses", __doc__)
-    made.add_argument("--pairs", type=int, default=4000, help="pairs that are drawn")
-    given = parse(made, words)
+    given = options("studies.masses", __doc__, words, pairs=4000)
     found: dict[str, list[float]] = {}
     for task in tasks_of(load("dataset", "eb").load(5), choose("A")):
         for name, value in rows(task, given.pairs):

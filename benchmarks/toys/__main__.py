@@ -7,7 +7,7 @@ settings, are not made again. The figure: ``python -m docs.figures.bridge``.
 import time
 from collections.abc import Iterator, Sequence
 
-from benchmarks.command import Several, numbers, parse, parser
+from benchmarks.command import Several, options
 from benchmarks.page import write
 from benchmarks.rows import Row, Table, digest, rounded
 from benchmarks.toys.methods import (
@@ -36,13 +36,8 @@ KEY = ("pair", "method", "seed")
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, and write the page of what has been measured so far, that of the speed below it."""
-    made = parser("toys", __doc__)
-    made.add_argument("--pairs", type=Several(PAIRS), default=list(PAIRS), help=f"{', '.join(PAIRS)}, or all")
-    made.add_argument("--methods", type=Several(METHODS), default=list(METHODS), help=f"{', '.join(METHODS)}, or all")
-    made.add_argument("--seeds", type=numbers, default=(42, 43, 44, 45, 46), help="with commas between them")
-    made.add_argument("--steps", type=int, default=1500, help="optimiser steps (published: 19,000)")
-    made.add_argument("--points", type=int, default=POINTS, help="to train on, and to test")
-    given = parse(made, words)
+    names = {"pairs": Several(PAIRS), "methods": Several(METHODS)}
+    given = options("toys", __doc__, words, **names, seeds=(42, 43, 44, 45, 46), steps=1500, points=POINTS)
     table, speed = Table(given.out / "toys.csv", KEY), given.out / "toys_speed.md"
     for seed, pair in [(seed, pair) for seed in given.seeds for pair in given.pairs]:
         for row in run(table, pair, given.methods, seed, steps=given.steps, points=given.points):

@@ -14,7 +14,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.command import parse, parser
+from benchmarks.command import options
 from benchmarks.trajectory import table
 from benchmarks.trajectory.run import Job, run
 from benchmarks.trajectory.settings import CONFIGS, SKIPPED, made, through_hydra
@@ -45,11 +45,9 @@ def usage() -> str:
 
 def publish(command: str, *words: str) -> int:
     """Do every run of the list, some at a time, for ``all``; write table and figures; return the exit code."""
-    options = parser(f"trajectory {command}", __doc__)
-    options.add_argument("--records", type=Path, default=Path("runs/trajectory"), help="folder of the records")
-    options.add_argument("--workers", type=int, default=2, help="runs at a time")
-    options.add_argument("--list", type=Path, default=LIST, help="YAML file with the runs")
-    given, failed = parse(options, words), []
+    records = Path("runs/trajectory")
+    given = options(f"trajectory {command}", __doc__, words, records=records, workers=2, list=LIST)
+    failed: list[str] = []
     if command == "all":
         lines = yaml.safe_load(given.list.read_text())["runs"]
         # First the baselines of each table, once: two runs would both compute them.
