@@ -28,6 +28,7 @@ class Table:
     path: Path
     key: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    form: str = ".5g"  # of numbers
 
     def read(self, **about: object) -> list[Row]:
         """Return the rows with these values: whole numbers, numbers and truths as such, None where a cell is empty."""
@@ -40,7 +41,7 @@ class Table:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed
             old = [] if whole else self._texts()
-            new = [{name: text_of(value) for name, value in row.items()} for row in fresh]
+            new = [{name: text_of(value, self.form) for name, value in row.items()} for row in fresh]
             columns = list(dict.fromkeys([*self.columns, *(name for row in [*old, *new] for name in row)]))
             rows = {self._name(row): row for row in [*old, *new]}
             with self.path.with_suffix(".fresh").open("w", newline="") as file:
@@ -64,7 +65,10 @@ class Table:
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
+        if any(None in row.values() for row in rows):
+            raise ValueError(f"{self.path} is damaged: a row is cut off. Remove it, and it is made again.")
+        return rows
 
     def _name(self, row: Mapping[str, str]) -> tuple[str, ...]:
         return tuple(row.get(name, "") for name in self.key)
@@ -74,11 +78,11 @@ def _agrees(row: Mapping[str, str], about: Mapping[str, object]) -> bool:
     return all(row.get(name) == text_of(value) for name, value in about.items())
 
 
-def text_of(value: object) -> str:
-    """Return a value as the file has it: five digits, nothing for ``None``."""
+def text_of(value: object, form: str = ".5g") -> str:
+    """Return a value as the file has it: five digits unless told otherwise, nothing for ``None``."""
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
 def value_of(text: str) -> Any:

@@ -59,6 +59,11 @@ def job(tmp_path, protocol="A", cells=None, method=None, **options):
     return Job(choose(protocol), cells or make_cells(), method or Drift(), **given)
 
 
+def measured(rows):
+    """The rows of a method, without those of the baselines."""
+    return [row for row in rows if row["kind"] == "measured"]
+
+
 def quiet(_):
     """Say nothing."""
 

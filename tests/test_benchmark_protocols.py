@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmark_cases import TIMES, Drift, assignment, job, make_cells, perturbed, quick_flow, quiet
+from benchmark_cases import TIMES, Drift, assignment, job, make_cells, measured, perturbed, quick_flow, quiet
 
 from benchmarks.trajectory import scores
 from benchmarks.trajectory.run import predict, run
@@ -24,13 +24,17 @@ def test_every_protocol_runs_and_scores_every_target(name, tmp_path):
         asked = replace(asked, protocol=replace(protocol, split=Split(test=20, validation=5)))
     found = run(asked, quiet)
     folds = PROTOCOLS[name].folds_of(5, dataset="toy")
-    assert len(found) == 2 * len(folds)  # baselines and one seed
-    for record, fold in zip(found[1::2], folds, strict=True):
-        assert [row["target"] for row in record["scores"]] == [leg.target for leg in fold.legs]
-        assert all(row["W1_low"] < row["W1"] < row["W1_high"] for row in record["scores"])
-        assert all(row["W1"] <= row["W2"] + 1e-9 for row in record["scores"])
-        assert record["seconds"]["plan"] == 0.5
-        assert record["peak_mb"] > 1
+    assert {(row["run"], str(row["fold"])) for row in found} == {
+        (name, fold.name) for fold in folds for name in ("baselines", "drift")
+    }
+    rows = measured(found)
+    assert [(str(row["fold"]), row["target"]) for row in rows] == [
+        (f.name, leg.target) for f in folds for leg in f.legs
+    ]
+    assert all(row["W1_low"] < row["W1"] < row["W1_high"] for row in rows)
+    assert all(row["W1"] <= row["W2"] + 1e-9 for row in rows)
+    assert all(row["plan_s"] == 0.5 for row in rows)
+    assert all(row["peak_mb"] > 1 for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -55,19 +59,19 @@ def test_protocol_a_is_what_the_papers_do(tmp_path):
     cells = make_cells()
     everyone = np.concatenate(cells.clouds)
     white = [(cloud - everyone.mean(0)) / everyone.std(0) for cloud in cells.clouds]
-    for k, record in zip((1, 2, 3), run(job(tmp_path, cells=cells), quiet)[1::2], strict=True):
+    for k, row in zip((1, 2, 3), measured(run(job(tmp_path, cells=cells), quiet)), strict=True):
         step = (white[k + 1].mean(0) - white[k - 1].mean(0)) / 2  # half way in index time
         expected = assignment(white[k - 1] + step, white[k])
-        assert record["scores"][0]["W1"] == pytest.approx(expected, rel=1e-5)
+        assert row["W1"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_clean_scores_in_raw_units_and_real_time(tmp_path):
     cells = make_cells()
-    for k, record in zip((1, 2, 3), run(job(tmp_path, "clean", cells), quiet)[1::2], strict=True):
+    for k, row in zip((1, 2, 3), measured(run(job(tmp_path, "clean", cells), quiet)), strict=True):
         before, after = cells.clouds[k - 1].mean(0), cells.clouds[k + 1].mean(0)
         passed = (TIMES[k] - TIMES[k - 1]) / (TIMES[k + 1] - TIMES[k - 1])
         expected = assignment(cells.clouds[k - 1] + passed * (after - before), cells.clouds[k])
-        assert record["scores"][0]["W1"] == pytest.approx(expected, rel=1e-5)
+        assert row["W1"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ALL_PROTOCOLS)

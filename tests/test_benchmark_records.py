@@ -1,8 +1,10 @@
 """Baselines of the trajectory benchmark, and records that refuse to be mixed."""
 
+import json
+
 import numpy as np
 import pytest
-from benchmark_cases import TIMES, Broken, job, make_cells, perturbed, quiet
+from benchmark_cases import TIMES, Broken, job, make_cells, measured, perturbed, quiet
 
 from benchmarks.trajectory import baselines, scores
 from benchmarks.trajectory.run import FIRST_SEED, run
@@ -44,8 +46,8 @@ def test_baselines_of_a_stitched_fold_see_training_snapshots_only():
 
 
 def test_the_last_snapshot_in_sample_has_no_next_one(tmp_path):
-    record = run(job(tmp_path, "F"), quiet)[0]
-    last = [row["method"] for row in record["scores"] if row["target"] == 4]
+    rows = run(job(tmp_path, "F"), quiet)
+    last = [row["method"] for row in rows if row["target"] == 4 and row["kind"] != "measured"]
     assert last == ["copy previous", baselines.FLOOR]
 
 
@@ -78,8 +80,10 @@ def test_known_midpoints_on_embryoid_bodies(data_folder, monkeypatch):
 def test_finished_runs_are_not_done_again(tmp_path):
     first = run(job(tmp_path), quiet)
     assert run(job(tmp_path, method=Broken()), quiet) == first
-    assert len(list(tmp_path.rglob("*.json"))) == 6
-    assert run(job(tmp_path, seeds=2), quiet)[2]["seed"] == FIRST_SEED + 1
+    assert len({(row["run"], row["fold"]) for row in first}) == 6
+    again = run(job(tmp_path, seeds=2), quiet)
+    assert [row for row in again if row["seed"] == FIRST_SEED] == first
+    assert {row["seed"] for row in again} == {FIRST_SEED, FIRST_SEED + 1}
 
 
 def test_another_configuration_under_the_same_name_is_refused_before_anything_runs(tmp_path):
@@ -89,17 +93,24 @@ def test_another_configuration_under_the_same_name_is_refused_before_anything_ru
     assert "fold-3" in str(caught.value)
     with pytest.raises(ValueError, match="cells: "):
         run(job(tmp_path, cells=perturbed(make_cells(), 1)), quiet)
-    assert run(job(tmp_path, folds=3, settings={"speed": 2}, again=True), quiet)[1]["config"]["method"] == {"speed": 2}
+    row = measured(run(job(tmp_path, folds=3, settings={"speed": 2}, again=True), quiet))[0]
+    settings = json.loads((tmp_path / "settings" / f"{row['settings']}.json").read_text())
+    assert settings["config"]["method"] == {"speed": 2}
+    assert "torch" in settings["versions"]
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    run(job(tmp_path, folds=1), quiet)
-    path = next(tmp_path.rglob("drift/*.json"))
+def test_damaged_records_are_named(tmp_path):
+    row = measured(run(job(tmp_path, folds=1), quiet))[0]
+    path = tmp_path / "settings" / f"{row['settings']}.json"
     path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        run(job(tmp_path, folds=1, settings={"speed": 2}), quiet)
+    path = tmp_path / "rows.csv"
+    path.write_text(path.read_text()[:-30])
     with pytest.raises(ValueError, match="damaged"):
         run(job(tmp_path, folds=1), quiet)
 
 
 def test_seeds_are_those_of_the_papers(tmp_path):
     found = run(job(tmp_path, folds=2, seeds=5), quiet)
-    assert [record["facts"]["seed"] for record in found[1:]] == [42, 43, 44, 45, 46]
+    assert [json.loads(row["facts"])["seed"] for row in measured(found)] == [42, 43, 44, 45, 46]

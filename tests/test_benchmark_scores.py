@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from benchmark_cases import TIMES, Drift, Shift, job, make_cells, quiet
+from benchmark_cases import TIMES, Drift, Shift, job, make_cells, measured, quiet
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.spatial.distance import cdist
@@ -52,20 +52,19 @@ def test_the_interval_agrees_with_resampling_and_solving_again():
 
 def test_weighted_particles_are_scored_under_names_of_their_own(tmp_path):
     cells = make_cells(growing=True)
-    record = run(job(tmp_path, "A", cells, Drift(growth=0.1)), quiet)[1]
-    row = record["scores"][0]
+    row = measured(run(job(tmp_path, "A", cells, Drift(growth=0.1)), quiet))[0]
     assert row["weighted_W1"] == pytest.approx(row["W1"])  # every particle weighs the same
     assert "RME" not in row
 
 
 def test_mass_errors_are_relative_to_the_true_growth(tmp_path):
     cells = make_cells(n=40, growing=True)
-    rows = run(job(tmp_path, "F", cells, Drift(growth=0.1)), quiet)[1]["scores"]
+    rows = measured(run(job(tmp_path, "F", cells, Drift(growth=0.1)), quiet))
     for k, row in enumerate(rows, start=1):
         assert row["true_mass"] == pytest.approx((40 + 10 * k) / 40)
         assert row["mass"] == pytest.approx(np.exp(0.1 * TIMES[k]))
         assert row["RME"] == pytest.approx(abs(row["mass"] - row["true_mass"]) / row["true_mass"])
-    kept = run(job(tmp_path, "F", cells, Drift(), name="mass kept"), quiet)[1]["scores"]
+    kept = measured(run(job(tmp_path, "F", cells, Drift(), name="mass kept"), quiet))
     assert [row["mass"] for row in kept] == [1.0] * 4
 
 
@@ -110,22 +109,28 @@ def test_the_action_follows_the_particles_and_their_weights():
 def test_motion_is_scored_where_the_protocol_has_weights_and_the_data_a_truth(tmp_path):
     cells = replace(make_cells(dim=2), truths=Truths(growth=lambda x: x[:, 1], length=2.0))
     method = Shift(growth=lambda x, time: 3 * x[:, 1] - 1)
-    motion = {name: run(job(tmp_path, name, cells, method), quiet)[1]["motion"] for name in ("A", "F", "F-holdout")}
-    assert motion["A"] == {}
-    assert [motion[name]["growth_r"] for name in ("F", "F-holdout")] == pytest.approx([1.0, 1.0])
-    kept = run(job(tmp_path, "F", cells, Shift(), name="kept"), quiet)[1]["motion"]
+
+    def motion(*given, **options):
+        """The same in the rows of all targets of a fold."""
+        rows = measured(run(job(tmp_path, *given, **options), quiet))
+        found = [{name: row[name] for name in ("action", "length", "growth_r") if name in row} for row in rows]
+        assert all(one == found[0] for one, row in zip(found, rows, strict=True) if row["fold"] == rows[0]["fold"])
+        return found[0]
+
+    assert motion("A", cells, method) == {}
+    for name in ("F", "F-holdout"):
+        assert motion(name, cells, method)["growth_r"] == pytest.approx(1.0)
+    kept = motion("F", cells, Shift(), name="kept")
     assert kept == {"action": pytest.approx(2 * 0.5**2 / 2 * TIMES[-1]), "length": 2.0}
-    unknown = run(job(tmp_path, "F", make_cells(dim=2), method, out=tmp_path / "unknown"), quiet)[1]["motion"]
-    assert unknown == {}
-    other = run(job(tmp_path, "F", cells, name="no rates"), quiet)[1]["motion"]
-    assert other == {}
+    assert motion("F", make_cells(dim=2), method, out=tmp_path / "unknown") == {}
+    assert motion("F", cells, name="no rates") == {}
 
 
 def test_a_growth_correlation_takes_every_cell_at_its_own_time(tmp_path):
     """Growth that is right at one time and wrong at the others is no more than partly right."""
     cells = replace(make_cells(dim=2), truths=Truths(growth=lambda x: x[:, 1]))
     once = Shift(growth=lambda x, time: x[:, 1] * (1 if time == TIMES[0] else -1))
-    found = run(job(tmp_path, "F", cells, once), quiet)[1]["motion"]["growth_r"]
+    found = measured(run(job(tmp_path, "F", cells, once), quiet))[0]["growth_r"]
     second = [cloud[:, 1] for cloud in cells.clouds]
     signed = np.concatenate([second[0], *(-x for x in second[1:])])
     assert found == pytest.approx(np.corrcoef(signed, np.concatenate(second))[0, 1], rel=1e-4)

@@ -1,6 +1,5 @@
 """The trajectory benchmark from its command line to its tables and figures."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from benchmarks.trajectory import baselines, otpfm, settings, table
 from benchmarks.trajectory.__main__ import main
 from benchmarks.trajectory.methods import Particles
 from benchmarks.trajectory.mixtures import drawn_by_mass
-from benchmarks.trajectory.run import run
+from benchmarks.trajectory.run import run, table_of
 from benchmarks.trajectory.settings import CONFIGS
 from benchmarks.trajectory.tasks import PROTOCOLS, choose, choose_folds
 
@@ -47,9 +46,9 @@ def test_a_file_of_the_users_runs_from_the_command_line(own_file, tmp_path, caps
     shown = capsys.readouterr().out
     assert "copy previous" in shown
     assert "noise floor" in shown
-    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "runs").rglob("otcfm/*.json"))]
-    assert [record["fold"] for record in records] == ["1", "2"]
-    assert records[0]["dataset"] == "mine"
+    rows = table_of(tmp_path / "runs").read(run="otcfm")
+    assert [row["fold"] for row in rows] == [1, 2]
+    assert rows[0]["dataset"] == "mine"
     results = tmp_path / "results"
     assert main(["table", f"records={tmp_path / 'runs'}", f"out={results}"]) == 0
     assert "## Protocol clean: mine, 2 dimensions" in (results / "trajectory.md").read_text()
@@ -101,8 +100,8 @@ def test_a_changed_sweep_is_refused_with_the_difference(own_file, tmp_path, caps
 
 def test_several_values_are_swept(own_file, tmp_path):
     assert main(["-m", *words(own_file, tmp_path, "fold=1,2", "method=otcfm,icfm")]) == 0
-    found = {path.parent.name + "/" + path.stem for path in (tmp_path / "runs").rglob("*.json")}
-    assert {"otcfm/fold-1-seed-42", "otcfm/fold-2-seed-42", "icfm/fold-1-seed-42", "icfm/fold-2-seed-42"} <= found
+    found = {(row["run"], row["fold"], row["seed"]) for row in table_of(tmp_path / "runs").read()}
+    assert {("otcfm", 1, 42), ("otcfm", 2, 42), ("icfm", 1, 42), ("icfm", 2, 42)} <= found
 
 
 def test_help_lists_every_choice(capsys):
@@ -151,7 +150,7 @@ def test_tables_never_mix_protocols(several, tmp_path):
 
 
 def test_a_summary_averages_targets_and_seeds(several):
-    rows = table.frame(table.every(several))
+    rows = table.frame(several)
     part = rows[(rows["protocol"] == "A")]
     found = table.summary(part, choose("A")).set_index("method")
     mine = part[part["method"] == "drift"]
@@ -164,7 +163,7 @@ def test_a_summary_averages_targets_and_seeds(several):
 def test_a_target_that_more_seeds_have_reached_counts_no_more(several):
     run(job(several, name="partly"), quiet)
     run(job(several, name="partly", folds=1, seeds=3), quiet)
-    part = table.frame(table.every(several)).query("protocol == 'A' and method == 'partly'")
+    part = table.frame(several).query("protocol == 'A' and method == 'partly'")
     assert part.groupby("target")["seed"].nunique().nunique() > 1
     found = table.summary(part, choose("A")).set_index("method").loc["partly"]
     for name in ("W2", "energy"):
@@ -194,7 +193,7 @@ def test_published_rows_stand_only_in_the_table_of_their_protocol():
 
 
 def test_figures_have_labelled_axes(several):
-    rows = table.frame(table.every(several))
+    rows = table.frame(several)
     part = rows[rows["protocol"] == "A"]
     drawn = table.ranking(part, "A", "toy", 3)
     axes = drawn.axes[0]
@@ -208,7 +207,7 @@ def test_figures_have_labelled_axes(several):
 
 def test_figures_name_the_score_that_ranks(several):
     """Weighted particles, where the protocol has them, not the same ones all weighing alike."""
-    rows = table.frame(table.every(several))
+    rows = table.frame(several)
     part = rows[rows["protocol"] == "F"].assign(weighted_W1=lambda part: part["weighted_W1"] + 1)  # to tell them apart
     growing = part[(part["method"] == "growing") & (part["target"] == 1)]
     titles = [axes.get_title() for axes in table.predictions(part, several / "F" / "toy-3", "F").axes]
@@ -227,14 +226,14 @@ def test_particles_drawn_by_mass_count_alike():
 
 def test_a_method_without_every_target_has_no_mean(several):
     run(job(several, name="partly", folds=1), quiet)
-    rows = table.frame(table.every(several))
+    rows = table.frame(several)
     found = table.summary(rows[rows["protocol"] == "A"], choose("A"))
     assert np.isnan(found.set_index("method").loc["partly", "mean"])
     assert found["method"].iloc[-1] == "partly"
 
 
 def test_the_interval_of_a_mean_is_that_of_independent_targets(several):
-    rows = table.frame(table.every(several))
+    rows = table.frame(several)
     part = rows[rows["protocol"] == "F"]
     found = table.summary(part, choose("F")).set_index("method")
     sds = part[part["method"] == "growing"]["weighted_W1_sd"]

@@ -6,5 +6,5 @@ beside baselines that learn nothing and beside the noise floor, and no method ev
 
 ``sets`` has the data, ``tasks`` a protocol on a data set, ``methods`` what a method is, ``mixtures``, ``recipe`` and
 ``otpfm`` further ones, ``baselines`` what must be beaten, ``scores`` and ``dynamics`` the scores; ``run`` is the loop
-over folds and seeds, ``records`` keeps one JSON file for each run, ``table`` and ``figures`` show them.
+over folds and seeds, and keeps the rows; ``table`` shows them.
 """

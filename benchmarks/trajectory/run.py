@@ -1,18 +1,16 @@
-"""The loop: every fold and seed of one method, the baselines beside it, and one JSON file for each run."""
+"""The loop: every fold and seed of one method, and the baselines beside it; rows that refuse to be mixed."""
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import peak_megabytes, reset_peak
+from benchmarks.rows import Row, Table, digest
 from benchmarks.trajectory import baselines
 from benchmarks.trajectory.methods import Method, RollOut
 from benchmarks.trajectory.scores import mass_error, of_motion, score
@@ -20,87 +18,20 @@ from benchmarks.trajectory.sets import Cells
 from benchmarks.trajectory.tasks import Fold, Leg, Protocol, Task, choose_folds, prepare, shares
 from cellflow.cli.runs import Stopwatch, versions
 
-BASELINES = "baselines"
-"""Name of the folder that a method's would have."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """What names a run."""
-
-    protocol: str
-    dataset: str
-    dims: int
-    method: str
-    fold: str
-    seed: int
-
-    def path(self, out: Path) -> Path:
-        """Return its file."""
-        folder = out / self.protocol / f"{self.dataset}-{self.dims}" / self.method
-        return folder / f"fold-{self.fold}-seed-{self.seed}.json"
-
-
-def known_record(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the record of a finished run, or ``None``; one of another configuration, or a damaged one, is refused."""
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        then = found["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}). Remove it, and the run is done again.") from error
-    if found["digest"] != _digest(config):
-        changes = "; ".join(_differences(then, json.loads(_plain(config))))
-        raise ValueError(
-            f"{path} was run with another configuration: {changes}. Give the changed method a name of its own with "
-            "`name=...`, do the run again with `again=true`, or go back to the old settings."
-        )
-    return found
-
-
-def write_record(path: Path, key: Key, config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a record, whole or not at all, and return it."""
-    record = {
-        **asdict(key), **found, "digest": _digest(config), "config": json.loads(_plain(config)),
-        "versions": versions(), "finished": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-    }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record, indent=1))
-    temporary.replace(path)
-    return record
-
-
-def every(out: Path) -> list[dict[str, Any]]:
-    """Return all records below a folder."""
-    found = [json.loads(path.read_text()) for path in sorted(out.rglob("fold-*.json"))]
-    if not found:
-        raise FileNotFoundError(f"No records below {out}. Run `python -m benchmarks.trajectory` first.")
-    return found
-
-
-def _plain(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True, default=str)
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_plain(config).encode()).hexdigest()[:16]
-
-
-def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield each setting that changed, then and now."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted({*then, *now}):
-            yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif then != now:
-        yield f"{name}: {then} became {now}"
-
-
 FIRST_SEED = 42
 KEPT = 1500
 """Predicted cells that are kept for figures, of the first seed."""
+BASELINES = "baselines"
+"""The run that all methods share."""
+KEY = ("protocol", "dataset", "dims", "run", "method", "fold", "seed", "target")
+PRIVATE = ["run", "facts", "settings"]
+"""Columns that are not published."""
 Say = Callable[[str], None]
+
+
+def table_of(out: Path) -> Table:
+    """Return the rows below a folder, with all their digits: equal runs are equal."""
+    return Table(out / "rows.csv", KEY, ("kind", *KEY), form=".17g")
 
 
 @dataclass(frozen=True)
@@ -117,24 +48,65 @@ class Job:
     out: Path = Path("runs/trajectory")
     again: bool = False  # whether to do finished runs again
 
-    def config(self) -> dict[str, Any]:
-        """Return what a record must share with another of the same name."""
-        rules = {k: v for k, v in asdict(self.protocol).items() if k not in ("about", "held", "start")}
-        shared = {"protocol": rules, "cells": self.cells.digest(), "method": dict(self.settings)}
+    def config(self, settings: Mapping[str, Any]) -> str:
+        """Return what all rows of a run must share, as JSON."""
+        rules: Row = {k: v for k, v in asdict(self.protocol).items() if k not in ("about", "held", "start")}
+        shared: Row = {"protocol": rules, "cells": self.cells.digest(), "method": dict(settings)}
         length = self.cells.truths.length if self.protocol.weighted else None
-        return shared if length is None else shared | {"length": length}
+        shared |= {} if length is None else {"length": length}
+        return json.dumps(shared, sort_keys=True, default=str)
 
-    def key(self, fold: Fold, seed: int, method: str | None = None) -> Key:
-        """Return the name of a run."""
-        return Key(self.protocol.name, self.cells.name, self.cells.dims, method or self.name, fold.name, seed)
+    def about(self, fold: Fold, seed: int, run: str) -> Row:
+        """Return what names a run."""
+        where: Row = {"protocol": self.protocol.name, "dataset": self.cells.name, "dims": self.cells.dims}
+        return where | {"run": run, "fold": fold.name, "seed": seed}
 
-    def known(self, key: Key, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the record of a finished run that need not be done again."""
-        return None if self.again else known_record(key.path(self.out), config)
+    def rows(self, about: Row) -> list[Row]:
+        """Return the rows of a run as they are kept, without empty cells."""
+        return [{k: v for k, v in row.items() if v is not None} for row in table_of(self.out).read(**about)]
+
+    def known(self, about: Row, config: str) -> list[Row]:
+        """Return the rows of a finished run that need not be done again; those of another configuration are refused."""
+        found = [] if self.again else self.rows(about)
+        for row in found:
+            if row["settings"] != digest([config]):
+                changes = "; ".join(_differences(_settings(self.out, row["settings"]), json.loads(config)))
+                name = " ".join(f"{column}-{value}" for column, value in about.items())
+                raise ValueError(
+                    f"{name} in {self.out} was run with another configuration: {changes}. Give the changed method a "
+                    "name of its own with `name=...`, do the run again with `again=true`, or go back to the old "
+                    "settings."
+                )
+        return found
+
+    def keep(self, about: Row, config: str, rows: list[Row]) -> list[Row]:
+        """Keep the rows of a run, and return them as they are kept."""
+        settings = self.out / "settings" / f"{digest([config])}.json"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps({"config": json.loads(config), "versions": versions()}, indent=1))
+        table_of(self.out).put(*({**about, **row, "settings": settings.stem} for row in rows))
+        return self.rows(about)
 
 
-def run(job: Job, say: Say = print) -> list[dict[str, Any]]:
-    """Run a job, skipping what is done, and return the records: the baselines of each fold, then its seeds."""
+def _settings(out: Path, name: str) -> Any:
+    path = out / "settings" / f"{name}.json"
+    try:
+        return json.loads(path.read_text())["config"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Do the run again with `again=true`.") from error
+
+
+def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield each setting that changed, then and now."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif then != now:
+        yield f"{name}: {then} became {now}"
+
+
+def run(job: Job, say: Say = print) -> list[Row]:
+    """Run a job, skipping what is done, and return the rows: the baselines of each fold, then its seeds."""
     if job.seeds < 0:
         raise ValueError(f"Expected seeds >= 0; found {job.seeds}.")
     if job.name == BASELINES:
@@ -143,22 +115,67 @@ def run(job: Job, say: Say = print) -> list[dict[str, Any]]:
     seeds = range(FIRST_SEED, FIRST_SEED + job.seeds)
     for fold in folds:  # changed settings are refused before the first run is started
         for seed in seeds:
-            job.known(job.key(fold, seed), job.config())
-    found = []
+            job.known(job.about(fold, seed, job.name), job.config(job.settings))
+    rows = []
     for fold in folds:
         task = prepare(job.cells, job.protocol, fold)
-        found.append(_baselines(job, task, say))
-        found += [_one(job, task, seed, say) for seed in seeds]
-    return found
+        rows += _baselines(job, task, say)
+        for seed in seeds:
+            rows += _one(job, task, seed, say)
+    return rows
 
 
-def measure(method: Method, task: Task, *, seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Fit a method on one fold and score it; return the findings, and some predicted and true cells of each target."""
+def _one(job: Job, task: Task, seed: int, say: Say) -> list[Row]:
+    about, config = job.about(task.fold, seed, job.name), job.config(job.settings)
+    rows, how = job.known(about, config), "there already"
+    if not rows:
+        found, kept = measure(job.method, task, seed=seed)
+        rows, how = job.keep(about, config, [row | {"method": job.name} for row in found]), "done"
+        if seed == FIRST_SEED:
+            path = clouds_of(job.out, job.protocol.name, job.cells.name, job.cells.dims, job.name)
+            path.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(path / f"fold-{task.fold.name}.npz", allow_pickle=False, **kept)
+    metric = task.protocol.metric
+    ranks = f"weighted_{metric}" if task.protocol.weighted and f"weighted_{metric}" in rows[0] else metric
+    scores = ", ".join(f"{row[ranks]:.3f}" for row in rows)
+    seconds = sum(rows[0][f"{name}_s"] for name in ("plan", "train", "roll_out", "score"))
+    where = f"{job.protocol.name} {job.cells.name}-{job.cells.dims} {job.name} fold {task.fold.name} seed {seed}"
+    say(f"{time.strftime('%H:%M:%S')} {where}: {metric} {scores} ({seconds:.0f} s, {how})")
+    return rows
+
+
+def clouds_of(out: Path, protocol: str, dataset: str, dims: int, method: str) -> Path:
+    """Return the folder of the predicted cells that are kept for figures."""
+    return out / protocol / f"{dataset}-{dims}" / method
+
+
+def _baselines(job: Job, task: Task, say: Say) -> list[Row]:
+    """Score the baselines of a fold, once for all methods."""
+    about, config = job.about(task.fold, FIRST_SEED, BASELINES), job.config(baselines.settings())
+    rows = job.known(about, config) or job.keep(about, config, list(_scored_baselines(task)))
+    for row in rows:
+        say(f"    {row['method']:<38} snapshot {row['target']}: W1 {row['W1']:.3f}, W2 {row['W2']:.3f}")
+    return rows
+
+
+def _scored_baselines(task: Task) -> Iterator[Row]:
+    for target in (leg.target for leg in task.fold.legs):
+        at = {"target": target, "time": task.real[target]}
+        for name, points in baselines.baselines(task, target, seed=FIRST_SEED):
+            x = task.scored(np.asarray(points.x, np.float64))
+            found = score(x, task.truth[target], weights=points.weights)
+            yield {"kind": "baseline", "method": name, **at, **found}
+        yield {"kind": "floor", "method": baselines.FLOOR, **at, **baselines.floor(task, target, seed=FIRST_SEED)}
+
+
+def measure(method: Method, task: Task, *, seed: int) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """Fit a method on one fold and score it; return a row, and some predicted and true cells, of each target."""
     reset_peak()
     watch = Stopwatch()
     fitted = method.fit(task.training, seed=seed)
     fit_seconds, peak = watch.seconds(), peak_megabytes()
-    rows, kept, roll_out, scoring = [], {}, 0.0, 0.0
+    rows, roll_out, scoring = [], 0.0, 0.0
+    kept: dict[str, np.ndarray] = {}
     for leg in task.fold.legs:
         watch = Stopwatch()
         prediction = predict(task, leg, fitted)
@@ -166,15 +183,18 @@ def measure(method: Method, task: Task, *, seed: int) -> tuple[dict[str, Any], d
         watch = Stopwatch()
         rows.append(_row(task, leg, prediction, seed))
         scoring += watch.seconds()
-        kept[f"predicted_{leg.target}"] = _some(prediction, seed)
-        kept[f"true_{leg.target}"] = _few(task.truth[leg.target], seed)
+        rng, true = np.random.default_rng(seed), task.truth[leg.target]
+        chances = prediction.share if prediction.weight is None else prediction.weight
+        some = prediction.x[rng.choice(len(prediction.x), KEPT, p=chances / chances.sum())]
+        few = true[np.random.default_rng(seed).permutation(len(true))[:KEPT]]
+        kept |= {f"predicted_{leg.target}": some.astype(np.float32), f"true_{leg.target}": few.astype(np.float32)}
     watch = Stopwatch()
-    motion = of_motion(task, fitted)
-    facts = dict(fitted.facts)
+    facts, motion = dict(fitted.facts), of_motion(task, fitted)  # one for a fit: the same in the row of every target
     plan, train = facts.pop("plan_s", 0.0), facts.pop("train_s", None)
-    seconds = {"plan": plan, "train": fit_seconds - plan if train is None else train, "roll_out": roll_out}
-    seconds["score"] = scoring + watch.seconds()
-    return {"scores": rows, "motion": motion, "seconds": seconds, "peak_mb": peak, "facts": facts}, kept
+    costs = {"plan_s": plan, "train_s": fit_seconds - plan if train is None else train, "roll_out_s": roll_out}
+    costs |= {"score_s": scoring + watch.seconds(), "peak_mb": peak}
+    costs |= {"trained_on": facts.pop("cells", "all training cells"), "facts": json.dumps(facts)}
+    return [{"kind": "measured", **row, **motion, **costs} for row in rows], kept
 
 
 @dataclass(frozen=True)
@@ -200,10 +220,10 @@ def predict(task: Task, leg: Leg, fitted: RollOut) -> Prediction:
     return Prediction(task.scored(x), np.concatenate(share), weight, max(part.evaluations for part in parts))
 
 
-def _row(task: Task, leg: Leg, prediction: Prediction, seed: int) -> dict[str, Any]:
+def _row(task: Task, leg: Leg, prediction: Prediction, seed: int) -> Row:
     """Return all scores at one target; those of weighted particles under names of their own."""
     true = task.truth[leg.target]
-    row: dict[str, Any] = {"target": leg.target, "time": task.real[leg.target], "NFE": prediction.evaluations}
+    row: Row = {"target": leg.target, "time": task.real[leg.target], "NFE": prediction.evaluations}
     row |= score(prediction.x, true, weights=prediction.share, seed=seed)
     if prediction.weight is not None:
         found = score(prediction.x, true, weights=prediction.weight, seed=seed)
@@ -213,57 +233,3 @@ def _row(task: Task, leg: Leg, prediction: Prediction, seed: int) -> dict[str, A
         mass = 1.0 if prediction.weight is None else float(prediction.weight.sum())
         row |= {"mass": mass, "true_mass": true_mass, "RME": mass_error(mass, true_mass)}
     return row
-
-
-def _some(prediction: Prediction, seed: int) -> np.ndarray:
-    """Draw cells for figures, by weight."""
-    chances = prediction.share if prediction.weight is None else prediction.weight
-    rows = np.random.default_rng(seed).choice(len(prediction.x), KEPT, p=chances / chances.sum())
-    return prediction.x[rows].astype(np.float32)
-
-
-def _few(x: np.ndarray, seed: int) -> np.ndarray:
-    """Draw cells for figures."""
-    return x[np.random.default_rng(seed).permutation(len(x))[:KEPT]].astype(np.float32)
-
-
-def _one(job: Job, task: Task, seed: int, say: Say) -> dict[str, Any]:
-    key = job.key(task.fold, seed)
-    done, how = job.known(key, job.config()), "there already"
-    if done is None:
-        found, kept = measure(job.method, task, seed=seed)
-        done, how = write_record(key.path(job.out), key, job.config(), found), "done"
-        if seed == FIRST_SEED:
-            np.savez_compressed(key.path(job.out).with_suffix(".npz"), allow_pickle=False, **kept)
-    say(_line(done, task, how))
-    return done
-
-
-def _baselines(job: Job, task: Task, say: Say) -> dict[str, Any]:
-    """Score the baselines of a fold, once for all methods."""
-    key, config = job.key(task.fold, FIRST_SEED, BASELINES), job.config() | {"method": baselines.settings()}
-    done = job.known(key, config)
-    if done is None:
-        watch = Stopwatch()
-        rows = [row for leg in task.fold.legs for row in _scored_baselines(task, leg.target)]
-        done = write_record(key.path(job.out), key, config, {"scores": rows, "seconds": {"score": watch.seconds()}})
-    for row in done["scores"]:
-        say(f"    {row['method']:<38} snapshot {row['target']}: W1 {row['W1']:.3f}, W2 {row['W2']:.3f}")
-    return done
-
-
-def _scored_baselines(task: Task, target: int) -> Iterator[dict[str, Any]]:
-    about = {"target": target, "time": task.real[target]}
-    for name, points in baselines.baselines(task, target, seed=FIRST_SEED):
-        x = task.scored(np.asarray(points.x, np.float64))
-        yield {"method": name, **about, **score(x, task.truth[target], weights=points.weights)}
-    yield {"method": baselines.FLOOR, **about, **baselines.floor(task, target, seed=FIRST_SEED)}
-
-
-def _line(record: Mapping[str, Any], task: Task, how: str) -> str:
-    metric = task.protocol.metric
-    ranks = f"weighted_{metric}" if task.protocol.weighted else metric
-    scores = ", ".join(f"{row.get(ranks, row[metric]):.3f}" for row in record["scores"])
-    name = f"{record['protocol']} {record['dataset']}-{record['dims']} {record['method']}"
-    where, seconds = f"fold {record['fold']} seed {record['seed']}", sum(record["seconds"].values())
-    return f"{time.strftime('%H:%M:%S')} {name} {where}: {metric} {scores} ({seconds:.0f} s, {how})"

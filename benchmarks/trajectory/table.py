@@ -1,6 +1,6 @@
 """What is published of the records: a tidy CSV, tables in Markdown, and figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import page
-from benchmarks.trajectory.baselines import FLOOR
-from benchmarks.trajectory.run import BASELINES, FIRST_SEED, every
+from benchmarks.trajectory.run import PRIVATE, clouds_of, table_of
 from benchmarks.trajectory.tasks import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
@@ -28,29 +27,20 @@ Z = 1.96
 
 def write(out: Path, *, results: Path, command: str) -> pd.DataFrame:
     """Write ``trajectory.csv`` and ``trajectory.md`` from all records below a folder; return the rows."""
-    rows = frame(every(out))
+    rows = frame(out)
     results.mkdir(parents=True, exist_ok=True)
     rows.to_csv(results / "trajectory.csv", index=False, float_format="%.5g")
     (results / "trajectory.md").write_text(markdown(rows, command))
     return rows
 
 
-def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for each score of each run, baselines included."""
-    return pd.DataFrame([row for record in records for row in _rows(record)])
-
-
-def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    baseline = record["method"] == BASELINES
-    about = {name: record[name] for name in ("protocol", "dataset", "dims", "method", "fold", "seed")}
-    costs, trained_on = {}, ""
-    if not baseline:
-        costs = {f"{name}_s": value for name, value in record["seconds"].items()} | {"peak_mb": record["peak_mb"]}
-        trained_on = record.get("facts", {}).get("cells", "all training cells")
-    motion = record.get("motion", {})  # one for a fit: the same in the row of every target
-    for score in record["scores"]:
-        kind = ("floor" if score["method"] == FLOOR else "baseline") if baseline else "measured"
-        yield {"kind": kind, **about, **score, **motion, **costs, "trained_on": trained_on}
+def frame(out: Path) -> pd.DataFrame:
+    """Return all rows below a folder, baselines included."""
+    rows = table_of(out).read()
+    if not rows:
+        raise FileNotFoundError(f"No records below {out}. Run `python -m benchmarks.trajectory` first.")
+    found = pd.DataFrame(rows).drop(columns=PRIVATE)
+    return found.assign(trained_on=found["trained_on"].fillna(""))
 
 
 def markdown(rows: pd.DataFrame, command: str) -> str:
@@ -196,7 +186,7 @@ def draw(rows: pd.DataFrame, records: Path, results: Path) -> list[Path]:
         protocol, dataset, dims = named(key)
         name = f"trajectory-{protocol}-{dataset}-{dims}"
         made.append(page.save(ranking(part, protocol, dataset, dims), results / f"{name}-ranking.png"))
-        predicted = predictions(part, records / protocol / f"{dataset}-{dims}", protocol)
+        predicted = predictions(part, clouds_of(records, protocol, dataset, dims, ""), protocol)
         if predicted is not None:
             made.append(page.save(predicted, results / f"{name}-predicted.png"))
     return made
@@ -271,7 +261,7 @@ def _with_published(found: pd.DataFrame, protocol: str, dataset: str, dims: int)
 def _clouds(folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return true and predicted cells by target, of the first seed."""
     found = {}
-    for file in sorted(folder.glob(f"fold-*-seed-{FIRST_SEED}.npz")):
+    for file in sorted(folder.glob("fold-*.npz")):
         with np.load(file) as kept:
             for name in kept.files:
                 if name.startswith("true_"):
