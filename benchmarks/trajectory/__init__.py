@@ -5,6 +5,6 @@ choice of the checkpoint all differ. Here each such set of choices is an entry o
 beside baselines that learn nothing and beside the noise floor, and no method ever sees a held-out cell.
 
 ``sets`` has the data, ``tasks`` a protocol on a data set, ``methods`` what a method is, ``mixtures``, ``recipe`` and
-``otpfm`` further ones, ``baselines`` what must be beaten, ``scores`` and ``dynamics`` the scores; ``run`` is the loop
+``otpfm`` further ones, ``baselines`` what must be beaten, ``scores`` the scores; ``run`` is the loop
 over folds and seeds, and keeps the rows; ``table`` shows them.
 """
