@@ -1,5 +1,7 @@
 """Flow maps against the closed form for Gaussians: networks, objectives, jumps."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -252,6 +254,23 @@ def test_ten_seeds_stay_finite_and_learn(objective, rng):
         losses = train(objective, flow_map, batch, steps=20, rate=2e-2, seed=seed, rows_each=64)
         assert all(loss < float("inf") for loss in losses)
         assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_training_in_threads_is_training_alone(kind):
+    """torch has one level of forward mode for all threads, which some objectives enter and attention asks about."""
+
+    def learn(objective):
+        rng = cf.generator(0)
+        flow_map = drawn(FlowMap(NETWORKS[kind](), spans=objective.known_spans[0]), rng)
+        x = torch.randn(STATES[kind], generator=rng)
+        train(objective, flow_map, cf.Batch(x, x + 1), steps=2, rows_each=4)
+        return torch.cat([weight.detach().flatten() for weight in flow_map.parameters()])
+
+    alone = [learn(objective) for objective in ONE_EACH]
+    with ThreadPoolExecutor(8) as pool:
+        for expected, found in zip(alone * 2, pool.map(learn, ONE_EACH * 2), strict=True):
+            assert torch.equal(expected, found)
 
 
 def test_the_loop_distils_a_fitted_field(rng):

@@ -387,4 +387,9 @@ def in_forward_mode(x: Tensor) -> bool:
     >>> seen, in_forward_mode(one)
     ([True], False)
     """
-    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        return forward_ad.unpack_dual(x).tangent is not None
+    except RuntimeError:  # the level, one for all threads, was that of another thread, which has just left it
+        return False

@@ -1,5 +1,6 @@
 """The objectives for flow maps: five conditions for jumps to follow the velocity."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from cellflow.shapes import per_sample
 
 SPLITS = ("middle", "uniform")
 """Where a jump is split in two."""
+_FORWARD_MODE = threading.RLock()
+"""Held while a derivative is taken in forward mode: torch has one level of it for all threads."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,8 @@ class LagrangianMatching(FlowMapObjective):
 
     Notes
     -----
-    Differentiates in forward mode, of which torch has one state per process: two threads must not train with it at the
-    same time. Layers without forward mode (fused attention), and fields that are wrapped for training on several
-    devices, do not support it; `SemigroupMatching` does not need it.
+    Differentiates in forward mode. Layers without it (fused attention), and fields that are wrapped for training on
+    several devices, do not support this; `SemigroupMatching` does not need it. Threads wait for each other.
 
     Source
     ------
@@ -251,8 +253,6 @@ def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tens
 def _along(function: Callable[..., Tensor], *points_and_directions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the value of a function and its derivative, where each argument moves along its own direction.
 
-    Forward mode is a state of the whole process in torch: no two threads may be in it at once.
-
     Raises
     ------
     NotImplementedError
@@ -260,7 +260,8 @@ def _along(function: Callable[..., Tensor], *points_and_directions: tuple[Tensor
     """
     points, directions = zip(*points_and_directions, strict=True)
     try:
-        value, slope = torch.func.jvp(function, points, directions)[:2]
+        with _FORWARD_MODE:
+            value, slope = torch.func.jvp(function, points, directions)[:2]
     except NotImplementedError as error:
         raise NotImplementedError(
             f"A layer of this network has no derivative in forward mode ({str(error).splitlines()[0]}). Train with "
