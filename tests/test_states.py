@@ -236,8 +236,26 @@ def test_states_that_can_be_used_as_they_are_are_not_copied():
     assert (as_states(np.array([[True, False]]), what="`x`").float() == torch.tensor([[1.0, 0.0]])).all()
 
 
-def test_distances_take_every_form():
+DISTANCES = {
+    "wasserstein": cf.metrics.wasserstein,
+    "population_distance": lambda x, y: cf.metrics.population_distance(x, y, most=8, generator=cf.generator(0)),
+    "thinned": lambda x, y: cf.metrics.thinned(x, most=8, generator=cf.generator(0))[0].double().numpy(),
+    "sliced_wasserstein": lambda x, y: cf.metrics.sliced_wasserstein(x, y, generator=cf.generator(0)),
+    "maximum_mean_discrepancy": cf.metrics.maximum_mean_discrepancy,
+    "energy_distance": cf.metrics.energy_distance,
+    "split_half_floor": lambda x, y: cf.metrics.split_half_floor(x, generator=cf.generator(0)),
+}
+
+
+def test_the_distances_below_are_all_that_take_clouds():
+    from cellflow.metrics import distances
+
+    assert set(DISTANCES) == {name for name in cf.metrics.__all__ if hasattr(distances, name)}
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_distances_take_every_form(distance):
     x, y = whole_numbers(), whole_numbers(1)
-    expected = cf.metrics.wasserstein(x, y)
+    expected = distance(x, y)
     for name, form in ALL_FORMS.items():
-        assert cf.metrics.wasserstein(form(x), y) == pytest.approx(expected), name
+        assert distance(form(x), y) == pytest.approx(expected), name

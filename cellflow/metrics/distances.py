@@ -122,8 +122,8 @@ def thinned(
     """
     if most < 1:
         raise ValueError(f"Expected most >= 1 points; found {most}.")
-    points = torch.as_tensor(x)
-    known = weights_of(None if weights is None else torch.as_tensor(weights), points, name="weights")
+    points = as_states(x, what="`x`")
+    known = weights_of(None if weights is None else as_states(weights, what="`weights`"), points, name="weights")
     if len(points) <= most:
         return points, None if weights is None else known
     order = torch.randperm(len(points), generator=generator, device=generator.device).to(points.device)
