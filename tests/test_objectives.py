@@ -8,6 +8,7 @@ from parts import ALL_OBJECTIVES, FLOW_MAP_OBJECTIVES
 from torch import nn
 
 import cellflow as cf
+from cellflow.fields import VelocityOf
 from cellflow.networks import MLP, FlowMap, Heads
 from cellflow.objectives import (
     FlowMapObjective,
@@ -77,6 +78,23 @@ def test_every_field_of_a_batch_matters_or_is_refused(objective, name, rng):
             loss(changed)
     else:
         assert (loss(changed) == loss(batch)) == ((type(objective), name) in EQUAL)
+
+
+@pytest.mark.parametrize("objective", [VelocityMatching(), *FLOW_MAP_OBJECTIVES], ids=lambda one: type(one).__name__)
+def test_a_field_that_returns_more_than_a_velocity_is_learned_and_learned_from(objective, rng):
+    """As the field of velocity matching, and as the teacher of a map, only its velocity counts."""
+    batch = pairs_for(objective, rng)
+    more = Heads(MLP(2, width=16, condition_dim=3, heads=3), score="shared", growth="shared")
+    for weight in more.parameters():
+        nn.init.normal_(weight, std=0.3, generator=rng)
+    losses = []
+    for given in (more, VelocityOf(more)):
+        taught = isinstance(objective, FlowMapObjective)
+        chosen, field = (replace(objective, teacher=given), field_for(objective, cf.generator(3))) if taught else (
+            objective, given
+        )  # fmt: skip
+        losses.append(chosen(field, batch, generator=cf.generator(7))["loss"])
+    assert torch.equal(*losses)
 
 
 WEIGHED = [objective for objective in ALL_OBJECTIVES if (type(objective), "log_mass0") not in REFUSED]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.fields import Field
+from cellflow.fields import Field, outputs
 from cellflow.objectives.draw import draw, weighted_mean
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
@@ -138,7 +138,8 @@ class FlowMapObjective(ABC):
         t = {"forward": torch.lerp(s, torch.ones_like(s), share), "both": share, "end": torch.ones_like(s)}[spans]
         velocity = drawn.point.velocity / per_sample(drawn.duration, x)
         if self.teacher is not None:
-            velocity = _teacher_velocity(self.teacher, s, x, drawn.condition)
+            with torch.no_grad():
+                velocity = teacher_velocity(self.teacher, s, x, drawn.condition)
         ends = torch.cat([s[:still], t[still:]])
         return Jumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
 
@@ -164,9 +165,15 @@ class _Starts(TimeLaw):
         return torch.cat([at[: self.still], earlier[self.still :]])
 
 
-def _teacher_velocity(teacher: Field, s: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
-    with torch.no_grad():
-        found = teacher(s, x, condition)
+def teacher_velocity(teacher: Field, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+    """Return the velocity of a teacher, which may return more than that.
+
+    Raises
+    ------
+    ValueError
+        When it is not shaped as the states.
+    """
+    found = outputs(teacher(t, x, condition)).velocity
     if found.shape != x.shape:
         raise ValueError(
             f"Expected a teacher whose velocities are shaped as the states, {tuple(x.shape)}; found "

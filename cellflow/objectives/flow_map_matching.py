@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.objectives.flow_map import FlowMapObjective, Jumps
+from cellflow.objectives.flow_map import FlowMapObjective, Jumps, teacher_velocity
 from cellflow.paths import Uniform
 from cellflow.shapes import per_sample
 
@@ -57,7 +57,9 @@ class LagrangianMatching(FlowMapObjective):
         end = jumps.x + jumps.length * mean
         teacher = field if self.teacher is None else self.teacher
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            velocity = teacher(jumps.t, end.detach() if self.stop_gradient else end, jumps.condition)
+            velocity = teacher_velocity(
+                teacher, jumps.t, end.detach() if self.stop_gradient else end, jumps.condition
+            )
         return mean + jumps.length * slope - velocity
 
 

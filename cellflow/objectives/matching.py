@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
-from cellflow.fields import Field
+from cellflow.fields import Field, outputs
 from cellflow.objectives.draw import draw, refuse
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
 from cellflow.shapes import per_sample
@@ -73,7 +73,7 @@ class VelocityMatching:
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the displacement}``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
-        velocity = field(drawn.t, drawn.x, drawn.condition)
+        velocity = outputs(field(drawn.t, drawn.x, drawn.condition)).velocity
         return {"loss": drawn.mean(drawn.missed(velocity).square()) / self.unit**2}
 
     def velocity(self, field: Field) -> Field:
