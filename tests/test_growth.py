@@ -127,6 +127,8 @@ def test_weights_change_nothing_in_a_simulation_but_themselves(rng):
     gains = (one.log_weight[-1] - one.log_weight[0] for one in (weighted, other))
     assert torch.allclose(*gains)
     assert torch.equal(other.log_weight[0], given)
+    with pytest.raises(ValueError, match="leave out `log_weight`, or set `growth=True`"):
+        sde(partial(exact, sigma=SIGMA), x0, sigma=SIGMA, log_weight=given, generator=cf.generator(1))
     bridge = lambda t, x, c: Outputs(x, x)  # noqa: E731
     with pytest.raises(TypeError, match="a score and a growth; this one returned no growth"):
         sde(bridge, x0, sigma=1.0, growth=True, generator=rng)

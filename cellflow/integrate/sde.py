@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cellflow.fields import Field, outputs
 from cellflow.integrate.solvers import Noisy, resolve
-from cellflow.integrate.trajectory import Trajectory, check_finite, saved_times
+from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
 
@@ -65,9 +65,9 @@ def sde(
     ------
     TypeError
         When the field returns no score, which the diffusion of the same marginals requires; when ``growth`` is set and
-        it returns no growth rate; for a solver without noise.
+        it returns no growth rate; for a solver without noise, or states of whole numbers.
     ValueError
-        For sigma <= 0, an unknown method, or fewer than two states to keep.
+        For sigma <= 0, an unknown method, fewer than two states to keep, or weights without ``growth``.
     ConvergenceError
         When states become infinite or NaN.
 
@@ -86,10 +86,13 @@ def sde(
     """
     other = {"smooth": "cf.integrate.ode", "jumps": "cf.integrate.jump"}
     chosen: Noisy = resolve(solver, default=Noisy(), verb="integrate.sde", **other, old=old)
+    check_states(x)
     if not 0 < sigma < float("inf"):
         raise ValueError(f"Expected a finite sigma > 0; found {sigma}. Without noise, use `cf.integrate.ode`.")
     if save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")
+    if log_weight is not None and not growth:
+        raise ValueError("Without growth, weights stay as they are: leave out `log_weight`, or set `growth=True`.")
     begin, end = time_of(start, x), time_of(stop, x)
     span = end - begin
     stretch = -(-chosen.steps // (save - 1))
