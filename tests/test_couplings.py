@@ -476,6 +476,19 @@ def test_groups_are_matched_by_themselves():
         Within("exact", ["a"] * 6, ["b"] * 5)(x0, x1)
 
 
+def test_groups_that_change_mass_have_the_plans_of_their_own_masses():
+    x0, x1 = clouds(6, 8)
+    a, b = (torch.rand(n, generator=generator(n), dtype=torch.float64) for n in (6, 8))
+    left, right = torch.arange(6) % 2, torch.arange(8) % 2
+    coupling = UnbalancedSinkhorn(epsilon=0.5, relaxation=2.0, tolerance=1e-10)
+    found = Within(coupling, left, right)(x0, x1, a, b)
+    for group in (0, 1):
+        i, j = left == group, right == group
+        torch.testing.assert_close(found.dense()[i][:, j], coupling(x0[i], x1[j], a[i], b[j]).dense())
+    one = Within(coupling, torch.zeros(6), torch.zeros(8))(x0, x1, a, b)
+    torch.testing.assert_close(one.dense(), coupling(x0, x1, a, b).dense())
+
+
 # ---- names ----
 
 

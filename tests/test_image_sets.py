@@ -22,7 +22,7 @@ from torch import nn
 
 import cellflow as cf
 from cellflow.couplings.problem import dense_memory
-from cellflow.couplings.within import LabelPlan
+from cellflow.couplings.within import GroupPlan
 from cellflow.datasets import download, images
 from cellflow.datasets.public import PublicFile, sha256_of
 from cellflow.images import ImageSet, read_images, scaled, stream_images
@@ -202,42 +202,42 @@ def test_within_classes_the_matching_is_optimal(rng):
 
 
 @pytest.fixture
-def label_plan(rng):
+def group_plan(rng):
     x0, x1 = torch.randn(5, 2, generator=rng), torch.randn(6, 2, generator=rng)
     left, right = torch.tensor([0, 2, 4]), torch.tensor([1, 3])
     above, below = torch.tensor([0, 5]), torch.tensor([1, 2, 3, 4])
     exact, loose = cf.couplings.Exact(), cf.couplings.Independent()
-    return LabelPlan(
+    return GroupPlan(
         [(left, above, 1 / 3, exact(x0[left], x1[above])), (right, below, 2 / 3, loose(x0[right], x1[below]))],
         shape=(5, 6),
     )
 
 
-def test_a_plan_of_blocks_is_its_dense_self(label_plan, rng):
-    dense = label_plan.dense()
+def test_a_plan_of_blocks_is_its_dense_self(group_plan, rng):
+    dense = group_plan.dense()
     assert dense.sum() == pytest.approx(1)
     assert (dense[0, 1], dense[1, 0]) == (0, 0)
-    assert torch.allclose(label_plan.marginals()[0], dense.sum(1))
-    assert torch.allclose(label_plan.marginals()[1], dense.sum(0))
+    assert torch.allclose(group_plan.marginals()[0], dense.sum(1))
+    assert torch.allclose(group_plan.marginals()[1], dense.sum(0))
     same = cf.couplings.DensePlan(dense)
     values = torch.randn(5, 3, generator=rng)
-    assert torch.allclose(label_plan.push(values), same.push(values), atol=1e-6)
+    assert torch.allclose(group_plan.push(values), same.push(values), atol=1e-6)
     values = torch.randn(6, generator=rng)
-    assert torch.allclose(label_plan.pull(values), same.pull(values), atol=1e-6)
-    assert label_plan.permutation is None
-    assert repr(label_plan) == "LabelPlan(5 x 6, mass 1, 2 classes)"
+    assert torch.allclose(group_plan.pull(values), same.pull(values), atol=1e-6)
+    assert group_plan.permutation is None
+    assert repr(group_plan) == "GroupPlan(5 x 6, mass 1, 2 groups)"
 
 
 @pytest.mark.parametrize("with_replacement", [True, False])
-def test_a_plan_of_blocks_draws_by_mass(label_plan, with_replacement, rng):
-    i, j = label_plan.sample(60_000, generator=rng, replace=with_replacement)
+def test_a_plan_of_blocks_draws_by_mass(group_plan, with_replacement, rng):
+    i, j = group_plan.sample(60_000, generator=rng, replace=with_replacement)
     found = torch.zeros(5, 6, dtype=torch.double).index_put_((i, j), torch.tensor(1 / 60_000).double(), accumulate=True)
-    np.testing.assert_allclose(found, label_plan.dense(), atol=0.005)
+    np.testing.assert_allclose(found, group_plan.dense(), atol=0.005)
 
 
 def test_a_plan_needs_a_class():
     with pytest.raises(ValueError, match="none in common"):
-        LabelPlan([], shape=(1, 1))
+        GroupPlan([], shape=(1, 1))
 
 
 # --- noise -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ Labels = Tensor | np.ndarray | Sequence[str | int]
 class Within:
     """Match points of the same group only: each group has a plan of its own.
 
-    The fraction of pairs in each group is its fraction of the target. A group that one side lacks is left out. To pair
+    The fraction of pairs in each group is its fraction of the target, unless the coupling changes masses: with weights,
+    each group then has the mass of its own plan. A group that one side lacks is left out. To pair
     cells of an AnnData within the groups of a column of ``obs``, use ``cellflow.SnapshotFlow(within="donor")``.
 
     Parameters
@@ -66,7 +67,7 @@ class Within:
         """Return the coupling with that of each group as it is over one interval."""
         return replace(self, coupling=over(resolve(self.coupling), duration, sigma))
 
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "LabelPlan":
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "GroupPlan":
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
         left, right = (side.to(x0.device) for side in _numbered(self.source, self.target))
         if (len(left), len(right)) != (len(x0), len(x1)):
@@ -78,8 +79,10 @@ class Within:
         for i, j in _groups(left, right):
             weights = (None if a is None else a[i], None if b is None else b[j])
             share = len(j) / len(right) if b is None else float(b[j].sum() / b.sum())
+            if b is not None and not inner.keeps_mass:  # weights are masses to it: each plan has that of its group
+                share = 1.0
             blocks.append((i, j, share, inner(x0[i], x1[j], *weights)))
-        return LabelPlan(blocks, shape=(len(left), len(right)))
+        return GroupPlan(blocks, shape=(len(left), len(right)))
 
 
 def _numbered(source: Labels, target: Labels) -> tuple[Tensor, Tensor]:
@@ -98,7 +101,7 @@ def _groups(left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @final
-class LabelPlan(Plan):
+class GroupPlan(Plan):
     """A plan made of blocks: each source and each target point belongs to one block at most.
 
     Parameters
@@ -114,14 +117,14 @@ class LabelPlan(Plan):
     >>> from cellflow.couplings import Independent
     >>> plan = Independent()(torch.zeros(1, 1), torch.zeros(1, 1))
     >>> zero, one = torch.tensor([0]), torch.tensor([1])
-    >>> LabelPlan([(zero, one, 0.5, plan), (one, zero, 0.5, plan)], shape=(2, 2)).dense()
+    >>> GroupPlan([(zero, one, 0.5, plan), (one, zero, 0.5, plan)], shape=(2, 2)).dense()
     tensor([[0.0000, 0.5000],
             [0.5000, 0.0000]], dtype=torch.float64)
     """
 
     def __init__(self, blocks: Sequence[Block], *, shape: tuple[int, int]) -> None:
         if not blocks:
-            raise ValueError("Expected at least one class on both sides; found none in common. Match larger parts.")
+            raise ValueError("Expected at least one group on both sides; found none in common. Match larger parts.")
         self._blocks, self._shape = list(blocks), shape
         costs = [plan.cost for *_, plan in blocks]
         known = [cost for cost in costs if cost is not None]
@@ -171,7 +174,7 @@ class LabelPlan(Plan):
         return torch.tensor(masses, dtype=torch.float64, device=device)
 
     def _details(self) -> list[str]:
-        return [f"{len(self._blocks)} classes", *super()._details()]
+        return [f"{len(self._blocks)} groups", *super()._details()]
 
     def _independent(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return self._drawn(AliasTable(self._weights).draw(n, generator=generator), generator, replace=True)
