@@ -57,9 +57,7 @@ class LagrangianMatching(FlowMapObjective):
         end = jumps.x + jumps.length * mean
         teacher = field if self.teacher is None else self.teacher
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            velocity = teacher_velocity(
-                teacher, jumps.t, end.detach() if self.stop_gradient else end, jumps.condition
-            )
+            velocity = teacher_velocity(teacher, jumps.t, end.detach() if self.stop_gradient else end, jumps.condition)
         return mean + jumps.length * slope - velocity
 
 
