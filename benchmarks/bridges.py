@@ -63,7 +63,8 @@ class GaussianBridge:
 def power(matrix: Tensor, exponent: float) -> Tensor:
     """Return a power of a symmetric positive matrix ``(d, d)``."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0) ** exponent) @ vectors.T
+    found: Tensor = (vectors * values.clamp_min(0) ** exponent) @ vectors.T
+    return found
 
 
 def standard(dim: int, *, shift: float = 0.1, sigma: float = 1.0) -> GaussianBridge:
@@ -79,7 +80,8 @@ def general(dim: int, *, sigma: float, seed: int) -> GaussianBridge:
 
     def turned() -> Tensor:
         basis = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64)).Q
-        return (basis * variances) @ basis.T
+        found: Tensor = (basis * variances) @ basis.T
+        return found
 
     means = torch.randn(2, dim, generator=rng, dtype=torch.float64)
     return GaussianBridge(means[0], turned(), means[1], turned(), sigma)
@@ -90,7 +92,7 @@ def divergence(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
     fitted, offset = torch.cov(x.double().T), x.double().mean(0) - mean
     inverse = torch.linalg.inv(covariance)
     trace, distance = (inverse @ fitted).trace(), offset @ inverse @ offset
-    return ((trace + distance - len(mean) + torch.logdet(covariance) - torch.logdet(fitted)) / 2).item()
+    return float(((trace + distance - len(mean) + torch.logdet(covariance) - torch.logdet(fitted)) / 2).item())
 
 
 PUBLISHED = {5: (0.001, 0.005), 20: (0.029, 0.028), 50: (0.124, 0.221)}

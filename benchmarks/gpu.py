@@ -75,7 +75,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def main_of(module: str) -> Callable[[Sequence[str]], None]:
     """Return what a benchmark runs."""
     inner = "__main__" if module == "few_step" else module.split()[1]
-    return importlib.import_module(f"benchmarks.{module.split()[0]}.{inner}").main
+    found: Callable[[Sequence[str]], None] = importlib.import_module(f"benchmarks.{module.split()[0]}.{inner}").main
+    return found
 
 
 def _run(job: Job, limit: float, where: list[str]) -> None:

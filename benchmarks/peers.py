@@ -44,7 +44,8 @@ class PlainMLP(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the velocity at times ``t`` ``(n,)`` and states ``x`` ``(n, dim)``."""
-        return self.net(torch.cat([t[:, None], x], dim=1))
+        found: Tensor = self.net(torch.cat([t[:, None], x], dim=1))
+        return found
 
 
 class Loop:

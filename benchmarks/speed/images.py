@@ -138,7 +138,7 @@ class Contender:
 
     def seconds(self, act: Callable[[], None], repeats: int) -> float:
         """Return what some repeats of a task take."""
-        wait = torch.cuda.synchronize if self.device.type == "cuda" else (lambda: None)
+        wait: Callable[[], None] = torch.cuda.synchronize if self.device.type == "cuda" else (lambda: None)
         wait()
         start = time.perf_counter()
         for _ in range(repeats):

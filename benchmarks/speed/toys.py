@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _w2(data: Clouds, velocity: Field) -> float:
-    return squared_distance(travel(velocity, data.test0)[0], data.test1) ** 0.5
+    return float(squared_distance(travel(velocity, data.test0)[0], data.test1) ** 0.5)
 
 
 def _ours(method: Method, budgets: Sequence[int], data: Clouds, seed: int) -> Any:
@@ -76,7 +76,8 @@ def _theirs(kind: str, budgets: Sequence[int], data: Clouds, seed: int) -> Any:
 
     def draw() -> tuple[Tensor, ...]:
         x0, x1 = (x[torch.randint(len(x), (BATCH,))] for x in (data.x0, data.x1))
-        return matcher.sample_location_and_conditional_flow(x0, x1)
+        found: tuple[Tensor, ...] = matcher.sample_location_and_conditional_flow(x0, x1)
+        return found
 
     return onwards(partial(peers.Loop, 2, draw), seed, budgets)
 

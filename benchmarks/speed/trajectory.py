@@ -77,7 +77,8 @@ def _there(rows: list[Row]) -> bool:
 def _scratch(name: str, task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
     def train(steps: int) -> RollOut:
         PLANS.clear()  # plans that this process remembers are solved again
-        return load("method", name, steps=steps).fit(task.training, seed=seed)
+        found: RollOut = load("method", name, steps=steps).fit(task.training, seed=seed)
+        return found
 
     return from_scratch(train, budgets)
 

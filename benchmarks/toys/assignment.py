@@ -58,7 +58,7 @@ def _coarse_prices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     m = min(COARSE, len(x))
     weights = np.full(m, 1 / m)
     _, log = ot.emd(weights, weights, ot.dist(x[:m], y[:m]), numItermax=10_000_000, log=True)
-    return -_least(y, x[:m], -log["u"])
+    return np.asarray(-_least(y, x[:m], -log["u"]))
 
 
 @njit(cache=True, fastmath=True)

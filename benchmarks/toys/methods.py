@@ -81,7 +81,8 @@ class Method:
         """Return what is minimised on a pair with points ``scale`` apart."""
         path = cf.paths.BrownianBridge(self.sigma * scale) if self.sigma else cf.paths.Linear()
         matching: Any = cf.objectives.BridgeMatching if self.score else cf.objectives.VelocityMatching
-        return matching(path, times=cf.paths.Stratified(), unit=scale)
+        found: cf.objectives.Objective = matching(path, times=cf.paths.Stratified(), unit=scale)
+        return found
 
 
 METHODS = {

@@ -80,7 +80,8 @@ def _partners(plan: Any, rows: torch.Tensor, rng: torch.Generator) -> torch.Tens
     begin = torch.cat([until.new_zeros(1), until])[torch.searchsorted(i, rows)]
     end = until[torch.searchsorted(i, rows, right=True) - 1]
     level = begin + (end - begin) * torch.rand(len(rows), generator=rng, dtype=until.dtype)
-    return j[torch.searchsorted(until, level).clamp(max=len(j) - 1)]
+    found: torch.Tensor = j[torch.searchsorted(until, level).clamp(max=len(j) - 1)]
+    return found
 
 
 def _work(python: Path, *arguments: str) -> None:

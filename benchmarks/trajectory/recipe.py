@@ -66,7 +66,10 @@ class Recipe:
         """Return what pairs two batches and draws a blurred point on the line of each pair."""
         coupling, rng = self.coupling, cf.generator(seed=seed)
         if coupling is None:
-            return matcher("exact", self.sigma).sample_location_and_conditional_flow
+            found: Callable[[Tensor, Tensor], Matched] = matcher(
+                "exact", self.sigma
+            ).sample_location_and_conditional_flow
+            return found
 
         def match(x0: Tensor, x1: Tensor) -> Matched:
             if coupling.uses_states:  # otherwise in the order drawn

@@ -92,7 +92,7 @@ def _resampled(potential: np.ndarray, weights: np.ndarray, rng: np.random.Genera
     n = len(potential)
     centred = n * weights * (potential - weights @ potential)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return (counts @ centred) / n
+    return np.asarray((counts @ centred) / n)
 
 
 STEPS = 100

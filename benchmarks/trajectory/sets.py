@@ -36,7 +36,7 @@ def divisions_of_gene_circuit(x: np.ndarray) -> np.ndarray:
     evaluation.
     """
     square = np.square(x[:, 1])
-    return square / (1 + square)
+    return np.asarray(square / (1 + square))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cells:
     @property
     def dims(self) -> int:
         """Width of the representation."""
-        return self.clouds[0].shape[1]
+        return int(self.clouds[0].shape[1])
 
     def digest(self) -> str:
         """Return a digest of all values and times."""

@@ -118,11 +118,11 @@ class Space:
 
     def enter(self, x: np.ndarray) -> np.ndarray:
         """Return raw states in the scaled space."""
-        return (x - self.shift) / self.scale
+        return np.asarray((x - self.shift) / self.scale)
 
     def leave(self, x: np.ndarray) -> np.ndarray:
         """Return scaled states in the units of the representation."""
-        return x * self.scale + self.shift
+        return np.asarray(x * self.scale + self.shift)
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
             f"{missing} of {adata.n_obs} cells have no group in `adata.obs[{column!r}]`. Leave them out first: "
             f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
         )
-    return adata.obs[column].astype(str).to_numpy().astype(str)
+    return np.asarray(adata.obs[column].astype(str).to_numpy().astype(str))
 
 
 def read_rep(adata: "AnnData", rep: str) -> np.ndarray:

@@ -136,7 +136,8 @@ def _fit_into(
 
 def _times(given: Any, name: str) -> list[float]:
     """Return one time, or a list of them, as numbers."""
-    return to_numbers(list(given) if OmegaConf.is_list(given) else [given], what=f"`{name}`").tolist()
+    found: list[float] = to_numbers(list(given) if OmegaConf.is_list(given) else [given], what=f"`{name}`").tolist()
+    return found
 
 
 def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:

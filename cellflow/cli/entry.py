@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cellflow.cli import cells, distillation, generation, runs, translation
 from cellflow.cli.former import modern_words
 from cellflow.cli.help import describe, overview
+from cellflow.estimators.base import DESCRIPTION
+from cellflow.training.checkpoint import STATE
 
 log = logging.getLogger("cellflow")
 
@@ -123,12 +125,12 @@ def _say(message: Warning | str, *_: object) -> None:
 def _goodbye(stop: KeyboardInterrupt, command: str, cfg: DictConfig, overrides: list[str]) -> str:
     """Return a message on what was saved, with the command that resumes."""
     said = str(stop) or "Stopped."
-    if command == "distill" and (distillation.state_of(cfg) / runs.STATE).exists():
+    if command == "distill" and (distillation.state_of(cfg) / STATE).exists():
         return f"{said} On the command line:\n  {_again(command, overrides)}"
     out = OmegaConf.select(cfg, "out")
-    if out is not None and (Path(out) / runs.DESCRIPTION).exists():
+    if out is not None and (Path(out) / DESCRIPTION).exists():
         return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
-    if out is None or not (Path(out) / runs.STATE).exists():
+    if out is None or not (Path(out) / STATE).exists():
         return "Stopped; nothing was saved yet."
     return f"{said} On the command line:\n  {_again(command, overrides, f'out={out}')}"
 

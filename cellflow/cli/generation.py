@@ -33,7 +33,7 @@ def generate(cfg: DictConfig) -> None:
     split = image_runs.hold_out(images, cfg)
     model = ImageGenerator(**settings_of(ImageGenerator, cfg, conditional=images.labels is not None))
 
-    def preview(current: ImageGenerator) -> list:
+    def preview(current: ImageGenerator) -> list[Any]:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
         return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER)).images]
 

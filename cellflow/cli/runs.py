@@ -178,7 +178,8 @@ def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, 
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Return what `write_facts` wrote."""
-    return json.loads((folder / FACTS).read_text())
+    found: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -99,7 +99,7 @@ def _fit(
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
 
-    def preview(current: DomainTranslator) -> list:
+    def preview(current: DomainTranslator) -> list[Any]:
         carry = _way(current, cfg, seed=0)
         return [shown.images, carry(shown).images]
 

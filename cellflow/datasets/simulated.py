@@ -71,7 +71,7 @@ class Branching:
         lower, upper = self.growth
         s = _slope(x[:, 1])
         integral_of_q = (np.arcsinh(s * np.exp(self.split * duration)) - np.arcsinh(s)) / self.split
-        return (upper + lower) / 2 * duration + (upper - lower) / 2 * integral_of_q
+        return np.asarray((upper + lower) / 2 * duration + (upper - lower) / 2 * integral_of_q)
 
     def snapshot(self, n: int, time: float, rng: np.random.Generator) -> np.ndarray:
         """Draw ``n`` cells of the population at ``time``, independently, shape ``(n, 2)``.
@@ -171,7 +171,7 @@ def branching(
 
 
 def _slope(q: np.ndarray) -> np.ndarray:
-    return q / np.sqrt(1 - q**2)
+    return np.asarray(q / np.sqrt(1 - q**2))
 
 
 def _parameters(law: Branching, noise: float, seed: int) -> dict[str, object]:

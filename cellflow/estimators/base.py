@@ -45,7 +45,7 @@ FORMAT = 2
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
-class FlowEstimator(BaseEstimator, ABC):
+class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn says no types
     """A scikit-learn estimator that holds a field. Abstract: subclasses write ``fit``, ``_learned`` and ``_restore``.
 
     The constructor only keeps its keywords; ``get_params``, ``set_params``, ``clone`` and the printed form are

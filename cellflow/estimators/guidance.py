@@ -100,7 +100,8 @@ class Guided(nn.Module):
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
         """Return the velocity at times ``t`` ``(n,)``, states ``x`` ``(n, ...)`` and conditions ``(n, k)``."""
         if condition is None or self.guidance == 1:
-            return self.field(t, x, condition)
+            found: Tensor = self.field(t, x, condition)
+            return found
         both = torch.cat([condition, torch.zeros_like(condition)])
         with_class, without = self.field(torch.cat([t, t]), torch.cat([x, x]), both).chunk(2)
         return torch.lerp(without, with_class, self.guidance)
@@ -136,4 +137,4 @@ def _number(label: object, classes: tuple[str, ...]) -> int:
     number = int(label)  # type: ignore[call-overload]
     if not 0 <= number < len(classes):
         raise ValueError(f"Expected the number of a class, from 0 to {len(classes) - 1}; found {label}.")
-    return number
+    return int(number)

@@ -134,7 +134,7 @@ def decode(value: Any, *, name: str) -> Any:
     kind = next(iter(value), "custom")
     if kind == "mapping":
         return {decode(key, name=name): decode(item, name=name) for key, item in value["mapping"]}
-    if kind == "custom" or value[kind] not in _KNOWN:
+    if kind not in ("class", "partial", "part") or value[kind] not in _KNOWN:
         raise CheckpointError(
             f"`{name}` of this model is not a part of cellflow ({value.get(kind)}), and loading runs no foreign code. "
             f"Give it again: `load(folder, {name}=...)`, or `{name}._target_=...` on the command line."
@@ -142,9 +142,9 @@ def decode(value: Any, *, name: str) -> Any:
     made = _KNOWN[value[kind]]
     values = {key: decode(item, name=name) for key, item in value.get("values", {}).items()}
     try:
-        return {"class": lambda: made, "partial": lambda: partial(made, **values), "part": lambda: made(**values)}[
-            kind
-        ]()
+        if kind == "class":
+            return made
+        return partial(made, **values) if kind == "partial" else made(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"`{name}` of this model cannot be made again: {error}") from error
 

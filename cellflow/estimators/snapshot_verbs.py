@@ -290,7 +290,7 @@ def velocity(self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, e
     t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
     with torch.no_grad():
         velocity = self._velocity()(t, states, None)
-    return (velocity * self.clock_.per_time).cpu().numpy()
+    return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
 
 
 def growth_rate(

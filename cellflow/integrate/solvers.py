@@ -115,17 +115,20 @@ class Adaptive:
         """Advance ``x`` over part ``k`` of the unit of time that is cut into ``parts``."""
         u, end = k / parts, (k + 1) / parts
         tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol}
+        found: Tensor
         if self.method.startswith(TORCHDYN):
             slope, span = _bounded(velocity, _stretched(velocity, u, end)), x.new_tensor([0.0, 1.0])
             method = self.method.removeprefix(TORCHDYN)
-            return _torchdyn().odeint(slope, x, span, method, return_all_eval=True, **tolerances)[1][-1]
+            found = _torchdyn().odeint(slope, x, span, method, return_all_eval=True, **tolerances)[1][-1]
+            return found
         from torchdiffeq import odeint
 
         span = x.new_tensor([u, end])
         # Without `step_t` the last step runs past the end, where no field was trained, and interpolates back.
         tolerances["options"] = {"step_t": span[1:]}
         try:
-            return odeint(_bounded(velocity, velocity), x, span, method=self.method, **tolerances)[-1]
+            found = odeint(_bounded(velocity, velocity), x, span, method=self.method, **tolerances)[-1]
+            return found
         except AssertionError as error:
             # torchdiffeq says with a bare assertion that its step has become too small to move the clock.
             if "underflow in dt" not in str(error):
@@ -304,7 +307,7 @@ def _adaptive(method: object) -> bool:
     solvers = {known: solver for known, solver in SOLVER_DICT.items() if known not in second_order}
     if name not in solvers:
         raise ValueError(unknown("torchdyn method", name, solvers))
-    return solvers[name]().stepping_class == "adaptive"
+    return bool(solvers[name]().stepping_class == "adaptive")
 
 
 _CURE = (
@@ -329,7 +332,7 @@ def _fixed_torchdyn(method: str, velocity: Velocity, x: Tensor, u: float, end: f
         times, *rest = solver.tableau
         solver.tableau = (times[1:], *rest)
     span = torch.linspace(0.0, 1.0, steps + 1, dtype=x.dtype, device=x.device)
-    found = _torchdyn().odeint(_stretched(velocity, u, end), x, span, solver, save_at=span[-1:])[1][-1]
+    found: Tensor = _torchdyn().odeint(_stretched(velocity, u, end), x, span, solver, save_at=span[-1:])[1][-1]
     return found if torch.is_grad_enabled() else found.detach()
 
 

@@ -4,6 +4,7 @@ Clouds are ``(n, d)`` and ``(m, d)``, in any form of `cellflow.cells.as_states`;
 nonnegative number a point and are scaled to sum to 1. Everything is computed in float64.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -44,7 +45,7 @@ def wasserstein(
     (x, a), (y, b) = _measures(x, y, weights_x, weights_y)
     i, j, masses = Exact(Euclidean() if order == 1 else SquaredEuclidean())(x, y, a, b).pairs
     # Summed over the pairs themselves, which the product form of squared distances rounds.
-    return float(masses @ (x[i] - y[j]).norm(dim=1) ** order) ** (1 / order)
+    return math.pow(float(masses @ (x[i] - y[j]).norm(dim=1) ** order), 1 / order)
 
 
 def population_distance(
@@ -173,7 +174,7 @@ def sliced_wasserstein(
     (x, a), (y, b) = _measures(x, y, weights_x, weights_y)
     # One direction at a time: sorting dominates, and memory stays that of one column.
     powers = [_on_a_line(x @ line, y @ line, a, b, order) for line in _directions(x, n_projections, generator)]
-    return float(torch.stack(powers).mean()) ** (1 / order)
+    return math.pow(float(torch.stack(powers).mean()), 1 / order)
 
 
 def maximum_mean_discrepancy(

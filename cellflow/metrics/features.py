@@ -81,11 +81,13 @@ class FeatureNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` from -1 to 1."""
-        return self.head(torch.relu(self.features(images)))
+        found: Tensor = self.head(torch.relu(self.features(images)))
+        return found
 
     def features(self, images: Tensor) -> Tensor:
         """Return the hidden layer ``(n, 64)`` before the activation, where its distribution is closer to Gaussian."""
-        return self.hidden(self.convolutions(images))
+        found: Tensor = self.hidden(self.convolutions(images))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,8 @@ class TrainedNetwork:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` from -1 to 1."""
-        return self.network(self._checked(images))
+        found: Tensor = self.network(self._checked(images))
+        return found
 
     def to(self, device: str | torch.device) -> "TrainedNetwork":
         """Move the weights to another device, and return the network."""

@@ -46,7 +46,8 @@ class Standardized(nn.Module):
         """Return the field at times ``t`` ``(n,)`` and states ``x`` ``(n, d)``, in units of the data."""
         if x.shape[-1] != len(self.shift):
             raise ValueError(f"The model was fitted on states of width {len(self.shift)}; found {x.shape[-1]}.")
-        return self.speed * self.network(t, (x - self.shift) / self.scale, condition)
+        found: Tensor = self.speed * self.network(t, (x - self.shift) / self.scale, condition)
+        return found
 
 
 class DiffusersField(nn.Module):
@@ -100,7 +101,7 @@ class DiffusersField(nn.Module):
                 "time: use `cf.networks.UNet(times=2)` for flow maps."
             )
         labels = None if condition is None else _labels(condition)
-        found = self.network(x, self.time_scale * t, class_labels=labels).sample
+        found: Tensor = self.network(x, self.time_scale * t, class_labels=labels).sample
         if found.shape != x.shape:
             raise ValueError(
                 f"Expected a field shaped as the images, {tuple(x.shape)}; found {tuple(found.shape)}. Build the "

@@ -52,7 +52,8 @@ class TimeEmbedding(nn.Module):
             )
         each = t.reshape(len(t), self.times, 1)
         phase = each * self.orders.to(t.dtype)
-        return self.linear(torch.cat([each, phase.sin(), phase.cos()], dim=2).flatten(1))
+        found: Tensor = self.linear(torch.cat([each, phase.sin(), phase.cos()], dim=2).flatten(1))
+        return found
 
     def with_second_time(self) -> "TimeEmbedding":
         """Return a copy that takes a second time, and does not react to it yet.

@@ -95,11 +95,13 @@ class FlowMap(nn.Module):
         States are ``(n, ...)``; the result is shaped as they are.
         """
         begin, end = t.unbind(1) if t.ndim == 2 else (t, t)
-        return self.network(torch.stack([begin, end - begin], dim=1), x, condition)
+        found: Tensor = self.network(torch.stack([begin, end - begin], dim=1), x, condition)
+        return found
 
     def jump(self, s: Tensor, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return where states ``x`` ``(n, ...)`` at times ``s`` ``(n,)`` are at times ``t`` ``(n,)``.
 
         Nothing is checked: `cellflow.integrate.jump` knows which jumps were learned.
         """
-        return x + per_sample(t - s, x) * self(torch.stack([s, t], dim=1), x, condition)
+        found: Tensor = x + per_sample(t - s, x) * self(torch.stack([s, t], dim=1), x, condition)
+        return found

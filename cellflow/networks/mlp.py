@@ -77,7 +77,8 @@ class MLP(nn.Module):
         hidden = self.first(x)
         for block in self.blocks:
             hidden = block(hidden, context)
-        return self.last(nn.functional.silu(hidden))
+        found: Tensor = self.last(nn.functional.silu(hidden))
+        return found
 
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         found = 0 if condition is None else condition.shape[-1]
@@ -99,7 +100,8 @@ class _Block(nn.Module):
     def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
         scale, shift = self.modulation(context).chunk(2, dim=1)
         inner = self.inner(nn.functional.silu(hidden))
-        return hidden + self.outer(nn.functional.silu(torch.addcmul(shift + inner, inner, scale)))
+        found: Tensor = hidden + self.outer(nn.functional.silu(torch.addcmul(shift + inner, inner, scale)))
+        return found
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}

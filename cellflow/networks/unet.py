@@ -114,7 +114,8 @@ class UNet(nn.Module):
         for layer in self.up:
             wide = isinstance(layer, Upsample)
             hidden = layer(hidden) if wide else layer(torch.cat([hidden, carried.pop()], dim=1), context)
-        return self.last(nn.functional.silu(self.norm(hidden)))
+        found: Tensor = self.last(nn.functional.silu(self.norm(hidden)))
+        return found
 
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         found = 0 if condition is None else condition.shape[-1]
@@ -257,7 +258,8 @@ class ResidualBlock(nn.Module):
         inner = self.inner(nn.functional.silu(self.before(hidden)))
         scale, shift = self.modulation(context)[:, :, None, None].chunk(2, dim=1)
         inner = nn.functional.silu(torch.addcmul(shift, self.between(inner), 1 + scale))
-        return self.past(hidden) + self.outer(self.dropout(inner))
+        found: Tensor = self.past(hidden) + self.outer(self.dropout(inner))
+        return found
 
 
 class Attention(nn.Module):
@@ -297,7 +299,8 @@ class Attention(nn.Module):
         else:
             seen = nn.functional.scaled_dot_product_attention(query, key, value)
         answer = self.answer(seen.transpose(1, 2).flatten(2))
-        return hidden + answer.transpose(1, 2).unflatten(2, hidden.shape[2:])
+        found: Tensor = hidden + answer.transpose(1, 2).unflatten(2, hidden.shape[2:])
+        return found
 
 
 class Norm(nn.GroupNorm):
@@ -346,7 +349,8 @@ class Downsample(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return an image of half the height and half the width."""
-        return self.convolution(hidden)
+        found: Tensor = self.convolution(hidden)
+        return found
 
 
 class Upsample(nn.Module):
@@ -365,7 +369,8 @@ class Upsample(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return an image of twice the height and twice the width."""
-        return self.convolution(nn.functional.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+        found: Tensor = self.convolution(nn.functional.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+        return found
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

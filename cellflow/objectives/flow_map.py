@@ -6,7 +6,7 @@ condition of its own that jumps follow that velocity.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class FlowMapObjective(ABC):
 
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
-        return field
+        return cast("Field", field)
 
     def _spans(self, field: Any) -> str:
         spans = getattr(field, "spans", "forward")

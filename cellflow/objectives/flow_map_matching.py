@@ -58,7 +58,8 @@ class LagrangianMatching(FlowMapObjective):
         teacher = field if self.teacher is None else self.teacher
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
             velocity = teacher_velocity(teacher, jumps.t, end.detach() if self.stop_gradient else end, jumps.condition)
-        return mean + jumps.length * slope - velocity
+        found: Tensor = mean + jumps.length * slope - velocity
+        return found
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ class SemigroupMatching(FlowMapObjective):
             there = jumps.x + per_sample(stop - jumps.s, first) * first
             second = field(torch.stack([stop, jumps.t], dim=1), there, jumps.condition)
             two = second + per_sample(share, first) * (first - second)
-        return field(jumps.times, jumps.x, jumps.condition) - two
+        found: Tensor = field(jumps.times, jumps.x, jumps.condition) - two
+        return found
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tens
     """Return the mean velocity minus that of the Eulerian equation, where the start moves with ``tangent``."""
 
     def mean_from(s: Tensor, x: Tensor) -> Tensor:
-        return field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)
+        found: Tensor = field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)
+        return found
 
     mean, slope = _along(mean_from, (jumps.s, torch.ones_like(jumps.s)), (jumps.x, tangent))
     target = tangent + jumps.length * slope

@@ -163,7 +163,8 @@ class VelocityFromNoise(nn.Module):
         value, slope = self.path.coefficients_and_slopes(t)
         (a, b), (a_slope, b_slope) = ([per_sample(c, x) for c in pair[:2]] for pair in (value, slope))
         noise = self.field(t, x, condition)
-        return a_slope * noise + b_slope * (x - a * noise) / b
+        found: Tensor = a_slope * noise + b_slope * (x - a * noise) / b
+        return found
 
 
 def check_unit(unit: float) -> None:

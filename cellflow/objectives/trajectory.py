@@ -1,7 +1,7 @@
 """Regression of jumps on known trajectories."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -64,4 +64,4 @@ class TrajectoryMatching:
 
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
-        return field
+        return cast("Field", field)

@@ -166,7 +166,7 @@ def _regress(x: np.ndarray, xy: np.ndarray, states: np.ndarray) -> np.ndarray:
     width = np.maximum(distance[:, -1:] / 2, np.finfo(np.float32).tiny)
     weight = np.exp(-0.5 * (distance / width) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
-    return np.einsum("mk,mkc->mc", weight, xy[near])
+    return np.asarray(np.einsum("mk,mkc->mc", weight, xy[near]))
 
 
 def _ahead(x: np.ndarray, xy: np.ndarray, velocity: np.ndarray) -> np.ndarray:

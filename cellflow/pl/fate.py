@@ -1,6 +1,6 @@
 """Fate probabilities of cells, on an embedding."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def fate(
     return figure
 
 
-def _said(adata: "AnnData", about: dict) -> str:
+def _said(adata: "AnnData", about: dict[str, Any]) -> str:
     if "at" not in about:
         return "probability of this group"
     return literal(f"probability of this group at {time_label(float(about['at']), unit_of_result(adata, about))}")

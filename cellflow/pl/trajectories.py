@@ -84,23 +84,25 @@ def trajectories(
     return ax
 
 
-def _stored(adata: "AnnData", key: str) -> dict:
+def _stored(adata: "AnnData", key: str) -> dict[str, Any]:
     if key not in adata.uns:
         raise KeyError(
             f"No `adata.uns[{key!r}]`. Available: {list(adata.uns)}. Run `cf.tl.trajectories(adata, flow)` first, or "
             "pass the flow: `cf.pl.trajectories(adata, flow)`."
         )
-    return adata.uns[key]
+    found: dict[str, Any] = adata.uns[key]
+    return found
 
 
-def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int) -> dict:
+def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int) -> dict[str, Any]:
     """Follow cells on an AnnData of its own, with nothing but times and states in it."""
     import anndata
 
     x, obs = flow.read(adata).x, adata.obs[[flow.time_key]].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
     tl.trajectories(light, flow, n=n, solver=solver)
-    return light.uns["trajectories"]
+    found: dict[str, Any] = light.uns["trajectories"]
+    return found
 
 
 def _projected(picture: Basis, x: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:

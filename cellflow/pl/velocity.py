@@ -132,7 +132,7 @@ def _only_fit(adata: "AnnData", key: str, width: int) -> str:
             f"`adata.obsm[{key!r}]` has {width} columns and no note of its representation; of that width are "
             f"{fits or 'none'}. Name it with `rep`."
         )
-    return fits[0]
+    return str(fits[0])
 
 
 def _coloring(adata: "AnnData", color: str | None, noted: _Noted) -> Coloring | None:

@@ -45,4 +45,5 @@ def solver_of(
     chosen = resolve(solver, default=Fixed(), verb=verb, noisy="SnapshotFlow.simulate", old=old)
     if isinstance(chosen, Jumps) and weighs and flow.growth:
         raise ValueError("This flow has learned growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
-    return chosen
+    found: Fixed | Adaptive | Jumps = chosen
+    return found

@@ -154,7 +154,7 @@ class _Votes:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the share of each group around states ``(n, d)``, ``(n, groups)``."""
-        return self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1)
+        return np.asarray(self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1))
 
 
 def _simulate(

@@ -36,11 +36,11 @@ class Loadings:
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Return the expression ``(n, genes)`` at states ``(n, d)``."""
-        return (x @ self.matrix.T + self.offset).astype(np.float32)
+        return np.asarray((x @ self.matrix.T + self.offset).astype(np.float32))
 
     def decode_velocity(self, velocity: np.ndarray) -> np.ndarray:
         """Return the change of expression ``(n, genes)`` for velocities ``(n, d)``."""
-        return (velocity @ self.matrix.T).astype(np.float32)
+        return np.asarray((velocity @ self.matrix.T).astype(np.float32))
 
 
 def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
@@ -87,7 +87,7 @@ def _mean_expression(adata: "AnnData") -> np.ndarray:
     total = np.zeros(adata.n_vars)
     for start in range(0, adata.n_obs, CHUNK):
         total += np.asarray(adata.X[start : start + CHUNK].sum(axis=0)).ravel()
-    return total / adata.n_obs
+    return np.asarray(total / adata.n_obs)
 
 
 def _check_loadings(adata: "AnnData", matrix: np.ndarray, scores: np.ndarray) -> None:

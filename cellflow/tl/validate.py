@@ -179,7 +179,8 @@ def _without(adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time:
         return flow
     log.info("leaving out time %g, and fitting again", time)
     rest = [other for other in _known(flow, snapshots) if other != time]
-    return clone(flow).fit(adata[np.isin(snapshots.time, rest)])
+    found: SnapshotFlow = clone(flow).fit(adata[np.isin(snapshots.time, rest)])
+    return found
 
 
 def _compare(

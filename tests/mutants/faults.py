@@ -78,7 +78,7 @@ FAULTS = (
         ("test_flow_maps.py::test_the_true_map_is_its_own_teacher",),
     ),
     Fault(
-        "length of a jump", "networks/flow_map.py", "return x + per_sample(t - s, x)", "return x + per_sample(t, x)",
+        "length of a jump", "networks/flow_map.py", "x + per_sample(t - s, x)", "x + per_sample(t, x)",
         ("test_flow_maps.py::test_a_map_is_the_identity_on_the_diagonal_and_its_velocity_is_a_field",),
     ),
     Fault(
@@ -154,8 +154,8 @@ FAULTS = (
         ("test_tl.py::test_genes_of_a_part_of_the_cells_are_decoded_too",),
     ),
     Fault(
-        "velocity units", "estimators/snapshot_verbs.py", "return (velocity * self.clock_.per_time)",
-        "return (velocity / self.clock_.per_time)",
+        "velocity units", "estimators/snapshot_verbs.py", "(velocity * self.clock_.per_time)",
+        "(velocity / self.clock_.per_time)",
         ("test_snapshot_flow.py::test_units_of_time_only_rescale_the_velocity",),
     ),
     Fault(
@@ -177,8 +177,8 @@ FAULTS = (
         ("test_integrate.py::test_error_falls_with_the_declared_order",),
     ),
     Fault(
-        "order of a distance", "metrics/distances.py", ".norm(dim=1) ** order) ** (1 / order)",
-        ".norm(dim=1) ** order)",
+        "order of a distance", "metrics/distances.py", ".norm(dim=1) ** order), 1 / order)",
+        ".norm(dim=1) ** order), 1.0)",
         ("test_distances.py::test_wasserstein_agrees_with_pot",),
     ),
     Fault(
