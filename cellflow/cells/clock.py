@@ -1,14 +1,18 @@
 """Experimental time in the user's units, and model time in [0, 1]."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+TimeLike: TypeAlias = float | str | np.ndarray | Tensor | pd.Timedelta | Any
+"""A time in any form that users write one: a number, a string that is one, or a Timedelta."""
 TIMEDELTA_UNIT = pd.Timedelta(days=1)
 """Timedelta columns are counted in days."""
 
@@ -55,7 +59,7 @@ class Clock:
         """Return the experimental time of a model time."""
         return self.times[0] + model / self.per_time
 
-    def model_times(self, time: Any, *, extrapolate: bool = False) -> float | Tensor:
+    def model_times(self, time: TimeLike, *, extrapolate: bool = False) -> float | Tensor:
         """Return the model times of one time, or of one for each state ``(n,)``, in any form that users write them.
 
         Raises
@@ -63,16 +67,11 @@ class Clock:
         ValueError
             When a time is not a number, or outside the snapshots and not to be extrapolated to.
         """
-        given = np.asarray(time.detach().cpu() if isinstance(time, Tensor) else time)
-        times = to_numbers(list(np.atleast_1d(given)), what="the time")
+        times = as_times(time, what="the time")
         for extreme in {times.min(), times.max()} if times.size else ():
             self.check(float(extreme), extrapolate=extrapolate)
         model = (times - self.times[0]) * self.per_time
-        return float(model[0]) if given.ndim == 0 else torch.from_numpy(model)
-
-    def user_times(self, t: Tensor) -> Tensor:
-        """Return the experimental times of model times, in double precision."""
-        return self.times[0] + t.double() / self.per_time
+        return float(model) if times.ndim == 0 else torch.from_numpy(model)
 
     def check(self, time: float, *, extrapolate: bool) -> None:
         """Refuse a time that is not finite or, unless asked to extrapolate, outside the snapshots.
@@ -99,6 +98,106 @@ class Clock:
         return after - 1, after
 
 
+def as_times(given: TimeLike | Iterable[TimeLike], *, what: str) -> np.ndarray:
+    """Return one time ``()``, or several ``(n,)``, as float64, in any form that users write them.
+
+    Every public function and command that takes times reads them here, or by `one_time` and `distinct_times`.
+
+    Parameters
+    ----------
+    given
+        A number, a string that is one, a Timedelta (counted in days), an array or tensor without axes: one time. A
+        list, an array, a tensor, a column: several.
+    what
+        How the caller's argument is called in a message, such as ``"`at`"``.
+
+    Raises
+    ------
+    ValueError
+        When a value is no finite number, or there is more than one axis.
+
+    Examples
+    --------
+    >>> as_times("12", what="`at`"), as_times(["12", np.float32(1.1)], what="`at`")
+    (array(12.), array([12. ,  1.1]))
+    """
+    values = _untensored(given)
+    if getattr(values, "ndim", 0) > 1:
+        raise ValueError(f"Expected one time or a list of times in {what}; found {type(given).__name__} of two axes.")
+    single = getattr(values, "ndim", None) == 0 or isinstance(values, str) or not isinstance(values, Iterable)
+    if single or not hasattr(values, "dtype"):  # columns and arrays have one type, and are read as they are
+        values = [_scalar(value, what) for value in ([values] if single else values)]
+    times = to_numbers(values, what=what)
+    if not np.isfinite(times).all():
+        raise ValueError(f"Expected a finite time in {what}; found {times[~np.isfinite(times)][0]}.")
+    return times.reshape(()) if single else times
+
+
+def one_time(given: TimeLike, *, what: str) -> float:
+    """Return one time as a number.
+
+    Raises
+    ------
+    ValueError
+        When there is not one, or it is no finite number.
+
+    Examples
+    --------
+    >>> one_time(pd.Timedelta(hours=36), what="`at`")
+    1.5
+    """
+    times = as_times(given, what=what)
+    if times.size != 1:
+        raise ValueError(f"Expected one time in {what}; found {times.size}.")
+    return float(times.reshape(()))
+
+
+def distinct_times(given: TimeLike | Iterable[TimeLike], *, what: str, none: bool = False) -> np.ndarray:
+    """Return one time or several as numbers ``(n,)``, in the given order.
+
+    Parameters
+    ----------
+    given, what
+        As for `as_times`.
+    none
+        Whether there may be none.
+
+    Raises
+    ------
+    ValueError
+        When a time is no finite number, or occurs twice; when there is none, unless there may be.
+
+    Examples
+    --------
+    >>> distinct_times("12", what="`at`"), distinct_times([24, 12], what="`at`")
+    (array([12.]), array([24., 12.]))
+    """
+    times = np.atleast_1d(as_times(given, what=what))
+    if not (len(times) or none):
+        raise ValueError(f"Expected at least one time in {what}; found none.")
+    twice = [time for time, n in Counter(times.tolist()).items() if n > 1]
+    if twice:
+        raise ValueError(f"Expected each time once in {what}; {', '.join(f'{t:.12g}' for t in twice)} occurs twice.")
+    return times
+
+
+def _untensored(value: Any) -> Any:
+    """Return a tensor as an array."""
+    if not isinstance(value, Tensor):
+        return value
+    return (value.detach().float() if value.dtype == torch.bfloat16 else value.detach()).cpu().numpy()
+
+
+def _scalar(value: Any, what: str) -> Any:
+    """Return one time of a list without its array or tensor; float32 as the decimal that it stands for."""
+    value = _untensored(value)
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
+    if isinstance(value, bool | np.bool_ | complex) or (isinstance(value, Iterable) and not isinstance(value, str)):
+        raise ValueError(f"Expected one time or a list of times in {what}; found {value!r} for one.")
+    return float(str(value)) if isinstance(value, np.float32 | np.float16) else value
+
+
 def to_numbers(values: Any, *, what: str) -> np.ndarray:
     """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
 
@@ -116,8 +215,9 @@ def to_numbers(values: Any, *, what: str) -> np.ndarray:
         column = column.astype(str)
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
-    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise ValueError(f"{what} holds {column.dtype}, which is no length of time. Use numbers or Timedelta.")
+    kinds = pd.api.types
+    if any(no(column.dtype) for no in (kinds.is_bool_dtype, kinds.is_complex_dtype, kinds.is_datetime64_any_dtype)):
+        raise ValueError(f"{what} holds {column.dtype}, which is not a length of time. Use numbers or Timedelta.")
     numbers = pd.to_numeric(column, errors="coerce")
     failed = column[numbers.isna() & column.notna()].unique()
     if len(failed):

@@ -1,14 +1,14 @@
 """Reading AnnData: times, representations, snapshots. Cells are never reordered and never dropped."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import Clock, to_numbers
+from cellflow.cells.clock import Clock, TimeLike, distinct_times, to_numbers
 from cellflow.cells.states import Cells, States, as_states, positions
 
 if TYPE_CHECKING:
@@ -255,13 +255,13 @@ def _single(values: np.ndarray, rep: str) -> np.ndarray:
     return x
 
 
-def leave_out(adata: "AnnData", time_key: str, times: Sequence[float]) -> "AnnData":
-    """Return a view without the cells of some time points.
+def leave_out(adata: "AnnData", time_key: str, times: TimeLike | Iterable[TimeLike]) -> "AnnData":
+    """Return a view without the cells of one time point, of several or of none.
 
     Raises
     ------
     ValueError
-        When there are no cells at one of the times.
+        When there are no cells at one of the times, or it is named twice.
 
     Examples
     --------
@@ -269,9 +269,9 @@ def leave_out(adata: "AnnData", time_key: str, times: Sequence[float]) -> "AnnDa
     >>> leave_out(cf.datasets.hsmm(), "hours", [24]).n_obs
     197
     """
-    time = read_times(adata, time_key)
-    absent = [t for t in times if not (time == t).any()]
+    time, left_out = read_times(adata, time_key), distinct_times(times, what="the times to leave out", none=True)
+    absent = [t for t in left_out if not (time == t).any()]
     if absent:
         known = ", ".join(f"{t:g}" for t in np.unique(time))
         raise ValueError(f"No cells at time {', '.join(f'{t:g}' for t in absent)} to leave out. There are: {known}.")
-    return adata[~np.isin(time, list(times))]
+    return adata[~np.isin(time, left_out)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
 from cellflow.cli.settings import free, load_run, new_folder, plain, settings_of, solver_of
@@ -41,7 +41,7 @@ def demo(cfg: DictConfig) -> None:
     sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
     adata.write_h5ad(folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
-    predicted = tl.interpolate(adata, flow, at=list(cfg.data.holdout))
+    predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
     predicted.write_h5ad(folder / "predicted.h5ad")
     log.info("open %s", folder / runs.REPORT)
 
@@ -118,7 +118,7 @@ def _fit_into(
     torch.set_num_threads(cfg.threads)
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
-    seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout"))
+    seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", none=True))
     flow.fit(seen, run=Run(folder=folder, resume=cfg.resume))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)
@@ -134,9 +134,10 @@ def _fit_into(
     return flow
 
 
-def _times(given: Any, name: str) -> list[float]:
+def _times(given: Any, name: str, *, none: bool = False) -> list[float]:
     """Return one time, or a list of them, as numbers."""
-    found: list[float] = to_numbers(list(given) if OmegaConf.is_list(given) else [given], what=f"`{name}`").tolist()
+    times = distinct_times(list(given) if OmegaConf.is_list(given) else given, what=f"`{name}`", none=none)
+    found: list[float] = times.tolist()
     return found
 
 

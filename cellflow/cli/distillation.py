@@ -41,7 +41,7 @@ def state_of(cfg: DictConfig) -> Path:
 def _cells(folder: Path, cfg: DictConfig) -> None:
     _, flow, adata = cells.read_run(cfg)
     held_out = runs.read_settings(folder)["data"]["holdout"]
-    seen = leave_out(adata, flow.time_key, list(held_out))
+    seen = leave_out(adata, flow.time_key, held_out)
     _learn(folder, cfg, flow, seen)
     _compare(folder, few_steps.compare_cells(adata, flow))
     cells.write_report(folder, adata, flow)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import Coupling
 
@@ -65,7 +65,7 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
 def _given(masses: object, times: Sizes) -> list[float]:
     if not isinstance(masses, Mapping):
         raise ValueError(f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {masses!r}.")
-    known = dict(zip(to_numbers(list(masses), what="`masses`").tolist(), masses.values(), strict=True))
+    known = dict(zip(distinct_times(list(masses), what="`masses`", none=True).tolist(), masses.values(), strict=True))
     missing = [time for time in times if time not in known]
     if missing:
         raise ValueError(

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from cellflow import integrate, paths
+from cellflow.cells.clock import TimeLike, as_times
 from cellflow.cells.snapshots import read_states
 from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators import prediction
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
+from cellflow.integrate.trajectory import saved_times
 from cellflow.seeds import generator
 from cellflow.shapes import time_of
 
@@ -63,8 +65,8 @@ def transport(
     self: "SnapshotFlow",
     x: StatesLike,
     *,
-    start: float | np.ndarray,
-    stop: float | np.ndarray,
+    start: TimeLike,
+    stop: TimeLike,
     save: int = 2,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
@@ -89,8 +91,8 @@ def transport(
     Returns
     -------
     Trajectory
-        Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
-        ``(save, n)``, except with ``Jumps``. Its ``mass()`` is the size of the population relative to that at
+        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; where growth was learned, log
+        weights ``(save, n)``, except with ``Jumps``. Its ``mass()`` is the size of the population relative to that at
         ``start``.
 
     Raises
@@ -104,20 +106,21 @@ def transport(
     """
     chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.transport", noisy="simulate", old=old)
     self._check_fitted()
-    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in (start, stop))
+    ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
+    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
     if self.growth and not isinstance(chosen, Jumps):
         found = integrate.grow(self.field_, _states(self, x), start=begin, stop=end, save=save, solver=chosen)
     else:
         found = self._carry(self._velocity(), _states(self, x), chosen, start=begin, stop=end, save=save)
-    return _in_users_time(self, found)
+    return _in_users_time(found, *ends)
 
 
 def simulate(
     self: "SnapshotFlow",
     x: StatesLike,
     *,
-    start: float | np.ndarray,
-    stop: float | np.ndarray,
+    start: TimeLike,
+    stop: TimeLike,
     save: int = 2,
     solver: Noisy | str | int = Noisy(),
     seed: int = 0,
@@ -147,8 +150,8 @@ def simulate(
     Returns
     -------
     Trajectory
-        Times in the user's units and states ``(save, n, d)``, on the CPU; where growth was learned, log weights
-        ``(save, n)``.
+        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; where growth was learned, log
+        weights ``(save, n)``.
 
     Raises
     ------
@@ -173,7 +176,8 @@ def simulate(
             "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
             "`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
         )
-    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in (start, stop))
+    ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
+    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
     states = _states(self, x)
     found = integrate.sde(
         self.field_,
@@ -186,15 +190,15 @@ def simulate(
         growth=self.growth,
         generator=generator(seed=seed, device=states.device),
     )
-    return _in_users_time(self, found)
+    return _in_users_time(found, *ends)
 
 
 def grow(
     self: "SnapshotFlow",
     x: StatesLike,
     *,
-    start: float | np.ndarray,
-    stop: float | np.ndarray,
+    start: TimeLike,
+    stop: TimeLike,
     save: int = 2,
     solver: Fixed | Adaptive | str | int = Fixed(),
     extrapolate: bool = False,
@@ -273,7 +277,7 @@ def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     return prediction.score(self, self.read(adata))
 
 
-def velocity(self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
+def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
     """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
 
     Parameters
@@ -293,9 +297,7 @@ def velocity(self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, e
     return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
 
 
-def growth_rate(
-    self: "SnapshotFlow", x: StatesLike, time: float | np.ndarray, *, extrapolate: bool = False
-) -> np.ndarray:
+def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
     """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
 
     Parameters
@@ -329,9 +331,12 @@ def _check_growth(flow: "SnapshotFlow") -> None:
         )
 
 
-def _in_users_time(flow: "SnapshotFlow", found: Trajectory) -> Trajectory:
+def _in_users_time(found: Trajectory, start: np.ndarray, stop: np.ndarray) -> Trajectory:
+    """Return a trajectory on the CPU, with the user's own times in place of those of the model, which are rounded."""
     log_weight = None if found.log_weight is None else found.log_weight.cpu()
-    return found._replace(t=flow.clock_.user_times(found.t).cpu(), x=found.x.cpu(), log_weight=log_weight)
+    like = torch.empty(found.x.shape[1], dtype=torch.float64)
+    t = saved_times(like, torch.as_tensor(start), torch.as_tensor(stop), len(found.x))
+    return found._replace(t=t, x=found.x.cpu(), log_weight=log_weight)
 
 
 def _states(flow: "SnapshotFlow", x: StatesLike) -> Tensor:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl.cells import about, solver_of, target
@@ -24,7 +24,7 @@ def push(
     flow: "SnapshotFlow",
     *,
     cells: Cells,
-    at: float | pd.Timedelta,
+    at: TimeLike,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -88,7 +88,7 @@ def pull(
     flow: "SnapshotFlow",
     *,
     cells: Cells,
-    at: float | pd.Timedelta,
+    at: TimeLike,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -130,7 +130,7 @@ def _land(
     adata: "AnnData",
     flow: "SnapshotFlow",
     cells: Cells,
-    at: float | pd.Timedelta,
+    at: TimeLike,
     groupby: str | None,
     n_neighbors: int,
     solver: Fixed | Adaptive | Jumps,
@@ -145,7 +145,7 @@ def _land(
     if groupby is not None and groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     chosen = states.take(positions(adata, cells))
-    moment = float(to_numbers([at], what="`at`")[0])
+    moment = one_time(at, what="`at`")
     there = snapshot_at(states, moment, n_neighbors)
     late = chosen.time > moment if forward else chosen.time < moment
     if late.any():

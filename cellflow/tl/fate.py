@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Noisy, resolve
 from cellflow.seeds import draw_seed, generator
@@ -23,7 +23,7 @@ def fate(
     flow: "SnapshotFlow",
     *,
     groupby: str,
-    at: float | pd.Timedelta | None = None,
+    at: TimeLike | None = None,
     cells: Cells | None = None,
     n_samples: int = 100,
     solver: Noisy | str | int = Noisy(),
@@ -102,7 +102,7 @@ def fate(
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     if n_samples < 2 or not 0 < confidence < 1:
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
-    moment = flow.clock_.times[-1] if at is None else float(to_numbers([at], what="`at`")[0])
+    moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
     there = snapshot_at(states, moment, n_neighbors)
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
     votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl.cells import about, solver_of
@@ -22,7 +22,7 @@ def interpolate(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
-    at: float | pd.Timedelta | Iterable[float],
+    at: TimeLike | Iterable[TimeLike],
     origin: str = "both",
     genes: bool | str = "auto",
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -43,7 +43,7 @@ def interpolate(
     flow
         A fitted flow.
     at
-        One time or several, in the user's units.
+        One time or several, in the user's units; each once.
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
@@ -74,9 +74,7 @@ def interpolate(
     chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
     cells = flow.read(adata)
     loadings = read_loadings(adata, flow.rep, genes=genes)
-    times = to_numbers(list(at) if isinstance(at, Iterable) else [at], what="`at`")
-    if not len(times):
-        raise ValueError("Expected at least one time in `at`; found none.")
+    times = distinct_times(at, what="`at`")
     given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate}
     carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
     states = np.concatenate([part.x for part in carried])

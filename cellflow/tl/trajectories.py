@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Fixed, Noisy, Solver, resolve
 from cellflow.renamed import renamed
@@ -24,7 +23,7 @@ def trajectories(
     *,
     cells: Cells | None = None,
     n: int = 200,
-    stop: float | pd.Timedelta | None = None,
+    stop: TimeLike | None = None,
     n_times: int = 50,
     solver: Solver | str | int = Fixed(),
     seed: int = 0,
@@ -82,7 +81,7 @@ def trajectories(
     chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
     states = flow.read(adata)
     followed = _first_cells(flow, states, n, seed) if cells is None else states.take(positions(adata, cells))
-    end = flow.clock_.times[-1] if stop is None else float(to_numbers([stop], what="`stop`")[0])
+    end = flow.clock_.times[-1] if stop is None else one_time(stop, what="`stop`")
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
     if isinstance(chosen, Noisy):
         found = flow.simulate(followed.x, solver=chosen, seed=seed, **course)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.cells.clock import to_numbers
+from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.couplings import Exact
 from cellflow.estimators.prediction import predict
@@ -33,7 +33,7 @@ def validate(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
-    times: Iterable[float] | None = None,
+    times: TimeLike | Iterable[TimeLike] | None = None,
     max_cells: int = MAX_CELLS,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     key_added: str = "validation",
@@ -54,8 +54,8 @@ def validate(
         A flow, fitted or not; it is not changed. Times that it was not fitted on are predicted with it; for any other
         time its settings are fitted again without that time.
     times
-        Snapshots to predict; ``None`` for those that a fitted flow has not seen, or, where there are none, for all but
-        the first and the last.
+        Snapshots to predict, one or several; ``None`` for those that a fitted flow has not seen, or, where there are
+        none, for all but the first and the last.
     max_cells
         Most cells of a snapshot, and of a prediction, that are compared: more are thinned evenly, see
         `cellflow.metrics.thinned`. W1 depends on their number: compare like with like.
@@ -91,8 +91,7 @@ def validate(
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     snapshots = read_snapshots(adata, time_key=flow.time_key, rep=flow.rep)
     inner = _inside(flow, snapshots)
-    asked = None if times is None else to_numbers(list(times), what="`times`").tolist()
-    chosen = (_unseen(flow, inner) or inner) if asked is None else asked
+    chosen = (_unseen(flow, inner) or inner) if times is None else distinct_times(times, what="`times`").tolist()
     if not chosen or not set(chosen) <= set(inner):
         raise ValueError(f"Expected times with a snapshot on each side, of {inner}; found {chosen}.")
     rows = [row for time in chosen for row in _compare(adata, flow, snapshots, time, max_cells, carried)]
