@@ -78,7 +78,7 @@ ALL_TABLES = {**TABLES, "ralston": RALSTON}
 ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adaptive(rtol=1e-6), Jumps(2), Noisy(steps=7)]
 
 ALL_CURVES = [Straight(), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
-ALL_REPAIRINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]
+ALL_MODEL_COUPLINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]
 ALL_RECIPES = [Recipe(), Recipe(learning_rate=1e-3, precision="64")]
 ALL_RUNS = [Run(), Run("runs/first", resume=True, save_every=5)]
 

@@ -16,7 +16,7 @@ from cellflow.cli.entry import _goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.integrate import Fixed, Jumps
-from cellflow.training import Origin, Recipe, trajectory_batches
+from cellflow.training import Recipe, trajectory_batches
 from cellflow.training.distillation import OBJECTIVES
 
 QUICK = Recipe(learning_rate=4e-3, warmup=20)
@@ -259,16 +259,16 @@ def test_a_jump_of_no_length_teaches_nothing():
     assert loss == pytest.approx(9 / 2)
 
 
-def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
+def test_trajectories_lie_on_the_flow_and_pass_through_the_given_states():
     def velocity(t, x, condition):
         return -x * condition
 
     rng = cf.generator(seed=0)
     x = torch.linspace(1, 2, 6)[:, None]
     rate = torch.tensor([[1.0], [2.0]]).repeat(3, 1)
-    origins = [Origin(x, 0.3, rate), Origin(x, 1.0, rate)]
+    known = [x, x], [0.3, 1.0], [rate, rate]
     for both in (True, False):
-        batches = trajectory_batches(velocity, origins, batch_size=500, generator=rng, both=both, moments=9)
+        batches = trajectory_batches(velocity, *known, batch_size=500, generator=rng, both=both, n_times=9)
         batch = next(iter(batches))
         start, duration = batch.span()
         expected = batch.x0 * torch.exp(-batch.condition * duration[:, None])
@@ -276,7 +276,7 @@ def test_trajectories_lie_on_the_flow_and_pass_through_their_origins():
         assert bool((duration < 0).any()) is both
         assert duration.abs().min() > 0
         assert 0 <= start.min() <= 0.01
-        # Back at its origin, every trajectory is one of the given states.
+        # Back at its time, every trajectory is one of the given states.
         home = torch.where(batch.condition == 1, batch.x0 * start[:, None].exp(), batch.x0 * (2 * start[:, None]).exp())
         at = torch.cat([rate_x * torch.exp(r * t) for t in (0.3, 1.0) for rate_x, r in zip(x, rate, strict=True)])
         assert (home - at[None]).abs().min(dim=1).values.max() < 1e-3
@@ -289,14 +289,15 @@ def test_more_states_than_memory_holds_are_chosen_at_random(monkeypatch):
     monkeypatch.setattr("cellflow.training.distillation.AT_ONCE", 20)
     batches = trajectory_batches(
         lambda t, x, condition: torch.zeros_like(x),
-        [Origin(torch.arange(40.0)[:, None], 0.0), Origin(torch.arange(60.0)[:, None], 1.0)],
+        [torch.arange(40.0)[:, None], torch.arange(60.0)[:, None]],
+        [0.0, 1.0],
         batch_size=4,
         generator=cf.generator(seed=0),
-        moments=5,
+        n_times=5,
     )
-    assert [course.x.shape for course in batches.courses] == [(5, 8, 1), (5, 12, 1)]
-    with pytest.raises(ValueError, match="two moments"):
-        trajectory_batches(lambda t, x, condition: x, [], batch_size=4, generator=cf.generator(seed=0))
+    assert [part.x.shape for part in batches.trajectories] == [(5, 8, 1), (5, 12, 1)]
+    with pytest.raises(ValueError, match="a time for each of one or more snapshots"):
+        trajectory_batches(lambda t, x, condition: x, [], [], batch_size=4, generator=cf.generator(seed=0))
 
 
 def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys):

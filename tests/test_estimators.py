@@ -69,7 +69,7 @@ ALL_ESTIMATORS = {
             "noisy": lambda model: model.simulate(X[:5], solver=4),
             "jumped": lambda model: model.translate(X[:5], solver=Jumps(1)),
             "trajectory": lambda model: model.trajectory(X[:5]),
-            "refine": lambda model: model.refine(X, X + 3, rounds=2, steps=2, repairing=ANEW),
+            "refine": lambda model: model.refine(X, X + 3, rounds=2, steps=2, coupling=ANEW),
             "distill": lambda model: model.distill(X, X + 3, steps=3),
         },
     ),
@@ -80,7 +80,7 @@ ALL_ESTIMATORS = {
             "moved": lambda model: model.generate(3, label="dark", guidance=2.0, solver=2).images,
             "jumped": lambda model: model.generate(3, solver=Jumps(1)).images,
             "trajectory": lambda model: model.trajectory(3, solver=8),
-            "refine": lambda model: model.refine(IMAGES, rounds=2, steps=2, repairing=cf.training.Reflow(solver=2)),
+            "refine": lambda model: model.refine(IMAGES, rounds=2, steps=2, coupling=cf.training.Reflow(solver=2)),
             "distill": lambda model: model.distill(IMAGES, steps=3, objective="semigroup"),
         },
     ),
@@ -166,7 +166,7 @@ def test_a_failed_fit_leaves_the_earlier_one(kind, failure, tmp_path):
     assert (model.history_.columns, model.map_history_.columns) == (history, map_history)
 
 
-class FailingRepairing:
+class FailingCoupling:
     """Pairs that cannot be made in the second round."""
 
     def __call__(self, field, objective, x0, x1, *, turn, generator, condition=None):
@@ -182,7 +182,7 @@ def test_a_refinement_that_fails_leaves_the_fit(name):
     kind.verbs["distill"](model)
     before, history = kind.results(model), len(model.history_)
     with pytest.raises(RuntimeError, match="no memory"):
-        model.refine(*kind.data, rounds=2, steps=2, repairing=FailingRepairing())
+        model.refine(*kind.data, rounds=2, steps=2, coupling=FailingCoupling())
     assert all(torch.equal(one, other) for one, other in zip(before, kind.results(model), strict=True))
     assert len(model.history_) == history
 
@@ -277,7 +277,7 @@ def trained(verb, kind, run=None):
         return weights(model.fit(*kind.data, run=run).field_)
     model.fit(*kind.data)
     if verb == "refine":
-        settings = {"rounds": 2, "steps": 5, "repairing": cf.training.Reflow(solver=2)}
+        settings = {"rounds": 2, "steps": 5, "coupling": cf.training.Reflow(solver=2)}
         return weights(model.refine(*kind.data, **settings, run=run).field_)
     return weights(model.distill(*kind.data, steps=5, objective="semigroup", run=run).flow_map_)
 
@@ -331,6 +331,18 @@ def test_what_became_a_run_is_still_taken(name, tmp_path):
     ):
         model.distill(*kind.data, steps=3, objective="semigroup", taught=False)
     assert torch.equal(weights(model.flow_map_), alone)
+
+
+@pytest.mark.parametrize("name", REFINED)
+def test_repairing_is_now_a_coupling(name):
+    kind = ALL_ESTIMATORS[name]
+    model, other = (kind().fit(*kind.data) for _ in range(2))
+    model.refine(*kind.data, rounds=1, steps=2, coupling=cf.training.Reflow(solver=2))
+    with pytest.warns(FutureWarning, match=rf"{name}\.refine\(repairing=.* is now `{name}\.refine\(coupling="):
+        other.refine(*kind.data, rounds=1, steps=2, repairing=cf.training.Reflow(solver=2))
+    assert torch.equal(weights(model.field_), weights(other.field_))
+    with pytest.raises(TypeError, match="a coupling that the model makes"):
+        model.refine(*kind.data, rounds=1, steps=2, coupling=cf.couplings.Exact())
 
 
 def test_forget_is_now_condition_dropout():

@@ -67,7 +67,7 @@ def test_refining_makes_few_steps_do():
     images = flat()
     model = make().fit(images)
     before = bend(model)
-    model.refine(images, rounds=1, steps=300, repairing=cf.training.Reflow(solver=10, both_ends=True))
+    model.refine(images, rounds=1, steps=300, coupling=cf.training.Reflow(solver=10, both_ends=True))
     assert bend(model) < 0.6 * before
     assert len(model.history_) == 500
 
@@ -94,7 +94,7 @@ class Recording:
 def test_refining_knows_the_class_of_each_image(dropout):
     images, seen = flat(), Recording()
     model = make(conditional=True, condition_dropout=dropout, steps=1, batch_size=10).fit(images)
-    model.refine(images, rounds=1, steps=1, repairing=seen)
+    model.refine(images, rounds=1, steps=1, coupling=seen)
     real, classes = torch.cat(seen.real), torch.cat(seen.classes)
     known = classes.sum(dim=1) > 0
     assert known.all() == (dropout == 0)
@@ -108,7 +108,7 @@ def test_refining_mirrors_images_where_the_fit_does():
     half.images[..., :2] = 0  # the left half is black: or the right one, of a mirrored image
     for flip, both in ((False, False), (True, True)):
         seen = Recording()
-        make(flip=flip, steps=1).fit(half).refine(half, rounds=1, steps=1, repairing=seen)
+        make(flip=flip, steps=1).fit(half).refine(half, rounds=1, steps=1, coupling=seen)
         left = torch.cat(seen.real)[..., 0].eq(-1).flatten(1).all(dim=1)
         assert left.any()
         assert (~left).any() == both
@@ -123,8 +123,8 @@ def test_refining_takes_the_images_of_the_fit(fitted):
         fitted.refine(flat(), rounds=1, steps=0)
     with pytest.raises(ValueError, match=r"whole number of rounds >= 1; found 1\.5"):
         fitted.refine(flat(), rounds=1.5, steps=1)
-    with pytest.raises(TypeError, match="callable that pairs points"):
-        fitted.refine(flat(), rounds=1, steps=1, repairing="reflow")
+    with pytest.raises(TypeError, match="a coupling that the model makes"):
+        fitted.refine(flat(), rounds=1, steps=1, coupling="reflow")
 
 
 def test_guidance_of_one_is_none_and_more_changes_the_images(fitted):

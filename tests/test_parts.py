@@ -16,11 +16,11 @@ from parts import (
     ALL_COUPLINGS,
     ALL_CURVES,
     ALL_METRICS,
+    ALL_MODEL_COUPLINGS,
     ALL_NETWORKS,
     ALL_OBJECTIVES,
     ALL_PATHS,
     ALL_RECIPES,
-    ALL_REPAIRINGS,
     ALL_RUNS,
     ALL_SOLVERS,
     ALL_TABLES,
@@ -34,7 +34,7 @@ from cellflow import couplings, integrate, metrics, networks, objectives, pairin
 
 PARTS = [
     *ALL_PATHS, *ALL_TIME_LAWS, *ALL_COUPLINGS.values(), *ALL_COSTS, *ALL_OBJECTIVES, *ALL_SOLVERS, *ALL_CURVES,
-    *ALL_REPAIRINGS, *ALL_RECIPES, *ALL_RUNS, *ALL_TABLES.values(), couplings.Given(),
+    *ALL_MODEL_COUPLINGS, *ALL_RECIPES, *ALL_RUNS, *ALL_TABLES.values(), couplings.Given(),
 ]  # fmt: skip
 each_part = pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
 ROOMS = (
@@ -84,10 +84,10 @@ def test_every_solver_is_listed():
     assert set(ALL_TABLES) >= set(integrate.TABLES)
 
 
-def test_every_curve_and_way_to_pair_anew_is_listed():
+def test_every_curve_and_coupling_of_a_model_is_listed():
     curves = exported(pairing, lambda kind: hasattr(kind, "bends")) | exported(training, lambda k: hasattr(k, "bends"))
     assert curves == types(ALL_CURVES)
-    assert exported(training, calls_with("field", "objective", "x0", "x1")) == types(ALL_REPAIRINGS)
+    assert exported(training, calls_with("field", "objective", "x0", "x1")) == types(ALL_MODEL_COUPLINGS)
 
 
 def test_every_network_is_listed():

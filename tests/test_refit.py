@@ -1,6 +1,7 @@
 """Outer loops: reflow straightens paths, Markovian fitting finds the Schrödinger bridge, both keep the marginals."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cellflow.networks import MLP, Heads
 from cellflow.objectives import BridgeMatching, VelocityMatching
 from cellflow.paths import BrownianBridge
 from cellflow.training import MarkovianFitting, Recipe, Reflow, fit, refit
-from cellflow.training.refit import pair_anew
+from cellflow.training.refit import model_pairs
 
 QUICK = Recipe(learning_rate=2e-3)
 
@@ -36,7 +37,7 @@ def test_reflow_straightens_paths_and_keeps_the_target(rng):
     batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=1000, generator=rng, recipe=QUICK)
     before = bend(field, x0)
-    histories = refit(field, objective, x0, x1, repairing=Reflow(), rounds=1, steps=1000, generator=rng, recipe=QUICK)
+    histories = refit(field, objective, x0, x1, coupling=Reflow(), rounds=1, steps=1000, generator=rng, recipe=QUICK)
     assert bend(field, x0) < 0.3 * before
     assert cf.metrics.wasserstein(cf.integrate.ode(field, x0, solver=20).x[-1], x1) < 0.4
     assert len(histories) == 1
@@ -58,7 +59,7 @@ def test_markovian_fitting_finds_the_schroedinger_bridge_from_independent_pairs(
     batches = cf.pairing.paired_batches(x0, x1, coupling="independent", generator=rng)
     fit(field, objective, batches, steps=800, generator=rng, recipe=QUICK)
     refit(
-        field, objective, x0, x1, repairing=MarkovianFitting(1.0, solver=30), rounds=6, steps=300, generator=rng,
+        field, objective, x0, x1, coupling=MarkovianFitting(1.0, solver=30), rounds=6, steps=300, generator=rng,
         recipe=QUICK,
     )  # fmt: skip
     ends = cf.integrate.sde(field, x0.repeat(3, 1), sigma=1.0, solver=40, generator=rng)
@@ -83,7 +84,7 @@ def test_images_are_refitted_as_vectors_are(rng):
     field.weight = torch.nn.Parameter(torch.ones(()))
     field.forward = lambda t, x, condition: field.weight * x
     x = torch.rand(8, 1, 4, 4, generator=rng)
-    found = refit(field, VelocityMatching(), x, x, repairing=Reflow(solver=2), rounds=2, steps=3, generator=rng)
+    found = refit(field, VelocityMatching(), x, x, coupling=Reflow(solver=2), rounds=2, steps=3, generator=rng)
     assert [len(history) for history in found] == [3, 3]
 
 
@@ -103,8 +104,8 @@ def test_each_pair_keeps_the_condition_that_made_it(rng, size):
     """Points of source and target move by their condition, so that every pair differs by it: also made in parts."""
     condition = torch.randint(1, 9, (10, 1), generator=rng).float()
     x0, x1 = torch.zeros(10, 1), torch.full((10, 1), 100.0)
-    settings = {"repairing": Reflow(solver=1, both_ends=True), "condition": condition, "at_once": size}
-    y0, y1 = pair_anew(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, **settings)
+    settings = {"coupling": Reflow(solver=1, both_ends=True), "condition": condition, "at_once": size}
+    y0, y1 = model_pairs(Shifting(), VelocityMatching(), x0, x1, turn=0, generator=rng, **settings)
     assert torch.equal(y1 - y0, condition.repeat(2, 1))
     assert torch.equal(y0[:10], x0)
     assert torch.equal(y1[10:], x1)
@@ -116,18 +117,18 @@ def test_each_pair_keeps_the_condition_that_made_it(rng, size):
 def test_impossible_settings_are_refused(rng):
     x = torch.zeros(4, 2)
     with pytest.raises(ValueError, match="a condition for each; found 4, 4 and 3"):
-        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=1, generator=rng, condition=x[:3])
+        refit(MLP(2), VelocityMatching(), x, x, coupling=Reflow(), rounds=1, steps=1, generator=rng, condition=x[:3])
     with pytest.raises(ValueError, match="sigma > 0"):
         MarkovianFitting(0.0)
     with pytest.raises(ValueError, match="rounds >= 1"):
-        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=0, steps=3, generator=rng)
+        refit(MLP(2), VelocityMatching(), x, x, coupling=Reflow(), rounds=0, steps=3, generator=rng)
     with pytest.raises(TypeError, match="returned no score"):
-        refit(MLP(2), VelocityMatching(), x, x, repairing=MarkovianFitting(1.0), rounds=1, steps=3, generator=rng)
+        refit(MLP(2), VelocityMatching(), x, x, coupling=MarkovianFitting(1.0), rounds=1, steps=3, generator=rng)
 
 
-@pytest.mark.parametrize("repairing", [Reflow(solver=3), MarkovianFitting(0.5, solver=3)], ids=["reflow", "markovian"])
+@pytest.mark.parametrize("coupling", [Reflow(solver=3), MarkovianFitting(0.5, solver=3)], ids=["reflow", "markovian"])
 @pytest.mark.parametrize("last", [3, 6, 7, 12])
-def test_rounds_resume_to_the_bit(repairing, last, tmp_path):
+def test_rounds_resume_to_the_bit(coupling, last, tmp_path):
     """Stopped in any round, or as one begins: what was finished is neither paired nor trained again."""
     x = torch.randn(20, 2, generator=cf.generator(1))
     bridge = BrownianBridge(0.5)
@@ -135,9 +136,9 @@ def test_rounds_resume_to_the_bit(repairing, last, tmp_path):
     def field():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            return MLP(2, width=8) if isinstance(repairing, Reflow) else Heads(MLP(2, heads=2, width=8), score="shared")
+            return MLP(2, width=8) if isinstance(coupling, Reflow) else Heads(MLP(2, heads=2, width=8), score="shared")
 
-    class Stopped(VelocityMatching if isinstance(repairing, Reflow) else BridgeMatching):
+    class Stopped(VelocityMatching if isinstance(coupling, Reflow) else BridgeMatching):
         calls = 0
 
         def __call__(self, field, batch, *, generator):
@@ -151,8 +152,8 @@ def test_rounds_resume_to_the_bit(repairing, last, tmp_path):
 
     def rounds(objective, run):
         learned = field()
-        settings = {"repairing": repairing, "rounds": 3, "steps": 5, "batch_size": 8, "recipe": QUICK, "run": run}
-        path = cf.paths.Linear() if isinstance(repairing, Reflow) else bridge
+        settings = {"coupling": coupling, "rounds": 3, "steps": 5, "batch_size": 8, "recipe": QUICK, "run": run}
+        path = cf.paths.Linear() if isinstance(coupling, Reflow) else bridge
         histories = refit(learned, objective(path), x, x + 3, generator=cf.generator(2), **settings)
         return torch.cat([weight.flatten() for weight in learned.parameters()]), [one.columns for one in histories]
 
@@ -166,15 +167,18 @@ def test_rounds_resume_to_the_bit(repairing, last, tmp_path):
     assert Plain.calls - begun == 15 - (last - 1)
     with pytest.raises(FileExistsError, match="resume=True"):
         rounds(Plain, cf.Run(tmp_path))
+    coupling = replace(coupling, solver=4)
+    with pytest.raises(CheckpointError, match=r"coupling .*steps=3.* not .*steps=4"):
+        rounds(Plain, cf.Run(tmp_path, resume=True))
 
 
 def test_rounds_are_watched_with_all_that_happened(rng, tmp_path):
     seen, x = [], torch.zeros(4, 2)
     run = cf.Run(watch=lambda history: seen.append(len(history)), watch_every=2)
-    refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(solver=1), rounds=2, steps=3, generator=rng, run=run)
+    refit(MLP(2), VelocityMatching(), x, x, coupling=Reflow(solver=1), rounds=2, steps=3, generator=rng, run=run)
     assert seen == [2, 3, 5, 6]
     again = cf.Run(tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="No file"):
-        refit(MLP(2), VelocityMatching(), x, x, repairing=Reflow(), rounds=1, steps=3, generator=rng, run=again)
-    with pytest.raises(TypeError, match="callable that pairs points"):
-        refit(MLP(2), VelocityMatching(), x, x, repairing=3, rounds=1, steps=3, generator=rng)
+        refit(MLP(2), VelocityMatching(), x, x, coupling=Reflow(), rounds=1, steps=3, generator=rng, run=again)
+    with pytest.raises(TypeError, match="a coupling that the model makes"):
+        refit(MLP(2), VelocityMatching(), x, x, coupling=3, rounds=1, steps=3, generator=rng)

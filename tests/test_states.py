@@ -121,7 +121,7 @@ def trained(*args, method="fit", **kwargs):
 
 
 OTHER = whole_numbers(4)
-ROUND = {"rounds": 1, "repairing": cf.training.Reflow(solver=2)}
+ROUND = {"rounds": 1, "coupling": cf.training.Reflow(solver=2)}
 QUICK = {"steps": 2, "objective": "semigroup"}
 # (estimator, method, argument) to a call with states of any form.
 CALLS = {

@@ -228,7 +228,7 @@ def test_reflow_makes_paths_straight():
     x, y = blobs(), torch.cat([blobs(150, seed=1) + 5, blobs(150, seed=2) - 5])
     model = vectors(coupling="independent", steps=600).fit(x, y)
     before = bend(model, x)
-    model.refine(x, y, rounds=1, steps=400, repairing=cf.training.Reflow(solver=20))
+    model.refine(x, y, rounds=1, steps=400, coupling=cf.training.Reflow(solver=20))
     assert bend(model, x) < 0.5 * before
     assert len(model.history_) == 1000
 
@@ -242,14 +242,14 @@ def test_a_bridge_is_refined_by_its_own_diffusion(bridge):
     x, _ = bridge
     again = vectors(path=cf.paths.BrownianBridge(1.0), stochastic=True, steps=300, coupling="independent")
     ways = cf.training.MarkovianFitting(sigma=1.0, solver=20)
-    again.fit(x, x + SHIFT).refine(x, x + SHIFT, rounds=2, steps=150, repairing=ways)
+    again.fit(x, x + SHIFT).refine(x, x + SHIFT, rounds=2, steps=150, coupling=ways)
     assert (again.simulate(x).mean(dim=0) - SHIFT).abs().max() < 0.4
 
 
 def test_images_are_refined_some_at_a_time():
     dark, bright = grey(60), grey(190, n=30, seed=1)
     ways = cf.training.Reflow(solver=2)
-    model = images(steps=5).fit(dark, bright).refine(dark, bright, rounds=2, steps=3, repairing=ways)
+    model = images(steps=5).fit(dark, bright).refine(dark, bright, rounds=2, steps=3, coupling=ways)
     assert len(model.history_) == 11
 
 

@@ -16,7 +16,7 @@ from benchmarks import machine, page
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Fixed
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
-from cellflow.training import Origin, Recipe, Reflow
+from cellflow.training import Recipe, Reflow
 
 JUMPS = (1, 2, 4, 8, 16)
 
@@ -62,10 +62,10 @@ class Bench:
     def reflowed(self, flow: Any) -> Iterator[Any]:
         """Yield the flow after each round of reflow, real points kept in play."""
         straight, rng = deepcopy(flow), cf.generator(self.seed)
-        repairing = Reflow(solver=self.reflow_steps, both_ends=True)
+        coupling = Reflow(solver=self.reflow_steps, both_ends=True)
         while True:
             cf.training.refit(
-                straight, VelocityMatching(), *self.ends(rng), repairing=repairing, rounds=1, steps=self.steps,
+                straight, VelocityMatching(), *self.ends(rng), coupling=coupling, rounds=1, steps=self.steps,
                 generator=rng, batch_size=self.batch, recipe=self.recipe,
             )  # fmt: skip
             yield straight
@@ -74,9 +74,8 @@ class Bench:
         """Return the flow map of a method."""
         rng = cf.generator(self.seed)
         if method == self.trajectories:
-            origins = [Origin(x, at) for x, at in zip(self.ends(rng), (0.0, 1.0), strict=True)]
             batches = cf.training.trajectory_batches(
-                flow, origins, batch_size=self.batch, generator=rng, both=False, moments=self.moments
+                flow, self.ends(rng), (0.0, 1.0), batch_size=self.batch, generator=rng, both=False, n_times=self.moments
             )
             return self._fit(cf.networks.FlowMap.of(flow), TrajectoryMatching(), batches, self.steps, self.recipe)
         objective = self.objectives[method](flow.eval())

@@ -170,7 +170,7 @@ def fit_own_pairs(
     steps = max(1, size.steps // 2 // (rounds * method.cycles))
     cf.training.refit(
         model.field, model.objective, x0, x1, rounds=rounds, steps=steps, generator=rng, batch_size=size.batch,
-        repairing=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
+        coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
         recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)),
     )  # fmt: skip
 

@@ -150,11 +150,11 @@ class Trainer:
         return self._plan
 
     def _refit(self, field: nn.Module, objective: Any, method: Method, rng: torch.Generator) -> None:
-        repairing: cf.training.Repairing = cf.training.Reflow(solver=50)
+        coupling: cf.training.ModelCoupling = cf.training.Reflow(solver=50)
         if method.sigma:
-            repairing = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40)
+            coupling = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40)
         cf.training.refit(
-            field, objective, self.data.x0, self.data.x1, repairing=repairing, rounds=method.rounds,
+            field, objective, self.data.x0, self.data.x1, coupling=coupling, rounds=method.rounds,
             steps=max(1, self.steps // (method.rounds if method.sigma else 2)), generator=rng, batch_size=BATCH,
             recipe=RECIPE,
         )  # fmt: skip

@@ -28,7 +28,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
-from cellflow.training import History, Origin, Recipe, Run, trajectory_batches
+from cellflow.training import History, Recipe, Run, trajectory_batches
 from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
 from cellflow.training.distillation import resolve
 from cellflow.training.recipe import check_settings
@@ -245,7 +245,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         copy: Self,
         velocity: nn.Module,
         *,
-        origins: Callable[[], Sequence[Origin]],
+        known: Callable[[], tuple[Any, ...]],
         pairs: Callable[[], Iterable[Batch]],
         objective: FlowMapObjective | str,
         teacher: bool,
@@ -255,8 +255,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     ) -> Self:
         """Train the flow map of a copy of this estimator, and keep the map once it is done.
 
-        ``origins`` gives the states that the teacher's trajectories pass through, ``pairs`` batches of pairs of the
-        data: the objective decides which are needed. ``settings`` are those of `cellflow.training.distill`.
+        ``known`` gives the states that the teacher's trajectories pass through and their times, as
+        `cellflow.training.trajectory_batches` takes them, ``pairs`` batches of pairs of the data: the objective decides
+        which are needed. ``settings`` are those of `cellflow.training.distill`.
         """
         own, chosen = self.get_params(deep=False), resolve(objective)
         check_settings(settings["steps"], own["batch_size"], recipe)
@@ -264,7 +265,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         if teacher and isinstance(chosen, TrajectoryMatching):
             recipe, both = recipe or own["recipe"], copy.flow_map_.spans == "both"
             batches = trajectory_batches(
-                velocity, origins(), batch_size=own["batch_size"], generator=settings["generator"], both=both
+                velocity, *known(), batch_size=own["batch_size"], generator=settings["generator"], both=both
             )
         else:
             batches = pairs()

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import CouplingLike
@@ -21,9 +22,10 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Reflow, Repairing, Run
+from cellflow.training import ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
+from cellflow.training.refit import OLD_REFITTING
 from cellflow.training.run import OLD_KEYWORDS
 
 OBJECTIVES = ("velocity", "noise")
@@ -178,8 +180,9 @@ class ImageGenerator(FlowEstimator):
         *,
         rounds: int,
         steps: int | None = None,
-        repairing: Repairing | None = None,
+        coupling: ModelCoupling | None = None,
         run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Train a fitted flow further on its own pairs of noise and images (reflow).
 
@@ -195,7 +198,7 @@ class ImageGenerator(FlowEstimator):
             Number of rounds.
         steps
             Optimiser steps per round; ``None`` for as many as the fit.
-        repairing
+        coupling
             How pairs are made; ``None`` for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in
             half of the pairs.
         run
@@ -219,26 +222,27 @@ class ImageGenerator(FlowEstimator):
         >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
         >>> digits = cf.datasets.digits().take(range(20))
         >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits)
-        >>> len(model.refine(digits, rounds=2, steps=3, repairing=cf.training.Reflow(2)).history_)
+        >>> len(model.refine(digits, rounds=2, steps=3, coupling=cf.training.Reflow(2)).history_)
         11
         """
+        coupling = renamed("ImageGenerator.refine", old, OLD_REFITTING).get("coupling", coupling)
         refined, images = self._fitted_on(images, run)
         rng, steps = generator_at(int(self.seed), REFINING), self.steps if steps is None else steps
         check_settings(steps, self.batch_size, self.recipe)
-        noise, real = self._origins(images, rng)
+        (noise, real), _, classes = self._both_ends(images, rng)
         found = training.refit(
             refined.field_,
             self._objective(),
-            noise.x,
-            real.x,
-            repairing=repairing or Reflow(both_ends=True),
+            noise,
+            real,
+            coupling=coupling or Reflow(both_ends=True),
             rounds=rounds,
             steps=steps,
             generator=rng,
             batch_size=self.batch_size,
             at_once=self.batch_size,
             recipe=self.recipe,
-            condition=noise.condition,
+            condition=None if classes is None else classes[0],
             run=refined._run(run),
             about=self._about({"images": digest(images)}),
         )
@@ -306,7 +310,7 @@ class ImageGenerator(FlowEstimator):
         return self._learn_map(
             distilled,
             velocity if guidance == 1 else Guided(velocity, guidance),
-            origins=lambda: self._origins(images, rng),
+            known=lambda: self._both_ends(images, rng),
             pairs=lambda: self._batches(images, rng),
             objective=objective,
             teacher=teacher,
@@ -332,8 +336,10 @@ class ImageGenerator(FlowEstimator):
             path=self.path,
         )
 
-    def _origins(self, images: ImageSet | ImageStream, rng: torch.Generator) -> list[Origin]:
-        """Return equal numbers of noise samples at time 0 and real images at time 1."""
+    def _both_ends(
+        self, images: ImageSet | ImageStream, rng: torch.Generator
+    ) -> tuple[list[Tensor], tuple[float, float], list[Tensor] | None]:
+        """Return equal numbers of noise samples and real images, their times, and the classes of both."""
         chosen = some_rows(len(images), self.shape_, rng)
         n = len(chosen)
         real, noise = images.scaled(chosen), torch.randn(n, *self.shape_, generator=rng).to(images.device)
@@ -341,10 +347,10 @@ class ImageGenerator(FlowEstimator):
             mirrored = (torch.rand(n, 1, 1, 1, generator=rng) < 0.5).to(images.device)
             real = torch.where(mirrored, real.flip(-1), real)
         if self.classes_ is None:
-            return [Origin(noise, 0.0), Origin(real, 1.0)]
+            return [noise, real], (0.0, 1.0), None
         classes = images.one_hot(chosen).to(images.device)
         dropped = (torch.rand(n, 1, generator=rng) < self.condition_dropout).to(classes)
-        return [Origin(noise, 0.0, classes * (1 - dropped)), Origin(real, 1.0, classes)]
+        return [noise, real], (0.0, 1.0), [classes * (1 - dropped), classes]
 
     def _fitted_on(self, images: object, run: Run | None) -> tuple[Self, ImageSet | ImageStream]:
         """Return a copy to train further, and images on its device; refuse images unlike those of the fit."""

@@ -28,7 +28,7 @@ from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import Origin, Recipe, Run
+from cellflow.training import Recipe, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
@@ -284,7 +284,7 @@ class SnapshotFlow(FlowEstimator):
         return self._learn_map(
             distilled,
             velocity,
-            origins=lambda: list(map(Origin, *self._clouds(snapshots, device))),
+            known=lambda: self._clouds(snapshots, device),
             pairs=lambda: self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device),
             objective=objective,
             teacher=teacher,

@@ -19,9 +19,10 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.training import MarkovianFitting, Origin, Recipe, Reflow, Repairing, Run
+from cellflow.training import MarkovianFitting, ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
+from cellflow.training.refit import OLD_REFITTING
 from cellflow.training.run import OLD_KEYWORDS
 
 
@@ -199,8 +200,9 @@ class DomainTranslator(FlowEstimator):
         *,
         rounds: int,
         steps: int | None = None,
-        repairing: Repairing | None = None,
+        coupling: ModelCoupling | None = None,
         run: Run | None = None,
+        **old: Any,
     ) -> Self:
         """Train a fitted flow further on its own pairs.
 
@@ -212,7 +214,7 @@ class DomainTranslator(FlowEstimator):
             Number of rounds.
         steps
             Optimiser steps per round; ``None`` for as many as the fit.
-        repairing
+        coupling
             How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM),
             otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path.
         run
@@ -233,6 +235,7 @@ class DomainTranslator(FlowEstimator):
         >>> len(model.refine(x, x + 3, rounds=2, steps=5).history_)
         30
         """
+        coupling = renamed("DomainTranslator.refine", old, OLD_REFITTING).get("coupling", coupling)
         refined, domains = self._fitted_on(source, target, run)
         steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
         check_settings(steps, self.batch_size, self.recipe)
@@ -240,7 +243,7 @@ class DomainTranslator(FlowEstimator):
             refined.field_,
             self._objective(unit=self.unit_),
             *(domain.scaled() for domain in domains),
-            repairing=repairing or (MarkovianFitting(sigma=path.sigma) if self.stochastic else Reflow()),
+            coupling=coupling or (MarkovianFitting(sigma=path.sigma) if self.stochastic else Reflow()),
             rounds=rounds,
             steps=steps,
             generator=generator_at(int(self.seed), REFINING),
@@ -311,10 +314,7 @@ class DomainTranslator(FlowEstimator):
         return self._learn_map(
             distilled,
             velocity,
-            origins=lambda: [
-                Origin(domain.scaled(some_rows(len(domain), self.shape_, rng)), at)
-                for domain, at in zip(domains, (0.0, 1.0), strict=True)
-            ],
+            known=lambda: ([domain.scaled(some_rows(len(domain), self.shape_, rng)) for domain in domains], (0.0, 1.0)),
             pairs=lambda: self._pair(*domains, features, rng),
             objective=objective,
             teacher=teacher,

@@ -1,11 +1,11 @@
 """Training: the optimiser loop, its recipe, its runs, and the outer loops around it."""
 
-from cellflow.training.distillation import Origin, TrajectoryBatches, distill, trajectory_batches
+from cellflow.training.distillation import TrajectoryBatches, distill, trajectory_batches
 from cellflow.training.geodesics import Geodesics, LearnedBends
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
-from cellflow.training.refit import MarkovianFitting, Reflow, Repairing, refit
+from cellflow.training.refit import MarkovianFitting, ModelCoupling, Reflow, refit
 from cellflow.training.run import Run
 
 __all__ = [
@@ -13,10 +13,9 @@ __all__ = [
     "History",
     "LearnedBends",
     "MarkovianFitting",
-    "Origin",
+    "ModelCoupling",
     "Recipe",
     "Reflow",
-    "Repairing",
     "Run",
     "TrajectoryBatches",
     "distill",

@@ -116,9 +116,9 @@ def distill(
     >>> import torch, cellflow as cf
     >>> rng, x = cf.generator(seed=0), torch.randn(50, 2, generator=cf.generator(seed=1))
     >>> flow = cf.networks.MLP(dim=2, width=16)
-    >>> ways = cf.training.trajectory_batches(flow, [cf.training.Origin(x, 0.0)], batch_size=8, generator=rng)
+    >>> known = cf.training.trajectory_batches(flow, [x], [0.0], batch_size=8, generator=rng)
     >>> flow_map = cf.networks.FlowMap.of(flow)
-    >>> distill(flow_map, flow, ways, steps=5, generator=rng)
+    >>> distill(flow_map, flow, known, steps=5, generator=rng)
     History(5 steps, last loss ...)
     >>> pairs = cf.pairing.paired_batches(x, x + 3, batch_size=8, generator=rng)
     >>> distill(flow_map, None, pairs, objective="semigroup", steps=5, generator=rng)
@@ -180,34 +180,8 @@ def resolve(objective: FlowMapObjective | TrajectoryMatching | str) -> FlowMapOb
     return TrajectoryMatching() if objective == TRAJECTORIES else OBJECTIVES[objective](adaptive=ADAPTIVE)
 
 
-class Origin(NamedTuple):
-    """States that trajectories pass through, such as the cells of a snapshot.
-
-    Parameters
-    ----------
-    x
-        States ``(n, ...)``.
-    at
-        Model time of the states.
-    condition
-        Condition of each, ``(n, k)``.
-    """
-
-    x: Tensor
-    at: float
-    condition: Tensor | None = None
-
-    def to(self, dtype: torch.dtype) -> "Origin":
-        """Return the states in another precision."""
-        return Origin(self.x.to(dtype), self.at, None if self.condition is None else self.condition.to(dtype))
-
-    def take(self, rows: Tensor) -> "Origin":
-        """Return some of them."""
-        return Origin(self.x[rows], self.at, None if self.condition is None else self.condition[rows])
-
-
-class Course(NamedTuple):
-    """Trajectories at common times.
+class Trajectories(NamedTuple):
+    """Trajectories of one snapshot, at common times.
 
     Parameters
     ----------
@@ -230,8 +204,8 @@ class TrajectoryBatches:
 
     Parameters
     ----------
-    courses
-        The trajectories.
+    trajectories
+        Those of each snapshot.
     batch_size
         Pairs per batch.
     seed
@@ -241,13 +215,13 @@ class TrajectoryBatches:
 
     Examples
     --------
-    >>> course = Course(torch.linspace(0, 1, 5), torch.zeros(5, 3, 2), None)
-    >>> batch = next(iter(TrajectoryBatches((course,), batch_size=4, seed=0, both=False)))
+    >>> still = Trajectories(torch.linspace(0, 1, 5), torch.zeros(5, 3, 2), None)
+    >>> batch = next(iter(TrajectoryBatches((still,), batch_size=4, seed=0, both=False)))
     >>> batch.x0.shape, bool((batch.start < batch.stop).all())
     (torch.Size([4, 2]), True)
     """
 
-    courses: tuple[Course, ...] = field(repr=False)
+    trajectories: tuple[Trajectories, ...] = field(repr=False)
     batch_size: int
     seed: int
     both: bool
@@ -261,51 +235,57 @@ class TrajectoryBatches:
         return (self._draw(generator_at(self.seed, number)) for number in count(start))
 
     def _draw(self, rng: torch.Generator) -> Batch:
-        sizes = torch.tensor([float(course.x.shape[1]) for course in self.courses])
+        sizes = torch.tensor([float(part.x.shape[1]) for part in self.trajectories])
         chosen = torch.multinomial(sizes, self.batch_size, replacement=True, generator=rng)
-        parts = [self._pairs(course, int((chosen == k).sum()), rng) for k, course in enumerate(self.courses)]
+        parts = [self._pairs(part, int((chosen == k).sum()), rng) for k, part in enumerate(self.trajectories)]
         parts = [part for part in parts if len(part.x0)]
         return Batch._make(None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _pairs(self, course: Course, n: int, rng: torch.Generator) -> Batch:
-        row = torch.randint(course.x.shape[1], (n,), generator=rng)
-        first = torch.randint(len(course.t), (n,), generator=rng)
-        # Any other moment, evenly: a pair of one moment twice would teach nothing.
-        second = (first + torch.randint(1, len(course.t), (n,), generator=rng)) % len(course.t)
+    def _pairs(self, followed: Trajectories, n: int, rng: torch.Generator) -> Batch:
+        row = torch.randint(followed.x.shape[1], (n,), generator=rng)
+        first = torch.randint(len(followed.t), (n,), generator=rng)
+        # Any other time, evenly: a pair of one time twice would teach nothing.
+        second = (first + torch.randint(1, len(followed.t), (n,), generator=rng)) % len(followed.t)
         if not self.both:
             first, second = torch.minimum(first, second), torch.maximum(first, second)
-        condition = None if course.condition is None else course.condition[row.to(course.x.device)]
-        x0, x1 = course.x[first, row], course.x[second, row]
-        return Batch(x0, x1, course.t[first].to(x0), course.t[second].to(x0), condition)
+        condition = None if followed.condition is None else followed.condition[row.to(followed.x.device)]
+        x0, x1 = followed.x[first, row], followed.x[second, row]
+        return Batch(x0, x1, followed.t[first].to(x0), followed.t[second].to(x0), condition)
 
 
 def trajectory_batches(
     velocity: Field,
-    origins: Sequence[Origin],
+    snapshots: Sequence[Tensor],
+    times: Sequence[float],
+    conditions: Sequence[Tensor] | None = None,
     *,
     batch_size: int,
     generator: torch.Generator,
     both: bool = True,
-    moments: int = 33,
+    n_times: int = 33,
 ) -> TrajectoryBatches:
     """Follow a fitted flow from known states to both ends of its time, and draw pairs of points on its trajectories.
 
-    Every trajectory passes through a real point in ``origins``, of the source or of the target, so that errors of the
-    flow do not accumulate over rounds of its own samples.
+    Every trajectory passes through a known state, of the source or of the target, so that errors of the flow do not
+    accumulate over rounds of its own samples.
 
     Parameters
     ----------
     velocity
         The fitted velocity, ``velocity(t, x, condition)``.
-    origins
-        States that the trajectories pass through, with their times.
+    snapshots
+        States that the trajectories pass through, ``(n_k, ...)`` each.
+    times
+        Model time of each snapshot.
+    conditions
+        Conditions of the states of each snapshot, ``(n_k, c)`` each; ``None`` for a flow without conditions.
     batch_size
         Pairs per batch.
     generator
         Seeds the choice of trajectories and pairs; advances.
     both
         Whether pairs may also lead backward in time, which a map of ``spans="both"`` requires.
-    moments
+    n_times
         Number of equally spaced times of a trajectory, with four evaluations of the velocity between two.
 
     Returns
@@ -316,7 +296,7 @@ def trajectory_batches(
     Raises
     ------
     ValueError
-        For fewer than two times, or no origins.
+        For fewer than two times of a trajectory, or unless there is a time for each of one or more snapshots.
 
     Source
     ------
@@ -326,49 +306,50 @@ def trajectory_batches(
     --------
     >>> import torch, cellflow as cf
     >>> still = lambda t, x, condition: torch.zeros_like(x)
-    >>> rng = cf.generator(seed=0)
-    >>> batches = trajectory_batches(still, [Origin(torch.ones(9, 2), 0.5)], batch_size=4, generator=rng)
+    >>> batches = trajectory_batches(still, [torch.ones(9, 2)], [0.5], batch_size=4, generator=cf.generator(seed=0))
     >>> batch = next(iter(batches))
     >>> torch.equal(batch.x0, batch.x1), batch.span()[1].abs().min() > 0
     (True, tensor(True))
     """
-    if moments < 2 or not origins:
-        raise ValueError(f"Expected at least two moments, and one origin; found {moments} and {len(origins)}.")
+    if n_times < 2 or not snapshots or len(snapshots) != len(times):
+        raise ValueError(
+            f"Expected n_times >= 2, and a time for each of one or more snapshots; found n_times={n_times}, "
+            f"{len(snapshots)} snapshots and {len(times)} times."
+        )
     weight = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
-    if weight is not None:  # states in the precision of the flow
-        origins = [origin.to(weight.dtype) for origin in origins]
-    total, size = sum(len(origin.x) for origin in origins), origins[0].x[0].numel()
-    share = min(1.0, NUMBERS / (total * moments * size))
-    chosen = [_some(origin, share, generator) for origin in origins]
-    courses = tuple(_followed(velocity, origin, moments) for origin in chosen)
-    return TrajectoryBatches(courses, batch_size, draw_seed(generator), both)
+    dtype = snapshots[0].dtype if weight is None else weight.dtype  # the flow's own precision
+    share = min(1.0, NUMBERS / (sum(map(len, snapshots)) * n_times * snapshots[0][0].numel()))
+    found = []
+    for k, (x, at) in enumerate(zip(snapshots, times, strict=True)):
+        rows = torch.arange(len(x))
+        if share < 1:
+            rows = torch.randperm(len(x), generator=generator)[: max(1, int(share * len(x)))]
+        condition = None if conditions is None else conditions[k][rows].to(dtype)
+        found.append(_followed(velocity, x[rows].to(dtype), at, condition, n_times))
+    return TrajectoryBatches(tuple(found), batch_size, draw_seed(generator), both)
 
 
-def _some(origin: Origin, share: float, rng: torch.Generator) -> Origin:
-    if share == 1:
-        return origin
-    rows = torch.randperm(len(origin.x), generator=rng)[: max(1, int(share * len(origin.x)))]
-    return origin.take(rows.to(origin.x.device))
+def _followed(velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int) -> Trajectories:
+    """Follow states backward to time 0 and forward to time 1, some at a time."""
+    size = max(1, AT_ONCE // (n_times * x[0].numel()))
+    parts = [
+        _both_ways(velocity, x[rows], at, None if condition is None else condition[rows], n_times)
+        for rows in torch.arange(len(x)).split(size)
+    ]
+    return Trajectories(parts[0][0], torch.cat([states for _, states in parts], dim=1), condition)
 
 
-def _followed(velocity: Field, origin: Origin, moments: int) -> Course:
-    """Follow states backward to time 0 and forward to time 1."""
-    size = max(1, AT_ONCE // (moments * origin.x[0].numel()))
-    parts = [_both_ways(velocity, origin.take(rows), moments) for rows in torch.arange(len(origin.x)).split(size)]
-    return Course(parts[0].t, torch.cat([part.x for part in parts], dim=1), origin.condition)
-
-
-def _both_ways(velocity: Field, origin: Origin, moments: int) -> Course:
-    before = round(origin.at * (moments - 1))
+def _both_ways(velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int) -> tuple[Tensor, Tensor]:
+    """Return the times ``(n_times,)`` and the states at these, ``(n_times, n, ...)``."""
+    before = round(at * (n_times - 1))
     # At least one stretch to each end that is not there yet, however near it is.
-    before = min(max(before, int(origin.at > 0)), moments - 1 - int(origin.at < 1))
-    x, at, condition = origin
+    before = min(max(before, int(at > 0)), n_times - 1 - int(at < 1))
     t, states = [torch.tensor([at])], [x[None]]
     if before:
         back = ode(velocity, x, start=at, stop=0.0, solver=Fixed(steps=before), save=before + 1, condition=condition)
         t, states = [back.t.cpu().flip(0)], [back.x.flip(0)]
-    if before < moments - 1:
-        after = moments - 1 - before
+    if before < n_times - 1:
+        after = n_times - 1 - before
         on = ode(velocity, x, start=at, stop=1.0, solver=Fixed(steps=after), save=after + 1, condition=condition)
         t, states = [*t, on.t.cpu()[1:]], [*states, on.x[1:]]
-    return Course(torch.cat(t), torch.cat(states), condition)
+    return torch.cat(t), torch.cat(states)

@@ -1,7 +1,7 @@
 """Outer loops: fit again and again on pairs of the model's own, as in reflow and iterative Markovian fitting."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass, is_dataclass, replace
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +15,7 @@ from cellflow.couplings import Given
 from cellflow.integrate import Adaptive, Fixed, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
-from cellflow.renamed import renamed
+from cellflow.renamed import Rules, renamed
 from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing, save_tensors
 from cellflow.training.history import History
 from cellflow.training.loop import fit
@@ -25,9 +25,12 @@ from cellflow.training.run import OLD_KEYWORDS, Run
 GENERATOR = "generator.safetensors"
 """Name of the file with the state of the generator at the start of a round's training."""
 
+OLD_REFITTING: Rules = {"repairing": lambda coupling: {"coupling": coupling}}
+"""The former keyword of a coupling that a model makes, see `cellflow.renamed.renamed`."""
 
-class Repairing(Protocol):
-    """A rule by which a model makes new pairs of points."""
+
+class ModelCoupling(Protocol):
+    """A coupling that a model makes itself, by carrying points."""
 
     def __call__(
         self,
@@ -165,10 +168,10 @@ def refit(
     x0: Tensor,
     x1: Tensor,
     *,
-    repairing: Repairing,
     rounds: int,
     steps: int,
     generator: torch.Generator,
+    coupling: ModelCoupling = Reflow(),
     batch_size: int = 256,
     at_once: int | None = None,
     recipe: Recipe | None = None,
@@ -187,14 +190,14 @@ def refit(
         The loss to minimise.
     x0, x1
         Source and target points, ``(n, ...)`` and ``(m, ...)``.
-    repairing
-        How the field makes new pairs: `Reflow` or `MarkovianFitting`.
     rounds
         Number of rounds.
     steps
         Optimiser steps per round.
     generator
         Seeds all random numbers.
+    coupling
+        How the field makes new pairs: `Reflow` or `MarkovianFitting`.
     batch_size
         Pairs per batch.
     at_once
@@ -219,7 +222,7 @@ def refit(
     ValueError
         When ``rounds`` is not a whole number >= 1, or the condition has another number of rows than there are points.
     TypeError
-        When ``repairing`` cannot be called.
+        When ``coupling`` is not made by the model, as those of `cellflow.couplings` are not.
     FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
         As for `cellflow.training.fit`.
 
@@ -229,14 +232,17 @@ def refit(
     >>> rng = cf.generator(seed=0)
     >>> field, objective = cf.networks.MLP(dim=2, width=16), cf.objectives.VelocityMatching()
     >>> x = torch.randn(50, 2, generator=rng)
-    >>> len(refit(field, objective, x, x + 1, repairing=Reflow(), rounds=2, steps=5, generator=rng))
+    >>> len(refit(field, objective, x, x + 1, rounds=2, steps=5, generator=rng))
     2
     """
-    run = renamed("refit", old, OLD_KEYWORDS).get("run", run) or Run()
+    given = renamed("refit", old, OLD_KEYWORDS | OLD_REFITTING)
+    run, coupling = given.get("run", run) or Run(), given.get("coupling", coupling)
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
-    if not callable(repairing):
-        raise TypeError(f"Expected a callable that pairs points, such as `cf.training.Reflow()`; found {repairing!r}.")
+    if not callable(coupling) or hasattr(coupling, "keeps_mass"):
+        raise TypeError(
+            f"Expected a coupling that the model makes, such as `cf.training.Reflow()`; found {coupling!r}."
+        )
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "
@@ -251,8 +257,8 @@ def refit(
         x0, x1, condition = x0.to(dtype), x1.to(dtype), None if condition is None else condition.to(dtype)
         batches: Iterable[Batch] = ()
         if not _finished(here, steps, generator):
-            y0, y1 = pair_anew(
-                field, objective, x0, x1, repairing=repairing, turn=turn, generator=generator, condition=condition,
+            y0, y1 = model_pairs(
+                field, objective, x0, x1, coupling=coupling, turn=turn, generator=generator, condition=condition,
                 at_once=at_once,
             )  # fmt: skip
             known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
@@ -261,32 +267,32 @@ def refit(
             )
             if here.folder is not None and here.leads:
                 save_tensors(Path(here.folder) / GENERATOR, {"state": generator.get_state()}, {"kind": "generator"})
-        told = {**(about or {}), "round": turn}
+        told = {**(about or {}), "round": turn, "coupling": _said(coupling)}
         found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=here, about=told)
         histories.append(found)
     return histories
 
 
-def pair_anew(
+def model_pairs(
     field: nn.Module,
     objective: Objective,
     x0: Tensor,
     x1: Tensor,
     *,
-    repairing: Repairing,
+    coupling: ModelCoupling,
     turn: int,
     generator: torch.Generator,
     condition: Tensor | None = None,
     at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Make the pairs of one round, some at a time, in the order of `Repairing`."""
+    """Make the pairs of one round, some at a time, in the order of `ModelCoupling`."""
     longer = max(len(x0), len(x1))
     n = min(len(x0), len(x1), -(-longer // (at_once or longer)))
     # A callable without conditions need not take one.
     known = [{}] * n if condition is None else [{"condition": part} for part in torch.tensor_split(condition, n)]
     parts = list(zip(torch.tensor_split(x0, n), torch.tensor_split(x1, n), strict=True))
     found = [
-        repairing(field, objective, a, b, turn=turn, generator=generator, **given)
+        coupling(field, objective, a, b, turn=turn, generator=generator, **given)
         for (a, b), given in zip(parts, known, strict=True)
     ]
     # Where there is a pair for each point of both sides, those of x0 go first, of all parts, then those of x1.
@@ -296,6 +302,11 @@ def pair_anew(
         for side in zip(*found, strict=True)
     )
     return _joined(first), _joined(second)
+
+
+def _said(coupling: ModelCoupling) -> str:
+    """Return what must be equal where a round is resumed: the settings, or the name of a function."""
+    return repr(coupling) if is_dataclass(coupling) else getattr(coupling, "__qualname__", type(coupling).__qualname__)
 
 
 def _joined(halves: Iterable[tuple[Tensor, ...]]) -> Tensor:
