@@ -295,6 +295,7 @@ def _wait_for(path: Path, child: subprocess.Popen) -> None:
         ("score=two_networks", ["stochastic=true", "heads=separate"]),
         ("growth=two_heads", ["growth=true", "heads=shared"]),
         ("taught=false", ["teacher=false"]),
+        ("judge=mnist", ["feature_network=mnist"]),
         ("forget=0.2", ["condition_dropout=0.2"]),
         ("bend=0.0", ["curve=straight"]),
         ("bend=0.5", ["curve=spline", "curve.bend=0.5"]),

@@ -60,8 +60,10 @@ REPORTS = {
     "write_translation": lambda folder: cf.report.write_translation(folder, TRANSLATOR, seen(), seen(), **REPORT),
     "write_generation": lambda folder: cf.report.write_generation(folder, GENERATOR, seen(), **REPORT),
     "few steps of cells": lambda folder: few_steps.compare_cells(CELLS, FLOW),
-    "few steps, translated": lambda folder: few_steps.compare_translated(TRANSLATOR, seen(), seen(), judge=None),
-    "few steps, made": lambda folder: few_steps.compare_generated(GENERATOR, seen(), judge=None),
+    "few steps, translated": lambda folder: few_steps.compare_translated(
+        TRANSLATOR, seen(), seen(), feature_network=None
+    ),
+    "few steps, made": lambda folder: few_steps.compare_generated(GENERATOR, seen(), feature_network=None),
 }
 
 
@@ -109,6 +111,15 @@ def test_there_is_no_report_before_a_fit(name, tmp_path):
     with pytest.raises(NotFittedError, match="is not fitted"):
         REPORTS[name](tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_reports_compare_images_by_has_another_name_now(tmp_path):
+    for write, data in (
+        (cf.report.write_translation, (TRANSLATOR, seen())),
+        (cf.report.write_generation, (GENERATOR,)),
+    ):
+        with pytest.warns(FutureWarning, match="feature_network='mnist'"), pytest.raises(NotFittedError):
+            write(tmp_path, *data, seen(), **REPORT, judge="mnist")
 
 
 def test_growth_and_noise_are_asked_for_after_the_fit():

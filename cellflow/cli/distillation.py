@@ -53,7 +53,7 @@ def _translation(folder: Path, cfg: DictConfig) -> None:
     model = load_run(DomainTranslator, folder, cfg)
     then, source, target = translation.read_again(folder)
     _learn(folder, cfg, model, source.fitted, target.fitted)
-    _compare(folder, few_steps.compare_translated(model, source, target, judge=then.judge))
+    _compare(folder, few_steps.compare_translated(model, source, target, feature_network=then.feature_network))
     translation.write_report(folder, model, source, target, then)
 
 
@@ -63,7 +63,9 @@ def _generation(folder: Path, cfg: DictConfig) -> None:
     model = load_run(ImageGenerator, folder, cfg)
     then, images = generation.read_again(folder)
     _learn(folder, cfg, model, images.fitted, guidance=cfg.guidance)
-    _compare(folder, few_steps.compare_generated(model, images, judge=then.judge, guidance=cfg.guidance))
+    _compare(
+        folder, few_steps.compare_generated(model, images, feature_network=then.feature_network, guidance=cfg.guidance)
+    )
     generation.write_report(folder, model, images, then)
 
 

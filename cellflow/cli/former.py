@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from cellflow.estimators.serialize import FORMER
+from cellflow.report.images import FORMER as OF_REPORTS
 
 Rule = Callable[..., Mapping[str, Any]]
 
@@ -30,10 +31,9 @@ def _curve(bend: float | Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 RULES: dict[str | tuple[str, ...], Rule] = {
     ("noise", "sampling_steps", "jumps"): _solver,
     "taught": lambda taught: {"teacher": taught},
+    **{name: rule for rules in (*FORMER.values(), OF_REPORTS) for name, rule in rules.items()},
+    "bend": _curve,  # a part is its YAML here
 }
-for former in FORMER.values():
-    RULES |= former
-RULES["bend"] = _curve  # a part is its YAML here
 """For each former setting, or several that were merged, a function of their values that returns the present
 settings."""
 

@@ -78,7 +78,7 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
         images,
         title=folder.name,
         details=runs.details(folder),
-        judge=cfg.judge,
+        feature_network=cfg.feature_network,
         solver=solver_of(cfg, default=SOLVER),
     )
     log.info("open %s", folder / runs.REPORT)

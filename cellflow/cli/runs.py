@@ -111,7 +111,7 @@ class Stopwatch:
 
 
 MAY_CHANGE = {
-    "resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "judge",
+    "resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "feature_network",
     "target_class", "solver",
 }  # fmt: skip
 """Settings that a resumed run may have changed."""

@@ -120,7 +120,7 @@ def write_report(
         target,
         title=folder.name,
         details=runs.details(folder),
-        judge=cfg.judge,
+        feature_network=cfg.feature_network,
         target_class=cfg.target_class,
         solver=_solver(model, cfg),
     )

@@ -19,7 +19,7 @@ from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 
 
-class Jumps(NamedTuple):
+class DrawnJumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
 
     ``velocity`` is that of the path of the pair, or of the teacher, at ``x``; ``duration`` ``(n,)`` is the time that
@@ -44,11 +44,11 @@ class Jumps(NamedTuple):
         """Length of a jump in time, ``(n, 1, ...)``."""
         return per_sample(self.t - self.s, self.x)
 
-    def split(self, at: int) -> tuple["Jumps", "Jumps"]:
+    def split(self, at: int) -> tuple["DrawnJumps", "DrawnJumps"]:
         """Return the first ``at`` jumps, and the rest."""
         parts = [(None, None) if part is None else part.tensor_split([at]) for part in self]
         first, rest = zip(*parts, strict=True)
-        return Jumps(*first), Jumps(*rest)
+        return DrawnJumps(*first), DrawnJumps(*rest)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class FlowMapObjective(ABC):
             )
 
     @abstractmethod
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the error of the mean velocity of each jump, ``(n, ...)``."""
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class FlowMapObjective(ABC):
             )
         return spans
 
-    def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> Jumps:
+    def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> DrawnJumps:
         """Draw a start in each pair, and an end for each start; the first ``still`` jumps have no length."""
         drawn = draw(batch, self.path, _Starts(self.times, still, spans), generator=generator)
         s, x = drawn.t, drawn.x
@@ -141,9 +141,9 @@ class FlowMapObjective(ABC):
             with torch.no_grad():
                 velocity = teacher_velocity(self.teacher, s, x, drawn.condition)
         ends = torch.cat([s[:still], t[still:]])
-        return Jumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
+        return DrawnJumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
 
-    def _squares(self, error: Tensor, jumps: Jumps) -> Tensor:
+    def _squares(self, error: Tensor, jumps: DrawnJumps) -> Tensor:
         """Return the mean square of each sample's error ``(n,)``, as displacement over the span of its pair."""
         return (per_sample(jumps.duration, error) * error / self.unit).square().flatten(1).mean(dim=1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.objectives.flow_map import FlowMapObjective, Jumps, teacher_velocity
+from cellflow.objectives.flow_map import DrawnJumps, FlowMapObjective, teacher_velocity
 from cellflow.paths import Uniform
 from cellflow.shapes import per_sample
 
@@ -51,7 +51,7 @@ class LagrangianMatching(FlowMapObjective):
     stop_gradient: bool = True
     known_spans: ClassVar[tuple[str, ...]] = ("forward", "both")
 
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the velocity of the end point and the field there."""
         mean, slope = _along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
         end = jumps.x + jumps.length * mean
@@ -98,7 +98,7 @@ class EulerianMatching(FlowMapObjective):
 
     stop_gradient: bool = False
 
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the Eulerian equation."""
         tangent = jumps.velocity
         if self.teacher is None:
@@ -139,7 +139,7 @@ class MeanVelocityMatching(FlowMapObjective):
 
     adaptive: float = 0.5
 
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the path."""
         return _eulerian(field, jumps, jumps.velocity, fixed=True)
 
@@ -181,7 +181,7 @@ class SemigroupMatching(FlowMapObjective):
         if self.split not in SPLITS:
             raise ValueError(unknown("split", self.split, SPLITS))
 
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the mean velocity of the one jump minus that of the two."""
         share = torch.full_like(jumps.s, 0.5)
         if self.split == "uniform":
@@ -227,7 +227,7 @@ class FlowMapMatching(FlowMapObjective):
 
     known_spans: ClassVar[tuple[str, ...]] = ("both",)
 
-    def residual(self, field: Any, jumps: Jumps, *, generator: torch.Generator) -> Tensor:
+    def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the errors of velocity and of position of the jump back, ``(n, 2, ...)``."""
         away = jumps.x + jumps.length * field(jumps.times, jumps.x, jumps.condition)
         back = jumps._replace(s=jumps.t, t=jumps.s, x=away)
@@ -236,12 +236,12 @@ class FlowMapMatching(FlowMapObjective):
         return torch.stack([speed, away + back.length * mean - jumps.x], dim=1)
 
 
-def _mean_to(field: Any, jumps: Jumps) -> Callable[[Tensor], Tensor]:
+def _mean_to(field: Any, jumps: DrawnJumps) -> Callable[[Tensor], Tensor]:
     """Return the mean velocity of the jumps as a function of their end times."""
     return lambda t: field(torch.stack([jumps.s, t], dim=1), jumps.x, jumps.condition)
 
 
-def _eulerian(field: Any, jumps: Jumps, tangent: Tensor, *, fixed: bool) -> Tensor:
+def _eulerian(field: Any, jumps: DrawnJumps, tangent: Tensor, *, fixed: bool) -> Tensor:
     """Return the mean velocity minus that of the Eulerian equation, where the start moves with ``tangent``."""
 
     def mean_from(s: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from cellflow.integrate import Fixed, Jumps
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
-from cellflow.report.image_scores import Split, judge_for
+from cellflow.report.image_scores import Split, features_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,12 +95,12 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
 
 
 def compare_translated(
-    model: "DomainTranslator", source: Split[Any], target: Split[Any], *, judge: str | None
+    model: "DomainTranslator", source: Split[Any], target: Split[Any], *, feature_network: str | None
 ) -> "pd.DataFrame":
     """Translate unseen source images, and return their distance to unseen target images."""
     model._check_fitted()
     inputs, targets = source.in_memory().held_out, target.in_memory()
-    used = judge_for(judge, targets.fitted.scaled())
+    used = features_for(feature_network, targets.fitted.scaled())
     real = features_of(targets.held_out.scaled(), used.features)
     return compare(
         lambda solver: model.translate(inputs, solver=solver).scaled(),
@@ -110,7 +110,7 @@ def compare_translated(
 
 
 def compare_generated(
-    model: "ImageGenerator", images: Split[Any], *, judge: str | None, guidance: float = 1.0
+    model: "ImageGenerator", images: Split[Any], *, feature_network: str | None, guidance: float = 1.0
 ) -> "pd.DataFrame":
     """Make as many images as are left out, of the same classes, and return their distance to those.
 
@@ -118,7 +118,7 @@ def compare_generated(
     """
     model._check_fitted()
     known = images.in_memory()
-    used = judge_for(judge, known.fitted.scaled())
+    used = features_for(feature_network, known.fitted.scaled())
     real = features_of(known.held_out.scaled(), used.features)
     label = known.held_out.labels if model.classes_ is not None else None
 

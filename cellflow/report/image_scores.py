@@ -47,7 +47,7 @@ class Split(NamedTuple, Generic[Kind]):
         return Split(_read(self.fitted), _read(self.held_out))
 
 
-class Judge(NamedTuple):
+class Features(NamedTuple):
     """The features by which images are compared.
 
     Parameters
@@ -123,7 +123,7 @@ def score_images(
     reference: Tensor,
     *,
     inputs: Tensor | None = None,
-    judge: str | None = None,
+    feature_network: str | None = None,
     target: str | None = None,
     seed: int = 0,
 ) -> ImageScores:
@@ -139,7 +139,7 @@ def score_images(
         Held-out real target images, with which all are compared.
     inputs
         The input of each; ``None`` for generated images.
-    judge
+    feature_network
         Name of a network of `cellflow.metrics.feature_network`; ``None`` for principal components of the real images.
     target
         The class of that network that the images should have.
@@ -154,7 +154,7 @@ def score_images(
     False
     """
     rng = generator(seed=seed)
-    used = judge_for(judge, real)
+    used = features_for(feature_network, real)
     n = min(len(made), len(real))
     compared = {MADE: made[:n], STILL: None if inputs is None else inputs[:n], REAL: _some(real, n, rng)}
     others = features_of(reference, used.features)
@@ -164,8 +164,8 @@ def score_images(
             continue
         found = features_of(images, used.features)
         distances[what] = bootstrap(frechet_distance, found, others, generator=rng, repeats=REPEATS)
-        if target is not None and judge is not None:
-            accuracy[what] = _accuracy(images, judge, target)
+        if target is not None and feature_network is not None:
+            accuracy[what] = _accuracy(images, feature_network, target)
     kept = {} if inputs is None else _kept(inputs, made, rng)
     return ImageScores(used.name, distances, kept, accuracy, n, len(reference))
 
@@ -223,29 +223,29 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def judge_for(judge: str | None, real: Tensor) -> Judge:
-    """Return a shipped network, or else the first principal components of real images.
+def features_for(network: str | None, real: Tensor) -> Features:
+    """Return the features of a shipped network, or else the first principal components of real images.
 
     Examples
     --------
-    >>> judge_for(None, torch.rand(9, 1, 4, 4)).name
+    >>> features_for(None, torch.rand(9, 1, 4, 4)).name
     'FD-PCA8'
     """
-    if judge is not None:
-        return Judge(f"FD-{judge}", feature_network(judge))
+    if network is not None:
+        return Features(f"FD-{network}", feature_network(network))
     pixels = real.flatten(1).double()
     mean, k = pixels.mean(dim=0), min(COMPONENTS, len(real) - 1, pixels.shape[1])
     axes = torch.linalg.svd(pixels - mean, full_matrices=False).Vh[:k].T
-    return Judge(f"FD-PCA{k}", lambda images: (images.flatten(1).double() - mean) @ axes)
+    return Features(f"FD-PCA{k}", lambda images: (images.flatten(1).double() - mean) @ axes)
 
 
 def _some(images: Tensor, n: int, rng: torch.Generator) -> Tensor:
     return images[torch.randperm(len(images), generator=rng)[:n]]
 
 
-def _accuracy(images: Tensor, judge: str, target: str) -> float:
-    network = feature_network(judge)
-    return float(target_accuracy(images, network.logits, network.classes.index(target)).mean())
+def _accuracy(images: Tensor, network: str, target: str) -> float:
+    classifier = feature_network(network)
+    return float(target_accuracy(images, classifier.logits, classifier.classes.index(target)).mean())
 
 
 def _kept(inputs: Tensor, outputs: Tensor, rng: torch.Generator) -> dict[str, Preservation]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cellflow import couplings, paths
 from cellflow.images import ImageSet, ImageStream
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver
+from cellflow.renamed import Rules, renamed
 from cellflow.report import estimator, few_steps, html, image_scores
 from cellflow.report.grids import nearest, rows_figure, trajectory_figure
 from cellflow.report.html import Drawing
@@ -29,6 +30,8 @@ _TITLES = {
     "use": "How to use this model",
     "run": "The run",
 }
+FORMER: Rules = {"judge": lambda name: {"feature_network": name}}
+"""The former name of the network whose features compare images, see `cellflow.renamed.renamed`."""
 _CAUTION = (
     "Distances fall with the number of images: compare within a column only. The intervals come from "
     "a bootstrap, which biases them upwards, so that they may exclude the value itself. "
@@ -44,9 +47,10 @@ def write_translation(
     *,
     title: str,
     details: Mapping[str, str],
-    judge: str | None = None,
+    feature_network: str | None = None,
     target_class: str | None = None,
     solver: Solver | None = None,
+    **old: Any,
 ) -> ImageScores:
     """Write the report of a translation: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
@@ -65,7 +69,7 @@ def write_translation(
         Name of the run.
     details
         What else is known about the run.
-    judge
+    feature_network
         Network of `cellflow.metrics.feature_network` that compares images; ``None`` for principal components.
     target_class
         The class of that network that the target has.
@@ -85,6 +89,7 @@ def write_translation(
     >>> scores.n, scores.n_reference
     (35, 37)
     """
+    feature_network = renamed("write_translation", old, FORMER).get("feature_network", feature_network)
     model._check_fitted()
     if solver is None:
         solver = Noisy(20) if model.stochastic else Fixed("midpoint", steps=20)
@@ -96,7 +101,7 @@ def write_translation(
         targets.fitted.scaled(),
         targets.held_out.scaled(),
         inputs=inputs.held_out.scaled(),
-        judge=judge,
+        feature_network=feature_network,
         target=target_class,
         seed=int(model.seed),
     )
@@ -118,14 +123,15 @@ def write_generation(
     *,
     title: str,
     details: Mapping[str, str],
-    judge: str | None = None,
+    feature_network: str | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = 50,
+    **old: Any,
 ) -> ImageScores:
     """Write the report of a generator: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
     Parameters
     ----------
-    folder, title, details, judge
+    folder, title, details, feature_network
         As for `write_translation`.
     model
         The fitted generator.
@@ -144,11 +150,16 @@ def write_generation(
     >>> write_generation(tempfile.mkdtemp(), model, images, title="Twos", details={}, solver=2).n
     35
     """
+    feature_network = renamed("write_generation", old, FORMER).get("feature_network", feature_network)
     model._check_fitted()
     real = images.in_memory()
     made = _as_many(model, real.held_out, solver)
     scores = score_images(
-        made.scaled(), real.fitted.scaled(), real.held_out.scaled(), judge=judge, seed=int(model.seed)
+        made.scaled(),
+        real.fitted.scaled(),
+        real.held_out.scaled(),
+        feature_network=feature_network,
+        seed=int(model.seed),
     )
     lead = f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}."
     page = _Page(Path(folder), title, lead, scores, details)
