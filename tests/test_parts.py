@@ -31,6 +31,8 @@ from torch import nn
 
 import cellflow as cf
 from cellflow import couplings, integrate, metrics, networks, objectives, pairing, paths, training
+from cellflow.errors import CheckpointError
+from conftest import make_cells
 
 PARTS = [
     *ALL_PATHS, *ALL_TIME_LAWS, *ALL_COUPLINGS.values(), *ALL_COSTS, *ALL_OBJECTIVES, *ALL_SOLVERS, *ALL_CURVES,
@@ -225,3 +227,30 @@ def test_a_switch_is_never_given_by_position(function):
         if isinstance(p.default, bool) and p.kind is not p.KEYWORD_ONLY
     ]  # fmt: skip
     assert loose == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(paths.GaussianPath):
+    """A path that no room exports yet."""
+
+    power: float = 2.0
+
+    def coefficients(self, t):
+        return 1 - t**self.power, t**self.power, torch.full_like(t, self.sigma)
+
+
+def test_a_part_that_a_room_exports_is_saved_loaded_and_named_in_yaml(monkeypatch, tmp_path):
+    adata = make_cells()
+    flow = cf.SnapshotFlow(time_key="day", path=Power(power=3.0), steps=2, batch_size=4, device="cpu").fit(adata)
+    flow.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"`path` of this model is not a part of cellflow .*load\(folder, path="):
+        cf.SnapshotFlow.load(tmp_path)
+    assert cf.SnapshotFlow.load(tmp_path, path=Power(power=3.0)).path == Power(power=3.0)
+    monkeypatch.setattr(paths, "Power", Power, raising=False)
+    monkeypatch.setattr(paths, "__all__", [*paths.__all__, "Power"])
+    flow.save(tmp_path, overwrite=True)
+    back = cf.SnapshotFlow.load(tmp_path, device="cpu")
+    assert back.path == Power(power=3.0)
+    x = adata.obsm["X_pca"][:3]
+    assert torch.equal(back.transport(x, start=0, stop=5).x, flow.transport(x, start=0, stop=5).x)
+    assert instantiate({"_target_": "cellflow.paths.Power", "power": 3.0}) == Power(power=3.0)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import runs
+from cellflow.estimators.serialize import PARTS
 from cellflow.integrate import Solver, resolve
 
 if TYPE_CHECKING:
     from cellflow.estimators.base import FlowEstimator
 
 Estimator = TypeVar("Estimator", bound="FlowEstimator")
-PARTS = ("path", "coupling", "curve", "network")
-"""Settings of estimators that may be parts of the user's own."""
 
 
 def new_folder(cfg: DictConfig, command: str) -> Path:

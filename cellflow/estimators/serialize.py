@@ -17,25 +17,20 @@ from cellflow.errors import CheckpointError
 from cellflow.pairing import curves
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 
-_KNOWN: dict[str, Callable[..., Any]] = {
-    name: part
-    for room in (paths, couplings, pairing, networks, training)
-    for name, part in ((name, getattr(room, name)) for name in room.__all__)
-    if isinstance(part, type) and (is_dataclass(part) or issubclass(part, nn.Module))
-}
-"""Parts that these rooms export: classes that may be created while a model is loaded."""
+_ROOMS = (paths, couplings, pairing, networks, training)
+"""The classes that these export may be created while a model is loaded."""
 
 _NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep"}
 """Settings that a resumed training may change, or that are compared elsewhere: the data that they name, the seed and
 the recipe by the training itself."""
 
-_BY_NAME: dict[str, Callable[[Any], Any]] = {
+PARTS: dict[str, Callable[[Any], Any]] = {
     "path": paths.resolve,
     "coupling": couplings.resolve,
     "curve": curves.resolve,
     "network": networks.resolve,
 }
-"""Settings that can be given by name."""
+"""Settings that are parts, which can be given by name or be the user's own."""
 
 _HEADS = {"two_heads": "shared", "two_networks": "separate"}
 
@@ -98,7 +93,7 @@ def encode_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     True
     """
     return {
-        name: encode(_BY_NAME[name](value) if isinstance(value, str) and name in _BY_NAME else value)
+        name: encode(PARTS[name](value) if isinstance(value, str) and name in PARTS else value)
         for name, value in settings.items()
     }
 
@@ -134,12 +129,12 @@ def decode(value: Any, *, name: str) -> Any:
     kind = next(iter(value), "custom")
     if kind == "mapping":
         return {decode(key, name=name): decode(item, name=name) for key, item in value["mapping"]}
-    if kind not in ("class", "partial", "part") or value[kind] not in _KNOWN:
+    made = _part(value[kind]) if kind in ("class", "partial", "part") else None
+    if made is None:
         raise CheckpointError(
             f"`{name}` of this model is not a part of cellflow ({value.get(kind)}), and loading runs no foreign code. "
             f"Give it again: `load(folder, {name}=...)`, or `{name}._target_=...` on the command line."
         )
-    made = _KNOWN[value[kind]]
     values = {key: decode(item, name=name) for key, item in value.get("values", {}).items()}
     try:
         if kind == "class":
@@ -151,7 +146,13 @@ def decode(value: Any, *, name: str) -> Any:
 
 def _name(value: Any) -> str | None:
     name = getattr(value, "__name__", "")
-    return name if _KNOWN.get(name) is value else None
+    return name if name and _part(name) is value else None
+
+
+def _part(name: str) -> type | None:
+    """Return the part of that name."""
+    found = next((getattr(room, name) for room in _ROOMS if name in room.__all__), None)
+    return found if isinstance(found, type) and (is_dataclass(found) or issubclass(found, nn.Module)) else None
 
 
 def modern_settings(estimator: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def modernise_training(estimator: type, folder: str | Path) -> None:
     then, rules = about.get("settings", {}), FORMER.get(estimator.__name__, {})
     old = {name: decode(value, name=name) for name, value in then.items() if name in rules}
     kept = {name: value for name, value in then.items() if name not in old}
-    named = {name: value for name, value in kept.items() if isinstance(value, str) and name in _BY_NAME}
+    named = {name: value for name, value in kept.items() if isinstance(value, str) and name in PARTS}
     now = encode_settings(named | modern_settings(estimator.__name__, old))
     settings = encode_settings(compared(_defaults(estimator))) | kept | now
     if settings == then:
