@@ -39,16 +39,16 @@ def main(words: Sequence[str] | None = None) -> None:
     if peers.is_there():
         methods["torchcfm OT-CFM"] = partial(_theirs, "exact", budgets)
         methods["torchcfm SB-CFM"] = partial(_theirs, "bridge", budgets)
+
+    def w2(some: Clouds, velocity: Field) -> float:
+        return squared_distance(travel(velocity, some.test0)[0], some.test1) ** 0.5
+
     rows: list[Row] = []
     for name, train in methods.items():
-        runs = [Run({"method": name, "seed": k}, train(some, k), partial(_w2, some)) for k, some in data.items()]
+        runs = [Run({"method": name, "seed": k}, train(some, k), partial(w2, some)) for k, some in data.items()]
         rows += race(runs, "W2", lambda found: len(_first(found)) == given.seeds)
         Table(given.out / "toys_speed.csv", ("method", "seed", "steps")).put(*rows, whole=True)
     page.write(given.out / "toys_speed.md", text(rows, budgets, given.seeds))
-
-
-def _w2(data: Clouds, velocity: Field) -> float:
-    return float(squared_distance(travel(velocity, data.test0)[0], data.test1) ** 0.5)
 
 
 def _ours(method: Method, budgets: Sequence[int], data: Clouds, seed: int) -> Any:
@@ -76,8 +76,7 @@ def _theirs(kind: str, budgets: Sequence[int], data: Clouds, seed: int) -> Any:
 
     def draw() -> tuple[Tensor, ...]:
         x0, x1 = (x[torch.randint(len(x), (BATCH,))] for x in (data.x0, data.x1))
-        found: tuple[Tensor, ...] = matcher.sample_location_and_conditional_flow(x0, x1)
-        return found
+        return matcher.sample_location_and_conditional_flow(x0, x1)
 
     return onwards(partial(peers.Loop, 2, draw), seed, budgets)
 
@@ -93,8 +92,10 @@ def text(rows: list[Row], budgets: Sequence[int], seeds: int) -> list[str]:
     template = Path(__file__).with_name("toys.md")
     steps_ = ", ".join(map(str, budgets))
     (about,) = page.fill(template, pair=PAIR, goal=GOAL, batch=BATCH, seeds=seeds, budgets=steps_)
-    names = dict.fromkeys(row["method"] for row in rows)
-    ends = {name: _ends([row for row in rows if row["method"] == name]) for name in names}
+    ends: dict[str, list[Row]] = {}  # of each seed: where it first reaches the goal, or the last one
+    for name in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == name]
+        ends[name] = list({row["seed"]: row for row in [*mine, *_first(mine)]}.values())
     table = []
     for name, mine in ends.items():
         reached = all(row["W2"] <= GOAL for row in mine)
@@ -104,8 +105,3 @@ def text(rows: list[Row], budgets: Sequence[int], seeds: int) -> list[str]:
         ratio = f"more than {ratio}" if any(row["W2"] > GOAL for row in rival) else ratio
         table.append([name, f"{steps:.0f}{'' if reached else ' (not reached)'}", f"{seconds:.1f}", f"{w2:.3f}", ratio])
     return [*about, "", *page.table(("method", "steps", "seconds (median)", "W2 there", "torchcfm / ours"), table)]
-
-
-def _ends(rows: list[Row]) -> list[Row]:
-    """Return the checkpoint of each seed that reaches the goal first, or the last one."""
-    return list({row["seed"]: row for row in [*rows, *_first(rows)]}.values())

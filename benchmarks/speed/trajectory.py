@@ -6,7 +6,7 @@ counted: everybody takes a step on a few cells beforehand.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,14 @@ OURS = (100, 200, 300, 500, 800, 1200, 2000, 3000)
 QUICK = (20, 30, 40, 50, 70, *OURS)
 THEIRS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 11_000, 14_000)
 SEEDS = (42, 43, 44)
-METHODS = "otcfm_quick,otcfm"
 PEER = "torchcfm (published settings)"
 WARMING = 200
 """Cells of each snapshot that the step beforehand sees."""
-TEXT = Path(__file__).with_name("trajectory.md")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, and write ``trajectory_speed``."""
-    given = options("speed trajectory", __doc__, words, methods=METHODS, steps=THEIRS[-1])
+    given = options("speed trajectory", __doc__, words, methods="otcfm_quick,otcfm", steps=THEIRS[-1])
     few = partial(filter, lambda steps: steps <= given.steps)
     budgets = {name: tuple(few(QUICK if name == "otcfm_quick" else OURS)) for name in given.methods.split(",")}
     rows = measure(load("dataset", "eb").load(5), budgets, tuple(few(THEIRS)))
@@ -50,42 +48,37 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def measure(cells: Cells, ours: Mapping[str, tuple[int, ...]], theirs: tuple[int, ...]) -> list[Row]:
     """Run every contender on all folds, each at its numbers of steps; torchcfm is skipped where it is missing."""
-    tasks = [(task, seed) for task in tasks_of(cells, choose("A")) for seed in SEEDS]
-    training = tasks[0][0].training
-    few = Training(tuple(cloud[:WARMING] for cloud in training.clouds), training.times)
+    tasks = tasks_of(cells, choose("A"))
+    few = Training(tuple(cloud[:WARMING] for cloud in tasks[0].training.clouds), tasks[0].training.times)
+
+    def raced(name: str, checkpoints: Callable[[Training, int], Any]) -> list[Row]:
+        runs = [
+            Run({"method": name, "fold": t.fold.name, "seed": seed}, checkpoints(t.training, seed), partial(w1, t))
+            for t in tasks for seed in SEEDS
+        ]  # fmt: skip
+        return race(runs, "W1", there)
+
+    def train(name: str, training: Training, seed: int, steps: int) -> RollOut:
+        PLANS.clear()  # plans that this process remembers are solved again
+        return load("method", name, steps=steps).fit(training, seed=seed)
+
+    def onwards_(training: Training, seed: int) -> Any:
+        make = partial(Recipe().loop, published_split(training), training.times, seed=seed)
+        return ((steps, seconds, RollOut(euler(field))) for steps, seconds, field in onwards(make, seed, theirs))
+
     rows: list[Row] = []
     for name, budgets in ours.items():
-        load("method", name, steps=1).fit(few, seed=SEEDS[0])
-        rows += _race(name, [(task, seed, _scratch(name, task, seed, budgets)) for task, seed in tasks])
+        train(name, few, SEEDS[0], 1)
+        rows += raced(name, lambda some, seed, n=name, b=budgets: from_scratch(partial(train, n, some, seed), b))  # type: ignore[misc]
     if peers.is_there():
         Recipe(steps=1).fit(few, seed=SEEDS[0])
-        rows += _race(PEER, [(task, seed, _onwards(task, seed, theirs)) for task, seed in tasks])
+        rows += raced(PEER, onwards_)
     return rows
 
 
-def _race(name: str, runs: list[tuple[Task, int, Any]]) -> list[Row]:
-    made = [Run({"method": name, "fold": t.fold.name, "seed": s}, found, partial(w1, t)) for t, s, found in runs]
-    return race(made, "W1", _there)
-
-
-def _there(rows: list[Row]) -> bool:
+def there(rows: list[Row]) -> bool:
     """Say whether the first fold and the mean over folds have reached the target."""
-    found = verdict(pd.DataFrame(rows)).iloc[0]
-    return not np.isnan([found["first fold"], found["mean of folds"]]).any()
-
-
-def _scratch(name: str, task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
-    def train(steps: int) -> RollOut:
-        PLANS.clear()  # plans that this process remembers are solved again
-        found: RollOut = load("method", name, steps=steps).fit(task.training, seed=seed)
-        return found
-
-    return from_scratch(train, budgets)
-
-
-def _onwards(task: Task, seed: int, budgets: tuple[int, ...]) -> Any:
-    make = partial(Recipe().loop, published_split(task.training), task.training.times, seed=seed)
-    return ((steps, seconds, RollOut(euler(field))) for steps, seconds, field in onwards(make, seed, budgets))
+    return bool(verdict(pd.DataFrame(rows))[["first fold", "mean of folds"]].notna().all(axis=None))
 
 
 def w1(task: Task, fitted: RollOut) -> float:
@@ -118,17 +111,14 @@ def sooner(found: pd.DataFrame) -> list[str]:
     Where torchcfm never reaches the target, the ratio is more than that to the whole of its training.
     """
     rows: dict[str, dict[str, float]] = found.set_index("method").to_dict("index")  # type: ignore[assignment]
-    if PEER not in rows:
-        return []
-    sentences = []
-    for name in [name for name in rows if name != PEER]:
+    peer, sentences = rows.pop(PEER, {}), []
+    for name, mine in rows.items() if peer else ():
         parts = []
         for where in ("first fold", "mean of folds"):
-            ours, theirs = rows[name][where], rows[PEER][where]
-            if ours == ours:
-                never = "" if theirs == theirs else "more than "
-                ratio = (theirs if theirs == theirs else rows[PEER]["trained at most"]) / ours
-                parts.append(f"{never}{ratio:.3g} times as fast as torchcfm on the {where}")
+            reached = peer[where] == peer[where]
+            ratio = (peer[where] if reached else peer["trained at most"]) / mine[where]
+            if ratio == ratio:
+                parts.append(f"{'' if reached else 'more than '}{ratio:.3g} times as fast as torchcfm on the {where}")
         sentences += [f"{name}: {', '.join(parts)}."] if parts else []
     return sentences
 
@@ -137,7 +127,7 @@ def text(rows: pd.DataFrame, command: str) -> list[str]:
     """Return the page."""
     found = verdict(rows)
     made = page.made_by(command, f"{os.cpu_count()} cores, one used")
-    head, choice = page.fill(TEXT, made=made, seeds=", ".join(map(str, SEEDS)))
+    head, choice = page.fill(Path(__file__).with_name("trajectory.md"), made=made, seeds=", ".join(map(str, SEEDS)))
     numbers = found.drop(columns="method").map(lambda value: "not reached" if value != value else f"{value:.3g}")
     table = page.table(list(found.columns), np.column_stack([found["method"], numbers]).tolist())
     lines = [*head, "", *table, "", *sooner(found)]
