@@ -10,21 +10,8 @@ from collections.abc import Iterator, Sequence
 from benchmarks.command import Several, options
 from benchmarks.page import write
 from benchmarks.rows import Row, Table, digest, rounded
-from benchmarks.toys.methods import (
-    BATCH,
-    DEPTH,
-    METHODS,
-    NEW_NOISE,
-    PAIRS,
-    POINTS,
-    RECIPE,
-    WIDTH,
-    Clouds,
-    Method,
-    Trainer,
-    clouds,
-    source_law,
-)
+from benchmarks.toys import methods
+from benchmarks.toys.methods import METHODS, PAIRS, POINTS, Clouds, Method, Trainer, clouds, source_law
 from benchmarks.toys.page import BLURRED, FLOOR, text
 from benchmarks.toys.scores import gaussian_energy, independent_energy, path_energy, squared_distance, travel
 from cellflow import generator
@@ -70,7 +57,7 @@ def settings(name: str, steps: int, points: int) -> str:
     parts: list[object] = [points]
     method: Method | None = METHODS.get(name)
     while method is not None:
-        parts += [method, steps, WIDTH, DEPTH, BATCH, NEW_NOISE, RECIPE]
+        parts += [method, steps, methods.WIDTH, methods.DEPTH, methods.BATCH, methods.NEW_NOISE, methods.RECIPE]
         method = METHODS[method.start] if method.start else None
     return digest(parts)
 

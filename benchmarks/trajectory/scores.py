@@ -64,27 +64,13 @@ def score(x: np.ndarray, y: np.ndarray, *, weights: np.ndarray | None = None, se
     rng = np.random.default_rng(seed)
     spread = _resampled(w1.f, a, rng) + _resampled(w1.g, b, rng)
     low, high = (w1.value + float(end) for end in np.quantile(spread, LEVELS))
-    weighted = {"weights_x": a, "weights_y": b}
+    weighted, directions = {"weights_x": a, "weights_y": b}, cf.generator(seed=seed)
     return {
-        "W1": w1.value,
-        "W1_sd": float(spread.std()),
-        "W1_low": low,
-        "W1_high": high,
-        "W2": w2.value**0.5,
+        "W1": w1.value, "W1_sd": float(spread.std()), "W1_low": low, "W1_high": high, "W2": w2.value**0.5,
         "MMD": cf.metrics.maximum_mean_discrepancy(x, y, **weighted),
         "energy": cf.metrics.energy_distance(x, y, **weighted),
-        "sliced_W": cf.metrics.sliced_wasserstein(x, y, generator=cf.generator(seed=seed), **weighted),
-    }
-
-
-def mass_error(predicted: float, true: float) -> float:
-    """Return the relative mass error ``|m - M| / M``.
-
-    Source
-    ------
-    The evaluation code of WFR-FM, which calls it TMV; its text and VGFM call it RME.
-    """
-    return abs(predicted - true) / true
+        "sliced_W": cf.metrics.sliced_wasserstein(x, y, generator=directions, **weighted),
+    }  # fmt: skip
 
 
 def _resampled(potential: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,10 +79,6 @@ def _resampled(potential: np.ndarray, weights: np.ndarray, rng: np.random.Genera
     centred = n * weights * (potential - weights @ potential)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     return np.asarray((counts @ centred) / n)
-
-
-STEPS = 100
-"""Runge-Kutta steps along the whole motion."""
 
 
 def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, length: float) -> float:
@@ -123,15 +105,8 @@ def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, lengt
 
     n = len(x)
     z = torch.from_numpy(np.column_stack([x, np.full(n, -np.log(n)), np.zeros(n)]))
-    found = cf.integrate.ode(both, z.double(), start=start, stop=stop, solver=Fixed("rk4", steps=STEPS))
+    found = cf.integrate.ode(both, z.double(), start=start, stop=stop, solver=Fixed("rk4", steps=100))
     return float(found.x[-1][:, -1].sum())
-
-
-def growth_correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return Pearson's correlation of two growth rates, both ``(n,)``; NaN where one is the same everywhere."""
-    if np.ptp(predicted) == 0 or np.ptp(true) == 0:
-        return float("nan")
-    return float(np.corrcoef(predicted, true)[0, 1])
 
 
 def of_motion(task: Task, fitted: RollOut) -> dict[str, Any]:
@@ -152,5 +127,7 @@ def of_motion(task: Task, fitted: RollOut) -> dict[str, Any]:
         predicted = [pace.growth for pace in paces if pace.growth is not None]
         if len(predicted) == len(paces):
             true = [task.truths.growth(task.space.leave(x)) for x in task.observed.values()]
-            scores["growth_r"] = growth_correlation(np.concatenate(predicted), np.concatenate(true))
+            rates = np.concatenate(predicted), np.concatenate(true)
+            same = any(np.ptp(rate) == 0 for rate in rates)  # everywhere: nothing to correlate
+            scores["growth_r"] = float("nan") if same else float(np.corrcoef(*rates)[0, 1])
     return scores

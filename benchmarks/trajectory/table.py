@@ -51,16 +51,10 @@ def markdown(rows: pd.DataFrame, command: str) -> str:
     for key, part in rows.groupby(SECTION, sort=True):
         lines += ["", *_section(*named(key), part, published)]
     asked = published[published["protocol"].isin(OTHERS) & published["dataset"].isin(rows["dataset"])]
-    asked = asked[~asked["metric"].str.contains("@")]
+    asked = asked[~asked["metric"].str.contains("@")][[*SECTION, "method", "metric", "value", "source"]]
     if len(asked):
-        columns = ["protocol", "dataset", "dims", "method", "metric", "value", "source"]
-        head = ["data set" if name == "dataset" else name for name in columns]
-        lines += [
-            "",
-            *elsewhere,
-            "",
-            *page.table(head, [[row[c] for c in columns] for row in asked.to_dict("records")]),
-        ]
+        head = [str(name).replace("dataset", "data set") for name in asked]
+        lines += ["", *elsewhere, "", *page.table(head, asked.to_numpy().tolist())]
     return "\n".join(lines) + "\n"
 
 
@@ -107,31 +101,18 @@ def _section(protocol: str, dataset: str, dims: int, part: pd.DataFrame, publish
     same = published.query("protocol == @protocol and dataset == @dataset and dims == @dims")
     rows = [_cells(row, [*targets, "mean"], others, costs) for row in found.to_dict("records")]
     seeds = part.loc[part["kind"] == "measured", "seed"].nunique()
-    return [
-        f"## Protocol {protocol}: {dataset}, {dims} dimensions",
-        "",
-        f"{rules.about} Ranked by {rules.metric}; `at k` is the score at snapshot k, averaged over up to {seeds} "
-        "seeds.",
-        "",
-        *page.table(columns, [*rows, *_published_cells(same, rules, columns)]),
-        *_footnotes(part, found, same),
-    ]
+    about = f"Ranked by {rules.metric}; `at k` is the score at snapshot k, averaged over up to {seeds} seeds."
+    lines = [f"## Protocol {protocol}: {dataset}, {dims} dimensions", "", f"{rules.about} {about}", ""]
+    lines += page.table(columns, [*rows, *_published_cells(same, rules, columns)])
+    return [*lines, *_footnotes(part, found, same)]
 
 
 def _cells(row: Mapping[Any, Any], first: list[str], others: list[str], costs: list[str]) -> list[str]:
     mean, half = row["mean"], row["half"]
-    interval = "" if np.isnan(half) else f"{mean - half:.3f} to {mean + half:.3f}"
-    tail = [_number(row[name]) for name in others] + [_number(row[name], digits=0) for name in costs]
-    seeds = str(row["seeds"]) if row["kind"] == "measured" else ""
-    return [
-        row["method"],
-        row["kind"],
-        *(_number(row[name]) for name in first),
-        interval,
-        _number(row["sd"]),
-        *tail,
-        seeds,
-    ]
+    cells = [row["method"], row["kind"], *(_number(row[name]) for name in first)]
+    cells += ["" if np.isnan(half) else f"{mean - half:.3f} to {mean + half:.3f}", _number(row["sd"])]
+    cells += [_number(row[name]) for name in others] + [_number(row[name], digits=0) for name in costs]
+    return [*cells, str(row["seeds"]) if row["kind"] == "measured" else ""]
 
 
 def _published_cells(same: pd.DataFrame, rules: Protocol, columns: list[str]) -> list[list[str]]:

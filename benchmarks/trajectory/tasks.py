@@ -158,18 +158,11 @@ def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
     space = _space(cells, protocol, np.concatenate([train[k] for k in seen]))
     times = tuple(map(float, range(len(cells.times)))) if protocol.clock == "index" else cells.times
     scaled = tuple(space.enter(train[k]).astype(np.float32) for k in seen)
-    return Task(
-        training=Training(scaled, tuple(times[k] for k in seen)),
-        observed={k: space.enter(test[k]).astype(np.float32) for k in seen},
-        truth={k: test[k] if protocol.raw else space.enter(test[k]) for k in {leg.target for leg in fold.legs}},
-        times=times,
-        real=cells.times,
-        space=space,
-        sizes=tuple(map(len, cells.clouds)),
-        truths=cells.truths,
-        protocol=protocol,
-        fold=fold,
-    )
+    training = Training(scaled, tuple(times[k] for k in seen))
+    observed = {k: space.enter(test[k]).astype(np.float32) for k in seen}
+    truth = {k: test[k] if protocol.raw else space.enter(test[k]) for k in {leg.target for leg in fold.legs}}
+    sizes = tuple(map(len, cells.clouds))
+    return Task(training, observed, truth, times, cells.times, space, sizes, cells.truths, protocol, fold)
 
 
 def tasks_of(cells: Cells, protocol: Protocol) -> list[Task]:
