@@ -98,22 +98,25 @@ def test_every_gpu_job_runs_at_toy_size_and_names_its_device(tiny, tmp_path):
 
 def test_gpu_jobs_are_limited_resumed_and_skipped(tmp_path, monkeypatch, capsys):
     done = []
+    jobs = dict(list(gpu.JOBS.items())[:3])
+    second = list(jobs)[1]
 
-    def measure(job, limit, where):
-        """Write rows, but for one."""
-        table = Table(tmp_path / f"{job.table}.csv", ("k",))
-        table.put(*({"k": k} for k in range(job.rows - (len(done) == 1))))
-        done.append((job.name, limit))
+    def measure(name, run, limit, where):
+        """Write rows, but for one of the second job."""
+        table = Table(tmp_path / f"{jobs[name]['table']}.csv", ("k",))
+        table.put(*({"k": k} for k in range(jobs[name]["rows"] - (len(done) == 1))))
+        done.append((name, limit))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "_run", measure)
-    monkeypatch.setattr(gpu, "JOBS", gpu.JOBS[:3])
+    monkeypatch.setattr(gpu, "JOBS", jobs)
     assert gpu.main([f"out={tmp_path}", "seconds=150"]) == 0
-    assert [name for name, _ in done] == [job.name for job in gpu.JOBS]
-    assert all(limit <= min(150, job.seconds) for (_, limit), job in zip(done, gpu.JOBS, strict=True))
-    assert f"Left: {gpu.JOBS[1].name} ({gpu.JOBS[1].rows - 1} of {gpu.JOBS[1].rows} rows)." in capsys.readouterr().out
+    assert [name for name, _ in done] == list(jobs)
+    assert all(limit <= min(150, jobs[name]["seconds"]) for name, limit in done)
+    n = jobs[second]["rows"]
+    assert f"Left: {second} ({n - 1} of {n} rows)." in capsys.readouterr().out
     gpu.main([f"out={tmp_path}"])
-    assert [name for name, _ in done[3:]] == [gpu.JOBS[1].name]
+    assert [name for name, _ in done[3:]] == [second]
     assert "Left: nothing." in capsys.readouterr().out
     gpu.main([f"out={tmp_path / 'new'}", "seconds=10"])
     assert len(done) == 4  # too little time is left to start anything
@@ -122,12 +125,15 @@ def test_gpu_jobs_are_limited_resumed_and_skipped(tmp_path, monkeypatch, capsys)
 def test_a_gpu_job_is_stopped_at_its_limit(capsys, monkeypatch):
     real = gpu.subprocess.run
     monkeypatch.setattr(gpu.subprocess, "run", lambda command, **way: real(["sleep", "5"], **way))
-    gpu._run(gpu.JOBS[0], 0.1, [])
+    gpu._run("a job", "few_step", 0.1, [])
     assert "stopped after 0 s" in capsys.readouterr().out
 
 
 def test_gpu_commands_are_understood():
-    for job in gpu.JOBS:
-        with pytest.raises(SystemExit) as stop:
-            gpu.main_of(job.module)([*job.words.split(), "--help"])
-        assert stop.value.code == 0
+    assert sum(job["seconds"] for job in gpu.JOBS.values()) <= 720
+    for job in gpu.JOBS.values():
+        for name in ("run", "toy"):
+            act, words = gpu.parts_of(job[name])
+            with pytest.raises(SystemExit) as stop:
+                act([*words, "--help"])
+            assert stop.value.code == 0

@@ -4,7 +4,6 @@ They see the snapshots on both sides of the target, and the part of the *real* t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,14 +20,9 @@ PAIRS = 8000
 least as many as the target has cells, and at most four times that."""
 FLOOR = "half against half (noise floor)"
 NAMES = (
-    "copy previous",
-    "copy next",
-    "both mixed",
-    "exact OT midpoint, pairs drawn",
-    "exact OT midpoint, pairs by mass",
-    "unbalanced OT midpoint, many pairs",
-    "independent midpoint, pairs drawn",
-)
+    "copy previous", "copy next", "both mixed", "exact OT midpoint, pairs drawn", "exact OT midpoint, pairs by mass",
+    "unbalanced OT midpoint, many pairs", "independent midpoint, pairs drawn",
+)  # fmt: skip
 
 
 def settings() -> dict[str, Any]:
@@ -43,25 +37,6 @@ class Points(NamedTuple):
     weights: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Around:
-    """The cells before and after a target, ``(k, d)`` and ``(m, d)``, and the part of the time that has passed."""
-
-    x0: torch.Tensor
-    x1: torch.Tensor
-    fraction: float
-
-    def between(self, i: torch.Tensor, j: torch.Tensor) -> np.ndarray:
-        """Return the points of straight lines between pairs."""
-        return torch.lerp(self.x0[i], self.x1[j], self.fraction).numpy()
-
-    def mixed(self) -> Points:
-        """Return all cells of both sides, the nearer one weighing more."""
-        sides = ((self.x0, 1 - self.fraction), (self.x1, self.fraction))
-        weights = [np.full(len(x), share / len(x)) for x, share in sides]
-        return Points(torch.cat([self.x0, self.x1]).numpy(), np.concatenate(weights))
-
-
 def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Points]]:
     """Yield every baseline that the snapshots around a target allow, by name; ``seed`` is of the pairs drawn."""
     before, after = task.neighbours(target)
@@ -72,18 +47,24 @@ def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Poin
     if before is None or after is None:
         return
     x0, x1 = (torch.from_numpy(task.observed[k]) for k in (before, after))
-    around = Around(x0, x1, (task.real[target] - task.real[before]) / (task.real[after] - task.real[before]))
+    fraction = (task.real[target] - task.real[before]) / (task.real[after] - task.real[before])
+
+    def between(i: torch.Tensor, j: torch.Tensor) -> np.ndarray:
+        """Return the points of straight lines between pairs."""
+        return torch.lerp(x0[i], x1[j], fraction).numpy()
+
+    weights = [np.full(len(x), share / len(x)) for x, share in ((x0, 1 - fraction), (x1, fraction))]
+    yield NAMES[2], Points(torch.cat([x0, x1]).numpy(), np.concatenate(weights))  # the nearer one weighs more
     n, unit = len(task.truth[target]), float(np.concatenate(task.training.clouds).astype(np.float64).var(axis=0).sum())
-    yield NAMES[2], around.mixed()
     exact = cf.couplings.Exact()(x0, x1)
-    yield NAMES[3], Points(around.between(*exact.sample(n, generator=cf.generator(seed=seed))))
+    yield NAMES[3], Points(between(*exact.sample(n, generator=cf.generator(seed=seed))))
     i, j, masses = exact.pairs
-    yield NAMES[4], Points(around.between(i, j), masses.numpy())
+    yield NAMES[4], Points(between(i, j), masses.numpy())
     unbalanced = cf.couplings.UnbalancedSinkhorn(EPSILON * unit, RELAXATION * unit)(x0, x1)
     many = min(max(PAIRS, n), 4 * n)  # evenly: less noisy than as many pairs as there are cells
-    yield NAMES[5], Points(around.between(*unbalanced.sample(many, generator=cf.generator(seed=seed), replace=False)))
+    yield NAMES[5], Points(between(*unbalanced.sample(many, generator=cf.generator(seed=seed), replace=False)))
     independent = cf.couplings.Independent()(x0, x1)
-    yield NAMES[6], Points(around.between(*independent.sample(n, generator=cf.generator(seed=seed))))
+    yield NAMES[6], Points(between(*independent.sample(n, generator=cf.generator(seed=seed))))
 
 
 def floor(task: Task, target: int, *, seed: int) -> dict[str, float]:

@@ -69,7 +69,7 @@ class Job:
         """Return the rows of a finished run that need not be done again; those of another configuration are refused."""
         found = [] if self.again else self.rows(about)
         for row in found:
-            if row["settings"] != digest([config]):
+            if str(row["settings"]) != digest([config]):
                 changes = "; ".join(_differences(_settings(self.out, row["settings"]), json.loads(config)))
                 name = " ".join(f"{column}-{value}" for column, value in about.items())
                 raise ValueError(

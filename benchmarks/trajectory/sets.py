@@ -1,7 +1,6 @@
 """The data sets: snapshots by name from ``$CELLFLOW_DATA``, or any file of the user's."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from cellflow import datasets
 from cellflow.cells.snapshots import read_rep, read_times
+from cellflow.datasets.download import folders
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,16 @@ class DataSet:
     def load(self, dims: int | None = None) -> Cells:
         """Read the first dimensions of every cell, by time."""
         import anndata
+        import scanpy as sc
 
         dims = self.dims if dims is None else dims
         adata = anndata.read_h5ad(self.locate())
         time = read_times(adata, self.time_key)
-        rep = _principal_components(adata, self.components) if self.components else read_rep(adata, self.rep)
+        if self.components:
+            adata = adata.copy()
+            sc.pp.log1p(adata)
+            sc.pp.pca(adata, n_comps=self.components, random_state=0)
+        rep = read_rep(adata, "X_pca" if self.components else self.rep)
         if not 1 <= dims <= rep.shape[1]:
             raise ValueError(f"Expected 1 to {rep.shape[1]} dimensions of {self.label}; found dims={dims}.")
         times = np.unique(time)
@@ -104,25 +109,13 @@ class DataSet:
             if not Path(self.path).is_file():
                 raise FileNotFoundError(f"No file {self.path}. Name an .h5ad file with `dataset.path=`.")
             return Path(self.path)
-        named = os.environ.get("CELLFLOW_DATA")
-        looked = [Path(named, "single_cell", self.file), Path(named, self.file)] if named else []
+        looked = [folder / self.file for folder in folders("single_cell")]
         looked.append(Path(datasets.__file__).parent / "files" / self.file)
         for path in looked:
             if path.is_file():
                 return path
-        where = f"Looked for {' and '.join(map(str, looked))}." if named else "CELLFLOW_DATA is not set."
         raise FileNotFoundError(
-            f"The data set {self.name!r} is not on this machine. {where} Put {self.file} into a folder, set "
-            "CELLFLOW_DATA to that folder, or give a file of your own: `dataset.path=cells.h5ad "
-            "dataset.time_key=day dataset.rep=X_pca`."
+            f"The data set {self.name!r} is not on this machine. Looked for {', '.join(map(str, looked))}. Put "
+            f"{self.file} into a folder, set CELLFLOW_DATA to that folder, or give a file of your own: "
+            "`dataset.path=cells.h5ad dataset.time_key=day dataset.rep=X_pca`."
         )
-
-
-def _principal_components(adata: object, n: int) -> np.ndarray:
-    """Return ``n`` principal components of the logarithm of the expression."""
-    import scanpy as sc
-
-    copy = adata.copy()  # type: ignore[attr-defined]
-    sc.pp.log1p(copy)
-    sc.pp.pca(copy, n_comps=n, random_state=0)
-    return np.asarray(copy.obsm["X_pca"])
