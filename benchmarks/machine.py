@@ -22,14 +22,12 @@ def fastest() -> torch.device:
 
 def clock(device: torch.device) -> Callable[[], float]:
     """Return a clock: seconds of the processor, which others may share; on the wall where a GPU does the work."""
-    if device.type != "cuda":
-        return time.process_time
+    return _wall if device.type == "cuda" else time.process_time
 
-    def wall() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
 
-    return wall
+def _wall() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def name(device: torch.device) -> str:

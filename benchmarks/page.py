@@ -24,18 +24,13 @@ def fill(template: Path, **fields: object) -> list[list[str]]:
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a table."""
-    return [line(head), "|" + "---|" * len(head), *map(line, rows)]
-
-
-def line(cells: Sequence[object]) -> str:
-    """Return one line of a table."""
-    return f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |"
+    lines = ["| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |" for cells in (head, *rows)]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
     """Write a page, and show it."""
     text = "\n".join(lines).rstrip("\n") + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     print(text)
 

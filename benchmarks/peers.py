@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -36,16 +36,13 @@ def matcher(kind: str, sigma: float) -> Any:
 class PlainMLP(nn.Module):
     """Three hidden layers of 64 with SELU on ``[t, x]``, a linear output: the network of torchcfm's examples."""
 
-    def __init__(self, dim: int, width: int = 64, depth: int = 3) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        sizes = [dim + 1] + depth * [width]
-        hidden = [layer for wide, narrow in pairwise(sizes) for layer in (nn.Linear(wide, narrow), nn.SELU())]
-        self.net = nn.Sequential(*hidden, nn.Linear(width, dim))
+        layers = [(nn.Linear(wide, narrow), nn.SELU()) for wide, narrow in pairwise([dim + 1, 64, 64, 64])]
+        self.net = nn.Sequential(*chain(*layers), nn.Linear(64, dim))
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the velocity at times ``t`` ``(n,)`` and states ``x`` ``(n, dim)``."""
-        found: Tensor = self.net(torch.cat([t[:, None], x], dim=1))
-        return found
+        return self.net(torch.cat([t[:, None], x], dim=1))
 
 
 class Loop:
@@ -55,14 +52,12 @@ class Loop:
     """
 
     def __init__(
-        self, dim: int, draw: Callable[[], tuple[Tensor, ...]], optimizer: Callable[..., Any] | None = None
+        self, dim: int, draw: Callable[[], tuple[Tensor, ...]], rate: float = 1e-3, decay: float = 1e-5
     ) -> None:
-        self.field, self.draw = PlainMLP(dim), draw
-        make = optimizer or (lambda weights: torch.optim.AdamW(weights, lr=1e-3, weight_decay=1e-5))
-        self.optimizer, self.loss = make(self.field.parameters()), torch.zeros(())
+        self.field, self.draw, self.loss = PlainMLP(dim), draw, torch.zeros(())
+        self.optimizer = torch.optim.AdamW(self.field.parameters(), lr=rate, weight_decay=decay)
 
     def train(self, steps: int) -> None:
-        """Take optimiser steps."""
         for _ in range(steps):
             t, x, velocity = self.draw()
             self.optimizer.zero_grad()

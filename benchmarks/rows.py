@@ -43,7 +43,7 @@ class Table:
             old = [] if whole else self._texts()
             new = [{name: text_of(value, self.form) for name, value in row.items()} for row in fresh]
             columns = list(dict.fromkeys([*self.columns, *(name for row in [*old, *new] for name in row)]))
-            rows = {self._name(row): row for row in [*old, *new]}
+            rows = {tuple(row.get(name, "") for name in self.key): row for row in [*old, *new]}
             with self.path.with_suffix(".fresh").open("w", newline="") as file:
                 table = csv.DictWriter(file, columns, lineterminator="\n", restval="")
                 table.writeheader()
@@ -69,9 +69,6 @@ class Table:
         if any(None in row.values() for row in rows):
             raise ValueError(f"{self.path} is damaged: a row is cut off. Remove it, and it is made again.")
         return rows
-
-    def _name(self, row: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(row.get(name, "") for name in self.key)
 
 
 def _agrees(row: Mapping[str, str], about: Mapping[str, object]) -> bool:

@@ -34,14 +34,12 @@ class Classification:
     heads: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, field: nn.Module, batch: cf.Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``{"loss": cross entropy}``; nothing is random."""
         if batch.condition is None:
             raise ValueError("Expected batches with condition='labels'; found none.")
         return {"loss": cross_entropy(field(batch.x1), batch.condition)}
 
     def velocity(self, field: nn.Module) -> nn.Module:
-        """Return the classifier: it stands for no velocity."""
-        return field
+        return field  # it stands for no velocity
 
 
 class Task(NamedTuple):

@@ -61,7 +61,6 @@ class Patches(nn.Module):
         self.network, self.side = network, side
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the field at times ``t`` ``(n,)``, images ``x`` and condition."""
         return pixel_shuffle(self.network(t, pixel_unshuffle(x, self.side), condition), self.side)
 
 

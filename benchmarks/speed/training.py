@@ -81,7 +81,7 @@ def theirs(clouds: list[Tensor], kind: str) -> Train:
             parts.append((t + k, x, u))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    return peers.Loop(DIM, draw, partial(torch.optim.Adam, lr=1e-4)).train
+    return peers.Loop(DIM, draw, rate=1e-4, decay=0.0).train
 
 
 def steps_per_second(rounds: int, steps: int, cells: int = CELLS) -> Iterator[Row]:

@@ -22,11 +22,7 @@ WORKER = Path(__file__).with_name("otpfm_worker.py")
 
 @dataclass(frozen=True)
 class Otpfm:
-    """The network, the potentials and their curriculum of otpfm's README and of its command line's defaults.
-
-    The last averaged weights are kept, and cells are carried by its velocity at equal times. Chains have one cell of
-    every training snapshot each.
-    """
+    """Network, potentials and their curriculum as in otpfm's README and its command line's defaults; last weights."""
 
     epochs: int = 300
     batch_size: int = 256
@@ -35,15 +31,13 @@ class Otpfm:
     def fit(self, training: Training, *, seed: int) -> RollOut:
         """Train in the other environment."""
         python = otpfm_python()
-        folder = tempfile.TemporaryDirectory(prefix="otpfm-")
-        chains = chains_along_plans(training, self.chains, seed=seed)
-        span = training.times[-1] - training.times[0]
-        knots = (np.array(training.times) - training.times[0]) / span
-        np.savez(Path(folder.name, "fit.npz"), chains=chains, knots=knots)
+        folder, (first, *_, last) = tempfile.TemporaryDirectory(prefix="otpfm-"), training.times
+        chains, knots = chains_along_plans(training, self.chains, seed=seed), np.array(training.times) - first
+        np.savez(Path(folder.name, "fit.npz"), chains=chains, knots=knots / (last - first))
         _work(python, "fit", folder.name, *map(str, (self.epochs, self.batch_size, seed)))
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-            times = (np.array([start, stop]) - training.times[0]) / span
+            times = (np.array([start, stop]) - first) / (last - first)
             np.savez(Path(folder.name, "carry.npz"), x=x, times=times)
             _work(python, "carry", folder.name)
             return Particles(np.load(Path(folder.name, "carried.npy")), evaluations=100)

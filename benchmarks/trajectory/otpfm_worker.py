@@ -14,16 +14,13 @@ def model_of(dim: int, knots: list[float]) -> Any:
     from otpfm import OTPFM
     from otpfm.potentials import W2InfPotential
 
-    inner = knots[1:-1]
-    # Half the mean distance in time to both neighbours, which is what its "auto" means.
-    widths = [(after - before) / 4 for before, after in zip(knots[:-2], knots[2:], strict=True)]
-    made = [
-        W2InfPotential(tk=t, strength=100.0, lambda_type="gaussian", width=width)
-        for t, width in zip(inner, widths, strict=True)
-    ]
-    potentials = OrderedDict(zip(inner, made, strict=True))
+    potentials = OrderedDict()
+    for before, t, after in zip(knots, knots[1:], knots[2:], strict=False):
+        # Half the mean distance in time to both neighbours, which is what its "auto" means.
+        width = (after - before) / 4
+        potentials[t] = W2InfPotential(tk=t, strength=100.0, lambda_type="gaussian", width=width)
     network = {"hidden_dim": 256, "num_hidden_layers": 4}
-    return OTPFM(d=dim, tks=inner, potentials=potentials, flownet_args=network)
+    return OTPFM(d=dim, tks=knots[1:-1], potentials=potentials, flownet_args=network)
 
 
 def fit(folder: Path, epochs: int, batch_size: int, seed: int) -> None:

@@ -49,7 +49,7 @@ def through_hydra(words: list[str], act: Callable[[DictConfig, str], object]) ->
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    failed: list[BaseException] = []
+    codes = [0]
 
     def task(cfg: DictConfig) -> None:
         name = HydraConfig.get().runtime.choices["method"]
@@ -60,7 +60,7 @@ def through_hydra(words: list[str], act: Callable[[DictConfig, str], object]) ->
             if os.environ.get(FULL_ERROR) == "1" and not skipped:
                 raise
             print(f"skipped {name}: {error}" if skipped else f"benchmarks.trajectory: {_said(error)}", file=sys.stderr)
-            failed.append(error)
+            codes.append(SKIPPED if skipped else 1)
 
     # Flags first: hydra's parser does not find them between settings.
     ordered = sorted(words, key=lambda word: not word.startswith("-"))
@@ -74,9 +74,7 @@ def through_hydra(words: list[str], act: Callable[[DictConfig, str], object]) ->
         return int(stop.code or 0)
     finally:
         sys.argv = previous
-    if any(not isinstance(error, MissingDependencyError) for error in failed):
-        return 1
-    return SKIPPED if failed else 0
+    return 1 if 1 in codes else max(codes)
 
 
 def _said(error: BaseException) -> str:
