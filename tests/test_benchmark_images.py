@@ -10,8 +10,9 @@ import torch
 import cellflow as cf
 from benchmarks.command import guarded
 from benchmarks.few_step import curves
-from benchmarks.images import few_step, generation, pictures, translation
+from benchmarks.images import few_step, generation, translation
 from benchmarks.images import judge as judge_of_images
+from benchmarks.images import methods as methods_of_images
 from benchmarks.images.judge import Translated
 from benchmarks.images.methods import CPU, GENERATORS, TRANSLATORS, Model, Patches, ddim, sample
 from benchmarks.images.tasks import (
@@ -233,7 +234,7 @@ def test_samplers_of_diffusion_agree_in_the_limit():
 
 
 def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pictures, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
     monkeypatch.setitem(translation.SIZES, "cpu", TINY)
     words = ["task=shapes", "method=I-CFM,[SF]2M", f"out={tmp_path}"]
     translation.main(words)
@@ -253,7 +254,7 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 
 def test_generation_runs(tmp_path, monkeypatch):
     some = cf.images.read_images(cf.datasets.digits(), size=28)
-    monkeypatch.setattr(pictures, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
     monkeypatch.setattr(generation, "EVALUATIONS", (2, 16))
     monkeypatch.setattr(judge_of_images, "REPEATS", 3)
     monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: some.take(range(150)), "mnist"))

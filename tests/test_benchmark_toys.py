@@ -11,8 +11,8 @@ from benchmarks.rows import Table
 from benchmarks.toys import __main__ as toys
 from benchmarks.toys import methods as pairs
 from benchmarks.toys import page, scores
-from benchmarks.toys.assignment import assign
 from benchmarks.toys.methods import METHODS
+from benchmarks.toys.scores import assign
 
 
 @pytest.mark.parametrize("pair", pairs.PAIRS)

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 from benchmarks.trajectory import __main__ as command
 from benchmarks.trajectory import baselines, otpfm, settings, table
 from benchmarks.trajectory.__main__ import main
-from benchmarks.trajectory.methods import Particles
-from benchmarks.trajectory.mixtures import drawn_by_mass
+from benchmarks.trajectory.methods import Particles, drawn_by_mass
 from benchmarks.trajectory.run import run, table_of
 from benchmarks.trajectory.settings import CONFIGS
 from benchmarks.trajectory.tasks import PROTOCOLS, choose, choose_folds

@@ -17,9 +17,9 @@ import torch
 
 import cellflow as cf
 from benchmarks import machine, page
-from benchmarks.images import pictures
+from benchmarks.images import methods
 from benchmarks.images.judge import Generated
-from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments, prepare, sample
+from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded
@@ -59,20 +59,20 @@ def main(words: Sequence[str] | None = None) -> None:
             drawn = draw(table.read(dataset=name), title=f"{name}: distance to real test images")
             page.save(drawn, given.out / f"generation_{name}.png")
             path = given.out / f"generation_{name}_samples.png"
-            pictures.draw(f"generation/{name}", [*GENERATORS, "real"], path)
+            methods.draw_samples(f"generation/{name}", [*GENERATORS, "real"], path)
 
 
-def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[list[Row]]:
+def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list[Row]]:
     """Yield the floor's row, then those of each method that the table lacks; put them there."""
     name, seed, where = about["dataset"], about["seed"], {"device": machine.name(torch.device(size.device))}
     images = DATASETS[name].load("train")
     judge, rng = Generated(DATASETS[name], images), cf.generator(seed=seed)
     some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
-    pictures.keep(f"generation/{name}", "real", some[0])
+    methods.keep_samples(f"generation/{name}", "real", some[0])
     rows = [about | {"method": FLOOR} | judge.floor(some)]
     table.put(*rows)
     yield rows
-    for chosen in methods:
+    for chosen in names:
         parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
@@ -84,7 +84,7 @@ def run(table: Table, about: Row, methods: list[str], size: Size) -> Iterator[li
 def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], seed: int) -> Iterator[Model]:
     """Train once, and yield the model after each number of steps in ``marks``; its weights change after that."""
     images, flip, seconds = images.to(size.device), images.shape[0] == 3, 0.0
-    model, batches = prepare(None, images, method, size, cf.generator(seed=seed), flip=flip)
+    model, batches = methods.prepare(None, images, method, size, cf.generator(seed=seed), flip=flip)
     with TemporaryDirectory() as folder:
         for done, mark in pairwise((0, *marks)):
             start = time.perf_counter()
@@ -108,12 +108,12 @@ def _scored(chosen: str, name: str, images: ImageSet, judge: Generated, size: Si
         last = model.steps == marks[-1]
         for sampler, evaluations in ends if last else [(method.samplers[0], ON_THE_WAY)]:
             start = time.perf_counter()
-            found = sample(model, noise, sampler=sampler, steps=evaluations, generator=rng)
+            found = methods.sample(model, noise, sampler=sampler, steps=evaluations, generator=rng)
             about = {"sampler": sampler, "evaluations": evaluations, "train_steps": model.steps, "batch": size.batch}
             seconds = {"sample_seconds": time.perf_counter() - start, "train_seconds": model.seconds}
             yield about | seconds | judge(found)
             if last and (sampler, evaluations) == (method.samplers[0], EVALUATIONS[-1]):
-                pictures.keep(f"generation/{name}", chosen, found)
+                methods.keep_samples(f"generation/{name}", chosen, found)
 
 
 def text(rows: list[Row], tail: str = "") -> str:

@@ -1,22 +1,26 @@
-"""Sizes of network and training, and the methods, each a row of parts: coupling, objective, loop, sampler."""
+"""Sizes of network and training; methods, each a row of parts: coupling, objective, loop, sampler; pictures."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 import cellflow as cf
 from benchmarks.command import Several, options
+from benchmarks.page import save
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
 from cellflow.networks import Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, Objective, VelocityMatching
+from cellflow.report.grids import rows_figure
 from cellflow.seeds import seeded
 from cellflow.shapes import per_sample
 
@@ -229,3 +233,22 @@ def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Te
         noise = (x - per_sample(b, x) * image) / per_sample(a, x)
         x = per_sample(a_then, x) * noise + per_sample(b_then, x) * image
     return x
+
+
+SAMPLES = Path("runs") / "bench" / "samples"
+SHOWN = 12
+
+
+def keep_samples(folder: str, name: str, images: Tensor) -> None:
+    """Keep the first images ``(n, c, h, w)`` from -1 to 1 under a name."""
+    path = SAMPLES / folder / f"{name}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, cf.images.to_bytes(images[:SHOWN]).numpy())
+
+
+def draw_samples(folder: str, names: Iterable[str], path: Path, **titles: str) -> None:
+    """Draw what is kept under these names, one below the other, as far as it is there; ``titles`` rename rows."""
+    files = {name: SAMPLES / folder / f"{name}.npy" for name in names}
+    rows = [(titles.get(n, n), torch.from_numpy(np.load(file))) for n, file in files.items() if file.is_file()]
+    if rows:
+        save(rows_figure(rows), path)

@@ -13,7 +13,7 @@ import torch
 
 import cellflow as cf
 from benchmarks import machine, page
-from benchmarks.images import methods, pictures
+from benchmarks.images import methods
 from benchmarks.images.judge import Translated
 from benchmarks.images.methods import CPU, GPU, TRANSLATORS, Method, Model, Size, arguments
 from benchmarks.images.tasks import TASKS, Task
@@ -58,7 +58,9 @@ def main(words: Sequence[str] | None = None) -> None:
             (given.out / "translation.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):
                 names = ["source", *TRANSLATORS, "target"]
-                pictures.draw(f"translation/{name}/{way.name}", names, given.out / picture(name, number), target=last)
+                methods.draw_samples(
+                    f"translation/{name}/{way.name}", names, given.out / picture(name, number), target=last
+                )
 
 
 def run(
@@ -119,7 +121,7 @@ def _baselines(judges: dict[str, Translated], name: str, seed: int) -> Iterator[
         yield {"direction": way, "method": "real against real", **judge.floor(seed)}
         yield from ({"direction": way, "method": method, **judge(x, seed)} for method, x in found.items())
         for end, images in (("source", judge.inputs), ("target", judge.real)):
-            pictures.keep(f"translation/{name}/{way}", end, images)
+            methods.keep_samples(f"translation/{name}/{way}", end, images)
 
 
 def _scored(
@@ -137,7 +139,7 @@ def _scored(
         about = {"direction": way.name, "sampler": sampler, "solver_steps": steps, "sample_seconds": seconds}
         yield about | judge(outputs, seed) | ({"fid": judge.fid(outputs)} if fid else {})
         if sampler == first:
-            pictures.keep(*kept, outputs)
+            methods.keep_samples(*kept, outputs)
 
 
 def picture(task: str, direction: int) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
-from benchmarks.toys.assignment import assign
+from benchmarks.toys.scores import assign
 from cellflow.datasets import eight_gaussians, moons, s_curve
 from cellflow.seeds import seeded
 

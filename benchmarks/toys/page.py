@@ -1,11 +1,10 @@
 """The page: rows set beside the published numbers, with a reason where they are above."""
 
-import csv
 from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks import page
-from benchmarks.rows import Row
+from benchmarks.rows import Row, Table
 from benchmarks.toys.methods import METHODS, PAIRS
 
 FLOOR = "floor"
@@ -22,11 +21,9 @@ HEAD = ("method", "seeds", "W2", "published", "", "NPE", "published", "")
 def text(rows: list[Row], command: str) -> list[str]:
     """Return the whole page."""
     (lines,) = page.fill(Path(__file__).with_name("page.md"), made=page.made_by(command, "one thread"))
-    with PUBLISHED.open() as file:
-        published = {(row["pair"], row["method"]): row for row in csv.DictReader(file)}
     for pair in PAIRS:
         mine = [row for row in rows if row["pair"] == pair]
-        theirs = {method: row for (name, method), row in published.items() if name == pair}
+        theirs = {row["method"]: row for row in Table(PUBLISHED, ()).read(pair=pair)}
         lines += ["", *_section(pair, mine, theirs)] if mine else []
     return lines
 
