@@ -63,8 +63,7 @@ class GaussianBridge:
 def power(matrix: Tensor, exponent: float) -> Tensor:
     """Return a power of a symmetric positive matrix ``(d, d)``."""
     values, vectors = torch.linalg.eigh(matrix)
-    found: Tensor = (vectors * values.clamp_min(0) ** exponent) @ vectors.T
-    return found
+    return torch.einsum("ij,j,kj->ik", vectors, values.clamp_min(0) ** exponent, vectors)
 
 
 def standard(dim: int, *, shift: float = 0.1, sigma: float = 1.0) -> GaussianBridge:
@@ -80,8 +79,7 @@ def general(dim: int, *, sigma: float, seed: int) -> GaussianBridge:
 
     def turned() -> Tensor:
         basis = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64)).Q
-        found: Tensor = (basis * variances) @ basis.T
-        return found
+        return torch.einsum("ij,j,kj->ik", basis, variances, basis)
 
     means = torch.randn(2, dim, generator=rng, dtype=torch.float64)
     return GaussianBridge(means[0], turned(), means[1], turned(), sigma)

@@ -39,7 +39,7 @@ class PlainMLP(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         layers = [(nn.Linear(wide, narrow), nn.SELU()) for wide, narrow in pairwise([dim + 1, 64, 64, 64])]
-        self.net = nn.Sequential(*chain(*layers), nn.Linear(64, dim))
+        self.net: Callable[[Tensor], Tensor] = nn.Sequential(*chain(*layers), nn.Linear(64, dim))
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.net(torch.cat([t[:, None], x], dim=1))

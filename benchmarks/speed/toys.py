@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page, peers
@@ -41,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
         methods["torchcfm SB-CFM"] = partial(_theirs, "bridge", budgets)
 
     def w2(some: Clouds, velocity: Field) -> float:
-        return squared_distance(travel(velocity, some.test0)[0], some.test1) ** 0.5
+        return float(squared_distance(travel(velocity, some.test0)[0], some.test1) ** 0.5)
 
     rows: list[Row] = []
     for name, train in methods.items():
@@ -74,7 +73,7 @@ def _theirs(kind: str, budgets: Sequence[int], data: Clouds, seed: int) -> Any:
     """Return torchcfm's training as published: its batches, its network and optimiser; SB-CFM at our sigma."""
     matcher = peers.matcher(kind, SB.sigma * float(data.x1.std()) if kind == "bridge" else 0.1)
 
-    def draw() -> tuple[Tensor, ...]:
+    def draw() -> Any:
         x0, x1 = (x[torch.randint(len(x), (BATCH,))] for x in (data.x0, data.x1))
         return matcher.sample_location_and_conditional_flow(x0, x1)
 

@@ -58,7 +58,7 @@ def measure(cells: Cells, ours: Mapping[str, tuple[int, ...]], theirs: tuple[int
         ]  # fmt: skip
         return race(runs, "W1", there)
 
-    def train(name: str, training: Training, seed: int, steps: int) -> RollOut:
+    def train(name: str, training: Training, seed: int, steps: int) -> Any:
         PLANS.clear()  # plans that this process remembers are solved again
         return load("method", name, steps=steps).fit(training, seed=seed)
 
