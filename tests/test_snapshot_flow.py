@@ -332,6 +332,8 @@ def edit(change):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 50), "truncated"),
         (edit(lambda about: about.update(estimator="ImageGenerator")), "holds a ImageGenerator"),
         (edit(lambda about: about.update(format=99)), "newer cellflow"),
+        (edit(lambda about: about.update(format=[])), "damaged"),
+        (edit(lambda about: about.update(format="two")), "damaged"),
         (edit(lambda about: about["learned"].update(n_features_in=9)), "do not fit"),
         (edit(lambda about: about["learned"].pop("times")), "does not describe"),
         (edit(lambda about: about["settings"].update(path={"part": "os.system"})), "runs no foreign code"),

@@ -309,9 +309,9 @@ def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
         raise CheckpointError(f"No model in {path.parent}: {path.name} is missing. Name the folder of a finished run.")
     try:
         about = json.loads(path.read_text())
-        found = (about["estimator"], about["format"])
+        found = (about["estimator"], int(about["format"]))
         settings, learned = about["settings"], about["learned"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or was not written by cellflow ({error!r}).") from error
     if found[0] != estimator:
         raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")

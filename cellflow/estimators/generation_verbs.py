@@ -18,7 +18,7 @@ from cellflow.training.recipe import check_settings
 if TYPE_CHECKING:
     from cellflow.estimators.generation import ImageGenerator
 
-GENERATION, COURSE = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
+GENERATION, TRAJECTORY = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48)
 """Default solvers, of samples and of trajectories."""
 SIMULATE = "DomainTranslator.simulate"
 
@@ -78,7 +78,7 @@ def trajectory(
     save: int = 9,
     label: Labels | None = None,
     guidance: float = 1.0,
-    solver: Fixed | Adaptive | Jumps | str | int = COURSE,
+    solver: Fixed | Adaptive | Jumps | str | int = TRAJECTORY,
     seed: int = 0,
     batch_size: int = 128,
     **old: Any,
@@ -92,7 +92,7 @@ def trajectory(
     save
         Number of equally spaced times, including both ends.
     """
-    chosen = integrate.resolve(solver, default=COURSE, verb="ImageGenerator.trajectory", noisy=SIMULATE, old=old)
+    chosen = integrate.resolve(solver, default=TRAJECTORY, verb="ImageGenerator.trajectory", noisy=SIMULATE, old=old)
     condition = _condition(self, n, label, guidance)
     return _flow(self, n, condition, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
 

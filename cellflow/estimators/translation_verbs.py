@@ -19,7 +19,7 @@ from cellflow.training.recipe import check_settings
 if TYPE_CHECKING:
     from cellflow.estimators.translation import DomainTranslator
 
-TRANSLATION, COURSE, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
+TRANSLATION, TRAJECTORY, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
 """Default solvers: without noise, for trajectories, and with noise."""
 
 
@@ -132,7 +132,7 @@ def trajectory(
     *,
     save: int = 9,
     reverse: bool = False,
-    solver: Solver | str | int = COURSE,
+    solver: Solver | str | int = TRAJECTORY,
     seed: int | None = None,
     batch_size: int = 128,
     **old: Any,
@@ -158,7 +158,7 @@ def trajectory(
         Model times from 0 to 1, or back, and states ``(save, n, ...)`` on the CPU: pixels from -1 to 1, or numbers
         in the units of the data.
     """
-    chosen: Solver = integrate.resolve(solver, default=COURSE, verb="DomainTranslator.trajectory", old=old)
+    chosen: Solver = integrate.resolve(solver, default=TRAJECTORY, verb="DomainTranslator.trajectory", old=old)
     if seed is not None and isinstance(chosen, Fixed):  # a seed alone used to ask for noise
         noisy = {"solver": Noisy(chosen.steps), "seed": seed}
         chosen = renamed("DomainTranslator.trajectory", {"seed": seed}, {"seed": lambda _: noisy})["solver"]

@@ -74,16 +74,16 @@ def rows_figure(rows: Rows) -> "Figure":
     return figure
 
 
-def trajectory_figure(course: Trajectory) -> "Figure":
+def trajectory_figure(trajectory: Trajectory) -> "Figure":
     """Return a figure with a row for each sample ``(save, n, c, h, w)`` and a column for each time."""
-    moments, n = course.x.shape[:2]
-    picture = tile([course.x[:, k] for k in range(n)])
+    n_times, n = trajectory.x.shape[:2]
+    picture = tile([trajectory.x[:, k] for k in range(n)])
     width = 9.0
     figure = blank(width, width * picture.shape[0] / picture.shape[1] + 0.5)
     ax = figure.subplots()
     ax.imshow(picture, interpolation="nearest")
-    side = course.x.shape[-1]
-    ax.set_xticks([(side + GAP) * k + side / 2 for k in range(moments)], [f"{float(t):.3g}" for t in course.t])
+    side = trajectory.x.shape[-1]
+    ax.set_xticks([(side + GAP) * k + side / 2 for k in range(n_times)], [f"{float(t):.3g}" for t in trajectory.t])
     ax.set(yticks=[], xlabel="model time t")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -234,9 +234,9 @@ def _of_translation(
         "others.",
     )  # fmt: skip
     few = source.held_out.take(range(min(TRAJECTORIES, len(source.held_out))))
-    course = model.trajectory(few, solver=Noisy(24) if noisy else Fixed("midpoint", steps=24))
+    followed = model.trajectory(few, solver=Noisy(24) if noisy else Fixed("midpoint", steps=24))
     yield Drawing(
-        "trajectories", "trajectories", trajectory_figure(course),
+        "trajectories", "trajectories", trajectory_figure(followed),
         "Trajectories from the source (t = 0) to the target (t = 1).",
     )  # fmt: skip
     yield estimator.loss(model)
