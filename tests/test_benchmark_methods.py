@@ -45,7 +45,7 @@ def test_a_flow_with_growth_returns_masses():
 def test_plans_are_solved_once_and_their_seconds_counted_again():
     draw = torch.Generator().manual_seed(3)
     x0, x1 = torch.randn(50, 2, generator=draw), torch.randn(40, 2, generator=draw)
-    first, second = Remembered.of("exact"), Remembered.of("exact")
+    first, second = (Remembered(cf.couplings.Exact()) for _ in range(2))
     assert first(x0, x1) is second(x0, x1)
     assert first.facts(9.0)["plan_s"] == second.facts(9.0)["plan_s"] > 0
     assert second.facts(9.0)["train_s"] == pytest.approx(9.0, abs=0.5)

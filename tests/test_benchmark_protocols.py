@@ -8,7 +8,7 @@ from benchmark_cases import TIMES, Drift, assignment, job, make_cells, measured,
 
 from benchmarks.trajectory import scores
 from benchmarks.trajectory.run import predict, run
-from benchmarks.trajectory.tasks import PROTOCOLS, Leg, Split, choose, prepare, shares
+from benchmarks.trajectory.tasks import PROTOCOLS, Leg, choose, prepare, shares
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -21,7 +21,7 @@ def test_every_protocol_runs_and_scores_every_target(name, tmp_path):
     protocol = PROTOCOLS[name]
     asked = job(tmp_path, name, make_cells())
     if protocol.split is not None:  # as it is, it wants 550 cells of each snapshot
-        asked = replace(asked, protocol=replace(protocol, split=Split(test=20, validation=5)))
+        asked = replace(asked, protocol=replace(protocol, split={"test": 20, "validation": 5}))
     found = run(asked, quiet)
     folds = PROTOCOLS[name].folds_of(5, dataset="toy")
     assert {(row["run"], str(row["fold"])) for row in found} == {

@@ -25,7 +25,7 @@ def test_the_midpoint_of_a_steady_shift_is_exact_in_real_time():
             found = dict(baselines.baselines(task, target, seed=0))
             assert set(found) == set(baselines.NAMES)
             exact = found["exact OT midpoint, pairs by mass"]
-            assert scores.score(task.scored(exact.x), task.truth[target], weights=exact.weights)["W1"] < 1e-4
+            assert scores.score(task.scored(exact.x), task.truth[target], weights=exact.weight)["W1"] < 1e-4
             far = scores.score(task.scored(found["copy previous"].x), task.truth[target])["W1"]
             assert far == pytest.approx(3 * np.sqrt(2) * (TIMES[target] - TIMES[target - 1]), rel=1e-3)
 
@@ -34,7 +34,7 @@ def test_both_mixed_weighs_the_nearer_snapshot_more():
     cells, protocol = make_cells(), choose("A")
     task = prepare(cells, protocol, protocol.folds_of(5, dataset="toy")[0])
     mixed = dict(baselines.baselines(task, 1, seed=0))["both mixed"]
-    assert mixed.weights[:40].sum() == pytest.approx(2 / 3)  # real times 0, 1, 3
+    assert mixed.weight[:40].sum() == pytest.approx(2 / 3)  # real times 0, 1, 3
 
 
 def test_baselines_of_a_stitched_fold_see_training_snapshots_only():
@@ -72,7 +72,7 @@ def test_known_midpoints_on_embryoid_bodies(data_folder, monkeypatch):
         found = dict(baselines.baselines(task, target, seed=FIRST_SEED))
         for name, expected in (("pairs drawn", drawn), ("pairs by mass", weighed)):
             points = found[f"exact OT midpoint, {name}"]
-            assert scores.score(points.x, task.truth[target], weights=points.weights)["W1"] == pytest.approx(
+            assert scores.score(points.x, task.truth[target], weights=points.weight)["W1"] == pytest.approx(
                 expected, abs=0.03
             )
 

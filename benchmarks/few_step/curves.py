@@ -190,8 +190,6 @@ class Curve:
 
     def draw(self, found: list[Row]) -> Any:
         """Draw the mean of every method against the number of steps."""
-        from matplotlib.ticker import LogLocator
-
         drawn, ((axis,),) = page.figure(size=(8.4, 4.4))
         markers = "osD^vP*X<>hp"
         for k, method in enumerate(dict.fromkeys(row["method"] for row in found)):
@@ -214,8 +212,7 @@ class Curve:
         low, high = axis.get_ylim()
         if high > WIDE * low:
             axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.yaxis.set_major_formatter("{x:g}")
+            page.log_numbers(axis.yaxis)
         axis.minorticks_off()
         axis.set_title(self.title, fontsize=10)
         drawn.legend(loc="outside right center", fontsize=8, frameon=False)

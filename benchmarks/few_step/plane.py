@@ -154,8 +154,5 @@ def curve(task: str, name: str, size: Size, seeds: int) -> Curve:
 
 def floor(seeds: int) -> float:
     """Return the score of a perfect sampler of the board, over seeds."""
-    task, found = "checkerboard", []
-    for seed in range(max(1, seeds)):
-        rng = cf.generator(30_000 + seed)
-        found.append(divergence(target(task, SAMPLES[task], rng), target(task, SAMPLES[task], rng)))
-    return mean(found)
+    task, rngs = "checkerboard", (cf.generator(30_000 + seed) for seed in range(max(1, seeds)))
+    return mean(divergence(*(target(task, SAMPLES[task], rng) for _ in "12")) for rng in rngs)

@@ -55,7 +55,7 @@ def _ours(method: Method, budgets: Sequence[int], data: Clouds, seed: int) -> An
     objective = method.objective(scale)
     coupling: Any = cf.couplings.Sinkhorn(2 * (method.sigma * scale) ** 2, tolerance=1e-3) if method.sigma else "exact"
 
-    def train(steps: int) -> Field:
+    def train(steps: int) -> Any:
         rng = cf.generator(seed=seed)
         batches = cf.pairing.paired_batches(
             data.x0, data.x1, coupling=coupling, batch_size=BATCH, generator=rng,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -77,12 +78,11 @@ class Method:
     rounds: int = 0
     start: str | None = None
 
-    def objective(self, scale: float) -> cf.objectives.Objective:
+    def objective(self, scale: float) -> Any:
         """Return what is minimised on a pair with points ``scale`` apart."""
         path = cf.paths.BrownianBridge(self.sigma * scale) if self.sigma else cf.paths.Linear()
         matching: Any = cf.objectives.BridgeMatching if self.score else cf.objectives.VelocityMatching
-        found: cf.objectives.Objective = matching(path, times=cf.paths.Stratified(), unit=scale)
-        return found
+        return matching(path, times=cf.paths.Stratified(), unit=scale)
 
 
 METHODS = {
@@ -110,7 +110,6 @@ class Trainer:
 
     def __init__(self, data: Clouds, seed: int, steps: int) -> None:
         self.data, self.seed, self.steps, self.scale = data, seed, steps, float(data.x1.std())
-        self._plan: Tensor | None = None
         self._states: dict[str, dict[str, Any]] = {}
 
     def train(self, name: str) -> tuple[nn.Module, cf.objectives.Objective]:
@@ -137,24 +136,21 @@ class Trainer:
         if method.coupling == "gaussian":
             x0, coupling = torch.randn(NEW_NOISE * len(x1), 2, generator=rng), "independent"
         elif method.coupling == "exact":
-            x1, coupling = x1[self.plan()], "given"
+            x1, coupling = x1[self.plan], "given"
         elif method.coupling == "sinkhorn":
             coupling = cf.couplings.Sinkhorn(2 * (method.sigma * self.scale) ** 2, tolerance=1e-3)
         size: int | str = BATCH if method.coupling == "sinkhorn" else "whole"
         return cf.pairing.paired_batches(x0, x1, coupling=coupling, batch_size=BATCH, generator=rng, ot_batch_size=size)
 
+    @cached_property
     def plan(self) -> Tensor:
-        """Return the partner of every source point ``(n,)`` in the exact plan of the training points."""
-        if self._plan is None:
-            self._plan = torch.as_tensor(assign(self.data.x0.double().numpy(), self.data.x1.double().numpy()).partner)
-        return self._plan
+        """The partner of every source point ``(n,)`` in the exact plan of the training points."""
+        return torch.as_tensor(assign(self.data.x0.double().numpy(), self.data.x1.double().numpy()).partner)
 
     def _refit(self, field: nn.Module, objective: Any, method: Method, rng: torch.Generator) -> None:
-        coupling: cf.training.ModelCoupling = cf.training.Reflow(solver=50)
-        if method.sigma:
-            coupling = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40)
+        markov = cf.training.MarkovianFitting(method.sigma * self.scale, solver=40) if method.sigma else None
         cf.training.refit(
-            field, objective, self.data.x0, self.data.x1, coupling=coupling, rounds=method.rounds,
-            steps=max(1, self.steps // (method.rounds if method.sigma else 2)), generator=rng, batch_size=BATCH,
-            recipe=RECIPE,
+            field, objective, self.data.x0, self.data.x1, coupling=markov or cf.training.Reflow(solver=50),
+            steps=max(1, self.steps // (method.rounds if method.sigma else 2)), rounds=method.rounds, generator=rng,
+            batch_size=BATCH, recipe=RECIPE,
         )  # fmt: skip

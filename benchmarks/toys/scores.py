@@ -107,20 +107,8 @@ def travel(velocity: Field, x: Tensor) -> tuple[Tensor, float]:
     return path[-1], float((path.diff(dim=0).double() * STEPS).square().sum(-1).mean())
 
 
-def path_energy(energy: float, least: float) -> float:
-    """Return the normalised path energy: what was spent beside the least, which is the squared W2 of the ends."""
-    return abs(energy - least) / least
-
-
 def independent_energy(
-    x1: Tensor,
-    modes: Tensor,
-    spread: float,
-    *,
-    generator: torch.Generator,
-    blur: float = 0.0,
-    points: int = 200,
-    times: int = 40,
+    x1: Tensor, modes: Tensor, spread: float, *, rng: torch.Generator, blur: float, points: int = 200, times: int = 40
 ) -> float:
     """Return the path energy of the exact field that joins independent pairs, from equal Gaussians to points ``x1``.
 
@@ -130,9 +118,9 @@ def independent_energy(
     """
     total = 0.0
     for t in ((torch.arange(times) + 0.5) / times).tolist():
-        rows, kinds = (torch.randint(len(side), (points,), generator=generator) for side in (x1, modes))
-        x = t * x1[rows] + (1 - t) * (modes[kinds] + spread * _normal(points, generator))
-        x = x + blur * _normal(points, generator) if blur else x
+        rows, kinds = (torch.randint(len(side), (points,), generator=rng) for side in (x1, modes))
+        x = t * x1[rows] + (1 - t) * (modes[kinds] + spread * _normal(points, rng))
+        x = x + blur * _normal(points, rng) if blur else x
         own = ((1 - t) * spread) ** 2  # the variance that the source brings, of the variance around a pair's mean
         ends, starts = x1.repeat(len(modes), 1), modes.repeat_interleave(len(x1), dim=0)
         centres = t * ends + (1 - t) * starts
@@ -142,17 +130,15 @@ def independent_energy(
     return total / times
 
 
-def gaussian_energy(
-    x1: Tensor, *, generator: torch.Generator, blur: float, points: int = 200, times: int = 40
-) -> float:
+def gaussian_energy(x1: Tensor, *, rng: torch.Generator, blur: float, points: int = 200, times: int = 40) -> float:
     """Return the path energy of the exact field of flow matching from a standard Gaussian to blurred points ``x1``.
 
     Source: Lipman et al. 2023, equation 20, with ``blur`` for their smallest standard deviation.
     """
     total = 0.0
     for t in ((torch.arange(times) + 0.5) / times).tolist():
-        rows, sd = torch.randint(len(x1), (points,), generator=generator), 1 - (1 - blur) * t
-        x = t * x1[rows] + sd * _normal(points, generator)
+        rows, sd = torch.randint(len(x1), (points,), generator=rng), 1 - (1 - blur) * t
+        x = t * x1[rows] + sd * _normal(points, rng)
         weights = (-(torch.cdist(x, t * x1) ** 2) / (2 * sd**2)).softmax(dim=1)
         total += float(((weights @ x1 - (1 - blur) * x) / sd).square().sum(1).mean())
     return total / times

@@ -4,12 +4,13 @@ They see the snapshots on both sides of the target, and the part of the *real* t
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 import cellflow as cf
+from benchmarks.trajectory.methods import Particles
 from benchmarks.trajectory.tasks import Task
 
 EPSILON, RELAXATION = 0.06, 0.2
@@ -30,20 +31,13 @@ def settings() -> dict[str, Any]:
     return {"names": [*NAMES, FLOOR], "epsilon": EPSILON, "relaxation": RELAXATION, "pairs": PAIRS}
 
 
-class Points(NamedTuple):
-    """Points ``(n, d)`` in the scaled space, with weights ``(n,)`` or ``None``."""
-
-    x: np.ndarray
-    weights: np.ndarray | None = None
-
-
-def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Points]]:
+def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Particles]]:
     """Yield every baseline that the snapshots around a target allow, by name; ``seed`` is of the pairs drawn."""
     before, after = task.neighbours(target)
     if before is not None:
-        yield NAMES[0], Points(task.observed[before])
+        yield NAMES[0], Particles(task.observed[before])
     if after is not None:
-        yield NAMES[1], Points(task.observed[after])
+        yield NAMES[1], Particles(task.observed[after])
     if before is None or after is None:
         return
     x0, x1 = (torch.from_numpy(task.observed[k]) for k in (before, after))
@@ -54,17 +48,17 @@ def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Poin
         return torch.lerp(x0[i], x1[j], fraction).numpy()
 
     weights = [np.full(len(x), share / len(x)) for x, share in ((x0, 1 - fraction), (x1, fraction))]
-    yield NAMES[2], Points(torch.cat([x0, x1]).numpy(), np.concatenate(weights))  # the nearer one weighs more
+    yield NAMES[2], Particles(torch.cat([x0, x1]).numpy(), np.concatenate(weights))  # the nearer one weighs more
     n, unit = len(task.truth[target]), float(np.concatenate(task.training.clouds).astype(np.float64).var(axis=0).sum())
     exact = cf.couplings.Exact()(x0, x1)
-    yield NAMES[3], Points(between(*exact.sample(n, generator=cf.generator(seed=seed))))
+    yield NAMES[3], Particles(between(*exact.sample(n, generator=cf.generator(seed=seed))))
     i, j, masses = exact.pairs
-    yield NAMES[4], Points(between(i, j), masses.numpy())
+    yield NAMES[4], Particles(between(i, j), masses.numpy())
     unbalanced = cf.couplings.UnbalancedSinkhorn(EPSILON * unit, RELAXATION * unit)(x0, x1)
     many = min(max(PAIRS, n), 4 * n)  # evenly: less noisy than as many pairs as there are cells
-    yield NAMES[5], Points(between(*unbalanced.sample(many, generator=cf.generator(seed=seed), replace=False)))
+    yield NAMES[5], Particles(between(*unbalanced.sample(many, generator=cf.generator(seed=seed), replace=False)))
     independent = cf.couplings.Independent()(x0, x1)
-    yield NAMES[6], Points(between(*independent.sample(n, generator=cf.generator(seed=seed))))
+    yield NAMES[6], Particles(between(*independent.sample(n, generator=cf.generator(seed=seed))))
 
 
 def floor(task: Task, target: int, *, seed: int) -> dict[str, float]:

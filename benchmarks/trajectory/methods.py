@@ -7,27 +7,27 @@ itself, by ``training.without(k)``. Everything random comes from ``seed``; the g
 it was. In most cases `Flow` is enough: any `cellflow.SnapshotFlow` that a YAML file can describe.
 """
 
+import pickle
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import anndata
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 import cellflow as cf
 from cellflow import couplings
 from cellflow.cli.runs import Stopwatch
-from cellflow.couplings import Coupling, CouplingLike, Plan
+from cellflow.couplings import Coupling, Plan
 from cellflow.couplings.coupling import over
 from cellflow.integrate import Fixed, Noisy
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 AT_MOST = 6
 """Plans that are remembered: those of a fold with some to spare. A dense one of 4000 x 4000 cells holds 128 MB."""
@@ -44,11 +44,6 @@ class Remembered:
     calls: list[tuple[float, float, float]] = field(default_factory=list, repr=False)
     """Of each call: when it began, when it ended, and the seconds that solving took when it was really done."""
 
-    @classmethod
-    def of(cls, coupling: CouplingLike) -> "Remembered":
-        """Return the coupling, or the one of that name, with a memory."""
-        return cls(couplings.resolve(coupling))
-
     def over(self, duration: float, sigma: float) -> "Remembered":
         """Return the coupling as it is over one interval; its time is counted here too."""
         return Remembered(over(self.coupling, duration, sigma), self.calls)
@@ -56,18 +51,15 @@ class Remembered:
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple two clouds, or return what was found for the very same clouds before."""
         start = time.perf_counter()
-        key = sha256(repr(self.coupling).encode())
-        for tensor in (x0, x1, a, b):
-            key.update(
-                b"none" if tensor is None else str(tuple(tensor.shape)).encode() + tensor.cpu().numpy().tobytes()
-            )
+        given = [None if tensor is None else tensor.cpu().numpy() for tensor in (x0, x1, a, b)]
+        key = sha256(pickle.dumps([repr(self.coupling), *given])).hexdigest()
         with LOCK:
-            known = PLANS.get(key.hexdigest())
+            known = PLANS.get(key)
         if known is None:
             plan = self.coupling(x0, x1, a, b)
             known = plan, time.perf_counter() - start
             with LOCK:
-                PLANS[key.hexdigest()] = known
+                PLANS[key] = known
                 while len(PLANS) > AT_MOST:
                     PLANS.popitem(last=False)
         self.calls.append((start, time.perf_counter(), known[1]))
@@ -89,11 +81,8 @@ class Training:
     clouds: tuple[np.ndarray, ...]
     times: tuple[float, ...]
 
-    def adata(self) -> "AnnData":
+    def adata(self) -> anndata.AnnData:
         """Return the cells as an AnnData: ``X``, and ``obs["time"]``."""
-        import anndata
-        import pandas as pd
-
         time = np.repeat(self.times, [len(cloud) for cloud in self.clouds])
         names = [f"cell{k}" for k in range(len(time))]
         return anndata.AnnData(np.concatenate(self.clouds), obs=pd.DataFrame({"time": time}, index=names))
@@ -149,9 +138,7 @@ class RollOut:
 class Method(Protocol):
     """Anything that learns from training snapshots how cells move."""
 
-    def fit(self, training: Training, *, seed: int) -> RollOut:
-        """Learn."""
-        ...
+    def fit(self, training: Training, *, seed: int) -> RollOut: ...
 
 
 @dataclass(frozen=True)
@@ -166,9 +153,8 @@ class Flow:
     solver: Any = Fixed("euler", steps=100)
 
     def fit(self, training: Training, *, seed: int) -> RollOut:
-        """Fit the flow on all training cells."""
         flow = self.flow(time_key="time", rep="X", seed=seed)
-        coupling = Remembered.of(flow.coupling)
+        coupling = Remembered(couplings.resolve(flow.coupling))
         if coupling.coupling.uses_states:  # otherwise nothing is solved
             flow.set_params(coupling=coupling)
         watch = Stopwatch()
@@ -228,7 +214,7 @@ class PlanWeighted:
 
     def fit(self, training: Training, *, seed: int) -> RollOut:
         """Fit the method; plans are solved once, when cells are carried."""
-        found, coupling = self.method.fit(training, seed=seed), Remembered.of(self.coupling)
+        found, coupling = self.method.fit(training, seed=seed), Remembered(self.coupling)
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
             particles = found.carry(x, start, stop)
@@ -254,7 +240,6 @@ class Resampled:
     method: Method
 
     def fit(self, training: Training, *, seed: int) -> RollOut:
-        """Fit the method."""
         found = self.method.fit(training, seed=seed)
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:

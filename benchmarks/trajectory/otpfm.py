@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,20 +61,9 @@ def chains_along_plans(training: Training, n: int, *, seed: int) -> np.ndarray:
     rng, clouds = cf.generator(seed=seed), [torch.from_numpy(cloud) for cloud in training.clouds]
     rows = [torch.randint(len(clouds[0]), (n,), generator=rng)]
     for x0, x1 in pairwise(clouds):
-        rows.append(_partners(cf.couplings.Exact()(x0, x1), rows[-1], rng))
+        each = cf.couplings.Exact()(x0, x1).dense()[rows[-1]]  # of each cell: its row of the plan
+        rows.append(torch.multinomial(each, 1, generator=rng)[:, 0])
     return torch.stack([cloud[row] for cloud, row in zip(clouds, rows, strict=True)], dim=1).numpy()
-
-
-def _partners(plan: Any, rows: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Draw a target of each source, in proportion to its row of a sparse plan."""
-    i, j, masses = plan.pairs
-    first = torch.argsort(i, stable=True)
-    i, j, until = i[first], j[first], masses[first].cumsum(0)
-    begin = torch.cat([until.new_zeros(1), until])[torch.searchsorted(i, rows)]
-    end = until[torch.searchsorted(i, rows, right=True) - 1]
-    level = begin + (end - begin) * torch.rand(len(rows), generator=rng, dtype=until.dtype)
-    found: torch.Tensor = j[torch.searchsorted(until, level).clamp(max=len(j) - 1)]
-    return found
 
 
 def _work(python: Path, *arguments: str) -> None:

@@ -7,9 +7,10 @@ weights; and the squared error of the velocity itself, so that an interval twice
 Source: Tong et al. 2024 (TMLR; AISTATS, appendix F), and the code of both papers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,6 @@ from cellflow.couplings import Coupling
 from cellflow.integrate import Fixed
 
 SPLIT_SEED, SHARE = 42, 0.8
-Matched = tuple[Tensor, Tensor, Tensor]
-"""Times ``(n,)`` from 0 to 1, points and velocities ``(n, d)``."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,14 @@ class Recipe:
 
         return Loop(clouds[0].shape[1], draw)
 
-    def matching(self, seed: int) -> Callable[[Tensor, Tensor], Matched]:
+    def matching(self, seed: int) -> Any:
         """Return what pairs two batches and draws a blurred point on the line of each pair."""
         coupling, rng = self.coupling, cf.generator(seed=seed)
         if coupling is None:
-            found: Callable[[Tensor, Tensor], Matched] = matcher(
-                "exact", self.sigma
-            ).sample_location_and_conditional_flow
-            return found
+            return matcher("exact", self.sigma).sample_location_and_conditional_flow
 
-        def match(x0: Tensor, x1: Tensor) -> Matched:
+        def match(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Return times ``(n,)`` from 0 to 1, points and velocities ``(n, d)``."""
             if coupling.uses_states:  # otherwise in the order drawn
                 i, j = coupling(x0, x1).sample(len(x0), generator=rng)
                 x0, x1 = x0[i], x1[j]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -48,8 +48,9 @@ def markdown(rows: pd.DataFrame, command: str) -> str:
     published = pd.read_csv(PUBLISHED)
     preface, elsewhere, *_ = page.fill(TEXT, command=command, length="")
     lines = preface
-    for key, part in rows.groupby(SECTION, sort=True):
-        lines += ["", *_section(*named(key), part, published)]
+    sections: Any = rows.groupby(SECTION)
+    for (protocol, dataset, dims), part in sections:
+        lines += ["", *_section(protocol, dataset, dims, part, published)]
     asked = published[published["protocol"].isin(OTHERS) & published["dataset"].isin(rows["dataset"])]
     asked = asked[~asked["metric"].str.contains("@")][[*SECTION, "method", "metric", "value", "source"]]
     if len(asked):
@@ -142,12 +143,6 @@ def _footnotes(part: pd.DataFrame, found: pd.DataFrame, same: pd.DataFrame) -> l
     return [line for note in notes for line in ("", note)]
 
 
-def named(key: Any) -> tuple[str, str, int]:
-    """Return protocol, data set and dimensions of a table, from the key that pandas groups by."""
-    protocol, dataset, dims = key
-    return str(protocol), str(dataset), int(dims)
-
-
 def _number(value: Any, digits: int = 3) -> str:
     return "" if value is None or value != value else f"{value:.{digits}f}"
 
@@ -162,9 +157,8 @@ SHOWN = 3
 
 def draw(rows: pd.DataFrame, records: Path, results: Path) -> list[Path]:
     """Draw both figures of every table; return the files. Predicted cells are kept beside the records."""
-    made = []
-    for key, part in rows.groupby(SECTION):
-        protocol, dataset, dims = named(key)
+    made, sections = [], cast("Any", rows.groupby(SECTION))
+    for (protocol, dataset, dims), part in sections:
         name = f"trajectory-{protocol}-{dataset}-{dims}"
         made.append(page.save(ranking(part, protocol, dataset, dims), results / f"{name}-ranking.png"))
         predicted = predictions(part, clouds_of(records, protocol, dataset, dims, ""), protocol)
@@ -196,8 +190,7 @@ def ranking(part: pd.DataFrame, protocol: str, dataset: str, dims: int) -> "Figu
     axes.grid(axis="x", alpha=0.3)
     if found["mean"].max() > WIDE * found["mean"].min():
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
+        page.log_numbers(axes.xaxis)
         axes.tick_params(axis="x", which="both", labelsize=8)
     axes.legend(fontsize=8, loc="upper right", framealpha=1)
     return figure

@@ -6,7 +6,6 @@ Each protocol is a set of choices under which scores may be compared; ``protocol
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -14,6 +13,8 @@ import yaml
 from benchmarks.trajectory.methods import Training
 from benchmarks.trajectory.sets import Cells, Truths
 from cellflow.errors import unknown
+
+SPLIT_SEED = 42  # of every run
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,6 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Cells of every snapshot that are kept from training: those that are scored, and those that nobody uses."""
-
-    test: int
-    validation: int
-    seed: int = 42  # the same for every run
-
-
-@dataclass(frozen=True)
 class Protocol:
     """A set of choices under which scores may be compared."""
 
@@ -58,7 +50,8 @@ class Protocol:
     raw: bool = False  # whether scores are in the units of the representation, or in those that the method sees
     metric: str = "W1"  # the score that ranks
     weighted: bool = False  # whether particles carry masses: the metric is then that of the weighted particles
-    split: Split | None = None
+    # Cells of every snapshot that are kept from training: "test", that are scored, and "validation", that nobody uses.
+    split: Mapping[str, int] | None = None
 
     def folds_of(self, n_times: int, *, dataset: str) -> tuple[Fold, ...]:
         """Return the folds for so many snapshots."""
@@ -97,16 +90,10 @@ def choose_folds(folds: tuple[Fold, ...], asked: object) -> tuple[Fold, ...]:
     return tuple(known[name] for name in names)
 
 
-def _made(name: str, settings: Mapping[str, Any]) -> Protocol:
-    split = Split(**settings["split"]) if "split" in settings else None
-    return Protocol(**{**settings, "name": name, "split": split})
-
-
 PROTOCOLS: dict[str, Protocol] = {
-    name: _made(name, settings)
+    name: Protocol(name, **settings)
     for name, settings in yaml.safe_load(Path(__file__).with_name("protocols.yaml").read_text()).items()
 }
-"""Every protocol, by name."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +104,9 @@ class Space:
     scale: np.ndarray
 
     def enter(self, x: np.ndarray) -> np.ndarray:
-        """Return raw states in the scaled space."""
         return np.asarray((x - self.shift) / self.scale)
 
     def leave(self, x: np.ndarray) -> np.ndarray:
-        """Return scaled states in the units of the representation."""
         return np.asarray(x * self.scale + self.shift)
 
 
@@ -183,34 +168,25 @@ def _divide(cells: Cells, protocol: Protocol) -> tuple[list[np.ndarray], list[np
     """Return the training cells and the scored cells of every snapshot: all of them, unless there is a split."""
     if protocol.split is None:
         return list(cells.clouds), list(cells.clouds)
-    split = protocol.split
+    scored, kept = protocol.split["test"], protocol.split["test"] + protocol.split["validation"]
     few = min(len(cloud) for cloud in cells.clouds)
-    if few < split.test + split.validation + 2:
+    if few < kept + 2:
         raise ValueError(
-            f"Protocol {protocol.name} keeps {split.test} + {split.validation} cells of each snapshot; {cells.name} "
-            f"has one of {few}. Choose another protocol or data set."
+            f"Protocol {protocol.name} keeps {scored} + {kept - scored} cells of each snapshot; {cells.name} has one "
+            f"of {few}. Choose another protocol or data set."
         )
-    train, test = [], []
-    for k, cloud in enumerate(cells.clouds):
-        order = np.random.default_rng([split.seed, k]).permutation(len(cloud))
-        test.append(cloud[order[: split.test]])
-        train.append(cloud[np.sort(order[split.test + split.validation :])])
-    return train, test
+    orders = [np.random.default_rng([SPLIT_SEED, k]).permutation(len(cloud)) for k, cloud in enumerate(cells.clouds)]
+    pairs = list(zip(cells.clouds, orders, strict=True))
+    return [cloud[np.sort(order[kept:])] for cloud, order in pairs], [cloud[order[:scored]] for cloud, order in pairs]
 
 
 def _space(cells: Cells, protocol: Protocol, seen: np.ndarray) -> Space:
     """Return the scaled space of a protocol; ``seen`` are the training cells."""
     few = cells.dims <= cells.standardize_up_to
-    if protocol.scaling == "all cells" and few:
-        return _standardised(np.concatenate(cells.clouds))
-    if protocol.scaling == "training split" and few:
-        return _standardised(seen)
+    if protocol.scaling == "none" or not (few or protocol.scaling == "one scale"):
+        return Space(np.zeros(cells.dims), np.ones(cells.dims))
+    x = np.concatenate(cells.clouds) if protocol.scaling == "all cells" else seen
+    scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
     if protocol.scaling == "one scale":
-        each = _standardised(seen)
-        return Space(each.shift, np.full(cells.dims, np.sqrt(np.mean(each.scale**2))))
-    return Space(np.zeros(cells.dims), np.ones(cells.dims))
-
-
-def _standardised(x: np.ndarray) -> Space:
-    spread = x.std(axis=0)
-    return Space(x.mean(axis=0), np.where(spread > 0, spread, 1.0))
+        scale = np.full(cells.dims, np.sqrt(np.mean(scale**2)))
+    return Space(x.mean(axis=0), scale)
