@@ -80,6 +80,7 @@ def test_two_snapshots_have_nothing_to_bend_towards(rng):
 
 
 @pytest.mark.parametrize("objective", [VelocityMatching(), SemigroupMatching(adaptive=1.0)], ids=["flow", "map"])
+@pytest.mark.slow
 def test_a_flow_trained_on_bent_pairs_follows_the_curve(objective, rng):
     """A cloud carried rigidly along a parabola, seen three times: straight lines miss it halfway, bent ones do not."""
     times, shape = [0.0, 0.5, 1.0], 0.05 * torch.randn(200, 1, generator=rng)

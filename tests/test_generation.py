@@ -62,6 +62,7 @@ def test_an_image_is_of_one_level(fitted):
     assert found.std(dim=(1, 2, 3)).median() < 25
 
 
+@pytest.mark.slow
 def test_refining_makes_few_steps_do():
     """Dark or bright: after independent pairs one step ends between the two, after reflow nearer to where many do."""
     images = flat()

@@ -31,6 +31,7 @@ def bend(field, x0):
     return (one - many).norm(dim=1).mean().item()
 
 
+@pytest.mark.slow
 def test_reflow_straightens_paths_and_keeps_the_target(rng):
     x0, x1 = two_clouds(rng)
     field, objective = MLP(dim=2, width=64), VelocityMatching()
