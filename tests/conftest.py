@@ -49,6 +49,14 @@ def moving():
     return adata, cf.SnapshotFlow(time_key="day", steps=400, batch_size=128, device="cpu").fit(adata)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def small_figures():
+    """Reports are drawn with few pixels: nobody looks at them, and most of their time goes into fine ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellflow.report.html.DPI", 40)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def same_first_weights():
     """Networks that a test builds itself start from the same weights every time."""

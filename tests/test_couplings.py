@@ -505,13 +505,6 @@ def test_what_is_no_coupling_is_refused(thing):
         resolve(thing)
 
 
-def test_importing_couplings_is_light():
-    heavy = "{'ot', 'scipy.optimize', 'sklearn', 'matplotlib', 'scanpy', 'anndata'}"
-    code = f"import sys, cellflow.couplings; sys.exit(({heavy} & set(sys.modules) or 0))"
-    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stderr
-
-
 def test_exact_gaussian_clouds_cost_the_closed_form():
     """Quantiles of N(0, 1) and N(2, 3^2) are joined by the increasing map, at cost (2^2 + (3 - 1)^2) in the limit."""
     quantiles = torch.as_tensor(scipy.stats.norm.ppf((np.arange(1500) + 0.5) / 1500))[:, None]

@@ -36,7 +36,7 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=["flow", "diffusion", pytest.param("ot", marks=pytest.mark.slow)])
 def fitted(request):
     return make(conditional=True, condition_dropout=0.3, **METHODS[request.param]).fit(flat())
 

@@ -417,7 +417,7 @@ def true_sizes(times):
     return {time: float(np.exp(BRANCHES.log_weight(founders, time)).mean()) for time in times}
 
 
-@pytest.fixture(scope="module", params=ALL_KINDS)
+@pytest.fixture(scope="module", params=[pytest.param("separate", marks=pytest.mark.slow), "shared"])
 def branches(request):
     """Branching cells, half as many at the end, and a flow that was told how large the population is."""
     adata = cf.datasets.branching((600, 400, 300), times=(0.0, 1.0, 2.0), law=BRANCHES, seed=1)

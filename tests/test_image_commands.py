@@ -228,6 +228,7 @@ def test_resumed_is_the_same_to_the_bit(folders, tmp_path):
     assert a == b
 
 
+@pytest.mark.slow
 def test_control_c_saves_and_says_how_to_go_on(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source, target = folders

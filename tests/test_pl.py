@@ -1,8 +1,6 @@
 """What the plots show: the data of the axes are the data given, and words say what they are."""
 
 import inspect
-import subprocess
-import sys
 
 import anndata
 import matplotlib as mpl
@@ -117,12 +115,6 @@ def test_without_axes_a_figure_of_pyplot_is_made(adata, flow):
     ax = cf.pl.loss(flow)
     assert plt.fignum_exists(ax.figure.number)
     plt.close(ax.figure)
-
-
-def test_importing_the_plots_loads_no_matplotlib():
-    code = "import sys, cellflow.pl, cellflow.report; print('matplotlib' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
 
 
 # --- trajectories ---

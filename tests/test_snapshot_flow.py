@@ -371,7 +371,7 @@ def test_wrong_states_and_times_are_named(moving):
         flow.velocity(x, np.full(len(x), -1.0))
 
 
-@pytest.fixture(scope="module", params=["separate", "shared"])
+@pytest.fixture(scope="module", params=[pytest.param("separate", marks=pytest.mark.slow), "shared"])
 def bridge(request):
     """Cells that move at 1 per unit of time, and a flow on them that knows its score."""
     adata = make_cells(sizes=(150, 250, 200))
