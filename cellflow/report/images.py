@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cellflow import couplings, paths
 from cellflow.images import ImageSet, ImageStream
@@ -110,9 +110,8 @@ def write_translation(
         f"{_size(model.shape_)}, without pairs."
     )
     drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
-    page = _Page(Path(folder), title, lead, scores, details)
-    use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", page.folder)
-    page.write(model, drawings, fitted=_sizes(source, target), use=use)
+    use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", folder)
+    _write(folder, model, drawings, scores, title, lead, details, fitted=_sizes(source, target), use=use)
     return scores
 
 
@@ -162,55 +161,51 @@ def write_generation(
         seed=int(model.seed),
     )
     lead = f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}."
-    page = _Page(Path(folder), title, lead, scores, details)
-    use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", page.folder)
-    page.write(model, _of_generation(model, real, made), fitted=_sizes(images), use=use)
+    drawings = _of_generation(model, real, made)
+    use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", folder)
+    _write(folder, model, drawings, scores, title, lead, details, fitted=_sizes(images), use=use)
     return scores
 
 
-class _Page(NamedTuple):
-    folder: Path
-    title: str
-    lead: str
-    scores: ImageScores
-    details: Mapping[str, str]
-
-    def write(
-        self,
-        model: "DomainTranslator | ImageGenerator",
-        drawings: Iterator[Drawing],
-        *,
-        fitted: list[tuple[str, str]],
-        use: tuple[str, str],
-    ) -> None:
-        figures = self.folder / FIGURES
-        figures.mkdir(parents=True, exist_ok=True)
-        self.scores.to_frame().to_csv(self.folder / SCORES, index=False)
-        python, shell = use
-        sections = {
-            "fitted": html.table(None, [*fitted, *_settings(model)]),
-            "images": "",
-            "scores": html.table(
-                ("Compared", self.scores.name, "Interval"), image_scores.rows(self.scores), numbers=(1,)
-            )
-            + html.paragraph(_CAUTION, style="note"),
-            "trajectories": "",
-            "training": "",
-            "steps": few_steps.section(self.folder, figures) if model.distilled else "",
-            "use": html.paragraph("In Python:")
-            + html.listing(python, style="python")
-            + html.paragraph("On the command line:")
-            + html.listing(shell, style="shell"),
-            "run": html.table(None, self.details.items()),
-        }
-        for drawing in drawings:
-            sections[drawing.section] += html.figure(drawing, figures)
-        said = html.paragraph(image_scores.headline(self.scores)) + html.bullets(image_scores.sentences(self.scores))
-        text = html.page(self.title, self.lead, said, sections, _TITLES)
-        (self.folder / PAGE).write_text(text, encoding="utf-8")
+def _write(
+    folder: str | Path,
+    model: "DomainTranslator | ImageGenerator",
+    drawings: Iterator[Drawing],
+    scores: ImageScores,
+    title: str,
+    lead: str,
+    details: Mapping[str, str],
+    *,
+    fitted: list[tuple[str, str]],
+    use: tuple[str, str],
+) -> None:
+    place = Path(folder)
+    figures = place / FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
+    scores.to_frame().to_csv(place / SCORES, index=False)
+    python, shell = use
+    sections = {
+        "fitted": html.table(None, [*fitted, *_settings(model)]),
+        "images": "",
+        "scores": html.table(("Compared", scores.name, "Interval"), image_scores.rows(scores), numbers=(1,))
+        + html.paragraph(_CAUTION, style="note"),
+        "trajectories": "",
+        "training": "",
+        "steps": few_steps.section(place, figures) if model.distilled else "",
+        "use": html.paragraph("In Python:")
+        + html.listing(python, style="python")
+        + html.paragraph("On the command line:")
+        + html.listing(shell, style="shell"),
+        "run": html.table(None, details.items()),
+    }
+    for drawing in drawings:
+        sections[drawing.section] += html.figure(drawing, figures)
+    said = html.paragraph(image_scores.headline(scores)) + html.bullets(image_scores.sentences(scores))
+    text = html.page(title, lead, said, sections, _TITLES)
+    (place / PAGE).write_text(text, encoding="utf-8")
 
 
-def _use(estimator: str, call: str, command: str, rest: str, folder: Path) -> tuple[str, str]:
+def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path) -> tuple[str, str]:
     """Return how to use a saved model in Python, and on the command line."""
     lines = ("import cellflow as cf", "", f"model = cf.{estimator}.load({str(folder)!r})")
     python = "\n".join([*lines, f"found = model.{call}  # an ImageSet"])
