@@ -57,9 +57,8 @@ class TrajectoryMatching:
         velocity = field(torch.stack([start, start + duration], dim=1), batch.x0, batch.condition)
         length = per_sample(duration, velocity)
         error = length * velocity - (batch.x1 - batch.x0)
-        span = length.abs().clamp(
-            min=torch.finfo(length.dtype).tiny
-        )  # where nothing moves in no time, nothing is missed
+        # Where nothing moves in no time, nothing is missed.
+        span = length.abs().clamp(min=torch.finfo(length.dtype).tiny)
         return {"loss": ((error / self.unit).square() / span).mean()}
 
     def velocity(self, field: Any) -> Field:
