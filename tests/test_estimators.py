@@ -228,6 +228,10 @@ def test_double_precision_is_the_models_own(kind, tmp_path):
     kind.verbs["distill"](back)
     if "refine" in kind.verbs:
         kind.verbs["refine"](back)
+    back.distill(*kind.data, steps=2, objective="semigroup", recipe=Recipe(precision="32"))
+    assert {weight.dtype for weight in back.flow_map_.parameters()} == {torch.float64}
+    with pytest.raises(ValueError, match="this one is in double. Found precision='bf16'"):
+        back.distill(*kind.data, steps=2, objective="semigroup", recipe=Recipe(precision="bf16"))
 
 
 def test_a_double_map_of_a_single_flow_jumps(kind, tmp_path):

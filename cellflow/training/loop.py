@@ -82,7 +82,7 @@ def fit(
     CheckpointError
         When there is nothing to resume from, or the state does not match.
     ValueError
-        When the batches run out.
+        When the batches run out, or a field in double precision is to be trained in mixed precision.
     KeyboardInterrupt
         After Ctrl-C, once the step under way is finished and, given a folder, saved.
 
@@ -98,9 +98,9 @@ def fit(
     run = renamed("fit", old, OLD_KEYWORDS).get("run", run) or Run()
     recipe = recipe or Recipe()
     seed = draw_seed(generator)
-    fabric = run.fabric or _fabric_for(field, recipe)
     if str(recipe.precision) == "64":
         field.double()
+    fabric = run.fabric or _fabric_for(field, recipe)
     state = TrainingState(field, recipe, seed, about or {})
     _open(state, run)
     last = steps if until is None else min(until, steps)
@@ -204,7 +204,13 @@ def _fabric_for(field: nn.Module, recipe: Recipe) -> "Fabric":
     """Return a Fabric for one device: the one on which the field is."""
     from lightning_fabric import Fabric
 
-    device = next(field.parameters()).device
+    weight = next(field.parameters())
+    device = weight.device
+    if weight.dtype == torch.float64 and PRECISIONS[str(recipe.precision)] != "32-true":
+        raise ValueError(
+            "Mixed precision is for fields in single precision; this one is in double. Found precision="
+            f"{recipe.precision!r} in the recipe: leave it out."
+        )
     devices = 1 if device.type in ("cpu", "mps") else [device.index or 0]
     return Fabric(accelerator=device.type, devices=devices, precision=PRECISIONS[str(recipe.precision)])
 
