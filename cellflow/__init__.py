@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         couplings,
         datasets,
         estimators,
+        fields,
         images,
         integrate,
         metrics,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = frozenset({
-    "cells", "couplings", "data", "datasets", "errors", "estimators", "images", "integrate", "metrics", "networks",
-    "objectives", "pairing", "paths", "pl", "report", "tl", "training",
+    "cells", "couplings", "data", "datasets", "errors", "estimators", "fields", "images", "integrate", "metrics",
+    "networks", "objectives", "pairing", "paths", "pl", "report", "tl", "training",
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
@@ -53,6 +54,7 @@ __all__ = [
     "couplings",
     "datasets",
     "estimators",
+    "fields",
     "generator",
     "images",
     "integrate",

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import operator
 import re
 import subprocess
 import sys
@@ -138,6 +139,13 @@ def test_every_public_name_is_there():
     assert set(cf.__all__) <= set(dir(cf))
     with pytest.raises(AttributeError, match="no attribute 'SnapshotFlaw'"):
         cf.SnapshotFlaw  # noqa: B018
+
+
+def test_what_messages_and_examples_name_is_there():
+    said = {name for path in files() for name in re.findall(r"\bcf((?:\.\w+)+)", path.read_text())}
+    for name in said:
+        assert name.split(".")[1] in cf._MODULES | set(cf._NAMES), name
+        operator.attrgetter(name[1:])(cf)
 
 
 def test_a_namesake_in_the_environment_is_refused(monkeypatch):
