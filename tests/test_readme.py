@@ -29,7 +29,7 @@ FEW = {
     "ImageGenerator": "steps=2, batch_size=4, network=SMALL",
     "Geodesics": "steps=15",
     "distill": "steps=2",
-    "refine": "steps=2",
+    "refine": "steps=2, coupling=cf.training.Reflow(solver=2)",
     "fate": "n_samples=2",
 }
 FEWER = {"fit": "steps=15", "translate": "steps=2"}
@@ -46,7 +46,7 @@ class Hurried(ast.NodeTransformer):
         few = [word for word in keywords(FEW.get(name, "")) if word.arg != "network" or None not in said]
         few += [word for word in keywords(FEWER.get(name, "")) if word.arg in said]
         node.keywords = [word for word in node.keywords if word.arg not in {word.arg for word in few}] + few
-        return ast.parse(f"{ast.unparse(node)}.take(range(80))", mode="eval").body if name == "digits" else node
+        return ast.parse(f"{ast.unparse(node)}.take(range(40))", mode="eval").body if name == "digits" else node
 
 
 def keywords(words):
