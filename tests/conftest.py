@@ -57,6 +57,13 @@ def small_figures():
         yield
 
 
+@pytest.fixture
+def unreported(monkeypatch):
+    """Commands write no report: for tests that look at other things, as it is most of what a short run takes."""
+    for command in ("cells", "translation", "generation"):
+        monkeypatch.setattr(f"cellflow.cli.{command}.write_report", lambda *given: None)
+
+
 @pytest.fixture(autouse=True)
 def same_first_weights():
     """Networks that a test builds itself start from the same weights every time."""

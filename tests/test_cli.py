@@ -91,6 +91,7 @@ class Straight(nn.Module):
 """
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_network_of_ones_own_is_given_again_to_the_commands_that_follow(cells_file, tmp_path, monkeypatch, capsys):
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     monkeypatch.syspath_prepend(tmp_path)
@@ -129,6 +130,7 @@ def test_left_out_times_are_neither_seen_nor_forgotten(cells_file, tmp_path):
 
 
 @pytest.mark.parametrize("epsilon", [0.5, "path"])
+@pytest.mark.usefixtures("unreported")
 def test_parts_are_chosen_by_name(cells_file, tmp_path, epsilon):
     run = tmp_path / "run"
     coupling = ["coupling=sinkhorn", f"coupling.epsilon={epsilon}"]
@@ -148,6 +150,7 @@ def test_a_bridge_with_a_score_is_fitted_saved_and_reported(cells_file, tmp_path
     assert list(pd.read_csv(run / "history.csv").columns) == ["step", "loss", "velocity", "score", "learning_rate"]
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_sweep_gives_each_job_its_folder(cells_file, tmp_path):
     run = tmp_path / "sweep"
     assert fit(cells_file, run, "validate=false", "-m", "seed=0,1") == 0
@@ -199,6 +202,7 @@ def test_mistakes_get_one_sentence(arguments, words, cells_file, tmp_path, capsy
     assert "Traceback" not in shown
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_failed_start_does_not_block_the_folder(cells_file, tmp_path):
     run = tmp_path / "run"
     assert fit(cells_file, run, "data.rep=X_nothing") == 1

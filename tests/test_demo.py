@@ -17,6 +17,7 @@ def demo(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_the_demo_predicts_the_left_out_hours_better_than_the_cells_before_them(demo):
     table = pd.read_csv(demo / "validation.csv").set_index("method")
     assert set(table["time"]) == {24.0}
@@ -24,6 +25,7 @@ def test_the_demo_predicts_the_left_out_hours_better_than_the_cells_before_them(
     assert table.loc["flow", "W1"] > table.loc["half against half", "W1"]
 
 
+@pytest.mark.slow
 def test_marker_genes_follow_the_known_course(demo):
     """Along the predicted course MYOG and MYH3 rise and CDK1 and ID1 fall, with 24 hours never seen."""
     adata, flow = anndata.read_h5ad(demo / "cells.h5ad"), cf.SnapshotFlow.load(demo)
@@ -43,6 +45,7 @@ def by_time(adata):
     return [adata[adata.obs["hours"] == time] for time in (0, 24, 48, 72)]
 
 
+@pytest.mark.slow
 def test_the_demo_writes_its_prediction_figures_and_report(demo):
     predicted = anndata.read_h5ad(demo / "predicted.h5ad")
     assert predicted.n_vars > 1900
@@ -54,6 +57,7 @@ def test_the_demo_writes_its_prediction_figures_and_report(demo):
     assert "Genes over time" in page
 
 
+@pytest.mark.slow
 def test_the_commands_that_the_report_names_work_on_the_demo(demo):
     assert main(["interpolate", f"model={demo}", "at=[36]"]) == 0
     assert main(["velocity", f"model={demo}"]) == 0

@@ -329,26 +329,29 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_runs_of_images_are_distilled_on_the_command_line(digits, tmp_path):
+QUICK_RUN = ["progress=false", "device=cpu", "steps=4", "threads=1"]
+SMALL_RUN = [*SMALL_NETWORK, "batch_size=8", "solver.steps=2", "holdout=0.25"]
+
+
+def test_a_translation_is_distilled_on_the_command_line(digits, tmp_path):
     for name in "23":
         write(digits.only(name).take(range(12)), tmp_path / name)
-    quick = ["progress=false", "device=cpu", "steps=4", "threads=1"]
-    small = [*SMALL_NETWORK, "batch_size=8", "solver.steps=2", "holdout=0.25"]
     source, target = (f"{name}={tmp_path / digit}" for name, digit in (("source", "2"), ("target", "3")))
-    run = tmp_path / "translated"
-    assert main(["translate", source, target, f"out={run}", *quick, *small]) == 0
-    assert main(["distill", f"model={run}", *quick]) == 0
+    run, out = tmp_path / "translated", tmp_path / "out"
+    assert main(["translate", source, target, f"out={run}", *QUICK_RUN, *SMALL_RUN]) == 0
+    assert main(["distill", f"model={run}", *QUICK_RUN]) == 0
     assert "How many steps it takes" in (run / "report.html").read_text()
-    out = tmp_path / "out"
     assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "solver=jumps"]) == 0
     assert len(list(out.iterdir())) == 12
-    run = tmp_path / "generated"
-    data = tmp_path / "both"
-    data.mkdir()
+
+
+@pytest.mark.slow
+def test_a_generator_is_distilled_on_the_command_line(digits, tmp_path):
     for name in "23":
-        (tmp_path / name).rename(data / name)
-    assert main(["generate", f"data={data}", "labels=folder", f"out={run}", *quick, *small]) == 0
-    assert main(["distill", f"model={run}", "guidance=2", *quick]) == 0
+        write(digits.only(name).take(range(12)), tmp_path / "data" / name)
+    data, run = tmp_path / "data", tmp_path / "generated"
+    assert main(["generate", f"data={data}", "labels=folder", f"out={run}", *QUICK_RUN, *SMALL_RUN]) == 0
+    assert main(["distill", f"model={run}", "guidance=2", *QUICK_RUN]) == 0
     assert main(["generate", f"model={run}", "n=3", "label='2'", "solver=jumps", f"out={tmp_path / 'made'}"]) == 0
     assert len(list((tmp_path / "made").iterdir())) == 3
 

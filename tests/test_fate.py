@@ -43,7 +43,7 @@ def some(adata):
 def test_certain_fates_are_certain_and_open_ones_open(fork):
     adata, flow = fork[0].copy(), fork[1]
     asked = some(adata)
-    tl.fate(adata, flow, groupby="end", n_samples=20, cells=asked)
+    tl.fate(adata, flow, groupby="end", n_samples=12, cells=asked)
     share = adata.obsm["fate"]
     assert list(share.columns) == ["A", "B"]
     mean = share.groupby(adata.obs["start"], observed=True)["A"].mean()
@@ -58,7 +58,7 @@ def test_intervals_hold_the_share_and_shrink_with_samples(fork):
     adata, flow = fork[0].copy(), fork[1]
     middle = (adata.obs["start"] == "middle") & some(adata)
     widths = []
-    for n in (10, 40):
+    for n in (8, 32):
         tl.fate(adata, flow, groupby="end", cells=middle, n_samples=n)
         low, share, high = (adata.obsm[name][middle.to_numpy()] for name in ("fate_low", "fate", "fate_high"))
         assert ((low <= share) & (share <= high)).all(axis=None)

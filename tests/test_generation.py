@@ -36,7 +36,9 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module", params=["flow", "diffusion", pytest.param("ot", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["flow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ot", "diffusion"))]
+)
 def fitted(request):
     return make(conditional=True, condition_dropout=0.3, **METHODS[request.param]).fit(flat())
 

@@ -165,6 +165,7 @@ def cells_on_a_ring():
     return anndata.AnnData(obs=obs, obsm={"X_pca": seen.numpy()}), clouds
 
 
+@pytest.mark.slow
 def test_a_flow_learned_along_geodesics_goes_round_the_hole():
     """From one end of an arc to all the rest of it: straight lines cut the corner."""
     adata, clouds = cells_on_a_ring()

@@ -175,6 +175,7 @@ def test_a_folder_is_translated_some_at_a_time(translated, folders, tmp_path, mo
     assert torch.equal(parts.images, whole.images)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_every_seed_and_every_part_has_noise_of_its_own(bridge, tmp_path, monkeypatch):
     monkeypatch.setattr(cf.cli.translation, "AT_ONCE", 3)
     folder = tmp_path / "alike"
@@ -209,6 +210,7 @@ def test_a_bridge_comes_from_the_same_command(bridge, folders):
     assert model.simulate(cf.images.read_images(folders[0]), solver=2).shape == (1, 8, 8)
 
 
+@pytest.mark.slow
 def test_the_demo_translates_cells(tmp_path):
     run = tmp_path / "run"
     small = ["size=16", "steps=4", "preview=2", "network.width=8", "network.multipliers=[1,2]", "network.attention=[1]"]
@@ -219,6 +221,7 @@ def test_the_demo_translates_cells(tmp_path):
     assert main(["report", f"model={run}"]) == 0
 
 
+@pytest.mark.usefixtures("unreported")
 def test_resumed_is_the_same_to_the_bit(folders, tmp_path):
     constant = "recipe.schedule=constant"
     assert translate(folders, tmp_path / "whole", constant) == 0
@@ -346,6 +349,7 @@ def test_a_damaged_file_is_left_out_only_if_asked(folders, tmp_path, capsys, mor
     assert "8 fitted, 3 left out" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("unreported")
 def test_sixteen_bits_transparency_and_colour_become_what_is_asked_for(folders, tmp_path):
     """Images of all these kinds come out of a run as the same bytes: white is white, what is transparent is white."""
     for name in ("deep", "clear", "colour"):
@@ -370,6 +374,7 @@ def test_a_size_that_cannot_be_halved_is_refused_before_anything_is_trained(fold
     assert "size=64 where they are read" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unreported")
 def test_weights_of_another_network_are_refused(translated, folders, tmp_path, capsys):
     assert translate(folders, tmp_path / "wide", "network.width=16", "steps=1") == 0
     mixed = tmp_path / "mixed"

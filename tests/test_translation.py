@@ -223,6 +223,7 @@ def test_images_can_have_a_bridge(heads):
     assert list(model.history_.columns) == ["loss", "velocity", "score", "learning_rate"]
 
 
+@pytest.mark.slow
 def test_reflow_makes_paths_straight():
     """After independent pairs paths bend; after a round of reflow one solver step says nearly what fifty do."""
     x, y = blobs(), torch.cat([blobs(150, seed=1) + 5, blobs(150, seed=2) - 5])
@@ -237,6 +238,7 @@ def bend(model, x):
     return (model.translate(x, solver=Fixed("euler", steps=1)) - model.translate(x, solver=50)).norm(dim=1).mean()
 
 
+@pytest.mark.slow
 def test_a_bridge_is_refined_by_its_own_diffusion(bridge):
     """A round forward and one backward keep both ends where they are."""
     x, _ = bridge
