@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,12 +108,10 @@ def main(words: Sequence[str] | None = None) -> None:
     tables.append(Table(given.out / "bridges_general.csv", ("dim", "epsilon", "seed")))
     for seed in range(given.seeds):
         for dim in PUBLISHED:
-            torch.manual_seed(seed)
             row = {"dim": dim, "seed": seed, **published(dim, seed, given.steps, given.points[0])}
             tables[0].put(row)
             print(rounded(row), flush=True)
         for dim, epsilon in GENERAL:
-            torch.manual_seed(seed)
             about = {"dim": dim, "epsilon": epsilon, "seed": seed}
             tables[1].put(about | generally(dim, epsilon, seed, given.steps, given.points[1]))
             print(about, flush=True)
@@ -122,12 +121,12 @@ def main(words: Sequence[str] | None = None) -> None:
 def train(x0: Tensor, x1: Tensor, sigma: float, steps: int, rng: torch.Generator) -> tuple[nn.Module, float]:
     """Return a bridge trained on one entropic plan between all points, and the seconds that it took."""
     start = time.perf_counter()
+    torch.manual_seed(rng.initial_seed())
     field = cf.networks.Heads(cf.networks.MLP(x0.shape[1], heads=2, width=64, depth=1, harmonics=16), score="shared")
     objective = cf.objectives.BridgeMatching(cf.paths.BrownianBridge(sigma), score_weight=10.0)
     coupling = cf.couplings.Sinkhorn(2 * sigma**2, tolerance=1e-3)
-    batches = cf.pairing.paired_batches(
-        x0, x1, coupling=coupling, batch_size=2048, ot_batch_size="whole", generator=rng
-    )
+    sizes: Any = {"batch_size": 2048, "ot_batch_size": "whole"}
+    batches = cf.pairing.paired_batches(x0, x1, coupling=coupling, generator=rng, **sizes)
     cf.training.fit(field, objective, batches, steps=steps, generator=rng)
     return field, time.perf_counter() - start
 
@@ -184,9 +183,8 @@ def text(rows: list[Row], general_rows: list[Row], command: str, points: Sequenc
     for dim, (end, over) in PUBLISHED.items():
         some = [row for row in rows if row["dim"] == dim]
         floor, seconds = (mean(row[name] for row in some) for name in ("floor", "seconds"))
-        kl_end, kl_mean, ends = (
-            page.spread((r[name] for r in some), ".4f") for name in ("kl_end", "kl_mean", "covariance")
-        )
+        names = ("kl_end", "kl_mean", "covariance")
+        kl_end, kl_mean, ends = (page.spread((row[name] for row in some), ".4f") for name in names)
         table.append([dim, kl_end, end, f"{floor:.4f}", kl_mean, over, ends, f"{seconds:.0f}"])
     for dim, epsilon in GENERAL:
         some = [row for row in general_rows if (row["dim"], row["epsilon"]) == (dim, epsilon)]

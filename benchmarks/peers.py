@@ -19,11 +19,11 @@ KINDS = {
 }
 
 
-def is_there() -> bool:
-    """Say whether torchcfm is installed, and print where it is not."""
-    found = importlib.util.find_spec("torchcfm") is not None
+def is_there(package: str = "torchcfm") -> bool:
+    """Say whether a package is installed, and print where it is not."""
+    found = importlib.util.find_spec(package) is not None
     if not found:
-        print("skipped torchcfm: it is not installed (`make bench` installs it)")
+        print(f"skipped {package}: it is not installed (`make bench` installs torchcfm)")
     return found
 
 
@@ -51,9 +51,7 @@ class Loop:
     ``draw`` returns times ``(n,)``, states and velocities ``(n, dim)``, from the global state of torch and NumPy.
     """
 
-    def __init__(
-        self, dim: int, draw: Callable[[], tuple[Tensor, ...]], rate: float = 1e-3, decay: float = 1e-5
-    ) -> None:
+    def __init__(self, dim: int, draw: Callable[[], Any], rate: float = 1e-3, decay: float = 1e-5) -> None:
         self.field, self.draw, self.loss = PlainMLP(dim), draw, torch.zeros(())
         self.optimizer = torch.optim.AdamW(self.field.parameters(), lr=rate, weight_decay=decay)
 

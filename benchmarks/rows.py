@@ -32,7 +32,8 @@ class Table:
 
     def read(self, **about: object) -> list[Row]:
         """Return the rows with these values: whole numbers, numbers and truths as such, None where a cell is empty."""
-        return [{k: value_of(v) for k, v in row.items()} for row in self._texts() if _agrees(row, about)]
+        texts = {name: text_of(value) for name, value in about.items()}
+        return [{k: value_of(v) for k, v in row.items()} for row in self._texts() if texts.items() <= row.items()]
 
     def put(self, *fresh: Mapping[str, Any], whole: bool = False) -> None:
         """Add rows; one with the key of an older row takes its place. ``whole``: all older ones go."""
@@ -69,10 +70,6 @@ class Table:
         if any(None in row.values() for row in rows):
             raise ValueError(f"{self.path} is damaged: a row is cut off. Remove it, and it is made again.")
         return rows
-
-
-def _agrees(row: Mapping[str, str], about: Mapping[str, object]) -> bool:
-    return all(row.get(name) == text_of(value) for name, value in about.items())
 
 
 def text_of(value: object, form: str = ".5g") -> str:

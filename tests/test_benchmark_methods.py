@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import cellflow as cf
 from benchmarks import peers
-from benchmarks.trajectory import otpfm, recipe
+from benchmarks.trajectory import others
 from benchmarks.trajectory.methods import Flow, Remembered, Training
 from benchmarks.trajectory.settings import CONFIGS
 from cellflow.errors import MissingDependencyError
@@ -54,7 +54,7 @@ def test_plans_are_solved_once_and_their_seconds_counted_again():
 
 def test_the_published_split_is_the_same_for_every_seed():
     training = Training(tuple(np.random.default_rng(k).normal(size=(50, 2)).astype(np.float32) for k in (0, 1)), (0, 1))
-    first, second = recipe.published_split(training), recipe.published_split(training)
+    first, second = others.published_split(training), others.published_split(training)
     for x, y, cloud in zip(first, second, training.clouds, strict=True):
         assert torch.equal(x, y)
         assert len({tuple(row) for row in x.tolist()} & {tuple(row) for row in cloud.tolist()}) == 40
@@ -62,12 +62,12 @@ def test_the_published_split_is_the_same_for_every_seed():
 
 def test_published_batches_take_one_interval_a_sample_and_every_cell_once_an_epoch():
     clouds = tuple(torch.arange(40.0).reshape(40, 1) + 100 * k for k in range(3))
-    stream = recipe.epochs(clouds, 10, seed=0)
+    stream = others.epochs(clouds, 10, seed=0)
     epoch = torch.cat([next(stream)[1] for _ in range(4)])
     assert torch.equal(epoch.flatten().sort().values, clouds[1].flatten())
     with pytest.raises(ValueError, match="batches of 41 cells; a snapshot has 40"):
-        next(recipe.epochs(clouds, 41, seed=0))
-    made = recipe.Recipe(cf.couplings.Independent(), sigma=0.0, batch_size=10)
+        next(others.epochs(clouds, 41, seed=0))
+    made = others.Recipe(cf.couplings.Independent(), sigma=0.0, batch_size=10)
     with peers.global_seed(0):
         t, x, velocity = made.loop(clouds, (0.0, 1.0, 3.0), seed=0).draw()
     second = t >= 1
@@ -98,7 +98,7 @@ def test_the_published_recipe_learns_a_shift(coupling):
     draw = np.random.default_rng(0)
     cloud = draw.normal(size=(60, 2)).astype(np.float32) * 0.3
     training = Training((cloud, cloud + 1, cloud + 3), (0.0, 1.0, 3.0))
-    fitted = recipe.Recipe(coupling, steps=250, batch_size=32).fit(training, seed=0)
+    fitted = others.Recipe(coupling, steps=250, batch_size=32).fit(training, seed=0)
     found = fitted.carry(cloud, 0.0, 2.0)
     assert found.evaluations == 100
     assert fitted.facts["last_loss"] < 1
@@ -109,15 +109,15 @@ def test_chains_follow_the_exact_plans():
     draw = np.random.default_rng(0)
     first = draw.normal(size=(20, 2)).astype(np.float32)
     clouds = (first, first[::-1] + 10, first + 20)
-    chains = otpfm.chains_along_plans(Training(tuple(c.copy() for c in clouds), (0, 1, 2)), 30, seed=0)
+    chains = others.chains_along_plans(Training(tuple(c.copy() for c in clouds), (0, 1, 2)), 30, seed=0)
     assert chains[:, 1] - chains[:, 0] == pytest.approx(np.full((30, 2), 10), abs=1e-4)
     assert chains[:, 2] - chains[:, 1] == pytest.approx(np.full((30, 2), 10), abs=1e-4)
 
 
 def test_a_peer_that_is_not_there_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv(otpfm.PYTHON, str(tmp_path / "python"))
+    monkeypatch.setenv(others.PYTHON, str(tmp_path / "python"))
     with pytest.raises(MissingDependencyError, match="make peers"):
-        otpfm.Otpfm().fit(Training((np.zeros((3, 2)), np.ones((3, 2))), (0, 1)), seed=0)
+        others.Otpfm().fit(Training((np.zeros((3, 2)), np.ones((3, 2))), (0, 1)), seed=0)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "method").glob("*.yaml")), ids=lambda path: path.stem)

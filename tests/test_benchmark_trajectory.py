@@ -11,7 +11,7 @@ from benchmark_cases import Drift, job, make_cells, quiet
 from omegaconf import OmegaConf
 
 from benchmarks.trajectory import __main__ as command
-from benchmarks.trajectory import baselines, otpfm, settings, table
+from benchmarks.trajectory import baselines, others, settings, table
 from benchmarks.trajectory.__main__ import main
 from benchmarks.trajectory.methods import Particles, drawn_by_mass
 from benchmarks.trajectory.run import run, table_of
@@ -111,7 +111,7 @@ def test_help_lists_every_choice(capsys):
 
 
 def test_a_missing_peer_is_skipped_by_name(own_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(otpfm.PYTHON, str(tmp_path / "python"))
+    monkeypatch.setenv(others.PYTHON, str(tmp_path / "python"))
     data = [word for word in words(own_file, tmp_path) if "method." not in word]
     assert main([*data, "method=otpfm"]) == settings.SKIPPED
     assert "skipped otpfm" in capsys.readouterr().err

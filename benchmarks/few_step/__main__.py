@@ -26,7 +26,7 @@ TASKS = ("checkerboard", "gaussians", "cells")
 def main(words: Sequence[str] | None = None) -> None:
     """Run one task with the methods and seeds that are asked for."""
     given = command.options(
-        "few_step", __doc__, words, task=list(TASKS), size=["cpu", "full"], steps=int, batch=int, method=str, seeds=3,
+        "few_step", __doc__, words, task=list(TASKS), size=["cpu", "full"], steps=int, batch=int, method="all", seeds=3,
         first=0, again=False,
     )  # fmt: skip
     device = machine.fastest()
@@ -36,16 +36,12 @@ def main(words: Sequence[str] | None = None) -> None:
         from benchmarks.trajectory.tasks import choose, tasks_of
 
         steps, folds = given.steps or cells.STEPS, tasks_of(load("dataset", "eb").load(5), choose("A"))
-        asked = _methods(given.method, cells.METHODS)
+        asked = command.Several(cells.METHODS)(given.method)
         cells.curve(steps).record(given, partial(cells.Folds, folds, steps, device), asked, device)
     else:
         size = plane.size_of(given.task, given.size, given.steps, given.batch)
-        asked, table = _methods(given.method, plane.METHODS), plane.curve(given.task, given.size, size, given.seeds)
-        table.record(given, partial(plane.bench, given.task, size, device), asked, device)
-
-
-def _methods(asked: str | None, known: Sequence[str]) -> list[str]:
-    return command.Several(known)("all" if asked is None else asked)
+        asked, make = command.Several(plane.METHODS)(given.method), partial(plane.bench, given.task, size, device)
+        plane.curve(given.task, given.size, size, given.seeds).record(given, make, asked, device)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,6 @@ def curve(name: str, size: Size, *, full: bool) -> Curve:
 def floor(name: str, samples: int, seeds: int = 3) -> float:
     """Return the distance of as many real training images, over seeds."""
     network, load = feature_network(str(DATASETS[name].network)), DATASETS[name].load
-    real, images, found = features_of(load("test").scaled(), network), load("train"), []
-    for seed in range(seeds):
-        rows = torch.randperm(len(images), generator=cf.generator(30_000 + seed))[:samples]
-        found.append(frechet_distance(features_of(images.scaled(rows), network), real))
-    return mean(found)
+    real, images = features_of(load("test").scaled(), network), load("train")
+    orders = [torch.randperm(len(images), generator=cf.generator(30_000 + seed)) for seed in range(seeds)]
+    return mean(frechet_distance(features_of(images.scaled(rows[:samples]), network), real) for rows in orders)

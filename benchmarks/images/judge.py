@@ -12,6 +12,7 @@ from benchmarks.rows import Row
 from cellflow import metrics
 from cellflow.images import ImageSet
 from cellflow.metrics import bootstrap, feature_network, features_of, frechet_distance
+from cellflow.metrics import structural_similarity as similar
 
 REPEATS, SUBSET = 100, 100
 """Draws of a bootstrap interval; images a side in a kernel distance, at most."""
@@ -110,7 +111,7 @@ class Translated:
         row |= averaged("kept", kept(self.inputs, outputs), rng)
         shuffled = metrics.against_shuffled(kept, self.inputs, outputs, generator=rng)
         row |= {"kept_by": self.direction.kept_by, "kept_shuffled": shuffled.shuffled}
-        row |= {"ignores_input": shuffled.ignores_input, "ssim": _similarity(self.inputs, outputs)}
+        row |= {"ignores_input": shuffled.ignores_input, "ssim": float(similar(self.inputs, outputs).mean())}
         return row | self._accuracy(outputs, rng) | self._partner(outputs)
 
     def floor(self, seed: int) -> Row:
@@ -167,12 +168,8 @@ class Translated:
         if not self.task.partnered:
             return {}
         cost = float(metrics.transport_cost(self.real, outputs).mean())
-        row: Row = {"partner_mse": cost, "partner_ssim": _similarity(self.real, outputs)}
+        row: Row = {"partner_mse": cost, "partner_ssim": float(similar(self.real, outputs).mean())}
         if self.direction.outline is not None:
             masks: Iterable[Tensor] = (self.direction.outline(images) for images in (self.real, outputs))
             row["partner_dice"] = float(metrics.mask_dice(*masks).mean())
         return row
-
-
-def _similarity(x: Tensor, y: Tensor) -> float:
-    return float(metrics.structural_similarity(x, y).mean())

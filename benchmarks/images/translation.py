@@ -57,10 +57,8 @@ def main(words: Sequence[str] | None = None) -> None:
             print(*map(rounded, rows), sep="\n", flush=True)
             (given.out / "translation.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):
-                names = ["source", *TRANSLATORS, "target"]
-                methods.draw_samples(
-                    f"translation/{name}/{way.name}", names, given.out / picture(name, number), target=last
-                )
+                names, file = ["source", *TRANSLATORS, "target"], given.out / picture(name, number)
+                methods.draw_samples(f"translation/{name}/{way.name}", names, file, target=last)
 
 
 def run(
@@ -178,20 +176,15 @@ def _task(task: str, rows: list[Row], tail: str) -> list[str]:
         head = [*(names.get(name, name) for name in HEAD), *some.values()]
         lines += ["", f"### {way}", "", *page.table(head, (_cells(row, list(some)) for row in mine))]
     if published := Table(PUBLISHED, ()).read(task=task):
-        lines += [
-            "",
-            PUBLISHED_ABOVE,
-            "",
-            *page.table(list(published[0])[1:], ([*row.values()][1:] for row in published)),
-        ]
+        lines += ["", PUBLISHED_ABOVE, ""]
+        lines += page.table(list(published[0])[1:], ([*row.values()][1:] for row in published))
     return lines
 
 
 def _cells(row: Row, some: list[str]) -> list[object]:
-    own = ""  # where an output goes no better with its own input than with others, or worse
-    if row["kept"] is not None and row["kept_high"] < row["kept_shuffled"]:
-        own = ", worse"
-    own = ", ignores" if row["ignores_input"] else own
+    # Where an output goes no better with its own input than with others, or worse.
+    worse = row["kept"] is not None and row["kept_high"] < row["kept_shuffled"]
+    own = ", ignores" if row["ignores_input"] else ", worse" * worse
     cells = [row["method"], row["sampler"], row["solver_steps"], shown(row, "fd"), shown(row, "kid")]
     cells += [shown(row, "precision", 2), shown(row, "recall", 2), shown(row, "cost"), shown(row, "kept")]
     rest = ("accuracy", "train_seconds", "sample_seconds", *some)

@@ -8,7 +8,6 @@ and the share of the chip's peak is printed.
 """
 
 import importlib.metadata
-import importlib.util
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cellflow as cf
-from benchmarks import machine, page
+from benchmarks import machine, page, peers
 from benchmarks.command import Several, options
 from benchmarks.rows import Row, Table
 
@@ -165,10 +164,7 @@ def rates(contenders: dict[str, Contender], task: str, size: Size, rounds: int, 
 
 def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]) -> Iterator[Row]:
     """Yield a row for each network and task in one mode."""
-    there = [name for name in names if name == "cellflow" or importlib.util.find_spec(name) is not None]
-    for name in set(names) - set(there):
-        print(f"skipped: {name} is not installed")
-    contenders = {name: Contender(name, mode, size, device) for name in there}
+    contenders = {name: Contender(name, mode, size, device) for name in names if peers.is_there(name)}
     memory = {name: round(contender.megabytes()) for name, contender in contenders.items()}
     chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
     peak = next((value for known, value in PEAK.items() if known in chip), None) if mode.bf16 else None
@@ -177,8 +173,8 @@ def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: 
     for task in ("train", "sample"):
         found = rates(contenders, task, size, rounds, repeats)
         for name, values in found.items():
-            counted = peak and (name, task) == ("cellflow", "train")
-            share = round(median(values) * counter.get_total_flops() / peak, 3) if peak and counted else None
+            done = median(values) * counter.get_total_flops()
+            share = round(done / peak, 3) if peak and (name, task) == ("cellflow", "train") else None
             ratio = median(a / b for a, b in zip(found["cellflow"], values, strict=True))
             parameters = sum(weight.numel() for weight in contenders[name].net.parameters())
             yield {

@@ -19,7 +19,7 @@ from benchmarks.command import options
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.trajectory.methods import PLANS, RollOut, Training
-from benchmarks.trajectory.recipe import Recipe, euler, published_split
+from benchmarks.trajectory.others import Recipe, euler, published_split
 from benchmarks.trajectory.run import predict
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.sets import Cells

@@ -1,4 +1,4 @@
-"""Run by ``peers.py`` in the environment of otpfm, which has torch and NumPy but not this package."""
+"""Run by ``others.py`` in the environment of otpfm, which has torch and NumPy but not this package."""
 
 import sys
 from collections import OrderedDict
