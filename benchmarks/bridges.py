@@ -20,7 +20,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Noisy
 
@@ -29,9 +29,7 @@ from cellflow.integrate import Noisy
 class GaussianBridge:
     """The bridge from N(mean0, cov0) to N(mean1, cov1); means ``(d,)``, covariances ``(d, d)``, all float64.
 
-    Source
-    ------
-    Janati et al. 2020, theorem 1, for the coupling of the ends; a Brownian bridge between them.
+    Source: Janati et al. 2020, theorem 1, for the coupling of the ends; a Brownian bridge between them.
     """
 
     mean0: Tensor
@@ -78,13 +76,10 @@ def general(dim: int, *, sigma: float, seed: int) -> GaussianBridge:
     """Return a bridge between Gaussians with variances from 0.25 to 4 along axes turned at random."""
     rng = cf.generator(seed=seed)
     variances = torch.logspace(-1, 1, dim, base=4, dtype=torch.float64)
-
-    def turned() -> Tensor:
-        basis = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64)).Q
-        return torch.einsum("ij,j,kj->ik", basis, variances, basis)
-
     means = torch.randn(2, dim, generator=rng, dtype=torch.float64)
-    return GaussianBridge(means[0], turned(), means[1], turned(), sigma)
+    bases = [torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64)).Q for _ in means]
+    first, second = (torch.einsum("ij,j,kj->ik", basis, variances, basis) for basis in bases)
+    return GaussianBridge(means[0], first, means[1], second, sigma)
 
 
 def divergence(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
@@ -101,7 +96,7 @@ HEAD = ("d", "KL at t = 1", "published best", "floor", "mean KL", "published bes
 GENERAL_HEAD = ("d", "epsilon", "mean", "covariance, t = 1/2", "covariance, t = 1", "cross-covariance", "seconds")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Run both tables with every seed."""
     given = options("bridges", __doc__, words, seeds=5, steps=1500, points=(10_000, 4000))
     tables = [Table(given.out / "bridges.csv", ("dim", "seed"))]

@@ -13,6 +13,9 @@ import torch
 
 from benchmarks.rows import RESULTS
 
+Words = Sequence[str] | None
+"""What was said behind the command; ``None``: what the process was given."""
+
 
 class Several:
     """Reads known names with commas between them, or ``all``; a comma that a space follows belongs to a name."""
@@ -29,7 +32,7 @@ class Several:
         return list(names)
 
 
-def options(name: str, about: str | None, words: Sequence[str] | None, **known: Any) -> argparse.Namespace:
+def options(name: str, about: str | None, words: Words, **known: Any) -> argparse.Namespace:
     """Return what was asked for: the options that all benchmarks take, and those that are ``known``.
 
     An option is given by its default, or by its type where it has none. A tuple holds numbers, with commas between
@@ -81,7 +84,7 @@ def dispatch(name: str, about: str | None, modules: Sequence[str], *, default: s
     guarded(f"{name} {chosen}", importlib.import_module(f"benchmarks.{name}.{chosen}").main, words)
 
 
-def guarded(name: str, main: Callable[[Sequence[str] | None], None], words: Sequence[str] | None = None) -> None:
+def guarded(name: str, main: Callable[[Words], None], words: Words = None) -> None:
     """Run a benchmark; what a user can cause, such as a missing file, is said in a sentence."""
     try:
         main(words)

@@ -8,18 +8,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from cellflow.cli import main as cellflow
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Fit and validate with the command line; write the scores."""
     given = options("embryoid_body", __doc__, words, folder=Path("runs/embryoid_body"), steps=3000)
     given.folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.rows import Table
 
 JOBS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
@@ -24,7 +24,7 @@ LEAST = 15
 """Seconds below which no job is started."""
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Words = None) -> int:
     """Run the jobs, and return the exit code: 2 where there is no GPU."""
     given = options("gpu", __doc__, words, seconds=720, cpu_dry_run=False)
     if not (torch.cuda.is_available() or given.cpu_dry_run):

@@ -14,7 +14,6 @@ outermost bins. The floor is the same score for an independent draw of the data.
 Images: ``python -m benchmarks.images few_step``. Rows that are in the table already are not measured again.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 from benchmarks import command, machine
@@ -23,7 +22,7 @@ from benchmarks.few_step import plane
 TASKS = ("checkerboard", "gaussians", "cells")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: command.Words = None) -> None:
     """Run one task with the methods and seeds that are asked for."""
     given = command.options(
         "few_step", __doc__, words, task=list(TASKS), size=["cpu", "full"], steps=int, batch=int, method="all", seeds=3,

@@ -94,9 +94,7 @@ def bench(task: str, size: Size, device: torch.device, seed: int) -> Bench:
 
     def score(x1: Tensor) -> float:
         """Return the divergence, or the root mean squared distance from where the known map sends the source."""
-        if task == "gaussians":
-            return (x1 - (2 + x0 / 2)).square().mean().sqrt().item()
-        return divergence(x1, data)
+        return (x1 - (2 + x0 / 2)).square().mean().sqrt().item() if task == "gaussians" else divergence(x1, data)
 
     def network(rng: torch.Generator, times: int) -> nn.Module:
         with seeded(rng):

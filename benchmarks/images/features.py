@@ -7,7 +7,7 @@ on one CPU thread the same weights come out again.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cellflow as cf
-from benchmarks.command import Several, options
+from benchmarks.command import Several, Words, options
 from benchmarks.rows import Row, Table
 from cellflow.images import ImageSet
 
@@ -114,7 +114,7 @@ def run(name: str, folder: Path, seed: int = 0) -> Row:
     }  # fmt: skip
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Train the networks that are named, or all; write the table."""
     given = options("images features", __doc__, words, task=Several(TASKS))
     for name in given.task:

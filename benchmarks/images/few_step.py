@@ -5,7 +5,6 @@ flow matching, reflow and flow maps. ``cifar10_jpeg`` is a copy, not the officia
 network for longer, on a GPU. Rows that are in the table already are not measured again.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import mean
@@ -16,6 +15,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import machine
+from benchmarks.command import Words
 from benchmarks.few_step.curves import Bench, Curve
 from benchmarks.images.methods import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
@@ -37,7 +37,7 @@ MOMENTS, MANY = 17, 50
 """Moments at which trajectories are seen; solver steps of the flow at its best."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Run the tasks with the methods and seeds that are asked for."""
     given = arguments("few_step", __doc__, TASKS, METHODS, SIZES, words, seeds=3, first=0, again=False)
     device = torch.device(given.device) if given.device else machine.fastest()

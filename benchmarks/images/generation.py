@@ -6,7 +6,7 @@ wants a GPU, the official archive and the Inception weights, and says so before 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 
 import cellflow as cf
 from benchmarks import machine, page
+from benchmarks.command import Words
 from benchmarks.images import methods
 from benchmarks.images.judge import Generated
 from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments
@@ -46,7 +47,7 @@ COLOURS = {"FM": "#4269d0", "OT-CFM": "#3ca951", "diffusion": "#ff725c"}
 TEXT, PUBLISHED = Path(__file__).with_name("generation.md"), Path(__file__).with_name("generation.csv")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Run the data sets that are named; write rows, figures and the page."""
     names = list(DATASETS)
     given = arguments("generation", __doc__, names, GENERATORS, SIZES, words, seed=0)

@@ -140,11 +140,10 @@ class Translated:
             return {}
         mine, theirs = (self.direction.descriptors(images).double() for images in (outputs, self.real))
         scale = theirs.std(0)
-
-        def distance(x: Tensor) -> float:
-            return float(metrics.energy_distance(x / scale, theirs / scale))
-
-        return interval("measured", bootstrap(distance, mine, generator=rng, repeats=REPEATS))
+        found = bootstrap(
+            lambda x: metrics.energy_distance(x / scale, theirs / scale), mine, generator=rng, repeats=REPEATS
+        )
+        return interval("measured", found)
 
     def _accuracy(self, outputs: Tensor, rng: torch.Generator) -> Row:
         wanted, classes = self.direction.wanted, self.classes if self.direction.same_class else None
@@ -156,8 +155,7 @@ class Translated:
             found = network.logits(images)
             if wanted is None:
                 return found
-            mask = torch.zeros(found.shape[1], dtype=torch.bool)
-            mask[list(wanted)] = True
+            mask = torch.isin(torch.arange(found.shape[1]), torch.tensor(wanted))
             return torch.stack([found[:, mask].amax(1), found[:, ~mask].amax(1)], dim=1)
 
         right = metrics.target_accuracy(self.task.view(outputs), logits, 0 if classes is None else classes)

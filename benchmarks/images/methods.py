@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 import cellflow as cf
-from benchmarks.command import Several, options
+from benchmarks.command import Several, Words, options
 from benchmarks.page import save
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
@@ -81,14 +81,9 @@ GPU = Size(
 
 
 def arguments(
-    kind: str,
-    about: str | None,
-    tasks: Sequence[str],
-    methods: Iterable[str],
-    sizes: Mapping[str, Size],
-    words: Sequence[str] | None,
-    **more: object,
-) -> argparse.Namespace:
+    kind: str, about: str | None, tasks: Sequence[str], methods: Iterable[str], sizes: Mapping[str, Size], words: Words,
+    **more: Any,
+) -> argparse.Namespace:  # fmt: skip
     """Return what was asked for; ``sized`` is the size with all that was given instead of its own.
 
     ``more`` are options of one kind of benchmark.
@@ -169,10 +164,9 @@ def fit_own_pairs(
 ) -> None:
     """Train a bridge on pairs of its own: once simulated forward, once backward, from fresh images."""
     x0, x1 = (end.scaled(torch.randperm(len(end), generator=rng)[: size.simulated].to(size.device)) for end in ends)
-    rounds = 2
-    steps = max(1, size.steps // 2 // (rounds * method.cycles))
+    steps = max(1, size.steps // (4 * method.cycles))  # of each round: half of all are taken beforehand
     cf.training.refit(
-        model.field, model.objective, x0, x1, rounds=rounds, steps=steps, generator=rng, batch_size=size.batch,
+        model.field, model.objective, x0, x1, rounds=2, steps=steps, generator=rng, batch_size=size.batch,
         coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
         recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)),
     )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 
 import cellflow as cf
 from benchmarks import machine, page
+from benchmarks.command import Words
 from benchmarks.images import methods
 from benchmarks.images.judge import Translated
 from benchmarks.images.methods import CPU, GPU, TRANSLATORS, Method, Model, Size, arguments
@@ -46,7 +47,7 @@ PUBLISHED_ABOVE = (
 )
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Run the tasks that are named; write rows, pictures and the page."""
     given = arguments("translation", __doc__, list(TASKS), TRANSLATORS, SIZES, words, seed=0, fid=False)
     table = Table(given.out / "translation.csv", KEY, COLUMNS)

@@ -9,7 +9,7 @@ and the share of the chip's peak is printed.
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cellflow as cf
 from benchmarks import machine, page, peers
-from benchmarks.command import Several, options
+from benchmarks.command import Several, Words, options
 from benchmarks.rows import Row, Table
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12}
@@ -84,40 +84,29 @@ NETWORKS = {"cellflow": ours, "torchcfm": torchcfm, "diffusers": diffusers}
 OTHERS = ("torchcfm", "diffusers")
 
 
-class Mode(NamedTuple):
-    """How a network is run."""
-
-    name: str
-    bf16: bool = False
-    channels_last: bool = False
-    compile: str | None = None
-
-
-MODES = [
-    Mode("float32"),
-    Mode("bf16", bf16=True),
-    Mode("bf16, channels last", bf16=True, channels_last=True),
-    Mode("bf16, channels last, compiled", bf16=True, channels_last=True, compile="default"),
-    Mode("bf16, channels last, compiled, CUDA graphs", bf16=True, channels_last=True, compile="reduce-overhead"),
-]
+MODES = (
+    "float32", "bf16", "bf16, channels last", "bf16, channels last, compiled",
+    "bf16, channels last, compiled, CUDA graphs",
+)  # fmt: skip
 """One thing is added at a time; a CPU takes the first alone. Our U-Net works channels last in every mode."""
 
 
 class Contender:
     """A network with its optimiser, ready to be timed."""
 
-    def __init__(self, name: str, mode: Mode, size: Size, device: torch.device) -> None:
+    def __init__(self, name: str, mode: str, size: Size, device: torch.device) -> None:
         torch.manual_seed(0)
         self.net, field = NETWORKS[name](size)
-        layout: Any = torch.channels_last if mode.channels_last else torch.contiguous_format
+        layout: Any = torch.channels_last if "channels last" in mode else torch.contiguous_format
         self.net.to(device=device)
-        if mode.channels_last:
+        if "channels last" in mode:
             self.net.to(memory_format=layout)  # type: ignore[call-overload]
-        self.field = torch.compile(field, mode=mode.compile) if mode.compile else field
+        how = "reduce-overhead" if "CUDA graphs" in mode else "default"
+        self.field = torch.compile(field, mode=how) if "compiled" in mode else field
         self.x, self.target = (size.images(size.batch).to(device, memory_format=form) for form in (layout, None))
         self.t = torch.rand(size.batch, device=device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=True)
-        self.bf16, self.device = mode.bf16, device
+        self.bf16, self.device = "bf16" in mode, device
 
     def train(self) -> None:
         with self._precision():
@@ -162,12 +151,12 @@ def rates(contenders: dict[str, Contender], task: str, size: Size, rounds: int, 
     return {name: values[1:] for name, values in found.items()}
 
 
-def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]) -> Iterator[Row]:
+def measure(mode: str, size: Size, device: torch.device, rounds: int, repeats: int, names: list[str]) -> Iterator[Row]:
     """Yield a row for each network and task in one mode."""
     contenders = {name: Contender(name, mode, size, device) for name in names if peers.is_there(name)}
     memory = {name: round(contender.megabytes()) for name, contender in contenders.items()}
     chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
-    peak = next((value for known, value in PEAK.items() if known in chip), None) if mode.bf16 else None
+    peak = next((value for known, value in PEAK.items() if known in chip), None) if "bf16" in mode else None
     with FlopCounterMode(display=False) as counter:  # of a training step of our network, per image
         ours(size)[1](torch.rand(1), size.images(1)).square().mean().backward()
     for task in ("train", "sample"):
@@ -178,7 +167,7 @@ def measure(mode: Mode, size: Size, device: torch.device, rounds: int, repeats: 
             ratio = median(a / b for a, b in zip(found["cellflow"], values, strict=True))
             parameters = sum(weight.numel() for weight in contenders[name].net.parameters())
             yield {
-                "mode": mode.name, "network": name, "parameters": parameters, "task": task,
+                "mode": mode, "network": name, "parameters": parameters, "task": task,
                 "images_per_second": round(median(values), 1), "ours_against_it": round(ratio, 3),
                 "megabytes": memory[name], "share_of_peak": share,
             }  # fmt: skip
@@ -195,7 +184,7 @@ def text(rows: list[Row], size: str, command: str, device: torch.device, note: s
     return [*about, *([note] if note else []), "", *page.table(head, ([row[name] for name in head] for row in rows))]
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Measure every network in every mode that this machine has, those aside that are in the table already."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
@@ -208,9 +197,9 @@ def main(words: Sequence[str] | None = None) -> None:
     table = Table(given.out / f"{name}.csv", ("mode", "network", "task"))
     rows = table.read(**about)  # those of another machine go
     for mode in MODES if gpu else MODES[:1]:
-        if any(row["mode"] == mode.name for row in rows):
+        if any(row["mode"] == mode for row in rows):
             continue
-        names = ["cellflow", *given.compiled] if mode.compile else [*NETWORKS]
+        names = ["cellflow", *given.compiled] if "compiled" in mode else [*NETWORKS]
         for row in measure(mode, SIZES[given.size], device, given.rounds, given.repeats, names):
             rows.append(row | about)
             print(row, flush=True)

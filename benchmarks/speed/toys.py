@@ -11,7 +11,7 @@ import torch
 
 import cellflow as cf
 from benchmarks import page, peers
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.toys.methods import BATCH, DEPTH, METHODS, RECIPE, WIDTH, Clouds, Method, clouds, field_of
@@ -27,7 +27,7 @@ SB = replace(METHODS["SB-CFM"], sigma=0.15)
 SHORT = replace(RECIPE, warmup=20)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Measure, and write ``toys_speed``."""
     given = options("speed toys", __doc__, words, seeds=3, steps=CHECKPOINTS[-1])
     budgets = [steps for steps in CHECKPOINTS if steps <= given.steps]
@@ -88,8 +88,7 @@ def _first(rows: list[Row]) -> list[Row]:
 
 def text(rows: list[Row], budgets: Sequence[int], seeds: int) -> list[str]:
     """Return a section for the page of the toys."""
-    template = Path(__file__).with_name("toys.md")
-    steps_ = ", ".join(map(str, budgets))
+    template, steps_ = Path(__file__).with_name("toys.md"), ", ".join(map(str, budgets))
     (about,) = page.fill(template, pair=PAIR, goal=GOAL, batch=BATCH, seeds=seeds, budgets=steps_)
     ends: dict[str, list[Row]] = {}  # of each seed: where it first reaches the goal, or the last one
     for name in dict.fromkeys(row["method"] for row in rows):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks import machine, page, peers
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.rows import Row, Table
 
 SNAPSHOTS, CELLS, DIM, BATCH = 5, 3000, 50, 256
@@ -40,7 +40,7 @@ IMPORT = "import torch, anndata, time; t = time.perf_counter(); import cellflow;
 Train = Callable[[int], None]
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Measure everything, or one plan where asked to."""
     plans = (1000, 2000, 4000, 8000)
     given = options("speed", __doc__, words, rounds=5, steps=500, cells=CELLS, plans=plans, one_plan=())

@@ -6,7 +6,7 @@ counted: everybody takes a step on a few cells beforehand.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import page, peers
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.rows import Row, Table
 from benchmarks.speed.race import Run, from_scratch, onwards, race
 from benchmarks.trajectory.methods import PLANS, RollOut, Training
@@ -36,7 +36,7 @@ WARMING = 200
 """Cells of each snapshot that the step beforehand sees."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Measure, and write ``trajectory_speed``."""
     given = options("speed trajectory", __doc__, words, methods="otcfm_quick,otcfm", steps=THEIRS[-1])
     few = partial(filter, lambda steps: steps <= given.steps)

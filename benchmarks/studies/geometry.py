@@ -6,8 +6,8 @@ the score on the snapshot that is left out stands the mean score of an inner lea
 alone: what an honest choice would look at.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from cellflow.couplings import Coupling, Exact, UnbalancedSinkhorn
 from cellflow.pairing.curves import Bent, tangents
 
@@ -29,7 +29,7 @@ COUPLINGS: dict[str, Coupling] = {
 BENDS = (0.0, 0.5, 1.0)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Compute and write ``trajectory_geometry.md``."""
     given = options("studies.geometry", __doc__, words, cells=1000)
     adata, rng = cf.datasets.embryoid_body(), np.random.default_rng(0)
@@ -84,17 +84,12 @@ def text(found: dict[str, list[tuple[float, float]]], limit: list[float], cells:
         table.append([*name.split(" | "), *marked, f"{np.mean([outer for outer, _ in found[name]]):.3f}"])
     picked, ideal = (float(np.mean([found[name][k][0] for k, name in enumerate(some)])) for some in (chosen, best))
     right = sum(a == b for a, b in zip(chosen, best, strict=True))
-    return [
-        "# Geometry without training: EB, five components, protocol A", "",
-        f"{page.made_by(command)} {cells} cells of each snapshot: W1 is higher than on all",
-        "cells, by about 0.1. Pairs weigh as much as the plan gives them. In brackets the inner leave-one-out over the",
-        "training snapshots. **Chosen** by the inner score, _best_ on the held-out cells.", "",
-        *page.table(["plan", "bend", *(f"fold {k + 1}" for k in folds), "mean"], table), "",
-        f"Chosen fold by fold by the inner score: {picked:.3f}; by a look at the answer: {ideal:.3f}. The choice was",
-        f"the best one in {right} of {len(limit)} folds: two inner folds across longer gaps say little about it.",
-        f"The limit, exact straight midpoints moved to the true mean: {' / '.join(f'{w:.3f}' for w in limit)},",
-        f"mean {np.mean(limit):.3f}.",
-    ]  # fmt: skip
+    first, last = page.fill(
+        Path(__file__).with_suffix(".md"), made=page.made_by(command), cells=cells, picked=f"{picked:.3f}",
+        ideal=f"{ideal:.3f}", right=right, folds=len(limit), limit=" / ".join(f"{w:.3f}" for w in limit),
+        mean=f"{np.mean(limit):.3f}",
+    )  # fmt: skip
+    return [*first, "", *page.table(["plan", "bend", *(f"fold {k + 1}" for k in folds), "mean"], table), "", *last]
 
 
 if __name__ == "__main__":

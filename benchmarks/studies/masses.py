@@ -5,14 +5,15 @@ the plan gives them, or what they must so that all cells before count alike, or 
 W1 to the snapshot that is left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import options
+from benchmarks.command import Words, options
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.settings import load
 from benchmarks.trajectory.tasks import Task, choose, tasks_of
@@ -22,7 +23,7 @@ SETTINGS = ((0.3, 1.0), (0.1, 3.0))
 NAMES = ("the plan", "cells before", "cells after", "geometric mean of both", "both, as on unbalanced geodesics")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Compute and write ``trajectory_masses.md``."""
     given = options("studies.masses", __doc__, words, pairs=4000)
     found: dict[str, list[float]] = {}
@@ -70,14 +71,8 @@ def text(found: dict[str, list[float]], command: str) -> list[str]:
         cells = [f"**{v:.3f}**" if v == b else f"{v:.3f}" for v, b in zip(values, best, strict=True)]
         table.append([*name.split(" | "), *cells, f"{np.mean(values):.3f}"])
     head = ["entropy and relaxation", "masses of", *(f"fold {k + 1}" for k in range(len(best))), "mean"]
-    return [
-        "# Whose masses half-way cells have: EB, five components, protocol A", "",
-        f"{page.made_by(command)} Straight midpoints of one unbalanced plan, nothing",
-        "learned; W1 by fold, **best**. Pairs weigh what the plan gives them, or so much that all cells before count",
-        "alike, or all after.", "",
-        *page.table(head, table),
-        "", f"The best of each fold, by a look at the answer: mean {np.mean(best):.3f}.",
-    ]  # fmt: skip
+    first, last = page.fill(Path(__file__).with_suffix(".md"), made=page.made_by(command), best=f"{np.mean(best):.3f}")
+    return [*first, "", *page.table(head, table), "", *last]
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ settings, are not made again. The figure: ``python -m docs.figures.bridge``.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, variance
 
 from benchmarks import page
-from benchmarks.command import Several, options
+from benchmarks.command import Several, Words, options
 from benchmarks.rows import Row, Table, digest, rounded
 from benchmarks.toys import methods
 from benchmarks.toys.methods import METHODS, PAIRS, POINTS, Clouds, Method, Trainer, clouds, source_law
@@ -31,7 +31,7 @@ KEY = ("pair", "method", "seed")
 HEAD = ("method", "seeds", "W2", "published", "", "NPE", "published", "")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Words = None) -> None:
     """Measure, and write the page of what has been measured so far, that of the speed below it."""
     names = {"pairs": Several(PAIRS), "methods": Several(METHODS)}
     given = options("toys", __doc__, words, **names, seeds=(42, 43, 44, 45, 46), steps=1500, points=POINTS)

@@ -28,9 +28,7 @@ class Assignment(NamedTuple):
 def assign(x: np.ndarray, y: np.ndarray, *, gap: float = 5e-4) -> Assignment:
     """Match two clouds ``(n, 2)`` one to one, at a mean squared distance within ``gap`` (relative) of the least.
 
-    Source
-    ------
-    Bertsekas 1988, "The auction algorithm", with his scaling of the least bid.
+    Source: Bertsekas 1988, "The auction algorithm", with his scaling of the least bid.
     """
     import ot
 
@@ -119,8 +117,8 @@ def independent_energy(
     total = 0.0
     for t in ((torch.arange(times) + 0.5) / times).tolist():
         rows, kinds = (torch.randint(len(side), (points,), generator=rng) for side in (x1, modes))
-        x = t * x1[rows] + (1 - t) * (modes[kinds] + spread * _normal(points, rng))
-        x = x + blur * _normal(points, rng) if blur else x
+        x = t * x1[rows] + (1 - t) * (modes[kinds] + spread * torch.randn(points, 2, generator=rng))
+        x = x + blur * torch.randn(points, 2, generator=rng) if blur else x
         own = ((1 - t) * spread) ** 2  # the variance that the source brings, of the variance around a pair's mean
         ends, starts = x1.repeat(len(modes), 1), modes.repeat_interleave(len(x1), dim=0)
         centres = t * ends + (1 - t) * starts
@@ -138,11 +136,7 @@ def gaussian_energy(x1: Tensor, *, rng: torch.Generator, blur: float, points: in
     total = 0.0
     for t in ((torch.arange(times) + 0.5) / times).tolist():
         rows, sd = torch.randint(len(x1), (points,), generator=rng), 1 - (1 - blur) * t
-        x = t * x1[rows] + sd * _normal(points, rng)
+        x = t * x1[rows] + sd * torch.randn(points, 2, generator=rng)
         weights = (-(torch.cdist(x, t * x1) ** 2) / (2 * sd**2)).softmax(dim=1)
         total += float(((weights @ x1 - (1 - blur) * x) / sd).square().sum(1).mean())
     return total / times
-
-
-def _normal(n: int, rng: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=rng)

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
@@ -160,19 +161,18 @@ class Flow:
         watch = Stopwatch()
         flow.fit(training.adata())
         facts = coupling.facts(watch.seconds()) | {"steps": flow.steps, "last_loss": flow.history_["loss"][-1]}
+        noisy = isinstance(self.solver, Noisy)
+        move: Any = partial(flow.simulate, seed=seed) if noisy else flow.transport
 
         def carry(x: np.ndarray, start: float, stop: float) -> Particles:
-            if isinstance(self.solver, Noisy):
-                found = flow.simulate(x, start=start, stop=stop, solver=self.solver, seed=seed)
-            else:
-                found = flow.transport(x, start=start, stop=stop, solver=self.solver)
+            found = move(x, start=start, stop=stop, solver=self.solver)
             weight = None if found.log_weight is None else found.log_weight[-1].exp().numpy()
             return Particles(found.x[-1].numpy(), weight, found.evaluations)
 
         def rates(x: np.ndarray, time: float) -> Pace:
             return Pace(flow.velocity(x, time), flow.growth_rate(x, time) if flow.growth else None)
 
-        return RollOut(carry, facts, None if isinstance(self.solver, Noisy) else rates)
+        return RollOut(carry, facts, None if noisy else rates)
 
 
 @dataclass(frozen=True)
@@ -252,9 +252,7 @@ class Resampled:
 def drawn_by_mass(particles: Particles, n: int, *, seed: int) -> Particles:
     """Return ``n`` particles by systematic resampling: each as often as its share of the mass says, but for rounding.
 
-    Source
-    ------
-    Kitagawa 1996.
+    Source: Kitagawa 1996.
     """
     share = _masses(particles) / _masses(particles).sum()
     at = (np.random.default_rng(seed).random() + np.arange(n)) / n

@@ -74,8 +74,7 @@ class Job:
                 name = " ".join(f"{column}-{value}" for column, value in about.items())
                 raise ValueError(
                     f"{name} in {self.out} was run with another configuration: {changes}. Give the changed method a "
-                    "name of its own with `name=...`, do the run again with `again=true`, or go back to the old "
-                    "settings."
+                    "name of its own with `name=...`, do it again with `again=true`, or go back to the old settings."
                 )
         return found
 

@@ -90,9 +90,7 @@ def path_action(rates: Rates, x: np.ndarray, start: float, stop: float, *, lengt
     Growth counts the square of the length ``delta``: over more than ``pi * delta`` no mass is moved, it is cheaper to
     let it die and be born. Where mass is kept the kinetic part is left: half the square of the speed, over time.
 
-    Source
-    ------
-    Chizat et al. 2018 for the distance; the halves and the start weights are those of WFR-FM's evaluation.
+    Source: Chizat et al. 2018 for the distance; the halves and the start weights are those of WFR-FM's evaluation.
     """
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:

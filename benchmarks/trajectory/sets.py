@@ -30,10 +30,8 @@ def divisions_of_gene_circuit(x: np.ndarray) -> np.ndarray:
     Cells divide the more often the higher their second gene: at a rate in proportion to ``x2**2 / (1 + x2**2)``. The
     file does not hold it.
 
-    Source
-    ------
-    The simulation of TIGON (Sha et al. 2024), as DeepRUOT and WFR-FM took it over; the formula is the truth in WFR-FM's
-    evaluation.
+    Source: the simulation of TIGON (Sha et al. 2024), as DeepRUOT and WFR-FM took it over; the formula is the truth in
+    WFR-FM's evaluation.
     """
     square = np.square(x[:, 1])
     return np.asarray(square / (1 + square))
@@ -111,9 +109,8 @@ class DataSet:
             return Path(self.path)
         looked = [folder / self.file for folder in folders("single_cell")]
         looked.append(Path(datasets.__file__).parent / "files" / self.file)
-        for path in looked:
-            if path.is_file():
-                return path
+        if found := next(filter(Path.is_file, looked), None):
+            return found
         raise FileNotFoundError(
             f"The data set {self.name!r} is not on this machine. Looked for {', '.join(map(str, looked))}. Put "
             f"{self.file} into a folder, set CELLFLOW_DATA to that folder, or give a file of your own: "

@@ -170,23 +170,30 @@ def draw(rows: pd.DataFrame, records: Path, results: Path) -> list[Path]:
 def ranking(part: pd.DataFrame, protocol: str, dataset: str, dims: int) -> "Figure":
     """Draw the methods of one table in order, with intervals; the noise floor is a line."""
     rules = PROTOCOLS[protocol]
-    found = _with_published(summary(part, rules), protocol, dataset, dims)
-    found = found[found["mean"].notna()]
+    same = pd.read_csv(PUBLISHED).query("protocol == @protocol and dataset == @dataset and dims == @dims")
+    same = same[same["metric"] == rules.metric].assign(kind="published", mean=lambda rows: rows["value"], half=np.nan)
+    columns = ["kind", "method", "mean", "half"]
+    found = pd.concat([summary(part, rules)[columns], *([same[columns]] if len(same) else [])]).dropna(subset="mean")
     floor = found[found["kind"] == "floor"]["mean"]
     found = found[found["kind"] != "floor"].sort_values("mean", ascending=False, ignore_index=True)
     figure, ((axes,),) = page.figure(size=(8, 1.2 + 0.28 * len(found)))
     for kind, colour in COLOURS.items():
         chosen = found[found["kind"] == kind]
-        style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 2, "label": kind}
-        style |= {"mfc": "white"} if kind == "published" else {}
+        style: dict[str, Any] = {
+            "fmt": "o",
+            "color": colour,
+            "capsize": 2,
+            "label": kind,
+            "mfc": "white" if kind == "published" else None,
+        }
         if len(chosen):
             axes.errorbar(chosen["mean"], chosen.index, xerr=chosen["half"].fillna(0), **style)
     axes.set_yticks(range(len(found)), found["method"], fontsize=8)
     if len(floor):
         axes.axvline(floor.iloc[0], color="black", linestyle=":", linewidth=1, label="noise floor (halves)")
     n = part["target"].nunique()
-    axes.set_xlabel(f"{rules.metric}, mean over {n} snapshot{'s' if n > 1 else ''}")
-    axes.set_title(f"Protocol {protocol}: {dataset}, {dims} dimensions")
+    label = f"{rules.metric}, mean over {n} snapshot{'s' if n > 1 else ''}"
+    axes.set(xlabel=label, title=f"Protocol {protocol}: {dataset}, {dims} dimensions")
     axes.grid(axis="x", alpha=0.3)
     if found["mean"].max() > WIDE * found["mean"].min():
         axes.set_xscale("log")
@@ -225,19 +232,11 @@ def predictions(part: pd.DataFrame, folder: Path, protocol: str) -> "Figure | No
     return figure
 
 
-def _with_published(found: pd.DataFrame, protocol: str, dataset: str, dims: int) -> pd.DataFrame:
-    published = pd.read_csv(PUBLISHED).query("protocol == @protocol and dataset == @dataset and dims == @dims")
-    published = published[published["metric"] == PROTOCOLS[protocol].metric]
-    rows = published[["method"]].assign(kind="published", mean=published["value"], half=np.nan)
-    return pd.concat([found[["kind", "method", "mean", "half"]], rows]) if len(rows) else found
-
-
 def _clouds(folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return true and predicted cells by target, of the first seed."""
     found = {}
     for file in sorted(folder.glob("fold-*.npz")):
         with np.load(file) as kept:
-            for name in kept.files:
-                if name.startswith("true_"):
-                    found[int(name.removeprefix("true_"))] = kept[name], kept[name.replace("true", "predicted")]
+            for target in (name.removeprefix("true_") for name in kept.files if name.startswith("true_")):
+                found[int(target)] = kept[f"true_{target}"], kept[f"predicted_{target}"]
     return found

@@ -132,8 +132,7 @@ class Task:
     def neighbours(self, target: int) -> tuple[int | None, int | None]:
         """Return the nearest snapshots before and after a target that a method has seen, itself aside."""
         seen = [k for k in range(len(self.times)) if k not in self.fold.held and k != target]
-        before, after = [k for k in seen if k < target], [k for k in seen if k > target]
-        return (before[-1] if before else None), (after[0] if after else None)
+        return max((k for k in seen if k < target), default=None), min((k for k in seen if k > target), default=None)
 
 
 def prepare(cells: Cells, protocol: Protocol, fold: Fold) -> Task:
