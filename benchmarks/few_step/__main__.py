@@ -19,14 +19,12 @@ from functools import partial
 from benchmarks import command, machine
 from benchmarks.few_step import plane
 
-TASKS = ("checkerboard", "gaussians", "cells")
-
 
 def main(words: command.Words = None) -> None:
     """Run one task with the methods and seeds that are asked for."""
     given = command.options(
-        "few_step", __doc__, words, task=list(TASKS), size=["cpu", "full"], steps=int, batch=int, method="all", seeds=3,
-        first=0, again=False,
+        "few_step", __doc__, words, task=["checkerboard", "gaussians", "cells"], size=["cpu", "full"], steps=int,
+        batch=int, method="all", seeds=3, first=0, again=False,
     )  # fmt: skip
     device = machine.fastest()
     if given.task == "cells":

@@ -88,9 +88,8 @@ class Bench:
         return self._score(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
 
     def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe) -> Any:
-        cf.training.fit(
-            field, objective, batches, steps=steps, generator=cf.generator(self.seed + self.fits), recipe=recipe
-        )
+        rng = cf.generator(self.seed + self.fits)
+        cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=recipe)
         return field.eval()
 
     def _score(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> float:

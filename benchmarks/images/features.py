@@ -24,6 +24,7 @@ from benchmarks.rows import Row, Table
 from cellflow.images import ImageSet
 
 WEIGHTS = Path(cf.metrics.__file__).parent / "files"
+RECIPE = cf.training.Recipe(weight_decay=1e-3, ema=0.99)
 FLOOR_SIZE = 200  # images a side in the floor, at most
 
 
@@ -87,8 +88,7 @@ def train(task: Task, images: ImageSet, seed: int) -> cf.metrics.FeatureNetwork:
     batches = cf.pairing.image_batches(
         None, images, coupling="independent", condition="labels", batch_size=128, flip=task.flip, generator=rng
     )
-    recipe = cf.training.Recipe(weight_decay=1e-3, ema=0.99)
-    cf.training.fit(network, Classification(), batches, steps=task.steps, generator=rng, recipe=recipe)
+    cf.training.fit(network, Classification(), batches, steps=task.steps, generator=rng, recipe=RECIPE)
     return network.eval()
 
 

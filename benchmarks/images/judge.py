@@ -139,10 +139,8 @@ class Translated:
         if self.direction.descriptors is None:
             return {}
         mine, theirs = (self.direction.descriptors(images).double() for images in (outputs, self.real))
-        scale = theirs.std(0)
-        found = bootstrap(
-            lambda x: metrics.energy_distance(x / scale, theirs / scale), mine, generator=rng, repeats=REPEATS
-        )
+        mine, theirs = mine / theirs.std(0), theirs / theirs.std(0)
+        found = bootstrap(lambda x: metrics.energy_distance(x, theirs), mine, generator=rng, repeats=REPEATS)
         return interval("measured", found)
 
     def _accuracy(self, outputs: Tensor, rng: torch.Generator) -> Row:

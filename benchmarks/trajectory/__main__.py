@@ -45,8 +45,7 @@ def usage() -> str:
 
 def publish(command: str, *words: str) -> int:
     """Do every run of the list, some at a time, for ``all``; write table and figures; return the exit code."""
-    records = Path("runs/trajectory")
-    given = options(f"trajectory {command}", __doc__, words, records=records, workers=2, list=LIST)
+    given = options(f"trajectory {command}", __doc__, words, records=Path("runs/trajectory"), workers=2, list=LIST)
     failed: list[str] = []
     if command == "all":
         lines = yaml.safe_load(given.list.read_text())["runs"]

@@ -162,8 +162,7 @@ def _scored_baselines(task: Task) -> Iterator[Row]:
         at = {"target": target, "time": task.real[target]}
         for name, points in baselines.baselines(task, target, seed=FIRST_SEED):
             x = task.scored(np.asarray(points.x, np.float64))
-            found = score(x, task.truth[target], weights=points.weight)
-            yield {"kind": "baseline", "method": name, **at, **found}
+            yield {"kind": "baseline", "method": name, **at, **score(x, task.truth[target], weights=points.weight)}
         yield {"kind": "floor", "method": baselines.FLOOR, **at, **baselines.floor(task, target, seed=FIRST_SEED)}
 
 

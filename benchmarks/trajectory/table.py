@@ -179,13 +179,8 @@ def ranking(part: pd.DataFrame, protocol: str, dataset: str, dims: int) -> "Figu
     figure, ((axes,),) = page.figure(size=(8, 1.2 + 0.28 * len(found)))
     for kind, colour in COLOURS.items():
         chosen = found[found["kind"] == kind]
-        style: dict[str, Any] = {
-            "fmt": "o",
-            "color": colour,
-            "capsize": 2,
-            "label": kind,
-            "mfc": "white" if kind == "published" else None,
-        }
+        style: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 2, "label": kind}
+        style["mfc"] = "white" if kind == "published" else None
         if len(chosen):
             axes.errorbar(chosen["mean"], chosen.index, xerr=chosen["half"].fillna(0), **style)
     axes.set_yticks(range(len(found)), found["method"], fontsize=8)
