@@ -134,18 +134,12 @@ def simulate(
 
     Parameters
     ----------
-    x
-        States ``(n, d)``, in units of the representation.
-    start, stop
-        Times in the user's units: one for all states, or one each ``(n,)``.
-    save
-        Number of equally spaced times to return, including both ends.
+    x, start, stop, save, extrapolate
+        As for `transport`.
     solver
         `cellflow.integrate.Noisy`; or its method, or its number of steps.
     seed
         Seed of the noise.
-    extrapolate
-        Whether times outside the fitted range are allowed.
 
     Returns
     -------
@@ -302,12 +296,8 @@ def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapol
 
     Parameters
     ----------
-    x
-        States ``(n, d)``, in units of the representation.
-    time
-        One time for all states, or one each ``(n,)``.
-    extrapolate
-        Whether times outside the fitted range are allowed.
+    x, time, extrapolate
+        As for `velocity`.
 
     Raises
     ------
