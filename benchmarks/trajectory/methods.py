@@ -170,7 +170,7 @@ class Flow:
             return Particles(found.x[-1].numpy(), weight, found.evaluations)
 
         def rates(x: np.ndarray, time: float) -> Pace:
-            return Pace(flow.velocity(x, time), flow.growth_rate(x, time) if flow.growth else None)
+            return Pace(flow.velocity(x, time), flow.growth_rate(x, time) if flow.growth_ else None)
 
         return RollOut(carry, facts, None if noisy else rates)
 

@@ -108,7 +108,7 @@ def transport(
     self._check_fitted()
     ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
     begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
-    if self.growth and not isinstance(chosen, Jumps):
+    if self.growth_ and not isinstance(chosen, Jumps):
         found = integrate.grow(self.field_, _states(self, x), start=begin, stop=end, save=save, solver=chosen)
     else:
         found = self._carry(self._velocity(), _states(self, x), chosen, start=begin, stop=end, save=save)
@@ -181,7 +181,7 @@ def simulate(
         stop=end,
         save=save,
         solver=chosen,
-        growth=self.growth,
+        growth=self.growth_,
         generator=generator(seed=seed, device=states.device),
     )
     return _in_users_time(found, *ends)
@@ -314,7 +314,7 @@ def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapol
 
 def _check_growth(flow: "SnapshotFlow") -> None:
     flow._check_fitted()
-    if not flow.growth:
+    if not flow.growth_:
         raise TypeError(
             "This flow was fitted without growth, so its cells keep their weights. Fit one with "
             "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth=True)`."

@@ -11,14 +11,14 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling, CouplingLike
+from cellflow.estimators import snapshot_distillation
 from cellflow.estimators import snapshot_verbs as verbs
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, FlowEstimator
+from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
 from cellflow.estimators.population import Sizes, check_growing, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import (
     BridgeMatching,
-    FlowMapObjective,
     GrowthMatching,
     Objective,
     VelocityMatching,
@@ -27,9 +27,8 @@ from cellflow.pairing import Curve, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
-from cellflow.seeds import generator, generator_at, seeded
+from cellflow.seeds import generator, seeded
 from cellflow.training import Recipe, Run
-from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -112,6 +111,8 @@ class SnapshotFlow(FlowEstimator):
         Width of the representation.
     n_cells_
         Cells at each time point.
+    growth_
+        Whether the growth rate was learned.
     masses_
         Size of the population at each time point relative to the first, where growth was learned.
 
@@ -132,6 +133,7 @@ class SnapshotFlow(FlowEstimator):
     n_features_in_: int
     n_cells_: tuple[int, ...]
     masses_: Sizes | None
+    growth_: bool
 
     def __init__(
         self,
@@ -206,7 +208,7 @@ class SnapshotFlow(FlowEstimator):
         self._check_settings()
         snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
-        fitted.masses_ = self._sizes(snapshots, coupling)
+        fitted.growth_, fitted.masses_ = self.growth, self._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
         with seeded(rng):
@@ -226,76 +228,6 @@ class SnapshotFlow(FlowEstimator):
         )
         return self._become(fitted)
 
-    def distill(
-        self,
-        adata: "AnnData",
-        *,
-        steps: int = STEPS,
-        objective: FlowMapObjective | str = TRAJECTORIES,
-        teacher: bool = True,
-        recipe: Recipe | None = None,
-        run: Run | None = None,
-        **old: Any,
-    ) -> Self:
-        """Distil the fitted flow into a flow map, for ``transport(..., solver=Jumps(1))``.
-
-        The map jumps between any two times of the fitted range, forward and backward.
-
-        Parameters
-        ----------
-        adata
-            The cells that the flow was fitted on: the map learns from states on their trajectories.
-        steps, objective, run
-            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
-        teacher
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-            the data alone.
-        recipe
-            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
-            `cellflow.training.distill`.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError, TypeError
-            When the cells are not those of the fit, settings are invalid, or the objective is not one for flow maps.
-
-        Examples
-        --------
-        >>> import cellflow as cf
-        >>> adata = cf.datasets.branching(seed=0)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata).distill(adata, steps=20)
-        >>> x = adata.obsm["X_latent"][:3]
-        >>> flow.transport(x, start=0, stop=4, solver=cf.integrate.Jumps(1)).evaluations
-        1
-        """
-        given = renamed("SnapshotFlow.distill", old, OLD_DISTILLING)
-        run, teacher = given.get("run", run), given.get("teacher", teacher)
-        distilled = self._copy(run)
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
-        if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
-                f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out held-out cells."
-            )
-        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
-        distilled.flow_map_, device = distilled._blank_map("both"), next(velocity.parameters()).device
-        return self._learn_map(
-            distilled,
-            velocity,
-            known=lambda: self._clouds(snapshots, device),
-            pairs=lambda: self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device),
-            objective=objective,
-            teacher=teacher,
-            recipe=recipe,
-            run=run,
-            steps=steps,
-            generator=rng,
-            unit=overall(spreads(snapshots)),
-            about=self._about(snapshots.about()),
-        )
-
     def suggest_sigma(self, adata: "AnnData") -> float:
         """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
 
@@ -312,6 +244,7 @@ class SnapshotFlow(FlowEstimator):
         clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
         return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
 
+    distill = snapshot_distillation.distill
     read, score = verbs.read, verbs.score
     transport, simulate, grow = verbs.transport, verbs.simulate, verbs.grow
     velocity, growth_rate = verbs.velocity, verbs.growth_rate
@@ -384,6 +317,7 @@ class SnapshotFlow(FlowEstimator):
             "n_features_in": self.n_features_in_,
             "n_cells": list(self.n_cells_),
             "history": self.history_.columns,
+            "growth": self.growth_,
             "masses": self.masses_,
         }
 
@@ -391,7 +325,7 @@ class SnapshotFlow(FlowEstimator):
         self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
         self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
         # Models that were saved before growth was known say nothing about it.
-        sizes = learned.get("masses")
+        sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth))
         self.masses_ = None if sizes is None else tuple(sizes)
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.n_features_in_))

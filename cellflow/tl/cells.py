@@ -43,7 +43,7 @@ def solver_of(
         For jumps of a flow with growth: a flow map carries states without weights.
     """
     chosen = resolve(solver, default=Fixed(), verb=verb, noisy="SnapshotFlow.simulate", old=old)
-    if isinstance(chosen, Jumps) and weighs and flow.growth:
+    if isinstance(chosen, Jumps) and weighs and getattr(flow, "growth_", flow.growth):
         raise ValueError("This flow has learned growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
     found: Fixed | Adaptive | Jumps = chosen
     return found
