@@ -13,7 +13,7 @@ import pytest
 import scanpy as sc
 import torch
 
-from cellflow.datasets import Branching, branching, cite, download, embryoid_body, hsmm, public, single_cell
+from cellflow.datasets import Branching, branching, cite, download, embryoid_body, hematopoiesis, hsmm, public, single_cell
 from cellflow.datasets.public import PublicData, digest_of
 
 requires_data = pytest.mark.skipif(not os.environ.get("CELLFLOW_DATA"), reason="needs the data sets in CELLFLOW_DATA")
@@ -25,8 +25,6 @@ requires_data = pytest.mark.skipif(not os.environ.get("CELLFLOW_DATA"), reason="
 def test_hsmm_is_the_published_time_course():
     adata = hsmm()
     assert adata.obs["hours"].value_counts().to_dict() == {0: 69, 24: 74, 48: 79, 72: 49}
-    assert adata.obs_names.is_unique
-    assert adata.var_names.is_unique
     assert "GSE52529" in adata.uns["source"]
     fpkm, logged = adata.layers["fpkm"].toarray(), adata.X.toarray()
     assert fpkm.max() > 10_000
@@ -41,20 +39,54 @@ def test_hsmm_markers_move_as_published():
     assert max(change["CDK1"], change["ID1"]) < -0.4
 
 
-def test_hsmm_is_ready_for_scanpy_and_survives_a_round_trip(tmp_path):
-    adata = hsmm()
+def test_blood_is_the_published_time_course_with_its_clones():
+    adata = hematopoiesis()
+    obs = adata.obs
+    assert obs["day"].value_counts().to_dict() == {2: 34, 4: 316, 6: 431}
+    assert obs["state"].nunique() == 12
+    assert (obs.groupby("clone", observed=True)["day"].nunique() > 1).sum() == 126
+    early, late = set(obs["clone"][obs["day"] == 4]), set(obs["clone"][obs["day"] == 6])
+    assert obs["clone"][obs["day"] == 4].isin(early & late).sum() == 180
+    assert all(word in adata.uns["source"] for word in ("Weinreb", "MIT", "Shou-Wen Wang"))
+    assert {name: (x.shape[1], x.dtype) for name, x in adata.obsm.items()} == {
+        "X_emb": (2, np.float32), "X_pca": (40, np.float32),
+    }  # fmt: skip
+    np.testing.assert_allclose(adata.layers["counts"].sum(axis=1), 1e4, rtol=1e-4)
+    np.testing.assert_allclose(np.expm1(adata.X.toarray()), adata.layers["counts"].toarray(), rtol=1e-4)
+
+
+def test_cells_of_a_blood_lineage_express_its_markers():
+    adata = hematopoiesis()
+    for state, gene in {"Neutrophil": "S100a8", "Monocyte": "Csf1r", "Baso": "Mcpt8", "Mast": "Cma1"}.items():
+        inside = (adata.obs["state"] == state).to_numpy()
+        level = np.asarray(adata[:, gene].X.toarray()).ravel()
+        assert level[inside].mean() > level[~inside].mean() + 0.5, (state, gene)
+
+
+SHIPPED = [hsmm, hematopoiesis]
+
+
+@pytest.mark.parametrize("load", SHIPPED)
+def test_what_is_shipped_is_ready_for_scanpy_and_survives_a_round_trip(load, tmp_path):
+    adata = load()
+    assert adata.obs_names.is_unique
+    assert adata.var_names.is_unique
     sc.pp.pca(adata, n_comps=5)
-    assert adata.obsm["X_pca"].shape == (271, 5)
-    assert adata.uns["pca"]["variance_ratio"][0] < 0.5  # on raw FPKM a few genes would be all there is
-    adata.write_h5ad(tmp_path / "hsmm.h5ad")
-    again = ad.read_h5ad(tmp_path / "hsmm.h5ad")
+    assert adata.obsm["X_pca"].shape == (adata.n_obs, 5)
+    assert adata.uns["pca"]["variance_ratio"][0] < 0.5  # on raw counts a few genes would be all there is
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    again = ad.read_h5ad(tmp_path / "cells.h5ad")
     np.testing.assert_array_equal(again.X.toarray(), adata.X.toarray())
     assert "log1p" in again.uns
 
 
-def test_every_call_gives_a_new_object():
-    hsmm().obs["hours"] = 0
-    assert hsmm().obs["hours"].nunique() == 4
+@pytest.mark.parametrize("load", SHIPPED)
+def test_every_call_gives_a_new_object(load):
+    first = load()
+    first.X.data[:] = 0
+    first.obs["seen"] = True
+    assert load().X.data.any()
+    assert "seen" not in load().obs
 
 
 # --- public data -------------------------------------------------------------------------------------------------

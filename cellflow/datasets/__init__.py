@@ -3,7 +3,7 @@
 from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
 from cellflow.datasets.planar import eight_gaussians, moons, s_curve
 from cellflow.datasets.simulated import Branching, branching
-from cellflow.datasets.single_cell import cite, embryoid_body, hsmm
+from cellflow.datasets.single_cell import cite, embryoid_body, hematopoiesis, hsmm
 
 __all__ = [
     "Branching",
@@ -15,6 +15,7 @@ __all__ = [
     "eight_gaussians",
     "embryoid_body",
     "fashion_mnist",
+    "hematopoiesis",
     "hsmm",
     "inception_weights",
     "mnist",
