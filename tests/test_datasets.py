@@ -1,4 +1,4 @@
-"""Data sets: the shipped one, the public ones against a server of our own, and the simulator against its law."""
+"""Data sets: the shipped ones, the public ones against a server of our own, and the simulator against its law."""
 
 import os
 import threading
@@ -13,7 +13,17 @@ import pytest
 import scanpy as sc
 import torch
 
-from cellflow.datasets import Branching, branching, cite, download, embryoid_body, hematopoiesis, hsmm, public, single_cell
+from cellflow.datasets import (
+    Branching,
+    branching,
+    cite,
+    download,
+    embryoid_body,
+    hematopoiesis,
+    hsmm,
+    public,
+    single_cell,
+)
 from cellflow.datasets.public import PublicData, digest_of
 
 requires_data = pytest.mark.skipif(not os.environ.get("CELLFLOW_DATA"), reason="needs the data sets in CELLFLOW_DATA")
