@@ -1,4 +1,4 @@
-"""Metrics: distances between samples, scores of images, intervals."""
+"""Metrics: distances between samples, scores of where cells go, scores of images, intervals."""
 
 from cellflow.metrics.distances import (
     energy_distance,
@@ -22,6 +22,7 @@ from cellflow.metrics.images import (
     neighbours,
 )
 from cellflow.metrics.intervals import Interval, bootstrap, real_floor
+from cellflow.metrics.persistence import clone_agreement, label_persistence, label_shares
 from cellflow.metrics.preservation import (
     Preservation,
     against_shuffled,
@@ -42,6 +43,7 @@ __all__ = [
     "Preservation",
     "against_shuffled",
     "bootstrap",
+    "clone_agreement",
     "energy_distance",
     "feature_distance",
     "feature_network",
@@ -50,6 +52,8 @@ __all__ = [
     "foreground",
     "frechet_distance",
     "kernel_distance",
+    "label_persistence",
+    "label_shares",
     "mask_dice",
     "maximum_mean_discrepancy",
     "neighbours",

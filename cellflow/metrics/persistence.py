@@ -1,0 +1,231 @@
+"""Scores of where each cell goes: whether its mass lands on its own label, and near its own clone.
+
+A distance between populations does not see who went where; these do. Both are read beside not moving, and beside static
+plans, which are scored with the same neighbours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cellflow.cells.states import StatesLike, as_states
+from cellflow.couplings import Euclidean, Plan
+from cellflow.couplings.problem import weights_of
+
+NEIGHBORS = 10
+"""Measured cells around a landing point whose labels are read."""
+_PAIRS_AT_ONCE = 2**21  # 16 MiB of float64, of which ranking makes a few copies
+
+Labels: TypeAlias = pd.Series | np.ndarray | Sequence[Any]
+"""A label for each cell; a missing value (``None``, NaN) for none."""
+
+
+def label_persistence(
+    moved: StatesLike | Plan,
+    labels: Labels,
+    x_next: StatesLike,
+    labels_next: Labels,
+    *,
+    weights: StatesLike | None = None,
+    n_neighbors: int = NEIGHBORS,
+) -> float:
+    """Return the share of the cells' mass that lands on their own label.
+
+    What lies at a landing point is the share of each label among the nearest measured cells of the next snapshot. A low
+    share beside that of not moving is a warning and no proof: cells do change state.
+
+    Parameters
+    ----------
+    moved
+        Where the cells land: points ``(n, d)``, or a plan from them to ``x_next``, whose targets are read with the same
+        neighbours. The cells' own states give the share of not moving.
+    labels
+        The label of each cell ``(n,)``. Cells without one are left out; one that is not in ``labels_next`` cannot be
+        kept.
+    x_next, labels_next
+        Cells of the next snapshot ``(m, d)``, and their labels; those without one are not counted as neighbours.
+    weights
+        Mass of each cell where it lands ``(n,)``, such as ``Trajectory.shares()[-1]``; if not given, equal, or that of
+        the rows of a plan.
+    n_neighbors
+        Measured cells around a landing point; all of them where there are fewer.
+
+    Raises
+    ------
+    ValueError
+        When lengths differ, or no cell with a label has mass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x_next = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    >>> label_persistence(torch.tensor([[0.0], [5.0]]), ["a", "a"], x_next, ["a", "a", "b", "b"], n_neighbors=2)
+    0.5
+    """
+    share, mass = label_shares(moved, labels, x_next, labels_next, weights=weights, n_neighbors=n_neighbors)
+    return float(share @ mass / mass.sum())
+
+
+def label_shares(
+    moved: StatesLike | Plan,
+    labels: Labels,
+    x_next: StatesLike,
+    labels_next: Labels,
+    *,
+    weights: StatesLike | None = None,
+    n_neighbors: int = NEIGHBORS,
+) -> tuple[Tensor, Tensor]:
+    """Return the share of each cell's mass that lands on its own label ``(n,)``, and its mass ``(n,)``.
+
+    `label_persistence` is the mean of the one by the other; a cell without a label has no mass.
+
+    Parameters
+    ----------
+    moved, labels, x_next, labels_next, weights, n_neighbors
+        As for `label_persistence`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.couplings import DensePlan
+    >>> plan = DensePlan(torch.tensor([[0.25, 0.25], [0.0, 0.5]]))
+    >>> share, mass = label_shares(plan, ["a", "b"], torch.eye(2), ["a", "b"], n_neighbors=1)
+    >>> share.tolist(), mass.tolist()
+    ([0.5, 1.0], [0.5, 0.5])
+    """
+    if n_neighbors < 1:
+        raise ValueError(f"Expected n_neighbors >= 1; found {n_neighbors}.")
+    cells, there, n = _groups(labels, labels_next, x_next)
+    states = as_states(x_next, what="`x_next`")
+    member = torch.eye(n, dtype=torch.float64)[there[there >= 0]]
+
+    def votes(points: Tensor) -> Tensor:
+        from sklearn.neighbors import NearestNeighbors
+
+        known = states[there >= 0].numpy()
+        nearest = NearestNeighbors(n_neighbors=min(n_neighbors, len(known))).fit(known)
+        return member[torch.from_numpy(nearest.kneighbors(points.numpy(), return_distance=False))].mean(dim=1)
+
+    return _own(moved, cells, votes, states, weights)
+
+
+def clone_agreement(
+    moved: StatesLike | Plan,
+    clones: Labels,
+    x_next: StatesLike,
+    clones_next: Labels,
+    *,
+    weights: StatesLike | None = None,
+) -> Tensor:
+    """Return for each clone in both snapshots how near to its own cells it lands: 1 at best, 0.5 by chance.
+
+    The probability that a cell of the same clone or track in the next snapshot is nearer to the landing point than a
+    cell of another: the area under the ROC curve, which depends on no scale. It is averaged over the cells of a clone by
+    their mass. Clones are independent of each other, cells of a clone are not: take the mean over clones, and
+    `bootstrap` it for an interval.
+
+    Parameters
+    ----------
+    moved, weights
+        As for `label_persistence`.
+    clones
+        The clone, or the track, of each cell ``(n,)``. Cells without one are left out.
+    x_next, clones_next
+        Cells of the next snapshot ``(m, d)`` and their clones; those without one are left out.
+
+    Returns
+    -------
+    Tensor
+        One number for each clone with cells in both snapshots, sorted by name, ``(k,)``.
+
+    Raises
+    ------
+    ValueError
+        When no clone is in both snapshots, or the later has only one; when lengths differ.
+
+    Source
+    ------
+    Mann and Whitney 1947, for the share of ordered pairs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x_next = torch.tensor([[0.0], [1.0], [5.0]])
+    >>> clone_agreement(torch.tensor([[0.2], [0.9]]), ["a", "b"], x_next, ["a", "b", "b"])
+    tensor([1.0000, 0.5000], dtype=torch.float64)
+    """
+    cells, there, n = _groups(clones, clones_next, x_next)
+    states = as_states(x_next, what="`x_next`")
+    known, member = states[there >= 0].double(), torch.eye(n, dtype=torch.float64)[there[there >= 0]]
+    size = member.sum(dim=0)
+    both = torch.bincount(cells[cells >= 0], minlength=n).bool() & (size > 0)
+    if not both.any() or (size > 0).sum() < 2:
+        raise ValueError(
+            "Expected a clone with cells in both snapshots, and another one in the later; found "
+            f"{int(both.sum())} in both, and {int((size > 0).sum())} in the later."
+        )
+
+    def nearer(points: Tensor) -> Tensor:
+        from scipy.stats import rankdata
+
+        found = []
+        for some in points.double().split(max(1, _PAIRS_AT_ONCE // len(known))):
+            ranks = torch.from_numpy(rankdata(Euclidean()(some, known).numpy(), axis=1))
+            # A clone's own ranks sum to at least size (size + 1) / 2; what is above counts the others that are nearer.
+            before = ranks @ member - size * (size + 1) / 2
+            found.append(1 - before / (size * (len(known) - size)).clamp(min=1))
+        return torch.cat(found)
+
+    cells = torch.where(cells < 0, cells, torch.where(both[cells], cells, -1))
+    value, mass = _own(moved, cells, nearer, states, weights)
+    total = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], mass[cells >= 0])
+    held = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], (value * mass)[cells >= 0])
+    return (held / total)[total > 0]
+
+
+def _groups(labels: Labels, labels_next: Labels, x_next: StatesLike) -> tuple[Tensor, Tensor, int]:
+    """Return the group of each cell of both snapshots as a number, -1 for none, and how many groups there are."""
+    if len(labels_next) != len(x_next):
+        raise ValueError(f"Expected a label for each of {len(x_next)} cells in `x_next`; found {len(labels_next)}.")
+    columns = [pd.Series(np.asarray(one, dtype=object)) for one in (labels, labels_next)]
+    known = pd.concat([column.dropna() for column in columns]).astype(str)
+    names = sorted(known.unique())
+    codes = [
+        torch.from_numpy(pd.Categorical(column.where(column.isna(), column.astype(str)), names).codes.astype(np.int64))
+        for column in columns
+    ]
+    if not all((side >= 0).any() for side in codes):
+        raise ValueError("Expected cells with a label in both snapshots; found one without any.")
+    return codes[0], codes[1], len(names)
+
+
+def _own(
+    moved: StatesLike | Plan,
+    cells: Tensor,
+    votes: Callable[[Tensor], Tensor],
+    x_next: Tensor,
+    weights: StatesLike | None,
+) -> tuple[Tensor, Tensor]:
+    """Return what each cell finds of its own group where it lands ``(n,)``, and its mass, 0 for a cell without one.
+
+    ``votes`` returns for points ``(k, d)`` what is there of each group, ``(k, groups)``.
+    """
+    if isinstance(moved, Plan):
+        n, found = moved.shape[0], moved.barycentric(votes(x_next.cpu()), alone=0.0).cpu()
+        mass = moved.marginals()[0].cpu()
+    else:
+        points = as_states(moved, what="`moved`").cpu()
+        n, found = len(points), votes(points)
+        mass = torch.ones(n, dtype=torch.float64)
+    if len(cells) != n:
+        raise ValueError(f"Expected a label for each of {n} cells; found {len(cells)}.")
+    if weights is not None:
+        mass = weights_of(as_states(weights, what="`weights`").cpu(), mass, name="weights")
+    mass = torch.where(cells >= 0, mass, 0.0)
+    if not mass.sum() > 0:
+        raise ValueError("Expected cells with a label that have mass; found none.")
+    return found[torch.arange(n), cells.clamp(min=0)], mass
