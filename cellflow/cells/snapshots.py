@@ -29,12 +29,18 @@ class Snapshots:
         The time points.
     groups
         The name of the group of every cell, ``(n,)``, where pairs may not cross groups; else ``None``.
+    weights
+        What every cell weighs in its snapshot, ``(n,)``; ``None`` where all weigh the same.
+    rates
+        Expected rate of growth of every cell, ``(n,)``, per unit of the user's time; ``None`` where none is expected.
     """
 
     x: np.ndarray
     time: np.ndarray
     clock: Clock
     groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    rates: np.ndarray | None = None
 
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
@@ -46,6 +52,8 @@ class Snapshots:
         digest.update(np.ascontiguousarray(self.time).tobytes())
         if self.groups is not None:
             digest.update("\n".join(self.groups).encode())
+        for values in (self.weights, self.rates):
+            digest.update(b"" if values is None else values.tobytes())
         return digest.hexdigest()
 
     def about(self) -> dict[str, object]:
@@ -54,15 +62,23 @@ class Snapshots:
 
     def clouds(self) -> list[np.ndarray]:
         """Return the representation of the cells of each time point, in order of time."""
-        return [self.x[self.at(time)] for time in self.clock.times]
+        return self.each(self.x)
 
-    def group_clouds(self) -> list[np.ndarray] | None:
-        """Return the groups of the cells of each time point, where there are groups."""
-        return None if self.groups is None else [self.groups[self.at(time)] for time in self.clock.times]
+    def each(self, values: np.ndarray) -> list[np.ndarray]:
+        """Return values of all cells, ``(n, ...)``, divided by time point, in order of time."""
+        return [values[self.at(time)] for time in self.clock.times]
 
 
-def read_snapshots(adata: "AnnData", *, time_key: str, rep: str, within: str | None = None) -> Snapshots:
-    """Read the time, the representation and, if asked, the group of every cell.
+def read_snapshots(
+    adata: "AnnData",
+    *,
+    time_key: str,
+    rep: str,
+    within: str | None = None,
+    weight_key: str | None = None,
+    prior_key: str | None = None,
+) -> Snapshots:
+    """Read the time, the representation and, if asked, the group, weight and expected growth of every cell.
 
     Parameters
     ----------
@@ -74,6 +90,10 @@ def read_snapshots(adata: "AnnData", *, time_key: str, rep: str, within: str | N
         Key in ``obsm``, or ``"X"``.
     within
         Column of ``obs`` with the group of every cell; ``None`` for no groups.
+    weight_key
+        Column of ``obs`` with the weight of every cell; ``None`` where all weigh the same.
+    prior_key
+        Column of ``obs`` with the expected rate of growth of every cell; ``None`` for no expectation.
 
     Raises
     ------
@@ -101,15 +121,22 @@ def read_snapshots(adata: "AnnData", *, time_key: str, rep: str, within: str | N
             "Leave that cell out, or merge its time point with the next."
         )
     groups = None if within is None else read_groups(adata, within, setting="within")
-    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())), groups)
+    weights = None if weight_key is None else read_weights(adata, weight_key)
+    empty = [] if weights is None else [f"{t:g}" for t in times if not weights[time == t].any()]
+    if empty:
+        raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
+    rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
+    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())), groups, weights, rates)
 
 
-def read_states(adata: "AnnData", *, time_key: str, rep: str, cells: Cells | None = None) -> States:
-    """Read the representation and the time of all cells, or of some.
+def read_states(
+    adata: "AnnData", *, time_key: str, rep: str, cells: Cells | None = None, weight_key: str | None = None
+) -> States:
+    """Read the representation, the time and, if asked, the weight of all cells, or of some.
 
     Parameters
     ----------
-    adata, time_key, rep
+    adata, time_key, rep, weight_key
         As for `read_snapshots`; cells of a single time will do.
     cells
         A mask over all cells, or names; ``None`` for all.
@@ -127,7 +154,8 @@ def read_states(adata: "AnnData", *, time_key: str, rep: str, cells: Cells | Non
     >>> len(states), states.time.min()
     (49, np.float64(72.0))
     """
-    states = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs))
+    weight = None if weight_key is None else read_weights(adata, weight_key)
+    states = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs), weight=weight)
     return states if cells is None else states.take(positions(adata, cells))
 
 
@@ -211,6 +239,65 @@ def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
             f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
         )
     return np.asarray(adata.obs[column].astype(str).to_numpy().astype(str))
+
+
+def read_weights(adata: "AnnData", column: str) -> np.ndarray:
+    """Return the sampling weight of every cell as float64, ``(n,)``.
+
+    Raises
+    ------
+    KeyError
+        When there is no such column.
+    ValueError
+        When a weight is negative or not a finite number.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> adata = anndata.AnnData(np.zeros((2, 1), "float32"), obs=pd.DataFrame({"w": [1, 3]}, index=["a", "b"]))
+    >>> read_weights(adata, "w")
+    array([1., 3.])
+    """
+    weights = read_numbers(adata, column, setting="weight_key")
+    if (weights < 0).any():
+        raise ValueError(
+            f"{(weights < 0).sum()} of {adata.n_obs} weights in `adata.obs[{column!r}]` are negative. Give how many "
+            "cells of the population each cell stands for; 0 for none."
+        )
+    return weights
+
+
+def read_numbers(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
+    """Return a finite number for every cell as float64, ``(n,)``.
+
+    Parameters
+    ----------
+    adata, column, setting
+        As for `read_groups`.
+
+    Raises
+    ------
+    KeyError
+        When there is no such column.
+    ValueError
+        When a value is not a finite number.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> read_numbers(cf.datasets.branching(seed=0), "growth_rate", setting="prior_key").dtype
+    dtype('float64')
+    """
+    if column not in adata.obs:
+        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}. Set `{setting}`.")
+    numbers: np.ndarray = pd.to_numeric(adata.obs[column].astype(object), errors="coerce").to_numpy(dtype=np.float64)
+    bad = int((~np.isfinite(numbers)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {adata.n_obs} cells have no finite number in `adata.obs[{column!r}]`. Fill these in, or leave "
+            "the cells out first."
+        )
+    return numbers
 
 
 def read_rep(adata: "AnnData", rep: str) -> np.ndarray:

@@ -33,6 +33,8 @@ class States:
         Positions in the AnnData that they were read from, ``(n,)``.
     condition
         Everything else that a field sees, ``(n, k)``; ``None`` for a field without conditions.
+    weight
+        What each weighs in the population, ``(n,)``; ``None`` where all weigh the same.
 
     Examples
     --------
@@ -45,14 +47,29 @@ class States:
     time: np.ndarray
     rows: np.ndarray
     condition: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: np.ndarray) -> "States":
         """Return some of the states: a mask over them ``(n,)``, or positions among them."""
-        condition = None if self.condition is None else self.condition[chosen]
-        return States(self.x[chosen], self.time[chosen], self.rows[chosen], condition)
+        condition, weight = (None if part is None else part[chosen] for part in (self.condition, self.weight))
+        return States(self.x[chosen], self.time[chosen], self.rows[chosen], condition, weight)
+
+    def weighed(self, shares: np.ndarray) -> np.ndarray:
+        """Return the share of each in the population ``(n,)``, where it would be ``shares`` if all weighed the same.
+
+        Examples
+        --------
+        >>> states = States(np.zeros((2, 1), "float32"), np.zeros(2), np.arange(2), weight=np.array([1.0, 3.0]))
+        >>> states.weighed(np.array([0.5, 0.5])), states.weighed(np.array([0.75, 0.25]))
+        (array([0.25, 0.75]), array([0.5, 0.5]))
+        """
+        if self.weight is None:
+            return shares
+        weight = self.weight * shares
+        return np.asarray(weight / weight.sum())
 
     def at(self, time: float) -> "States":
         """Return the states of one time; none where there are none."""

@@ -20,7 +20,8 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
     Parameters
     ----------
     masses
-        ``None`` for equal sizes, ``"counts"`` for the numbers of cells, or a mapping from time to size.
+        ``None`` for equal sizes, ``"counts"`` for the numbers of cells, or the sums of their weights, or a mapping from
+        time to size.
     snapshots
         The cells.
 
@@ -40,7 +41,7 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
     times = snapshots.clock.times
     if masses is None:
         return (1.0,) * len(times)
-    sizes = [float(len(snapshots.at(time))) for time in times] if masses == COUNTS else _given(masses, times)
+    sizes = _counts(snapshots) if masses == COUNTS else _given(masses, times)
     if not all(0 < size < np.inf for size in sizes):
         raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
     return tuple(size / sizes[0] for size in sizes)
@@ -58,8 +59,13 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
         raise ValueError(
             f"{type(coupling).__name__} keeps the mass of every cell and `masses` are equal: growth is 0 everywhere. "
             "Take `coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation)`, say with `masses` how large the "
-            "population is at each time, or leave `growth` out."
+            "population is at each time, or with `prior_key` which cells divide, or leave `growth` out."
         )
+
+
+def _counts(snapshots: Snapshots) -> list[float]:
+    weights = np.ones(len(snapshots.x)) if snapshots.weights is None else snapshots.weights
+    return [float(part.sum()) for part in snapshots.each(weights)]
 
 
 def _given(masses: object, times: Sizes) -> list[float]:

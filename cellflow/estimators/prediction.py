@@ -134,6 +134,7 @@ def score(flow: "SnapshotFlow", cells: States) -> float:
             np.concatenate([part.x for part in parts]),
             cells.at(time).x,
             weights_x=np.concatenate([part.weight for part in parts]),
+            weights_y=cells.at(time).weight,
             generator=generator_at(int(flow.seed), number),
         )
         for number, (time, parts) in enumerate(predictions)
@@ -164,4 +165,4 @@ def _carried(
     extrapolate: bool = False,
 ) -> Carried:
     found = flow.transport(there.x, start=there.time, stop=at, solver=solver, extrapolate=extrapolate)
-    return Carried(there, found.x[-1].numpy(), share * found.shares()[-1].numpy(), at)
+    return Carried(there, found.x[-1].numpy(), share * there.weighed(found.shares()[-1].numpy()), at)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from cellflow import couplings
-from cellflow.cells.snapshots import read_snapshots
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.fields import overall, spreads
 from cellflow.objectives import FlowMapObjective
@@ -65,7 +64,7 @@ def distill(
     given = renamed("SnapshotFlow.distill", old, OLD_DISTILLING)
     run, teacher = given.get("run", run), given.get("teacher", teacher)
     distilled = self._copy(run)
-    snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
+    snapshots = self._snapshots(adata)
     if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
         raise ValueError(
             f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "

@@ -37,15 +37,16 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
     Returns
     -------
     States
-        States ``(n, d)``, times ``(n,)`` in the user's units, and positions in ``adata`` ``(n,)``.
+        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where the
+        flow has a ``weight_key``.
 
     Raises
     ------
     NotFittedError
         Before ``fit``.
     KeyError, ValueError
-        When the time, the representation or a cell is missing, or the representation has another width than in
-        ``fit``.
+        When the time, the representation, the weights or a cell are missing, or the representation has another width
+        than in ``fit``.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
     (400, 2)
     """
     self._check_fitted()
-    states = read_states(adata, time_key=self.time_key, rep=self.rep, cells=cells)
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, cells=cells, weight_key=self.weight_key)
     _check_shape(self, states.x.shape)
     return states
 

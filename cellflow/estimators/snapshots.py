@@ -73,8 +73,16 @@ class SnapshotFlow(FlowEstimator):
         ``"separate"``, one for each.
     masses
         Size of the population, where growth is learned: a mapping from time to size, ``"counts"`` for the numbers of
-        cells (which usually depend on sampling), or ``None`` for a constant size, so that growth is relative to other
-        cells.
+        cells or the sums of their weights (which usually depend on sampling), or ``None`` for a constant size, so that
+        growth is relative to other cells.
+    weight_key
+        Column of ``obs`` with the weight of each cell in its snapshot, for samples that do not show the population as
+        it is: a cell of weight 2 counts as two. Wherever a snapshot stands for the population, here and in all tools,
+        it is weighted. ``None`` where all cells weigh the same.
+    prior_key
+        Column of ``obs`` with the rate at which each cell is expected to grow, per unit of time, where growth is
+        learned; see `cellflow.tl.growth_prior`. Each snapshot is matched as it is expected to have grown. ``None`` for
+        no expectation.
     curve
         How the paths of cells curve: ``"straight"`` between neighbouring snapshots, ``"spline"`` or
         `cellflow.pairing.Spline` along one smooth curve through all snapshots, or `cellflow.training.Geodesics` near
@@ -149,6 +157,8 @@ class SnapshotFlow(FlowEstimator):
         growth: bool = False,
         heads: str = "shared",
         masses: str | Mapping[float, float] | None = None,
+        weight_key: str | None = None,
+        prior_key: str | None = None,
         curve: Curve | str = "straight",
         within: str | None = None,
         recipe: Recipe | None = None,
@@ -172,6 +182,8 @@ class SnapshotFlow(FlowEstimator):
         self.growth = new.get("growth", growth)
         self.heads = new.get("heads", heads)
         self.masses = masses
+        self.weight_key = weight_key
+        self.prior_key = prior_key
         self.curve = new.get("curve", curve)
         self.within = within
         self.recipe = recipe
@@ -206,7 +218,7 @@ class SnapshotFlow(FlowEstimator):
         run = renamed("SnapshotFlow.fit", old, OLD_KEYWORDS).get("run", run)
         coupling = couplings.resolve(self.coupling)
         self._check_settings()
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, within=self.within)
+        snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.growth_, fitted.masses_ = self.growth, self._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
@@ -256,8 +268,9 @@ class SnapshotFlow(FlowEstimator):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
-        if self.masses is not None and not self.growth:
-            raise ValueError("`masses` are used with growth only. Set `growth=True`.")
+        for name in ("masses", "prior_key"):
+            if getattr(self, name) is not None and not self.growth:
+                raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
         check_settings(self.steps, self.batch_size, self.recipe)
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
@@ -270,7 +283,9 @@ class SnapshotFlow(FlowEstimator):
         if not self.growth:
             return None
         sizes = population_sizes(self.masses, snapshots)
-        if self.within is None:  # inside groups of their own, one may gain on another whatever pairs them
+        if (
+            self.within is None and self.prior_key is None
+        ):  # inside groups of their own, one may gain on another whatever pairs them
             check_growing(coupling, sizes)
         return sizes
 
@@ -291,10 +306,14 @@ class SnapshotFlow(FlowEstimator):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             masses=sizes,
+            **_each(snapshots),
             path=self.path,
-            within=snapshots.group_clouds(),
             curve=self.curve,
         )
+
+    def _snapshots(self, adata: "AnnData") -> Snapshots:
+        keys = ("time_key", "rep", "within", "weight_key", "prior_key")
+        return read_snapshots(adata, **{key: getattr(self, key) for key in keys})
 
     def _clouds(self, snapshots: Snapshots, device: torch.device) -> tuple[list[Tensor], list[float]]:
         """Return the states of each snapshot, on a device, and its model time."""
@@ -329,3 +348,10 @@ class SnapshotFlow(FlowEstimator):
         self.masses_ = None if sizes is None else tuple(sizes)
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.n_features_in_))
+
+
+def _each(snapshots: Snapshots) -> dict[str, list[Any] | None]:
+    """Return the group, the weight and the expected growth, per model time, of the cells of each snapshot."""
+    rates = None if snapshots.rates is None else snapshots.rates / snapshots.clock.per_time
+    found = {"within": snapshots.groups, "weights": snapshots.weights, "rates": rates}
+    return {name: None if values is None else snapshots.each(values) for name, values in found.items()}

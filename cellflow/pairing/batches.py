@@ -17,7 +17,7 @@ from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
-from cellflow.pairing.masses import relative
+from cellflow.pairing.masses import Ends, relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
@@ -92,6 +92,8 @@ def snapshot_batches(
     generator: torch.Generator,
     ot_batch_size: int | str = "auto",
     masses: Sequence[float] | None = None,
+    weights: Sequence[Tensor] | None = None,
+    rates: Sequence[Tensor] | None = None,
     path: GaussianPath | str | None = None,
     within: Sequence[Labels] | None = None,
     curve: Curve | str = "straight",
@@ -109,6 +111,13 @@ def snapshot_batches(
         As for `paired_batches`.
     masses
         Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
+    weights
+        What each point of each snapshot weighs in the population, ``(n_k,)`` each, in any unit: a point of weight 2
+        stands for two. All weigh the same without.
+    rates
+        Rate at which the log mass of each point is expected to grow, ``(n_k,)`` each, per model time, up to a constant.
+        Each snapshot is then matched with the next as it is expected to have grown, and pairs grow by what was expected
+        and by what the plan changes. Needs ``masses``.
     path
         As for `paired_batches`; each interval has a share of its noise by the model time that it lasts.
     within
@@ -122,8 +131,8 @@ def snapshot_batches(
     ------
     ValueError
         When times do not increase, snapshots cannot be compared, two neighbouring snapshots have no group in common,
-        the coupling depends on the noise of a path and there is none, or pairs carry masses and a group is on one side
-        only, so that its growth is unknown.
+        the coupling depends on the noise of a path and there is none, pairs carry masses and a group is on one side
+        only, so that its growth is unknown, or weights or rates are not one usable number for each point.
 
     Examples
     --------
@@ -161,7 +170,7 @@ def snapshot_batches(
         batch_size=batch_size,
         generator=generator,
         ot_batch_size=ot_batch_size,
-        masses=[None] * len(matchings) if masses is None else relative(masses, len(times)),
+        ends=_ends(masses, weights, rates, sizes, times),
     )
     batches = PairedBatches(pairs, torch.cat(list(snapshots)), list(times))
     bends = curve.bends(snapshots, times, batches, generator=generator)
@@ -232,6 +241,42 @@ class PairedBatches:
         condition = None if self._condition is None else self._condition[target]
         batch = Batch(x0, x1, self._start, self._stop, condition, *(mass.to(x0) for mass in masses))
         return batch if self._bends is None else self._bends(batch, source, target)
+
+
+def _ends(
+    masses: Sequence[float] | None,
+    weights: Sequence[Tensor] | None,
+    rates: Sequence[Tensor] | None,
+    sizes: Sequence[int],
+    times: Sequence[float],
+) -> list[Ends]:
+    """Return what the points of each interval weigh."""
+    if rates is not None and masses is None:
+        raise ValueError("`rates` are rates of growth, which pairs without masses do not have. Pass `masses` as well.")
+    shares = [None] * len(sizes) if weights is None else _numbers(weights, sizes, "weights")
+    for share in shares:
+        if share is not None and ((share < 0).any() or share.sum() == 0):
+            raise ValueError(
+                "Expected `weights` that are not negative, and not all 0 in a snapshot; found weights from "
+                f"{float(share.min()):g} to {float(share.max()):g}."
+            )
+    pace = [None] * len(sizes) if rates is None else _numbers(rates, sizes, "rates")
+    durations = [stop - start for start, stop in pairwise(times)]
+    known = [None] * len(durations) if masses is None else relative(masses, len(times))
+    return [
+        Ends(both, source, target, None if rate is None else rate * duration)
+        for both, (source, target), rate, duration in zip(known, pairwise(shares), pace, durations, strict=False)
+    ]
+
+
+def _numbers(given: Sequence[Tensor], sizes: Sequence[int], name: str) -> list[Tensor]:
+    """Return one finite number for each point of each snapshot, in double precision."""
+    found = [torch.as_tensor(values).detach().double() for values in given]
+    if [tuple(values.shape) for values in found] != [(size,) for size in sizes]:
+        raise ValueError(f"Expected a number in `{name}` for each point, {list(sizes)}; found {[*map(len, found)]}.")
+    if not all(torch.isfinite(values).all() for values in found):
+        raise ValueError(f"Expected finite `{name}`; found NaN or infinity.")
+    return found
 
 
 def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:

@@ -16,6 +16,7 @@ from cellflow.couplings.coupling import over
 from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.pairing.features import Features, lookups
+from cellflow.pairing.masses import Ends
 from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.seeds import draw_seed, generator_at
@@ -250,7 +251,7 @@ def _rows_of(
         batch_size=batch_size,
         generator=generator,
         ot_batch_size=ot_batch_size,
-        masses=[None],
+        ends=[Ends()],
     )
 
 

@@ -6,6 +6,11 @@ be drawn rarely, with a weight a thousand times as large. Pairs are therefore dr
 :math:`(m_0 + m_1) / 2`, both scaled to sum to 1: every cell is drawn at least half as often as in proportion to its own
 mass, and as :math:`m_0^{1-s} m_1^s` is never above the larger of both, no pair weighs more than twice what it would in
 a balanced plan.
+
+The plan need not be one between the populations as they are. Where some cells are expected to divide more than others,
+at rates known beforehand, the coupling is asked for a plan from what the source points are expected to become,
+:math:`a_i e^{g_i}` scaled to the size of the later population; :math:`m_0` is as before, so that a pair grows by
+:math:`g_i`, up to a constant, and by what the plan itself changes.
 """
 
 import math
@@ -16,10 +21,49 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cellflow.couplings import DensePlan, Plan
+from cellflow.couplings import DensePlan, Plan, ProductPlan, SparsePlan
+from cellflow.couplings.draws import systematic
 
 Masses = tuple[float, float]
 """Size of the population where an interval begins, and where it ends."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What the points at both ends of an interval weigh.
+
+    Parameters
+    ----------
+    masses
+        Size of the population at both ends, where pairs carry masses; else ``None``.
+    source, target
+        Share of each source point ``(n,)`` and of each target point ``(m,)`` in the population, in any unit; ``None``
+        for equal shares.
+    gain
+        Expected growth of the log mass of each source point over the interval, ``(n,)``, up to a constant; ``None``
+        where none is expected. Pairs must carry masses then.
+    """
+
+    masses: Masses | None = None
+    source: Tensor | None = None
+    target: Tensor | None = None
+    gain: Tensor | None = None
+
+    def part(self, sizes: tuple[int, int], most: int, *, generator: torch.Generator) -> "tuple[Tensor, Tensor, Ends]":
+        """Draw a random part of both sides; return its rows, ``(k,)`` and ``(l,)``, and what they weigh.
+
+        Rows are drawn in proportion to their shares, and then weigh the same; a side with no more than ``most`` rows is
+        taken as it is.
+        """
+        rows, source = _some(sizes[0], self.source, most, generator)
+        columns, target = _some(sizes[1], self.target, most, generator)
+        gain = None if self.gain is None else self.gain[rows.to(self.gain.device)]
+        return rows, columns, Ends(self.masses, source, target, gain)
+
+    def only(self, rows: Tensor, columns: Tensor) -> "Ends":
+        """Return what some of the points weigh: masks, or positions."""
+        chosen = ((self.source, rows), (self.target, columns), (self.gain, rows))
+        return Ends(self.masses, *(None if values is None else values[those] for values, those in chosen))
 
 
 @dataclass(frozen=True)
@@ -55,7 +99,7 @@ class WeighedPlan:
 
 
 def match(
-    coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, masses: Masses | None
+    coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, ends: Ends = Ends()
 ) -> tuple[Plan, Plan | WeighedPlan]:
     """Match two sets; return the coupling's plan, and the plan to draw pairs from.
 
@@ -65,26 +109,37 @@ def match(
         How they are matched.
     x0, x1
         Points or rows, ``(n, ...)`` and ``(m, ...)``.
-    masses
-        Size of the population at both ends, divided equally among the points; ``None`` for pairs without masses.
+    ends
+        What the points weigh at both ends.
 
     Examples
     --------
     >>> import torch, cellflow as cf
     >>> x = torch.tensor([[0.0], [1.0]])
-    >>> plan, weighed = match(cf.couplings.Exact(), x, x + 1, (1.0, 2.0))
+    >>> plan, weighed = match(cf.couplings.Exact(), x, x + 1, Ends(masses=(1.0, 2.0)))
     >>> weighed.sample(2, generator=cf.generator(seed=0))[3].exp()
     tensor([2., 2.], dtype=torch.float64)
+
+    Of two clusters the second is expected to triple, as it has: nobody crosses, and its growth is what was expected.
+
+    >>> x, gain = torch.tensor([[0.0], [9.0]]), torch.tensor([1.0, 3.0]).double().log()
+    >>> plan, weighed = match(cf.couplings.Exact(), x, x[[0, 1, 1, 1]], Ends((1.0, 2.0), gain=gain))
+    >>> plan.dense()
+    tensor([[0.2500, 0.0000, 0.0000, 0.0000],
+            [0.0000, 0.2500, 0.2500, 0.2500]], dtype=torch.float64)
+    >>> (weighed.target[[0, 1]] - weighed.source).exp()
+    tensor([1., 3.], dtype=torch.float64)
     """
-    if masses is None:
+    if ends.masses is None and ends.source is None and ends.target is None:
         plan = coupling(x0, x1)
         return plan, plan
+    masses = ends.masses or (1.0, 1.0)
     a, b = (
-        torch.full((len(x),), mass / len(x), dtype=torch.float64, device=x.device)
-        for x, mass in zip((x0, x1), masses, strict=True)
+        _shares(given, x) * mass for given, x, mass in zip((ends.source, ends.target), (x0, x1), masses, strict=True)
     )
-    plan = coupling(x0, x1, a, b)
-    return plan, _weighed(plan, a, b, masses)
+    expected = a if ends.gain is None else torch.softmax(a.log() + ends.gain.to(a), dim=0) * masses[1]
+    plan = coupling(x0, x1, expected, b)
+    return plan, plan if ends.masses is None else _weighed(plan, a, b, masses)
 
 
 def relative(masses: Sequence[float], n: int) -> list[Masses]:
@@ -108,16 +163,46 @@ def relative(masses: Sequence[float], n: int) -> list[Masses]:
     return [(math.sqrt(before / after), math.sqrt(after / before)) for before, after in pairwise(masses)]
 
 
+def _some(size: int, shares: Tensor | None, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Return random rows, and their shares where these differ."""
+    order = torch.randperm(size, generator=generator)
+    if shares is None:
+        return order[:most], None
+    known = shares.to(order.device)[order]
+    if size <= most:
+        return order, known
+    return order[systematic(known.cumsum(0), most, generator=generator)], None
+
+
+def _shares(given: Tensor | None, x: Tensor) -> Tensor:
+    """Return the share of each point ``(n,)``."""
+    if given is None:
+        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+    shares = given.to(x.device, torch.float64)
+    return shares / shares.sum()
+
+
 def _weighed(plan: Plan, a: Tensor, b: Tensor, masses: Masses) -> WeighedPlan:
     rows, columns = plan.marginals()
-    source, target = ((mass / found).log() for mass, found in ((a, rows), (b, columns)))
+    # A point without weight is not in the population: its pairs have no mass, whatever is said of them.
+    source, target = (torch.where(mass > 0, (mass / found).log(), 0.0) for mass, found in ((a, rows), (b, columns)))
     lost = int((~torch.isfinite(source)).sum()), int((~torch.isfinite(target)).sum())
     if any(lost):
         raise ValueError(
             f"{lost[0]} source and {lost[1]} target points have no mass in the plan, so their growth is unknown: "
             "moving them costs far more than losing them. Raise `relaxation`, or leave these points out."
         )
-    rates = (source.exp()[:, None] / masses[0], target.exp() / masses[1])
+    rates = (source.exp() / masses[0], target.exp() / masses[1])
     balanced = all(torch.allclose(side, torch.ones_like(side), rtol=0, atol=1e-9) for side in rates)
-    drawn = plan if balanced else DensePlan(plan.dense() * (rates[0] + rates[1]))
-    return WeighedPlan(drawn, source, target, masses)
+    return WeighedPlan(plan if balanced else _redrawn(plan, *rates), source, target, masses)
+
+
+def _redrawn(plan: Plan, source: Tensor, target: Tensor) -> Plan:
+    """Return the plan with each mass multiplied by the sum of a rate of its source and one of its target."""
+    if isinstance(plan, SparsePlan):
+        i, j, masses = plan.pairs
+        return SparsePlan(i, j, masses * (source[i] + target[j]), shape=plan.shape)
+    if isinstance(plan, ProductPlan) and target.max() <= target.min() * (1 + 1e-9):
+        rows, columns = plan.marginals()
+        return ProductPlan(rows * (source + target.mean()), columns)
+    return DensePlan(plan.dense() * (source[:, None] + target))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan, Within
-from cellflow.pairing.masses import Masses, WeighedPlan, match
+from cellflow.pairing.masses import Ends, WeighedPlan, match
 from cellflow.seeds import draw_seed, generator_at
 
 log = logging.getLogger(__name__)
@@ -104,11 +104,11 @@ class RowMatching:
         return len(torch.unique(target[torch.isin(target, source)]))
 
     def partnered(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """Return those of some rows whose group is on both sides."""
+        """Return for some rows of either side whether their group is on both, ``(k,)`` and ``(l,)``."""
         if self.groups is None:
-            return i, j
+            return torch.ones_like(i, dtype=torch.bool), torch.ones_like(j, dtype=torch.bool)
         source, target = self.groups[0][i], self.groups[1][j]
-        return i[torch.isin(source, target)], j[torch.isin(target, source)]
+        return torch.isin(source, target), torch.isin(target, source)
 
     def _over(self, i: Tensor, j: Tensor) -> Coupling:
         if self.groups is None:
@@ -146,17 +146,17 @@ class SuperBatches:
     size: int
     seed: int
     steps_per_block: int
-    masses: Masses | None
+    ends: Ends
 
     def block(self, index: int, batch_size: int) -> Pairs:
         """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
         generator, device = generator_at(self.seed, index), self.matching.device
-        rows, columns = (
-            torch.randperm(size, generator=generator)[: self.size].to(device) for size in self.matching.sizes
-        )
-        if self.masses is not None:  # a rare group may be in one part only, where its growth is unknown
-            rows, columns = self.matching.partnered(rows, columns)
-        _, drawn = match(self.matching, rows, columns, self.masses)
+        rows, columns, ends = self.ends.part(self.matching.sizes, self.size, generator=generator)
+        rows, columns = rows.to(device), columns.to(device)
+        if ends.masses is not None:  # a rare group may be in one part only, where its growth is unknown
+            there = self.matching.partnered(rows, columns)
+            rows, columns, ends = rows[there[0]], columns[there[1]], ends.only(*there)
+        _, drawn = match(self.matching, rows, columns, ends)
         i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
         return rows[i], columns[j], *masses
 
@@ -227,7 +227,7 @@ def pair_rows(
     batch_size: int,
     generator: torch.Generator,
     ot_batch_size: int | str,
-    masses: Sequence[Masses | None],
+    ends: Sequence[Ends],
 ) -> RowPairs:
     """Decide for each interval how it is matched, and match those that take one plan.
 
@@ -241,13 +241,13 @@ def pair_rows(
         Seeds the pairing; advances by one number for each interval.
     ot_batch_size
         Rows of each set that are matched at once: ``"whole"``, a number, or ``"auto"`` to choose by memory.
-    masses
-        Size of the population at both ends of each interval, or ``None``.
+    ends
+        What the points of each interval weigh.
     """
     with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
         prepared = [
-            pool.submit(_prepared, matching, batch_size, draw_seed(generator), ot_batch_size, two)
-            for matching, two in zip(matchings, masses, strict=True)
+            pool.submit(_prepared, matching, batch_size, draw_seed(generator), ot_batch_size, weighed)
+            for matching, weighed in zip(matchings, ends, strict=True)
         ]
         return RowPairs([interval.result() for interval in prepared], firsts, batch_size)
 
@@ -266,15 +266,15 @@ def ahead(tasks: Iterator[Callable[[], T]], pool: Executor, *, spare: int) -> It
 
 
 def _prepared(
-    matching: RowMatching, batch_size: int, seed: int, ot_batch_size: int | str, masses: Masses | None
+    matching: RowMatching, batch_size: int, seed: int, ot_batch_size: int | str, ends: Ends
 ) -> WholePlan | SuperBatches:
     size, (n, m) = _matched_at_once(matching, batch_size, ot_batch_size), matching.sizes
     if size is None:
         if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
             log.info("pairing %d with %d points: one plan (%s)", n, m, matching.coupling)
-        return WholePlan(*match(matching, *matching.rows(), masses), seed, DRAWN_STEPS)
+        return WholePlan(*match(matching, *matching.rows(), ends), seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, matching.coupling)
-    return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), masses)
+    return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
 
 
 def _matched_at_once(matching: RowMatching, batch_size: int, ot_batch_size: int | str) -> int | None:

@@ -155,14 +155,14 @@ def _land(
     found = flow.transport(chosen.x, **span)
     landed = found.x[-1].numpy()
     # Forward, growth weighs the descendants of a cell; backward, each cell has one ancestor, and no weight applies.
-    weight = found.shares()[-1].numpy() if forward else np.ones(len(chosen))
+    weight = chosen.weighed(found.shares()[-1].numpy() if forward else np.ones(len(chosen)))
     mass = np.zeros(adata.n_obs)
     mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
     written.uns[key_added] = {"at": moment, "n_cells": len(chosen), **about(adata, flow)}
     if groupby is not None:
-        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there.rows)
+        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there)
     return written if copy else None
 
 
@@ -192,9 +192,10 @@ def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighb
     return np.bincount(nearest.ravel(), weights=shares, minlength=len(cells))
 
 
-def _by_group(groups: pd.Series, mass: np.ndarray, there: np.ndarray) -> pd.DataFrame:
+def _by_group(groups: pd.Series, mass: np.ndarray, there: States) -> pd.DataFrame:
     """Sum the mass by group; cells without a group count as ``"none"``."""
     labels = groups.astype(object).where(groups.notna(), "none").astype(str).to_numpy()
-    table = pd.DataFrame({"mass": mass[there], "share": 1 / len(there)}).groupby(labels[there]).sum()
+    share = there.weighed(np.full(len(there), 1 / len(there)))
+    table = pd.DataFrame({"mass": mass[there.rows], "share": share}).groupby(labels[there.rows]).sum()
     table.index.name = "group"
     return table
