@@ -38,7 +38,9 @@ def fit(cells_file, out, *more):
 def finished(tmp_path_factory):
     """A run that several tests take a copy of."""
     place = tmp_path_factory.mktemp("finished")
-    make_cells().write_h5ad(place / "cells.h5ad")
+    cells = make_cells()
+    cells.obs["kind"] = ["a", "b"] * (cells.n_obs // 2)
+    cells.write_h5ad(place / "cells.h5ad")
     assert fit(place / "cells.h5ad", place / "run", "validate=false") == 0
     return place / "run"
 
@@ -116,8 +118,11 @@ def test_interpolate_velocity_and_report_follow(run, tmp_path):
     assert (tmp_path / "sub" / "one.h5ad").exists()
     assert main(["velocity", f"model={run}"]) == 0
     assert anndata.read_h5ad(run / "velocity.h5ad").obsm["velocity"].shape == (150, 3)
+    assert main(["fate", f"model={run}", "groupby=kind", "solver.steps=2"]) == 0
+    assert anndata.read_h5ad(run / "fate.h5ad").obsm["fate"].columns.tolist() == ["a", "b"]
     before = (run / "report.html").read_text()
-    assert main(["report", f"model={run}", "validate=true"]) == 0
+    assert main(["report", f"model={run}", "validate=true", "data.groupby=kind"]) == 0
+    assert "Where cells end" in (run / "report.html").read_text()
     assert (run / "report.html").read_text() != before
     assert (run / "validation.csv").exists()
 

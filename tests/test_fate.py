@@ -6,10 +6,13 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+import torch
+from scipy.stats import binomtest, norm
+from torch import nn
 
 import cellflow as cf
 from cellflow import pl, tl
+from cellflow.fields import Outputs
 from cellflow.tl.fate import wilson
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
@@ -141,8 +144,119 @@ def test_impossible_questions_are_named(fork, settings, kind, words):
         tl.fate(adata, flow, **{"groupby": "end"} | settings)
 
 
-def test_a_flow_without_score_has_no_fates(cells):
+def test_a_flow_without_score_cannot_be_simulated(cells):
     flow = cf.SnapshotFlow(time_key="day", steps=5, device="cpu").fit(cells)
     cells.obs["kind"] = "a"
     with pytest.raises(TypeError, match="fitted without a score"):
-        tl.fate(cells, flow, groupby="kind")
+        tl.fate(cells, flow, groupby="kind", solver=cf.integrate.Noisy())
+
+
+SIGMA, SPLIT, WIDTH, ODDS = 0.8, 2.0, 0.3, 3.0
+"""Noise of the process, distance of the two ends from the middle, their standard deviation, and weight of the upper."""
+
+
+class Known(nn.Module):
+    """A field that is known, with what a flow needs to know of its numbers."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs, self.unused = outputs, nn.Parameter(torch.zeros(1))
+
+    def forward(self, t, x, condition=None):
+        return self.outputs(t, x)
+
+
+def split(t, x):
+    """Brownian motion that is conditioned to end in one of two Gaussians: its drift is sigma^2 grad log h.
+
+    ``h`` is the expectation of the sum of both densities at the end: two Gaussians, wider by the noise that is left.
+    """
+    variance = (WIDTH**2 + SIGMA**2 * (1 - t))[:, None]
+    logits = [-((x - m) ** 2) / (2 * variance) + np.log(w) for m, w in ((-SPLIT, 1.0), (SPLIT, ODDS))]
+    upper = torch.sigmoid(logits[1] - logits[0])
+    drift = SIGMA**2 * ((2 * upper - 1) * SPLIT - x) / variance
+    return Outputs(drift, torch.zeros_like(x))
+
+
+def line(outputs, *, growth=False, stochastic=True):
+    """Cells on a line at day 0, their possible ends at day 10, above and below, and a flow with a known field."""
+    x = np.concatenate([np.linspace(-1, 1, 41), np.linspace(-8, 8, 1600)]).astype(np.float32)
+    adata = anndata.AnnData(np.zeros((len(x), 0), np.float32), obsm={"X_pca": x[:, None]})
+    adata.obs["day"] = np.repeat([0.0, 10.0], [41, 1600])
+    adata.obs["end"] = np.where(x > 0, "upper", "lower")
+    settings = {"growth": True, "coupling": cf.couplings.UnbalancedSinkhorn(1.0, 10.0)} if growth else {}
+    path = cf.paths.BrownianBridge(SIGMA) if stochastic else "linear"
+    flow = cf.SnapshotFlow(time_key="day", path=path, stochastic=stochastic, steps=1, batch_size=8, **settings)
+    flow.fit(adata[::9])
+    flow.field_ = Known(outputs)
+    return adata, flow, x[:41].astype(float)
+
+
+def test_shares_of_two_gaussians_are_those_of_bayes():
+    adata, flow, x = line(split)
+    tl.fate(adata, flow, groupby="end", n_samples=400)
+    found, low, high = (adata.obsm[name]["upper"].dropna() for name in ("fate", "fate_low", "fate_high"))
+    variance = WIDTH**2 + SIGMA**2
+    expected = ODDS * norm.pdf(x, SPLIT, np.sqrt(variance))
+    expected /= expected + norm.pdf(x, -SPLIT, np.sqrt(variance))
+    assert ((low <= expected) & (expected <= high)).mean() > 0.85
+    assert found.to_numpy() == pytest.approx(expected, abs=0.09)
+    assert (found - expected).mean() == pytest.approx(0, abs=0.012)
+    assert adata.uns["fate"]["kind"] == "simulation"
+
+
+def test_fates_of_a_growing_population_are_those_of_its_descendants():
+    """Free cells that grow at the rate c x: weighted by ``exp(c int x)``, the end is shifted by its covariance."""
+    c = 1.5
+    free = lambda t, x: Outputs(torch.zeros_like(x), torch.zeros_like(x), c * x[:, 0])  # noqa: E731
+    adata, flow, x = line(free, growth=True)
+    tl.fate(adata, flow, groupby="end", n_samples=500)
+    found = adata.obsm["fate"]["upper"].dropna()
+    expected = norm.cdf((x + c * SIGMA**2 / 2) / SIGMA)
+    assert found.to_numpy() == pytest.approx(expected, abs=0.1)
+    assert (found - expected).mean() == pytest.approx(0, abs=0.015)
+    descendants = adata.obs["fate_descendants"].dropna().to_numpy()
+    assert np.log(descendants) == pytest.approx(c * x + c**2 * SIGMA**2 / 6, abs=0.2)
+    tl.fate(adata, flow, groupby="end", at=0, n_samples=2, key_added="origin", cells=adata.obs["day"] == 10)
+    assert adata.obs["origin_descendants"].isna().all()
+
+
+@pytest.mark.parametrize("growth", [False, True])
+def test_a_flow_without_noise_has_fates_without_intervals(growth, tmp_path):
+    grown = torch.log(torch.tensor(3.0))
+
+    def parts(t, x):  # cells double their distance from the middle
+        return Outputs(np.log(2) * x, growth=grown.expand(len(x)) if growth else None)
+
+    adata, flow, x = line(parts, growth=growth, stochastic=False)
+    tl.fate(adata, flow, groupby="end", n_neighbors=20)
+    share = adata.obsm["fate"]["upper"].dropna().to_numpy()
+    # The twenty cells around 2 x, which are 0.01 apart: 10 on each side.
+    assert share == pytest.approx(np.clip(0.5 + 2 * x / 0.2, 0, 1), abs=0.051)
+    assert (adata.obs["fate_spread"].dropna() == 0).all()
+    assert adata.obsm["fate_low"].isna().all(axis=None)
+    assert (adata.uns["fate"]["kind"], adata.uns["fate"]["n_samples"]) == ("neighbors", 1)
+    assert ("fate_descendants" in adata.obs) == growth
+    if growth:
+        assert adata.obs["fate_descendants"].dropna().to_numpy() == pytest.approx(3, rel=1e-5)
+    figure = pl.fate(adata)
+    assert figure.axes[-1].get_ylabel() == "share of this group around the end point at day 10"
+    adata.write_h5ad(tmp_path / "fates.h5ad")
+
+
+def test_many_cells_at_once_end_where_few_do(fork):
+    """A field is evaluated on as many states as fit the cache: that moves nobody, and no random number."""
+    flow, x = fork[1], np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
+    found = flow.simulate(x, start=0, stop=10, solver=3, seed=1).x[-1]
+    ends = {"sigma": 0.6, "stop": 1.0, "solver": 3, "generator": cf.generator(1)}
+    whole = cf.integrate.sde(flow.field_, torch.from_numpy(x), **ends).x[-1]
+    assert torch.allclose(found, whole, atol=1e-4)
+
+
+def test_a_bar_says_how_long_it_takes(fork, capsys):
+    adata, flow = fork[0].copy(), fork[1]
+    tl.fate(adata, flow, groupby="end", cells=some(adata), n_samples=3, solver=2, progress=True)
+    said = capsys.readouterr().out
+    assert "fates" in said
+    assert "3/3" in said
+    assert "loss" not in said

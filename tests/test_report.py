@@ -110,6 +110,24 @@ def test_figures_are_the_files_beside_the_page(tmp_path, fitted):
     assert all(len(image["alt"]) > 20 for image in page.images)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_fates_are_shown_where_there_are_groups(tmp_path, fitted, noisy):
+    adata = snapshots(n=40)
+    adata.obs["kind"] = [f"<b>$kind {k % 20}" if k % 3 else None for k in range(adata.n_obs)]
+    settings = {"stochastic": True, "path": cf.paths.BrownianBridge(0.5)} if noisy else {}
+    before = adata.copy()
+    page = report(tmp_path, adata, fit(adata, **settings), groupby="kind")
+    assert "Where cells end" in page.text
+    assert ("simulated 100 times" in page.text) == noisy
+    assert ("This flow has no noise" in page.text) != noisy
+    assert (tmp_path / "figures" / "fates.png").exists()
+    assert adata.obs.equals(before.obs)
+    assert set(adata.obsm) == set(before.obsm)
+    with pytest.raises(KeyError, match=r"No `adata.obs\['sort'\]`. Available"):
+        report(tmp_path, adata, fitted[1], groupby="sort")
+    assert "Where cells end" not in report(tmp_path, adata, fitted[1]).text
+
+
 def test_names_from_outside_are_escaped(tmp_path):
     evil = "<script>alert('1')</script>&\"$title"
     adata = snapshots()

@@ -233,7 +233,7 @@ ALL_VERBS = {
     "tl.trajectories": Verb(
         in_copy(cf.tl.trajectories, lambda a: a.uns["trajectories"]["x"], n=3, n_times=3), Fixed(), ALL
     ),
-    "tl.fate": Verb(in_copy(cf.tl.fate, fates, groupby="side", cells=EARLY, n_samples=2), Noisy(), SDE, "tl.push"),
+    "tl.fate": Verb(in_copy(cf.tl.fate, fates, groupby="side", cells=EARLY, n_samples=2), Noisy(20), ALL),
     "pl.trajectories": Verb(drawn, Fixed(), ALL),
     "Reflow": Verb(
         repaired(cf.training.Reflow, velocity, cf.objectives.VelocityMatching()), Fixed(steps=100), ODE,

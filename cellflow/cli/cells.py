@@ -74,12 +74,25 @@ def velocity(cfg: DictConfig) -> None:
     _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, "velocity")
 
 
+def fate(cfg: DictConfig) -> None:
+    """Write the fates of all cells of a fitted run, and a figure of them."""
+    from cellflow import pl, tl
+
+    folder, flow, adata = read_run(cfg)
+    out = free(cfg.out, folder / "fate.h5ad")
+    asked = {name: cfg[name] for name in ("groupby", "at", "n_samples", "seed", "progress")}
+    tl.fate(adata, flow, solver=solver_of(cfg, default=None), **asked)
+    adata.write_h5ad(out)
+    log.info("fates by %s: %s", cfg.groupby, out)
+    _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, "fate")
+
+
 def report(cfg: DictConfig) -> None:
     """Write the report of a fitted run again."""
     folder, flow, adata = read_run(cfg)
     if cfg.validate:
         _validate(folder, adata, flow)
-    write_report(folder, adata, flow)
+    write_report(folder, adata, flow, groupby=OmegaConf.select(cfg, "data.groupby"))
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -168,8 +181,10 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
     getattr(figure, "figure", figure).savefig(figures / f"{name}.png", dpi=150)
 
 
-def write_report(folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = ()) -> None:
-    """Write the report of a run folder, with the validation that was kept in it."""
+def write_report(
+    folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), *, groupby: str | None = None
+) -> None:
+    """Write the report of a run folder, with the validation that was kept in it, and the groups of its settings."""
     import pandas as pd
 
     from cellflow import report
@@ -177,4 +192,6 @@ def write_report(folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Se
     kept = folder / runs.VALIDATION
     if kept.exists():
         adata.uns["validation"] = pd.read_csv(kept)
-    report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes)
+    groupby = groupby or runs.read_settings(folder)["data"].get("groupby")
+    details = runs.details(folder)
+    report.write(folder, adata, flow, title=folder.name, details=details, genes=genes, groupby=groupby)

@@ -69,6 +69,7 @@ COMMANDS: dict[str, Callable[[DictConfig], None]] = {
     "fit": cells.fit,
     "interpolate": cells.interpolate,
     "velocity": cells.velocity,
+    "fate": cells.fate,
     "translate": translation.translate,
     "generate": generation.generate,
     "distill": distillation.distill,

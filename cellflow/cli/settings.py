@@ -77,13 +77,18 @@ def _built(value: Any) -> Any:
     return instantiate(value) if "_target_" in value else plain(value)
 
 
-def solver_of(cfg: DictConfig, *, default: Solver) -> Any:
-    """Return the solver of the settings: a part, or the command's default with another number of steps."""
+def solver_of(cfg: DictConfig, *, default: Solver | None) -> Any:
+    """Return the solver of the settings: a part, or the command's default with another number of steps.
+
+    Where the default depends on the flow (``None``), the number of steps itself is returned, if there is one.
+    """
     from hydra.utils import instantiate
 
     if "_target_" in cfg.solver:
         return instantiate(cfg.solver)
-    return default if cfg.solver.steps is None else resolve(cfg.solver.steps, default=default, verb="solver.steps")
+    if default is None or cfg.solver.steps is None:
+        return default or cfg.solver.steps
+    return resolve(cfg.solver.steps, default=default, verb="solver.steps")
 
 
 def free(out: str | None, default: Path) -> Path:

@@ -12,6 +12,7 @@ from cellflow.cells.clock import TimeLike, as_times
 from cellflow.cells.snapshots import read_states
 from cellflow.cells.states import Cells, States, StatesLike, as_states
 from cellflow.estimators import prediction
+from cellflow.estimators.fields import few_at_once
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.trajectory import saved_times
@@ -175,7 +176,7 @@ def simulate(
     begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
     states = _states(self, x)
     found = integrate.sde(
-        self.field_,
+        few_at_once(self.field_, self.n_features_in_),
         states,
         sigma=paths.resolve(self.path).sigma,
         start=begin,

@@ -1,9 +1,10 @@
-"""Fate probabilities of cells, on an embedding."""
+"""Fates of cells, on an embedding."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.basis import read_basis
 from cellflow.pl.canvas import GREY, dot_size, figure_or_new, literal
 from cellflow.pl.cells import time_colors
@@ -25,7 +26,7 @@ def fate(
     key: str = "fate",
     figure: "Figure | None" = None,
 ) -> "Figure":
-    """Draw the fate probabilities that `cellflow.tl.fate` wrote, a panel for each group.
+    """Draw the fates that `cellflow.tl.fate` wrote, a panel for each group.
 
     Parameters
     ----------
@@ -63,7 +64,10 @@ def fate(
     table = adata.obsm[key]
     if len(table.columns) > MOST:
         raise ValueError(f"There are {len(table.columns)} groups; at most {MOST} are drawn. Merge some first.")
-    picture = read_basis(adata, basis, rep=str(adata.uns[key]["rep"]), components=components)
+    about: dict[str, Any] = dict(adata.uns[key])
+    time = read_times(adata, about["time_key"]) if about.get("time_key") in adata.obs else None
+    unit = unit_of_result(adata, about)
+    picture = read_basis(adata, basis, rep=str(about["rep"]), components=components, time=time, unit=unit)
     columns = min(COLUMNS, len(table.columns))
     rows = -(-len(table.columns) // columns)
     figure = figure_or_new(figure, size=(2.9 * columns + 1.0, 2.9 * rows + 0.4))
@@ -79,11 +83,13 @@ def fate(
         picture.dress(ax)
     for ax in panels.flat[len(table.columns) :]:
         ax.set_visible(False)
-    figure.colorbar(marks, ax=panels, label=_said(adata, adata.uns[key]), fraction=0.04, pad=0.02)
+    figure.colorbar(marks, ax=panels, label=_said(about, unit), fraction=0.04, pad=0.02)
     return figure
 
 
-def _said(adata: "AnnData", about: dict[str, Any]) -> str:
+def _said(about: dict[str, Any], unit: str) -> str:
+    there = about.get("kind") == "neighbors"
+    said = "share of this group around the end point" if there else "probability of this group"
     if "at" not in about:
-        return "probability of this group"
-    return literal(f"probability of this group at {time_label(float(about['at']), unit_of_result(adata, about))}")
+        return said
+    return literal(f"{said} at {time_label(float(about['at']), unit)}")

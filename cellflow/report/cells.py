@@ -26,6 +26,7 @@ _TITLES = {
     "validation": "How good the predictions are",
     "predictions": "Predicted beside observed cells",
     "trajectories": "Trajectories and velocities",
+    "fates": "Where cells end",
     "genes": "Genes over time",
     "training": "Training",
     "steps": "How many steps it takes",
@@ -58,6 +59,7 @@ def write(
     details: Mapping[str, str],
     basis: str | None = None,
     genes: Sequence[str] = (),
+    groupby: str | None = None,
 ) -> Path:
     """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG files.
 
@@ -81,6 +83,8 @@ def write(
         What cells are drawn on; ``None`` for the representation of the flow.
     genes
         Genes to draw over time, where the flow works on principal components.
+    groupby
+        Column of ``obs`` with groups of cells, whose fates are drawn; ``None`` for no fates.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def write(
     NotFittedError
         Before ``fit``.
     KeyError
-        When a gene or the basis is not there.
+        When a gene, the column or the basis is not there.
 
     Examples
     --------
@@ -112,13 +116,14 @@ def write(
         "validation": _validation(adata, flow),
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
+        "fates": "",
         "genes": "",
         "training": "",
         "steps": "",
         "use": _use(folder, adata, flow),
         "run": html.table(None, details.items()),
     }
-    for drawing in drawings(adata, flow, basis=basis or flow.rep, genes=genes):
+    for drawing in drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby):
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
     if flow.distilled:
         sections["steps"] = few_steps.section(folder, folder / FIGURES)

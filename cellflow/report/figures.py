@@ -9,10 +9,13 @@ import pandas as pd
 from cellflow import pl, tl
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import literal
+from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
+from cellflow.pl.fate import MOST
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
 from cellflow.report import estimator
 from cellflow.report.html import Drawing, blank
+from cellflow.tl.descendants import NEIGHBORS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,10 +26,14 @@ MOST_SNAPSHOTS = 6
 """Snapshots that are drawn beside their prediction; of more, as many are chosen evenly."""
 MOST_CELLS = 500
 """Cells of a snapshot over which the expression of a gene is averaged: 500 decoded cells are 70 MB for 17,000 genes."""
+MOST_GROUPS = MOST - 2
+"""Groups whose fates are drawn; all others are one, and cells without a group another."""
 MOMENTS = 25
 
 
-def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str] = ()) -> Iterator[Drawing]:
+def drawings(
+    adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str] = (), groupby: str | None = None
+) -> Iterator[Drawing]:
     """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
     unit = unit_of(adata, flow.time_key)
     if "validation" in adata.uns:
@@ -46,6 +53,8 @@ def drawings(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Seque
         f"Where cells move (change {rate_label(unit)})."
         + (" Averaged where there are enough cells; thicker lines are faster." if kind == "stream" else ""),
     )  # fmt: skip
+    if groupby is not None:
+        yield _fates(adata, flow, basis, groupby)
     if len(genes):
         yield _genes(adata, flow, genes)
     yield estimator.loss(flow)
@@ -96,17 +105,50 @@ def _carried(adata: "AnnData", flow: "SnapshotFlow", times: list[float]) -> "Ann
     cells, states, obs = flow.read(adata), [], []
     for at in times:
         before = cells.at(_before(flow, at))
-        states.append(flow.transport(before.x, start=_before(flow, at), stop=at).x[-1].numpy())
+        found = flow.transport(before.x, start=_before(flow, at), stop=at)
+        states.append(found.x[-1].numpy())
         names = [f"{name}@{at:g}" for name in adata.obs_names[before.rows]]
-        obs.append(pd.DataFrame({flow.time_key: at, "weight": 1 / len(before)}, index=names))
-    found, table = np.concatenate(states), pd.concat(obs)
+        obs.append(pd.DataFrame({flow.time_key: at, "weight": found.shares()[-1].numpy()}, index=names))
+    x, table = np.concatenate(states), pd.concat(obs)
     if flow.rep == "X":
-        return anndata.AnnData(X=found, obs=table, var=adata.var[[]].copy())
-    return anndata.AnnData(obs=table, obsm={flow.rep: found})
+        return anndata.AnnData(X=x, obs=table, var=adata.var[[]].copy())
+    return anndata.AnnData(obs=table, obsm={flow.rep: x})
 
 
 def _before(flow: "SnapshotFlow", time: float) -> float:
     return flow.clock_.times[flow.clock_.times.index(time) - 1]
+
+
+def _fates(adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str) -> Drawing:
+    """Draw the fates of some cells of each fitted snapshot before the last."""
+    few = adata[_thin(adata, flow)].copy()
+    end = flow.clock_.times[-1]
+    there = few[read_times(few, flow.time_key) == end]
+    if groupby not in few.obs:
+        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(few.obs.columns)}.")
+    few.obs[groupby] = _commonest(few.obs[groupby], there.obs[groupby])
+    tl.fate(few, flow, groupby=groupby, n_neighbors=min(NEIGHBORS, there.n_obs), key_added="fate")
+    where = time_label(end, unit_of(adata, flow.time_key))
+    if few.uns["fate"]["kind"] == "simulation":
+        said = (
+            f"Each cell was simulated {few.uns['fate']['n_samples']} times: the share of its end points at {where} "
+            "that are in each group. Errors of the flow are not part of these probabilities."
+        )
+    else:
+        said = (
+            f"The share of each group among the measured cells around the place where a cell ends at {where}. This "
+            "flow has no noise: a share between 0 and 1 means that the cell lands near the border of a group, and is "
+            "no probability. For probabilities, fit a flow with `stochastic=True`."
+        )
+    figure = pl.fate(few, basis=basis, figure=blank(11.0, 0.4 + 2.9 * -(-few.obsm["fate"].shape[1] // FATES_PER_ROW)))
+    return Drawing("fates", "fates", figure, f"{said} Grey: cells at {where}.")
+
+
+def _commonest(groups: pd.Series, there: pd.Series) -> pd.Series:
+    """Return groups as names, with those that are rare at the end put together, so that not too many are drawn."""
+    kept = there.astype(object).value_counts().index[:MOST_GROUPS]
+    named = groups.astype(object)
+    return named.where(named.isin(kept) | named.isna(), "other groups")
 
 
 def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Drawing:

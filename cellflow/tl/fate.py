@@ -1,21 +1,26 @@
-"""Fates of cells: the probability of each group among their simulated end points, with intervals."""
+"""Fates of cells: the share of each group around the places where they end, simulated where a flow has noise."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
-from cellflow.integrate import Noisy, resolve
+from cellflow.integrate import Fixed, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.cells import about, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
+from cellflow.training.run import progress_bar
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
+
+STEPS = 20
+"""Steps of a simulation: fates do not differ from those of 100 steps, see ``benchmarks/results/fate.md``."""
 
 
 def fate(
@@ -26,25 +31,31 @@ def fate(
     at: TimeLike | None = None,
     cells: Cells | None = None,
     n_samples: int = 100,
-    solver: Noisy | str | int = Noisy(),
+    solver: Solver | str | int | None = None,
     n_neighbors: int = NEIGHBORS,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
     key_added: str = "fate",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Simulate each cell many times, and count in which group it ends.
+    """Follow each cell to the end, and count which groups are found there.
 
-    An end point is assigned to the groups of its nearest measured cells. With a flow that has learned growth it is
-    weighted by the descendants of the simulated cell there: the probability is that of a descendant. The interval
-    accounts for the number of simulations only, not for errors of the model.
+    An end point is assigned to the groups of its nearest measured cells.
+
+    * With a flow that has learned a score each cell is simulated many times, and its fate is a probability. The
+      interval accounts for the number of simulations only, not for errors of the model.
+    * Without a score a cell has one end point, and its fate is the share of each group among the cells around it: how
+      near it lands to the border of a group, not how likely it is to get there. There is no interval.
+    * Where growth was learned, an end point is weighted by the descendants of the cell there: the probability is that
+      of a descendant. How many descendants a cell has is written too, for means over cells.
 
     Parameters
     ----------
     adata
         Cells with the time and the representation that the flow was fitted on.
     flow
-        A flow that was fitted with a score.
+        A fitted flow.
     groupby
         Column of ``obs`` with the groups; cells without one count as ``"none"``.
     at
@@ -53,15 +64,18 @@ def fate(
     cells
         The cells: a mask or names; ``None`` for all cells at other times within the fitted range.
     n_samples
-        Simulations of each cell.
+        Simulations of each cell, where there is noise.
     solver
-        As for `SnapshotFlow.simulate`.
+        As for `SnapshotFlow.simulate`; or as for `SnapshotFlow.transport`, for fates without noise. ``None`` for
+        ``Noisy(20)`` with a score, and ``Fixed()`` without one.
     n_neighbors
         Measured cells that an end point is compared with.
     confidence
         Coverage of the interval.
     seed
         Seed of the noise.
+    progress
+        Whether to show a bar with the time left.
     key_added
         Name of what is written.
     copy
@@ -69,17 +83,24 @@ def fate(
 
     Writes
     ------
-    ``obsm[key_added]``, ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
-        Tables of cells by groups: probability, and the ends of its interval; missing for all other cells.
+    ``obsm[key_added]``
+        Table of cells by groups: probability, or share; missing for all other cells.
+    ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
+        The ends of its interval; missing for all cells without simulation.
     ``obs[f"{key_added}_spread"]``
-        Root mean squared distance of a cell's end points from their mean, in units of the representation.
+        Root mean squared distance of a cell's end points from their mean, in units of the representation; 0 for one
+        end point.
+    ``obs[f"{key_added}_descendants"]``
+        Where growth was learned: descendants of a cell at a later time, relative to those of other cells unless sizes
+        of the population were given.
     ``uns[key_added]``
-        ``"at"``, ``"groupby"``, ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        ``"at"``, ``"groupby"``, ``"kind"`` (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``,
+        ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
     Raises
     ------
     TypeError
-        When the flow was fitted without a score, or for a solver without noise.
+        For a solver with noise, when the flow was fitted without a score.
 
     Source
     ------
@@ -96,8 +117,11 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
-    chosen = resolve(solver, default=Noisy(), verb="tl.fate", smooth="tl.push")
     states = flow.read(adata)
+    default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
+    chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.fate")
+    noisy = isinstance(chosen, Noisy)
+    turns = n_samples if noisy else 1
     if groupby not in adata.obs:
         raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     if n_samples < 2 or not 0 < confidence < 1:
@@ -106,16 +130,22 @@ def fate(
     there = snapshot_at(states, moment, n_neighbors)
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
     votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
-    share, spread, effective = _simulate(flow, asked, moment, votes, n_samples, chosen, seed)
-    low, high = wilson(share, effective, confidence)
+    ends = _ends(flow, asked, moment, chosen, turns, seed)
+    with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
+        share, spread, mass, effective = _count(asked, moment, votes, ends, bar)
+    low, high = wilson(share, effective, confidence) if noisy else (np.full_like(share, np.nan),) * 2
     written = target(adata, copy=copy)
     for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
         written.obsm[name] = _table(adata, asked.rows, values, votes.groups)
-    written.obs[f"{key_added}_spread"] = _column(adata, asked.rows, spread)
+    written.obs[f"{key_added}_spread"] = _column(adata, asked.rows, spread if noisy else np.zeros_like(spread))
+    if flow.growth_:
+        later = asked.time < moment
+        written.obs[f"{key_added}_descendants"] = _column(adata, asked.rows, np.where(later, mass / turns, np.nan))
     written.uns[key_added] = {
         "at": moment,
         "groupby": groupby,
-        "n_samples": n_samples,
+        "kind": "simulation" if noisy else "neighbors",
+        "n_samples": turns,
         "confidence": confidence,
         **about(adata, flow),
     }
@@ -157,21 +187,34 @@ class _Votes:
         return np.asarray(self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1))
 
 
-def _simulate(
-    flow: "SnapshotFlow", cells: States, moment: float, votes: _Votes, n_samples: int, solver: Noisy, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread ``(n,)``, and their number.
+def _ends(
+    flow: "SnapshotFlow", cells: States, moment: float, solver: Solver, turns: int, seed: int
+) -> Iterator[Trajectory]:
+    """Carry all cells to a time, once for each turn; with noise of its own where the solver has any."""
+    rng = generator(seed=seed)
+    span: dict[str, Any] = {"start": cells.time, "stop": moment}
+    for _ in range(turns):
+        if isinstance(solver, Noisy):
+            yield flow.simulate(cells.x, **span, solver=solver, seed=draw_seed(rng))
+        else:
+            yield flow.transport(cells.x, **span, solver=solver)
 
-    The effective number of end points with weights is ``(sum w)^2 / sum w^2``, ``(n, 1)`` (Kish 1965).
+
+def _count(
+    cells: States, moment: float, votes: _Votes, ends: Iterator[Trajectory], bar: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread, mass and number.
+
+    Spread and mass are ``(n,)``. The effective number of end points with weights is ``(sum w)^2 / sum w^2``, ``(n, 1)``
+    (Kish 1965).
     """
-    x, rng = cells.x, generator(seed=seed)
+    x = cells.x
     # Forward in time an end point stands for all descendants there. Backward each cell has one origin: growth weighs
     # populations, but cancels from the law of a line of descent.
     grows = np.where(cells.time < moment, 1.0, 0.0)
     share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
     mass, mass_squared = np.zeros(len(x)), np.zeros(len(x))
-    for _ in range(n_samples):
-        found = flow.simulate(x, start=cells.time, stop=moment, solver=solver, seed=draw_seed(rng))
+    for turn, found in enumerate(ends):
         end, weight = found.x[-1].numpy(), np.ones(len(x))
         if found.log_weight is not None:
             weight = np.exp(grows * (found.log_weight[-1] - found.log_weight[0]).double().numpy())
@@ -180,10 +223,11 @@ def _simulate(
         squares += weight * np.square(end - x).sum(axis=1)
         mass += weight
         mass_squared += weight**2
+        bar(turn + 1, None)
     # Divided once, at the end: a share that is always 1 is exactly 1.
     mean = total / mass[:, None]
     spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
-    return share / mass[:, None], spread, (mass**2 / mass_squared)[:, None]
+    return share / mass[:, None], spread, mass, (mass**2 / mass_squared)[:, None]
 
 
 def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
@@ -191,7 +235,7 @@ def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
     time, first, last = cells.time, flow.clock_.times[0], flow.clock_.times[-1]
     others = cells.take((time != moment) & (time >= first) & (time <= last))
     if not len(others):
-        raise ValueError(f"All cells are at time {moment:g}; there is none to simulate. Choose another `at`.")
+        raise ValueError(f"All cells are at time {moment:g}; there is none to follow. Choose another `at`.")
     return others
 
 

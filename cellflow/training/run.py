@@ -155,8 +155,13 @@ def goodbye(step: int, steps: int, folder: str | Path | None) -> str:
 
 
 @contextmanager
-def progress_bar(*, shown: bool, start: int, steps: int) -> Iterator[Callable[[int, float], None]]:
+def progress_bar(
+    *, shown: bool, start: int, steps: int, what: str = "training"
+) -> Iterator[Callable[[int, float | None], None]]:
     """Yield a function of step and loss that moves the bar, or does nothing if no bar is shown.
+
+    Beside the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss,
+    that is ``None``.
 
     Examples
     --------
@@ -169,7 +174,7 @@ def progress_bar(*, shown: bool, start: int, steps: int) -> Iterator[Callable[[i
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"), TimeRemainingColumn())
-    with Progress(TextColumn("training"), *columns, console=Console()) as progress:  # rich's own shows one at a time
-        task = progress.add_task("training", total=steps, completed=start, loss=float("nan"))
-        yield lambda step, loss: progress.update(task, completed=step, loss=loss)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+    with Progress(TextColumn(what), *columns, console=Console()) as progress:  # rich's own shows one at a time
+        task = progress.add_task(what, total=steps, completed=start, said="")
+        yield lambda step, loss: progress.update(task, completed=step, said="" if loss is None else f"loss {loss:.4g}")
