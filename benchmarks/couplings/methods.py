@@ -1,0 +1,115 @@
+"""All methods, by name: one line each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import cellflow as cf
+from benchmarks.couplings.course import REP, TIME, Coupled, Course, Fitted, Landed, Method, Motion
+from benchmarks.couplings.plans import Matched, Matching
+from cellflow.couplings import Plan
+
+
+@dataclass(frozen=True)
+class Still:
+    """Cells stay where they are: the nearest later cells, without any motion."""
+
+    def fit(self, course: Course, *, seed: int) -> Fitted:
+        return _Stays(course)
+
+
+@dataclass(frozen=True)
+class Static:
+    """A plan between neighbouring snapshots, and nothing that is learned."""
+
+    matching: Matching
+    way: float = 1.0  # part of the way that cells go
+
+    def fit(self, course: Course, *, seed: int) -> Fitted:
+        return _Plans(course, self.matching, self.way)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A `cellflow.SnapshotFlow`: cells are carried by the field that it has learned, and by nothing else."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit(self, course: Course, *, seed: int) -> Fitted:
+        flow = cf.SnapshotFlow(time_key=TIME, rep=REP, seed=seed, **self.settings)
+        return Carried(course, flow.fit(course.adata()))
+
+    def __repr__(self) -> str:
+        """Name every setting, so that other defaults are other rows."""
+        return repr(sorted(cf.SnapshotFlow(**self.settings).get_params().items()))
+
+
+EPSILON = 0.02
+"""Of all entropic plans, in units of the median cost."""
+
+PLANS: dict[str, Method] = {
+    "not moving": Still(),
+    "exact plan": Static(Matched()),
+    "Sinkhorn plan": Static(Matched(epsilon=EPSILON)),
+    "unbalanced plan, 0.5 x travel": Static(Matched(epsilon=EPSILON, relaxation=0.5)),
+    "unbalanced plan, 1 x travel": Static(Matched(epsilon=EPSILON, relaxation=1.0)),
+    "unbalanced plan, 2 x travel": Static(Matched(epsilon=EPSILON, relaxation=2.0)),
+}
+SHRUNKEN: dict[str, Method] = {
+    f"{name}, {way:g} of the way": Static(matching, way)
+    for name, matching in (("exact", Matched()), ("unbalanced, 1 x", Matched(epsilon=EPSILON, relaxation=1.0)))
+    for way in (0.25, 0.5, 0.75)
+}
+"""Less motion scores better where labels persist, and is no cure: to be read beside everything else."""
+UNBALANCED = Matched(epsilon=EPSILON, relaxation=1.0)
+ABLATIONS: dict[str, Method] = {
+    f"{cost}, {name}": Static(replace(matching, cost=cost))
+    for cost in ("geodesic", "whitened", "label-aware")
+    for name, matching in (("exact", Matched()), ("unbalanced, 1 x", UNBALANCED))
+}
+ABLATIONS |= {f"partial, {mass:g} of the mass": Static(Matched(partial=mass)) for mass in (0.5, 0.8)}
+FLOWS: dict[str, Method] = {
+    "flow": Flow(),
+    "flow, exact": Flow({"coupling": "exact"}),
+}
+METHODS: dict[str, Method] = PLANS | SHRUNKEN | ABLATIONS | FLOWS
+
+
+class _Stays:
+    def __init__(self, course: Course) -> None:
+        self._course = course
+
+    def motion(self, first: int, last: int) -> Motion:
+        return Landed(self._course.clouds[first], self._course.clouds[last])
+
+
+class _Plans:
+    def __init__(self, course: Course, matching: Matching, way: float) -> None:
+        self._course, self._matching, self._way = course, matching, way
+        self._plans: dict[int, Plan] = {}
+
+    def motion(self, first: int, last: int) -> Motion:
+        for k in range(first, last):
+            if k not in self._plans:
+                self._plans[k] = self._matching(self._course, k)
+        clouds = self._course.clouds
+        return Coupled([self._plans[k] for k in range(first, last)], clouds[first], clouds[last], self._way)
+
+
+class Carried:
+    """A fitted flow, which carries cells."""
+
+    def __init__(self, course: Course, flow: cf.SnapshotFlow) -> None:
+        self.course, self.flow = course, flow
+
+    def motion(self, first: int, last: int) -> Motion:
+        """Integrate the field from one snapshot to the other; with the weights of the cells where growth is known."""
+        start, stop = self.course.times[first], self.course.times[last]
+        with torch.no_grad():
+            found = self.flow.transport(self.course.clouds[first].astype(np.float32), start=start, stop=stop)
+        grown = found.log_weight
+        mass = None if grown is None else (grown[-1] - grown[0]).double().exp().numpy()
+        return Landed(found.x[-1].numpy(), self.course.clouds[last], mass)
