@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import cellflow as cf
 from benchmarks.couplings.course import REP, TIME, Coupled, Course, Fitted, Landed, Method, Motion
-from benchmarks.couplings.plans import Matched, Matching
+from benchmarks.couplings.plans import FromLibrary, Matched, Matching
 from cellflow.couplings import Plan
 
 
@@ -52,6 +53,7 @@ EPSILON = 0.02
 
 PLANS: dict[str, Method] = {
     "not moving": Still(),
+    "independent plan": Static(FromLibrary("independent")),
     "exact plan": Static(Matched()),
     "Sinkhorn plan": Static(Matched(epsilon=EPSILON)),
     "unbalanced plan, 0.5 x travel": Static(Matched(epsilon=EPSILON, relaxation=0.5)),
@@ -89,14 +91,15 @@ class _Stays:
 class _Plans:
     def __init__(self, course: Course, matching: Matching, way: float) -> None:
         self._course, self._matching, self._way = course, matching, way
-        self._plans: dict[int, Plan] = {}
 
     def motion(self, first: int, last: int) -> Motion:
-        for k in range(first, last):
-            if k not in self._plans:
-                self._plans[k] = self._matching(self._course, k)
-        clouds = self._course.clouds
-        return Coupled([self._plans[k] for k in range(first, last)], clouds[first], clouds[last], self._way)
+        plans = [_plan(self._course, self._matching, k) for k in range(first, last)]
+        return Coupled(plans, self._course.clouds[first], self._course.clouds[last], self._way)
+
+
+@lru_cache(maxsize=4)
+def _plan(course: Course, matching: Matching, k: int) -> Plan:
+    return matching(course, k)
 
 
 class Carried:

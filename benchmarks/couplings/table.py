@@ -13,7 +13,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "own_state": "own state",
         "own_state_by_mass": "own state, by mass",
         "clones": "own clone is nearer",
-        "sisters": "states of sisters",
+        "fates": "fates of clones",
         "W1": "W1 on day 6",
         "travel": "mean travel",
     },

@@ -9,6 +9,7 @@ from cellflow.metrics.distances import (
     thinned,
     wasserstein,
 )
+from cellflow.metrics.fates import fate_overlap
 from cellflow.metrics.features import FeatureNetwork, feature_network, features_of
 from cellflow.metrics.images import (
     FeatureDistance,
@@ -45,6 +46,7 @@ __all__ = [
     "bootstrap",
     "clone_agreement",
     "energy_distance",
+    "fate_overlap",
     "feature_distance",
     "feature_network",
     "features_of",
