@@ -22,7 +22,7 @@ from cellflow.metrics.images import (
     kernel_distance,
     neighbours,
 )
-from cellflow.metrics.intervals import Interval, bootstrap, real_floor
+from cellflow.metrics.intervals import Interval, bootstrap, real_floor, standard_error
 from cellflow.metrics.persistence import clone_agreement, label_persistence, label_shares
 from cellflow.metrics.preservation import (
     Preservation,
@@ -63,6 +63,7 @@ __all__ = [
     "real_floor",
     "sliced_wasserstein",
     "split_half_floor",
+    "standard_error",
     "structural_similarity",
     "target_accuracy",
     "thinned",

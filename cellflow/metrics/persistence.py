@@ -124,8 +124,8 @@ def clone_agreement(
     """Return for each clone in both snapshots how near to its own cells it lands: 1 at best, 0.5 by chance.
 
     The probability that a cell of the same clone or track in the next snapshot is nearer to the landing point than a
-    cell of another: the area under the ROC curve, which depends on no scale. It is averaged over the cells of a clone by
-    their mass. Clones are independent of each other, cells of a clone are not: take the mean over clones, and
+    cell of another: the area under the ROC curve, which depends on no scale. It is averaged over the cells of a clone
+    by their mass. Clones are independent of each other, cells of a clone are not: take the mean over clones, and
     `bootstrap` it for an interval.
 
     Parameters

@@ -1,0 +1,187 @@
+"""Scores at times that a flow has not seen, beside baselines that learn nothing."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.cells.snapshots import Snapshots
+from cellflow.couplings import Exact
+from cellflow.estimators.prediction import predict
+from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.metrics import population_distance, split_half_floor, standard_error, thinned, wasserstein
+from cellflow.seeds import generator_at
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
+
+Z = 1.96
+"""Standard errors to either end of an interval of 95 %."""
+FLOOR_OF = 4
+"""Cells of which two halves of a half can be compared."""
+_TINY = torch.finfo(torch.float64).tiny
+Parts = Sequence[tuple[Tensor, Tensor]]
+"""Points ``(n, d)`` from each snapshot, and their weights ``(n,)``."""
+
+
+def compare(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    snapshots: Snapshots,
+    time: float,
+    *,
+    max_cells: int,
+    n_seeds: int,
+    solver: Fixed | Adaptive | Jumps,
+) -> list[dict[str, object]]:
+    """Score flows that have not seen a time, the baselines and the floor there: rows of `cellflow.tl.validate`."""
+    flows = [_without(adata, flow, snapshots, time, seed=int(flow.seed) + k) for k in range(n_seeds)]
+    before, after = (flows[0].clock_.times[k] for k in flows[0].clock_.around(time))
+    place, fraction = snapshots.clock.times.index(time), (time - before) / (after - before)
+    rng = generator_at(flow.seed, place)
+    x0, true, x1 = (
+        thinned(snapshots.x[snapshots.at(t)], most=max_cells, generator=rng)[0] for t in (before, time, after)
+    )
+    predictions: dict[str, Parts] = {
+        "flow": _carried(adata, flows[0], time, solver),
+        "linear transport": [linear_transport(x0, x1, fraction=fraction)],
+        "previous and next": [evenly(x0, 1 - fraction), evenly(x1, fraction)],
+        "previous snapshot": [evenly(x0)],
+        "next snapshot": [evenly(x1)],
+    }
+
+    def distance(parts: Parts, generator: torch.Generator) -> float:
+        x, weights = (torch.cat(side) for side in zip(*parts, strict=True))
+        return population_distance(x, true, weights_x=weights, most=max_cells, generator=generator)
+
+    scores = {name: distance(parts, rng) for name, parts in predictions.items()}
+    scores["half against half"] = split_half_floor(true, generator=rng)
+    apart = generator_at(flow.seed, place + len(snapshots.clock.times))  # scores do not depend on their errors
+    errors = {name: error_of(parts, true, most=max_cells, generator=apart) for name, parts in predictions.items()}
+    errors["half against half"] = _error_of_floor(true, apart)
+    others = [distance(_carried(adata, other, time, solver), apart) for other in flows[1:]]
+    scores["flow"], errors["flow"] = over_seeds([scores["flow"], *others], errors["flow"])
+    return [
+        {"time": time, "method": name, "W1": value, **ends("W1", value, errors[name]), "n_cells": len(true)}
+        for name, value in scores.items()
+    ]
+
+
+def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return points ``(n, d)`` on the straight lines of the exact plan between two clouds, and their weights ``(n,)``.
+
+    The interpolation that optimal transport gives without any learning.
+
+    Parameters
+    ----------
+    x0, x1
+        Clouds before and after, ``(k, d)`` and ``(m, d)``.
+    fraction
+        How far along: 0 at ``x0``, 1 at ``x1``.
+
+    Source
+    ------
+    McCann 1997, displacement interpolation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> points, weights = linear_transport(torch.zeros(2, 1), torch.ones(2, 1), fraction=0.25)
+    >>> points.flatten(), weights
+    (tensor([0.2500, 0.2500]), tensor([0.5000, 0.5000], dtype=torch.float64))
+    """
+    i, j, masses = Exact()(x0, x1).pairs
+    return torch.lerp(x0[i], x1[j], fraction), masses
+
+
+def evenly(x: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return points with equal weights that sum to a share."""
+    return x, torch.full((len(x),), share / len(x), dtype=torch.float64)
+
+
+def inside(flow: "SnapshotFlow", snapshots: Snapshots) -> list[float]:
+    """Return the snapshots with one that the flow may see on each side."""
+    known = known_times(flow, snapshots)
+    return [time for time in snapshots.clock.times if known[0] < time < known[-1]]
+
+
+def known_times(flow: "SnapshotFlow", snapshots: Snapshots) -> tuple[float, ...]:
+    """Return the times that the flow may see."""
+    return flow.clock_.times if hasattr(flow, "clock_") else snapshots.clock.times
+
+
+def unseen(flow: "SnapshotFlow", times: list[float]) -> list[float]:
+    """Return the times that a fitted flow has not seen."""
+    return [time for time in times if hasattr(flow, "clock_") and time not in flow.clock_.times]
+
+
+def refitted(adata: "AnnData", flow: "SnapshotFlow", cells: np.ndarray, *, seed: int) -> "SnapshotFlow":
+    """Return a new fit of the settings of a flow on some of the cells, a mask over all."""
+    from sklearn.base import clone
+
+    found: SnapshotFlow = clone(flow).set_params(seed=seed).fit(adata[cells])
+    return found
+
+
+def error_of(parts: Parts, true: Tensor, *, most: int, generator: torch.Generator) -> float:
+    """Return the standard error of the W1 between weighted points and cells, when other cells had been measured."""
+    parts = [_thinned_part(part, most, generator) for part in parts]
+
+    def distance(*rows: Tensor) -> float:
+        x, weights = chosen(parts, rows[:-1])
+        return wasserstein(x, true[rows[-1]], weights_x=weights)
+
+    return standard_error(distance, *(len(x) for x, _ in parts), len(true), generator=generator)
+
+
+def chosen(parts: Parts, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return some points of each part, and their weights, which sum to the same over each part as before."""
+    x = torch.cat([x[row] for (x, _), row in zip(parts, rows, strict=True)])
+    share = [w[row] * (w.sum() / w[row].sum().clamp(min=_TINY)) for (_, w), row in zip(parts, rows, strict=True)]
+    return x, torch.cat(share)
+
+
+def over_seeds(scores: Sequence[float], error: float) -> tuple[float, float]:
+    """Return the mean score of several fits, and the standard error of one, over other cells and other seeds."""
+    return float(np.mean(scores)), float(np.hypot(error, np.std(scores, ddof=1) if len(scores) > 1 else 0.0))
+
+
+def ends(name: str, value: float, error: float) -> dict[str, float]:
+    """Return the ends of the interval of a distance, as columns."""
+    return {f"{name}_low": max(0.0, value - Z * error), f"{name}_high": value + Z * error}
+
+
+def _without(adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time: float, seed: int) -> "SnapshotFlow":
+    """Return a flow that has not seen a time: the one given, or a new fit."""
+    own = seed == int(flow.seed)
+    if own and unseen(flow, [time]):
+        return flow
+    log.info("leaving out time %g, and fitting again%s", time, "" if own else f" with seed {seed}")
+    rest = [other for other in known_times(flow, snapshots) if other != time]
+    return refitted(adata, flow, np.isin(snapshots.time, rest), seed=seed)
+
+
+def _carried(adata: "AnnData", flow: "SnapshotFlow", time: float, solver: Fixed | Adaptive | Jumps) -> Parts:
+    parts = predict(flow, flow.read(adata), time, solver=solver)
+    return [(torch.from_numpy(part.x), torch.from_numpy(part.weight)) for part in parts]
+
+
+def _thinned_part(part: tuple[Tensor, Tensor], most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    points, known = thinned(*part, most, generator=generator)
+    return evenly(points, float(part[1].sum())) if known is None else (points, known)
+
+
+def _error_of_floor(true: Tensor, generator: torch.Generator) -> float:
+    """Return the standard error of the floor; not a number where there are too few cells."""
+    if len(true) < FLOOR_OF:
+        return float("nan")
+    return standard_error(
+        lambda rows: split_half_floor(true[rows], generator=generator, repeats=1), len(true), generator=generator
+    )

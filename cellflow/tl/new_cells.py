@@ -1,0 +1,238 @@
+"""Cells that a flow was not fitted on: whether it carries them as well as those that it was fitted on."""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import pairwise
+from math import nan
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cellflow.cells.snapshots import Snapshots
+from cellflow.couplings import Euclidean
+from cellflow.integrate import Adaptive, Fixed
+from cellflow.metrics import energy_distance, standard_error, thinned, wasserstein
+from cellflow.seeds import generator_at
+from cellflow.tl.held_out import Parts, chosen, ends, evenly, known_times, over_seeds, refitted
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
+
+SHARE, FEWEST = 0.2, 50
+"""Cells of a snapshot that are kept aside: a fifth, and at least 50, where that is not more than half."""
+DRAWS, DRAWN = 5, 500
+"""Draws of as many fitted cells as new ones, over which scores of at most 500 cells are averaged."""
+DISTANCES: dict[str, Callable[..., float]] = {"ED": energy_distance, "W1": wasserstein}
+LEVEL, CHANCE = 0.05, 0.01
+"""Cells are carried equally well within 5 % of the distance, or where chance alone parts them in 1 of 100."""
+EXCHANGES = 199
+
+
+class Split(NamedTuple):
+    """A flow that was fitted on part of the cells of each snapshot, and the cells that were kept aside.
+
+    Attributes
+    ----------
+    flow
+        The fitted flow.
+    new
+        Which cells were kept aside, a mask over all ``(n,)``.
+    """
+
+    flow: "SnapshotFlow"
+    new: np.ndarray
+
+
+def split(
+    adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, *, number: int = 0, times: tuple[float, ...] = ()
+) -> Split | None:
+    """Fit the settings of a flow on part of the cells of each snapshot; ``None`` where there are too few to divide.
+
+    Parameters
+    ----------
+    adata
+        All cells.
+    flow
+        Its settings and, where it is fitted, its times are used.
+    snapshots
+        The cells, read, with the groups within which pairs are made.
+    number
+        Another number, another part, and another seed of the fit.
+    times
+        The times to fit on; those that the flow may see if not given.
+    """
+    times = times or known_times(flow, snapshots)
+    seed = int(flow.seed) + number
+    new = kept_aside(snapshots, times, generator=generator_at(seed, 2 * len(snapshots.clock.times)))
+    if any(new[snapshots.at(time)].sum() < 2 for time in times):
+        log.warning("No cells are kept aside: a snapshot has too few. How new cells are carried is not known.")
+        return None
+    log.info(
+        "fitting again on %d cells, to carry %d new ones", np.isin(snapshots.time, times).sum() - new.sum(), new.sum()
+    )
+    return Split(refitted(adata, flow, np.isin(snapshots.time, times) & ~new, seed=seed), new)
+
+
+def kept_aside(snapshots: Snapshots, times: Iterable[float], *, generator: torch.Generator) -> np.ndarray:
+    """Return which cells are kept aside, a mask over all ``(n,)``: the same share of each group of a snapshot.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> from cellflow.cells.snapshots import read_snapshots
+    >>> snapshots = read_snapshots(cf.datasets.hsmm(), time_key="hours", rep="X")
+    >>> new = kept_aside(snapshots, snapshots.clock.times, generator=cf.generator(seed=0))
+    >>> [(len(rows), int(new[rows].sum())) for rows in map(snapshots.at, snapshots.clock.times)]
+    [(69, 34), (74, 37), (79, 39), (49, 24)]
+    """
+    new = np.zeros(len(snapshots.time), dtype=bool)
+    for time in times:
+        there = snapshots.at(time)
+        share = min(0.5, max(SHARE, FEWEST / len(there)))
+        groups = np.zeros(len(there), dtype=int) if snapshots.groups is None else snapshots.groups[there]
+        for group in np.unique(groups):
+            own = there[groups == group]
+            order = torch.randperm(len(own), generator=generator, device=generator.device).cpu().numpy()
+            new[own[order[: int(share * len(own))]]] = True
+    return new
+
+
+def compare(
+    splits: list[Split], snapshots: Snapshots, *, max_cells: int, solver: Fixed | Adaptive
+) -> list[dict[str, object]]:
+    """Carry fitted and new cells to the next snapshot: rows of the second table of `cellflow.tl.validate`.
+
+    Parameters
+    ----------
+    splits
+        Flows that were fitted on part of the cells: one, or one for each seed.
+    snapshots
+        The cells.
+    max_cells
+        Most cells that are compared.
+    solver
+        As for `SnapshotFlow.transport`.
+    """
+    rows: list[dict[str, object]] = []
+    for number, (here, there) in enumerate(pairwise(splits[0].flow.clock_.times)):
+        found = [_interval(split, snapshots, here, there, number, max_cells, solver) for split in splits]
+        for (method, cells), (_, n) in found[0][0].items():
+            row: dict[str, object] = {"start": here, "time": there, "method": method, "cells": cells}
+            for name in DISTANCES:
+                scores = [one[method, cells][0][name] for one, _ in found]
+                value, error = over_seeds([value for value, _ in scores], scores[0][1])
+                row |= {name: value, **ends(name, value, error)}
+            p = [p for by_key, p in found if (method, cells) == ("flow", "new")]
+            rows.append({**row, "p": float(np.median(p)) if p else nan, "n_cells": n})
+    return rows
+
+
+def generalisation(table: pd.DataFrame) -> dict[float, str]:
+    """Say for each time how new cells are carried there, from the second table of `cellflow.tl.validate`.
+
+    ``"as well"`` as fitted cells, or ``"worse"``, by more than 5 % and not by chance; ``"no better"`` where they are
+    then no nearer than by not moving, or by moving all cells by the shift of the means: the flow knows its cells, not
+    the population.
+
+    Examples
+    --------
+    >>> from math import nan
+    >>> rows = [("flow", "fitted", 1.0, nan), ("flow", "new", 3.0, 0.005), ("not moving", "new", 9.0, nan)]
+    >>> rows = [(7.0, *row) for row in [*rows, ("common shift", "new", 2.0, nan)]]
+    >>> generalisation(pd.DataFrame(rows, columns=["time", "method", "cells", "ED", "p"]))
+    {7.0: 'no better'}
+    """
+    found = {}
+    for time in sorted(table["time"].unique()):
+        rows = table[table["time"] == time]
+        columns = (rows[name] for name in ("method", "cells", "ED", "p"))
+        score = {(method, cells): (ed, p) for method, cells, ed, p in zip(*columns, strict=True)}
+        (new, p), (fitted, _) = score["flow", "new"], score["flow", "fitted"]
+        idle = min(score[method, "new"][0] for method in ("not moving", "common shift"))
+        parted = p <= CHANCE and new > (1 + LEVEL) * fitted
+        found[float(time)] = ("no better" if new >= idle else "worse") if parted else "as well"
+    return found
+
+
+_Scores = dict[str, tuple[float, float]]
+"""Each distance with its standard error."""
+
+
+def _interval(
+    split: Split, snapshots: Snapshots, here: float, there: float, number: int, most: int, solver: Fixed | Adaptive
+) -> tuple[dict[tuple[str, str], tuple[_Scores, int]], float]:
+    """Return the scores of each method and kind of cells in one interval, the number of cells carried, and a p-value.
+
+    All are distances to new cells of the next snapshot, from equally many points: distances depend on their number.
+    """
+    rng = generator_at(split.flow.seed, 2 * len(snapshots.clock.times) + 1 + number)
+
+    def cells(time: float, *, new: bool) -> Tensor:
+        rows = snapshots.at(time)
+        return torch.from_numpy(snapshots.x[rows[split.new[rows] == new]])
+
+    def carried(x: Tensor) -> tuple[Tensor, Tensor]:
+        found = split.flow.transport(x, start=here, stop=there, solver=solver)
+        return found.x[-1], found.shares()[-1]
+
+    fitted, later = cells(here, new=False), cells(there, new=False)
+    (x0, _), (true, _) = (thinned(cells(time, new=True), most=most, generator=rng) for time in (here, there))
+    draws = DRAWS if len(x0) <= DRAWN else 1
+    some = thinned(fitted, most=draws * len(x0), generator=rng)[0]
+    populations = {
+        ("flow", "new"): carried(x0),
+        ("flow", "fitted"): carried(some),
+        ("not moving", "new"): evenly(x0),
+        ("common shift", "new"): evenly(x0 + later.mean(dim=0) - fitted.mean(dim=0)),
+        ("floor", "fitted"): evenly(later),
+    }
+    scores = {key: (_score(one, true, len(x0), draws, rng), len(x0)) for key, one in populations.items()}
+    return scores, _by_chance(populations["flow", "new"], populations["flow", "fitted"], true, rng)
+
+
+def _by_chance(
+    new: tuple[Tensor, Tensor], fitted: tuple[Tensor, Tensor], true: Tensor, generator: torch.Generator
+) -> float:
+    """Return how often new cells fall as far behind fitted ones when both, divided at random, are exchanged."""
+    n = min(len(new[0]), len(fitted[0]), DRAWN)
+    few = [torch.randperm(len(x), generator=generator)[:n] for x, _ in (new, fitted)]
+    x, weights = (torch.cat([new[k][few[0]], fitted[k][few[1]]]) for k in (0, 1))
+    first = torch.stack([torch.arange(2 * n), *(torch.randperm(2 * n, generator=generator) for _ in range(EXCHANGES))])
+    chosen = torch.zeros(len(first), 2 * n, dtype=torch.float64).scatter_(1, first[:, :n], 1.0)
+    shares = [side * weights / (side @ weights)[:, None] for side in (chosen, 1 - chosen)]
+    within, across = Euclidean()(x, x), Euclidean()(x, true).mean(dim=1)
+    one, other = (2 * share @ across - ((share @ within) * share).sum(dim=1) for share in shares)
+    behind = one - other
+    return float((behind >= behind[0] - 1e-12).double().mean())
+
+
+def _score(population: tuple[Tensor, Tensor], true: Tensor, n: int, draws: int, generator: torch.Generator) -> _Scores:
+    """Return the distances of ``n`` points of a population to cells, averaged over draws, with standard errors."""
+    x, weights = population
+    few = (
+        [torch.randperm(len(x), generator=generator)[:n] for _ in range(draws)]
+        if len(x) > n
+        else [torch.arange(len(x))]
+    )
+    found = {}
+    for name, distance in DISTANCES.items():
+        values = [distance(x[rows], true, weights_x=weights[rows]) for rows in few]
+        part = [(x[few[0]], weights[few[0]])]
+
+        error = standard_error(partial(_distance, distance, part, true), len(few[0]), len(true), generator=generator)
+        found[name] = (float(np.mean(values)), error)
+    return found
+
+
+def _distance(distance: Callable[..., float], parts: Parts, true: Tensor, points: Tensor, there: Tensor) -> float:
+    """Return the distance between some points and some cells."""
+    x, weights = chosen(parts, [points])
+    return distance(x, true[there], weights_x=weights)
