@@ -63,7 +63,7 @@ def shifting(sizes=(300, 900), shift=4.0, seed=0):
 
 
 def by_key(table):
-    return table.set_index(["method", "cells"])
+    return table.set_index(["method", "cells"]).sort_index()
 
 
 def by_heart(states):
@@ -80,17 +80,17 @@ def by_heart(states):
 
 
 def test_a_population_that_only_shifts_is_carried_alike_fitted_or_not(knowing):
-    flow, adata = knowing(lambda states: Known([4.0, 0.0])), shifting()
-    cf.tl.validate(adata, flow)
+    flow, adata = knowing(lambda states: Known([4.0, 0.0])), shifting(sizes=(1500, 4500))
+    cf.tl.validate(adata, flow, max_cells=300)
     assert "validation" not in adata.uns  # nothing lies between two snapshots
     table = adata.uns["validation_new_cells"]
     assert list(table.columns) == COLUMNS["validation_new_cells"]
-    assert set(table["n_cells"]) == {60}
+    assert set(table["n_cells"]) == {300}
     for name in ("ED", "W1"):
         score = by_key(table)[name]
         assert score["not moving", "new"] > 5 * score["floor", "fitted"]
         for method, cells in [("flow", "new"), ("flow", "fitted"), ("common shift", "new")]:
-            assert score[method, cells] == pytest.approx(score["floor", "fitted"], rel=0.35), method
+            assert score[method, cells] == pytest.approx(score["floor", "fitted"], rel=0.3, abs=0.015), method
     assert generalisation(table) == {1.0: "as well"}
 
 
@@ -118,7 +118,7 @@ def test_a_flow_that_knows_its_cells_by_heart_is_found_out(knowing, one_step, ca
         cf.tl.validate(adata, knowing(by_heart), **one_step)
     table = adata.uns["validation_new_cells"]
     score = by_key(table)["ED"]
-    assert score["flow", "fitted"] == pytest.approx(score["floor", "fitted"], rel=0.5)
+    assert score["flow", "fitted"] == pytest.approx(score["floor", "fitted"], abs=0.04)
     assert score["flow", "new"] > 5 * score["flow", "fitted"]
     assert by_key(table).loc[("flow", "new"), "p"] == pytest.approx(1 / 200)
     assert generalisation(table) == {1.0: "no better"}
@@ -151,7 +151,8 @@ def test_growth_weighs_new_cells_too(knowing):
         assert score["flow", cells] < score["floor", "fitted"] + 0.3
     assert score["not moving", "new"] > 1
     landing = adata.uns["validation_couplings"].set_index(["method", "cells"])["value"]
-    assert landing["flow", "new"] == landing["not moving", "new"] == 1
+    assert landing["flow", "new"] == pytest.approx(1)
+    assert landing["not moving", "new"] == pytest.approx(1)
     assert landing["exact plan", "fitted"] == pytest.approx(0.75, abs=0.06)  # a quarter crosses: .5 became .75
 
 
@@ -169,7 +170,8 @@ def test_labels_that_never_change_are_kept_by_all_but_the_balanced_plan(knowing)
     table = adata.uns["validation_couplings"]
     assert list(table.columns) == COLUMNS["validation_couplings"]
     value = by_key(table)["value"]
-    assert value["flow", "fitted"] == value["not moving", "fitted"] == 1
+    assert value["flow", "fitted"] == pytest.approx(1)
+    assert value["not moving", "fitted"] == pytest.approx(1)
     assert value["plan of the flow", "fitted"] > 0.999
     assert value["exact plan", "fitted"] == pytest.approx(0.75, abs=1e-6)
     assert (
@@ -249,14 +251,14 @@ def test_several_seeds_give_their_mean_and_a_wider_interval(knowing):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cf.SnapshotFlow, "fit", fit)
-        adata = shifting(sizes=(200, 300, 250))
+        adata = shifting(sizes=(100, 150, 120))
         one, several = (cf.tl.validate(adata, flow, n_seeds=n, copy=True) for n in (1, 3))
     a, b = (x.uns["validation"].set_index("method") for x in (one, several))
     assert b["W1"]["flow"] > a["W1"]["flow"] + 0.1
     assert b["W1_high"]["flow"] - b["W1"]["flow"] > 1.5 * (a["W1_high"]["flow"] - a["W1"]["flow"])
     assert a.drop("flow").equals(b.drop("flow"))
-    new = by_key(several.uns["validation_new_cells"])
-    assert new.loc[("flow", "new"), "ED"] > by_key(one.uns["validation_new_cells"]).loc[("flow", "new"), "ED"] + 0.3
+    new, alone = (x.uns["validation_new_cells"].groupby(["method", "cells"])["ED"].mean() for x in (several, one))
+    assert new["flow", "new"] > alone["flow", "new"] + 0.1
 
 
 def test_intervals_hold_what_other_cells_would_have_given(knowing):
@@ -297,3 +299,28 @@ def test_all_tables_survive_h5ad_and_zarr_and_an_older_one_does_not_stay(cells, 
     assert set(cells.uns["validation_couplings"]["method"]) == {"flow", "not moving", "exact plan", "plan of the flow"}
     cf.tl.validate(cells, flow, keep_aside=False)
     assert set(cells.uns) == {"validation", "validation_about"}
+
+
+def test_cells_count_by_their_weights_on_both_sides(knowing):
+    """Of two places the upper is sampled three times too rarely; weights put it right, in every score and baseline."""
+    draw = np.random.default_rng(3)
+    day = np.repeat([0.0, 1.0, 2.0], [80, 400, 200])
+    upper = np.concatenate([np.arange(n) % 4 == 0 for n in (80, 400, 200)])
+    x = np.stack([4 * day + 0.1 * draw.normal(size=680), np.where(upper, 20, -20)], axis=1).astype(np.float32)
+    obs = pd.DataFrame({"day": day, "weight": np.where(upper, 3.0, 1.0), "side": np.where(upper, "up", "down")})
+    obs.index = obs.index.map("cell{}".format)
+    adata = anndata.AnnData(np.zeros((680, 0), np.float32), obs=obs, obsm={"X_pca": x})
+    flow = knowing(lambda states: Known([8.0, 0.0])).set_params(weight_key="weight")
+    cf.tl.validate(adata, flow.fit(adata), groupby="side")
+    score = adata.uns["validation"].set_index("method")["W1"]
+    assert score["flow"] < 0.2
+    assert score["linear transport"] < 0.2
+    assert score["previous snapshot"] == pytest.approx(4, abs=0.1)
+    landing = adata.uns["validation_couplings"].query("cells == 'fitted'")
+    assert landing["value"].to_numpy() == pytest.approx(1, abs=0.02)
+    # the same places, half and half before, a quarter and three quarters afterwards: half of the mass would cross
+    adata.obs.loc[adata.obs["day"] > 0, "weight"] = 1.0
+    cf.tl.validate(adata, flow, groupby="side")
+    crossing = by_key(adata.uns["validation_couplings"].query("start == 0"))["value"]
+    assert crossing["exact plan", "fitted"] == pytest.approx(0.75, abs=0.02)
+    assert crossing["flow", "fitted"] == pytest.approx(1)

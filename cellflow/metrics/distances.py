@@ -228,10 +228,13 @@ def energy_distance(x: Cloud, y: Cloud, *, weights_x: Cloud | None = None, weigh
     return 2 * _mean(distance, x, y, a, b) - _mean(distance, x, x, a, a) - _mean(distance, y, y, b, b)
 
 
-def split_half_floor(x: Cloud, *, generator: torch.Generator, order: int = 1, repeats: int = 5) -> float:
+def split_half_floor(
+    x: Cloud, *, generator: torch.Generator, order: int = 1, repeats: int = 5, weights: Cloud | None = None
+) -> float:
     """Return the Wasserstein distance that sampling alone causes: between random halves of one cloud, averaged.
 
-    A prediction at about this distance from ``n / 2`` observed points is indistinguishable from them.
+    A prediction at about this distance from ``n / 2`` observed points is indistinguishable from them. ``weights``
+    ``(n,)`` are equal if not given.
 
     Examples
     --------
@@ -242,6 +245,7 @@ def split_half_floor(x: Cloud, *, generator: torch.Generator, order: int = 1, re
     True
     """
     x = as_states(x, what="`x`")
+    known = weights_of(None if weights is None else as_states(weights, what="`weights`"), x, name="weights")
     half = x.shape[0] // 2
     if half < 1 or repeats < 1:
         raise ValueError(f"Expected two points or more and repeats >= 1; found {x.shape[0]} and {repeats}.")
@@ -249,7 +253,8 @@ def split_half_floor(x: Cloud, *, generator: torch.Generator, order: int = 1, re
     for _ in range(repeats):
         order_of_draw = torch.randperm(x.shape[0], generator=generator, device=generator.device).to(x.device)
         first, second = order_of_draw[:half], order_of_draw[half : 2 * half]
-        distances.append(wasserstein(x[first], x[second], order=order))
+        a, b = known[first], known[second]
+        distances.append(wasserstein(x[first], x[second], order=order, weights_x=a, weights_y=b))
     return sum(distances) / repeats
 
 

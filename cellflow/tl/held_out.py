@@ -1,7 +1,7 @@
 """Scores at times that a flow has not seen, beside baselines that learn nothing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +27,10 @@ Z = 1.96
 FLOOR_OF = 4
 """Cells of which two halves of a half can be compared."""
 _TINY = torch.finfo(torch.float64).tiny
-Parts = Sequence[tuple[Tensor, Tensor]]
-"""Points ``(n, d)`` from each snapshot, and their weights ``(n,)``."""
+Population = tuple[Tensor, Tensor]
+"""Points ``(n, d)``, and their weights ``(n,)``, float64."""
+Parts = Sequence[Population]
+"""A population that consists of parts, such as cells that come from different snapshots."""
 
 
 def compare(
@@ -46,35 +48,40 @@ def compare(
     before, after = (flows[0].clock_.times[k] for k in flows[0].clock_.around(time))
     place, fraction = snapshots.clock.times.index(time), (time - before) / (after - before)
     rng = generator_at(flow.seed, place)
-    x0, true, x1 = (
-        thinned(snapshots.x[snapshots.at(t)], most=max_cells, generator=rng)[0] for t in (before, time, after)
-    )
+    first, true, last = (drawn(snapshots, snapshots.at(t), max_cells, rng) for t in (before, time, after))
     predictions: dict[str, Parts] = {
         "flow": _carried(adata, flows[0], time, solver),
-        "linear transport": [linear_transport(x0, x1, fraction=fraction)],
-        "previous and next": [evenly(x0, 1 - fraction), evenly(x1, fraction)],
-        "previous snapshot": [evenly(x0)],
-        "next snapshot": [evenly(x1)],
+        "linear transport": [linear_transport(first[0], last[0], first[1], last[1], fraction=fraction)],
+        "previous and next": [(first[0], (1 - fraction) * first[1]), (last[0], fraction * last[1])],
+        "previous snapshot": [first],
+        "next snapshot": [last],
     }
 
     def distance(parts: Parts, generator: torch.Generator) -> float:
         x, weights = (torch.cat(side) for side in zip(*parts, strict=True))
-        return population_distance(x, true, weights_x=weights, most=max_cells, generator=generator)
+        return population_distance(
+            x, true[0], weights_x=weights, weights_y=true[1], most=max_cells, generator=generator
+        )
 
     scores = {name: distance(parts, rng) for name, parts in predictions.items()}
-    scores["half against half"] = split_half_floor(true, generator=rng)
+    scores["half against half"] = split_half_floor(true[0], weights=true[1], generator=rng)
     apart = generator_at(flow.seed, place + len(snapshots.clock.times))  # scores do not depend on their errors
-    errors = {name: error_of(parts, true, most=max_cells, generator=apart) for name, parts in predictions.items()}
+    errors = {
+        name: error_of([_thinned(part, max_cells, apart) for part in parts], true, generator=apart)
+        for name, parts in predictions.items()
+    }
     errors["half against half"] = _error_of_floor(true, apart)
     others = [distance(_carried(adata, other, time, solver), apart) for other in flows[1:]]
     scores["flow"], errors["flow"] = over_seeds([scores["flow"], *others], errors["flow"])
     return [
-        {"time": time, "method": name, "W1": value, **ends("W1", value, errors[name]), "n_cells": len(true)}
+        {"time": time, "method": name, "W1": value, **ends("W1", value, errors[name]), "n_cells": len(true[0])}
         for name, value in scores.items()
     ]
 
 
-def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor, Tensor]:
+def linear_transport(
+    x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, fraction: float
+) -> Population:
     """Return points ``(n, d)`` on the straight lines of the exact plan between two clouds, and their weights ``(n,)``.
 
     The interpolation that optimal transport gives without any learning.
@@ -83,6 +90,8 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor
     ----------
     x0, x1
         Clouds before and after, ``(k, d)`` and ``(m, d)``.
+    a, b
+        Their weights ``(k,)`` and ``(m,)``; equal if not given.
     fraction
         How far along: 0 at ``x0``, 1 at ``x1``.
 
@@ -97,11 +106,18 @@ def linear_transport(x0: Tensor, x1: Tensor, *, fraction: float) -> tuple[Tensor
     >>> points.flatten(), weights
     (tensor([0.2500, 0.2500]), tensor([0.5000, 0.5000], dtype=torch.float64))
     """
-    i, j, masses = Exact()(x0, x1).pairs
+    i, j, masses = Exact()(x0, x1, a, b).pairs
     return torch.lerp(x0[i], x1[j], fraction), masses
 
 
-def evenly(x: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+def drawn(snapshots: Snapshots, rows: np.ndarray, most: int, generator: torch.Generator) -> Population:
+    """Return cells with their weights, which sum to 1; of more than ``most`` as many that represent them."""
+    weights = None if snapshots.weights is None else torch.from_numpy(snapshots.weights[rows])
+    x, known = thinned(torch.from_numpy(snapshots.x[rows]), weights, most, generator=generator)
+    return evenly(x) if known is None else (x, known / known.sum())
+
+
+def evenly(x: Tensor, share: float = 1.0) -> Population:
     """Return points with equal weights that sum to a share."""
     return x, torch.full((len(x),), share / len(x), dtype=torch.float64)
 
@@ -130,22 +146,16 @@ def refitted(adata: "AnnData", flow: "SnapshotFlow", cells: np.ndarray, *, seed:
     return found
 
 
-def error_of(parts: Parts, true: Tensor, *, most: int, generator: torch.Generator) -> float:
-    """Return the standard error of the W1 between weighted points and cells, when other cells had been measured."""
-    parts = [_thinned_part(part, most, generator) for part in parts]
+def error_of(
+    parts: Parts, true: Population, *, distance: Callable[..., float] = wasserstein, generator: torch.Generator
+) -> float:
+    """Return the standard error of a distance of a population to cells, had other cells been measured."""
 
-    def distance(*rows: Tensor) -> float:
-        x, weights = chosen(parts, rows[:-1])
-        return wasserstein(x, true[rows[-1]], weights_x=weights)
+    def again(*rows: Tensor) -> float:
+        (x, a), (y, b) = _some(parts, rows[:-1]), _some([true], rows[-1:])
+        return distance(x, y, weights_x=a, weights_y=b)
 
-    return standard_error(distance, *(len(x) for x, _ in parts), len(true), generator=generator)
-
-
-def chosen(parts: Parts, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return some points of each part, and their weights, which sum to the same over each part as before."""
-    x = torch.cat([x[row] for (x, _), row in zip(parts, rows, strict=True)])
-    share = [w[row] * (w.sum() / w[row].sum().clamp(min=_TINY)) for (_, w), row in zip(parts, rows, strict=True)]
-    return x, torch.cat(share)
+    return standard_error(again, *(len(x) for x, _ in (*parts, true)), generator=generator)
 
 
 def over_seeds(scores: Sequence[float], error: float) -> tuple[float, float]:
@@ -173,15 +183,25 @@ def _carried(adata: "AnnData", flow: "SnapshotFlow", time: float, solver: Fixed 
     return [(torch.from_numpy(part.x), torch.from_numpy(part.weight)) for part in parts]
 
 
-def _thinned_part(part: tuple[Tensor, Tensor], most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _some(parts: Parts, rows: Sequence[Tensor]) -> Population:
+    """Return some points of each part, and their weights, which sum to the same over each part as before."""
+    x = torch.cat([x[row] for (x, _), row in zip(parts, rows, strict=True)])
+    share = [w[row] * (w.sum() / w[row].sum().clamp(min=_TINY)) for (_, w), row in zip(parts, rows, strict=True)]
+    return x, torch.cat(share)
+
+
+def _thinned(part: Population, most: int, generator: torch.Generator) -> Population:
     points, known = thinned(*part, most, generator=generator)
     return evenly(points, float(part[1].sum())) if known is None else (points, known)
 
 
-def _error_of_floor(true: Tensor, generator: torch.Generator) -> float:
+def _error_of_floor(true: Population, generator: torch.Generator) -> float:
     """Return the standard error of the floor; not a number where there are too few cells."""
-    if len(true) < FLOOR_OF:
+    x, weights = true
+    if len(x) < FLOOR_OF:
         return float("nan")
-    return standard_error(
-        lambda rows: split_half_floor(true[rows], generator=generator, repeats=1), len(true), generator=generator
-    )
+
+    def again(rows: Tensor) -> float:
+        return split_half_floor(x[rows], weights=weights[rows], generator=generator, repeats=1)
+
+    return standard_error(again, len(x), generator=generator)

@@ -1,8 +1,9 @@
 """Where each cell goes: on its own label, and near its own clone, beside not moving and static plans."""
 
+import logging
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,17 +12,19 @@ from torch import Tensor
 
 from cellflow import couplings
 from cellflow.cells.snapshots import Snapshots
-from cellflow.couplings import Coupling, Exact, Plan, Within
-from cellflow.couplings.coupling import over
+from cellflow.couplings import Exact, Plan
+from cellflow.errors import ConvergenceError
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.metrics import bootstrap, clone_agreement, label_shares
-from cellflow.paths import diffusion_of
+from cellflow.pairing import snapshot_batches
 from cellflow.seeds import generator_at
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
 
 LABELS, CLONES = "label persistence", "clone agreement"
 """The two scores, as they are called in the table."""
@@ -48,13 +51,11 @@ class Scored(NamedTuple):
     solver: Fixed | Adaptive | Jumps
 
 
-class _Crossing(NamedTuple):
-    """Cells before and after one interval, by position, and what they weigh where they stand for others."""
+class _Side(NamedTuple):
+    """Cells of one snapshot, by position, and the share that each has of it, float64."""
 
-    before: np.ndarray
-    after: np.ndarray
-    a: Tensor | None
-    b: Tensor | None
+    rows: np.ndarray
+    share: Tensor
 
 
 def compare(
@@ -95,25 +96,27 @@ def compare(
 def _rows(score: str, names: np.ndarray, one: Scored, snapshots: Snapshots, most: int) -> Iterator[dict[str, object]]:
     for number, (here, there) in enumerate(pairwise(one.flow.clock_.times)):
         rng = generator_at(one.flow.seed, 3 * len(snapshots.clock.times) + 1 + number)
-        start, end = (snapshots.at(time) for time in (here, there))
+        start, end = snapshots.at(here), snapshots.at(there)
         start = start[one.cells[start]]
         shared = _shared(names[start], names[end])
-        if not len(shared) or (score == CLONES and pd.unique(names[end][pd.notna(names[end])]).size < 2):
+        if not shared or (score == CLONES and len(_known(names[end])) < 2):
             continue
-        crossing = _crossing(start, end, names, shared if score == CLONES else None, most, rng)
-        x0, x1 = (torch.from_numpy(snapshots.x[rows]) for rows in (crossing.before, crossing.after))
+        kept = shared if score == CLONES else []
+        before, after = (
+            _side(rows, snapshots, named, most, rng) for rows, named in _whole(start, end, names, kept, most, rng)
+        )
+        x0, x1 = (torch.from_numpy(snapshots.x[side.rows]) for side in (before, after))
         found = one.flow.transport(x0, start=here, stop=there, solver=one.solver)
-        weights = found.shares()[-1] if crossing.a is None else found.shares()[-1] * crossing.a
         landings: dict[str, tuple[Tensor | Plan, Tensor | None]] = {
-            "flow": (found.x[-1], weights),
-            "not moving": (x0, crossing.a),
-            "exact plan": (Exact()(x0, x1, crossing.a, crossing.b), None),
+            "flow": (found.x[-1], found.shares()[-1] * before.share),
+            "not moving": (x0, before.share),
+            "exact plan": (Exact()(x0, x1, before.share, after.share), None),
         }
-        own = _coupling(one.flow, snapshots, crossing, here, there)
-        if own != Exact():
-            landings["plan of the flow"] = (own(x0, x1, crossing.a, crossing.b), None)
+        own = _own_plan(one.flow, snapshots, before, after, (here, there), rng)
+        if own is not None:
+            landings["plan of the flow"] = (own, None)
         for method, (moved, mass) in landings.items():
-            known = (moved, names[crossing.before], x1, names[crossing.after])
+            known = (moved, names[before.rows], x1, names[after.rows])
             if score == LABELS:
                 share, carried = label_shares(*known, weights=mass)
                 interval = bootstrap(_mean, share[carried > 0], carried[carried > 0], generator=rng, paired=True)
@@ -131,51 +134,76 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return values @ weights / weights.sum()
 
 
-def _shared(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def _known(names: np.ndarray) -> set[str]:
+    return set(pd.Series(names, dtype=object).dropna().astype(str))
+
+
+def _shared(before: np.ndarray, after: np.ndarray) -> list[str]:
     """Return the labels or clones that are on both sides."""
-    known = [set(pd.Series(side, dtype=object).dropna().astype(str)) for side in (before, after)]
-    return np.array(sorted(known[0] & known[1]), dtype=object)
+    return sorted(_known(before) & _known(after))
 
 
-def _crossing(
-    before: np.ndarray, after: np.ndarray, names: np.ndarray, clones: np.ndarray | None, most: int, rng: torch.Generator
-) -> _Crossing:
-    """Return at most ``most`` cells of either side, the same for all methods.
+def _whole(
+    before: np.ndarray, after: np.ndarray, names: np.ndarray, clones: list[str], most: int, rng: torch.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the cells of both sides, and which of them are kept whatever their number, masks.
 
-    For labels any cells will do. Clones are kept whole, as many as fit into half of the cells; the others are drawn,
-    and weigh more, so that plans are those between the whole snapshots.
+    Clones are kept whole, as many as fit into half of the cells that are compared, and at least one.
     """
-    if clones is None:
-        return _Crossing(_some(before, most, rng), _some(after, most, rng), None, None)
-    named = pd.Series(names).where(pd.notna(names), "").astype(str).to_numpy()
-    order = clones[torch.randperm(len(clones), generator=rng).numpy()]
+    if not clones:
+        return [(side, np.zeros(len(side), dtype=bool)) for side in (before, after)]
+    order = [clones[k] for k in torch.randperm(len(clones), generator=rng)]
     place = pd.Series(np.arange(len(order)), index=order)
-    ranks = [place.reindex(named[side]).to_numpy() for side in (before, after)]
-    largest = max(len(before), len(after))
+    ranks = [place.reindex(pd.Series(names[side]).astype(str)).to_numpy() for side in (before, after)]
     sizes = np.stack([np.bincount(rank[~np.isnan(rank)].astype(int), minlength=len(order)) for rank in ranks])
-    fits = int((sizes.cumsum(axis=1) <= most // 2).all(axis=0).sum()) if largest > most else len(order)
-    sides = [_side(side, rank < max(fits, 1), most, rng) for side, rank in zip((before, after), ranks, strict=True)]
-    (start, a), (end, b) = sides
-    return _Crossing(start, end, a, b)
+    fits = max(1, int((sizes.cumsum(axis=1) <= most // 2).all(axis=0).sum()))
+    fits = len(order) if max(len(before), len(after)) <= most else fits
+    return [(side, rank < fits) for side, rank in zip((before, after), ranks, strict=True)]
 
 
-def _side(rows: np.ndarray, kept: np.ndarray, most: int, rng: torch.Generator) -> tuple[np.ndarray, Tensor | None]:
-    """Return the kept cells and some others, and the weight of each where others are fewer than there were."""
-    if len(rows) <= most:
-        return rows, None
-    others = _some(rows[~kept], max(1, most - int(kept.sum())), rng)
-    weight = np.concatenate([np.ones(kept.sum()), np.full(len(others), (~kept).sum() / len(others))])
-    return np.concatenate([rows[kept], others]), torch.from_numpy(weight / weight.sum())
+def _side(rows: np.ndarray, snapshots: Snapshots, kept: np.ndarray, most: int, rng: torch.Generator) -> _Side:
+    """Return the kept cells and some of the others, who weigh the more, so that all stand for the whole snapshot."""
+    weight = np.ones(len(rows)) if snapshots.weights is None else snapshots.weights[rows]
+    if len(rows) > most:
+        order = np.flatnonzero(~kept)[torch.randperm(int((~kept).sum()), generator=rng).numpy()]
+        some = order[: max(1, most - int(kept.sum()))]
+        weight = np.where(kept, weight, weight * len(order) / len(some))
+        chosen = np.sort(np.concatenate([np.flatnonzero(kept), some]))
+        rows, weight = rows[chosen], weight[chosen]
+    return _Side(rows, torch.from_numpy(weight / weight.sum()))
 
 
-def _some(rows: np.ndarray, most: int, rng: torch.Generator) -> np.ndarray:
-    return rows if len(rows) <= most else rows[np.sort(torch.randperm(len(rows), generator=rng)[:most].numpy())]
+def _own_plan(
+    flow: "SnapshotFlow",
+    snapshots: Snapshots,
+    before: _Side,
+    after: _Side,
+    times: tuple[float, float],
+    rng: torch.Generator,
+) -> Plan | None:
+    """Return the plan of the flow's coupling; ``None`` where that is the exact one, or it finds no plan."""
+    if couplings.resolve(flow.coupling) == Exact() and snapshots.groups is None and snapshots.rates is None:
+        return None
 
+    def each(values: np.ndarray | None) -> list[Any] | None:
+        return None if values is None else [values[side.rows] for side in (before, after)]
 
-def _coupling(flow: "SnapshotFlow", snapshots: Snapshots, crossing: _Crossing, here: float, there: float) -> Coupling:
-    """Return the coupling of a flow as it is over one interval, between the cells that are compared."""
-    duration = flow.clock_.model(there) - flow.clock_.model(here)
-    coupling = over(couplings.resolve(flow.coupling), duration, diffusion_of(flow.path))
-    if snapshots.groups is None:
-        return coupling
-    return Within(coupling, *(snapshots.groups[side] for side in (crossing.before, crossing.after)))
+    rates = None if snapshots.rates is None else each(snapshots.rates / flow.clock_.per_time)
+    even = all(side.share.max() <= side.share.min() * (1 + 1e-12) for side in (before, after))
+    try:
+        return snapshot_batches(
+            [torch.from_numpy(snapshots.x[side.rows]) for side in (before, after)],
+            [flow.clock_.model(time) for time in times],
+            coupling=flow.coupling,
+            batch_size=1,
+            generator=rng,
+            ot_batch_size="whole",
+            masses=None if snapshots.rates is None else (1.0, 1.0),
+            weights=None if even else [side.share for side in (before, after)],
+            rates=rates,
+            within=each(snapshots.groups),
+            path=flow.path,
+        ).plans[0]
+    except (ConvergenceError, ValueError) as error:
+        log.warning("The coupling of the flow finds no plan from %g to %g, and is left out: %s", *times, error)
+        return None

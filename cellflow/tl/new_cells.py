@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import pairwise
 from math import nan
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import Euclidean
 from cellflow.integrate import Adaptive, Fixed
-from cellflow.metrics import energy_distance, standard_error, thinned, wasserstein
+from cellflow.metrics import energy_distance, wasserstein
 from cellflow.seeds import generator_at
-from cellflow.tl.held_out import Parts, chosen, ends, evenly, known_times, over_seeds, refitted
+from cellflow.tl.held_out import Population, drawn, ends, error_of, known_times, over_seeds, refitted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -175,32 +173,32 @@ def _interval(
     """
     rng = generator_at(split.flow.seed, 2 * len(snapshots.clock.times) + 1 + number)
 
-    def cells(time: float, *, new: bool) -> Tensor:
+    def cells(time: float, *, new: bool, at_most: int) -> Population:
         rows = snapshots.at(time)
-        return torch.from_numpy(snapshots.x[rows[split.new[rows] == new]])
+        return drawn(snapshots, rows[split.new[rows] == new], at_most, rng)
 
-    def carried(x: Tensor) -> tuple[Tensor, Tensor]:
-        found = split.flow.transport(x, start=here, stop=there, solver=solver)
-        return found.x[-1], found.shares()[-1]
+    def carried(population: Population) -> Population:
+        found = split.flow.transport(population[0], start=here, stop=there, solver=solver)
+        weights = found.shares()[-1] * population[1]
+        return found.x[-1], weights / weights.sum()
 
-    fitted, later = cells(here, new=False), cells(there, new=False)
-    (x0, _), (true, _) = (thinned(cells(time, new=True), most=most, generator=rng) for time in (here, there))
-    draws = DRAWS if len(x0) <= DRAWN else 1
-    some = thinned(fitted, most=draws * len(x0), generator=rng)[0]
+    start, true = (cells(time, new=True, at_most=most) for time in (here, there))
+    n = len(start[0])
+    draws = DRAWS if n <= DRAWN else 1
+    before, after = (cells(time, new=False, at_most=len(snapshots.x)) for time in (here, there))
+    shift = after[1] @ after[0].double() - before[1] @ before[0].double()
     populations = {
-        ("flow", "new"): carried(x0),
-        ("flow", "fitted"): carried(some),
-        ("not moving", "new"): evenly(x0),
-        ("common shift", "new"): evenly(x0 + later.mean(dim=0) - fitted.mean(dim=0)),
-        ("floor", "fitted"): evenly(later),
+        ("flow", "new"): carried(start),
+        ("flow", "fitted"): carried(cells(here, new=False, at_most=draws * n)),
+        ("not moving", "new"): start,
+        ("common shift", "new"): (start[0] + shift, start[1]),
+        ("floor", "fitted"): after,
     }
-    scores = {key: (_score(one, true, len(x0), draws, rng), len(x0)) for key, one in populations.items()}
+    scores = {key: (_score(one, true, n, draws, rng), n) for key, one in populations.items()}
     return scores, _by_chance(populations["flow", "new"], populations["flow", "fitted"], true, rng)
 
 
-def _by_chance(
-    new: tuple[Tensor, Tensor], fitted: tuple[Tensor, Tensor], true: Tensor, generator: torch.Generator
-) -> float:
+def _by_chance(new: Population, fitted: Population, true: Population, generator: torch.Generator) -> float:
     """Return how often new cells fall as far behind fitted ones when both, divided at random, are exchanged."""
     n = min(len(new[0]), len(fitted[0]), DRAWN)
     few = [torch.randperm(len(x), generator=generator)[:n] for x, _ in (new, fitted)]
@@ -208,31 +206,20 @@ def _by_chance(
     first = torch.stack([torch.arange(2 * n), *(torch.randperm(2 * n, generator=generator) for _ in range(EXCHANGES))])
     chosen = torch.zeros(len(first), 2 * n, dtype=torch.float64).scatter_(1, first[:, :n], 1.0)
     shares = [side * weights / (side @ weights)[:, None] for side in (chosen, 1 - chosen)]
-    within, across = Euclidean()(x, x), Euclidean()(x, true).mean(dim=1)
+    within, across = Euclidean()(x, x), Euclidean()(x, true[0]) @ true[1]
     one, other = (2 * share @ across - ((share @ within) * share).sum(dim=1) for share in shares)
     behind = one - other
     return float((behind >= behind[0] - 1e-12).double().mean())
 
 
-def _score(population: tuple[Tensor, Tensor], true: Tensor, n: int, draws: int, generator: torch.Generator) -> _Scores:
+def _score(population: Population, true: Population, n: int, draws: int, generator: torch.Generator) -> _Scores:
     """Return the distances of ``n`` points of a population to cells, averaged over draws, with standard errors."""
     x, weights = population
-    few = (
-        [torch.randperm(len(x), generator=generator)[:n] for _ in range(draws)]
-        if len(x) > n
-        else [torch.arange(len(x))]
-    )
+    rows = [torch.randperm(len(x), generator=generator)[:n] for _ in range(draws if len(x) > n else 1)]
+    few = [(x[some], weights[some]) for some in rows]
     found = {}
     for name, distance in DISTANCES.items():
-        values = [distance(x[rows], true, weights_x=weights[rows]) for rows in few]
-        part = [(x[few[0]], weights[few[0]])]
-
-        error = standard_error(partial(_distance, distance, part, true), len(few[0]), len(true), generator=generator)
+        values = [distance(points, true[0], weights_x=share, weights_y=true[1]) for points, share in few]
+        error = error_of(few[:1], true, distance=distance, generator=generator)
         found[name] = (float(np.mean(values)), error)
     return found
-
-
-def _distance(distance: Callable[..., float], parts: Parts, true: Tensor, points: Tensor, there: Tensor) -> float:
-    """Return the distance between some points and some cells."""
-    x, weights = chosen(parts, [points])
-    return distance(x, true[there], weights_x=weights)

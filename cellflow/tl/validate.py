@@ -133,7 +133,7 @@ def validate(
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     if n_seeds < 1 or max_cells < 2:
         raise ValueError(f"Expected n_seeds >= 1 and max_cells >= 2; found {n_seeds} and {max_cells}.")
-    snapshots = read_snapshots(adata, time_key=flow.time_key, rep=flow.rep, within=flow.within)
+    snapshots = flow._snapshots(adata)
     chosen = _chosen(flow, inside(flow, snapshots), times)
     splits = _splits(adata, flow, snapshots, carried, n_seeds) if keep_aside else []
     coupled = groupby is not None or lineage_key is not None
