@@ -13,6 +13,7 @@ from cellflow.metrics import (
     population_distance,
     sliced_wasserstein,
     split_half_floor,
+    standard_error,
     thinned,
     wasserstein,
 )
@@ -257,3 +258,34 @@ def test_a_thinned_population_is_near_the_whole(rng):
     x, weights = torch.randn(5000, 1, generator=rng), torch.rand(5000, generator=rng)
     points, _ = thinned(x, weights * (x[:, 0] > 0), 1000, generator=rng)
     assert wasserstein(points, x, weights_y=weights * (x[:, 0] > 0)) < 0.05
+
+
+@pytest.mark.parametrize("n", [60, 400, 3000])
+def test_the_standard_error_of_a_mean_is_known(n, rng):
+    x = torch.randn(n, generator=rng, dtype=torch.float64)
+    found = standard_error(lambda rows: x[rows].mean(), n, generator=rng, repeats=300)
+    assert found == pytest.approx(float(x.std()) / math.sqrt(n), rel=0.15)
+
+
+def test_the_standard_error_of_a_distance_is_its_spread_over_samples(rng):
+    """Of W1, for which a bootstrap is biased; equal clouds and distant ones, of unequal sizes."""
+    for shift in (0.0, 3.0):
+        values, errors = [], []
+        for _ in range(30):
+            x, y = torch.randn(80, 3, generator=rng), shift + torch.randn(50, 3, generator=rng)
+            values.append(wasserstein(x, y))
+        for _ in range(5):
+            errors.append(standard_error(lambda i, j: wasserstein(x[i], y[j]), 80, 50, generator=rng))
+        assert np.mean(errors) == pytest.approx(np.std(values), rel=0.45)
+
+
+@pytest.mark.parametrize(("sizes", "settings"), [((), {}), ((1, 1), {}), ((5,), {"repeats": 1}), ((5,), {"most": 0})])
+def test_what_has_no_standard_error_is_refused(sizes, settings, rng):
+    with pytest.raises(ValueError, match="sample of two points or more"):
+        standard_error(lambda *rows: 0.0, *sizes, generator=rng, **settings)
+
+
+def test_the_floor_counts_by_weight(rng):
+    x, weights = torch.tensor([[0.0], [0.0], [0.0], [50.0]]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    assert split_half_floor(x, weights=weights, generator=rng) == 0
+    assert split_half_floor(x, generator=rng) == 25
