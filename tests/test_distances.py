@@ -269,13 +269,17 @@ def test_the_standard_error_of_a_mean_is_known(n, rng):
 
 def test_the_standard_error_of_a_distance_is_its_spread_over_samples(rng):
     """Of W1, for which a bootstrap is biased; equal clouds and distant ones, of unequal sizes."""
+
+    def between(x, y):
+        return lambda i, j: wasserstein(x[i], y[j])
+
     for shift in (0.0, 3.0):
         values, errors = [], []
         for _ in range(30):
             x, y = torch.randn(80, 3, generator=rng), shift + torch.randn(50, 3, generator=rng)
             values.append(wasserstein(x, y))
         for _ in range(5):
-            errors.append(standard_error(lambda i, j: wasserstein(x[i], y[j]), 80, 50, generator=rng))
+            errors.append(standard_error(between(x, y), 80, 50, generator=rng))
         assert np.mean(errors) == pytest.approx(np.std(values), rel=0.45)
 
 
