@@ -13,6 +13,7 @@ from cellflow.couplings import (
     Exact,
     Given,
     Independent,
+    Relative,
     Sinkhorn,
     SquaredEuclidean,
     UnbalancedSinkhorn,
@@ -48,6 +49,9 @@ ALL_COUPLINGS = {
     "sinkhorn": Sinkhorn(epsilon=0.5, tolerance=TIGHT),
     "unbalanced": UnbalancedSinkhorn(epsilon=0.5, relaxation=2.0, tolerance=TIGHT),
     "semi-relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=(math.inf, 1.0), tolerance=TIGHT),
+    "auto": UnbalancedSinkhorn(),
+    "relative": UnbalancedSinkhorn(Relative(0.1), (Relative(2.0), math.inf), tolerance=TIGHT),
+    "relative sinkhorn": Sinkhorn(Relative(0.1), tolerance=TIGHT),
     "barely relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=math.inf, tolerance=TIGHT),
 }
 """Those that match clouds of any sizes."""

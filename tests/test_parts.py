@@ -138,7 +138,7 @@ def test_a_part_prints_what_it_is(part):
     assert "<" not in shown or "<function" in shown
     if "<" not in shown:
         names = {type(one).__name__: type(one) for one in PARTS}
-        assert eval(shown, names | {"inf": math.inf}) == part
+        assert eval(shown, names | {"inf": math.inf, "Relative": couplings.Relative}) == part
 
 
 @each_part

@@ -2,11 +2,12 @@
 
 A coupling is deterministic; randomness enters when its plan is sampled. Which one to take:
 
-* `Exact`: optimal transport, the least total cost. The default.
+* `Exact`: optimal transport, the least total cost. The default, except for snapshots of cells.
 * `Independent`: pairs drawn at random.
 * `Given`: pairs that are known already.
 * `Sinkhorn`: entropic optimal transport; ``Sinkhorn("path")`` for the noise of a `BrownianBridge`.
-* `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots.
+* `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots; without settings
+  (``"auto"``) the default for these.
 * `Within`: any of these, inside each donor, batch or class.
 
 Each declares the memory that it needs (`memory`), and whether it keeps the masses of points (`keeps_mass`); a function
@@ -19,8 +20,10 @@ from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.exact import Exact, Given, Independent
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.product import ProductPlan
-from cellflow.couplings.sinkhorn import Sinkhorn, UnbalancedSinkhorn
+from cellflow.couplings.relative import Relative
+from cellflow.couplings.sinkhorn import Sinkhorn
 from cellflow.couplings.sparse import SparsePlan
+from cellflow.couplings.unbalanced import UnbalancedSinkhorn
 from cellflow.couplings.within import Within
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Independent",
     "Plan",
     "ProductPlan",
+    "Relative",
     "Sinkhorn",
     "SparsePlan",
     "SquaredEuclidean",

@@ -9,6 +9,7 @@ from torch import Tensor
 from cellflow.couplings.exact import Exact, Given, Independent
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.problem import dense_memory
+from cellflow.couplings.unbalanced import UnbalancedSinkhorn
 from cellflow.errors import unknown
 
 
@@ -115,8 +116,13 @@ class Custom:
         return getattr(self.match, "__name__", repr(self.match))
 
 
-COUPLINGS: dict[str, Coupling] = {"exact": Exact(), "independent": Independent(), "given": Given()}
-"""The couplings that have a name. Sinkhorn's ``epsilon`` depends on the data, so it has none."""
+COUPLINGS: dict[str, Coupling] = {
+    "auto": UnbalancedSinkhorn(),
+    "exact": Exact(),
+    "independent": Independent(),
+    "given": Given(),
+}
+"""The couplings that have a name: those that need no number."""
 
 _DECLARED = ("keeps_mass", "uses_states", "divisible", "memory")
 

@@ -1,5 +1,6 @@
 """The plan that stores all its masses."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import final
 
@@ -26,6 +27,8 @@ class DensePlan(Plan):
         How many iterations the solver took.
     error
         The error at which the solver stopped: the fraction of the mass that is misplaced.
+    settings
+        Numbers of the solver, by name, where it has found them itself.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class DensePlan(Plan):
         potentials: tuple[Tensor, Tensor] | None = None,
         iterations: int | None = None,
         error: float | None = None,
+        settings: Mapping[str, float] | None = None,
     ) -> None:
         if matrix.ndim != 2:
             raise ValueError(f"Expected a matrix of masses (n, m); found shape {tuple(matrix.shape)}.")
@@ -50,6 +54,26 @@ class DensePlan(Plan):
         self.potentials = potentials
         self.iterations = iterations
         self.error = error
+        self.settings = dict(settings or {})
+
+    def joining(self, costs: Tensor, **settings: float) -> "DensePlan":
+        """Return the same masses with the cost by which they are to be judged, where the solver used another.
+
+        Parameters
+        ----------
+        costs
+            The cost of each pair ``(n, m)``.
+        **settings
+            Numbers that the solver has found.
+
+        Examples
+        --------
+        >>> import torch
+        >>> DensePlan(torch.eye(2)).joining(torch.full((2, 2), 3.0), epsilon=0.5)
+        DensePlan(2 x 2, mass 2, cost 6, epsilon 0.5)
+        """
+        cost = float(torch.vdot(self._matrix.flatten(), costs.to(self._matrix).flatten()))
+        return DensePlan(self._matrix, cost=cost, iterations=self.iterations, error=self.error, settings=settings)
 
     @property
     def converged(self) -> bool | None:
@@ -81,7 +105,7 @@ class DensePlan(Plan):
 
     def _details(self) -> list[str]:
         solved = [] if self.iterations is None else [f"converged in {self.iterations} iterations"]
-        return super()._details() + solved
+        return [*super()._details(), *solved, *(f"{name} {value:.3g}" for name, value in self.settings.items())]
 
     # Every pair is one number, row by row, so that a row is a run of consecutive numbers.
     @cached_property

@@ -69,9 +69,12 @@ class Potentials:
         """Return the potentials ``(n,)`` and ``(m,)`` in units of the cost."""
         return self._f * self.epsilon, self._g * self.epsilon
 
-    def plan(self) -> tuple[Tensor, float]:
-        """Return the masses ``(n, m)`` and their transport cost."""
+    def plan(self, least: float = 0.0) -> tuple[Tensor, float]:
+        """Return the masses ``(n, m)`` and their transport cost; each source point keeps a least share of its mass."""
         rows, columns = self._f + self._a.log(), self._g + self._b.log()
+        if least:  # taken out of the logarithm: the mass of a distant point may be below all numbers
+            mass = rows + self._source_sums()
+            rows = rows + (self._a.log() + math.log(least) - mass).clamp_min(0).nan_to_num(0.0)
         matrix = (self._exponents + columns).add_(rows[:, None]).exp_()
         return matrix, -self.epsilon * float(torch.vdot(matrix.flatten(), self._exponents.flatten()))
 

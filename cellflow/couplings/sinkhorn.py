@@ -1,6 +1,6 @@
-"""Entropic optimal transport, balanced and unbalanced: one loop on the dual potentials.
+"""Entropic optimal transport, balanced: and the loop on the dual potentials that unbalanced transport shares.
 
-Both couplings return ``P = a b^T exp((f + g - C) / epsilon)``, the plan that minimises
+`Sinkhorn` and `UnbalancedSinkhorn` return ``P = a b^T exp((f + g - C) / epsilon)``, the plan that minimises
 
     sum(P C) + epsilon KL(P | a b^T) + relaxation_0 KL(P 1 | a) + relaxation_1 KL(P^T 1 | b)
 
@@ -23,6 +23,7 @@ from cellflow.couplings.cost import Cost, SquaredEuclidean
 from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.potentials import Potentials
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
+from cellflow.couplings.relative import Relative, median_cost
 from cellflow.errors import ConvergenceError
 
 PATH = "path"
@@ -37,9 +38,9 @@ class Sinkhorn:
     ----------
     epsilon
         Strength of the entropic regularisation, in units of the cost: towards 0 the plan becomes exact, towards
-        infinity independent. A number is that of every interval, however long it is. ``"path"`` is
-        ``2 sigma^2 d`` over an interval of model time ``d``, with the ``sigma`` of the `BrownianBridge` between the
-        pairs, as SB-CFM and [SF]2M require; it is for the squared distance.
+        infinity independent. A number is that of every interval, however long it is; `Relative` is in units of the
+        median cost of each. ``"path"`` is ``2 sigma^2 d`` over an interval of model time ``d``, with the ``sigma`` of
+        the `BrownianBridge` between the pairs, as SB-CFM and [SF]2M require; it is for the squared distance.
     cost
         Cost of matching two points.
     tolerance
@@ -69,13 +70,13 @@ class Sinkhorn:
     uses_states: ClassVar[bool] = True
     divisible: ClassVar[bool] = True
 
-    epsilon: float | str
+    epsilon: float | Relative | str
     cost: Cost = SquaredEuclidean()
     tolerance: float = 1e-4
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        _check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
+        check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
 
     def over(self, duration: float, sigma: float) -> "Sinkhorn":
         """Return the coupling over one interval, with a number for ``epsilon``; one that is a number stays.
@@ -92,7 +93,7 @@ class Sinkhorn:
         ValueError
             When ``epsilon`` is that of the path, and the path has no such noise.
         """
-        return replace(self, epsilon=_of_path(duration, sigma)) if self.epsilon == PATH else self
+        return replace(self, epsilon=of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes."""
@@ -109,117 +110,43 @@ class Sinkhorn:
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
         costs = cost_matrix(self.cost, x0, x1)
-        potentials = Potentials(costs, a / a.sum(), b / b.sum(), _number(self.epsilon), (math.inf, math.inf))
-        return _solve(potentials, self.tolerance, self.max_iterations)
+        epsilon = number(self.epsilon, self.cost, x0, x1, a, b)
+        potentials = Potentials(costs, a / a.sum(), b / b.sum(), epsilon, (math.inf, math.inf))
+        return solve(potentials, self.tolerance, self.max_iterations)
 
 
-@dataclass(frozen=True)
-class UnbalancedSinkhorn:
-    """Entropic transport that may create and destroy mass where moving it costs more.
+def check_settings(epsilon: float | Relative | str, cost: Cost, tolerance: float, max_iterations: int) -> None:
+    """Raise for settings that no entropic solver can use.
 
-    Weights are masses here and are used as given: let them sum to the size of each population. Left out, each
-    side has mass 1.
-
-    Parameters
-    ----------
-    epsilon
-        Strength of the entropic regularisation, in units of the cost: a number for every interval, or ``"path"`` as
-        for `Sinkhorn`.
-    relaxation
-        What a change of mass costs, in units of the cost: one number, or one for the source and one for the
-        target, the same in every interval, however far cells travel in it. Infinity on a side keeps its masses;
-        towards infinity the plan becomes that of `Sinkhorn`.
-    cost
-        Cost of matching two points.
-    tolerance
-        Converged when another update would move at most this share of the mass.
-    max_iterations
-        Most updates of both potentials.
-
-    Source
+    Raises
     ------
-    Chizat et al. 2018, "Scaling algorithms for unbalanced optimal transport problems"; Séjourné, Vialard and
-    Peyré 2022, "Faster unbalanced optimal transport", proposition 2 (the shift between both potentials).
-
-    Examples
-    --------
-    >>> import torch
-    >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [9.0]])
-    >>> plan = UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)(x0, x1)
-    >>> plan.marginals()[1] > 0.01  # no mass moves to the far point
-    tensor([ True, False])
+    ValueError
+        When a number is not above 0 and finite, a name unknown, or the epsilon of a path not in units of the cost.
     """
-
-    uses_states: ClassVar[bool] = True
-    divisible: ClassVar[bool] = True
-
-    epsilon: float | str
-    relaxation: float | tuple[float, float]
-    cost: Cost = SquaredEuclidean()
-    tolerance: float = 1e-4
-    max_iterations: int = 10_000
-
-    def __post_init__(self) -> None:
-        _check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
-        pair = isinstance(self.relaxation, int | float) or len(self.relaxation) == 2
-        if not pair or not all(side > 0 for side in self._relaxations()):
-            message = f"Expected one relaxation above 0, or a pair (source, target); found {self.relaxation!r}."
-            raise ValueError(message)
-
-    @property
-    def keeps_mass(self) -> bool:
-        """Whether neither side may change its masses."""
-        return all(map(math.isinf, self._relaxations()))
-
-    def over(self, duration: float, sigma: float) -> "UnbalancedSinkhorn":
-        """Return the coupling over one interval, as `Sinkhorn.over`; its relaxation stays as it is."""
-        return replace(self, epsilon=_of_path(duration, sigma)) if self.epsilon == PATH else self
-
-    def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
-        return dense_memory(n, m)
-
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
-        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``, whose points have masses ``a`` and ``b``.
-
-        Raises
-        ------
-        ConvergenceError
-            When ``max_iterations`` do not reach ``tolerance``.
-        """
-        check_clouds(x0, x1)
-        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
-        if self.keeps_mass and not math.isclose(float(a.sum()), float(b.sum()), rel_tol=1e-9):
-            message = (
-                f"Expected equal total masses where no side may change; found {float(a.sum()):.6g} in `a` and "
-                f"{float(b.sum()):.6g} in `b`. Make one relaxation finite, or use Sinkhorn."
-            )
-            raise ValueError(message)
-        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, _number(self.epsilon), self._relaxations())
-        return _solve(potentials, self.tolerance, self.max_iterations)
-
-    def _relaxations(self) -> tuple[float, float]:
-        # A YAML file brings the pair as a list.
-        if isinstance(self.relaxation, int | float):
-            return self.relaxation, self.relaxation
-        source, target = self.relaxation
-        return source, target
-
-
-def _check_settings(epsilon: float | str, cost: Cost, tolerance: float, max_iterations: int) -> None:
     if isinstance(epsilon, str):
         if epsilon != PATH:
-            raise ValueError(f"Expected epsilon as a number above 0, or {PATH!r}; found {epsilon!r}.")
+            raise ValueError(f"Expected epsilon as a number above 0, Relative(factor) or {PATH!r}; found {epsilon!r}.")
         if not isinstance(cost, SquaredEuclidean):
             raise ValueError(f"The epsilon of a path is in units of the squared distance; found {cost}.")
-        epsilon = 1.0
-    for name, value in (("epsilon", epsilon), ("tolerance", tolerance), ("max_iterations", max_iterations)):
+    strength = epsilon if isinstance(epsilon, int | float) else 1.0
+    for name, value in (("epsilon", strength), ("tolerance", tolerance), ("max_iterations", max_iterations)):
         if not 0 < value < math.inf:
             raise ValueError(f"Expected {name} above 0 and finite; found {value}.")
 
 
-def _of_path(duration: float, sigma: float) -> float:
-    """Return the epsilon of a Schrödinger bridge over an interval."""
+def of_path(duration: float, sigma: float) -> float:
+    """Return the epsilon of a Schrödinger bridge over an interval.
+
+    Raises
+    ------
+    ValueError
+        When the path has no noise.
+
+    Examples
+    --------
+    >>> of_path(0.5, 2.0)
+    4.0
+    """
     if not sigma > 0:
         raise ValueError(
             f"epsilon={PATH!r} takes its size from Brownian motion, and this path is not a bridge of one. Set "
@@ -228,22 +155,52 @@ def _of_path(duration: float, sigma: float) -> float:
     return 2 * sigma**2 * duration
 
 
-def _number(epsilon: float | str) -> float:
+def number(epsilon: float | Relative | str, cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> float:
+    """Return an epsilon in units of the cost between two weighted clouds.
+
+    Raises
+    ------
+    ValueError
+        For that of a path, which is a number in an interval only.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, weight = torch.zeros(1, 1), torch.ones(1, dtype=torch.float64)
+    >>> number(Relative(0.5), SquaredEuclidean(), x, x + 2, weight, weight)
+    2.0
+    """
     if isinstance(epsilon, str):
         raise ValueError(
             f"epsilon={epsilon!r} is a number in an interval only, and no interval is known here. Give the coupling to "
             "an estimator or to `snapshot_batches(..., path=path)`, or call `coupling.over(duration, sigma)` first."
         )
-    return epsilon
+    return epsilon.of(median_cost(cost, x0, x1, a, b)) if isinstance(epsilon, Relative) else epsilon
 
 
-def _solve(potentials: Potentials, tolerance: float, max_iterations: int) -> DensePlan:
+def solve(potentials: Potentials, tolerance: float, max_iterations: int, *, least: float = 0.0) -> DensePlan:
+    """Update the potentials until they converge, and return their plan.
+
+    Parameters
+    ----------
+    potentials
+        Where to begin.
+    tolerance, max_iterations
+        As for `Sinkhorn`.
+    least
+        Share of its mass that every source point keeps.
+
+    Raises
+    ------
+    ConvergenceError
+        When it takes more iterations.
+    """
     error = math.nan
     for iteration in range(1, max_iterations + 1):
         error = potentials.update_source()
         if error <= tolerance:
             f, g = potentials.values()
-            matrix, cost = potentials.plan()
+            matrix, cost = potentials.plan(least)
             return DensePlan(matrix, cost=cost, potentials=(f, g), iterations=iteration, error=error)
         potentials.update_target()
     message = (
