@@ -34,7 +34,7 @@ from cellflow.objectives import (
     TrajectoryMatching,
     VelocityMatching,
 )
-from cellflow.pairing import Spline, Straight
+from cellflow.pairing import Mean, Spline, Straight
 from cellflow.paths import BrownianBridge, Linear, LogitNormal, Stratified, Trigonometric, Uniform, VariancePreserving
 from cellflow.training import Geodesics, MarkovianFitting, Recipe, Reflow, Run
 
@@ -81,7 +81,7 @@ RALSTON = Table(a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
 ALL_TABLES = {**TABLES, "ralston": RALSTON}
 ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adaptive(rtol=1e-6), Jumps(2), Noisy(steps=7)]
 
-ALL_CURVES = [Straight(), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
+ALL_CURVES = [Straight(), Mean(), Mean("natural"), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
 ALL_MODEL_COUPLINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]
 ALL_RECIPES = [Recipe(), Recipe(learning_rate=1e-3, precision="64")]
 ALL_RUNS = [Run(), Run("runs/first", resume=True, save_every=5)]

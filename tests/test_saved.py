@@ -128,7 +128,8 @@ GROWING = {"coupling": UNBALANCED, "growth": True, "masses": "counts", "curve": 
 
 
 def flow_of(steps, **settings):
-    return cf.SnapshotFlow(**QUICK, time_key="day", network=SMALL, steps=steps, **settings)
+    then = {"curve": "straight"}  # what was the default
+    return cf.SnapshotFlow(**QUICK, time_key="day", network=SMALL, steps=steps, **then | settings)
 
 
 def translator_of(steps):

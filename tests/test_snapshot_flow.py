@@ -553,6 +553,6 @@ def test_a_bend_is_a_curve_now(bend, curve, cells):
 
 @pytest.mark.parametrize("curve", ["bent", 0.5, cf.pairing.Spline])
 def test_what_is_no_curve_is_refused(curve, cells):
-    words = "Unknown curve 'bent'. Choose from: 'straight', 'spline'|such as Spline"
+    words = "Unknown curve 'bent'. Choose from: 'straight', 'mean', 'spline'|such as Spline"
     with pytest.raises((ValueError, TypeError), match=words):
         cf.SnapshotFlow(**QUICK, curve=curve).fit(cells)

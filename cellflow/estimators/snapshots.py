@@ -84,9 +84,9 @@ class SnapshotFlow(FlowEstimator):
         learned; see `cellflow.tl.growth_prior`. Each snapshot is matched as it is expected to have grown. ``None`` for
         no expectation.
     curve
-        How the paths of cells curve: ``"straight"`` between neighbouring snapshots, ``"spline"`` or
-        `cellflow.pairing.Spline` along one smooth curve through all snapshots, or `cellflow.training.Geodesics` near
-        measured cells, around empty regions.
+        How the paths of cells curve: ``"mean"`` or `cellflow.pairing.Mean` with the mean of the population through all
+        snapshots, ``"straight"`` between neighbouring ones, ``"spline"`` or `cellflow.pairing.Spline` each along a
+        curve of its own, or `cellflow.training.Geodesics` near measured cells, around empty regions.
     within
         Column of ``obs`` within whose groups pairs are made, such as a donor or a batch; ``None`` for none. The
         fraction of pairs in each group is its fraction of the later snapshot. Between two snapshots of which one lacks

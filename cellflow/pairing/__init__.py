@@ -3,11 +3,13 @@
 from cellflow.pairing.batches import PairedBatches, paired_batches, snapshot_batches
 from cellflow.pairing.curves import Curve, Spline, Straight
 from cellflow.pairing.image_batches import ImageBatches, image_batches
+from cellflow.pairing.mean_curve import Mean
 from cellflow.pairing.metric import RBFMetric, rbf_metric
 
 __all__ = [
     "Curve",
     "ImageBatches",
+    "Mean",
     "PairedBatches",
     "RBFMetric",
     "Spline",

@@ -22,6 +22,8 @@ from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
 
+_AT_ONCE = 2**22  # numbers: 32 MiB of float64
+
 
 def paired_batches(
     x0: Tensor,
@@ -209,6 +211,22 @@ class PairedBatches:
         """The plan over whole snapshots of each interval, or ``None`` where super-batches are used."""
         return self._pairs.plans
 
+    def displacements(self) -> Tensor:
+        """Return the mean displacement of the pairs of each interval, as its plan weighs them: ``(k, ...)``, float64.
+
+        Where every point counts alike, it is the difference of the snapshots' means. Of pairs in super-batches that
+        count points unequally, some thousands are drawn.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> batches = paired_batches(torch.zeros(5, 1), torch.ones(4, 1), generator=cf.generator(seed=0))
+        >>> batches.displacements()
+        tensor([[1.]], dtype=torch.float64)
+        """
+        found = [[_mean(self._points, *side) for side in both] for both in self._pairs.weighted()]
+        return torch.stack([after - before for before, after in found])
+
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
@@ -277,6 +295,14 @@ def _numbers(given: Sequence[Tensor], sizes: Sequence[int], name: str) -> list[T
     if not all(torch.isfinite(values).all() for values in found):
         raise ValueError(f"Expected finite `{name}`; found NaN or infinity.")
     return found
+
+
+def _mean(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of some points, in float64, without a copy of all."""
+    total, most = points.new_zeros(points.shape[1:], dtype=torch.float64), max(1, _AT_ONCE // points[0].numel())
+    for some, weight in zip(rows.split(most), weights.to(points.device).double().split(most), strict=True):
+        total += torch.tensordot(weight, points[some].double(), dims=1)
+    return total / weights.sum()
 
 
 def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:

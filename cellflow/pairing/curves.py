@@ -1,6 +1,7 @@
 """Curves: how the paths of pairs curve between several snapshots.
 
-* `Straight`: straight between neighbouring snapshots. The default.
+* `Straight`: straight between neighbouring snapshots.
+* `Mean`: along the curve of the population's mean.
 * `Spline`: towards one smooth curve through all snapshots, whose velocity is continuous where they meet.
 * `cellflow.training.Geodesics`: towards the data, along geodesics of a learned metric.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from cellflow.batch import Batch
 from cellflow.couplings import Plan
 from cellflow.errors import unknown
+from cellflow.pairing.mean_curve import Mean
 from cellflow.shapes import per_sample
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class Spline:
         return None if self.bend == 0 else Bent.of(tangents(snapshots, times, batches.plans), snapshots, self.bend)
 
 
-CURVES: dict[str, Curve] = {"straight": Straight(), "spline": Spline()}
+CURVES: dict[str, Curve] = {"straight": Straight(), "mean": Mean(), "spline": Spline()}
 """Curves by name."""
 
 

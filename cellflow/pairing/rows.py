@@ -26,6 +26,8 @@ Lookup = Callable[[Tensor], Tensor]
 """Row numbers ``(n,)`` to states ``(n, ...)``."""
 Pairs = tuple[Tensor, ...]
 """Source and target rows, and their log masses at both ends where pairs carry masses."""
+Weighted = tuple[Tensor, Tensor]
+"""Rows, and how much each of them counts."""
 T = TypeVar("T")
 
 WHOLE_MEMORY = 2_880_000_000
@@ -41,6 +43,8 @@ REUSE = 24
 to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
 DRAWN_STEPS = 64
 """Steps for which pairs are drawn at once from a plan over whole sets."""
+COUNTED_BLOCKS = 8
+"""Super-batches of which the pairs are counted for their mean displacement: some thousands of points."""
 
 
 def as_points(rows: Tensor) -> Tensor:
@@ -135,6 +139,11 @@ class WholePlan:
             self.steps_per_block * batch_size, generator=generator_at(self.seed, index), replace=False
         )
 
+    def weighted(self, batch_size: int) -> tuple[Weighted, Weighted]:
+        """Return all rows of both sides, each with its mass in the plan."""
+        before, after = ((torch.arange(len(mass), device=mass.device), mass) for mass in self.plan.marginals())
+        return before, after
+
 
 @dataclass(frozen=True)
 class SuperBatches:
@@ -159,6 +168,18 @@ class SuperBatches:
         _, drawn = match(self.matching, rows, columns, ends)
         i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
         return rows[i], columns[j], *masses
+
+    def weighted(self, batch_size: int) -> tuple[Weighted, Weighted]:
+        """Return the rows of both sides with their shares, or, where a plan changes them, those of the first blocks."""
+        ends = self.ends
+        if self.matching.coupling.keeps_mass and self.matching.groups is None and ends.gain is None:
+            sides = zip(self.matching.rows(), (ends.source, ends.target), strict=True)
+            before, after = ((rows, torch.ones_like(rows) if share is None else share) for rows, share in sides)
+            return before, after
+        drawn = [self.block(index, batch_size) for index in range(COUNTED_BLOCKS)]
+        i, j, *masses = (torch.cat(side) for side in zip(*drawn, strict=True))
+        weights = (sum(masses, start=torch.zeros_like(i)) / 2).exp()  # half-way, the log has changed by half
+        return (i, weights), (j, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +206,14 @@ class RowPairs:
     def plans(self) -> list[Plan | None]:
         """The plan over whole sets of each interval, or ``None`` where super-batches are used."""
         return [interval.plan for interval in self.intervals]
+
+    def weighted(self) -> list[tuple[Weighted, Weighted]]:
+        """Return for each interval the rows where its pairs begin, and where they end, by how much they count."""
+        found = (interval.weighted(self.batch_size) for interval in self.intervals)
+        return [
+            ((i + first, a), (j + second, b))
+            for ((i, a), (j, b)), (first, second) in zip(found, self.firsts, strict=True)
+        ]
 
     def iterate(self, start: int) -> Generator[Pairs]:
         """Yield the pairs of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""

@@ -32,6 +32,14 @@ FAULTS = (
         ("test_bends.py::test_the_whole_bend_follows_a_quadratic_exactly",),
     ),
     Fault(
+        "clock of the mean", "pairing/mean_curve.py", "* clock(times, 1)[:, None]", "* (s[-1] / (times[-1] - times[0]))",
+        ("test_mean_curve.py::test_along_a_line_the_mean_follows_a_monotone_cubic_in_time",),
+    ),
+    Fault(
+        "limit of monotone slopes", "pairing/mean_curve.py", "limit = 3 *", "limit = 9 *",
+        ("test_mean_curve.py::test_monotone_cubics_go_beyond_neighbouring_means_in_no_dimension",),
+    ),
+    Fault(
         "bridge target", "objectives/bridge.py", "missed.detach(), value=-1)", "missed.detach(), value=1)",
         ("test_bridges.py::test_the_velocity_target_keeps_no_noise_but_that_of_the_ends",),
     ),
