@@ -170,7 +170,7 @@ class Plan(ABC):
         means = carry(x.reshape(x.shape[0], -1).double()) / masses[:, None]
         if empty:
             means[masses == 0] = alone  # type: ignore[assignment]
-        return _as(x, means.reshape(-1, *x.shape[1:]))
+        return _as(x, means if x.ndim == 1 else means.reshape(-1, *x.shape[1:]))
 
     @cached_property
     def _row_mass(self) -> Tensor:

@@ -305,15 +305,20 @@ class SnapshotFlow(FlowEstimator):
             batch_size=self.batch_size,
             generator=rng,
             ot_batch_size=self.ot_batch_size,
-            masses=sizes,
-            **_each(snapshots),
-            path=self.path,
+            **self._population(snapshots, sizes),
             curve=self.curve,
         )
 
     def _snapshots(self, adata: "AnnData") -> Snapshots:
         keys = ("time_key", "rep", "within", "weight_key", "prior_key")
         return read_snapshots(adata, **{key: getattr(self, key) for key in keys})
+
+    def _population(self, snapshots: Snapshots, sizes: Sizes | None) -> dict[str, Any]:
+        """Return what pairs depend on beside states and times: what cells weigh, expected growth, groups, the path."""
+        rates = None if snapshots.rates is None else snapshots.rates / snapshots.clock.per_time
+        of_cells = {"within": snapshots.groups, "weights": snapshots.weights, "rates": rates}
+        each = {name: None if values is None else snapshots.each(values) for name, values in of_cells.items()}
+        return {"masses": sizes, "path": self.path, **each}
 
     def _clouds(self, snapshots: Snapshots, device: torch.device) -> tuple[list[Tensor], list[float]]:
         """Return the states of each snapshot, on a device, and its model time."""
@@ -348,10 +353,3 @@ class SnapshotFlow(FlowEstimator):
         self.masses_ = None if sizes is None else tuple(sizes)
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.n_features_in_))
-
-
-def _each(snapshots: Snapshots) -> dict[str, list[Any] | None]:
-    """Return the group, the weight and the expected growth, per model time, of the cells of each snapshot."""
-    rates = None if snapshots.rates is None else snapshots.rates / snapshots.clock.per_time
-    found = {"within": snapshots.groups, "weights": snapshots.weights, "rates": rates}
-    return {name: None if values is None else snapshots.each(values) for name, values in found.items()}

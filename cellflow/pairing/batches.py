@@ -153,6 +153,40 @@ def snapshot_batches(
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
     for x0, x1 in pairwise(snapshots):
         check_clouds(x0, x1)
+    matchings, ends = intervals(snapshots, times, coupling, masses, weights, rates, path, within)
+    sizes = [len(cloud) for cloud in snapshots]
+    pairs = pair_rows(
+        matchings,
+        firsts=list(pairwise(accumulate(sizes[:-1], initial=0))),
+        batch_size=batch_size,
+        generator=generator,
+        ot_batch_size=ot_batch_size,
+        ends=ends,
+    )
+    batches = PairedBatches(pairs, torch.cat(list(snapshots)), list(times))
+    bends = curve.bends(snapshots, times, batches, generator=generator)
+    return batches if bends is None else batches.bent(bends)
+
+
+def intervals(
+    snapshots: Sequence[Tensor],
+    times: Sequence[float],
+    coupling: CouplingLike,
+    masses: Sequence[float] | None = None,
+    weights: Sequence[Tensor] | None = None,
+    rates: Sequence[Tensor] | None = None,
+    path: GaussianPath | str | None = None,
+    within: Sequence[Labels] | None = None,
+) -> tuple[list[RowMatching], list[Ends]]:
+    """Return how each snapshot is matched with the next, and what the points of both weigh; see `snapshot_batches`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> matchings, ends = intervals([torch.zeros(3, 1), torch.ones(4, 1)], [0, 1], "exact")
+    >>> matchings[0].sizes, ends[0]
+    ((3, 4), Ends(masses=None, source=None, target=None, gain=None))
+    """
     coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
     groups = [None] * len(sizes) if within is None else _groups(within, sizes, weighed=masses is not None)
     matchings = [
@@ -166,17 +200,7 @@ def snapshot_batches(
         )
         for (x0, x1), (before, after), (start, stop) in zip(*map(pairwise, (snapshots, groups, times)), strict=True)
     ]
-    pairs = pair_rows(
-        matchings,
-        firsts=list(pairwise(accumulate(sizes[:-1], initial=0))),
-        batch_size=batch_size,
-        generator=generator,
-        ot_batch_size=ot_batch_size,
-        ends=_ends(masses, weights, rates, sizes, times),
-    )
-    batches = PairedBatches(pairs, torch.cat(list(snapshots)), list(times))
-    bends = curve.bends(snapshots, times, batches, generator=generator)
-    return batches if bends is None else batches.bent(bends)
+    return matchings, _ends(masses, weights, rates, sizes, times)
 
 
 class PairedBatches:
@@ -322,5 +346,5 @@ def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) ->
         message = f"Of {len(sizes)} snapshots, some lack groups of their neighbours: {', '.join(lacking)}."
         if weighed:
             raise ValueError(f"{message} Their growth is unknown: leave these cells out, or pair without `within`.")
-        warnings.warn(f"{message} Cells of these groups have no partner there and are left out.", stacklevel=3)
+        warnings.warn(f"{message} Cells of these groups have no partner there and are left out.", stacklevel=4)
     return [torch.from_numpy(part) for part in each]

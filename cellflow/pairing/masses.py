@@ -127,7 +127,7 @@ def match(
     >>> plan.dense()
     tensor([[0.2500, 0.0000, 0.0000, 0.0000],
             [0.0000, 0.2500, 0.2500, 0.2500]], dtype=torch.float64)
-    >>> (weighed.target[[0, 1]] - weighed.source).exp()
+    >>> (weighed.target[[0, 1]] - weighed.source).exp().round()
     tensor([1., 3.], dtype=torch.float64)
     """
     if ends.masses is None and ends.source is None and ends.target is None:

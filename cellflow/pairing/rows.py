@@ -121,6 +121,32 @@ class RowMatching:
         return Within(self.coupling, source[i], target[j])
 
 
+def match_some(
+    matching: RowMatching, ends: Ends, most: int, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Plan, Plan | WeighedPlan]:
+    """Match random parts of two sets.
+
+    Parameters
+    ----------
+    matching, ends
+        How the sets are matched, and what their points weigh.
+    most
+        Most rows of each.
+    generator
+        Draws them.
+
+    Returns
+    -------
+    The rows ``(k,)`` and ``(l,)``, the coupling's plan between them, and the plan to draw pairs from.
+    """
+    rows, columns, ends = ends.part(matching.sizes, most, generator=generator)
+    rows, columns = rows.to(matching.device), columns.to(matching.device)
+    if ends.masses is not None:  # a rare group may be in one part only, where its growth is unknown
+        there = matching.partnered(rows, columns)
+        rows, columns, ends = rows[there[0]], columns[there[1]], ends.only(*there)
+    return rows, columns, *match(matching, rows, columns, ends)
+
+
 @dataclass(frozen=True)
 class WholePlan:
     """Pairs drawn from one plan over two whole sets.
@@ -159,13 +185,8 @@ class SuperBatches:
 
     def block(self, index: int, batch_size: int) -> Pairs:
         """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
-        generator, device = generator_at(self.seed, index), self.matching.device
-        rows, columns, ends = self.ends.part(self.matching.sizes, self.size, generator=generator)
-        rows, columns = rows.to(device), columns.to(device)
-        if ends.masses is not None:  # a rare group may be in one part only, where its growth is unknown
-            there = self.matching.partnered(rows, columns)
-            rows, columns, ends = rows[there[0]], columns[there[1]], ends.only(*there)
-        _, drawn = match(self.matching, rows, columns, ends)
+        generator = generator_at(self.seed, index)
+        rows, columns, _, drawn = match_some(self.matching, self.ends, self.size, generator=generator)
         i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
         return rows[i], columns[j], *masses
 

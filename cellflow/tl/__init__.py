@@ -3,9 +3,21 @@
 from cellflow.tl.descendants import pull, push
 from cellflow.tl.fate import fate
 from cellflow.tl.growth import growth
+from cellflow.tl.growth_prior import growth_prior
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.trajectories import trajectories
 from cellflow.tl.validate import testable_times, validate
 from cellflow.tl.velocity import velocity
 
-__all__ = ["fate", "growth", "interpolate", "pull", "push", "testable_times", "trajectories", "validate", "velocity"]
+__all__ = [
+    "fate",
+    "growth",
+    "growth_prior",
+    "interpolate",
+    "pull",
+    "push",
+    "testable_times",
+    "trajectories",
+    "validate",
+    "velocity",
+]

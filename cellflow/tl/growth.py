@@ -1,8 +1,11 @@
-"""The growth rate of every cell."""
+"""The growth rate of every cell, and what is expected of it from its genes."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 from cellflow.tl.cells import about, target
+from cellflow.tl.sensitivity import conclusion
+from cellflow.tl.sensitivity import sensitivity as by_relaxation
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -14,14 +17,23 @@ def growth(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
+    sensitivity: bool = True,
     extrapolate: bool = False,
     key_added: str = "growth",
     copy: bool = False,
 ) -> "AnnData | None":
     """Evaluate the growth rate of the flow at every cell and its own time.
 
-    A rate of log(2) doubles the cells in one unit of time, a negative one means that they die. Without sizes of the
-    population (see ``masses`` of `SnapshotFlow`) only differences between cells are meaningful.
+    A rate of log(2) doubles the cells in one unit of time, a negative one means that they die. Use it to compare groups
+    of cells whose shares change between snapshots.
+
+    Snapshots show how the shares of states change, and nothing else: that is what growth is identified by, and only as
+    far as it is known how far cells travel. Two things are not identified. *Level*: without sizes of the population
+    (``masses`` of `SnapshotFlow`) a constant may be added to all rates of a snapshot, and only differences between
+    cells mean something. *Travel or death*: a state that empties while another fills has moved there, or died here
+    while the other divided. The relaxation of `UnbalancedSinkhorn` decides between both, by the squared distance: cells
+    that move far get a low rate, whatever they do, and in proportion to one over the relaxation. What is known of
+    single cells beforehand can be given as ``prior_key``, see `growth_prior`.
 
     Parameters
     ----------
@@ -29,6 +41,10 @@ def growth(
         Cells with the time and the representation that the flow was fitted on.
     flow
         A flow that was fitted with growth.
+    sensitivity
+        Whether to match again with half and with double the relaxation, at most 1,000 cells a snapshot, and to warn
+        where the ranks of cells or the level of their growth depend on it. Nothing is done where the flow has no
+        relaxation, or ``adata`` lacks a fitted snapshot.
     extrapolate
         Whether cells outside the fitted times are allowed.
     key_added
@@ -42,6 +58,17 @@ def growth(
         Rate at which the log of a cell's mass grows, per unit of the user's time.
     ``uns[key_added]``
         ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the rate belongs to.
+    ``uns[f"{key_added}_sensitivity"]``
+        ``"table"``: for each snapshot the ``spread`` of the growth of log mass over an interval by the plans, its rank
+        correlation with that at ``half`` and at ``double`` the relaxation, and how many times larger the spread is at
+        half than at double (``level``: 1 where shares decide, up to 4 where travel is taken for death).
+        ``"conclusion"``: the warning, if any.
+
+    Warns
+    -----
+    UserWarning
+        When ranks correlate by less than 0.9, or the level changes more than twofold, in a snapshot where growth
+        matters.
 
     Raises
     ------
@@ -54,13 +81,20 @@ def growth(
     >>> adata = cf.datasets.branching(seed=0)
     >>> coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
     >>> flow = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=20).fit(adata)
-    >>> cf.tl.growth(adata, flow)
+    >>> cf.tl.growth(adata, flow, sensitivity=False)
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True
     """
     states = flow.read(adata)
     found = flow.growth_rate(states.x, states.time, extrapolate=extrapolate)
+    table = by_relaxation(adata, flow) if sensitivity else None
     written = target(adata, copy=copy)
     written.obs[key_added] = found
     written.uns[key_added] = about(adata, flow)
+    written.uns.pop(f"{key_added}_sensitivity", None)
+    if table is not None:
+        said = conclusion(table)
+        written.uns[f"{key_added}_sensitivity"] = {"table": table, "conclusion": said}
+        if said:
+            warnings.warn(said, stacklevel=2)
     return written if copy else None
