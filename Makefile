@@ -8,6 +8,7 @@ TORCHDYN := torchsde torchcde pytorch-lightning
 .PHONY: demo test slow mutants lint bench gpu peers wheel-check clean
 
 demo: $(VENV)/installed
+	$(BIN)/cellflow demo task=hematopoiesis
 	$(BIN)/cellflow demo
 
 test: $(VENV)/installed-test

@@ -64,6 +64,25 @@ def test_the_commands_that_the_report_names_work_on_the_demo(demo):
     assert anndata.read_h5ad(demo / "interpolated-36.h5ad").n_obs == 69 + 79
 
 
+@pytest.fixture(scope="module")
+def blood(tmp_path_factory):
+    run = tmp_path_factory.mktemp("demo") / "blood"
+    small = ["steps=200", "validate=false", "progress=false", "device=cpu"]
+    assert main(["demo", "task=hematopoiesis", f"out={run}", *small]) == 0
+    return run
+
+
+@pytest.mark.slow
+def test_the_second_demo_opens_with_where_blood_cells_go_and_compares_them_with_clones(blood):
+    page = (blood / "report.html").read_text()
+    assert page.index("Where cells go") < page.index("Beside real clones") < page.index("What was fitted")
+    assert "real clones that had changed by day 6" in page
+    names = {path.stem for path in (blood / "figures").glob("*.png")}
+    assert {"velocity", "clones", "fates", "loss"} <= names
+    assert main(["report", f"model={blood}"]) == 0
+    assert "real clones that had changed by day 6" in (blood / "report.html").read_text()
+
+
 def test_six_lines_are_enough():
     adata = cf.datasets.hsmm()
     sc.pp.pca(adata)

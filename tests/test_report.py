@@ -16,6 +16,7 @@ import torch
 
 import cellflow as cf
 from cellflow.errors import NotFittedError
+from cellflow.report import lineage
 from cellflow.report.estimator import chosen
 from cellflow.report.validation import Score, compare, headline, read_scores, sentence
 
@@ -110,10 +111,59 @@ def test_figures_are_the_files_beside_the_page(tmp_path, fitted):
     assert all(len(image["alt"]) > 20 for image in page.images)
 
 
+@pytest.fixture
+def clones():
+    """Two branches from one place: each clone goes to one of them, and half of its cells stay what they were."""
+    rng = np.random.default_rng(0)
+    adata = snapshots(n_times=2, dim=2, n=80)
+    late, side = np.arange(160) >= 80, np.tile(np.repeat([-1.0, 1.0], 40), 2)
+    adata.obsm["X_rep"] = np.stack([3.0 * late, side * (1 + 3 * late)], axis=1) + 0.2 * rng.normal(size=(160, 2))
+    adata.obs["kind"] = np.where(late, np.where(side > 0, "up", "down"), "stem")
+    adata.obs["clone"] = [f"<i>clone {k % 20}" for k in range(160)]
+    adata.obs["clone"] = np.where(side > 0, "$" + adata.obs["clone"], adata.obs["clone"])
+    adata.obs.loc[adata.obs_names[::7], "clone"] = None
+    return adata
+
+
+def trained(adata):
+    return cf.SnapshotFlow(time_key="day", rep="X_rep", steps=200, batch_size=64, device="cpu").fit(adata)
+
+
+def test_fates_stand_beside_those_of_real_clones(tmp_path, clones):
+    before = clones.copy()
+    page = report(tmp_path, clones, trained(clones), groupby="kind", lineage_key="clone")
+    assert "Beside 40 real clones that had changed" in page.text
+    assert "better than all cells alike" in page.text
+    assert "the flow never saw clones" in page.text
+    assert "Beside real clones" in page.text
+    assert (tmp_path / "figures" / "clones.png").exists()
+    assert clones.obs.equals(before.obs)
+    with pytest.raises(KeyError, match=r"No `adata.obs\['family'\]`. Available"):
+        report(tmp_path, clones, fit(clones), groupby="kind", lineage_key="family")
+
+
+def test_fates_of_a_flow_in_closed_form_are_those_of_its_clones(clones):
+    """Both branches are far apart: each cell has one fate, that of its clone; all alike have half of it."""
+    found = lineage.compare(clones, trained(clones), groupby="kind", lineage_key="clone")
+    assert list(found.overlap) == [lineage.FLOW, lineage.PLAN, lineage.STILL, lineage.ALIKE]
+    assert found.overlap[lineage.FLOW].mean() > 0.95
+    assert found.overlap[lineage.PLAN] == pytest.approx(1)
+    assert found.overlap[lineage.ALIKE] == pytest.approx(0.5)
+    np.testing.assert_allclose(found.real.to_numpy().max(axis=1), 1)
+    assert found.n_cells == clones.obs["clone"].iloc[:80].notna().sum()
+
+
+def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones):
+    settings = {"coupling": cf.couplings.UnbalancedSinkhorn(0.5, 20.0), "growth": True}
+    page = report(tmp_path, clones, fit(clones, **settings), groupby="kind")
+    assert "Growth rates that the flow has learned, by kind" in page.images[-2]["alt"]
+    assert (tmp_path / "figures" / "growth.png").exists()
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_fates_are_shown_where_there_are_groups(tmp_path, fitted, noisy):
     adata = snapshots(n=40)
-    adata.obs["kind"] = [f"<b>$kind {k % 20}" if k % 3 else None for k in range(adata.n_obs)]
+    adata.obs["kind"] = [f"<b>$kind {k % 40}" if k % 3 else None for k in range(adata.n_obs)]
     settings = {"stochastic": True, "path": cf.paths.BrownianBridge(0.5)} if noisy else {}
     before = adata.copy()
     page = report(tmp_path, adata, fit(adata, **settings), groupby="kind")

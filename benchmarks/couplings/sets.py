@@ -44,7 +44,7 @@ def hematopoiesis(method: Method, seed: int) -> Row:
     names = sorted(set(after["state"]))
     shares = pd.DataFrame(motion.mean(_one_hot(after["state"], names)), columns=names)
     overlap = cf.metrics.fate_overlap(shares, before["state"], before["clone"], after["state"], after["clone"])
-    kept |= _interval("fates", cf.metrics.bootstrap(torch.mean, overlap, generator=rng))
+    kept |= _interval("fates", cf.metrics.bootstrap(torch.mean, overlap[~overlap.isnan()], generator=rng))
     return _interval("own_state", own) | kept | _interval("clones", near) | _moved(course, 1, 2, motion)
 
 

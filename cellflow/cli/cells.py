@@ -31,18 +31,20 @@ def fit(cfg: DictConfig) -> None:
 
 
 def demo(cfg: DictConfig) -> None:
-    """Run an example on data in the package: PCA, fit, prediction of the held-out snapshot, report."""
+    """Run an example on data in the package: fit, prediction of what is held out, report."""
     import scanpy as sc
 
     from cellflow import datasets, tl
 
     folder = new_folder(cfg, "demo")
-    adata = datasets.hsmm()
-    sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
+    adata = getattr(datasets, cfg.dataset)()
+    if cfg.components is not None:
+        sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
     adata.write_h5ad(folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
-    predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
-    predicted.write_h5ad(folder / "predicted.h5ad")
+    if cfg.data.holdout:
+        predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
+        predicted.write_h5ad(folder / "predicted.h5ad")
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -92,7 +94,7 @@ def report(cfg: DictConfig) -> None:
     folder, flow, adata = read_run(cfg)
     if cfg.validate:
         _validate(folder, adata, flow)
-    write_report(folder, adata, flow, groupby=OmegaConf.select(cfg, "data.groupby"))
+    write_report(folder, adata, flow, asked=cfg)
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -182,9 +184,9 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
 
 
 def write_report(
-    folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), *, groupby: str | None = None
+    folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), asked: DictConfig | None = None
 ) -> None:
-    """Write the report of a run folder, with the validation that was kept in it, and the groups of its settings."""
+    """Write the report of a run folder, with the validation that was kept in it, and the columns of its settings."""
     import pandas as pd
 
     from cellflow import report
@@ -192,6 +194,9 @@ def write_report(
     kept = folder / runs.VALIDATION
     if kept.exists():
         adata.uns["validation"] = pd.read_csv(kept)
-    groupby = groupby or runs.read_settings(folder)["data"].get("groupby")
-    details = runs.details(folder)
-    report.write(folder, adata, flow, title=folder.name, details=details, genes=genes, groupby=groupby)
+    kept_settings = runs.read_settings(folder)["data"]
+    columns = {
+        name: (asked and OmegaConf.select(asked, f"data.{name}")) or kept_settings.get(name)
+        for name in ("groupby", "lineage_key", "basis")
+    }
+    report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes, **columns)

@@ -10,6 +10,12 @@ from anndata import AnnData
 
 from cellflow.datasets.public import PublicData
 
+_STATE_COLORS = {
+    "Baso": "#0072B2", "Ccr7_DC": "#009E73", "Eos": "#8C6D00", "Erythroid": "#C0392B", "Lymphoid": "#56B4E9",
+    "Mast": "#CC79A7", "Meg": "#7B3FA0", "Monocyte": "#E69F00", "Neu_Mon": "#A6D854", "Neutrophil": "#D55E00",
+    "pDC": "#00B7A8", "undiff": "#A8A8A8",
+}  # fmt: skip
+
 
 def hsmm() -> AnnData:
     """Human skeletal muscle myoblasts, 0, 24, 48 and 72 hours after the switch to low serum.
@@ -50,7 +56,7 @@ def hematopoiesis() -> AnnData:
     adata
         ``obs``: day (2, 4, 6: 34, 316 and 431 cells), state (12 cell types, "undiff" among them) and clone (339, of
         which 126 on several days). ``obsm``: X_pca (40 components) and X_emb (the published layout in the plane, made
-        of many more cells), float32. ``uns["source"]`` is the attribution.
+        of many more cells), float32. ``uns["source"]`` is the attribution; ``uns["state_colors"]`` is for plots.
 
     Source
     ------
@@ -63,7 +69,9 @@ def hematopoiesis() -> AnnData:
     >>> adata.shape, sorted(set(adata.obs["day"]))
     ((781, 2481), [2.0, 4.0, 6.0])
     """
-    return _shipped("hematopoiesis", measured="counts")
+    adata = _shipped("hematopoiesis", measured="counts")
+    adata.uns["state_colors"] = [_STATE_COLORS[state] for state in adata.obs["state"].cat.categories]
+    return adata
 
 
 def embryoid_body() -> AnnData:

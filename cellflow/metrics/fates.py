@@ -14,9 +14,9 @@ def fate_overlap(
     """Return how much the predicted change of each cell and the real one of its clone have in common, 0 to 1.
 
     Only what a cell changes into counts: its own group is left out of its prediction and of what its clone became, and
-    both are scaled to sum to 1. Staying where one is, which is right for most cells, therefore earns nothing. The overlap
-    is the sum over the other groups of the smaller share. A cell that is predicted not to change at all gets the shares
-    of all later cells.
+    both are scaled to sum to 1. Staying where one is, which is right for most cells, therefore earns nothing. The
+    overlap is the sum over the other groups of the smaller share. A cell that is predicted not to change at all gets
+    the shares of all later cells.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def fate_overlap(
     Returns
     -------
     Tensor
-        One number for each cell whose clone has become something else, in their order; cells of one clone are not
-        independent.
+        One number for each cell ``(n,)``; NaN for a cell whose clone is not seen later, or has become nothing else.
+        Cells of one clone are not independent.
 
     Raises
     ------
@@ -44,8 +44,8 @@ def fate_overlap(
     >>> import pandas as pd
     >>> fates = pd.DataFrame({"stem": [0.8, 0.8], "blood": [0.15, 0.1], "skin": [0.05, 0.1]})
     >>> after = ["blood", "stem", "skin"], ["a", "a", "b"]
-    >>> fate_overlap(fates, ["stem", "stem"], ["a", "b"], *after).numpy().round(2)
-    array([0.75, 0.5 ])
+    >>> fate_overlap(fates, ["stem", "stem"], ["a", "c"], *after).numpy().round(2)
+    array([0.75,  nan])
     """
     now, clone, then, later = (
         pd.Series(np.asarray(one, dtype=object)) for one in (labels, clones, labels_next, clones_next)
@@ -68,10 +68,11 @@ def fate_overlap(
         raise ValueError("Expected a clone with cells of another group in the later snapshot; found none.")
     found = fates.to_numpy(dtype=np.float64)[changed] * other[changed]
     overall = np.asarray([(then == name).mean() for name in names])
-    found = np.where(found.sum(axis=1, keepdims=True) > 0, found, overall) * other[changed]
-    return torch.from_numpy(np.minimum(_scaled(found), _scaled((real * other)[changed])).sum(axis=1))
+    found = np.where(found.sum(axis=1, keepdims=True) > 0, found, overall * other[changed])
+    overlap = np.full(len(fates), np.nan)
+    overlap[changed] = np.minimum(_scaled(found), _scaled((real * other)[changed])).sum(axis=1)
+    return torch.from_numpy(overlap)
 
 
 def _scaled(shares: np.ndarray) -> np.ndarray:
-    total = shares.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(shares, total, out=np.zeros_like(shares), where=total > 0))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))

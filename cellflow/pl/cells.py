@@ -128,7 +128,7 @@ def _categories(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str,
 
     handles = []
     for k, category in enumerate(coloring.values.cat.categories):
-        color, marker = coloring.palette[k % len(coloring.palette)], MARKERS[k // len(PALETTE)]
+        color, marker = coloring.palette[k % len(coloring.palette)], MARKERS[k // len(coloring.palette)]
         mark: dict[str, Any] = {"color": color, "marker": marker}
         x, y = xy[(coloring.values == category).to_numpy()].T
         ax.scatter(x, y, **mark, **style)

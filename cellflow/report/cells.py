@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 from cellflow import couplings, paths
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import estimator, few_steps, html, validation
+from cellflow.report import estimator, few_steps, html, lineage, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 PAGE, FIGURES = "report.html", "figures"
 _TITLES = {
+    "opening": "Where cells go",
+    "lineage": "Beside real clones",
     "fitted": "What was fitted",
     "validation": "How good the predictions are",
     "predictions": "Predicted beside observed cells",
     "trajectories": "Trajectories and velocities",
     "fates": "Where cells end",
+    "growth": "Growth",
     "genes": "Genes over time",
     "training": "Training",
     "steps": "How many steps it takes",
@@ -60,6 +64,7 @@ def write(
     basis: str | None = None,
     genes: Sequence[str] = (),
     groupby: str | None = None,
+    lineage_key: str | None = None,
 ) -> Path:
     """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG files.
 
@@ -85,6 +90,8 @@ def write(
         Genes to draw over time, where the flow works on principal components.
     groupby
         Column of ``obs`` with groups of cells, whose fates are drawn; ``None`` for no fates.
+    lineage_key
+        Column of ``obs`` with the clone of each cell: with ``groupby``, fates are compared with what clones became.
 
     Returns
     -------
@@ -111,24 +118,33 @@ def write(
     flow._check_fitted()
     folder = Path(folder)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    clones, when = None, time_label(flow.clock_.times[-1], unit_of(adata, flow.time_key))
+    if groupby is not None and lineage_key is not None:
+        clones = lineage.compare(adata, flow, groupby=groupby, lineage_key=lineage_key)
     sections = {
+        "opening": "",
+        "lineage": "" if clones is None else lineage.table(clones),
         "fitted": _fitted(adata, flow),
         "validation": _validation(adata, flow),
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
         "fates": "",
+        "growth": "",
         "genes": "",
         "training": "",
         "steps": "",
         "use": _use(folder, adata, flow),
         "run": html.table(None, details.items()),
     }
-    for drawing in drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby):
+    drawn = drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby)
+    for drawing in drawn if clones is None else chain(drawn, [lineage.drawing(clones, when)]):
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
     if flow.distilled:
         sections["steps"] = few_steps.section(folder, folder / FIGURES)
+    summary = "" if clones is None else html.paragraph(lineage.sentence(clones, when))
+    summary += _summary(adata, flow, folder)
     page = folder / PAGE
-    text = html.page(title, _lead(adata, flow), _summary(adata, flow, folder), sections, _TITLES)
+    text = html.page(title, _lead(adata, flow), summary, sections, _TITLES)
     page.write_text(text, encoding="utf-8")
     return page
 

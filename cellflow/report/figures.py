@@ -13,7 +13,7 @@ from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
 from cellflow.pl.fate import MOST
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
-from cellflow.report import estimator
+from cellflow.report import estimator, growth
 from cellflow.report.html import Drawing, blank
 from cellflow.tl.descendants import NEIGHBORS
 
@@ -28,6 +28,8 @@ MOST_CELLS = 500
 """Cells of a snapshot over which the expression of a gene is averaged: 500 decoded cells are 70 MB for 17,000 genes."""
 MOST_GROUPS = MOST - 2
 """Groups whose fates are drawn; all others are one, and cells without a group another."""
+MOST_COLORS = 24
+"""Groups that are told apart by colour; of more, the rare ones are put together."""
 MOMENTS = 25
 
 
@@ -36,6 +38,8 @@ def drawings(
 ) -> Iterator[Drawing]:
     """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
     unit = unit_of(adata, flow.time_key)
+    if groupby is not None and groupby not in adata.obs:
+        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
     if "validation" in adata.uns:
         yield _validation(adata, unit)
     yield from _predictions(adata, flow, basis, unit)
@@ -47,14 +51,20 @@ def drawings(
     )  # fmt: skip
     figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
-    pl.velocity(_covered(adata, flow), flow, basis=basis, kind=kind, ax=figure.subplots())
+    shown = _covered(adata, flow)
+    if groupby is not None and shown.obs[groupby].nunique() > MOST_COLORS:
+        shown = shown.copy()
+        shown.obs[groupby] = _commonest(shown.obs[groupby], shown.obs[groupby])
+    pl.velocity(shown, flow, basis=basis, kind=kind, color=groupby, ax=figure.subplots())
     yield Drawing(
-        "trajectories", "velocity", figure,
+        "trajectories" if groupby is None else "opening", "velocity", figure,
         f"Where cells move (change {rate_label(unit)})."
         + (" Averaged where there are enough cells; thicker lines are faster." if kind == "stream" else ""),
     )  # fmt: skip
     if groupby is not None:
         yield _fates(adata, flow, basis, groupby)
+        if flow.growth_:
+            yield growth.drawing(adata, flow, groupby=groupby, unit=unit)
     if len(genes):
         yield _genes(adata, flow, genes)
     yield estimator.loss(flow)
@@ -124,8 +134,6 @@ def _fates(adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str) -> 
     few = adata[_thin(adata, flow)].copy()
     end = flow.clock_.times[-1]
     there = few[read_times(few, flow.time_key) == end]
-    if groupby not in few.obs:
-        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(few.obs.columns)}.")
     few.obs[groupby] = _commonest(few.obs[groupby], there.obs[groupby])
     tl.fate(few, flow, groupby=groupby, n_neighbors=min(NEIGHBORS, there.n_obs), key_added="fate")
     where = time_label(end, unit_of(adata, flow.time_key))
