@@ -92,6 +92,10 @@ def standardized():
     return Standardized(MLP(dim=2, width=8), shift=ones, scale=2 * ones, speed=ones)
 
 
+def growing_map():
+    return FlowMap(Heads(MLP(dim=2, width=8, heads=2, times=2), growth="shared"), growth=True)
+
+
 class Decay(torch.nn.Module):
     """As networks of diffusers are called."""
 
@@ -105,6 +109,7 @@ ALL_NETWORKS = {
     "heads": (lambda: Heads(MLP(dim=2, width=8, heads=3), score="shared", growth="shared"), (5, 2)),
     "standardized": (standardized, (5, 2)),
     "flow map": (lambda: FlowMap(MLP(dim=2, width=8, times=2)), (5, 2)),
+    "flow map with growth": (growing_map, (5, 2)),
     "diffusers": (lambda: DiffusersField(Decay()), (5, 2, 4, 4)),
 }
 """Networks without a condition, and a shape of states."""

@@ -172,15 +172,6 @@ def test_tools_jump(flow, cells):
     assert cells.obs["pull"].sum() == pytest.approx(1)
 
 
-def test_flows_with_growth_do_not_jump_with_weights(cells):
-    coupling = cf.couplings.UnbalancedSinkhorn(epsilon=0.1, relaxation=1.0)
-    grown = cf.SnapshotFlow(rep="X_latent", coupling=coupling, growth=True, steps=5).fit(cells)
-    grown.distill(cells, steps=5)
-    assert grown.transport(cells.obsm["X_latent"][:2], start=0, stop=4, solver=Jumps(1)).x.shape == (2, 2, 2)
-    with pytest.raises(ValueError, match="lose the weights"):
-        cf.tl.interpolate(cells, grown, at=2, solver=Jumps(1))
-
-
 def test_a_translator_jumps_both_ways(rng):
     x = torch.randn(200, 2, generator=rng)
     model = cf.DomainTranslator(steps=200, batch_size=64, recipe=QUICK).fit(x, 0.5 * x + 3)

@@ -89,7 +89,8 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         (folder / MAP).unlink(missing_ok=True)
         if self.distilled:
             save_tensors(folder / MAP, self.flow_map_.state_dict(), {"kind": "flow map"})
-            about["flow_map"] = {"spans": self.flow_map_.spans, "history": self.map_history_.columns}
+            known = self.flow_map_
+            about["flow_map"] = {"spans": known.spans, "growth": known.growth, "history": self.map_history_.columns}
         (folder / DESCRIPTION).write_text(json.dumps(about, indent=2))
 
     @classmethod
@@ -130,7 +131,8 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             model = cls(**settings, device=device)
             model._restore(about["learned"])
             if about["flow_map"] is not None:
-                model.flow_map_ = model._blank_map(about["flow_map"]["spans"])
+                kept = about["flow_map"]  # before maps had growth, nothing was said about it
+                model.flow_map_ = model._blank_map(kept["spans"], growth=kept.get("growth", False))
                 model.map_history_ = History(about["flow_map"]["history"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
@@ -162,9 +164,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """Return what must be equal for an interrupted training to be resumed: the data and the settings."""
         return {**data, **encode_settings(compared(self.get_params(deep=False)))}
 
-    def _blank_map(self, spans: str) -> FlowMap:
-        """Return a map whose jumps are Euler steps of the fitted flow."""
-        return FlowMap.of(self._velocity(), spans=spans)
+    def _blank_map(self, spans: str, *, growth: bool = False) -> FlowMap:
+        """Return a map whose jumps are Euler steps of the fitted flow, with its growth rate where that is asked for."""
+        return FlowMap.of(self.field_ if growth else self._velocity(), spans=spans, growth=growth)
 
     def _carry(
         self,
@@ -255,9 +257,10 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     ) -> Self:
         """Train the flow map of a copy of this estimator, and keep the map once it is done.
 
-        ``known`` gives the states that the teacher's trajectories pass through and their times, as
-        `cellflow.training.trajectory_batches` takes them, ``pairs`` batches of pairs of the data: the objective decides
-        which are needed. ``settings`` are those of `cellflow.training.distill`.
+        ``velocity`` is the fitted one, or the field where growth is distilled too. ``known`` gives the states that the
+        teacher's trajectories pass through and their times, as `cellflow.training.trajectory_batches` takes them,
+        ``pairs`` batches of pairs of the data: the objective decides which are needed. ``settings`` are those of
+        `cellflow.training.distill`.
         """
         own, chosen = self.get_params(deep=False), resolve(objective)
         check_settings(settings["steps"], own["batch_size"], recipe)
@@ -265,7 +268,12 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         if teacher and isinstance(chosen, TrajectoryMatching):
             recipe, both = recipe or own["recipe"], copy.flow_map_.spans == "both"
             batches = trajectory_batches(
-                velocity, *known(), batch_size=own["batch_size"], generator=settings["generator"], both=both
+                velocity,
+                *known(),
+                batch_size=own["batch_size"],
+                generator=settings["generator"],
+                both=both,
+                growth=copy.flow_map_.growth,
             )
         else:
             batches = pairs()

@@ -360,9 +360,9 @@ class ImageGenerator(FlowEstimator):
             raise ValueError(f"Expected the images of the fit, {self.shape_} each; found {found}.")
         return copy, found
 
-    def _blank_map(self, spans: str) -> FlowMap:
+    def _blank_map(self, spans: str, *, growth: bool = False) -> FlowMap:
         if self.objective == "velocity":
-            return super()._blank_map(spans)
+            return super()._blank_map(spans, growth=growth)
         with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise does not predict mean velocities
             return FlowMap(self._field(times=2), spans=spans).to(next(self.field_.parameters()))
 

@@ -30,7 +30,8 @@ def distill(
 ) -> "SnapshotFlow":
     """Distil the fitted flow into a flow map, for ``transport(..., solver=Jumps(1))``.
 
-    The map jumps between any two times of the fitted range, forward and backward.
+    The map jumps between any two times of the fitted range, forward and backward; where growth was learned, with the
+    weights of cells.
 
     Parameters
     ----------
@@ -70,11 +71,11 @@ def distill(
             f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
             f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out held-out cells."
         )
-    rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
-    distilled.flow_map_, device = distilled._blank_map("both"), next(velocity.parameters()).device
+    rng, device = generator_at(int(self.seed), DISTILLING), next(distilled.field_.parameters()).device
+    distilled.flow_map_ = distilled._blank_map("both", growth=self.growth_)
     return self._learn_map(
         distilled,
-        velocity,
+        distilled.field_ if self.growth_ else distilled._velocity(),
         known=lambda: self._clouds(snapshots, device),
         pairs=lambda: self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device),
         objective=objective,

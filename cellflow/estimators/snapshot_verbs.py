@@ -94,8 +94,7 @@ def transport(
     -------
     Trajectory
         Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; where growth was learned, log
-        weights ``(save, n)``, except with ``Jumps``. Its ``mass()`` is the size of the population relative to that at
-        ``start``.
+        weights ``(save, n)``. Its ``mass()`` is the size of the population relative to that at ``start``.
 
     Raises
     ------
@@ -196,7 +195,7 @@ def grow(
     start: TimeLike,
     stop: TimeLike,
     save: int = 2,
-    solver: Fixed | Adaptive | str | int = Fixed(),
+    solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     **old: Any,
 ) -> Trajectory:
@@ -205,7 +204,7 @@ def grow(
     Parameters
     ----------
     x, start, stop, save, solver, extrapolate
-        As for `transport`, without jumps, since a flow map has no weights.
+        As for `transport`.
 
     Returns
     -------
@@ -215,7 +214,7 @@ def grow(
     Raises
     ------
     TypeError
-        When the flow was fitted without growth, or for a solver with noise, or of jumps.
+        When the flow was fitted without growth, or for a solver with noise.
     ValueError
         When a time is outside the fitted range, or the states have another width than the model's.
 
@@ -228,9 +227,10 @@ def grow(
     >>> flow.grow(adata.obsm["X_latent"][:3], start=0, stop=4, save=5).log_weight.shape
     torch.Size([5, 3])
     """
-    other = {"noisy": "simulate", "jumps": "transport"}
-    chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", **other, old=old)
+    chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.grow", noisy="simulate", old=old)
     _check_growth(self)
+    if isinstance(chosen, Jumps):
+        check_weighs(self)
     return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
 
 
@@ -320,6 +320,21 @@ def _check_growth(flow: "SnapshotFlow") -> None:
         raise TypeError(
             "This flow was fitted without growth, so its cells keep their weights. Fit one with "
             "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth=True)`."
+        )
+
+
+def check_weighs(flow: "SnapshotFlow") -> None:
+    """Raise for a flow map without growth, of a flow that has learned growth: earlier versions made such.
+
+    Raises
+    ------
+    ValueError
+        Naming what to do.
+    """
+    if flow.growth_ and flow.distilled and not flow.flow_map_.growth:
+        raise ValueError(
+            "This flow has learned growth, and its flow map, of an earlier version, would lose the weights of cells. "
+            "Call `distill` again, or take `Fixed()`."
         )
 
 

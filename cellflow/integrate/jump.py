@@ -1,4 +1,4 @@
-"""Jumps: a flow map carries states from one time to another in any number of steps."""
+"""Jumps: a flow map carries states, with their weights, from one time to another in any number of steps."""
 
 import math
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cellflow.fields import outputs
 from cellflow.integrate.solvers import Jumps
 from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
+from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
 
 
@@ -20,14 +22,15 @@ def jump(
     stop: float | Tensor = 1.0,
     condition: Tensor | None = None,
     save: int | None = None,
+    log_weight: Tensor | None = None,
 ) -> Trajectory:
-    """Carry states from ``start`` to ``stop`` in equal jumps of a flow map.
+    """Carry states from ``start`` to ``stop`` in equal jumps of a flow map; with weights, where the map has growth.
 
     Parameters
     ----------
     flow_map
         A `cellflow.networks.FlowMap`, or any callable of two times ``(n, 2)``, states and condition that returns the
-        mean velocity between them.
+        mean velocity between them; or `cellflow.fields.Outputs`, with the mean growth rate too.
     x
         States at ``start``, ``(n, ...)``; the result follows their dtype and device.
     steps
@@ -39,17 +42,19 @@ def jump(
     save
         Number of states to keep, equally spaced in time, including both ends; ``None`` for one after every jump. Where
         ``save - 1`` does not divide ``steps``, jumps are added until it does.
+    log_weight
+        Log weights at ``start``, ``(n,)``, for a map with growth; by default each weight is 1/n.
 
     Returns
     -------
     Trajectory
-        The states that are kept, those at ``start`` first.
+        The states that are kept, those at ``start`` first; with growth their ``log_weight`` too.
 
     Raises
     ------
     ValueError
         For steps < 1, save < 2, states with NaN, a field of one time, or jumps that the map has not learned: backward
-        with ``spans="forward"``, to any time but 1 with ``spans="end"``.
+        with ``spans="forward"``, to any time but 1 with ``spans="end"``; weights for a map without growth.
     ConvergenceError
         When states become infinite or NaN.
 
@@ -73,20 +78,29 @@ def jump(
     steps = steps if save is None else each * (save - 1)
     begin, end = time_of(start, x), time_of(stop, x)
     _check(flow_map, begin, end, steps)
-    states = [x]
+    states, gain = [x], x.new_zeros(len(x))
+    gains = [gain]
     with torch.no_grad():
         for k in range(steps):
             s, t = (torch.lerp(begin, end, j / steps) for j in (k, k + 1))
-            velocity = flow_map(torch.stack([s, t], dim=1), x, condition)
+            velocity, _, growth = outputs(flow_map(torch.stack([s, t], dim=1), x, condition))
+            if growth is None and log_weight is not None:
+                raise ValueError(
+                    "This flow map has no growth rate, so weights stay as they are: leave out `log_weight`."
+                )
             if velocity.shape != x.shape:
                 raise ValueError(
                     f"Expected mean velocities of the states' shape {tuple(x.shape)}; the map returned "
                     f"{tuple(velocity.shape)}."
                 )
             x = x + per_sample(t - s, x) * velocity
+            gain = gain if growth is None else gain + (t - s) * growth
             check_finite(x, t)
-            states += [x] if (k + 1) % each == 0 else []
-    return Trajectory(saved_times(x, start, stop, len(states)), torch.stack(states), steps)
+            if (k + 1) % each == 0:
+                states.append(x)
+                gains.append(gain)
+    kept = None if growth is None else weights_at_start(states[0], log_weight) + torch.stack(gains)
+    return Trajectory(saved_times(x, start, stop, len(states)), torch.stack(states), steps, kept)
 
 
 def _check(flow_map: Any, begin: Tensor, end: Tensor, steps: int) -> None:

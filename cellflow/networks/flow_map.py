@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
+from cellflow.fields import Outputs, outputs
 from cellflow.networks.embedding import TimeEmbedding
 from cellflow.shapes import per_sample
 
@@ -20,6 +21,10 @@ class FlowMap(nn.Module):
     a field as well: called with one time for each sample it returns the velocity, called with two, ``(n, 2)``, the mean
     velocity between them.
 
+    With ``growth`` the log of a particle's weight changes by ``(t - s) g(s, t, x)`` in a jump: not at all at ``s = t``,
+    where ``g`` is the growth rate. Both are then returned, as `cellflow.fields.Outputs`. In two jumps the changes add
+    up, the second one from where the first one ends.
+
     Parameters
     ----------
     network
@@ -28,6 +33,9 @@ class FlowMap(nn.Module):
     spans
         Which jumps are learned: ``"forward"`` to any later time, ``"both"`` directions, or ``"end"``, to time 1 only (a
         consistency model). Objectives draw such jumps, and no others can be asked for.
+    growth
+        Whether the map has a growth rate beside the velocity, which the network then returns too: a `Heads` of a
+        network of two times. Objectives learn it if it is there.
 
     Raises
     ------
@@ -45,9 +53,12 @@ class FlowMap(nn.Module):
     >>> x = torch.randn(5, 2)
     >>> torch.equal(flow_map.jump(torch.full((5,), 0.3), torch.full((5,), 0.3), x), x)
     True
+    >>> growing = FlowMap(cf.networks.Heads(cf.networks.MLP(dim=2, heads=2, times=2), growth="shared"), growth=True)
+    >>> growing(torch.rand(5, 2), x).growth.shape
+    torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module, *, spans: str = "forward") -> None:
+    def __init__(self, network: nn.Module, *, spans: str = "forward", growth: bool = False) -> None:
         super().__init__()
         if spans not in SPANS:
             raise ValueError(unknown("spans", spans, SPANS))
@@ -57,13 +68,14 @@ class FlowMap(nn.Module):
                 "(a network of your own: take `t` of shape (n, 2) and set `self.times = 2`), or start from a fitted "
                 "field with `FlowMap.of(field)`."
             )
-        self.network, self.spans = network, spans
+        self.network, self.spans, self.growth = network, spans, growth
 
     @classmethod
-    def of(cls, field: nn.Module, *, spans: str = "forward") -> "FlowMap":
+    def of(cls, field: nn.Module, *, spans: str = "forward", growth: bool = False) -> "FlowMap":
         """Return a map that starts from a copy of a velocity field: its jumps are Euler steps of the flow at first.
 
-        Every `TimeEmbedding` in the field is given a second time, with weights of zero.
+        Every `TimeEmbedding` in the field is given a second time, with weights of zero. With ``growth`` the map starts
+        from the growth rate of the field too, which must return one.
 
         Raises
         ------
@@ -87,21 +99,21 @@ class FlowMap(nn.Module):
             for name, child in parent.named_children():
                 if isinstance(child, TimeEmbedding):
                     setattr(parent, name, child.with_second_time())
-        return cls(network, spans=spans)
+        return cls(network, spans=spans, growth=growth)
 
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor | Outputs:
         """Return the velocity at times ``t`` ``(n,)``, or the mean velocity between the two times of ``t`` ``(n, 2)``.
 
-        States are ``(n, ...)``; the result is shaped as they are.
+        States are ``(n, ...)``; the result is shaped as they are. With growth: `Outputs`, with the mean rate too.
         """
         begin, end = t.unbind(1) if t.ndim == 2 else (t, t)
-        found: Tensor = self.network(torch.stack([begin, end - begin], dim=1), x, condition)
-        return found
+        known = outputs(self.network(torch.stack([begin, end - begin], dim=1), x, condition), growth=self.growth)
+        return Outputs(known.velocity, growth=known.growth) if self.growth else known.velocity
 
     def jump(self, s: Tensor, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return where states ``x`` ``(n, ...)`` at times ``s`` ``(n,)`` are at times ``t`` ``(n,)``.
 
         Nothing is checked: `cellflow.integrate.jump` knows which jumps were learned.
         """
-        found: Tensor = x + per_sample(t - s, x) * self(torch.stack([s, t], dim=1), x, condition)
-        return found
+        velocity = outputs(self(torch.stack([s, t], dim=1), x, condition)).velocity
+        return x + per_sample(t - s, x) * velocity

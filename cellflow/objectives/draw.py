@@ -97,6 +97,27 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     return Drawn(start + s * duration, point, duration, batch.condition, mass, gain)
 
 
+def known_gain(log_gain: Tensor | None) -> Tensor:
+    """Return the growth of log mass over the span of each pair, ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        When the pairs carry no masses.
+
+    Examples
+    --------
+    >>> known_gain(torch.ones(1))
+    tensor([1.])
+    """
+    if log_gain is None:
+        raise ValueError(
+            "Expected a batch with masses at both ends of its pairs; found none. Pass `masses=` to "
+            "`cf.pairing.paired_batches` or `cf.pairing.snapshot_batches`, or set `log_mass0` and `log_mass1`."
+        )
+    return log_gain
+
+
 def weighted_mean(squares: Tensor, mass: Tensor | None) -> Tensor:
     """Return the mean of squared errors ``(n, ...)``, weighted by masses ``(n,)`` where there are any.
 

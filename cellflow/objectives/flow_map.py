@@ -2,6 +2,20 @@
 
 On the diagonal, where a jump has no length, a map is trained on the velocity. Off the diagonal, each objective has a
 condition of its own that jumps follow that velocity.
+
+Where a map has growth, the log of the weight is one more coordinate of the state, which moves with the growth rate as
+the others do with the velocity: ``d (x, log w) / dt = (v, g)(t, x)``. Neither depends on the weight, so a jump is ``(x,
+log w) + (t - s) (v, g)(s, t, x)``, and every condition on jumps of ``x`` is one on those of ``(x, log w)``, with the
+same derivation. The change ``l`` of log weight therefore obeys the same equations, each with its own source:
+
+* Lagrangian: ``d l(s, t, x) / dt = g(t, X(s, t, x))``,
+* Eulerian: ``dl/ds + v(s, x) . grad l + g(s, x) = 0``,
+* semigroup: ``l(s, t, x) = l(s, u, x) + l(u, t, X(s, u, x))``,
+* there and back: ``l(s, t, x) + l(t, s, X(s, t, x)) = 0``.
+
+Where pairs of the data are the source, each has its own velocity and growth rate; their means at a point, weighted by
+the masses of the pairs, are those of the population (see `cellflow.objectives.growth`), and the conditions that pairs
+stand in for are linear in both.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +26,8 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.fields import Field, outputs
-from cellflow.objectives.draw import draw, weighted_mean
+from cellflow.fields import Field, Outputs, outputs
+from cellflow.objectives.draw import draw, known_gain, weighted_mean
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
@@ -23,7 +37,8 @@ class DrawnJumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
 
     ``velocity`` is that of the path of the pair, or of the teacher, at ``x``; ``duration`` ``(n,)`` is the time that
-    the pair spans, ``mass`` ``(n,)`` its mass at ``x``, or ``None`` where all are equal.
+    the pair spans, ``mass`` ``(n,)`` its mass at ``x``, or ``None`` where all are equal. ``growth`` ``(n,)`` is the
+    growth rate of the pair, or of the teacher, for a map that has one; otherwise ``None``.
     """
 
     s: Tensor
@@ -33,16 +48,29 @@ class DrawnJumps(NamedTuple):
     duration: Tensor
     condition: Tensor | None
     mass: Tensor | None = None
-
-    @property
-    def times(self) -> Tensor:
-        """Both times, ``(n, 2)``: what a flow map is called with."""
-        return torch.stack([self.s, self.t], dim=1)
+    growth: Tensor | None = None
 
     @property
     def length(self) -> Tensor:
-        """Length of a jump in time, ``(n, 1, ...)``."""
-        return per_sample(self.t - self.s, self.x)
+        """Length of each jump in time, ``(n,)``."""
+        return self.t - self.s
+
+    @property
+    def rates(self) -> Tensor:
+        """Velocity and growth rate at ``x``, see `joined`."""
+        return joined(Outputs(self.velocity, growth=self.growth), growth=self.growth is not None)
+
+    def mean(self, field: Any, s: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        """Return the mean rates of a map from times ``s`` to times ``t``, see `joined`."""
+        return joined(field(torch.stack([s, t], dim=1), x, self.condition), growth=self.growth is not None)
+
+    def at(self, field: Any, t: Tensor, x: Tensor) -> Tensor:
+        """Return the rates of a field at times ``t``, see `joined`."""
+        return joined(field(t, x, self.condition), growth=self.growth is not None)
+
+    def over(self, share: Tensor, rates: Tensor) -> Tensor:
+        """Return what rates amount to in times ``(n,)``."""
+        return per_sample(share, rates) * rates
 
     def split(self, at: int) -> tuple["DrawnJumps", "DrawnJumps"]:
         """Return the first ``at`` jumps, and the rest."""
@@ -56,8 +84,10 @@ class FlowMapObjective(ABC):
     """Base of the objectives for flow maps; subclasses implement ``residual``.
 
     The field they train is a `cellflow.networks.FlowMap`. The fraction ``diagonal`` of each batch trains its velocity,
-    the rest its jumps. Times are uniform over all pairs ``s < t`` (or all pairs, or ``t = 1``, by the map's ``spans``);
-    where a batch holds pairs of several intervals, a jump begins in its own interval and ends at any later time.
+    the rest its jumps. Where the map has growth, both train its growth rate too; an e-fold of mass counts as much as a
+    displacement of one unit. Times are uniform over all pairs ``s < t`` (or all pairs, or ``t = 1``, by the map's
+    ``spans``); where a batch holds pairs of several intervals, a jump begins in its own interval and ends at any later
+    time.
 
     Parameters
     ----------
@@ -100,16 +130,17 @@ class FlowMapObjective(ABC):
 
     @abstractmethod
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
-        """Return the error of the mean velocity of each jump, ``(n, ...)``."""
+        """Return the error of the mean rates of each jump: shaped as states, or as `joined` rates with growth."""
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
         still = min(round(self.diagonal * len(batch.x0)), len(batch.x0) - 1)
-        resting, moving = self._draw(batch, still, self._spans(field), generator).split(still)
+        drawn = self._draw(batch, still, self._spans(field), generator, growth=bool(getattr(field, "growth", False)))
+        resting, moving = drawn.split(still)
         jump = self._squares(self.residual(field, moving, generator=generator), moving)
         squares, masses = {"jump": jump}, {"jump": moving.mass}
         if still:
-            error = field(resting.s, resting.x, resting.condition) - resting.velocity
+            error = resting.at(field, resting.s, resting.x) - resting.rates
             squares["diagonal"], masses["diagonal"] = self._squares(error, resting), resting.mass
         every = torch.cat(list(squares.values()))
         weight = (every.detach() + 1e-3) ** -self.adaptive if self.adaptive else 1.0
@@ -130,22 +161,31 @@ class FlowMapObjective(ABC):
             )
         return spans
 
-    def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator) -> DrawnJumps:
+    def _draw(self, batch: Batch, still: int, spans: str, generator: torch.Generator, *, growth: bool) -> DrawnJumps:
         """Draw a start in each pair, and an end for each start; the first ``still`` jumps have no length."""
         drawn = draw(batch, self.path, _Starts(self.times, still, spans), generator=generator)
         s, x = drawn.t, drawn.x
         share = Uniform().sample(len(s), generator=generator, like=s)
         t = {"forward": torch.lerp(s, torch.ones_like(s), share), "both": share, "end": torch.ones_like(s)}[spans]
-        velocity = drawn.point.velocity / per_sample(drawn.duration, x)
         if self.teacher is not None:
             with torch.no_grad():
-                velocity = teacher_velocity(self.teacher, s, x, drawn.condition)
+                velocity, _, rate = taught(self.teacher, s, x, drawn.condition, growth=growth)
+        else:
+            velocity = drawn.point.velocity / per_sample(drawn.duration, x)
+            rate = known_gain(drawn.log_gain) / drawn.duration if growth else None
         ends = torch.cat([s[:still], t[still:]])
-        return DrawnJumps(s, ends, x, velocity, drawn.duration, drawn.condition, drawn.mass)
+        given = (velocity, drawn.duration, drawn.condition, drawn.mass, rate if growth else None)
+        return DrawnJumps(s, ends, x, *given)
 
     def _squares(self, error: Tensor, jumps: DrawnJumps) -> Tensor:
-        """Return the mean square of each sample's error ``(n,)``, as displacement over the span of its pair."""
-        return (per_sample(jumps.duration, error) * error / self.unit).square().flatten(1).mean(dim=1)
+        """Return the mean square of each sample's error ``(n,)``, as displacement over the span of its pair.
+
+        With growth, that of the change of log weight is added.
+        """
+        error = jumps.over(jumps.duration, error)
+        displaced, grown = (error, None) if jumps.growth is None else (error[..., :-1], error[..., -1:])
+        squares = (displaced / self.unit).square().flatten(1).mean(dim=1)
+        return squares if grown is None else squares + grown.square().flatten(1).mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -165,18 +205,50 @@ class _Starts(TimeLaw):
         return torch.cat([at[: self.still], earlier[self.still :]])
 
 
-def teacher_velocity(teacher: Field, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
-    """Return the velocity of a teacher, which may return more than that.
+def joined(found: object, *, growth: bool) -> Tensor:
+    """Return the velocity that a field returned; with growth as vectors, and the growth rate as one more column.
+
+    Raises
+    ------
+    TypeError
+        When there is no growth rate where one is needed.
+
+    Examples
+    --------
+    >>> joined(Outputs(torch.zeros(1, 2), growth=torch.ones(1)), growth=True)
+    tensor([[0., 0., 1.]])
+    """
+    known = outputs(found, growth=growth)
+    if not growth:
+        return known.velocity
+    return torch.cat([known.velocity.flatten(1), cast("Tensor", known.growth)[:, None]], dim=1)
+
+
+def moved(x: Tensor, by: Tensor) -> Tensor:
+    """Return states ``(n, ...)`` that are displaced by what `joined` rates amount to, of which growth moves nothing.
+
+    Examples
+    --------
+    >>> moved(torch.zeros(1, 2), torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[1., 2.]])
+    """
+    return x + (by if by.shape == x.shape else by[:, : x[0].numel()].reshape(x.shape))
+
+
+def taught(teacher: Field, t: Tensor, x: Tensor, condition: Tensor | None, *, growth: bool = False) -> Outputs:
+    """Return what a teacher returns, with a growth rate where that is to be learned.
 
     Raises
     ------
     ValueError
-        When it is not shaped as the states.
+        When its velocity is not shaped as the states.
+    TypeError
+        When it has no growth rate where one is needed.
     """
-    found = outputs(teacher(t, x, condition)).velocity
-    if found.shape != x.shape:
+    found = outputs(teacher(t, x, condition), growth=growth)
+    if found.velocity.shape != x.shape:
         raise ValueError(
             f"Expected a teacher whose velocities are shaped as the states, {tuple(x.shape)}; found "
-            f"{tuple(found.shape)}. A teacher must have been fitted in the same space as the map."
+            f"{tuple(found.velocity.shape)}. A teacher must have been fitted in the same space as the map."
         )
     return found

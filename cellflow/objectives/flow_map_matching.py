@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
-from cellflow.objectives.flow_map import DrawnJumps, FlowMapObjective, teacher_velocity
+from cellflow.objectives.flow_map import DrawnJumps, FlowMapObjective, joined, moved, taught
 from cellflow.paths import Uniform
-from cellflow.shapes import per_sample
 
 SPLITS = ("middle", "uniform")
 """Where a jump is split in two."""
@@ -54,12 +53,12 @@ class LagrangianMatching(FlowMapObjective):
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the velocity of the end point and the field there."""
         mean, slope = _along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
-        end = jumps.x + jumps.length * mean
-        teacher = field if self.teacher is None else self.teacher
+        end = moved(jumps.x, jumps.over(jumps.length, mean))
+        teacher, growth = field if self.teacher is None else self.teacher, jumps.growth is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            velocity = teacher_velocity(teacher, jumps.t, end.detach() if self.stop_gradient else end, jumps.condition)
-        found: Tensor = mean + jumps.length * slope - velocity
-        return found
+            there = end.detach() if self.stop_gradient else end
+            rates = joined(taught(teacher, jumps.t, there, jumps.condition, growth=growth), growth=growth)
+        return mean + jumps.over(jumps.length, slope) - rates
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,11 @@ class EulerianMatching(FlowMapObjective):
 
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the Eulerian equation."""
-        tangent = jumps.velocity
+        rates = jumps.rates
         if self.teacher is None:
             with torch.no_grad():
-                tangent = field(jumps.s, jumps.x, jumps.condition)
-        return _eulerian(field, jumps, tangent, fixed=self.stop_gradient)
+                rates = jumps.at(field, jumps.s, jumps.x)
+        return _eulerian(field, jumps, rates, fixed=self.stop_gradient)
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class MeanVelocityMatching(FlowMapObjective):
 
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the path."""
-        return _eulerian(field, jumps, jumps.velocity, fixed=True)
+        return _eulerian(field, jumps, jumps.rates, fixed=True)
 
 
 @dataclass(frozen=True)
@@ -188,12 +187,11 @@ class SemigroupMatching(FlowMapObjective):
             share = Uniform().sample(len(jumps.s), generator=generator, like=jumps.s)
         stop = torch.lerp(jumps.s, jumps.t, share)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            first = field(torch.stack([jumps.s, stop], dim=1), jumps.x, jumps.condition)
-            there = jumps.x + per_sample(stop - jumps.s, first) * first
-            second = field(torch.stack([stop, jumps.t], dim=1), there, jumps.condition)
-            two = second + per_sample(share, first) * (first - second)
-        found: Tensor = field(jumps.times, jumps.x, jumps.condition) - two
-        return found
+            first = jumps.mean(field, jumps.s, stop, jumps.x)
+            there = moved(jumps.x, jumps.over(stop - jumps.s, first))
+            second = jumps.mean(field, stop, jumps.t, there)
+            two = second + jumps.over(share, first - second)
+        return jumps.mean(field, jumps.s, jumps.t, jumps.x) - two
 
 
 @dataclass(frozen=True)
@@ -229,27 +227,27 @@ class FlowMapMatching(FlowMapObjective):
 
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the errors of velocity and of position of the jump back, ``(n, 2, ...)``."""
-        away = jumps.x + jumps.length * field(jumps.times, jumps.x, jumps.condition)
-        back = jumps._replace(s=jumps.t, t=jumps.s, x=away)
+        there = jumps.over(jumps.length, jumps.mean(field, jumps.s, jumps.t, jumps.x))
+        back = jumps._replace(s=jumps.t, t=jumps.s, x=moved(jumps.x, there))
         mean, slope = _along(_mean_to(field, back), (back.t, torch.ones_like(back.t)))
-        speed = mean + back.length * slope - jumps.velocity
-        return torch.stack([speed, away + back.length * mean - jumps.x], dim=1)
+        speed = mean + back.over(back.length, slope) - jumps.rates
+        return torch.stack([speed, there + back.over(back.length, mean)], dim=1)
 
 
 def _mean_to(field: Any, jumps: DrawnJumps) -> Callable[[Tensor], Tensor]:
-    """Return the mean velocity of the jumps as a function of their end times."""
-    return lambda t: field(torch.stack([jumps.s, t], dim=1), jumps.x, jumps.condition)
+    """Return the mean rates of the jumps as a function of their end times."""
+    return lambda t: jumps.mean(field, jumps.s, t, jumps.x)
 
 
-def _eulerian(field: Any, jumps: DrawnJumps, tangent: Tensor, *, fixed: bool) -> Tensor:
-    """Return the mean velocity minus that of the Eulerian equation, where the start moves with ``tangent``."""
+def _eulerian(field: Any, jumps: DrawnJumps, rates: Tensor, *, fixed: bool) -> Tensor:
+    """Return the mean rates minus those of the Eulerian equation, where the start moves and grows with ``rates``."""
 
     def mean_from(s: Tensor, x: Tensor) -> Tensor:
-        found: Tensor = field(torch.stack([s, jumps.t], dim=1), x, jumps.condition)
-        return found
+        return jumps.mean(field, s, jumps.t, x)
 
+    tangent = moved(torch.zeros_like(jumps.x), rates)
     mean, slope = _along(mean_from, (jumps.s, torch.ones_like(jumps.s)), (jumps.x, tangent))
-    target = tangent + jumps.length * slope
+    target = rates + jumps.over(jumps.length, slope)
     return mean - (target.detach() if fixed else target)
 
 

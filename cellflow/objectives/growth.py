@@ -37,7 +37,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, Outputs, VelocityOf, outputs
-from cellflow.objectives.draw import Drawn, draw
+from cellflow.objectives.draw import Drawn, draw, known_gain
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 
@@ -119,12 +119,7 @@ def growth_error(drawn: Drawn, found: Outputs) -> Tensor:
     >>> growth_error(drawn, Outputs(torch.zeros(2, 1), growth=torch.ones(2)))
     tensor(0.)
     """
-    if drawn.log_gain is None:
-        raise ValueError(
-            "Expected a batch with masses at both ends of its pairs; found none. Pass `masses=` to "
-            "`cf.pairing.paired_batches` or `cf.pairing.snapshot_batches`, or set `log_mass0` and `log_mass1`."
-        )
-    return drawn.mean((drawn.log_gain - drawn.duration * cast("Tensor", found.growth)).square())
+    return drawn.mean((known_gain(drawn.log_gain) - drawn.duration * cast("Tensor", found.growth)).square())
 
 
 def check_growth_weight(weight: float, *, without: str) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
-from cellflow.fields import Field
-from cellflow.objectives.draw import refuse
+from cellflow.fields import Field, outputs
+from cellflow.objectives.draw import known_gain, refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.shapes import per_sample
 
@@ -24,6 +24,9 @@ class TrajectoryMatching:
     The squared error of a jump's end is divided by the length of the jump in time. The errors of many short jumps
     accumulate; independent ones then add up to that of one long jump, so that a map can be used in few jumps or in
     many. Without this weight the errors of short jumps would hardly count. A jump of no length contributes nothing.
+
+    A map with growth learns the change of log weight in the same way, from the masses of the pairs: those of a particle
+    where the pair begins and where it ends, of which only the ratio counts. An e-fold counts as much as one unit.
 
     Parameters
     ----------
@@ -52,14 +55,22 @@ class TrajectoryMatching:
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the end, per unit of time}``, without random numbers."""
         why = "Its pairs lie on the trajectories of a flow, see `cf.training.trajectory_batches`."
-        refuse(batch, self, masses=why, bends=why)
+        growth = bool(getattr(field, "growth", False))
+        refuse(batch, self, masses="" if growth else why, bends=why)
         start, duration = batch.span()
-        velocity = field(torch.stack([start, start + duration], dim=1), batch.x0, batch.condition)
+        times = torch.stack([start, start + duration], dim=1)
+        velocity, _, rate = outputs(field(times, batch.x0, batch.condition), growth=growth)
         length = per_sample(duration, velocity)
         error = length * velocity - (batch.x1 - batch.x0)
         # Where nothing moves in no time, nothing is missed.
         span = length.abs().clamp(min=torch.finfo(length.dtype).tiny)
-        return {"loss": ((error / self.unit).square() / span).mean()}
+        loss = ((error / self.unit).square() / span).mean()
+        if growth:
+            begin, end = batch.log_mass0, batch.log_mass1
+            gain = known_gain(None if begin is None or end is None else end - begin)
+            missed = duration * cast("Tensor", rate) - gain
+            loss = loss + (missed.square() / span.flatten()).mean()
+        return {"loss": loss}
 
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""

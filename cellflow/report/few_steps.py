@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow.integrate import Fixed, Jumps
+from cellflow.integrate import Fixed, Jumps, Trajectory
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
@@ -82,14 +82,21 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
     clouds = [snapshot.x[rng.permutation(len(snapshot))[:MOST_CELLS]] for snapshot in snapshots]
     ends = list(zip(flow.clock_.times, flow.clock_.times[1:], strict=False))
 
-    def carry(solver: Any) -> list[torch.Tensor]:
+    def carry(solver: Any) -> list[Trajectory]:
         return [
-            flow.transport(cloud, start=start, stop=stop, solver=solver).x[-1]
+            flow.transport(cloud, start=start, stop=stop, solver=solver)
             for cloud, (start, stop) in zip(clouds, ends, strict=False)
         ]
 
-    def score(carried: list[torch.Tensor]) -> float:
-        return float(np.mean([wasserstein(a, b) for a, b in zip(carried, clouds[1:], strict=True)]))
+    def score(carried: list[Trajectory]) -> float:
+        return float(
+            np.mean(
+                [
+                    wasserstein(found.x[-1], cloud, weights_x=None if found.log_weight is None else found.shares()[-1])
+                    for found, cloud in zip(carried, clouds[1:], strict=True)
+                ]
+            )
+        )
 
     return compare(carry, score, measure=TO_NEXT)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.snapshots import time_unit
+from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Solver, resolve
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def solver_of(
     TypeError
         For a solver with noise, or something that is not a solver.
     ValueError
-        For jumps of a flow with growth: a flow map carries states without weights.
+        For jumps of a flow with growth, whose map was distilled before maps had growth too.
     """
     chosen = resolve(solver, default=Fixed(), verb=verb, noisy="SnapshotFlow.simulate", old=old)
-    if isinstance(chosen, Jumps) and weighs and getattr(flow, "growth_", flow.growth):
-        raise ValueError("This flow has learned growth, and jumps would lose the weights of its cells. Take `Fixed()`.")
+    if isinstance(chosen, Jumps) and weighs and hasattr(flow, "growth_"):
+        check_weighs(flow)
     found: Fixed | Adaptive | Jumps = chosen
     return found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cellflow.batch import Batch
 from cellflow.errors import unknown
 from cellflow.fields import Field
-from cellflow.integrate import Fixed, ode
+from cellflow.integrate import Fixed, Trajectory, grow, ode
 from cellflow.networks import FlowMap
 from cellflow.objectives import (
     EulerianMatching,
@@ -77,8 +77,8 @@ def distill(
     flow_map
         The map: untrained, or `FlowMap.of` the flow, whose jumps are its Euler steps to begin with.
     teacher
-        The velocity of the fitted flow, which is not changed. ``None`` for a map that learns velocity and jumps
-        together, from the pairs of the data alone.
+        The velocity of the fitted flow, which is not changed; for a map with growth the field that returns a growth
+        rate too. ``None`` for a map that learns velocity and jumps together, from the pairs of the data alone.
     batches
         With ``"trajectories"``, those of the teacher, by `trajectory_batches`; otherwise pairs of the data, as for
         `cellflow.training.fit`.
@@ -148,7 +148,10 @@ def distill(
         generator=generator,
         recipe=recipe,
         run=run,
-        about={**(about or {}), "map": [flow_map.spans, teacher is not None, repr(settings)]},
+        about={
+            **(about or {}),
+            "map": [flow_map.spans, teacher is not None, repr(settings)] + flow_map.growth * ["growth"],
+        },
         on_step=on_step,
     )
     flow_map.eval()
@@ -191,11 +194,14 @@ class Trajectories(NamedTuple):
         States at these times, ``(k, n, ...)``.
     condition
         Condition of each trajectory, ``(n, k)``.
+    log_weight
+        Log weights at these times, ``(k, n)``; ``None`` where nothing grows.
     """
 
     t: Tensor
     x: Tensor
     condition: Tensor | None
+    log_weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,9 @@ class TrajectoryBatches:
             first, second = torch.minimum(first, second), torch.maximum(first, second)
         condition = None if followed.condition is None else followed.condition[row.to(followed.x.device)]
         x0, x1 = followed.x[first, row], followed.x[second, row]
-        return Batch(x0, x1, followed.t[first].to(x0), followed.t[second].to(x0), condition)
+        weight = followed.log_weight
+        masses = () if weight is None else (weight[first, row], weight[second, row])
+        return Batch(x0, x1, followed.t[first].to(x0), followed.t[second].to(x0), condition, *masses)
 
 
 def trajectory_batches(
@@ -262,6 +270,7 @@ def trajectory_batches(
     batch_size: int,
     generator: torch.Generator,
     both: bool = True,
+    growth: bool = False,
     n_times: int = 33,
 ) -> TrajectoryBatches:
     """Follow a fitted flow from known states to both ends of its time, and draw pairs of points on its trajectories.
@@ -285,6 +294,9 @@ def trajectory_batches(
         Seeds the choice of trajectories and pairs; advances.
     both
         Whether pairs may also lead backward in time, which a map of ``spans="both"`` requires.
+    growth
+        Whether to follow weights too, where ``velocity`` is a field that returns a growth rate beside it, for a map
+        with growth: pairs then have masses.
     n_times
         Number of equally spaced times of a trajectory, with four evaluations of the velocity between two.
 
@@ -325,31 +337,39 @@ def trajectory_batches(
         if share < 1:
             rows = torch.randperm(len(x), generator=generator)[: max(1, int(share * len(x)))]
         condition = None if conditions is None else conditions[k][rows].to(dtype)
-        found.append(_followed(velocity, x[rows].to(dtype), at, condition, n_times))
+        found.append(_followed(velocity, x[rows].to(dtype), at, condition, n_times, growth=growth))
     return TrajectoryBatches(tuple(found), batch_size, draw_seed(generator), both)
 
 
-def _followed(velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int) -> Trajectories:
+def _followed(
+    velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int, *, growth: bool
+) -> Trajectories:
     """Follow states backward to time 0 and forward to time 1, some at a time."""
     size = max(1, AT_ONCE // (n_times * x[0].numel()))
+    follow = grow if growth else ode
     parts = [
-        _both_ways(velocity, x[rows], at, None if condition is None else condition[rows], n_times)
+        _both_ways(follow, velocity, x[rows], at, None if condition is None else condition[rows], n_times)
         for rows in torch.arange(len(x)).split(size)
     ]
-    return Trajectories(parts[0][0], torch.cat([states for _, states in parts], dim=1), condition)
+    t, states, weights = zip(*parts, strict=True)
+    return Trajectories(t[0], torch.cat(states, dim=1), condition, torch.cat(weights, dim=1) if growth else None)
 
 
-def _both_ways(velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int) -> tuple[Tensor, Tensor]:
-    """Return the times ``(n_times,)`` and the states at these, ``(n_times, n, ...)``."""
+def _both_ways(
+    follow: Callable[..., Trajectory], velocity: Field, x: Tensor, at: float, condition: Tensor | None, n_times: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the times ``(n_times,)``, and states ``(n_times, n, ...)`` and changes of log weight ``(n_times, n)``."""
     before = round(at * (n_times - 1))
     # At least one stretch to each end that is not there yet, however near it is.
     before = min(max(before, int(at > 0)), n_times - 1 - int(at < 1))
-    t, states = [torch.tensor([at])], [x[None]]
-    if before:
-        back = ode(velocity, x, start=at, stop=0.0, solver=Fixed(steps=before), save=before + 1, condition=condition)
-        t, states = [back.t.cpu().flip(0)], [back.x.flip(0)]
-    if before < n_times - 1:
-        after = n_times - 1 - before
-        on = ode(velocity, x, start=at, stop=1.0, solver=Fixed(steps=after), save=after + 1, condition=condition)
-        t, states = [*t, on.t.cpu()[1:]], [*states, on.x[1:]]
-    return torch.cat(t), torch.cat(states)
+    t, states, weights = [torch.tensor([at])], [x[None]], [x.new_zeros(1, len(x))]
+    for end, steps, back in ((0.0, before, True), (1.0, n_times - 1 - before, False)):
+        if steps:
+            found = follow(
+                velocity, x, start=at, stop=end, solver=Fixed(steps=steps), save=steps + 1, condition=condition
+            )
+            gain = found.x.new_zeros(found.x.shape[:2]) if found.log_weight is None else found.log_weight
+            new = [found.t.cpu()[1:], found.x[1:], (gain - gain[:1])[1:]]
+            for known, part in zip((t, states, weights), new, strict=True):
+                known.insert(0, part.flip(0)) if back else known.append(part)
+    return torch.cat(t), torch.cat(states), torch.cat(weights)
