@@ -97,6 +97,21 @@ def test_pairs_alone_point_at_the_true_map(objective, rng):
     assert abs(slopes[1]) < 0.2 * min(-slopes[0], slopes[2])
 
 
+@pytest.mark.parametrize("objective", FLOW_MAP_OBJECTIVES, ids=name)
+def test_growth_within_a_short_interval_is_faster(objective, rng):
+    """Cells that stay, and gain an e-fold in half of the time, grow at a rate of 2."""
+    x, half = torch.randn(32, 2, generator=rng), torch.full((32,), 0.5)
+    batch = cf.Batch(x, x, start=half, log_mass0=torch.zeros(32), log_mass1=torch.ones(32))
+
+    class Still(nn.Module):
+        spans, growth = objective.known_spans[-1], True
+
+        def forward(self, t, x, condition=None):
+            return Outputs(torch.zeros_like(x), growth=torch.full((len(x),), 2.0))
+
+    assert objective(Still(), batch, generator=rng)["loss"] < 1e-10
+
+
 def test_the_population_of_the_pairs_is_that_of_the_map(rng):
     """Its mass, its mean and its mean square at the end, carried by one jump and by the solver."""
     batch = pairs(400_000, rng)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
-from cellflow.integrate import Fixed, Noisy, Solver, Trajectory, resolve
+from cellflow.estimators.snapshot_verbs import check_weighs
+from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.cells import about, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
@@ -120,6 +121,8 @@ def fate(
     states = flow.read(adata)
     default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
     chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.fate")
+    if isinstance(chosen, Jumps):
+        check_weighs(flow)
     noisy = isinstance(chosen, Noisy)
     turns = n_samples if noisy else 1
     if groupby not in adata.obs:

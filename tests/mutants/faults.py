@@ -63,7 +63,8 @@ FAULTS = (
         ("test_growth.py::test_masses_are_what_the_errors_are_weighted_by",),
     ),
     Fault(
-        "growth of an interval", "objectives/growth.py", "drawn.log_gain - drawn.duration *", "drawn.log_gain - 1.0 *",
+        "growth of an interval", "objectives/growth.py", "(drawn.log_gain) - drawn.duration *",
+        "(drawn.log_gain) - 1.0 *",
         ("test_growth.py::test_growth_within_a_short_interval_is_faster",),
     ),
     Fault(
@@ -75,15 +76,27 @@ FAULTS = (
         ("test_objectives.py::test_noise_of_the_path_turns_into_the_velocity",),
     ),
     Fault(
-        "slope of a flow map", "objectives/flow_map_matching.py", "speed = mean + back.length * slope",
-        "speed = mean - back.length * slope",
+        "slope of a flow map", "objectives/flow_map_matching.py", "speed = mean + back.over(",
+        "speed = mean - back.over(",
         ("test_flow_maps.py::test_the_true_map_has_no_error_where_a_teacher_knows_the_velocity",),
     ),
     Fault(
         "stop on the way of a jump", "objectives/flow_map_matching.py",
-        "second + per_sample(share, first) * (first - second)",
-        "first + per_sample(share, first) * (second - first)",
+        "second + jumps.over(share, first - second)", "first + jumps.over(share, second - first)",
         ("test_flow_maps.py::test_the_true_map_is_its_own_teacher",),
+    ),
+    Fault(
+        "growth of a jump", "integrate/jump.py", "gain + (t - s) * growth", "gain + growth",
+        ("test_growing_maps.py::test_weights_of_jumps_add_up",),
+    ),
+    Fault(
+        "growth of a pair at a jump", "objectives/flow_map.py", "known_gain(drawn.log_gain) / drawn.duration",
+        "2 * known_gain(drawn.log_gain) / drawn.duration",
+        ("test_growing_maps.py::test_pairs_alone_point_at_the_true_map",),
+    ),
+    Fault(
+        "growth along a trajectory", "objectives/trajectory.py", "else end - begin", "else begin - end",
+        ("test_growing_maps.py::test_trajectories_carry_weights_that_the_true_map_explains",),
     ),
     Fault(
         "length of a jump", "networks/flow_map.py", "x + per_sample(t - s, x)", "x + per_sample(t, x)",
