@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse
 import torch
 
@@ -113,6 +114,24 @@ def test_myoblasts_divide_before_they_differentiate():
     mean = adata.obs.groupby("hours")["growth_prior"].mean()
     assert mean[0] > 0 > mean.drop(0).max()
     assert np.corrcoef(adata.obs["growth_prior"], adata[:, "CDK1"].X.toarray().ravel())[0, 1] > 0.6
+
+
+@pytest.mark.slow
+def test_cycling_myoblasts_grow_only_where_genes_are_asked():
+    """What the README says: cells that leave the cycle travel farthest, which is taken for death."""
+    adata = cf.datasets.hsmm()
+    sc.pp.pca(adata, n_comps=10)
+    growth_prior(adata, unit="hours")
+    first = (adata.obs["hours"] == 0).to_numpy()
+    marker = adata[first, "CDK1"].X.toarray().ravel()
+    found = {}
+    for prior in (None, "growth_prior"):
+        settings = {"coupling": "auto", "growth": True, "prior_key": prior, "steps": 600, "batch_size": 128}
+        flow = cf.SnapshotFlow(time_key="hours", **settings).fit(adata)
+        rate = flow.growth_rate(adata.obsm["X_pca"][first], 0.0)
+        found[prior] = np.corrcoef(pd.Series(marker).rank(), pd.Series(rate).rank())[0, 1]
+    assert found[None] < -0.1
+    assert found["growth_prior"] > 0.4
 
 
 def groups(gain=3, apart=14.0, moved=2.0, n=300, seed=0):

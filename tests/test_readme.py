@@ -110,6 +110,7 @@ def apart(names):
     return names | own | fitted
 
 
+@pytest.mark.filterwarnings("ignore:Growth depends on the relaxation")  # which the README says
 @pytest.mark.parametrize("title", WITH_CODE)
 def test_every_block_and_every_call_runs(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -158,6 +158,15 @@ def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones):
     page = report(tmp_path, clones, fit(clones, **settings), groupby="kind")
     assert "Growth rates that the flow has learned, by kind" in page.images[-2]["alt"]
     assert (tmp_path / "figures" / "growth.png").exists()
+    assert "only differences between cells of one snapshot mean something" in page.text
+    assert "growth is much the same" in page.text
+    assert "Ranks at double" in page.text
+    clones.obs["rate"] = np.linspace(-1, 1, clones.n_obs)
+    told = fit(clones, coupling="exact", prior_key="rate", growth=True, masses="counts")
+    page = report(tmp_path, clones, told)
+    assert "What was expected of each cell, obs['rate'], is part of it." in page.text
+    assert "The sizes of the population were given" in page.text
+    assert "Ranks at double" not in page.text
 
 
 @pytest.mark.parametrize("noisy", [False, True])

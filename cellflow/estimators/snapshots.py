@@ -65,9 +65,10 @@ class SnapshotFlow(FlowEstimator):
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge
         that can be simulated with noise, forward and backward.
     growth
-        Whether the growth rate of the cells is learned too. With `UnbalancedSinkhorn` it follows from the matching:
-        keep its relaxation above the squared distance that cells travel between snapshots, or movement is mistaken for
-        death and birth.
+        Whether the growth rate of the cells is learned too. Snapshots identify by how much shares of states change,
+        given how far cells may travel: with `UnbalancedSinkhorn` its relaxation decides what is travel, and what death
+        and birth. The size of the population (``masses``) and which single cells divide (``prior_key``) have to be
+        known from elsewhere; see `cellflow.tl.growth`, which checks what depends on the relaxation.
     heads
         Networks of a score and a growth rate: ``"shared"`` with the velocity (in a network that takes ``heads=``), or
         ``"separate"``, one for each.

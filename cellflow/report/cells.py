@@ -12,7 +12,7 @@ import numpy as np
 from cellflow import couplings, paths
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import estimator, few_steps, html, lineage, validation
+from cellflow.report import estimator, few_steps, growth, html, lineage, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -129,7 +129,7 @@ def write(
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
         "fates": "",
-        "growth": "",
+        "growth": growth.text(adata, flow, unit=unit_of(adata, flow.time_key)) if flow.growth_ else "",
         "genes": "",
         "training": "",
         "steps": "",

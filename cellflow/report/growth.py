@@ -1,4 +1,4 @@
-"""Growth by group of cells."""
+"""Growth: what of it snapshots show, what depends on the relaxation, and growth by group of cells."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from cellflow.pl.canvas import INK, PREDICTED, literal
-from cellflow.pl.labels import rate_label
+from cellflow.pl.labels import rate_label, time_label
+from cellflow.report import html
 from cellflow.report.html import Drawing, blank
+from cellflow.tl.sensitivity import conclusion, sensitivity
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,6 +18,43 @@ if TYPE_CHECKING:
 
 LEAST = 5
 """Cells that a group needs to be drawn."""
+
+
+def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
+    """Say what the growth of a flow is identified by, and how far it depends on the relaxation of the plans."""
+    level = (
+        "The sizes of the population were given, so that rates count from 0."
+        if flow.masses is not None
+        else "No sizes of the population were given: only differences between cells of one snapshot mean something."
+    )
+    expected = (
+        "" if flow.prior_key is None else f" What was expected of each cell, obs[{flow.prior_key!r}], is part of it."
+    )
+    said = html.paragraph(
+        "Snapshots show how the shares of states change between them. That this is growth, and not travel from one "
+        f"state to another, is an assumption on how far cells travel. {level}{expected}"
+    )
+    table = sensitivity(adata, flow)
+    if table is None:
+        return said
+    rows = [
+        (time_label(row.time, unit), f"{row.spread:.2f}", f"{row.half:.2f}", f"{row.double:.2f}", f"{row.level:.1f}")
+        for row in table.itertuples()
+    ]
+    header = ("Snapshot", "Spread", "Ranks at half", "Ranks at double", "Level")
+    return (
+        said
+        + html.paragraph(
+            conclusion(table) or "At half and double the relaxation of the plans, growth is much the same."
+        )
+        + html.table(header, rows, numbers=range(1, len(header)))
+        + html.paragraph(
+            "Spread: standard deviation of the growth of log mass over an interval, by the plans. Ranks: Spearman's "
+            "correlation with growth at half and at double the relaxation. Level: how many times larger the spread is "
+            "at half than at double; 1 where shares decide, up to 4 where travel is taken for death.",
+            style="note",
+        )
+    )
 
 
 def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) -> Drawing:
