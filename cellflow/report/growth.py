@@ -38,8 +38,8 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
     if table is None:
         return said
     rows = [
-        (time_label(row.time, unit), f"{row.spread:.2f}", f"{row.half:.2f}", f"{row.double:.2f}", f"{row.level:.1f}")
-        for row in table.itertuples()
+        (time_label(time, unit), f"{spread:.2f}", f"{half:.2f}", f"{double:.2f}", f"{level:.1f}")
+        for time, spread, half, double, level in table.to_numpy().tolist()
     ]
     header = ("Snapshot", "Spread", "Ranks at half", "Ranks at double", "Level")
     return (
