@@ -239,7 +239,33 @@ def test_a_left_out_edge_is_reported_and_drawn(cells_file, tmp_path):
     assert (run / "report.html").exists()
     assert (run / "run.json").exists()
     assert not (run / "validation.csv").exists()
+    assert set(pd.read_csv(run / "validation_new_cells.csv")["time"]) == {1.0}
     assert main(["report", f"model={run}", f"data.path={cells_file}"]) == 0
+
+
+def test_where_cells_go_is_validated_by_columns_that_are_named(cells_file, tmp_path, capsys):
+    run, cells = tmp_path / "run", anndata.read_h5ad(cells_file)
+    cells.obs["kind"] = ["a", "b"] * (cells.n_obs // 2)
+    cells.obs["clone"] = [f"clone{k % 7}" for k in range(cells.n_obs)]
+    cells.write_h5ad(tmp_path / "kinds.h5ad")
+    assert fit(tmp_path / "kinds.h5ad", run, "data.groupby=sort") == 1
+    assert "No `adata.obs['sort']`" in capsys.readouterr().err
+    assert not (run / "history.csv").exists()
+    assert fit(tmp_path / "kinds.h5ad", run, "data.groupby=kind", "keep_aside=false") == 0
+    table = pd.read_csv(run / "validation_couplings.csv")
+    assert set(table["score"]) == {"label persistence"}
+    assert set(table["cells"]) == {"fitted"}
+    assert not (run / "validation_new_cells.csv").exists()
+    assert "Mass that lands on its own label" in (run / "report.html").read_text()
+    assert main(["report", f"model={run}", "validate=true", "n_seeds=2", "data.lineage_key=clone"]) == 0
+    table = pd.read_csv(run / "validation_couplings.csv")
+    assert set(table["score"]) == {"label persistence", "clone agreement"}
+    assert set(table["cells"]) == {"fitted", "new"}
+    page = (run / "report.html").read_text()
+    assert "Agreement of clones" in page
+    assert "New cells, which were kept from the fit" in page
+    assert main(["report", f"model={run}", "validate=true", "keep_aside=false"]) == 0
+    assert not (run / "validation_new_cells.csv").exists()  # what was not validated again does not stay
 
 
 def test_commands_leave_nothing_where_they_are_called(cells_file, tmp_path, monkeypatch):

@@ -428,6 +428,43 @@ def test_validation_shows_the_table(ax):
     assert len(ax.get_legend().get_texts()) == len(methods)
     with pytest.raises(KeyError, match=r"cf\.tl\.validate"):
         cf.pl.validation(anndata.AnnData())
+    with pytest.raises(ValueError, match="new cells"):
+        cf.pl.validation(anndata.AnnData(), kind="cells")
+
+
+def test_validation_shows_new_cells_beside_fitted_ones_with_intervals(ax):
+    rows = [("flow", "new", 3.0), ("flow", "fitted", 1.0), ("not moving", "new", 4.0), ("floor", "fitted", 0.9)]
+    table = pd.DataFrame(rows, columns=["method", "cells", "ED"]).assign(start=0.0, time=24.0)
+    table["ED_low"], table["ED_high"] = table["ED"] - 0.5, table["ED"] + 2
+    adata = anndata.AnnData(uns={"validation_new_cells": table})
+    cf.pl.validation(adata, kind="new cells", time_key="hours", ax=ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0 hours to 24 hours"]
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown[:2] == ["flow, new cells", "flow, fitted cells"]
+    assert len(shown) == 4
+    assert ax.get_xlim()[1] > 5  # the interval is inside
+    lines = [c.get_segments()[0][:, 0].tolist() for c in ax.collections if hasattr(c, "get_segments")]
+    assert lines == [[2.5, 5.0], [0.5, 3.0]]
+    with pytest.raises(KeyError, match="groupby"):
+        cf.pl.validation(adata, kind="couplings")
+
+
+def test_validation_shows_labels_before_clones_and_each_baseline_once(ax):
+    rows = [
+        (score, method, cells)
+        for score in ("clone agreement", "label persistence")
+        for method in ("flow", "not moving", "exact plan")
+        for cells in ("fitted", "new")
+    ]
+    table = pd.DataFrame(rows, columns=["score", "method", "cells"]).assign(start=0.0, time=24.0)
+    table = table.assign(value=0.5, low=0.4, high=0.6)
+    adata = anndata.AnnData(uns={"validation_couplings": table})
+    cf.pl.validation(adata, kind="couplings", time_key="hours", ax=ax)
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert labels == ["labels, 0 hours to 24 hours", "clones, 0 hours to 24 hours"]
+    marks = [c for c in ax.collections if not hasattr(c, "get_segments")]
+    assert [len(offsets(c)) for c in marks] == [2, 2, 2, 2]
+    assert len({round(y % 1, 6) for c in marks for y in offsets(c)[:, 1]}) == 4  # no interval hides another
 
 
 def course(genes=("MYOG", "CDK1", "ID1")):

@@ -319,8 +319,68 @@ def test_two_time_points_cannot_be_tested(tmp_path):
     adata = snapshots(n_times=2)
     page = report(tmp_path, adata, fit(adata))
     assert "none can be left out" in page.text
-    assert "validate=true" not in page.text
+    assert "Whether it carries new cells as well as those that it was fitted on can be tested" in page.text
+    assert "validate=true" in page.text
     assert len(page.images) == 3
+
+
+def new_cells(flow, fitted=1.0, idle=9.0, p=0.005):
+    """A table of new cells over one interval, from 0 to 3."""
+    rows = [("flow", "new", flow, p), ("flow", "fitted", fitted, np.nan), ("not moving", "new", idle, np.nan)]
+    rows += [("common shift", "new", idle + 1, np.nan), ("floor", "fitted", 0.9, np.nan)]
+    columns = ["method", "cells", "ED", "p"]
+    return pd.DataFrame(rows, columns=columns).assign(start=0.0, time=3.0, n_cells=12, W1=1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said", "unsaid"),
+    [
+        ((1.1,), "to day 3 worse than fitted ones.", "by heart"),
+        ((1.04,), "to day 3 as well as fitted ones.", "Warning"),
+        ((2.0, 1.0, 9.0, 0.4), "to day 3 as well as fitted ones.", "Warning"),
+        (
+            (9.5,),
+            "Warning: there the flow has learned its cells by heart, not the population.",
+            "as well as fitted ones",
+        ),
+        ((9.5, 9.4, 9.0), "in 0 of 1 intervals.", "Warning"),
+    ],
+)
+def test_the_report_warns_where_new_cells_part_from_fitted_ones(tmp_path, scores, said, unsaid):
+    adata = snapshots(n_times=2)
+    adata.uns["validation_new_cells"] = new_cells(*scores)
+    page = report(tmp_path, adata, fit(adata))
+    summary = page.text.split("Whether new cells are carried as well")[1]  # before the section of that title
+    assert said in summary
+    assert unsaid not in summary
+    assert "day 0 to day 3 12" in page.text
+    assert (tmp_path / "figures" / "new_cells.png").is_file()
+    assert "No score above sees which cell goes where" in page.text
+
+
+def landings(flow, still, score="label persistence"):
+    """A table of where cells go over one interval, each as value, low and high."""
+    rows = [("flow", *flow), ("not moving", *still), ("exact plan", 0.5, 0.4, 0.6)]
+    table = pd.DataFrame(rows, columns=["method", "value", "low", "high"])
+    return table.assign(start=0.0, time=3.0, score=score, cells="fitted", n=12)
+
+
+def test_the_report_speaks_of_labels_and_clones(tmp_path):
+    adata = snapshots(n_times=2)
+    clones = landings((0.8, 0.7, 0.9), (0.6, 0.5, 0.7), "clone agreement")
+    adata.uns["validation_couplings"] = pd.concat([landings((0.7, 0.6, 0.79), (0.8, 0.75, 0.85)), clones])
+    page = report(tmp_path, adata, fit(adata))
+    assert "its own label: 0.70 by the flow, 0.80 by not moving, 0.50 by the exact transport plan." in page.text
+    assert "In 1 of 1 intervals this is less than by not moving." in page.text
+    assert "a warning, no proof" in page.text
+    assert "it is better than not moving in 1 of 1 intervals, and worse in 0" in page.text
+    assert "Label persistence day 0 to day 3 fitted 12 0.70 (0.60 to 0.79) 0.80 0.50" in page.text.replace(
+        "\u00a0", " "
+    )
+    assert (tmp_path / "figures" / "couplings.png").is_file()
+    level = snapshots(n_times=2)
+    level.uns["validation_couplings"] = landings((0.7, 0.6, 0.81), (0.8, 0.75, 0.85))
+    assert "less than by not moving" not in report(tmp_path, level, fit(level)).text
 
 
 @pytest.mark.parametrize(("dim", "key"), [(1, "X_rep"), (2, "X_rep"), (4, "X"), (2, "X_pca")])

@@ -93,7 +93,7 @@ def report(cfg: DictConfig) -> None:
     """Write the report of a fitted run again."""
     folder, flow, adata = read_run(cfg)
     if cfg.validate:
-        _validate(folder, adata, flow)
+        _validate(folder, adata, flow, cfg)
     write_report(folder, adata, flow, asked=cfg)
     log.info("open %s", folder / runs.REPORT)
 
@@ -134,6 +134,8 @@ def _fit_into(
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
     seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", none=True))
+    for column in {cfg.data.groupby, cfg.data.lineage_key} - {None, *adata.obs}:
+        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
     flow.fit(seen, run=Run(folder=folder, resume=cfg.resume))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)
@@ -141,7 +143,7 @@ def _fit_into(
     facts = {"command": command, "seed": cfg.seed, "device": str(next(flow.field_.parameters()).device)}
     runs.write_facts(folder, **facts, seconds=seconds)
     if cfg.validate:
-        _validate(folder, adata, flow)
+        _validate(folder, adata, flow, cfg)
     seconds["all"] = watch.seconds()
     runs.write_facts(folder, **facts, seconds=seconds)
     write_report(folder, adata, flow, genes)
@@ -156,15 +158,27 @@ def _times(given: Any, name: str, *, none: bool = False) -> list[float]:
     return found
 
 
-def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> None:
-    """Compare predictions with snapshots that the flow has not seen, where there are snapshots between others."""
+def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: DictConfig) -> None:
+    """Compare predictions with cells that the flow has not seen, and keep the tables."""
     from cellflow import tl
 
-    if not tl.testable_times(adata, flow):
+    groupby, lineage_key = (_column(folder, cfg, name) for name in ("groupby", "lineage_key"))
+    if not (tl.testable_times(adata, flow) or cfg.keep_aside or groupby or lineage_key):
         log.info("nothing to validate: no snapshot lies between two others that the flow may see")
         return
-    tl.validate(adata, flow)
-    adata.uns["validation"].to_csv(folder / runs.VALIDATION, index=False)
+    tl.validate(adata, flow, keep_aside=cfg.keep_aside, n_seeds=cfg.n_seeds, groupby=groupby, lineage_key=lineage_key)
+    for key in runs.VALIDATION:
+        (folder / f"{key}.csv").unlink(missing_ok=True)
+        if key in adata.uns:
+            adata.uns[key].to_csv(folder / f"{key}.csv", index=False)
+
+
+def _column(folder: Path, asked: DictConfig | None, name: str) -> str | None:
+    """Return a column, or a basis, that is named in the configuration, or was for the run."""
+    found: str | None = (asked and OmegaConf.select(asked, f"data.{name}")) or runs.read_settings(folder)["data"].get(
+        name
+    )
+    return found
 
 
 def read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
@@ -191,12 +205,9 @@ def write_report(
 
     from cellflow import report
 
-    kept = folder / runs.VALIDATION
-    if kept.exists():
-        adata.uns["validation"] = pd.read_csv(kept)
-    kept_settings = runs.read_settings(folder)["data"]
-    columns = {
-        name: (asked and OmegaConf.select(asked, f"data.{name}")) or kept_settings.get(name)
-        for name in ("groupby", "lineage_key", "basis")
-    }
+    for key in runs.VALIDATION:
+        kept = folder / f"{key}.csv"
+        if kept.exists():
+            adata.uns[key] = pd.read_csv(kept)
+    columns = {name: _column(folder, asked, name) for name in ("groupby", "lineage_key", "basis")}
     report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes, **columns)

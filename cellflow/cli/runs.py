@@ -16,9 +16,9 @@ from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
 from cellflow.training.checkpoint import STATE
 
-CONFIG, FACTS, HISTORY, VALIDATION, REPORT, CELLS = (
-    "config.yaml", "run.json", "history.csv", "validation.csv", "report.html", "cells.h5ad",
-)  # fmt: skip
+CONFIG, FACTS, HISTORY, REPORT, CELLS = "config.yaml", "run.json", "history.csv", "report.html", "cells.h5ad"
+VALIDATION = ("validation", "validation_new_cells", "validation_couplings")
+"""Names of the tables of a validation, each kept as CSV."""
 PACKAGES = ("cellflow-torch", "torch", "numpy", "scipy", "anndata", "scanpy", "POT", "lightning-fabric")
 
 
@@ -111,8 +111,8 @@ class Stopwatch:
 
 
 MAY_CHANGE = {
-    "resume", "progress", "validate", "device", "threads", "out", "steps", "preview", "feature_network",
-    "target_class", "solver",
+    "resume", "progress", "validate", "keep_aside", "n_seeds", "device", "threads", "out", "steps", "preview",
+    "feature_network", "target_class", "solver",
 }  # fmt: skip
 """Settings that a resumed run may have changed."""
 
@@ -153,13 +153,20 @@ def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
         With each setting, then and now.
     """
     then = read_settings(folder)
-    changed = {key: (then[key], now) for key, now in settings.items() if key in then and then[key] != now}
+    changed = {key: (then[key], now) for key, now in settings.items() if key in then and not _same(then[key], now)}
     lines = [f"{key}: {before} became {now}" for key, (before, now) in changed.items() if key not in MAY_CHANGE]
     if lines:
         raise ValueError(
             f"{folder} was started with other settings ({'; '.join(lines)}). Resume with the same ones, or choose "
             "another `out=`."
         )
+
+
+def _same(then: Any, now: Any) -> bool:
+    """Whether settings are equal; of a group of settings those that there were when the run was started."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        return all(name in now and _same(value, now[name]) for name, value in then.items())
+    return bool(then == now)
 
 
 def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, float], device: str) -> None:

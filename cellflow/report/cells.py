@@ -12,7 +12,7 @@ import numpy as np
 from cellflow import couplings, paths
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import estimator, few_steps, growth, html, lineage, validation
+from cellflow.report import estimator, few_steps, growth, html, landings, lineage, new_cells, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -27,6 +27,8 @@ _TITLES = {
     "lineage": "Beside real clones",
     "fitted": "What was fitted",
     "validation": "How good the predictions are",
+    "new_cells": "Whether new cells are carried as well",
+    "couplings": "Whether cells go where they belong",
     "predictions": "Predicted beside observed cells",
     "trajectories": "Trajectories and velocities",
     "fates": "Where cells end",
@@ -125,7 +127,7 @@ def write(
         "opening": "",
         "lineage": "" if clones is None else lineage.table(clones),
         "fitted": _fitted(adata, flow),
-        "validation": _validation(adata, flow),
+        **_scored(adata, flow),
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
         "fates": "",
@@ -150,10 +152,20 @@ def write(
 
 
 def _summary(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
-    scores = validation.read_scores(adata)
-    if not scores:
-        return _untested(adata, flow, folder)
-    unit = unit_of(adata, flow.time_key)
+    """Say first how good the flow is: at left-out times, on new cells, and by where cells go."""
+    scores, unit = validation.read_scores(adata), unit_of(adata, flow.time_key)
+    new, landed = new_cells.read(adata), landings.read(adata)
+    found = _left_out(scores, unit) if scores else _untested(adata, flow, folder, tested=new is not None)
+    if new is not None:
+        found += html.paragraph(new_cells.headline(new, unit))
+    if landed is not None:
+        found += "".join(map(html.paragraph, landings.headline(landed)))
+    elif scores or new is not None:
+        found += html.paragraph(landings.UNSEEN, style="note")
+    return found
+
+
+def _left_out(scores: list[validation.Score], unit: str) -> str:
     shown = scores[: validation.MOST_SENTENCES]
     found = html.paragraph(validation.headline(scores))
     found += html.bullets(validation.sentence(score, unit) for score in shown)
@@ -162,17 +174,26 @@ def _summary(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
     return found
 
 
-def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
-    if not testable_times(adata, flow):
-        return html.paragraph("Not tested against left-out cells.") + html.paragraph(
-            "There is no snapshot between two others, so none can be left out and predicted. The pictures below show "
-            "what the flow does, not whether it is right."
+def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path, *, tested: bool) -> str:
+    command = html.listing(_report_line(folder) + " validate=true")
+    if testable_times(adata, flow):
+        return (
+            html.paragraph("Not tested against left-out cells yet.")
+            + html.paragraph("The pictures below show what the flow does, not whether it is right. This tests it:")
+            + command
         )
-    command = _report_line(folder) + " validate=true"
+    found = html.paragraph("Not tested against left-out snapshots.") + html.paragraph(
+        "There is no snapshot between two others, so none can be left out and predicted."
+    )
+    if tested:
+        return found
     return (
-        html.paragraph("Not tested against left-out cells yet.")
-        + html.paragraph("The pictures below show what the flow does, not whether it is right. This tests it:")
-        + html.listing(command)
+        found
+        + html.paragraph(
+            "The pictures below show what the flow does, not whether it is right. Whether it carries new cells as well "
+            "as those that it was fitted on can be tested:"
+        )
+        + command
     )
 
 
@@ -182,36 +203,15 @@ def _fitted(adata: "AnnData", flow: "SnapshotFlow") -> str:
     )
 
 
-def _validation(adata: "AnnData", flow: "SnapshotFlow") -> str:
-    scores = validation.read_scores(adata)
-    if not scores:
-        return ""
-    unit = unit_of(adata, flow.time_key)
-    methods = list(dict.fromkeys(name for score in scores for name in score.distances))
-    rows = [
-        [
-            time_label(score.time, unit),
-            f"{score.n_cells:,}",
-            *(validation.number(score.distances[name]) if name in score.distances else "–" for name in methods),
-        ]
-        for score in scores
-    ]
-    explained = (
-        "Each of these snapshots was predicted by a flow that had not seen it. W1 is how far, on average, the "
-        "predicted cells must be moved to become the cells that were really there, in units of the representation: "
-        "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
-    )
-    caution = (
-        f"One fit and one seed: differences under {validation.TIE:.0%} are called level. On myoblast snapshots of "
-        "75 cells, another seed alone changed W1 by 3 to 5%. The noise floor compares two "
-        "halves of the true cells; as W1 grows when cells are few, a good prediction may lie somewhat below it."
-    ).replace("%", "\u00a0%")
-    header = ("Left out", "Cells", *(validation.SHORT.get(name, name) for name in methods))
-    return (
-        html.paragraph(explained)
-        + html.table(header, rows, numbers=range(1, len(header)))
-        + html.paragraph(caution, style="note")
-    )
+def _scored(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
+    """Return the sections on scores, as far as there are any."""
+    scores, unit = validation.read_scores(adata), unit_of(adata, flow.time_key)
+    new, landed = new_cells.read(adata), landings.read(adata)
+    return {
+        "validation": validation.section(scores, unit) if scores else "",
+        "new_cells": "" if new is None else new_cells.section(new, unit),
+        "couplings": "" if landed is None else landings.section(landed, unit),
+    }
 
 
 def _predictions_note(adata: "AnnData", flow: "SnapshotFlow") -> str:

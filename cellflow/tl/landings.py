@@ -71,17 +71,13 @@ def compare(
 
     Raises
     ------
-    KeyError
-        When a column is missing.
     ValueError
-        When no interval has a clone on both sides.
+        When no interval has a label or a clone on both sides.
     """
     rows = []
     for score, column in ((LABELS, groupby), (CLONES, lineage_key)):
         if column is None:
             continue
-        if column not in adata.obs:
-            raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
         names = adata.obs[column].astype(object).to_numpy()
         found = [row for one in scored for row in _rows(score, names, one, snapshots, max_cells)]
         if not found:

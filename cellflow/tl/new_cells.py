@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHARE, FEWEST = 0.2, 50
-"""Cells of a snapshot that are kept aside: a fifth, and at least 50, where that is not more than half."""
+SHARE, FEWEST = 0.2, 200
+"""Cells of a snapshot that are kept aside: a fifth, and at least 200, but at most half. With 63 of 316 cells the energy
+distance over two days of blood was 0.9 +- 0.7, where not moving and a perfect model are 0.35 apart."""
 DRAWS, DRAWN = 5, 500
 """Draws of as many fitted cells as new ones, over which scores of at most 500 cells are averaged."""
 DISTANCES: dict[str, Callable[..., float]] = {"ED": energy_distance, "W1": wasserstein}
@@ -149,15 +150,24 @@ def generalisation(table: pd.DataFrame) -> dict[float, str]:
     {7.0: 'no better'}
     """
     found = {}
-    for time in sorted(table["time"].unique()):
-        rows = table[table["time"] == time]
-        columns = (rows[name] for name in ("method", "cells", "ED", "p"))
-        score = {(method, cells): (ed, p) for method, cells, ed, p in zip(*columns, strict=True)}
-        (new, p), (fitted, _) = score["flow", "new"], score["flow", "fitted"]
-        idle = min(score[method, "new"][0] for method in ("not moving", "common shift"))
-        parted = p <= CHANCE and new > (1 + LEVEL) * fitted
-        found[float(time)] = ("no better" if new >= idle else "worse") if parted else "as well"
+    for time, score in by_time(table).items():
+        new, fitted = score["flow", "new"]["ED"], score["flow", "fitted"]["ED"]
+        parted = score["flow", "new"]["p"] <= CHANCE and new > (1 + LEVEL) * fitted
+        found[time] = ("no better" if new >= idle(score) else "worse") if parted else "as well"
     return found
+
+
+def by_time(table: pd.DataFrame) -> dict[float, dict[tuple[str, str], dict[str, float]]]:
+    """Return for each time, in order, the row of each method and kind of cells."""
+    found: dict[float, dict[tuple[str, str], dict[str, float]]] = {}
+    for row in table.sort_values("time", kind="stable").to_dict("records"):
+        found.setdefault(float(row["time"]), {})[row["method"], row["cells"]] = {str(k): v for k, v in row.items()}
+    return found
+
+
+def idle(score: dict[tuple[str, str], dict[str, float]]) -> float:
+    """Return the energy distance of new cells by the better way of learning nothing."""
+    return min(score[method, "new"]["ED"] for method in ("not moving", "common shift"))
 
 
 _Scores = dict[str, tuple[float, float]]

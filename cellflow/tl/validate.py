@@ -63,8 +63,9 @@ def validate(
         Snapshots to predict, one or several; ``None`` for those that a fitted flow has not seen, or, where there are
         none, for all but the first and the last.
     keep_aside
-        Whether to fit the settings once more without a fifth of the cells of each snapshot (at least 50, where that is
-        not more than half), to see how new cells are carried. Takes as long as a fit; not done with ``Jumps``.
+        Whether to fit the settings once more without a fifth of the cells of each snapshot (at least 200, but at most
+        half), to see how new cells are carried: somewhat worse than by the flow itself, which has seen more cells.
+        Takes as long as a fit; not done with ``Jumps``.
     groupby
         Column of ``obs`` with labels, such as cell types. A share on a cell's own label that is lower than that of not
         moving is a warning, and no proof: cells do change state.
@@ -133,14 +134,17 @@ def validate(
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     if n_seeds < 1 or max_cells < 2:
         raise ValueError(f"Expected n_seeds >= 1 and max_cells >= 2; found {n_seeds} and {max_cells}.")
+    for column in {groupby, lineage_key} - {None}:
+        if column not in adata.obs:
+            raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
     snapshots = flow._snapshots(adata)
     chosen = _chosen(flow, inside(flow, snapshots), times)
     splits = _splits(adata, flow, snapshots, carried, n_seeds) if keep_aside else []
     coupled = groupby is not None or lineage_key is not None
-    if not (chosen or splits or coupled):
+    if not (chosen or keep_aside or coupled):
         raise ValueError(
-            f"Expected a snapshot between two others, of {list(snapshots.clock.times)}; found none, and no cells to "
-            "keep aside. Validate with `keep_aside=True`, or with `groupby` or `lineage_key`."
+            f"Expected a snapshot between two others; found snapshots at {list(snapshots.clock.times)} only. Validate "
+            "with `keep_aside=True`, or with `groupby` or `lineage_key`."
         )
     tables = {
         "": [
