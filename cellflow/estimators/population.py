@@ -1,13 +1,16 @@
 """Sizes of the population at each snapshot."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import Snapshots
-from cellflow.couplings import Coupling
+from cellflow.couplings import COUPLINGS, Coupling
 
+AUTO = "auto"
+"""The setting by which growth is learned where the coupling is the one of this name."""
 COUNTS = "counts"
 """Name of the masses that are the numbers of cells."""
 
@@ -45,6 +48,33 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
     if not all(0 < size < np.inf for size in sizes):
         raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
     return tuple(size / sizes[0] for size in sizes)
+
+
+def learns_growth(setting: bool | str, coupling: Coupling, snapshots: Snapshots) -> bool:
+    """Return whether growth is learned.
+
+    Parameters
+    ----------
+    setting
+        Whether it is asked for, or ``"auto"``: with the coupling ``"auto"``, where it is known for all cells. A group
+        of cells that a neighbouring snapshot lacks has none.
+    coupling
+        How cells are matched.
+    snapshots
+        The cells.
+
+    Examples
+    --------
+    >>> from cellflow.cells.snapshots import read_snapshots
+    >>> import cellflow as cf
+    >>> snapshots = read_snapshots(cf.datasets.branching(), time_key="time", rep="X_latent")
+    >>> [learns_growth("auto", cf.couplings.resolve(name), snapshots) for name in ("auto", "exact")]
+    [True, False]
+    """
+    if setting != AUTO:
+        return bool(setting)
+    groups = [] if snapshots.groups is None else [set(values) for values in snapshots.each(snapshots.groups)]
+    return coupling == COUPLINGS[AUTO] and all(before == after for before, after in pairwise(groups))
 
 
 def check_growing(coupling: Coupling, sizes: Sizes) -> None:

@@ -40,7 +40,7 @@ def _stochastic(score: str | None) -> dict[str, Any]:
 
 
 def _growth(growth: bool | str | None) -> dict[str, Any]:
-    if not (growth is None or isinstance(growth, str)):
+    if growth == "auto" or not (growth is None or isinstance(growth, str)):
         return {"growth": growth}
     return {"growth": growth is not None} | ({} if growth is None else {"heads": _HEADS.get(growth, growth)})
 

@@ -15,7 +15,7 @@ from cellflow.estimators import snapshot_distillation
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
-from cellflow.estimators.population import Sizes, check_growing, population_sizes
+from cellflow.estimators.population import AUTO, Sizes, check_growing, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import (
     BridgeMatching,
@@ -54,7 +54,8 @@ class SnapshotFlow(FlowEstimator):
         suggests one.
     coupling
         How the cells of neighbouring snapshots are matched: a coupling, a function of two clouds, or the name of a
-        coupling.
+        coupling. ``"auto"`` is `UnbalancedSinkhorn` with settings that follow from the cells: where proportions change
+        between snapshots, a balanced plan such as ``"exact"`` carries cells across lineages to make up for it.
     steps
         Optimiser steps.
     batch_size
@@ -65,8 +66,9 @@ class SnapshotFlow(FlowEstimator):
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge
         that can be simulated with noise, forward and backward.
     growth
-        Whether the growth rate of the cells is learned too. Snapshots identify by how much shares of states change,
-        given how far cells may travel: with `UnbalancedSinkhorn` its relaxation decides what is travel, and what death
+        Whether the growth rate of the cells is learned too; ``"auto"`` for with ``coupling="auto"``, unless ``within``
+        has groups that a neighbouring snapshot lacks. Snapshots identify by how much shares of states change, given how
+        far cells may travel: with another `UnbalancedSinkhorn` its relaxation decides what is travel, and what death
         and birth. The size of the population (``masses``) and which single cells divide (``prior_key``) have to be
         known from elsewhere; see `cellflow.tl.growth`, which checks what depends on the relaxation.
     heads
@@ -124,6 +126,9 @@ class SnapshotFlow(FlowEstimator):
         Whether the growth rate was learned.
     masses_
         Size of the population at each time point relative to the first, where growth was learned.
+    turnover_
+        For each interval the share of the population that the growth of some cells replaces by their descendants, if
+        all others were to move only; ``None`` where super-batches were used, or growth was not learned.
 
     Source
     ------
@@ -143,6 +148,7 @@ class SnapshotFlow(FlowEstimator):
     n_cells_: tuple[int, ...]
     masses_: Sizes | None
     growth_: bool
+    turnover_: list[float | None]
 
     def __init__(
         self,
@@ -150,12 +156,12 @@ class SnapshotFlow(FlowEstimator):
         time_key: str = "time",
         rep: str = "X_pca",
         path: GaussianPath | str = "linear",
-        coupling: CouplingLike = "exact",
+        coupling: CouplingLike = "auto",
         steps: int = 3000,
         batch_size: int = 256,
         network: Callable[..., nn.Module] | str = "mlp",
         stochastic: bool = False,
-        growth: bool = False,
+        growth: bool | str = AUTO,
         heads: str = "shared",
         masses: str | Mapping[float, float] | None = None,
         weight_key: str | None = None,
@@ -170,7 +176,8 @@ class SnapshotFlow(FlowEstimator):
         progress: bool = False,
         **given: Any,
     ) -> None:
-        former = {**given, "growth": growth} if growth is None or isinstance(growth, str) else given
+        old = growth is None or (isinstance(growth, str) and growth != AUTO)
+        former = {**given, "growth": growth} if old else given
         new = renamed("SnapshotFlow", former, FORMER["SnapshotFlow"])
         self.time_key = time_key
         self.rep = rep
@@ -221,17 +228,18 @@ class SnapshotFlow(FlowEstimator):
         self._check_settings()
         snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
-        fitted.growth_, fitted.masses_ = self.growth, self._sizes(snapshots, coupling)
+        fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
+        fitted.masses_ = fitted._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
         with seeded(rng):
             scales = spreads(snapshots)
-            fitted.field_ = self._field(scales).to(device)
+            fitted.field_ = fitted._field(scales).to(device)
         batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
-        fitted.plans_ = batches.plans
+        fitted.plans_, fitted.turnover_ = batches.plans, batches.turnovers
         fitted.history_ = training.fit(
             fitted.field_,
-            self._objective(unit=overall(scales)),
+            fitted._objective(unit=overall(scales)),
             batches,
             steps=self.steps,
             generator=rng,
@@ -265,28 +273,26 @@ class SnapshotFlow(FlowEstimator):
     def _check_settings(self) -> None:
         networks.resolve(self.network)
         curves.resolve(self.curve)
-        for name in ("stochastic", "growth"):
+        for name, choices in (("stochastic", ()), ("growth", (AUTO,))):
             value = getattr(self, name)
-            if not isinstance(value, bool):
+            if not isinstance(value, bool) and value not in choices:
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
         for name in ("masses", "prior_key"):
-            if getattr(self, name) is not None and not self.growth:
+            if getattr(self, name) is not None and not (self.growth is True or AUTO == self.growth == self.coupling):
                 raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
         check_settings(self.steps, self.batch_size, self.recipe)
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
         path = paths.resolve(self.path)
         if self.stochastic:
-            return BridgeMatching(path, unit=unit, growth_weight=1.0 if self.growth else None)
-        return GrowthMatching(path, unit=unit) if self.growth else VelocityMatching(path, unit=unit)
+            return BridgeMatching(path, unit=unit, growth_weight=1.0 if self.growth_ else None)
+        return GrowthMatching(path, unit=unit) if self.growth_ else VelocityMatching(path, unit=unit)
 
     def _sizes(self, snapshots: Snapshots, coupling: Coupling) -> Sizes | None:
-        if not self.growth:
+        if not self.growth_:
             return None
         sizes = population_sizes(self.masses, snapshots)
-        if (
-            self.within is None and self.prior_key is None
-        ):  # inside groups of their own, one may gain on another whatever pairs them
+        if self.within is None and self.prior_key is None:  # in groups of their own, cells may gain on others anyway
             check_growing(coupling, sizes)
         return sizes
 
@@ -343,6 +349,7 @@ class SnapshotFlow(FlowEstimator):
             "n_cells": list(self.n_cells_),
             "history": self.history_.columns,
             "growth": self.growth_,
+            "turnover": self.turnover_,
             "masses": self.masses_,
         }
 
@@ -350,7 +357,8 @@ class SnapshotFlow(FlowEstimator):
         self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
         self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
         # Models that were saved before growth was known say nothing about it.
-        sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth))
+        sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
         self.masses_ = None if sizes is None else tuple(sizes)
+        self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.n_features_in_))

@@ -17,7 +17,7 @@ from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
-from cellflow.pairing.masses import Ends, relative
+from cellflow.pairing.masses import Ends, WeighedPlan, relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
@@ -250,6 +250,12 @@ class PairedBatches:
         """
         found = [[_mean(self._points, *side) for side in both] for both in self._pairs.weighted()]
         return torch.stack([after - before for before, after in found])
+
+    @property
+    def turnovers(self) -> list[float | None]:
+        """The share of the population that growth replaces in each interval, see `WeighedPlan`, where it is known."""
+        drawn = (getattr(interval, "drawn", None) for interval in self._pairs.intervals)
+        return [plan.turnover if isinstance(plan, WeighedPlan) else None for plan in drawn]
 
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""

@@ -79,12 +79,16 @@ class WeighedPlan:
         own plan.
     masses
         Size of the population at both ends.
+    turnover
+        Share of the population that growth replaces: half of what the shares of the source points in the population
+        and in the coupling's own plan differ by.
     """
 
     drawn: Plan
     source: Tensor
     target: Tensor
     masses: Masses
+    turnover: float
 
     def sample(self, n: int, *, generator: torch.Generator, replace: bool = True) -> tuple[Tensor, ...]:
         """Draw ``n`` pairs: source and target indices, and their log masses at both ends, each ``(n,)``.
@@ -194,7 +198,8 @@ def _weighed(plan: Plan, a: Tensor, b: Tensor, masses: Masses) -> WeighedPlan:
         )
     rates = (source.exp() / masses[0], target.exp() / masses[1])
     balanced = all(torch.allclose(side, torch.ones_like(side), rtol=0, atol=1e-9) for side in rates)
-    return WeighedPlan(plan if balanced else _redrawn(plan, *rates), source, target, masses)
+    turnover = 0.5 * float((rows / rows.sum() - a / a.sum()).abs().sum())
+    return WeighedPlan(plan if balanced else _redrawn(plan, *rates), source, target, masses, turnover)
 
 
 def _redrawn(plan: Plan, source: Tensor, target: Tensor) -> Plan:

@@ -322,7 +322,10 @@ def _prepared(
     if size is None:
         if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
             log.info("pairing %d with %d points: one plan (%s)", n, m, matching.coupling)
-        return WholePlan(*match(matching, *matching.rows(), ends), seed, DRAWN_STEPS)
+        plan, drawn = match(matching, *matching.rows(), ends)
+        if isinstance(drawn, WeighedPlan):
+            log.info("growth replaces %.0f %% of the population", 100 * drawn.turnover)
+        return WholePlan(plan, drawn, seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, matching.coupling)
     return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
 
