@@ -571,10 +571,10 @@ def test_a_fit_resumes_only_with_the_same_masses(cells, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"growth": True}, "Exact keeps the mass of every cell.*UnbalancedSinkhorn"),
+        ({"growth": True, "coupling": "exact"}, "Exact keeps the mass of every cell.*UnbalancedSinkhorn"),
         ({"growth": True, "coupling": "independent"}, "Independent keeps the mass"),
-        ({"growth": True, "masses": {0: 2, 1: 2, 5: 2}}, "growth is 0 everywhere"),
-        ({"masses": "counts"}, "Set `growth=True`"),
+        ({"growth": True, "coupling": "exact", "masses": {0: 2, 1: 2, 5: 2}}, "growth is 0 everywhere"),
+        ({"masses": "counts", "coupling": "exact"}, "Set `growth=True`"),
         ({"growth": True, "masses": {0: 1.0, 5: 2.0}}, "No size at time 1 in `masses`; it has 0, 5"),
         ({"growth": True, "masses": {0: 1.0, 1: -2.0, 5: 1.0}}, "finite sizes above 0"),
         ({"growth": True, "masses": "sizes"}, "None, 'counts' or a mapping from time to size; found 'sizes'"),
@@ -590,11 +590,11 @@ def test_impossible_settings_are_named(cells, changed, words):
 def test_equal_counts_do_not_grow(cells):
     equal = make_cells(sizes=(40, 40, 40))
     with pytest.raises(ValueError, match="growth is 0 everywhere"):
-        cf.SnapshotFlow(**QUICK, growth=True, masses="counts").fit(equal)
+        cf.SnapshotFlow(**QUICK, coupling="exact", growth=True, masses="counts").fit(equal)
 
 
-def test_a_flow_without_growth_says_how_to_learn_it(moving):
-    adata, flow = moving
+def test_a_flow_without_growth_says_how_to_learn_it(cells):
+    adata, flow = cells, cf.SnapshotFlow(**QUICK, coupling="exact").fit(cells)
     for ask in (
         lambda: flow.grow(adata.obsm["X_pca"], start=0, stop=5),
         lambda: flow.growth_rate(adata.obsm["X_pca"], 1.0),

@@ -1,5 +1,6 @@
 """Building the field of a flow: its width, its scales, and its outputs beside the velocity."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -68,6 +69,7 @@ def build_field(
     beside: Sequence[str] = (),
     *,
     heads: str = "shared",
+    alone: Sequence[str] = (),
     sigma: float = 0.0,
     standardize: bool = True,
 ) -> nn.Module:
@@ -83,6 +85,8 @@ def build_field(
         Outputs beside the velocity that an objective requires: ``"score"``, ``"growth"``, both or none.
     heads
         One of `HEADS`.
+    alone
+        Outputs of these that have a network of their own whatever ``heads`` is.
     sigma
         Scale of the noise, which sets that of the score drift.
     standardize
@@ -114,11 +118,26 @@ def build_field(
 
     if not beside:
         return scaled(make(dim), scales.speed)
-    if heads == "shared":
-        whole = scaled(_of_several(make, dim, 1 + len(beside)), scales.speed, *(units[name] for name in beside))
-        return Heads(whole, **dict.fromkeys(beside, "shared"))
-    velocity = scaled(make(dim), scales.speed)
-    return Heads(velocity, **{name: scaled(make(dim), units[name]) for name in beside})
+    shared = [name for name in beside if heads == "shared" and name not in alone]
+    whole = _of_several(make, dim, 1 + len(shared)) if shared else make(dim)
+    velocity = scaled(whole, scales.speed, *(units[name] for name in shared))
+    others = {name: scaled(make(dim), units[name]) for name in beside if name not in shared}
+    return Heads(velocity, **dict.fromkeys(shared, "shared"), **others)
+
+
+def takes_heads(make: Callable[..., nn.Module]) -> bool:
+    """Say whether a network can be made with ``heads=``, for several outputs.
+
+    Examples
+    --------
+    >>> takes_heads(networks.MLP), takes_heads(lambda dim: networks.MLP(dim))
+    (True, False)
+    """
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except ValueError:  # of some built-in functions
+        return False
+    return any(parameter.name == "heads" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _of_several(make: Callable[..., nn.Module], dim: int, heads: int) -> nn.Module:

@@ -106,7 +106,10 @@ def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> compared({"curve": "straight", "steps": 5, "device": "cpu"})
     {'curve': 'straight'}
     """
-    return {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+    found = {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+    if found.get("growth") == "auto":  # it is what it comes to
+        found["growth"] = couplings.resolve(settings["coupling"]) == couplings.COUPLINGS["auto"]
+    return found
 
 
 def decode(value: Any, *, name: str) -> Any:

@@ -14,7 +14,7 @@ from cellflow.couplings import Coupling, CouplingLike
 from cellflow.estimators import snapshot_distillation
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import FlowEstimator
-from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads
+from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads, takes_heads
 from cellflow.estimators.population import AUTO, Sizes, check_growing, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import (
@@ -333,11 +333,13 @@ class SnapshotFlow(FlowEstimator):
         return clouds, [snapshots.clock.model(time) for time in snapshots.clock.times]
 
     def _field(self, scales: Scales) -> nn.Module:
+        make = networks.resolve(self.network)
         return build_field(
-            networks.resolve(self.network),
+            make,
             scales,
             self._objective().heads,
             heads=self.heads,
+            alone=("growth",) if self.growth == AUTO and not takes_heads(make) else (),  # it was not asked for
             sigma=paths.resolve(self.path).sigma,
             standardize=self.standardize,
         )
