@@ -143,13 +143,15 @@ def test_fit_returns_self_forgets_the_past_and_leaves_adata_alone(cells):
     assert (cells.obsm["X_pca"] == before.obsm["X_pca"]).all()
 
 
-def test_the_order_of_cells_changes_nothing_that_matters():
+@pytest.mark.parametrize(("coupling", "most"), [("exact", 0.1), ("auto", 0.3)])  # the latter has many pairs to draw
+def test_the_order_of_cells_changes_nothing_that_matters(coupling, most):
     """The same cells in another order: the fitted means move by far less than the cells do."""
     adata = make_cells(sizes=(100, 100, 100))
     order = np.random.default_rng(3).permutation(adata.n_obs)
-    flows = [cf.SnapshotFlow(**QUICK | {"steps": 300, "batch_size": 128}).fit(a) for a in (adata, adata[order])]
+    settings = QUICK | {"steps": 300, "coupling": coupling}
+    flows = [cf.SnapshotFlow(**settings).fit(a) for a in (adata, adata[order])]
     means = [f.transport(adata.obsm["X_pca"][:50], start=0, stop=5).x[-1].mean(0) for f in flows]
-    assert torch.allclose(*means, atol=0.1)
+    assert torch.allclose(*means, atol=most)
 
 
 @pytest.mark.parametrize(
