@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 STEPS = 20
-"""Steps of a simulation: fates do not differ from those of 100 steps, see ``benchmarks/results/fate.md``."""
+"""Steps of a simulation. On embryoid bodies 89% of the shares lie in the intervals of a run of 100 steps, where another
+seed of 100 steps has 91%, at a fifth of the time: ``benchmarks/results/fate.md``."""
 
 
 def fate(
