@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import cellflow as cf
+from cellflow.cells.snapshots import read_snapshots
 
 
 @pytest.fixture
@@ -47,6 +49,36 @@ def moving():
     """The cells, and a flow fitted on them well enough to know their velocity."""
     adata = make_cells(sizes=(150, 250, 200))
     return adata, cf.SnapshotFlow(time_key="day", steps=400, batch_size=128, device="cpu").fit(adata)
+
+
+class Known(nn.Module):
+    """A field that moves cells at a known velocity, and grows them at a known rate."""
+
+    def __init__(self, velocity, growth=None):
+        super().__init__()
+        self.velocity, self.growth, self.weight = velocity, growth, nn.Parameter(torch.zeros(1))
+
+    def forward(self, t, x, condition=None):
+        velocity = self.velocity(x) if callable(self.velocity) else torch.tensor(self.velocity).to(x).expand_as(x)
+        return velocity if self.growth is None else cf.fields.Outputs(velocity, growth=self.growth(x))
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    """Every fit learns a field that is known, in place of training."""
+
+    def set_up(make, growth=False):
+        def fit(self, adata, *_, **__):
+            states = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+            self.clock_, self.n_features_in_, self.growth_ = states.clock, states.x.shape[1], growth
+            self.n_cells_ = tuple(map(len, states.clouds()))
+            self.field_ = make(states)
+            return self
+
+        monkeypatch.setattr(cf.SnapshotFlow, "fit", fit)
+        return cf.SnapshotFlow(time_key="day", device="cpu")
+
+    return set_up
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,7 +32,7 @@ FEW = {
     "refine": "steps=2, coupling=cf.training.Reflow(solver=2)",
     "fate": "n_samples=2",
 }
-FEWER = {"fit": "steps=15", "translate": "steps=2"}
+FEWER = {"fit": "steps=15", "translate": "steps=2", "tune": "grid={'steps': [1, 2]}", "tuned": "grid={'steps': [1, 2]}"}
 """Settings in place of the README's, which take minutes: for every call of that name, and where it says one itself."""
 
 

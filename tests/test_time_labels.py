@@ -38,6 +38,7 @@ def told(request):
     cf.tl.pull(adata, flow, cells=adata.obs["hours"] == 72, at=pd.Timedelta(0), groupby="state_monocle")
     cf.tl.fate(adata, flow, groupby="state_monocle", cells=first, n_samples=2)
     cf.tl.validate(adata, flow, max_cells=20)
+    cf.tl.tune(adata, flow, grid={"steps": [1, 2]}, by="new cells", n_seeds=1)
     adata.uns["interpolation"] = cf.tl.interpolate(adata, flow, at=[0.0, clock["middle"]]).uns["interpolation"]
     return adata, flow, clock
 
@@ -46,7 +47,7 @@ def noted(adata, tool):
     return adata.uns["validation_about" if tool == "validate" else "interpolation" if tool == "interpolate" else tool]
 
 
-TOOLS = sorted(set(cf.tl.__all__) - {"testable_times", "growth_prior"})  # which know no flow, and no time column
+TOOLS = sorted(set(cf.tl.__all__) - {"testable_times", "tuned", "growth_prior"})  # which write nothing about a time
 
 
 @pytest.mark.parametrize("tool", TOOLS)

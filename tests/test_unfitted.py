@@ -85,7 +85,7 @@ def test_the_lists_are_whole():
         if not name.startswith("_") and getattr(method, "__module__", "").startswith("cellflow") and name not in FREE
     }
     assert verbs == set(VERBS) | {"save", "DomainTranslator save", "ImageGenerator save"}
-    assert taking_a_flow(cf.tl) == set(TOOLS) | {"validate", "testable_times"}  # which fit copies of their own
+    assert taking_a_flow(cf.tl) == set(TOOLS) | {"validate", "testable_times", "tune", "tuned"}  # which fit copies
     assert taking_a_flow(cf.pl) == set(PLOTS)
     assert {name for name in cf.report.__all__ if name.startswith("write")} <= set(REPORTS)
 

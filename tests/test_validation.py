@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 import cellflow as cf
 from cellflow.cells.snapshots import read_snapshots
 from cellflow.integrate import Fixed, Jumps
 from cellflow.tl.new_cells import generalisation, kept_aside
+from conftest import Known
 
 COLUMNS = {
     "validation": ["time", "method", "W1", "W1_low", "W1_high", "n_cells"],
@@ -19,36 +19,6 @@ COLUMNS = {
     ],
     "validation_couplings": ["start", "time", "score", "method", "cells", "value", "low", "high", "n"],
 }  # fmt: skip
-
-
-class Known(nn.Module):
-    """A field that moves cells at a known velocity, and grows them at a known rate."""
-
-    def __init__(self, velocity, growth=None):
-        super().__init__()
-        self.velocity, self.growth, self.weight = velocity, growth, nn.Parameter(torch.zeros(1))
-
-    def forward(self, t, x, condition=None):
-        velocity = self.velocity(x) if callable(self.velocity) else torch.tensor(self.velocity).to(x).expand_as(x)
-        return velocity if self.growth is None else cf.fields.Outputs(velocity, growth=self.growth(x))
-
-
-@pytest.fixture
-def knowing(monkeypatch):
-    """Every fit learns a field that is known, in place of training."""
-
-    def set_up(make, growth=False):
-        def fit(self, adata, *_, **__):
-            states = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
-            self.clock_, self.n_features_in_, self.growth_ = states.clock, states.x.shape[1], growth
-            self.n_cells_ = tuple(map(len, states.clouds()))
-            self.field_ = make(states)
-            return self
-
-        monkeypatch.setattr(cf.SnapshotFlow, "fit", fit)
-        return cf.SnapshotFlow(time_key="day", device="cpu")
-
-    return set_up
 
 
 def shifting(sizes=(300, 900), shift=4.0, seed=0):

@@ -6,6 +6,7 @@ from cellflow.tl.growth import growth
 from cellflow.tl.growth_prior import growth_prior
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.trajectories import trajectories
+from cellflow.tl.tune import tune, tuned
 from cellflow.tl.validate import testable_times, validate
 from cellflow.tl.velocity import velocity
 
@@ -18,6 +19,8 @@ __all__ = [
     "push",
     "testable_times",
     "trajectories",
+    "tune",
+    "tuned",
     "validate",
     "velocity",
 ]

@@ -50,20 +50,14 @@ def compare(
     rng = generator_at(flow.seed, place)
     first, true, last = (drawn(snapshots, snapshots.at(t), max_cells, rng) for t in (before, time, after))
     predictions: dict[str, Parts] = {
-        "flow": _carried(adata, flows[0], time, solver),
+        "flow": carried(adata, flows[0], time, solver),
         "linear transport": [linear_transport(first[0], last[0], first[1], last[1], fraction=fraction)],
         "previous and next": [(first[0], (1 - fraction) * first[1]), (last[0], fraction * last[1])],
         "previous snapshot": [first],
         "next snapshot": [last],
     }
 
-    def distance(parts: Parts, generator: torch.Generator) -> float:
-        x, weights = (torch.cat(side) for side in zip(*parts, strict=True))
-        return population_distance(
-            x, true[0], weights_x=weights, weights_y=true[1], most=max_cells, generator=generator
-        )
-
-    scores = {name: distance(parts, rng) for name, parts in predictions.items()}
+    scores = {name: distance(parts, true, most=max_cells, generator=rng) for name, parts in predictions.items()}
     scores["half against half"] = split_half_floor(true[0], weights=true[1], generator=rng)
     apart = generator_at(flow.seed, place + len(snapshots.clock.times))  # scores do not depend on their errors
     errors = {
@@ -71,7 +65,9 @@ def compare(
         for name, parts in predictions.items()
     }
     errors["half against half"] = _error_of_floor(true, apart)
-    others = [distance(_carried(adata, other, time, solver), apart) for other in flows[1:]]
+    others = [
+        distance(carried(adata, other, time, solver), true, most=max_cells, generator=apart) for other in flows[1:]
+    ]
     scores["flow"], errors["flow"] = over_seeds([scores["flow"], *others], errors["flow"])
     return [
         {"time": time, "method": name, "W1": value, **ends("W1", value, errors[name]), "n_cells": len(true[0])}
@@ -146,14 +142,26 @@ def refitted(adata: "AnnData", flow: "SnapshotFlow", cells: np.ndarray, *, seed:
     return found
 
 
+def carried(adata: "AnnData", flow: "SnapshotFlow", time: float, solver: Fixed | Adaptive | Jumps) -> Parts:
+    """Return what a flow predicts at a time, from the fitted snapshot on each side."""
+    parts = predict(flow, flow.read(adata), time, solver=solver)
+    return [(torch.from_numpy(part.x), torch.from_numpy(part.weight)) for part in parts]
+
+
+def distance(parts: Parts, true: Population, *, most: int, generator: torch.Generator) -> float:
+    """Return the W1 of a population to cells, thinned where it is large."""
+    x, weights = (torch.cat(side) for side in zip(*parts, strict=True))
+    return population_distance(x, true[0], weights_x=weights, weights_y=true[1], most=most, generator=generator)
+
+
 def error_of(
-    parts: Parts, true: Population, *, distance: Callable[..., float] = wasserstein, generator: torch.Generator
+    parts: Parts, true: Population, *, score: Callable[..., float] = wasserstein, generator: torch.Generator
 ) -> float:
     """Return the standard error of a distance of a population to cells, had other cells been measured."""
 
     def again(*rows: Tensor) -> float:
         (x, a), (y, b) = _some(parts, rows[:-1]), _some([true], rows[-1:])
-        return distance(x, y, weights_x=a, weights_y=b)
+        return score(x, y, weights_x=a, weights_y=b)
 
     return standard_error(again, *(len(x) for x, _ in (*parts, true)), generator=generator)
 
@@ -178,9 +186,9 @@ def _without(adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time:
     return refitted(adata, flow, np.isin(snapshots.time, rest), seed=seed)
 
 
-def _carried(adata: "AnnData", flow: "SnapshotFlow", time: float, solver: Fixed | Adaptive | Jumps) -> Parts:
-    parts = predict(flow, flow.read(adata), time, solver=solver)
-    return [(torch.from_numpy(part.x), torch.from_numpy(part.weight)) for part in parts]
+def _thinned(part: Population, most: int, generator: torch.Generator) -> Population:
+    points, known = thinned(*part, most, generator=generator)
+    return evenly(points, float(part[1].sum())) if known is None else (points, known)
 
 
 def _some(parts: Parts, rows: Sequence[Tensor]) -> Population:
@@ -188,11 +196,6 @@ def _some(parts: Parts, rows: Sequence[Tensor]) -> Population:
     x = torch.cat([x[row] for (x, _), row in zip(parts, rows, strict=True)])
     share = [w[row] * (w.sum() / w[row].sum().clamp(min=_TINY)) for (_, w), row in zip(parts, rows, strict=True)]
     return x, torch.cat(share)
-
-
-def _thinned(part: Population, most: int, generator: torch.Generator) -> Population:
-    points, known = thinned(*part, most, generator=generator)
-    return evenly(points, float(part[1].sum())) if known is None else (points, known)
 
 
 def _error_of_floor(true: Population, generator: torch.Generator) -> float:

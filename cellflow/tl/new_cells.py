@@ -134,6 +134,17 @@ def compare(
     return rows
 
 
+def score(split: Split, snapshots: Snapshots, *, max_cells: int) -> dict[float, float]:
+    """Return the energy distance of new cells to those of each next snapshot, by its time."""
+    found = {}
+    for number, (here, there) in enumerate(pairwise(split.flow.clock_.times)):
+        rng = generator_at(split.flow.seed, 2 * len(snapshots.clock.times) + 1 + number)
+        start, true = (_cells(split, snapshots, time, max_cells, rng, new=True) for time in (here, there))
+        x, weights = _carried(split, start, here, there, Fixed())
+        found[there] = energy_distance(x, true[0], weights_x=weights, weights_y=true[1])
+    return found
+
+
 def generalisation(table: pd.DataFrame) -> dict[float, str]:
     """Say for each time how new cells are carried there, from the second table of `cellflow.tl.validate`.
 
@@ -182,30 +193,35 @@ def _interval(
     All are distances to new cells of the next snapshot, from equally many points: distances depend on their number.
     """
     rng = generator_at(split.flow.seed, 2 * len(snapshots.clock.times) + 1 + number)
-
-    def cells(time: float, *, new: bool, at_most: int) -> Population:
-        rows = snapshots.at(time)
-        return drawn(snapshots, rows[split.new[rows] == new], at_most, rng)
-
-    def carried(population: Population) -> Population:
-        found = split.flow.transport(population[0], start=here, stop=there, solver=solver)
-        weights = found.shares()[-1] * population[1]
-        return found.x[-1], weights / weights.sum()
-
-    start, true = (cells(time, new=True, at_most=most) for time in (here, there))
+    start, true = (_cells(split, snapshots, time, most, rng, new=True) for time in (here, there))
     n = len(start[0])
     draws = DRAWS if n <= DRAWN else 1
-    before, after = (cells(time, new=False, at_most=len(snapshots.x)) for time in (here, there))
+    before, after = (_cells(split, snapshots, time, len(snapshots.x), rng, new=False) for time in (here, there))
+    some = _cells(split, snapshots, here, draws * n, rng, new=False)
     shift = after[1] @ after[0].double() - before[1] @ before[0].double()
     populations = {
-        ("flow", "new"): carried(start),
-        ("flow", "fitted"): carried(cells(here, new=False, at_most=draws * n)),
+        ("flow", "new"): _carried(split, start, here, there, solver),
+        ("flow", "fitted"): _carried(split, some, here, there, solver),
         ("not moving", "new"): start,
         ("common shift", "new"): (start[0] + shift, start[1]),
         ("floor", "fitted"): after,
     }
     scores = {key: (_score(one, true, n, draws, rng), n) for key, one in populations.items()}
     return scores, _by_chance(populations["flow", "new"], populations["flow", "fitted"], true, rng)
+
+
+def _cells(
+    split: Split, snapshots: Snapshots, time: float, most: int, generator: torch.Generator, *, new: bool
+) -> Population:
+    """Return new or fitted cells of one snapshot."""
+    rows = snapshots.at(time)
+    return drawn(snapshots, rows[split.new[rows] == new], most, generator)
+
+
+def _carried(split: Split, population: Population, here: float, there: float, solver: Fixed | Adaptive) -> Population:
+    found = split.flow.transport(population[0], start=here, stop=there, solver=solver)
+    weights = found.shares()[-1] * population[1]
+    return found.x[-1], weights / weights.sum()
 
 
 def _by_chance(new: Population, fitted: Population, true: Population, generator: torch.Generator) -> float:
@@ -230,6 +246,6 @@ def _score(population: Population, true: Population, n: int, draws: int, generat
     found = {}
     for name, distance in DISTANCES.items():
         values = [distance(points, true[0], weights_x=share, weights_y=true[1]) for points, share in few]
-        error = error_of(few[:1], true, distance=distance, generator=generator)
+        error = error_of(few[:1], true, score=distance, generator=generator)
         found[name] = (float(np.mean(values)), error)
     return found
