@@ -59,6 +59,7 @@ PLANS: dict[str, Method] = {
     "unbalanced plan, 0.5 x travel": Static(Matched(epsilon=EPSILON, relaxation=0.5)),
     "unbalanced plan, 1 x travel": Static(Matched(epsilon=EPSILON, relaxation=1.0)),
     "unbalanced plan, 2 x travel": Static(Matched(epsilon=EPSILON, relaxation=2.0)),
+    "auto plan": Static(FromLibrary("auto")),
 }
 SHRUNKEN: dict[str, Method] = {
     f"{name}, {way:g} of the way": Static(matching, way)

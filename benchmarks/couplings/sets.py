@@ -96,11 +96,11 @@ def branching(method: Method, seed: int) -> Row:
 
 def gaussians(method: Method, seed: int, *, apart: float, moved: float, grown: int) -> Row:
     """Score two groups, of which one stays and has grown, and one moves: who crosses over, and who grew."""
-    rng = np.random.default_rng(seed)
-    stay, move = rng.standard_normal((2, STAYERS, 5))
-    later, gone = rng.standard_normal((grown * STAYERS, 5)), rng.standard_normal((STAYERS, 5))
-    aside = apart if apart < 10 else apart * np.eye(5)[0]  # 4 in every dimension, or 14 in one
-    move, gone = move + aside, gone + aside + moved * np.eye(5)[1]
+    rng, spread = np.random.default_rng(seed), 1.0 if apart > 10 else 0.3
+    stay, move, gone = spread * rng.standard_normal((3, STAYERS, 5))
+    later = spread * rng.standard_normal((grown * STAYERS, 5))
+    first, second, *_ = np.eye(5)
+    move, gone = move + apart * first, gone + apart * first + moved * spread * second
     labels = (np.repeat(["stay", "move"], STAYERS), np.repeat(["stay", "move"], [len(later), STAYERS]))
     course = Course("gaussians", (np.concatenate([stay, move]), np.concatenate([later, gone])), (0.0, 1.0), labels)
     motion = method.fit(course, seed=seed).motion(0, 1)
