@@ -4,6 +4,7 @@ Clones, tracked cells and closed forms, beside not moving, static plans and less
 not measured again: ``--again`` does so, and ``--set`` and ``--method`` choose some.
 """
 
+import math
 import time
 
 from benchmarks import page
@@ -46,7 +47,8 @@ def once(table: Table, name: str, method: str, seed: int, *, again: bool) -> Row
         return known[0]
     start = time.perf_counter()
     try:
-        found = SETS[name](METHODS[method], seed)
+        scores = SETS[name](METHODS[method], seed)
+        found = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in scores.items()}
     except ConvergenceError as error:
         found = {"failed": str(error).partition(":")[0]}
     row = about | found | {"seconds": time.perf_counter() - start, "settings": settings}

@@ -72,6 +72,11 @@ class Motion(ABC):
     def mass(self) -> np.ndarray:
         """The number of descendants of each cell ``(n,)``."""
 
+    @property
+    def example(self) -> np.ndarray:
+        """One of the descendants of each cell ``(n, d)``; the mean, where there is no noise."""
+        return self.landing
+
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of ``values`` ``(m, k)`` over the descendants of each cell; 0 where it has none."""
         found = self.descendants(values)
@@ -96,6 +101,29 @@ class Landed(Motion):
     @cached_property
     def mass(self) -> np.ndarray:
         return self._mass
+
+
+class Scattered(Motion):
+    """Each cell has many ends, each with its number of descendants."""
+
+    def __init__(self, ends: Sequence[Landed]) -> None:
+        self._ends = list(ends)
+
+    def descendants(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.mean([end.descendants(values) for end in self._ends], axis=0))
+
+    @cached_property
+    def landing(self) -> np.ndarray:
+        weighed = np.mean([end.mass[:, None] * end.landing for end in self._ends], axis=0)
+        return np.asarray(weighed / self.mass[:, None])
+
+    @cached_property
+    def mass(self) -> np.ndarray:
+        return np.asarray(np.mean([end.mass for end in self._ends], axis=0))
+
+    @property
+    def example(self) -> np.ndarray:
+        return self._ends[0].landing
 
 
 class Coupled(Motion):

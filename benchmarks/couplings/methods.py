@@ -6,12 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 import cellflow as cf
-from benchmarks.couplings.course import REP, TIME, Coupled, Course, Fitted, Landed, Method, Motion
+from benchmarks.couplings.course import REP, TIME, Coupled, Course, Fitted, Landed, Method, Motion, Scattered
 from benchmarks.couplings.plans import FromLibrary, Matched, Matching
 from cellflow.couplings import Plan
+from cellflow.integrate import Trajectory
+from cellflow.tl.fate import STEPS
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,29 @@ class Static:
 
 @dataclass(frozen=True)
 class Flow:
-    """A `cellflow.SnapshotFlow`: cells are carried by the field that it has learned, and by nothing else."""
+    """A `cellflow.SnapshotFlow`: cells are carried by the field that it has learned, and by nothing else.
+
+    ``samples``: with noise of the suggested size, so many simulations of each cell.
+    """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 0
 
     def fit(self, course: Course, *, seed: int) -> Fitted:
-        flow = cf.SnapshotFlow(time_key=TIME, rep=REP, seed=seed, **self.settings)
-        return Carried(course, flow.fit(course.adata()))
+        adata, flow = course.adata(), self._flow().set_params(seed=seed)
+        if self.samples:
+            flow.set_params(path=cf.paths.BrownianBridge(flow.suggest_sigma(adata)), stochastic=True)
+        return Carried(course, flow.fit(adata), self.samples)
+
+    def _flow(self) -> cf.SnapshotFlow:
+        return cf.SnapshotFlow(time_key=TIME, rep=REP, **self.settings)
 
     def __repr__(self) -> str:
         """Name every setting, so that other defaults are other rows."""
-        return repr(sorted(cf.SnapshotFlow(**self.settings).get_params().items()))
+        return repr([*sorted(self._flow().get_params().items()), self.samples])
 
 
+SAMPLES = 30
 EPSILON = 0.02
 """Of all entropic plans, in units of the median cost."""
 
@@ -76,6 +87,7 @@ ABLATIONS: dict[str, Method] = {
 ABLATIONS |= {f"partial, {mass:g} of the mass": Static(Matched(partial=mass)) for mass in (0.5, 0.8)}
 FLOWS: dict[str, Method] = {
     "flow": Flow(),
+    "flow, with noise": Flow(samples=SAMPLES),
     "flow, exact": Flow({"coupling": "exact"}),
 }
 METHODS: dict[str, Method] = PLANS | SHRUNKEN | ABLATIONS | FLOWS
@@ -106,14 +118,20 @@ def _plan(course: Course, matching: Matching, k: int) -> Plan:
 class Carried:
     """A fitted flow, which carries cells."""
 
-    def __init__(self, course: Course, flow: cf.SnapshotFlow) -> None:
-        self.course, self.flow = course, flow
+    def __init__(self, course: Course, flow: cf.SnapshotFlow, samples: int = 0) -> None:
+        self.course, self.flow, self.samples = course, flow, samples
 
     def motion(self, first: int, last: int) -> Motion:
         """Integrate the field from one snapshot to the other; with the weights of the cells where growth is known."""
         start, stop = self.course.times[first], self.course.times[last]
-        with torch.no_grad():
-            found = self.flow.transport(self.course.clouds[first].astype(np.float32), start=start, stop=stop)
-        grown = found.log_weight
-        mass = None if grown is None else (grown[-1] - grown[0]).double().exp().numpy()
-        return Landed(found.x[-1].numpy(), self.course.clouds[last], mass)
+        x, later = self.course.clouds[first].astype(np.float32), self.course.clouds[last]
+        if not self.samples:
+            return _landed(self.flow.transport(x, start=start, stop=stop), later)
+        way: dict[str, Any] = {"start": start, "stop": stop, "solver": STEPS}
+        return Scattered([_landed(self.flow.simulate(x, seed=k, **way), later) for k in range(self.samples)])
+
+
+def _landed(found: Trajectory, later: np.ndarray) -> Landed:
+    grown = found.log_weight
+    mass = None if grown is None else (grown[-1] - grown[0]).double().exp().numpy()
+    return Landed(found.x[-1].numpy(), later, mass)

@@ -72,9 +72,10 @@ def nfkb(method: Method, seed: int) -> Row:
         )
         times = (0.0, 3.0, 21.0)
         course = Course(f"nfkb, {dose:g} ng/ml", tuple(some[[time]].to_numpy(np.float64) for time in times), times)
-        end = pd.Series(method.fit(course, seed=seed).motion(0, 2).landing[:, 0], index=some.index)
+        motion = method.fit(course, seed=seed).motion(0, 2)
+        one, end = (pd.Series(x[:, 0], index=some.index) for x in (motion.example, motion.landing))
         row |= {
-            f"kept_{dose:g}": float(end.corr(some[0.0], method="spearman")),
+            f"kept_{dose:g}": float(one.corr(some[0.0], method="spearman")),
             f"own_{dose:g}": float(end.corr(some[21.0], method="spearman")),
             f"truth_{dose:g}": float(some[0.0].corr(some[21.0], method="spearman")),
         }

@@ -1,6 +1,6 @@
 """Predicted fates beside what real clones became."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellflow import tl
+from cellflow import couplings, tl
 from cellflow.cells.states import States
-from cellflow.couplings import Exact
+from cellflow.couplings import Exact, Plan
 from cellflow.metrics import bootstrap, fate_overlap
 from cellflow.pl.canvas import GREY, PREDICTED, literal
 from cellflow.pl.cells import time_colors
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from cellflow.estimators import SnapshotFlow
 
-FLOW, PLAN, STILL, ALIKE = "the flow", "optimal transport alone", "not moving", "all cells alike"
+FLOW, OWN, PLAN = "the flow", "the plans it was fitted on", "optimal transport alone"
+STILL, ALIKE = "not moving", "all cells alike"
 MOST_PAIRS = 2**24
 """Pairs of two snapshots up to which the exact plan is solved beside: 4096 x 4096 take about a minute."""
 
@@ -76,7 +77,7 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
     last = snapshots[-1].rows
     names = [str(name) for name in fates.columns]
     member = (pd.Series(groups[last]).fillna("none").astype(str).to_numpy()[:, None] == names).astype(np.float64)
-    said = {FLOW: fates.iloc[early].to_numpy(), **_beside(snapshots, member)}
+    said = {FLOW: fates.iloc[early].to_numpy(), **_beside(snapshots, member, flow)}
     tables = {name: pd.DataFrame(shares, columns=names) for name, shares in said.items()}
     known = groups[early], clones[early], groups[last], clones[last]
     overlap = {name: fate_overlap(table, *known).numpy() for name, table in tables.items()}
@@ -98,7 +99,7 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
     )
 
 
-def _beside(snapshots: list[States], member: np.ndarray) -> dict[str, np.ndarray]:
+def _beside(snapshots: list[States], member: np.ndarray, flow: "SnapshotFlow") -> dict[str, np.ndarray]:
     """Return the shares of groups that methods without learning give to the cells of all snapshots but the last."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -108,13 +109,19 @@ def _beside(snapshots: list[States], member: np.ndarray) -> dict[str, np.ndarray
     def around(x: np.ndarray) -> np.ndarray:
         return np.asarray(member[nearest.kneighbors(x, return_distance=False)].mean(axis=1))
 
-    found = {}
-    if all(len(a) * len(b) <= MOST_PAIRS for a, b in pairwise(snapshots)):
+    def through(plans: Iterable[Plan]) -> np.ndarray:
         shares = [torch.from_numpy(around(last))]
-        for before, after in pairwise(snapshots[::-1]):
-            plan = Exact()(torch.from_numpy(after.x), torch.from_numpy(before.x))
-            shares.append(plan.barycentric(shares[-1]))
-        found[PLAN] = torch.cat(shares[:0:-1]).numpy()
+        for plan in plans:
+            shares.append(plan.barycentric(shares[-1], alone=0.0).cpu())
+        return torch.cat(shares[:0:-1]).numpy()
+
+    backward = [(torch.from_numpy(x0.x), torch.from_numpy(x1.x)) for x0, x1 in pairwise(snapshots)][::-1]
+    found, own = {}, list(getattr(flow, "plans_", []))[::-1]  # plans are not saved with a flow
+    exact = couplings.resolve(flow.coupling) == Exact()
+    if own and not exact and [p and p.shape for p in own] == [(len(x0), len(x1)) for x0, x1 in backward]:
+        found[OWN] = through(own)
+    if all(len(x0) * len(x1) <= MOST_PAIRS for x0, x1 in backward):
+        found[PLAN] = through(Exact()(x0, x1) for x0, x1 in backward)
     early = np.concatenate([snapshot.x for snapshot in snapshots[:-1]])
     return found | {STILL: around(early), ALIKE: np.tile(member.mean(axis=0), (len(early), 1))}
 
