@@ -145,7 +145,7 @@ def test_fates_stand_beside_those_of_real_clones(tmp_path, clones):
 def test_fates_of_a_flow_in_closed_form_are_those_of_its_clones(clones):
     """Both branches are far apart: each cell has one fate, that of its clone; all alike have half of it."""
     found = lineage.compare(clones, trained(clones), groupby="kind", lineage_key="clone")
-    assert list(found.overlap) == [lineage.FLOW, lineage.PLAN, lineage.STILL, lineage.ALIKE]
+    assert list(found.overlap) == [lineage.FLOW, lineage.OWN, lineage.PLAN, lineage.STILL, lineage.ALIKE]
     assert found.overlap[lineage.FLOW].mean() > 0.95
     assert found.overlap[lineage.PLAN] == pytest.approx(1)
     assert found.overlap[lineage.ALIKE] == pytest.approx(0.5)
