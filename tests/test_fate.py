@@ -184,9 +184,10 @@ def line(outputs, *, growth=False, stochastic=True):
     adata = anndata.AnnData(np.zeros((len(x), 0), np.float32), obsm={"X_pca": x[:, None]})
     adata.obs["day"] = np.repeat([0.0, 10.0], [41, 1600])
     adata.obs["end"] = np.where(x > 0, "upper", "lower")
-    settings = {"growth": True, "coupling": cf.couplings.UnbalancedSinkhorn(1.0, 10.0)} if growth else {}
+    coupling = cf.couplings.UnbalancedSinkhorn(1.0, 10.0) if growth else "exact"
+    settings = {"growth": growth, "coupling": coupling, "stochastic": stochastic}
     path = cf.paths.BrownianBridge(SIGMA) if stochastic else "linear"
-    flow = cf.SnapshotFlow(time_key="day", path=path, stochastic=stochastic, steps=1, batch_size=8, **settings)
+    flow = cf.SnapshotFlow(time_key="day", path=path, steps=1, batch_size=8, **settings)
     flow.fit(adata[::9])
     flow.field_ = Known(outputs)
     return adata, flow, x[:41].astype(float)

@@ -44,8 +44,9 @@ def main(words: Words = None) -> None:
     head = ["solver", "within the interval", "mean difference", "largest difference of a group", "seconds of one core"]
     title = f"# Steps of fates: EB, 50 components, {given.cells} cells, 100 samples"
     about = (
-        "Shares of groups among simulations with another seed, beside those of `Noisy(100)`: how many lie in the Wilson "
-        "intervals of that run, and how far off they and the mean share of a group are. The first row is the floor."
+        "Shares of groups among simulations with another seed, beside those of `Noisy(100)`: how many lie in the "
+        "Wilson intervals of that run, and how far off they and the mean share of a group are. The first row is the "
+        "floor."
     )
     lines = [title, "", page.made_by(given.command), about, "", *page.table(head, table), *notes]
     page.write(given.out / "fate.md", lines)

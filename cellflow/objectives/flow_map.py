@@ -245,10 +245,10 @@ def taught(teacher: Field, t: Tensor, x: Tensor, condition: Tensor | None, *, gr
     TypeError
         When it has no growth rate where one is needed.
     """
-    found = outputs(teacher(t, x, condition), growth=growth)
+    found = outputs(teacher(t, x, condition))
     if found.velocity.shape != x.shape:
         raise ValueError(
             f"Expected a teacher whose velocities are shaped as the states, {tuple(x.shape)}; found "
             f"{tuple(found.velocity.shape)}. A teacher must have been fitted in the same space as the map."
         )
-    return found
+    return outputs(found, growth=growth)
