@@ -44,6 +44,7 @@ def test_every_protocol_runs_and_scores_every_target(name, tmp_path):
         ("clean", [(1,), (2,), (3,)], [[(0, 1)], [(1, 2)], [(2, 3)]]),
         ("E", [(1, 3)], [[(0, 1), (0, 3)]]),
         ("B-own-split", [()], [[(0, 1), (1, 2), (2, 3), (3, 4)]]),
+        ("new-cells", [()], [[(0, 1), (1, 2), (2, 3), (3, 4)]]),
         ("F", [()], [[(0, 1), (0, 2), (0, 3), (0, 4)]]),
         ("F-holdout", [(1,), (2,), (3,)], [[(0, 1)], [(0, 2)], [(0, 3)]]),
     ],
@@ -78,7 +79,7 @@ def test_clean_scores_in_raw_units_and_real_time(tmp_path):
 def test_more_than_five_dimensions_are_left_raw_where_published_so(name):
     cells = make_cells(n=560 if PROTOCOLS[name].split else 40, dim=6)
     task = prepare(cells, PROTOCOLS[name], PROTOCOLS[name].folds_of(5, dataset="toy")[0])
-    one_scale = name == "clean"
+    one_scale = name in ("clean", "new-cells")
     assert (task.space.scale == task.space.scale[0]).all()
     assert (task.space.scale[0] != 1) == one_scale
 
@@ -96,6 +97,22 @@ def test_the_own_split_keeps_test_cells_from_training():
     joined = np.concatenate(task.training.clouds)
     assert joined.mean(0) == pytest.approx(np.zeros(3), abs=1e-5)
     assert joined.std(0) == pytest.approx(np.ones(3), abs=1e-5)
+
+
+def test_half_of_the_cells_are_kept_and_carried_beside_as_many_that_were_trained_on(tmp_path):
+    """A method that moves all cells alike scores alike; the means of training cells are all that it knows."""
+    cells = make_cells(n=60)
+    protocol = choose("new-cells")
+    task = prepare(cells, protocol, protocol.folds_of(5, dataset="toy")[0])
+    for k, train in enumerate(task.training.clouds):
+        assert (len(train), len(task.observed[k]), len(task.trained_on(k))) == (30, 30, 30)
+        assert not {tuple(row) for row in train} & {tuple(row) for row in task.observed[k]}
+        assert {tuple(row) for row in task.trained_on(k)} == {tuple(row) for row in train}
+    rows = run(job(tmp_path, "new-cells", cells), quiet)
+    for row in measured(rows):
+        assert row["fitted_energy"] == pytest.approx(row["energy"], abs=0.4 * row["energy"] + 0.2)
+        assert row["fitted_W1"] > 0
+    assert {"common shift", "copy previous"} <= {row["method"] for row in rows}
 
 
 def test_both_sides_are_mixed_by_nearness():

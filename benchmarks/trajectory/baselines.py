@@ -19,6 +19,8 @@ cells: 0.3 and 1 where five dimensions are standardised."""
 PAIRS = 8000
 """Pairs drawn evenly from the unbalanced plan, near to all pairs by mass, of which there are millions: so many, but at
 least as many as the target has cells, and at most four times that."""
+SHIFT = "common shift"
+"""All cells moved by the difference of the means of training cells: where only cells are left out, no snapshot."""
 FLOOR = "half against half (noise floor)"
 NAMES = (
     "copy previous", "copy next", "both mixed", "exact OT midpoint, pairs drawn", "exact OT midpoint, pairs by mass",
@@ -36,6 +38,9 @@ def baselines(task: Task, target: int, *, seed: int) -> Iterator[tuple[str, Part
     before, after = task.neighbours(target)
     if before is not None:
         yield NAMES[0], Particles(task.observed[before])
+    if before is not None and task.protocol.split is not None:
+        from_, to = (task.training.clouds[k].mean(axis=0) for k in (before, target))
+        yield SHIFT, Particles(task.observed[before] + to - from_)
     if after is not None:
         yield NAMES[1], Particles(task.observed[after])
     if before is None or after is None:

@@ -24,6 +24,8 @@ KEPT = 1500
 BASELINES = "baselines"
 """The run that all methods share."""
 KEY = ("protocol", "dataset", "dims", "run", "method", "fold", "seed", "target")
+FITTED = ("energy", "W1")
+"""Scores that cells which were trained on get too, where others are kept from training."""
 PRIVATE = ["run", "facts", "settings"]
 """Columns that are not published."""
 Say = Callable[[str], None]
@@ -180,6 +182,9 @@ def measure(method: Method, task: Task, *, seed: int) -> tuple[list[Row], dict[s
         roll_out += watch.seconds()
         watch = Stopwatch()
         rows.append(_row(task, leg, prediction, seed))
+        if task.protocol.split is not None:
+            again = _row(task, leg, predict(task, leg, fitted, new=False), seed)
+            rows[-1] |= {f"fitted_{name}": again[name] for name in FITTED}
         scoring += watch.seconds()
         rng, true = np.random.default_rng(seed), task.truth[leg.target]
         chances = prediction.share if prediction.weight is None else prediction.weight
@@ -205,9 +210,10 @@ class Prediction:
     evaluations: int  # of the network, for each particle
 
 
-def predict(task: Task, leg: Leg, fitted: RollOut) -> Prediction:
-    """Carry the start cells of a leg to its target."""
-    parts = [fitted.carry(task.observed[k], task.times[k], task.times[leg.target]) for k in leg.starts]
+def predict(task: Task, leg: Leg, fitted: RollOut, *, new: bool = True) -> Prediction:
+    """Carry the start cells of a leg to its target, or in their place as many that were trained on."""
+    starts = {k: task.observed[k] if new else task.trained_on(k) for k in leg.starts}
+    parts = [fitted.carry(x, task.times[k], task.times[leg.target]) for k, x in starts.items()]
     portions = shares(leg, task.times)
     share = [np.full(len(part.x), s / len(part.x)) for part, s in zip(parts, portions, strict=True)]
     mass = [u if part.weight is None else s * part.weight for part, u, s in zip(parts, share, portions, strict=True)]

@@ -18,6 +18,7 @@ TEXT, PUBLISHED = Path(__file__).with_name("table.md"), Path(__file__).with_name
 OTHERS = ("A'", "A-otpfm", "B")
 """Published protocols that nobody ran here: listed apart, comparable with nothing above."""
 SECTION = ["protocol", "dataset", "dims"]
+FITTED = ["fitted_energy", "fitted_W1"]
 CLOSE = ["W2", "MMD", "energy", "sliced_W"]
 MOTION = {"growth_r": "growth correlation", "action": "path action"}
 """Scores of the motion, and what they are called where they were published."""
@@ -78,7 +79,7 @@ def summary(part: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
         row |= {"seeds": runs["seed"].nunique(), "sd": by_seed.std() if whole and len(by_seed) > 1 else np.nan}
         row |= {"half": half if whole else np.nan, "trained_on": runs["trained_on"].iloc[0]}
         row |= {f"at {target}": value for target, value in means["score"].items()}
-        names = [name for name in ["W1", *CLOSE, "weighted_W1", "RME", *MOTION, *COSTS] if name in means]
+        names = [name for name in ["W1", *CLOSE, *FITTED, "weighted_W1", "RME", *MOTION, *COSTS] if name in means]
         found.append(row | {name: means[name].mean() for name in names if means[name].notna().any()})
     return pd.DataFrame(found).sort_values("mean", ignore_index=True)
 
@@ -96,7 +97,7 @@ def _section(protocol: str, dataset: str, dims: int, part: pd.DataFrame, publish
     rules = PROTOCOLS[protocol]
     found = summary(part, rules)
     targets = [f"at {target}" for target in sorted(part["target"].unique())]
-    others = [n for n in [*CLOSE, "W1", "weighted_W1", "RME", *MOTION] if n in found and n != rules.metric]
+    others = [n for n in [*FITTED, *CLOSE, "W1", "weighted_W1", "RME", *MOTION] if n in found and n != rules.metric]
     costs = [name for name in COSTS if name in found]
     columns = ["method", "", *targets, "mean", "95 % (cells)", "sd (seeds)", *others, *costs, "seeds"]
     same = published.query("protocol == @protocol and dataset == @dataset and dims == @dims")

@@ -50,8 +50,9 @@ class Protocol:
     raw: bool = False  # whether scores are in the units of the representation, or in those that the method sees
     metric: str = "W1"  # the score that ranks
     weighted: bool = False  # whether particles carry masses: the metric is then that of the weighted particles
-    # Cells of every snapshot that are kept from training: "test", that are scored, and "validation", that nobody uses.
-    split: Mapping[str, int] | None = None
+    # Cells of every snapshot that are kept from training: "test", that are scored, and "validation", that nobody uses;
+    # numbers, or fractions below 1.
+    split: Mapping[str, float] | None = None
 
     def folds_of(self, n_times: int, *, dataset: str) -> tuple[Fold, ...]:
         """Return the folds for so many snapshots."""
@@ -125,6 +126,12 @@ class Task:
     protocol: Protocol
     fold: Fold
 
+    def trained_on(self, k: int) -> np.ndarray:
+        """Return as many cells of a snapshot that were trained on as are carried from it, in random order."""
+        seen = [number for number in range(len(self.times)) if number not in self.fold.held]
+        cloud = self.training.clouds[seen.index(k)]
+        return cloud[np.random.default_rng([SPLIT_SEED, k]).permutation(len(cloud))[: len(self.observed[k])]]
+
     def scored(self, x: np.ndarray) -> np.ndarray:
         """Return states of the scaled space in the units of the score."""
         return self.space.leave(x) if self.protocol.raw else x
@@ -167,16 +174,18 @@ def _divide(cells: Cells, protocol: Protocol) -> tuple[list[np.ndarray], list[np
     """Return the training cells and the scored cells of every snapshot: all of them, unless there is a split."""
     if protocol.split is None:
         return list(cells.clouds), list(cells.clouds)
-    scored, kept = protocol.split["test"], protocol.split["test"] + protocol.split["validation"]
-    few = min(len(cloud) for cloud in cells.clouds)
-    if few < kept + 2:
-        raise ValueError(
-            f"Protocol {protocol.name} keeps {scored} + {kept - scored} cells of each snapshot; {cells.name} has one "
-            f"of {few}. Choose another protocol or data set."
-        )
-    orders = [np.random.default_rng([SPLIT_SEED, k]).permutation(len(cloud)) for k, cloud in enumerate(cells.clouds)]
-    pairs = list(zip(cells.clouds, orders, strict=True))
-    return [cloud[np.sort(order[kept:])] for cloud, order in pairs], [cloud[order[:scored]] for cloud, order in pairs]
+    asked, train, test = (protocol.split["test"], protocol.split["validation"]), [], []
+    for k, cloud in enumerate(cells.clouds):
+        scored, spare = (int(part * len(cloud) if part < 1 else part) for part in asked)
+        if len(cloud) < scored + spare + 2 or not scored:
+            raise ValueError(
+                f"Protocol {protocol.name} keeps {asked[0]} + {asked[1]} cells of each snapshot; {cells.name} has one "
+                f"of {len(cloud)}. Choose another protocol or data set."
+            )
+        order = np.random.default_rng([SPLIT_SEED, k]).permutation(len(cloud))
+        train.append(cloud[np.sort(order[scored + spare :])])
+        test.append(cloud[order[:scored]])
+    return train, test
 
 
 def _space(cells: Cells, protocol: Protocol, seen: np.ndarray) -> Space:

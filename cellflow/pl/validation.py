@@ -18,6 +18,8 @@ KINDS = {"times": "", "new cells": "_new_cells", "couplings": "_couplings"}
 """What can be drawn, and the end of the name of its table."""
 FLOW, FLOOR = "flow", "half against half"
 """Rows of the table that are not baselines."""
+MOST_RANGE = 10
+"""Ratio of energy distances from which they are drawn on a logarithmic scale."""
 _GREEN = "#009E73"
 _STYLES: dict[Hashable, dict[str, Any]] = {
     FLOW: {"marker": "o", "color": PREDICTED, "s": 45, "zorder": 4},
@@ -126,12 +128,26 @@ def validation(
         ax.scatter(group[value], places, label=_NAMES.get(method, literal(str(method))), **_mark(style))
     ax.set_yticks(range(len(rows)), [literal(label) for label in rows.values()])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_xlim(0, 1.02 if kind == "couplings" else 1.08 * max(table[value].max(), widest))
+    _scale(ax, kind, table[value], widest)
     rep = about.get("rep", "the representation")
     ax.set(xlabel=literal(_XLABELS[kind].format(rep=rep)), ylabel="left out" if kind == "times" else "carried")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False, labelspacing=0.7)
     plain(ax)
     return ax
+
+
+def _scale(ax: "Axes", kind: str, values: pd.Series, widest: float) -> None:
+    """From 0, or logarithmic where intervals differ so much that the short distances could not be told apart."""
+    if kind == "new cells" and 0 < values.min() < values.max() / MOST_RANGE:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlim(values.min() / 1.5, 1.2 * max(values.max(), widest))
+    else:
+        ax.set_xlim(0, 1.02 if kind == "couplings" else 1.08 * max(values.max(), widest))
 
 
 def figure_size(adata: "AnnData", key: str = "validation", *, kind: str = "times") -> tuple[float, float]:

@@ -115,7 +115,8 @@ def validate(
     -----
     Intervals of 95 % say where the score of one fit would lie if other cells had been measured
     (`cellflow.metrics.standard_error`; a bootstrap, over cells and over clones, for the third table) and, where
-    ``n_seeds`` is above 1, with another seed. With one seed they are too short by what seeds add.
+    ``n_seeds`` is above 1, with another seed. With one seed they are too short by what seeds add; those of the energy
+    distance are too long near 0, where ``p`` is the better test.
 
     Examples
     --------
