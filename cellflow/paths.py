@@ -5,7 +5,7 @@ their derivative, taken by automatic differentiation: a path cannot disagree wit
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 from typing import ClassVar, NamedTuple
 
@@ -362,6 +362,18 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
     if not isinstance(path, GaussianPath):
         raise TypeError(f"Expected a path such as `cf.paths.Linear()`, or the name of one; found {path!r}.")
     return path
+
+
+def blurred(path: GaussianPath | str, sigma: float) -> GaussianPath:
+    """Return a path with noise of scale ``sigma`` if it has none of its own.
+
+    Examples
+    --------
+    >>> blurred("linear", 0.1), blurred(Linear(0.3), 0.1)
+    (Linear(sigma=0.1), Linear(sigma=0.3))
+    """
+    found = resolve(path)
+    return found if found.sigma > 0 else replace(found, sigma=sigma)
 
 
 def diffusion_of(path: GaussianPath | str | None) -> float:

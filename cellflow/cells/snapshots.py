@@ -46,6 +46,11 @@ class Snapshots:
         """Return the positions of the cells of one time point."""
         return np.flatnonzero(self.time == time)
 
+    def take(self, cells: np.ndarray) -> "Snapshots":
+        """Return some cells, a mask ``(n,)``, on the clock of all."""
+        parts = (None if part is None else part[cells] for part in (self.groups, self.weights, self.rates))
+        return Snapshots(self.x[cells], self.time[cells], self.clock, *parts)
+
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
         digest = hashlib.sha256(np.ascontiguousarray(self.x).tobytes())

@@ -29,13 +29,13 @@ from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
 from cellflow.training import History, Recipe, Run, trajectory_batches
-from cellflow.training.checkpoint import load_tensors, load_weights, save_tensors
+from cellflow.training.checkpoint import STATE, load_tensors, load_weights, save_tensors
 from cellflow.training.distillation import resolve
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
-REFINING, DISTILLING = 1, 2
-"""Streams of random numbers of a seed for refining and distilling; 0 is the fit."""
+REFINING, DISTILLING, SEARCHING = 1, 2, 3
+"""Streams of random numbers of a seed for refining, distilling, and searching for steps; 0 is the fit."""
 FOLLOWED = 4096
 """Most images of each set whose trajectories are followed, at more than a hundred evaluations each."""
 OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": taught}}
@@ -228,6 +228,13 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
 
         progress = run.progress or bool(self.get_params(deep=False)["progress"])
         return replace(run, progress=progress, watch=None if watch is None else look)
+
+    def _regular(self, run: Run, decided: bool) -> bool:
+        """Return whether cells are not to be learned by heart: as decided, or as where an interrupted fit began."""
+        path = Path(run.folder or "") / STATE
+        if self.get_params(deep=False)["regularize"] != "auto" or not run.resume or not path.exists():
+            return decided
+        return bool(load_tensors(path)[1].get("settings", {}).get("regular"))
 
     def _become(self, other: Self) -> Self:
         """Replace what was learned before by what another estimator has learned.

@@ -1,22 +1,31 @@
 """Domains: images or vectors, read into one form, and returned in the form in which they were given."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cellflow.cells.snapshots import read_groups, read_rep
 from cellflow.cells.states import StatesLike, as_states
+from cellflow.couplings import CouplingLike, resolve
+from cellflow.errors import ConvergenceError
 from cellflow.estimators.fields import Scales, blank
 from cellflow.images.labels import named_labels
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
+from cellflow.metrics import feature_network
+from cellflow.pairing import ImageBatches, aside
+from cellflow.pairing.features import Features
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,6 +68,10 @@ class Points:
     def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
         """Return some, or all, as they are."""
         return self.x if indices is None else self.x[torch.as_tensor(indices, device=self.device)]
+
+    def take(self, chosen: Tensor) -> "Points":
+        """Return some of them, a mask ``(n,)``."""
+        return replace(self, x=self.x[chosen], labels=None if self.labels is None else self.labels[chosen])
 
     def to(self, device: torch.device) -> "Points":
         """Return the same on another device."""
@@ -210,6 +223,48 @@ def scales_of(x0: Domain, x1: Domain) -> Scales:
     both = torch.cat([x0.scaled(), x1.scaled()]).double().cpu()
     scale = both.std(dim=0, correction=0).float()
     return Scales(both.mean(dim=0).float(), scale, scale, 1.0)
+
+
+def digests(source: Domain, target: Domain) -> dict[str, str]:
+    """Return the fingerprints of both domains."""
+    return {"source": digest(source), "target": digest(target)}
+
+
+def feature_space(features: int | str | None, domain: Domain) -> Features | None:
+    """Return the space that a setting names."""
+    if not isinstance(features, str):
+        return features
+    if len(domain.shape) == 1:
+        raise ValueError(f"The features {features!r} are those of images; leave out `features`, or give a number.")
+    return feature_network(features).to(domain.device)
+
+
+def regular(regularize: bool | str, coupling: CouplingLike, domains: tuple[Domain, Domain], given: object) -> bool:
+    """Return whether vectors should not be learned by heart; never so for images, or with features of their own."""
+    few = aside.is_few(regularize, sum(map(len, domains)))
+    vectors = all(isinstance(domain, Points) and len(domain.shape) == 1 for domain in domains)
+    return few and vectors and resolve(coupling).divisible and not isinstance(given, tuple)
+
+
+def hold_out(
+    x0: Domain, x1: Domain, pair: Callable[[Domain, Domain], ImageBatches], generator: torch.Generator
+) -> tuple[ImageBatches, ImageBatches] | None:
+    """Divide the vectors of both domains, and of every class, into those that a search sees and those it does not.
+
+    Returns ``None`` where there are too few, see `cellflow.pairing.aside.held_out`, or a part has no plan.
+    """
+    both = [domain for domain in (x0, x1) if isinstance(domain, Points)]
+    groups = [np.zeros(len(one)) if one.labels is None else one.labels.cpu().numpy() for one in both]
+    masks = aside.held_out(groups, generator=generator)
+    if masks is None:
+        return None
+    held = [torch.from_numpy(mask).to(one.device) for one, mask in zip(both, masks, strict=True)]
+    try:
+        kept = pair(*(one.take(~mask) for one, mask in zip(both, held, strict=True)))
+        return kept, pair(*(one.take(mask) for one, mask in zip(both, held, strict=True)))
+    except (ConvergenceError, ValueError) as error:
+        log.info("no samples are held out, since a part of them cannot be paired: %s", error)
+        return None
 
 
 def as_images(domain: Domain) -> Images:

@@ -1,13 +1,20 @@
-"""Sizes of the population at each snapshot."""
+"""The population at each snapshot: its size, and which of its cells are held out."""
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import COUPLINGS, Coupling
+from cellflow.errors import ConvergenceError
+from cellflow.pairing import PairedBatches, aside
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """The setting by which growth is learned where the coupling is the one of this name."""
@@ -75,6 +82,50 @@ def learns_growth(setting: bool | str, coupling: Coupling, snapshots: Snapshots)
         return bool(setting)
     groups = [] if snapshots.groups is None else [set(values) for values in snapshots.each(snapshots.groups)]
     return coupling == COUPLINGS[AUTO] and all(before == after for before, after in pairwise(groups))
+
+
+def hold_out(
+    snapshots: Snapshots, pair: Callable[[Snapshots], PairedBatches], *, generator: torch.Generator
+) -> tuple[PairedBatches, PairedBatches] | None:
+    """Divide the cells of every snapshot and group into those that a search sees and those that it does not.
+
+    Parameters
+    ----------
+    snapshots
+        All cells.
+    pair
+        Pairs the cells of one part.
+    generator
+        Chooses the cells.
+
+    Returns
+    -------
+    parts
+        Batches of either part; ``None`` where there are too few cells, see `cellflow.pairing.aside.held_out`, or a part
+        has no plan.
+
+    Examples
+    --------
+    >>> from cellflow.cells.snapshots import read_snapshots
+    >>> import cellflow as cf
+    >>> snapshots = read_snapshots(cf.datasets.hsmm(), time_key="hours", rep="X")
+    >>> hold_out(snapshots, lambda part: len(part.x), generator=cf.generator(seed=0))
+    (231, 40)
+    """
+    groups = np.zeros(len(snapshots.x)) if snapshots.groups is None else snapshots.groups
+    masks = aside.held_out(snapshots.each(groups), generator=generator)
+    if masks is None:
+        return None
+    held = np.zeros(len(snapshots.x), dtype=bool)
+    for time, mask in zip(snapshots.clock.times, masks, strict=True):
+        held[snapshots.at(time)] = mask
+    try:
+        with warnings.catch_warnings():  # the fit itself has warned of groups that a snapshot lacks
+            warnings.simplefilter("ignore")
+            return pair(snapshots.take(~held)), pair(snapshots.take(held))
+    except (ConvergenceError, ValueError) as error:
+        log.info("no cells are held out, since a part of them cannot be paired: %s", error)
+        return None
 
 
 def check_growing(coupling: Coupling, sizes: Sizes) -> None:

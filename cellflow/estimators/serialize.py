@@ -20,9 +20,9 @@ from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 _ROOMS = (paths, couplings, pairing, networks, training)
 """The classes that these export may be created while a model is loaded."""
 
-_NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep"}
+_NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep", "regularize"}
 """Settings that a resumed training may change, or that are compared elsewhere: the data that they name, the seed and
-the recipe by the training itself."""
+the recipe by the training itself, and whether a fit is regular by what was decided."""
 
 PARTS: dict[str, Callable[[Any], Any]] = {
     "path": paths.resolve,
@@ -212,7 +212,7 @@ def modernise_training(estimator: type, folder: str | Path) -> None:
     kept = {name: value for name, value in then.items() if name not in old}
     named = {name: value for name, value in kept.items() if isinstance(value, str) and name in PARTS}
     now = encode_settings(named | modern_settings(estimator.__name__, old))
-    settings = encode_settings(compared(_defaults(estimator))) | kept | now
+    settings = {**encode_settings(compared(_defaults(estimator))), "regular": False, **kept, **now}
     if settings == then:
         return
     under = "field.network.field." if "map" in then else "field."

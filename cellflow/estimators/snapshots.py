@@ -13,21 +13,16 @@ from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import Coupling, CouplingLike
 from cellflow.estimators import snapshot_distillation
 from cellflow.estimators import snapshot_verbs as verbs
-from cellflow.estimators.base import FlowEstimator
+from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads, takes_heads
-from cellflow.estimators.population import AUTO, Sizes, check_growing, learns_growth, population_sizes
+from cellflow.estimators.population import AUTO, Sizes, check_growing, hold_out, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
-from cellflow.objectives import (
-    BridgeMatching,
-    GrowthMatching,
-    Objective,
-    VelocityMatching,
-)
-from cellflow.pairing import Curve, curves
+from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
+from cellflow.pairing import Curve, aside, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
-from cellflow.seeds import generator, seeded
+from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Recipe, Run
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
@@ -57,7 +52,7 @@ class SnapshotFlow(FlowEstimator):
         coupling. ``"auto"`` is `UnbalancedSinkhorn` with settings that follow from the cells: where proportions change
         between snapshots, a balanced plan such as ``"exact"`` carries cells across lineages to make up for it.
     steps
-        Optimiser steps.
+        Optimiser steps; the most, where it is seen that fewer are better, see ``regularize``.
     batch_size
         Pairs per interval and step.
     network
@@ -97,6 +92,14 @@ class SnapshotFlow(FlowEstimator):
         unknown.
     recipe
         Settings of the optimiser.
+    regularize
+        Whether to prevent that the network learns the cells by heart, which makes it useless for others of the same
+        population: ``"auto"`` for fewer than 10,000 cells. First a tenth of each snapshot (at least ten cells, at most
+        a third) is held out, while a copy of the network is trained on the rest for a third of ``steps`` at most. If
+        the loss on the held-out cells falls no more, the network is trained on all cells for half as many steps again
+        as there were up to the minimum, and otherwise for ``steps``. A path without noise is blurred by half of the
+        typical distance from a cell to its nearest neighbour, divided by the root of the number of dimensions. Below
+        750 steps, or with groups of fewer than six cells, nothing is held out.
     standardize
         Whether the network sees standardised states inside the model; inputs and outputs keep their units.
     ot_batch_size
@@ -116,6 +119,11 @@ class SnapshotFlow(FlowEstimator):
         The time points, and their conversion to model time.
     history_
         Terms of the objective at every step.
+    search_history_
+        The same of the search for the number of steps, with the loss on held-out cells as ``"validation"``; empty
+        without a search.
+    blur_
+        Standard deviation by which paths were blurred, in units of the representation.
     plans_
         For each interval the plan over the whole snapshots, or ``None`` where super-batches were used.
     n_features_in_
@@ -149,6 +157,8 @@ class SnapshotFlow(FlowEstimator):
     masses_: Sizes | None
     growth_: bool
     turnover_: list[float | None]
+    search_history_: training.History
+    blur_: float
 
     def __init__(
         self,
@@ -169,6 +179,7 @@ class SnapshotFlow(FlowEstimator):
         curve: Curve | str = "straight",
         within: str | None = None,
         recipe: Recipe | None = None,
+        regularize: bool | str = "auto",
         standardize: bool = True,
         ot_batch_size: int | str = "auto",
         seed: int = 0,
@@ -195,6 +206,7 @@ class SnapshotFlow(FlowEstimator):
         self.curve = new.get("curve", curve)
         self.within = within
         self.recipe = recipe
+        self.regularize = regularize
         self.standardize = standardize
         self.ot_batch_size = ot_batch_size
         self.seed = seed
@@ -237,15 +249,26 @@ class SnapshotFlow(FlowEstimator):
             fitted.field_ = fitted._field(scales).to(device)
         batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
         fitted.plans_, fitted.turnover_ = batches.plans, batches.turnovers
-        fitted.history_ = training.fit(
+        run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
+        regular = self._regular(run, aside.is_few(self.regularize, len(snapshots.x)) and coupling.divisible)
+        fitted.search_history_ = training.History()
+        blurs = regular and paths.resolve(self.path).sigma == 0
+        fitted.blur_ = aside.blur(self._clouds(snapshots, device)[0]) if blurs else 0.0
+
+        def part(cells: Snapshots) -> PairedBatches:
+            return self._pair(cells, coupling, searching, fitted.masses_, device, curve="straight")
+
+        fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
-            fitted._objective(unit=overall(scales)),
+            fitted._objective(unit=overall(scales), blur=fitted.blur_),
             batches,
+            parts=lambda: hold_out(snapshots, part, generator=searching) if regular else None,
             steps=self.steps,
             generator=rng,
+            searching=searching,
             recipe=self.recipe,
-            run=fitted._run(run),
-            about=self._about(snapshots.about()),
+            run=run,
+            about=self._about({**snapshots.about(), "regular": regular}),
         )
         return self._become(fitted)
 
@@ -280,10 +303,11 @@ class SnapshotFlow(FlowEstimator):
         for name in ("masses", "prior_key"):
             if getattr(self, name) is not None and not (self.growth is True or AUTO == self.growth == self.coupling):
                 raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
+        aside.is_few(self.regularize, 0)
         check_settings(self.steps, self.batch_size, self.recipe)
 
-    def _objective(self, *, unit: float = 1.0) -> Objective:
-        path = paths.resolve(self.path)
+    def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
+        path = paths.blurred(self.path, blur)
         if self.stochastic:
             return BridgeMatching(path, unit=unit, growth_weight=1.0 if self.growth_ else None)
         return GrowthMatching(path, unit=unit) if self.growth_ else VelocityMatching(path, unit=unit)
@@ -303,6 +327,7 @@ class SnapshotFlow(FlowEstimator):
         rng: torch.Generator,
         sizes: Sizes | None,
         device: torch.device,
+        curve: Curve | str | None = None,
     ) -> PairedBatches:
         clouds, times = self._clouds(snapshots, device)
         return snapshot_batches(
@@ -313,7 +338,7 @@ class SnapshotFlow(FlowEstimator):
             generator=rng,
             ot_batch_size=self.ot_batch_size,
             **self._population(snapshots, sizes),
-            curve=self.curve,
+            curve=curve or self.curve,
         )
 
     def _snapshots(self, adata: "AnnData") -> Snapshots:
@@ -353,6 +378,8 @@ class SnapshotFlow(FlowEstimator):
             "growth": self.growth_,
             "turnover": self.turnover_,
             "masses": self.masses_,
+            "search_history": self.search_history_.columns,
+            "blur": self.blur_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
@@ -361,6 +388,7 @@ class SnapshotFlow(FlowEstimator):
         # Models that were saved before growth was known say nothing about it.
         sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
         self.masses_ = None if sizes is None else tuple(sizes)
-        self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
+        self.search_history_ = training.History(learned.get("search_history"))
+        self.blur_ = float(learned.get("blur", 0.0))
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.n_features_in_))

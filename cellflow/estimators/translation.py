@@ -1,5 +1,6 @@
 """`DomainTranslator`: a flow from one set of samples to another, without pairs."""
 
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -7,20 +8,31 @@ from torch import nn
 
 from cellflow import couplings, paths, training
 from cellflow.couplings import CouplingLike
+from cellflow.estimators import translation_distillation
 from cellflow.estimators import translation_verbs as verbs
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, FlowEstimator, some_rows
-from cellflow.estimators.domains import Domain, Points, Samples, as_images, digest, read_both, scales_of
+from cellflow.estimators.base import REFINING, SEARCHING, FlowEstimator
+from cellflow.estimators.domains import (
+    Domain,
+    Points,
+    Samples,
+    as_images,
+    digests,
+    feature_space,
+    hold_out,
+    read_both,
+    regular,
+    scales_of,
+)
 from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.serialize import FORMER
-from cellflow.metrics import feature_network
-from cellflow.objectives import BridgeMatching, FlowMapObjective, Objective, VelocityMatching
+from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
+from cellflow.pairing import aside
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import MarkovianFitting, ModelCoupling, Recipe, Reflow, Run
-from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.refit import OLD_REFITTING
 from cellflow.training.run import OLD_KEYWORDS
@@ -60,6 +72,9 @@ class DomainTranslator(FlowEstimator):
         Pairs per step.
     recipe
         Settings of the optimiser.
+    regularize
+        As for `cellflow.SnapshotFlow`: early stopping and blurred paths, ``"auto"`` for fewer than 10,000 vectors. Not
+        for images, where it was not measured, nor where the features of both domains are given.
     flip
         Whether to mirror pairs of images at random, both images alike.
     ot_batch_size
@@ -75,8 +90,8 @@ class DomainTranslator(FlowEstimator):
     ----------
     field_
         The fitted field: the velocity, or velocity and score.
-    history_
-        Terms of the objective at every step.
+    history_, search_history_, blur_
+        As of `cellflow.SnapshotFlow`.
     shape_
         Shape of one sample.
     pixels_
@@ -99,6 +114,8 @@ class DomainTranslator(FlowEstimator):
     shape_: tuple[int, ...]
     pixels_: bool
     unit_: float
+    search_history_: training.History
+    blur_: float
 
     def __init__(
         self,
@@ -114,6 +131,7 @@ class DomainTranslator(FlowEstimator):
         steps: int = 3000,
         batch_size: int = 128,
         recipe: Recipe | None = None,
+        regularize: bool | str = "auto",
         flip: bool = False,
         ot_batch_size: int | str = "auto",
         seed: int = 0,
@@ -133,6 +151,7 @@ class DomainTranslator(FlowEstimator):
         self.steps = steps
         self.batch_size = batch_size
         self.recipe = recipe
+        self.regularize = regularize
         self.flip = flip
         self.ot_batch_size = ot_batch_size
         self.seed = seed
@@ -181,15 +200,23 @@ class DomainTranslator(FlowEstimator):
         fitted.unit_ = overall(scales)
         with seeded(rng):
             fitted.field_ = fitted._field(scales).to(domains[0].device)
-        fitted.history_ = training.fit(
+        searching = generator_at(int(self.seed), SEARCHING)
+        run, fitted.search_history_ = fitted._run(run), training.History()
+        few = self._regular(run, regular(self.regularize, self.coupling, domains, features))
+        blurs = few and paths.resolve(self.path).sigma == 0
+        fitted.blur_ = aside.blur([domain.scaled() for domain in domains]) if blurs else 0.0
+        part = partial(self._pair, features=features, rng=searching)
+        fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
-            fitted._objective(unit=fitted.unit_),
+            fitted._objective(unit=fitted.unit_, blur=fitted.blur_),
             self._pair(*domains, features, rng),
+            parts=lambda: hold_out(*domains, part, searching) if few else None,
             steps=self.steps,
             generator=rng,
+            searching=searching,
             recipe=self.recipe,
-            run=fitted._run(run),
-            about=self._about(_digests(*domains)),
+            run=run,
+            about=self._about({**digests(*domains), "regular": few}),
         )
         return self._become(fitted)
 
@@ -251,81 +278,12 @@ class DomainTranslator(FlowEstimator):
             at_once=self.batch_size,
             recipe=self.recipe,
             run=refined._run(run),
-            about=self._about(_digests(*domains)),
+            about=self._about(digests(*domains)),
         )
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
-    def distill(
-        self,
-        source: Samples,
-        target: Samples,
-        *,
-        steps: int = STEPS,
-        objective: FlowMapObjective | str = TRAJECTORIES,
-        teacher: bool = True,
-        features: Features | None = None,
-        recipe: Recipe | None = None,
-        run: Run | None = None,
-        **old: Any,
-    ) -> Self:
-        """Distil the fitted flow into a flow map, for ``translate(..., solver=Jumps(1))``.
-
-        The map jumps in both directions.
-
-        Parameters
-        ----------
-        source, target
-            The samples it was fitted on: the map learns from states between them.
-        steps, objective, run
-            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
-        teacher
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-            the data alone.
-        features
-            As for `fit`.
-        recipe
-            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
-            `cellflow.training.distill`.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError, TypeError
-            When the samples are not those of the fit, settings are invalid, or the objective is not one for flow maps.
-
-        Examples
-        --------
-        >>> import torch, cellflow as cf
-        >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
-        >>> model = cf.DomainTranslator(steps=20).fit(x, x + 3).distill(x, x + 3, steps=20)
-        >>> from cellflow.integrate import Jumps
-        >>> model.translate(x[:5], solver=Jumps(1)).shape
-        torch.Size([5, 2])
-        >>> model.translate(x[:5] + 3, solver=Jumps(2), reverse=True).shape
-        torch.Size([5, 2])
-        """
-        given = renamed("DomainTranslator.distill", old, OLD_DISTILLING)
-        run, teacher = given.get("run", run), given.get("teacher", teacher)
-        distilled, domains = self._fitted_on(source, target, run)
-        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
-        distilled.flow_map_ = distilled._blank_map("both")
-        return self._learn_map(
-            distilled,
-            velocity,
-            known=lambda: ([domain.scaled(some_rows(len(domain), self.shape_, rng)) for domain in domains], (0.0, 1.0)),
-            pairs=lambda: self._pair(*domains, features, rng),
-            objective=objective,
-            teacher=teacher,
-            recipe=recipe,
-            run=run,
-            steps=steps,
-            generator=rng,
-            unit=self.unit_,
-            about=self._about(_digests(*domains)),
-        )
-
+    distill = translation_distillation.distill
     translate, simulate, trajectory = verbs.translate, verbs.simulate, verbs.trajectory
 
     def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
@@ -336,8 +294,8 @@ class DomainTranslator(FlowEstimator):
             verbs.check_domain(self, domain)
         return copy, domains
 
-    def _objective(self, *, unit: float = 1.0) -> Objective:
-        path = paths.resolve(self.path)
+    def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
+        path = paths.blurred(self.path, blur)
         return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
 
     def _read_both(self, source: Samples, target: Samples, device: torch.device) -> tuple[Domain, Domain]:
@@ -345,7 +303,7 @@ class DomainTranslator(FlowEstimator):
         return read_both(source, target, rep=self.rep, group=group, device=device)
 
     def _pair(self, x0: Domain, x1: Domain, features: Features | None, rng: torch.Generator) -> ImageBatches:
-        space = _space(self.features, x0)
+        space = feature_space(self.features, x0)
         return image_batches(
             as_images(x0),
             as_images(x1),
@@ -375,23 +333,13 @@ class DomainTranslator(FlowEstimator):
             "pixels": self.pixels_,
             "unit": self.unit_,
             "history": self.history_.columns,
+            "search_history": self.search_history_.columns,
+            "blur": self.blur_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
         self.shape_, self.pixels_ = tuple(learned["shape"]), learned["pixels"]
         self.unit_, self.history_ = learned["unit"], training.History(learned["history"])
+        self.search_history_, self.blur_ = training.History(learned.get("search_history")), learned.get("blur", 0.0)
         with seeded(generator(seed=int(self.seed))):
             self.field_ = self._field(blank(self.shape_[0]))
-
-
-def _digests(source: Domain, target: Domain) -> dict[str, str]:
-    return {"source": digest(source), "target": digest(target)}
-
-
-def _space(features: int | str | None, domain: Domain) -> Features | None:
-    """Return the space that a setting names."""
-    if not isinstance(features, str):
-        return features
-    if len(domain.shape) == 1:
-        raise ValueError(f"The features {features!r} are those of images; leave out `features`, or give a number.")
-    return feature_network(features).to(domain.device)

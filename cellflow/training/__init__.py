@@ -7,8 +7,11 @@ from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
 from cellflow.training.refit import MarkovianFitting, ModelCoupling, Reflow, refit
 from cellflow.training.run import Run
+from cellflow.training.search import fit_unmemorised
+from cellflow.training.stopping import EarlyStopping
 
 __all__ = [
+    "EarlyStopping",
     "Geodesics",
     "History",
     "LearnedBends",
@@ -20,6 +23,7 @@ __all__ = [
     "TrajectoryBatches",
     "distill",
     "fit",
+    "fit_unmemorised",
     "refit",
     "trajectory_batches",
 ]

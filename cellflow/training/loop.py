@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from itertools import count, islice
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
 from cellflow.training.recipe import PRECISIONS, Recipe
 from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, goodbye, progress_bar
+from cellflow.training.stopping import HELD_OUT, EarlyStopping
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -40,6 +42,7 @@ def fit(
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
+    stopping: EarlyStopping | None = None,
     **old: Any,
 ) -> History:
     """Train a field in place, and return the history.
@@ -72,6 +75,9 @@ def fit(
     on_step
         Called with the number of each step and its terms as numbers, for any logger; some steps late, since reading
         them waits for the device.
+    stopping
+        When to stop before, judged by batches that are not trained on; their loss is in the history as
+        ``"validation"``, NaN where it was not measured.
 
     Raises
     ------
@@ -105,12 +111,17 @@ def fit(
     _open(state, run)
     last = steps if until is None else min(until, steps)
     state.require_within(last)
+    last = state.step if _stops(state, stopping) else last
     stream = _shared(batches, state, last, fabric)
     with Interrupt() as interrupt, progress_bar(shown=run.progress, start=state.step, steps=steps) as bar:
         rows: list[dict[str, Tensor | float]] = []
         for row in _train(state, objective, stream, steps, last, fabric):
             rows.append(row)
-            ends = state.step == last
+            if stopping is not None:
+                row[HELD_OUT] = _measured(state, objective, stopping)
+                if stopping.measures(state.step):
+                    _read(rows, into=state.history, on_step=on_step if fabric.is_global_zero else None)
+            ends = state.step == last or _stops(state, stopping)
             saving = run.folder is not None and (ends or interrupt.pending or state.step % run.save_every == 0)
             watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
             if saving or watching or ends or interrupt.pending or len(rows) == READ_EVERY:
@@ -124,6 +135,8 @@ def fit(
                 if run.folder is not None and not saving and fabric.is_global_zero:  # it came while `watch` was called
                     state.save(Path(run.folder) / STATE)
                 raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
+            if ends:
+                break
     state.settle()
     return state.history
 
@@ -192,6 +205,21 @@ def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric
         with state.averaged():
             watch(state.history)
     fabric.barrier()
+
+
+def _measured(state: TrainingState, objective: Objective, stopping: EarlyStopping) -> float:
+    """Return the loss of the averaged weights on held-out batches, NaN where it is not due."""
+    if not stopping.measures(state.step):
+        return nan
+    with state.averaged():
+        return stopping.measure(state.field, objective)
+
+
+def _stops(state: TrainingState, stopping: EarlyStopping | None) -> bool:
+    """Return whether a training is over before its last step."""
+    if stopping is None or not stopping.measures(state.step):
+        return False
+    return stopping.best(state.history.columns.get(HELD_OUT, [])) is not None
 
 
 def _draws(field: nn.Module) -> bool:

@@ -1,0 +1,97 @@
+"""Against learning points by heart: which of them are held out, and how far paths are blurred."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FEW = 10_000
+"""Points from which on a network of the usual size does not learn them by heart in the usual number of steps."""
+TENTH, LEAST, THIRD = 0.1, 10, 1 / 3
+"""Share of each snapshot that is held out; at least so many points, but at most that share."""
+NEAR = 0.5
+"""How far paths are blurred, in distances to the nearest neighbour."""
+COMPARED = 1000
+"""Points of each snapshot whose nearest neighbour is looked for."""
+
+
+def is_few(regularize: bool | str, n: int) -> bool:
+    """Return whether ``n`` points are few enough to be learned by heart, unless a setting says so or not.
+
+    Raises
+    ------
+    ValueError
+        When the setting is neither ``"auto"``, nor True, nor False.
+
+    Examples
+    --------
+    >>> is_few("auto", 800), is_few("auto", 80_000), is_few(True, 80_000)
+    (True, False, True)
+    """
+    if regularize != "auto" and not isinstance(regularize, bool):
+        raise ValueError(f"Expected `regularize` to be 'auto', True or False; found {regularize!r}.")
+    return n < FEW if isinstance(regularize, str) else regularize
+
+
+def held_out(groups: Sequence[np.ndarray], *, generator: torch.Generator) -> list[np.ndarray] | None:
+    """Choose points of each snapshot to hold out: a tenth, or up to a third of few points, at random.
+
+    Parameters
+    ----------
+    groups
+        The group of each point of each snapshot, ``(n_k,)`` each: the same fraction of each is held out.
+    generator
+        Chooses.
+
+    Returns
+    -------
+    masks
+        Whether each point is held out, ``(n_k,)`` each; ``None`` where a group has fewer than six points in a snapshot,
+        so that too little would be left on either side.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> masks = held_out([np.zeros(200), np.zeros(30), np.zeros(15)], generator=cf.generator(seed=0))
+    >>> [int(mask.sum()) for mask in masks]
+    [20, 10, 5]
+    """
+    masks = []
+    for names in groups:
+        mask, (found, counts) = np.zeros(len(names), dtype=bool), np.unique(names, return_counts=True)
+        if counts.min() < 6:
+            return None
+        share = min(max(TENTH, LEAST / len(names)), THIRD)
+        for name, count in zip(found, counts, strict=True):
+            chosen = torch.randperm(int(count), generator=generator)[: max(2, round(share * count))]
+            mask[np.flatnonzero(names == name)[chosen.numpy()]] = True
+        masks.append(mask)
+    return masks
+
+
+def blur(clouds: Sequence[Tensor]) -> float:
+    """Return the standard deviation, per dimension, by which the paths of few points are blurred.
+
+    Points are moved by about half of the typical distance to their nearest neighbour in the same snapshot: where points
+    lie far apart for their number, as in many dimensions, paths are blurred, and where they lie dense, hardly.
+
+    Parameters
+    ----------
+    clouds
+        Points of each snapshot, ``(n_k, d)`` each.
+
+    Examples
+    --------
+    >>> blur([torch.arange(9.0)[:, None], torch.arange(9.0)[:, None]])
+    0.5
+    """
+    found = []
+    for cloud in clouds:
+        points = cloud.flatten(1)
+        some = torch.linspace(0, len(points) - 1, min(len(points), COMPARED), device=points.device).long()
+        apart = torch.cdist(points[some].double(), points.double())
+        apart[torch.arange(len(some), device=some.device), some] = torch.inf
+        found.append(apart.min(dim=1).values)
+    return NEAR * float(torch.cat(found).median()) / math.sqrt(clouds[0].flatten(1).shape[1])

@@ -1,0 +1,151 @@
+"""For how many steps to train: until a part of the samples that is held out says that the others are memorised."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellflow.batch import Batch
+from cellflow.objectives import Objective
+from cellflow.seeds import draw_seed
+from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing
+from cellflow.training.history import History
+from cellflow.training.loop import fit
+from cellflow.training.recipe import Recipe
+from cellflow.training.run import Run
+from cellflow.training.stopping import EVERY, HELD_OUT, PATIENCE, EarlyStopping
+
+log = logging.getLogger(__name__)
+
+Parts = tuple[Iterable[Batch], Iterable[Batch]]
+"""Batches of the samples that are trained on, and batches of those that are held out."""
+
+FOLDER = "search"
+"""Folder of the search within that of its run."""
+BATCHES = 4
+"""Batches of held-out samples on which the loss is measured, always the same."""
+PART = 3
+"""One in how many of the steps are searched: what has not begun to be memorised by then is trained as planned."""
+LONGER = 1.5
+"""By how much a training takes longer whose learning rate decays to zero by its end."""
+
+
+def fit_unmemorised(
+    field: nn.Module,
+    objective: Objective,
+    batches: Iterable[Batch],
+    *,
+    parts: Callable[[], Parts | None],
+    steps: int,
+    generator: torch.Generator,
+    searching: torch.Generator,
+    recipe: Recipe | None = None,
+    run: Run | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> tuple[History, History]:
+    """Train a field on all samples, for as many steps as samples that it does not see gain from.
+
+    First a copy is trained on some of the samples, for a third of ``steps`` at most, while the loss on the others is
+    measured (see `EarlyStopping`). Where that falls no more, the field is trained on all for half as many steps again
+    as there were up to the minimum, with a warm-up of at most a third of them; where it does not, for all ``steps``.
+
+    Parameters
+    ----------
+    field
+        The module to train, in place.
+    objective
+        The loss to minimise.
+    batches
+        Batches of all samples.
+    parts
+        Makes batches of the samples that are seen in the search, and of those that are not; or ``None`` where none can
+        be held out. Not called where ``steps`` are too few for a search, or one is over already.
+    steps
+        The most steps.
+    generator
+        Seeds the training; used as by `fit`.
+    searching
+        Seeds the search.
+    recipe, run, about
+        As for `fit`. The search has a folder of its own within that of the run, and is not watched.
+
+    Returns
+    -------
+    histories
+        Those of the training and of the search; the latter has the held-out loss as ``"validation"``, and is empty
+        where nothing was searched.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> rng = cf.generator(seed=0)
+    >>> x0, x1 = torch.randn(2, 40, 8, generator=rng)
+    >>> def pairs(*rows):
+    ...     return cf.pairing.paired_batches(x0[slice(*rows)], x1[slice(*rows)], batch_size=32, generator=rng)
+    >>> history, search = fit_unmemorised(
+    ...     cf.networks.MLP(dim=8), cf.objectives.VelocityMatching(), pairs(0, 40),
+    ...     parts=lambda: (pairs(0, 30), pairs(30, 40)), steps=900, generator=rng, searching=cf.generator(seed=1),
+    ... )
+    >>> len(history) < 900, len(search) <= 300
+    (True, True)
+    """
+    run, recipe = run or Run(), recipe or Recipe()
+    here = run if run.folder is None else replace(run, folder=Path(run.folder) / FOLDER)
+    begun, searched = _exists(run), _exists(here)
+    if begun and not run.resume:
+        refuse_existing(Path(run.folder or "") / STATE)
+    found = History()
+    if begun and searched:
+        found = History(load_tensors(Path(here.folder or "") / STATE)[1]["history"])
+    elif not begun and steps // PART >= recipe.warmup + PATIENCE * EVERY:
+        found = _search(
+            field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
+            run=replace(here, resume=searched and run.resume, watch=None),
+        )  # fmt: skip
+    best = EarlyStopping((), 0, recipe.warmup).best(found.columns.get(HELD_OUT, []))
+    if best is not None:
+        steps = min(steps, ceil(LONGER * best))
+        recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+        log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
+    run = replace(run, resume=run.resume and (begun or not searched))
+    return fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=run, about=about), found
+
+
+def _search(
+    field: nn.Module,
+    objective: Objective,
+    parts: Parts | None,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    recipe: Recipe,
+    run: Run,
+    about: Mapping[str, Any] | None,
+) -> History:
+    """Train a copy of a field on some samples, until the loss on the others says that they are memorised."""
+    if parts is None:
+        return History()
+    held = list(islice(iter(parts[1]), BATCHES))
+    return fit(
+        deepcopy(field),
+        objective,
+        parts[0],
+        steps=steps,
+        until=steps // PART,
+        generator=generator,
+        recipe=recipe,
+        run=run,
+        about=about,
+        stopping=EarlyStopping(held, draw_seed(generator), recipe.warmup),
+    )
+
+
+def _exists(run: Run) -> bool:
+    return run.folder is not None and (Path(run.folder) / STATE).exists()

@@ -1,0 +1,201 @@
+"""Flows learn the population, not its cells: early stopping, blurred paths, and where both switch themselves off."""
+
+import math
+from functools import partial
+from itertools import pairwise
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.errors import CheckpointError
+from cellflow.metrics import energy_distance
+from cellflow.pairing import aside
+from cellflow.training import History
+from cellflow.training.search import fit_unmemorised
+from cellflow.training.stopping import EVERY, PATIENCE, EarlyStopping
+
+MANY = {"steps": 900, "batch_size": 64, "network": partial(cf.networks.MLP, width=64)}
+"""Enough to memorise a few cells, and for a search."""
+
+
+def cells(n=(80, 80), dims=20, seed=0):
+    """Gaussian clouds that move by 2 in one dimension: nothing else is to be learned."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(sum(n), dims)).astype(np.float32)
+    time = np.repeat(np.arange(len(n)), n)
+    x[:, 0] += 2 * time
+    return anndata.AnnData(obs=pd.DataFrame({"time": time.astype(float)}).rename(str), obsm={"X_pca": x})
+
+
+def distance(flow, fresh):
+    x0, x1 = (fresh.obsm["X_pca"][fresh.obs["time"] == time] for time in (0, 1))
+    return energy_distance(flow.transport(x0, start=0, stop=1).x[-1], x1)
+
+
+def test_new_cells_are_carried_better_than_by_a_flow_that_learned_its_cells():
+    fresh = cells((500, 500), seed=1)
+    x0, x1 = (fresh.obsm["X_pca"][fresh.obs["time"] == time] for time in (0, 1))
+    shift = cells().obsm["X_pca"][80:].mean(axis=0) - cells().obsm["X_pca"][:80].mean(axis=0)
+    shifted = energy_distance(x0 + shift, x1)
+    learned = distance(cf.SnapshotFlow(**MANY, regularize=False).fit(cells()), fresh)
+    flow = cf.SnapshotFlow(**MANY).fit(cells())
+    assert learned > 1.5 * shifted
+    assert distance(flow, fresh) < 0.6 * learned
+    assert flow.blur_ > 0
+    assert len(flow.history_) < 900
+    losses = flow.search_history_["validation"]
+    best = 1 + int(np.nanargmin(losses))
+    assert len(flow.history_) == math.ceil(1.5 * best)
+    assert len(losses) >= best + PATIENCE * EVERY
+
+
+def test_vectors_of_two_domains_are_not_learned_by_heart_either():
+    adata, fresh = cells(), cells((500, 500), seed=1)
+    x, y = (adata.obsm["X_pca"][adata.obs["time"] == time] for time in (0, 1))
+    x0, x1 = (fresh.obsm["X_pca"][fresh.obs["time"] == time] for time in (0, 1))
+    found = {}
+    for regularize in (False, "auto"):
+        model = cf.DomainTranslator(**MANY, regularize=regularize).fit(x, y)
+        found[regularize] = energy_distance(model.translate(x0), x1)
+        assert (len(model.search_history_) > 0) == (regularize == "auto")
+    assert found["auto"] < 0.6 * found[False]
+
+
+def test_images_and_features_of_ones_own_are_fitted_as_they_are():
+    digits = cf.datasets.digits()
+    model = cf.DomainTranslator(steps=2, batch_size=4).fit(digits.only("2"), digits.only("3"))
+    assert model.blur_ == 0
+    x = torch.randn(20, 3, generator=cf.generator(seed=0))
+    model = cf.DomainTranslator(steps=2, batch_size=4).fit(x, x + 1, features=(x, x))
+    assert model.blur_ == 0
+
+
+def test_many_cells_are_fitted_as_they_are(monkeypatch):
+    monkeypatch.setattr(aside, "FEW", 100)
+    settings = MANY | {"steps": 30}
+    flows = [cf.SnapshotFlow(**settings, regularize=asked).fit(cells()) for asked in ("auto", False)]
+    assert flows[0].blur_ == 0
+    assert flows[0].history_.columns == flows[1].history_.columns
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"coupling": "independent"},
+        {"coupling": cf.couplings.Sinkhorn(20.0), "path": cf.paths.BrownianBridge(1.0), "stochastic": True},
+        {"coupling": cf.couplings.UnbalancedSinkhorn(2.0, 60.0), "growth": True},
+        {"curve": "spline"},
+        {"within": "donor"},
+        {"ot_batch_size": 40},
+        {"recipe": cf.training.Recipe(precision="64", warmup=20)},
+    ],
+    ids=str,
+)
+def test_every_kind_of_flow_can_be_stopped_early(settings):
+    adata = cells((60, 60, 60), dims=5)
+    adata.obs["donor"] = np.resize(["a", "b"], adata.n_obs)
+    flow = cf.SnapshotFlow(**MANY | settings | {"steps": 750, "batch_size": 16}).fit(adata)
+    assert "validation" in flow.search_history_.columns
+    assert len(flow.history_) <= 750
+    assert (flow.blur_ > 0) == ("path" not in settings)
+    assert np.isfinite(flow.velocity(adata.obsm["X_pca"][:3], 0.5)).all()
+
+
+def test_too_few_steps_or_cells_are_not_searched():
+    assert len(cf.SnapshotFlow(**MANY | {"steps": 40}).fit(cells()).search_history_) == 0
+    few = cf.SnapshotFlow(**MANY | {"steps": 760, "batch_size": 4}).fit(cells((5, 40), dims=2))
+    assert len(few.search_history_) == 0
+    assert len(few.history_) == 760
+
+
+def test_a_search_that_does_not_stop_leaves_the_training_as_planned():
+    calm = EarlyStopping((), 0)
+    falling = [1 / step for step in range(1, 300)]
+    assert all(calm.best(falling[:n]) is None for n in range(300))
+    flat = [1.0] * 40
+    assert calm.best(flat) == 1  # measured at every step here, and never better than at first
+
+
+@pytest.mark.parametrize("after", [60, 125, 300])
+def test_an_interrupted_search_or_fit_goes_on_to_the_same_weights(tmp_path, after):
+    """Ctrl-C in the search, and in the training after it."""
+
+    class Stopping:
+        steps = 0
+
+        def __init__(self, objective):
+            self.objective = objective
+
+        def __call__(self, field, batch, *, generator):
+            if torch.is_grad_enabled():
+                Stopping.steps += 1
+                if Stopping.steps == after:
+                    raise RuntimeError("power cut")
+            return self.objective(field, batch, generator=generator)
+
+    objective = cf.objectives.VelocityMatching()
+    x0, x1 = torch.randn(2, 40, 8, generator=cf.generator(seed=0))
+
+    def train(objective, run):
+        rng = cf.generator(seed=1)
+
+        def pairs(*rows):
+            return cf.pairing.paired_batches(x0[slice(*rows)], x1[slice(*rows)], batch_size=32, generator=rng)
+
+        parts = pairs(0, 30), pairs(30, 40)
+        with cf.seeds.seeded(rng):
+            field = cf.networks.MLP(dim=8, width=32)
+        found = fit_unmemorised(
+            field, objective, pairs(0, 40), parts=lambda: parts, steps=900, generator=rng,
+            searching=cf.generator(seed=2), run=run,
+        )  # fmt: skip
+        return field, *found
+
+    whole, history, search = train(objective, cf.Run())
+    assert 100 < len(search) < 300  # so that 300 is in the training
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(Stopping(objective), cf.Run(tmp_path, save_every=5))
+    field, again, searched = train(objective, cf.Run(tmp_path, resume=True))
+    assert again.columns == history.columns
+    np.testing.assert_equal(searched.columns, search.columns)
+    for one, other in zip(field.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_fit_that_goes_on_has_the_same_regularisation(tmp_path):
+    settings = MANY | {"steps": 20}
+    cf.SnapshotFlow(**settings, regularize=False).fit(cells(), run=cf.Run(tmp_path))
+    longer = settings | {"steps": 25}
+    assert cf.SnapshotFlow(**longer).fit(cells(), run=cf.Run(tmp_path, resume=True)).blur_ == 0
+    with pytest.raises(CheckpointError, match="regular False, not True"):
+        cf.SnapshotFlow(**longer, regularize=True).fit(cells(), run=cf.Run(tmp_path, resume=True))
+
+
+def test_what_was_decided_is_saved(tmp_path):
+    flow = cf.SnapshotFlow(**MANY | {"steps": 20}).fit(cells())
+    flow.search_history_ = History({"loss": [1.0, 0.5], "validation": [math.nan, 2.0]})
+    flow.save(tmp_path)
+    again = cf.SnapshotFlow.load(tmp_path, network=MANY["network"])
+    assert again.blur_ == flow.blur_
+    np.testing.assert_equal(again.search_history_.columns, flow.search_history_.columns)
+
+
+def test_blur_follows_the_distance_between_neighbours():
+    cloud = torch.randn(300, 6, generator=cf.generator(seed=0))
+    assert aside.blur([3 * cloud, 3 * cloud]) == pytest.approx(3 * aside.blur([cloud]))
+    more = torch.randn(9000, 6, generator=cf.generator(seed=0))
+    assert aside.blur([more]) < aside.blur([cloud])
+    flat = [torch.randn(3000, dims, generator=cf.generator(seed=0)) for dims in (2, 10, 50)]
+    assert all(aside.blur([a]) < aside.blur([b]) for a, b in pairwise(flat))
+    assert aside.blur([torch.zeros(5, 2)]) == 0
+
+
+def test_a_wrong_setting_is_named():
+    with pytest.raises(ValueError, match="`regularize` to be 'auto', True or False"):
+        cf.SnapshotFlow(regularize="yes").fit(cells())
+    with pytest.raises(ValueError, match="`regularize`"):
+        cf.DomainTranslator(regularize=None).fit(torch.zeros(3, 2), torch.ones(3, 2))
