@@ -388,6 +388,7 @@ class SnapshotFlow(FlowEstimator):
         # Models that were saved before growth was known say nothing about it.
         sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
         self.masses_ = None if sizes is None else tuple(sizes)
+        self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
         self.search_history_ = training.History(learned.get("search_history"))
         self.blur_ = float(learned.get("blur", 0.0))
         with seeded(generator(seed=int(self.seed))):
