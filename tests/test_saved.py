@@ -128,7 +128,7 @@ GROWING = {"coupling": UNBALANCED, "growth": True, "masses": "counts", "curve": 
 
 
 def flow_of(steps, **settings):
-    then = {"curve": "straight", "coupling": "exact"}  # what was the default
+    then = {"curve": "straight", "coupling": "exact", "regularize": False}  # what was the default
     return cf.SnapshotFlow(**QUICK, time_key="day", network=SMALL, steps=steps, **then | settings)
 
 

@@ -230,11 +230,20 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         return replace(run, progress=progress, watch=None if watch is None else look)
 
     def _regular(self, run: Run, decided: bool) -> bool:
-        """Return whether cells are not to be learned by heart: as decided, or as where an interrupted fit began."""
+        """Return whether cells are not to be learned by heart: as decided, or as where an interrupted fit began.
+
+        Raises
+        ------
+        CheckpointError
+            When the setting is not ``"auto"``, and the interrupted fit has another.
+        """
         path = Path(run.folder or "") / STATE
-        if self.get_params(deep=False)["regularize"] != "auto" or not run.resume or not path.exists():
+        if not run.resume or not path.exists():
             return decided
-        return bool(load_tensors(path)[1].get("settings", {}).get("regular"))
+        began = bool(load_tensors(path)[1].get("settings", {}).get("regular"))  # earlier versions say nothing
+        if self.get_params(deep=False)["regularize"] not in ("auto", began):
+            raise CheckpointError(f"{path} was trained with regularize={began}. Resume with the same.")
+        return began
 
     def _become(self, other: Self) -> Self:
         """Replace what was learned before by what another estimator has learned.

@@ -212,7 +212,7 @@ def modernise_training(estimator: type, folder: str | Path) -> None:
     kept = {name: value for name, value in then.items() if name not in old}
     named = {name: value for name, value in kept.items() if isinstance(value, str) and name in PARTS}
     now = encode_settings(named | modern_settings(estimator.__name__, old))
-    settings = {**encode_settings(compared(_defaults(estimator))), "regular": False, **kept, **now}
+    settings = encode_settings(compared(_defaults(estimator))) | kept | now
     if settings == then:
         return
     under = "field.network.field." if "map" in then else "field."

@@ -268,7 +268,7 @@ class SnapshotFlow(FlowEstimator):
             searching=searching,
             recipe=self.recipe,
             run=run,
-            about=self._about({**snapshots.about(), "regular": regular}),
+            about=self._about(snapshots.about() | ({"regular": True} if regular else {})),
         )
         return self._become(fitted)
 

@@ -216,7 +216,7 @@ class DomainTranslator(FlowEstimator):
             searching=searching,
             recipe=self.recipe,
             run=run,
-            about=self._about({**digests(*domains), "regular": few}),
+            about=self._about(digests(*domains) | ({"regular": True} if few else {})),
         )
         return self._become(fitted)
 
