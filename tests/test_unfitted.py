@@ -124,7 +124,7 @@ def test_what_reports_compare_images_by_has_another_name_now(tmp_path):
 
 def test_growth_and_noise_are_asked_for_after_the_fit():
     """The message is about what is missing first."""
-    flow = cf.SnapshotFlow(time_key="day", steps=1, device="cpu").fit(CELLS)
+    flow = cf.SnapshotFlow(time_key="day", steps=1, coupling="exact", device="cpu").fit(CELLS)
     for use in (lambda: flow.grow(X, start=0, stop=1), lambda: flow.simulate(torch.tensor(X), start=0, stop=1)):
         with pytest.raises(TypeError, match="fitted without"):
             use()

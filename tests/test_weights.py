@@ -220,7 +220,7 @@ def test_unusable_columns_are_named(case):
 def test_an_expectation_needs_growth_and_a_column(column):
     adata = weighted_cells()
     with pytest.raises(ValueError, match="`prior_key` is used with growth only. Set `growth=True`"):
-        cf.SnapshotFlow(**QUICK, prior_key=column).fit(adata)
+        cf.SnapshotFlow(**QUICK, coupling="exact", prior_key=column).fit(adata)
     if column == "rates":
         with pytest.raises(KeyError, match="Set `prior_key`"):
             cf.SnapshotFlow(**QUICK, prior_key=column, growth=True).fit(adata)
