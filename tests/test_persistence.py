@@ -98,6 +98,19 @@ def test_the_agreement_is_the_share_of_ordered_pairs():
     assert found.numpy() == pytest.approx(expected)
 
 
+def test_large_sets_are_scored_in_parts(monkeypatch):
+    x0, labels0, x1, labels1 = two_types((30, 20), (60, 40), apart=1.0)
+    plan = Exact()(x0, x1)
+
+    def all_scores():
+        points, through = (label_shares(m, labels0, x1, labels1)[0] for m in (x0, plan))
+        return [points, through, *(clone_agreement(m, labels0, x1, labels1) for m in (x0, plan))]
+
+    whole = all_scores()
+    monkeypatch.setattr("cellflow.metrics.persistence._PAIRS_AT_ONCE", 150)
+    assert all(torch.allclose(a, b) for a, b in zip(whole, all_scores(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

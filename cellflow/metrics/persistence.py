@@ -100,17 +100,18 @@ def label_shares(
     if n_neighbors < 1:
         raise ValueError(f"Expected n_neighbors >= 1; found {n_neighbors}.")
     cells, there, n = _groups(labels, labels_next, x_next)
-    states = as_states(x_next, what="`x_next`")
+    states = as_states(x_next, what="`x_next`").cpu()
     member = torch.eye(n, dtype=torch.float64)[there[there >= 0]]
 
-    def votes(points: Tensor) -> Tensor:
-        from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import NearestNeighbors
 
-        known = states[there >= 0].numpy()
-        nearest = NearestNeighbors(n_neighbors=min(n_neighbors, len(known))).fit(known)
+    known = states[there >= 0].numpy()
+    nearest = NearestNeighbors(n_neighbors=min(n_neighbors, len(known))).fit(known)
+
+    def votes(points: Tensor) -> Tensor:
         return member[torch.from_numpy(nearest.kneighbors(points.numpy(), return_distance=False))].mean(dim=1)
 
-    return _own(moved, cells, votes, states, weights)
+    return _own(moved, cells, votes, states, weights, rows=_PAIRS_AT_ONCE // (n * n_neighbors))
 
 
 def clone_agreement(
@@ -159,7 +160,7 @@ def clone_agreement(
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     cells, there, n = _groups(clones, clones_next, x_next)
-    states = as_states(x_next, what="`x_next`")
+    states = as_states(x_next, what="`x_next`").cpu()
     known, member = states[there >= 0].double(), torch.eye(n, dtype=torch.float64)[there[there >= 0]]
     size = member.sum(dim=0)
     both = torch.bincount(cells[cells >= 0], minlength=n).bool() & (size > 0)
@@ -169,19 +170,16 @@ def clone_agreement(
             f"{int(both.sum())} in both, and {int((size > 0).sum())} in the later."
         )
 
-    def nearer(points: Tensor) -> Tensor:
-        from scipy.stats import rankdata
+    from scipy.stats import rankdata
 
-        found = []
-        for some in points.double().split(max(1, _PAIRS_AT_ONCE // len(known))):
-            ranks = torch.from_numpy(rankdata(Euclidean()(some, known).numpy(), axis=1))
-            # A clone's own ranks sum to at least size (size + 1) / 2; what is above counts the others that are nearer.
-            before = ranks @ member - size * (size + 1) / 2
-            found.append(1 - before / (size * (len(known) - size)).clamp(min=1))
-        return torch.cat(found)
+    def nearer(points: Tensor) -> Tensor:
+        ranks = torch.from_numpy(rankdata(Euclidean()(points.double(), known).numpy(), axis=1))
+        # A clone's own ranks sum to at least size (size + 1) / 2; what is above counts the others that are nearer.
+        before = ranks @ member - size * (size + 1) / 2
+        return 1 - before / (size * (len(known) - size)).clamp(min=1)
 
     cells = torch.where(cells < 0, cells, torch.where(both[cells], cells, -1))
-    value, mass = _own(moved, cells, nearer, states, weights)
+    value, mass = _own(moved, cells, nearer, states, weights, rows=_PAIRS_AT_ONCE // len(known))
     total = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], mass[cells >= 0])
     held = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], (value * mass)[cells >= 0])
     return (held / total)[total > 0]
@@ -209,23 +207,29 @@ def _own(
     votes: Callable[[Tensor], Tensor],
     x_next: Tensor,
     weights: StatesLike | None,
+    *,
+    rows: int,
 ) -> tuple[Tensor, Tensor]:
     """Return what each cell finds of its own group where it lands ``(n,)``, and its mass, 0 for a cell without one.
 
-    ``votes`` returns for points ``(k, d)`` what is there of each group, ``(k, groups)``.
+    ``votes`` returns for points ``(k, d)`` what is there of each group, ``(k, groups)``; it is asked for at most
+    ``rows`` points at once.
     """
-    if isinstance(moved, Plan):
-        n, found = moved.shape[0], moved.barycentric(votes(x_next.cpu()), alone=0.0).cpu()
-        mass = moved.marginals()[0].cpu()
-    else:
-        points = as_states(moved, what="`moved`").cpu()
-        n, found = len(points), votes(points)
-        mass = torch.ones(n, dtype=torch.float64)
+    points = x_next if isinstance(moved, Plan) else as_states(moved, what="`moved`").cpu()
+    n = moved.shape[0] if isinstance(moved, Plan) else len(points)
     if len(cells) != n:
         raise ValueError(f"Expected a label for each of {n} cells; found {len(cells)}.")
+    parts, own = points.split(max(1, rows)), cells.clamp(min=0)[:, None]
+    if isinstance(moved, Plan):
+        mass = moved.marginals()[0]
+        there = torch.cat([votes(part) for part in parts]).to(mass.device)
+        found, mass = moved.barycentric(there, alone=0.0).cpu().gather(1, own), mass.cpu()
+    else:
+        found = torch.cat([votes(x).gather(1, k) for x, k in zip(parts, own.split(max(1, rows)), strict=True)])
+        mass = torch.ones(n, dtype=torch.float64)
     if weights is not None:
         mass = weights_of(as_states(weights, what="`weights`").cpu(), mass, name="weights")
     mass = torch.where(cells >= 0, mass, 0.0)
     if not mass.sum() > 0:
         raise ValueError("Expected cells with a label that have mass; found none.")
-    return found[torch.arange(n), cells.clamp(min=0)], mass
+    return found[:, 0], mass

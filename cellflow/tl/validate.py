@@ -72,7 +72,8 @@ def validate(
     lineage_key
         Column of ``obs`` with a clone or track for each cell, missing (NaN) where it is not known.
     n_seeds
-        Fits of each kind, with seeds from that of the flow on. Scores are averaged over them.
+        Fits of each kind, with seeds from that of the flow on, over which the scores of the first two tables are
+        averaged.
     max_cells
         Most cells of a snapshot, and of a prediction, that are compared: more are thinned evenly, see
         `cellflow.metrics.thinned`. W1 depends on their number: compare like with like.
