@@ -5,13 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from parts import ALL_CURVES
 from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
 import cellflow as cf
 from cellflow.objectives import FlowMapObjective, SemigroupMatching, VelocityMatching
-from cellflow.pairing import Spline
+from cellflow.pairing import Spline, Straight
 from cellflow.pairing.curves import tangents
 from cellflow.paths import Linear
+from conftest import make_cells
 
 TIMES = [0.0, 0.25, 1.0]
 
@@ -97,6 +99,33 @@ def test_a_flow_trained_on_bent_pairs_follows_the_curve(objective, rng):
     # The curve has 0.75 there; the spline with free ends 0.6875; straight lines 0.5.
     assert halfway("spline") == pytest.approx(0.6875, abs=0.03)
     assert halfway("straight") == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("curve", ALL_CURVES, ids=repr)
+@pytest.mark.usefixtures("global_state_is_untouched")
+def test_every_curve_joins_the_same_ends_at_the_same_times(curve):
+    clouds = [torch.randn(n, 2, generator=cf.generator(seed=n)) + n for n in (12, 15, 10)]
+    straight, bent, again = (
+        next(iter(cf.pairing.snapshot_batches(clouds, TIMES, curve=c, batch_size=6, generator=cf.generator(seed=0))))
+        for c in ("straight", curve, curve)
+    )
+    for field in ("x0", "x1", "start", "stop"):
+        assert torch.equal(getattr(bent, field), getattr(straight, field))
+    for s, end in ((0.0, bent.x0), (1.0, bent.x1)):
+        torch.testing.assert_close(Linear().between(bent, torch.full((12,), s), generator=cf.generator(seed=0)).x, end)
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(bent, again, strict=True))
+    assert (bent.bend0 is None) == (curve == Straight())
+
+
+@pytest.mark.parametrize("curve", ALL_CURVES, ids=repr)
+def test_a_flow_along_every_curve_is_saved_and_loaded(curve, tmp_path):
+    settings = {"time_key": "day", "steps": 3, "batch_size": 8, "device": "cpu"}
+    cells = make_cells(sizes=(20, 25, 30))
+    flow = cf.SnapshotFlow(curve=curve, **settings).fit(cells)
+    flow.save(tmp_path)
+    loaded, x = cf.SnapshotFlow.load(tmp_path, device="cpu"), cells.obsm["X_pca"][:4]
+    assert loaded.curve == curve
+    np.testing.assert_array_equal(loaded.velocity(x, 1.0), flow.velocity(x, 1.0))
 
 
 def test_impossible_bends_are_refused(rng):

@@ -5,10 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from scipy.interpolate import PchipInterpolator
 
 import cellflow as cf
+from cellflow.cli import configs_folder
 from cellflow.pairing import Mean
+from cellflow.pairing.curves import resolve
 from cellflow.pairing.mean_curve import MARGIN, chosen, errors_left_out, mean_bends
 from cellflow.paths import BrownianBridge, Linear
 from conftest import make_cells
@@ -271,6 +275,12 @@ def test_a_flow_is_fitted_saved_and_loaded(settings, tmp_path):
     assert loaded.curve == Mean("natural")
     x = cells.obsm["X_pca"][:4]
     np.testing.assert_array_equal(loaded.velocity(x, 1.0), flow.velocity(x, 1.0))
+
+
+def test_it_is_the_default_in_code_and_configuration():
+    assert cf.SnapshotFlow().curve == "mean"
+    assert resolve("mean") == Mean() == instantiate(OmegaConf.load(configs_folder() / "curve" / "mean.yaml"))
+    assert {"curve": "mean"} in OmegaConf.load(configs_folder() / "flow.yaml").defaults
 
 
 @pytest.mark.slow

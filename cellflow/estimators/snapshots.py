@@ -176,7 +176,7 @@ class SnapshotFlow(FlowEstimator):
         masses: str | Mapping[float, float] | None = None,
         weight_key: str | None = None,
         prior_key: str | None = None,
-        curve: Curve | str = "straight",
+        curve: Curve | str = "mean",
         within: str | None = None,
         recipe: Recipe | None = None,
         regularize: bool | str = "auto",

@@ -181,7 +181,7 @@ def chosen(steps: np.ndarray, times: Sequence[float]) -> str:
     errors = {spline: errors_left_out(steps, times, spline).sum() for spline in ("straight", *SPLINES)}
     best = min(errors, key=lambda spline: errors[spline])
     best = best if errors[best] < MARGIN * errors["monotone"] else "monotone"
-    log.info("the mean's curve: %s, by its errors at %d left-out snapshots", best, len(steps) - 1)
+    log.info("the mean's curve: %s (snapshots left out in turn: %d)", best, len(steps) - 1)
     return best
 
 
