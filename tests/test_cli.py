@@ -1,5 +1,6 @@
 """The command line: every command end to end, its help, its errors, and Ctrl-C."""
 
+import html
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -67,6 +69,20 @@ def test_fit_writes_everything_that_a_run_folder_holds(cells_file, tmp_path):
     assert "<html" in (run / "report.html").read_text()
     assert any((run / "figures").glob("*.png"))
     assert not list(run.glob("*.pkl"))
+
+
+def test_weights_and_expected_growth_are_columns_of_the_file(cells_file, tmp_path):
+    adata = anndata.read_h5ad(cells_file)
+    adata.obs["w"], adata.obs["rate"] = 1 + np.arange(adata.n_obs) % 3, np.linspace(-0.1, 0.1, adata.n_obs)
+    adata.write_h5ad(tmp_path / "told.h5ad")
+    run = tmp_path / "run"
+    more = ["growth=true", "weight_key=w", "prior_key=rate", "masses=counts"]
+    assert fit(tmp_path / "told.h5ad", run, *more) == 0
+    flow = cf.SnapshotFlow.load(run)
+    sums = adata.obs.groupby("day")["w"].sum()
+    assert flow.masses_ == pytest.approx(tuple(sums / sums.iloc[0]))
+    assert (flow.weight_key, flow.prior_key) == ("w", "rate")
+    assert "obs['rate'], is part of it" in html.unescape((run / "report.html").read_text())
 
 
 def test_a_growing_population_is_fitted_validated_and_reported(cells_file, tmp_path):

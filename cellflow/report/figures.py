@@ -126,7 +126,7 @@ def _carried(adata: "AnnData", flow: "SnapshotFlow", times: list[float]) -> "Ann
         found = flow.transport(before.x, start=_before(flow, at), stop=at)
         states.append(found.x[-1].numpy())
         names = [f"{name}@{at:g}" for name in adata.obs_names[before.rows]]
-        obs.append(pd.DataFrame({flow.time_key: at, "weight": found.shares()[-1].numpy()}, index=names))
+        obs.append(pd.DataFrame({flow.time_key: at, "weight": before.weighed(found.shares()[-1].numpy())}, index=names))
     x, table = np.concatenate(states), pd.concat(obs)
     if flow.rep == "X":
         return anndata.AnnData(X=x, obs=table, var=adata.var[[]].copy())

@@ -54,6 +54,28 @@ FAULTS = (
         ("test_objectives.py::test_a_long_interval_asks_for_a_slow_field_and_counts_as_much",),
     ),
     Fault(
+        "expected growth", "pairing/masses.py", "torch.softmax(a.log() + ends.gain.to(a), dim=0)",
+        "torch.softmax(a.log() - ends.gain.to(a), dim=0)",
+        ("test_weights.py::test_a_plan_that_keeps_mass_grows_as_expected",),
+    ),
+    Fault(
+        "expected growth of an interval", "pairing/batches.py", "None if rate is None else rate * duration)",
+        "rate)", ("test_weights.py::test_rates_are_per_model_time_and_each_interval_has_its_own",),
+    ),
+    Fault(
+        "parts by weight", "pairing/masses.py", "known = shares.to(order.device)[order]",
+        "known = shares.to(order.device)", ("test_weights.py::test_parts_are_drawn_by_weight",),
+    ),
+    Fault(
+        "weights of a snapshot", "cells/states.py", "weight = self.weight * shares", "weight = shares",
+        ("test_weights.py::test_snapshots_stand_for_the_weighted_population_in_every_tool",),
+    ),
+    Fault(
+        "growth of the plans", "tl/sensitivity.py", "changed = coupling.scaled(factor)",
+        "changed = coupling.scaled(1 / factor)",
+        ("test_growth_prior.py::test_travel_that_is_taken_for_death_is_called_so",),
+    ),
+    Fault(
         "mass on the way", "objectives/draw.py", "torch.lerp(batch.log_mass0, batch.log_mass1, s)",
         "torch.lerp(batch.log_mass1, batch.log_mass0, s)",
         ("test_growth.py::test_the_exact_field_minimises_growth_matching",),
@@ -68,7 +90,7 @@ FAULTS = (
         ("test_growth.py::test_growth_within_a_short_interval_is_faster",),
     ),
     Fault(
-        "pair masses", "pairing/masses.py", "(mass / found).log() for", "(found / mass).log() for",
+        "pair masses", "pairing/masses.py", "(mass / found).log(), 0.0) for", "(found / mass).log(), 0.0) for",
         ("test_growth.py::test_masses_of_the_pairs_add_up_to_both_snapshots",),
     ),
     Fault(
