@@ -223,7 +223,7 @@ def test_an_expectation_needs_growth_and_a_column(column):
         cf.SnapshotFlow(**QUICK, coupling="exact", prior_key=column).fit(adata)
     if column == "rates":
         with pytest.raises(KeyError, match="Set `prior_key`"):
-            cf.SnapshotFlow(**QUICK, prior_key=column, growth=True).fit(adata)
+            cf.SnapshotFlow(**QUICK, prior_key=column).fit(adata)
 
 
 @pytest.mark.parametrize("coupling", ["exact", "independent", UnbalancedSinkhorn(1.0, 100.0)], ids=repr)
@@ -273,6 +273,16 @@ def test_snapshots_stand_for_the_weighted_population_in_every_tool():
     expected = [share[adata.obs["high"][adata.obs["day"] == 1] == high].sum() for high in (False, True)]
     assert groups["share"].tolist() == pytest.approx(expected)
     assert groups["mass"].tolist() == pytest.approx(expected)
+
+
+def test_trajectories_are_drawn_by_weight():
+    adata = weighted_cells(sizes=(400, 30, 30))
+    flow = cf.SnapshotFlow(**QUICK, weight_key="w").fit(adata)
+    cf.tl.trajectories(adata, flow, n=100)
+    followed = adata.obs.loc[adata.uns["trajectories"]["origin"], "w"]
+    assert len(followed) == 100
+    first = adata.obs.loc[adata.obs["day"] == 0, "w"]
+    assert (followed == 4).mean() == pytest.approx(first[first == 4].sum() / first.sum(), abs=0.1)
 
 
 def test_a_score_is_that_of_repeated_cells():

@@ -95,10 +95,11 @@ def _stored(adata: "AnnData", key: str) -> dict[str, Any]:
 
 
 def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int) -> dict[str, Any]:
-    """Follow cells on an AnnData of its own, with nothing but times and states in it."""
+    """Follow cells on an AnnData of its own, with nothing but times, weights and states in it."""
     import anndata
 
-    x, obs = flow.read(adata).x, adata.obs[[flow.time_key]].copy()
+    keys = [flow.time_key] if flow.weight_key is None else [flow.time_key, flow.weight_key]
+    x, obs = flow.read(adata).x, adata.obs[keys].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
     tl.trajectories(light, flow, n=n, solver=solver)
     found: dict[str, Any] = light.uns["trajectories"]

@@ -7,6 +7,7 @@ import torch
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Fixed, Noisy, Solver, resolve
+from cellflow.metrics import thinned
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
 from cellflow.tl.cells import about, target
@@ -98,10 +99,14 @@ def trajectories(
 
 
 def _first_cells(flow: "SnapshotFlow", states: States, n: int, seed: int) -> States:
-    """Draw cells of the first fitted snapshot, without repetition."""
+    """Draw cells of the first fitted snapshot; those that weigh the same without repetition."""
     if n < 1:
         raise ValueError(f"Expected n >= 1 cells to follow; found {n}.")
     there = states.at(flow.clock_.times[0])
     if not len(there):
         raise ValueError(f"No cells at the first fitted time {flow.clock_.times[0]:g}. Name cells with `cells`.")
-    return there.take(torch.randperm(len(there), generator=generator(seed=seed))[:n].sort().values.numpy())
+    rng = generator(seed=seed)
+    if there.weight is None:
+        return there.take(torch.randperm(len(there), generator=rng)[:n].sort().values.numpy())
+    rows, _ = thinned(torch.arange(len(there)), there.weight, n, generator=rng)
+    return there.take(rows.sort().values.numpy())
