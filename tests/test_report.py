@@ -273,6 +273,10 @@ def test_numbers_stand_beside_their_baselines(tmp_path, fitted):
     assert "day 1.5 12 1.23 1.57 2.00 2.00 2.00 0.891" in page.text
     assert "At day 1.5, left out: the flow's prediction is at W1 = 1.23 from the true cells." in page.text
     assert (tmp_path / "figures" / "validation.png").is_file()
+    adata.uns["validation"] = adata.uns["validation"].assign(W1_low=1.0, W1_high=1.5)
+    page = report(tmp_path, adata, flow)
+    assert "day 1.5 12 1.23 (1.00 to 1.50) 1.57" in page.text
+    assert "the flow's prediction is at W1 = 1.23 (1.00 to 1.50) from the true cells." in page.text
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,14 @@ class Score:
         W1 of every method, among them the flow.
     n_cells
         Cells it was compared on.
+    interval
+        Ends of the interval of the flow; ``None`` where it was not kept.
     """
 
     time: float
     distances: dict[str, float]
     n_cells: int
+    interval: tuple[float, float] | None = None
 
     @property
     def still(self) -> tuple[str, float]:
@@ -71,12 +74,14 @@ def read_scores(adata: "AnnData") -> list[Score]:
     """Return the scores of each left-out snapshot, by time; none where nothing was validated."""
     if "validation" not in adata.uns:
         return []
-    return [
-        Score(
-            float(rows["time"].iloc[0]), dict(zip(rows["method"], rows["W1"], strict=True)), int(rows["n_cells"].max())
-        )
-        for _, rows in read_validation(adata).groupby("time")
-    ]
+    found: list[Score] = []
+    for time, rows in read_validation(adata).groupby("time"):
+        own = rows[rows["method"] == FLOW]
+        known = "W1_low" in rows and len(own)
+        interval = (float(own["W1_low"].iloc[0]), float(own["W1_high"].iloc[0])) if known else None
+        distances = dict(zip(rows["method"], rows["W1"], strict=True))
+        found.append(Score(float(str(time)), distances, int(rows["n_cells"].max()), interval))
+    return found
 
 
 def headline(scores: list[Score]) -> str:
@@ -118,7 +123,7 @@ def sentence(score: Score, unit: str) -> str:
     """
     name, still = score.still
     found = (
-        f"At {time_label(score.time, unit)}, left out: the flow's prediction is at W1 = {number(score.flow)} from the "
+        f"At {time_label(score.time, unit)}, left out: the flow's prediction is at W1 = {_flow(score)} from the "
         f"true cells. The best way of doing nothing ({name}) is at {number(still)}: the flow is "
         f"{_by(score.flow, still)}. Straight lines (optimal transport) are at {number(score.lines)}: the flow is "
         f"{_by(score.flow, score.lines)}."
@@ -135,7 +140,7 @@ def section(scores: list[Score], unit: str) -> str:
         [
             time_label(score.time, unit),
             f"{score.n_cells:,}",
-            *(number(score.distances[name]) if name in score.distances else "–" for name in methods),
+            *(_cell(score, name) for name in methods),
         ]
         for score in scores
     ]
@@ -145,9 +150,10 @@ def section(scores: list[Score], unit: str) -> str:
         "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
     )
     caution = (
-        f"One fit and one seed: differences under {TIE:.0%} are called level. On myoblast snapshots of "
-        "75 cells, another seed alone changed W1 by 3 to 5%. The noise floor compares two "
-        "halves of the true cells; as W1 grows when cells are few, a good prediction may lie somewhat below it."
+        f"Differences under {TIE:.0%} are called level: on myoblast snapshots of 75 cells, another seed alone changed "
+        "W1 by 3 to 5%. The interval says where W1 would lie with other cells, and with other seeds where several were "
+        "fitted. The noise floor compares two halves of the true cells; as W1 grows when cells are few, a good "
+        "prediction may lie somewhat below it."
     ).replace("%", "\u00a0%")
     header = ("Left out", "Cells", *(SHORT.get(name, name) for name in methods))
     return (
@@ -173,6 +179,20 @@ def compare(flow: float, other: float) -> str:
 def number(distance: float) -> str:
     """Write a distance with three digits."""
     return f"{distance:#.3g}".rstrip(".")
+
+
+def _flow(score: Score) -> str:
+    """Write the distance of the flow, with its interval where that is known."""
+    if score.interval is None:
+        return number(score.flow)
+    low, high = map(number, score.interval)
+    return f"{number(score.flow)} ({low} to {high})"
+
+
+def _cell(score: Score, name: str) -> str:
+    if name not in score.distances:
+        return "–"
+    return _flow(score) if name == FLOW else number(score.distances[name])
 
 
 _THAN = {"better": "better than", "level": "level with", "worse": "worse than"}

@@ -254,5 +254,22 @@ FAULTS = (
         "turns of Markovian fitting", "training/refit.py", "if turn % 2 == 0:", "if turn >= 0:",
         ("test_refit.py::test_markovian_fitting_alternates_between_the_ends",),
     ),
+    Fault(
+        "cells kept from the fit", "tl/new_cells.py", "np.isin(snapshots.time, times) & ~new, seed=seed",
+        "np.isin(snapshots.time, times), seed=seed",
+        ("test_validation.py::test_a_flow_that_knows_its_cells_by_heart_is_found_out",),
+    ),
+    Fault(
+        "weights of new cells", "tl/new_cells.py", "found.shares()[-1] * population[1]", "population[1]",
+        ("test_validation.py::test_growth_weighs_new_cells_too",),
+    ),
+    Fault(
+        "size of a standard error", "metrics/intervals.py", "* math.sqrt(share / (1 - share))", "* 1.0",
+        ("test_distances.py::test_the_standard_error_of_a_mean_is_known",),
+    ),
+    Fault(
+        "label where mass lands", "metrics/persistence.py", "cells.clamp(min=0)[:, None]", "0 * cells[:, None]",
+        ("test_persistence.py::test_balanced_plans_carry_what_does_not_fit_across",),
+    ),
 )  # fmt: skip
 """At least one for each place where a sign, a unit or a weight is easily lost."""
