@@ -116,6 +116,18 @@ def test_myoblasts_divide_before_they_differentiate():
     assert np.corrcoef(adata.obs["growth_prior"], adata[:, "CDK1"].X.toarray().ravel())[0, 1] > 0.6
 
 
+def test_clones_of_progenitors_that_are_expected_to_grow_expand():
+    """Truth that no snapshot sees: how many more cells of a clone there are two days later."""
+    adata = cf.datasets.hematopoiesis()
+    growth_prior(adata, unit="days")
+    counts = adata.obs.groupby(["clone", "day"], observed=True).size().unstack(fill_value=0)
+    cells = adata.obs[(adata.obs["day"] == 4) & adata.obs["clone"].notna()]
+    expansion = np.log((counts[6.0] + 0.5) / (counts[4.0] + 0.5)).loc[cells["clone"]].to_numpy()
+    ranks = [pd.Series(values).rank() for values in (cells["growth_prior"].to_numpy(), expansion)]
+    assert len(cells) > 300
+    assert np.corrcoef(*ranks)[0, 1] > 0.2
+
+
 @pytest.mark.slow
 def test_cycling_myoblasts_grow_only_where_genes_are_asked():
     """What the README says: cells that leave the cycle travel farthest, which is taken for death."""

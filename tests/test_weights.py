@@ -253,6 +253,17 @@ def test_a_flow_with_expectations_is_saved_and_resumed(coupling, tmp_path):
         cf.SnapshotFlow(**settings).fit(adata, run=cf.Run(tmp_path / "state", resume=True))
 
 
+@pytest.mark.parametrize("teacher", [True, False])
+def test_a_map_of_a_flow_with_expectations_is_distilled(teacher):
+    adata = weighted_cells()
+    flow = cf.SnapshotFlow(**QUICK, weight_key="w", prior_key="rate").fit(adata)
+    objective = "trajectories" if teacher else "semigroup"
+    flow.distill(adata, steps=5, teacher=teacher, objective=objective)
+    found = flow.transport(adata.obsm["X_pca"][:5], start=0, stop=1, solver=cf.integrate.Jumps(1))
+    assert torch.isfinite(found.x).all()
+    assert torch.isfinite(found.log_weight).all()
+
+
 def test_counts_are_sums_of_weights():
     adata = weighted_cells()
     flow = cf.SnapshotFlow(**QUICK, growth=True, masses="counts", weight_key="w").fit(adata)
