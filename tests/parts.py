@@ -4,6 +4,8 @@ import math
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import torch
 
 import cellflow as cf
@@ -118,6 +120,8 @@ X, Y = torch.randn(2, 30, 3, generator=cf.generator(seed=5))
 IMAGES, OTHERS = torch.rand(2, 12, 1, 12, 12, generator=cf.generator(seed=5))
 WEIGHT = torch.rand(30, generator=cf.generator(seed=6))
 RNG = partial(cf.generator, 0)
+LABELS = ["a", "b", "c"] * 10
+FATES = pd.DataFrame(np.full((30, 3), 1 / 3), columns=["a", "b", "c"])
 ALL_METRICS = {
     "wasserstein": lambda m: m.wasserstein(X, Y, weights_x=WEIGHT),
     "population_distance": lambda m: m.population_distance(X, Y, weights_x=WEIGHT, generator=RNG()),
@@ -134,6 +138,13 @@ ALL_METRICS = {
     "feature_network": lambda m: len(m.feature_network("silhouettes").classes),
     "frechet_distance": lambda m: m.frechet_distance(X, Y),
     "kernel_distance": lambda m: m.kernel_distance(X, Y, subset_size=20, generator=RNG()).mean,
+    "label_persistence": lambda m: m.label_persistence(X, LABELS, Y, LABELS),
+    "label_shares": lambda m: m.label_shares(X, LABELS, Y, LABELS)[0],
+    "clone_agreement": lambda m: m.clone_agreement(X, LABELS, Y, LABELS).mean(),
+    "fate_overlap": lambda m: m.fate_overlap(FATES, LABELS, LABELS, LABELS[::-1], LABELS).nansum(),
+    "standard_error": lambda m: m.standard_error(
+        lambda rows: X[rows].mean(), len(X), generator=RNG(), repeats=3, most=20
+    ),
     "neighbours": lambda m: torch.tensor(m.neighbours(X, Y)),
     "bootstrap": lambda m: m.bootstrap(torch.mean, X, generator=RNG()).high,
     "real_floor": lambda m: m.real_floor(m.frechet_distance, X, n=15, generator=RNG()).value,

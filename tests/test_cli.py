@@ -165,6 +165,7 @@ def test_parts_are_chosen_by_name(cells_file, tmp_path, epsilon):
 def test_a_bridge_with_a_score_is_fitted_saved_and_reported(cells_file, tmp_path):
     run = tmp_path / "run"
     more = ["path=brownian_bridge", "path.sigma=0.3", "stochastic=true", "heads=separate", "validate=false"]
+    more += ["growth=false"]
     assert fit(cells_file, run, *more) == 0
     again = cf.SnapshotFlow.load(run)
     assert (again.stochastic, again.heads) == (True, "separate")
@@ -301,7 +302,7 @@ def test_nothing_to_resume_is_said(cells_file, tmp_path, capsys):
 def test_control_c_saves_exits_with_130_and_says_how_to_go_on(cells_file, tmp_path, monkeypatch):
     """The printed command is run as it is, from the folder where the first one was given."""
     monkeypatch.chdir(tmp_path)
-    steps = ["progress=false", "steps=100000", "validate=false", "batch_size=8", "network.width=8"]
+    steps = ["progress=false", "steps=100000", "validate=false", "batch_size=8", "network.width=8", "regularize=false"]
     command = ["fit", f"data.path={cells_file.name}", "data.time_key=day", "out=run", *steps]
     run = tmp_path / "run"
     child = subprocess.Popen(

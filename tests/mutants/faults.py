@@ -32,7 +32,10 @@ FAULTS = (
         ("test_bends.py::test_the_whole_bend_follows_a_quadratic_exactly",),
     ),
     Fault(
-        "clock of the mean", "pairing/mean_curve.py", "* clock(times, 1)[:, None]", "* (s[-1] / (times[-1] - times[0]))",
+        "clock of the mean",
+        "pairing/mean_curve.py",
+        "* clock(times, 1)[:, None]",
+        "* (s[-1] / (times[-1] - times[0]))",
         ("test_mean_curve.py::test_along_a_line_the_mean_follows_a_monotone_cubic_in_time",),
     ),
     Fault(
