@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scanpy as sc
 import torch
 from parts import ALL_COUPLINGS
 
@@ -284,6 +286,23 @@ def test_snapshots_stand_for_the_weighted_population_in_every_tool():
     expected = [share[adata.obs["high"][adata.obs["day"] == 1] == high].sum() for high in (False, True)]
     assert groups["share"].tolist() == pytest.approx(expected)
     assert groups["mass"].tolist() == pytest.approx(expected)
+
+
+def test_observed_cells_are_drawn_by_weight():
+    adata = weighted_cells()
+    draw = np.random.default_rng(0)
+    adata = anndata.AnnData(draw.normal(size=(150, 4)).astype(np.float32), obs=adata.obs, obsm=dict(adata.obsm))
+    sc.pp.pca(adata, n_comps=3)
+    flow = cf.SnapshotFlow(**QUICK, weight_key="w").fit(adata)
+    predicted = cf.tl.interpolate(adata, flow, at=1.0, genes=True)
+    observed = cf.pl.interpolation(adata, predicted).axes[0].collections[-1]
+    here = (adata.obs["day"] == 1).to_numpy()
+    area, weight = observed.get_sizes(), adata.obs["w"][here].to_numpy()
+    assert area / area.mean() == pytest.approx(weight / weight.mean())
+    panel = cf.pl.genes(adata, predicted, genes="1").axes[0]
+    means = [line.get_ydata()[0] for line in panel.lines if line.get_marker() == "o"]
+    assert means[1] == pytest.approx(np.average(adata.X[here, 1], weights=weight))
+    plt.close("all")
 
 
 def test_trajectories_are_drawn_by_weight():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.cells.snapshots import read_times
+from cellflow.cells.snapshots import read_times, read_weights
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
 from cellflow.pl.labels import unit_of_result
@@ -75,8 +75,9 @@ def genes(
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     about = predicted.uns.get("interpolation", {})
     unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
+    weights = read_weights(adata, about["weight_key"]) if "weight_key" in about else np.ones(adata.n_obs)
     for ax, name in zip(panels, names, strict=False):
-        _draw(ax, adata, predicted, name, time_key, left_out)
+        _draw(ax, adata, predicted, name, time_key, left_out, weights)
         ax.set(title=literal(name), xlabel=literal(unit))
         ax.tick_params(labelbottom=True)  # shared axes hide them in upper rows, also where nothing is below
     for ax in panels[len(names) :]:
@@ -98,21 +99,39 @@ def _check(adata: "AnnData", name: str, where: str) -> None:
 
 
 def _draw(
-    ax: "Axes", adata: "AnnData", predicted: "AnnData", name: str, time_key: str, left_out: Sequence[float]
+    ax: "Axes",
+    adata: "AnnData",
+    predicted: "AnnData",
+    name: str,
+    time_key: str,
+    left_out: Sequence[float],
+    weights: np.ndarray,
 ) -> None:
     ax.plot(*_course(predicted, name, time_key), color=PREDICTED, linewidth=1.8, label="predicted mean", zorder=2)
     time, values = read_times(adata, time_key), expression(adata, name)
     for moment in np.unique(time):
-        cells = values[time == moment]
-        low, high = np.quantile(cells, [0.25, 0.75])
+        cells, weight = values[time == moment], weights[time == moment]
+        low, high = _quartiles(cells, weight)
         unseen = moment in left_out
         ax.vlines(moment, low, high, color=OBSERVED, linewidth=4, alpha=0.25, zorder=1)
         ax.plot(
-            moment, cells.mean(), "o", color=OBSERVED, markerfacecolor="white" if unseen else OBSERVED, zorder=3,
+            moment, np.average(cells, weights=weight), "o",
+            color=OBSERVED, markerfacecolor="white" if unseen else OBSERVED, zorder=3,
             label="observed mean, not seen in the fit" if unseen else "observed mean (bar: middle half of the cells)",
         )  # fmt: skip
     ax.margins(x=0.08)
     plain(ax)
+
+
+def _quartiles(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the quartiles of weighted values: where a quarter of the weight lies below, and above."""
+    if weight.min() == weight.max():
+        low, high = np.quantile(values, [0.25, 0.75])
+    else:
+        order = np.argsort(values)
+        middles = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
+        low, high = np.interp([0.25, 0.75], middles, values[order])
+    return float(low), float(high)
 
 
 def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray, np.ndarray]:

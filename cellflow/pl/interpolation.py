@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellflow.cells.snapshots import read_rep, read_times
+from cellflow.cells.snapshots import read_rep, read_times, read_weights
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import time_label, unit_of_result
@@ -28,7 +28,8 @@ def interpolation(
 ) -> "Figure":
     """Draw predicted cells beside those observed at the same time, over the snapshots around them in grey.
 
-    One row per predicted time; all panels have the same limits. The area of a predicted cell is its weight. A
+    One row per predicted time; all panels have the same limits. The area of a predicted cell is its weight; that of an
+    observed one too, where the flow knows weights of cells. A
     representation of one column is drawn as histograms.
 
     Parameters
@@ -68,13 +69,14 @@ def interpolation(
     picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
     carried = picture.states(read_rep(predicted, rep), at)
     weight = predicted.obs["weight"].to_numpy()
+    weights = read_weights(adata, about["weight_key"]) if "weight_key" in about else np.ones(adata.n_obs)
     times = np.unique(at)
     figure = figure_or_new(figure, size=(8.4, 3.9 * len(times)))
     panels = figure.subplots(len(times), 2, squeeze=False)
     for row, moment_ in zip(panels, times, strict=True):
         seen, here = time == moment_, at == moment_
         draw = _histograms if picture.over_time else _clouds
-        draw(row, picture, time, float(moment_), carried[here], weight[here])
+        draw(row, picture, time, float(moment_), weights, carried[here], weight[here])
         said = literal(time_label(moment_, unit))
         row[0].set_title(f"{said}, observed\n{_count(int(seen.sum()))}")
         row[1].set_title(f"{said}, predicted\n{_count(int(here.sum()))}")
@@ -109,7 +111,13 @@ def _count(n: int) -> str:
 
 
 def _clouds(
-    row: np.ndarray, picture: Basis, time: np.ndarray, at: float, carried: np.ndarray, weight: np.ndarray
+    row: np.ndarray,
+    picture: Basis,
+    time: np.ndarray,
+    at: float,
+    weights: np.ndarray,
+    carried: np.ndarray,
+    weight: np.ndarray,
 ) -> None:
     size = dot_size(len(time))
     seen, around = time == at, _around(time, at)
@@ -119,31 +127,35 @@ def _clouds(
             *picture.xy[around].T, s=size * 0.7, color=GREY, alpha=0.5, label="snapshots before and after", **style
         )
         picture.dress(ax)
-    row[0].scatter(*picture.xy[seen].T, s=size, color=OBSERVED, alpha=0.8, label="observed", **style)
-    area = size * weight / weight.mean()
-    row[1].scatter(*carried.T, s=area, color=PREDICTED, alpha=0.8, label="predicted", **style)
+    if seen.any():
+        area = size * weights[seen] / weights[seen].mean()
+        row[0].scatter(*picture.xy[seen].T, s=area, color=OBSERVED, alpha=0.8, label="observed", **style)
+    row[1].scatter(*carried.T, s=size * weight / weight.mean(), color=PREDICTED, alpha=0.8, label="predicted", **style)
 
 
 def _histograms(
-    row: np.ndarray, picture: Basis, time: np.ndarray, at: float, carried: np.ndarray, weight: np.ndarray
+    row: np.ndarray,
+    picture: Basis,
+    time: np.ndarray,
+    at: float,
+    weights: np.ndarray,
+    carried: np.ndarray,
+    weight: np.ndarray,
 ) -> None:
     values = picture.xy[:, 1]
     bins = np.histogram_bin_edges(np.concatenate([values, carried[:, 1]]), bins=40)
     width, around = np.diff(bins)[0], _around(time, at)
     for ax in row:
-        _histogram(ax, values[around], None, bins, GREY, AROUND)
+        _histogram(ax, values[around], weights[around], bins, GREY, AROUND)
         ax.set(xlabel=literal(picture.labels[1]), ylabel=f"share of cells per {width:.2g}")
         ax.spines[["top", "right"]].set_visible(False)
-    _histogram(row[0], values[time == at], None, bins, OBSERVED, "observed")
+    _histogram(row[0], values[time == at], weights[time == at], bins, OBSERVED, "observed")
     _histogram(row[1], carried[:, 1], weight, bins, PREDICTED, "predicted")
 
 
-def _histogram(
-    ax: "Axes", values: np.ndarray, weight: np.ndarray | None, bins: np.ndarray, color: str, label: str
-) -> None:
+def _histogram(ax: "Axes", values: np.ndarray, weight: np.ndarray, bins: np.ndarray, color: str, label: str) -> None:
     if len(values):
-        share = np.full(len(values), 1 / len(values)) if weight is None else weight / weight.sum()
-        ax.hist(values, bins=bins.tolist(), weights=share, color=color, alpha=0.6, label=label)
+        ax.hist(values, bins=bins.tolist(), weights=weight / weight.sum(), color=color, alpha=0.6, label=label)
 
 
 def _around(time: np.ndarray, at: float) -> np.ndarray:

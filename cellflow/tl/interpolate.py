@@ -58,7 +58,8 @@ def interpolate(
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
         carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the units
-        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time, and
+        the ``"weight_key"`` of the flow, if any.
 
     Examples
     --------
@@ -85,7 +86,9 @@ def interpolate(
         obs=pd.concat([_obs(adata, flow, part) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
-        uns={"interpolation": about(adata, flow)},
+        uns={
+            "interpolation": about(adata, flow) | ({} if flow.weight_key is None else {"weight_key": flow.weight_key})
+        },
     )
 
 
