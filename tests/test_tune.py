@@ -66,13 +66,13 @@ def test_means_and_paired_differences_are_those_of_the_folds(learning, course):
     assert "tune" not in course.uns
     scores = found["folds"].pivot(index=["time", "seed"], columns="setting", values="score")
     table = found["settings"].set_index("setting")
-    apart = scores[0] - scores[1]
-    assert table["mean"].to_dict() == pytest.approx(scores.mean().to_dict())
+    apart = np.log(scores[0] / scores[1])
+    assert table["mean"].to_dict() == pytest.approx(np.exp(np.log(scores).mean()).to_dict())
     assert table["spread"].to_dict() == pytest.approx(scores.std().to_dict())
-    assert table["difference"][0] == pytest.approx(apart.mean())
+    assert table["difference"][0] == pytest.approx(np.exp(apart.mean()) - 1)
     half = 3.182446 * apart.std() / 2  # Student's t with 3 degrees of freedom, 95 %
-    assert table["low"][0] == pytest.approx(apart.mean() - half, rel=1e-5)
-    assert table["high"][0] == pytest.approx(apart.mean() + half, rel=1e-5)
+    assert table["low"][0] == pytest.approx(np.exp(apart.mean() - half) - 1, rel=1e-5)
+    assert table["high"][0] == pytest.approx(np.exp(apart.mean() + half) - 1, rel=1e-5)
 
 
 def test_with_one_fold_and_seed_nothing_is_sure(learning, course):

@@ -47,7 +47,8 @@ def tune(
     Every setting is fitted for every fold and seed. A fold leaves out one snapshot between two others, which is then
     predicted; snapshots that a fitted flow has not seen are not looked at, and remain a test. Or one fit leaves out
     part of the cells of all snapshots, and each interval is a fold. Settings are compared pair by pair over folds and
-    seeds: what makes a fold hard for all is no difference.
+    seeds, by the ratio of their scores: what makes a fold hard for all is no difference, and a long interval counts no
+    more than a short one.
 
     Parameters
     ----------
@@ -75,10 +76,11 @@ def tune(
     ------
     ``uns[key_added]``
         ``"settings"``, a table, best first: the number of each ``setting`` in the order of the grid, its values as
-        text, ``mean`` and ``spread`` (standard deviation) of its scores; by how much they are above those of the best,
-        with an interval, ``difference``, ``low`` and ``high``; ``won``, the share of folds and seeds in which it beats
-        the best; and ``verdict``. ``"folds"``, a table of ``setting``, ``time``, ``seed`` and ``score``. ``"score"``,
-        what was measured, less being better. ``"verdict"``, in words. ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        text, ``mean`` (geometric) and ``spread`` (standard deviation) of its scores; by what part they are above those
+        of the best, with an interval, ``difference``, ``low`` and ``high``; ``won``, the share of folds and seeds in
+        which it beats the best; and ``verdict``. ``"folds"``, a table of ``setting``, ``time``, ``seed`` and ``score``.
+        ``"score"``, what was measured, less being better. ``"verdict"``, in words. ``"rep"``, ``"time_key"`` and
+        ``"unit"`` of time.
         `tuned` returns the winner as a flow.
 
     Raises
@@ -89,8 +91,9 @@ def tune(
 
     Notes
     -----
-    The interval of a difference is Student's, at 95 % for all settings together (Bonferroni). Folds share cells, and
-    seeds share folds, so it is somewhat too short; and the score of the best is flattered by the choice.
+    The interval of a difference is Student's, of log ratios, at 95 % for all settings together (Bonferroni). Folds
+    share cells, and seeds share folds, so it is somewhat too short; and the score of the best is flattered by the
+    choice.
 
     Examples
     --------
@@ -227,10 +230,11 @@ def _compared(settings: list[dict[str, Any]], folds: pd.DataFrame) -> pd.DataFra
     from scipy.stats import t
 
     scores = folds.pivot(index="setting", columns=["time", "seed"], values="score").to_numpy()
-    n, order = scores.shape[1], np.argsort(scores.mean(axis=1), kind="stable")
-    best, rows = scores[order[0]], []
+    logs = np.log(np.maximum(scores, np.finfo(float).tiny))
+    n, order = scores.shape[1], np.argsort(logs.mean(axis=1), kind="stable")
+    rows = []
     for number in order:
-        apart = scores[number] - best
+        apart = logs[number] - logs[order[0]]
         error = apart.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
         half = error * t.ppf(1 - (1 - CONFIDENCE) / 2 / (len(settings) - 1), max(n - 1, 1))
         low = apart.mean() - half
@@ -238,11 +242,11 @@ def _compared(settings: list[dict[str, Any]], folds: pd.DataFrame) -> pd.DataFra
         rows.append({
             "setting": int(number),
             **{name: repr(value) for name, value in settings[number].items()},
-            "mean": scores[number].mean(),
+            "mean": np.exp(logs[number].mean()),
             "spread": scores[number].std(ddof=1) if n > 1 else np.nan,
-            "difference": apart.mean(),
-            "low": low,
-            "high": apart.mean() + half,
+            "difference": np.expm1(apart.mean()),
+            "low": np.expm1(low),
+            "high": np.expm1(apart.mean() + half),
             "won": float((apart < 0).mean()),
             "verdict": verdict,
         })  # fmt: skip
@@ -260,7 +264,7 @@ def _verdict(settings: list[dict[str, Any]], table: pd.DataFrame, score: str) ->
     if not len(alike):
         return f"{found} All others are worse, beyond the interval of the paired differences."
     named = "; ".join(
-        f"{_text(settings[int(row['setting'])])} ({row['difference']:.2g} more, better in {row['won']:.0%} of folds "
+        f"{_text(settings[int(row['setting'])])} ({row['difference']:.1%} more, better in {row['won']:.0%} of folds "
         "and seeds)".replace("%", " %")
         for _, row in alike.iterrows()
     )
