@@ -211,6 +211,16 @@ def test_travel_that_is_taken_for_death_is_called_so(tmp_path):
     assert adata.uns["growth_sensitivity"]["table"]["spread"].max() < LITTLE
 
 
+@pytest.mark.parametrize(
+    ("apart", "gain", "moved", "warned"), [(14, 1, 10, False), (14, 3, 2, False), (14, 3, 10, False), (4, 1, 10, True)]
+)
+def test_the_default_plans_are_believed_where_groups_stay_apart(apart, gain, moved, warned):
+    """Far apart, shares decide; groups that are near and move far could have crossed as well as grown."""
+    adata = groups(gain=gain, apart=apart, moved=moved, n=200)
+    table = sensitivity(adata, cf.SnapshotFlow(**QUICK, steps=1).fit(adata))
+    assert bool(conclusion(table)) == warned
+
+
 def test_ranks_that_change_are_called_so():
     table = pd.DataFrame({"time": [0.0, 2.0], "spread": [1.0, 1.0], "half": [0.95, 0.4], "double": 0.97, "level": 1.5})
     assert "the ranks of cells change at time 2 (correlation down to 0.40)" in conclusion(table)
