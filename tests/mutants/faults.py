@@ -267,6 +267,14 @@ FAULTS = (
         ("test_validation.py::test_growth_weighs_new_cells_too",),
     ),
     Fault(
+        "staying earns nothing", "metrics/fates.py", "!= np.asarray(names)[None, :]", "!= np.asarray(['']) ",
+        ("test_fate_overlap.py::test_only_what_a_cell_changes_into_counts",),
+    ),
+    Fault(
+        "plans of clones backward", "report/lineage.py", "pairwise(snapshots)][::-1]", "pairwise(snapshots)]",
+        ("test_report.py::test_fates_of_a_flow_in_closed_form_are_those_of_its_clones",),
+    ),
+    Fault(
         "size of a standard error", "metrics/intervals.py", "* math.sqrt(share / (1 - share))", "* 1.0",
         ("test_distances.py::test_the_standard_error_of_a_mean_is_known",),
     ),
