@@ -41,7 +41,7 @@ def headline(table: pd.DataFrame, unit: str) -> str:
     """
     outcomes = generalisation(table)
     said = [
-        f"{', '.join(time_label(time, unit) for time in times)} {words}"
+        f"{_joined([time_label(time, unit) for time in times])} {words}"
         for outcome, words in _SAID.items()
         if (times := [time for time, found in outcomes.items() if found == outcome])
     ]
@@ -93,3 +93,8 @@ _SAID = {
     "worse": "worse than fitted ones",
     "no better": "worse than fitted ones, and no better than without moving, or by one shift for all cells",
 }
+
+
+def _joined(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
