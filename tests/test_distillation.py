@@ -103,7 +103,7 @@ def test_an_objective_of_your_own_is_completed(cells):
 @pytest.mark.parametrize("heads", ["shared", pytest.param("separate", marks=pytest.mark.slow)])
 def test_a_bridge_is_distilled_by_its_probability_flow(cells, heads):
     bridge = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": heads}
-    fitted = cf.SnapshotFlow(rep="X_latent", steps=150, batch_size=64, recipe=QUICK, **bridge).fit(cells)
+    fitted = cf.SnapshotFlow(rep="X_latent", steps=300, batch_size=64, recipe=QUICK, **bridge).fit(cells)
     fitted.distill(cells, steps=300)
     x = cells.obsm["X_latent"][cells.obs["time"] == 0].astype(np.float32)
     assert gap(fitted, x, 0, 4, 1) < 0.2

@@ -127,7 +127,7 @@ def snapshot_batches(
         Pairs are then made within groups only; the fraction of pairs in each group is its fraction of the later
         snapshot. A group that one of two neighbouring snapshots lacks is left out between these two, with a warning.
     curve
-        How the paths of pairs curve: `Straight`, `Spline`, `cellflow.training.Geodesics`, or the name of one.
+        How the paths of pairs curve: `Straight`, `Mean`, `Spline`, `cellflow.training.Geodesics`, or the name of one.
 
     Raises
     ------
