@@ -36,12 +36,13 @@ def text(rows: list[Row], command: str) -> list[str]:
     """Return the page: what is measured, and the table of each set that has rows."""
     parts = page.fill(Path(__file__).with_name("table.md"), made=page.made_by(command, "one thread"))
     lines = list(parts[0])
-    for name, about in zip(COLUMNS, parts[1:], strict=True):
+    *abouts, last = parts[1:]
+    for name, about in zip(COLUMNS, abouts, strict=True):
         some = [row for row in rows if str(row["set"]).startswith(name)]
         if some:
             shown = _gaussians(some) if name == "gaussians" else _set(some, COLUMNS[name])
             lines += ["", *about, "", *shown]
-    return lines
+    return [*lines, "", *last] if any(row["method"] in ABLATIONS for row in rows) else lines
 
 
 def _set(rows: list[Row], columns: dict[str, str]) -> list[str]:
