@@ -157,7 +157,8 @@ class Flow:
         flow = self.flow(time_key="time", rep="X", seed=seed)
         coupling = Remembered(couplings.resolve(flow.coupling))
         if coupling.coupling.uses_states:  # otherwise nothing is solved
-            flow.set_params(coupling=coupling)
+            growth = coupling.coupling == couplings.COUPLINGS["auto"] if flow.growth == "auto" else flow.growth
+            flow.set_params(coupling=coupling, growth=growth)
         watch = Stopwatch()
         flow.fit(training.adata())
         facts = coupling.facts(watch.seconds()) | {"steps": flow.steps, "last_loss": flow.history_["loss"][-1]}
