@@ -3,14 +3,20 @@
 import logging
 import math
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import cellflow as cf
 from cellflow.couplings import Euclidean, Exact, Relative, Sinkhorn, UnbalancedSinkhorn
 from cellflow.couplings.motion import common_motion
 from cellflow.couplings.relative import mean_travel, median_cost
 from cellflow.pairing.masses import Ends, match
+from cellflow.report.growth import text
 from cellflow.seeds import generator
+from conftest import make_cells
 
 N, D = 300, 5
 AUTO = UnbalancedSinkhorn()
@@ -146,3 +152,46 @@ def test_scaling_keeps_all_but_the_relaxation():
 def test_settings_that_mean_nothing_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# ---- in a flow ----
+
+
+QUICK = {"time_key": "day", "steps": 2, "batch_size": 16, "device": "cpu"}
+
+
+def test_by_default_a_flow_learns_growth_and_says_how_much(tmp_path):
+    """Half of the cells triple: at the later time there are a quarter more of them, and as many fewer of the others."""
+    x0, x1, *_ = two_populations(apart=14, move=2, growth=3, spread=1.0)
+    states = torch.cat([x0[::5], x1[::5]]).float().numpy()
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0], [len(x0[::5]), len(x1[::5])])})
+    obs.index = [f"cell{k}" for k in range(len(obs))]
+    adata = anndata.AnnData(np.zeros((len(obs), 0), np.float32), obs=obs, obsm={"X_pca": states})
+    flow = cf.SnapshotFlow(**QUICK).fit(adata)
+    assert flow.growth_
+    assert flow.turnover_ == pytest.approx([0.25], abs=0.01)
+    assert "growth replaces of the population 25% from time 0 to time 1 (relaxation" in text(adata, flow, unit="")
+    flow.save(tmp_path)
+    again = cf.SnapshotFlow.load(tmp_path)
+    assert (again.growth_, again.turnover_) == (True, flow.turnover_)
+    assert "25% from time 0 to time 1." in text(adata, again, unit="")
+    assert cf.SnapshotFlow(**QUICK, growth=False).fit(adata).turnover_ == [None]
+    assert not cf.SnapshotFlow(**QUICK, coupling="exact").fit(adata).growth_
+
+
+def test_groups_that_a_snapshot_lacks_are_left_out_without_growth():
+    adata = make_cells(sizes=(30, 30, 30))
+    adata.obs["donor"] = np.where(adata.obs["day"] == 0, "one", "two")
+    adata.obs.loc[adata.obs.index[::2], "donor"] = "both"
+    with pytest.warns(UserWarning, match="left out"):
+        flow = cf.SnapshotFlow(**QUICK, within="donor").fit(adata)
+    assert not flow.growth_
+
+
+def test_a_network_of_one_output_gets_another_for_growth(tmp_path):
+    adata = make_cells(sizes=(30, 30, 30))
+    flow = cf.SnapshotFlow(**QUICK, network=lambda dim: cf.networks.MLP(dim, width=8)).fit(adata)
+    assert flow.growth_
+    assert flow.growth_rate(adata.obsm["X_pca"], 1.0).shape == (90,)
+    with pytest.raises(TypeError, match="heads"):
+        cf.SnapshotFlow(**QUICK, network=lambda dim: cf.networks.MLP(dim, width=8), growth=True).fit(adata)

@@ -1,5 +1,7 @@
 """Growth: what of it snapshots show, what depends on the relaxation, and growth by group of cells."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from cellflow.tl.sensitivity import conclusion, sensitivity
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellflow.couplings import Plan
     from cellflow.estimators import SnapshotFlow
 
 LEAST = 5
@@ -32,7 +35,7 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
     )
     said = html.paragraph(
         "Snapshots show how the shares of states change between them. That this is growth, and not travel from one "
-        f"state to another, is an assumption on how far cells travel. {level}{expected}"
+        f"state to another, is an assumption on how far cells travel. {level}{expected}{_turnover(flow, unit=unit)}"
     )
     table = sensitivity(adata, flow)
     if table is None:
@@ -55,6 +58,22 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
             style="note",
         )
     )
+
+
+def _turnover(flow: "SnapshotFlow", *, unit: str) -> str:
+    """Say which share of the population growth replaces in each interval, and by which relaxation."""
+    said = []
+    for (start, stop), share, plan in zip(pairwise(flow.clock_.times), flow.turnover_, _plans(flow), strict=True):
+        if share is not None:
+            relaxation = getattr(plan, "settings", {}).get("relaxation")
+            by = "" if relaxation is None else f" (relaxation {relaxation:.3g})"
+            said.append(f"{share:.0%} from {time_label(start, unit)} to {time_label(stop, unit)}{by}")
+    return f" By the plans growth replaces of the population {', '.join(said)}." if said else ""
+
+
+def _plans(flow: "SnapshotFlow") -> "Sequence[Plan | None]":
+    """Return the plan of each interval; a flow that was loaded has none."""
+    return getattr(flow, "plans_", [None] * len(flow.turnover_))
 
 
 def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) -> Drawing:
