@@ -109,7 +109,7 @@ def fit_unmemorised(
             field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
             run=replace(here, resume=searched and run.resume, watch=None),
         )  # fmt: skip
-    best = EarlyStopping((), 0, recipe.warmup).best(found.columns.get(HELD_OUT, []))
+    best = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, []))
     if best is not None:
         steps = min(steps, ceil(LONGER * best))
         recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
@@ -143,7 +143,7 @@ def _search(
         recipe=recipe,
         run=run,
         about=about,
-        stopping=EarlyStopping(held, draw_seed(generator), recipe.warmup),
+        stopping=EarlyStopping(held, draw_seed(generator)),
     )
 
 

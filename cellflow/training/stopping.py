@@ -32,8 +32,6 @@ class EarlyStopping:
         Batches of samples that are not trained on.
     seed
         Seeds the noise and the times of the objective.
-    warmup
-        Steps before the first measurement.
 
     Examples
     --------
@@ -47,7 +45,6 @@ class EarlyStopping:
 
     batches: Sequence[Batch]
     seed: int
-    warmup: int = 0
 
     def measure(self, field: nn.Module, objective: Objective) -> float:
         """Return the mean loss on the held-out batches."""
@@ -63,7 +60,7 @@ class EarlyStopping:
 
     def measures(self, step: int) -> bool:
         """Whether the loss is measured after a step, counted from 1."""
-        return step % EVERY == 0 and step >= self.warmup
+        return step % EVERY == 0
 
     def best(self, losses: Sequence[float]) -> int | None:
         """Return the step with the smallest loss, once a training should stop; ``None`` before.
