@@ -170,11 +170,11 @@ def test_by_default_a_flow_learns_growth_and_says_how_much(tmp_path):
     flow = cf.SnapshotFlow(**QUICK).fit(adata)
     assert flow.growth_
     assert flow.turnover_ == pytest.approx([0.25], abs=0.01)
-    assert "growth replaces of the population 25% from time 0 to time 1 (relaxation" in text(adata, flow, unit="")
+    assert "growth replaces of the population 25% from 0 days to 1 day (relaxation" in text(adata, flow, unit="days")
     flow.save(tmp_path)
     again = cf.SnapshotFlow.load(tmp_path)
     assert (again.growth_, again.turnover_) == (True, flow.turnover_)
-    assert "25% from time 0 to time 1." in text(adata, again, unit="")
+    assert "25% from 0 days to 1 day." in text(adata, again, unit="days")
     assert cf.SnapshotFlow(**QUICK, growth=False).fit(adata).turnover_ == [None]
     assert not cf.SnapshotFlow(**QUICK, coupling="exact").fit(adata).growth_
 
