@@ -192,6 +192,17 @@ def test_growth_moves_the_mean_but_no_cell(ot_batch_size):
     assert within.displacements().norm(dim=1).max() < 1
 
 
+@pytest.mark.parametrize("ot_batch_size", ["whole", 8])
+def test_cells_with_weights_count_by_them(ot_batch_size):
+    """A cell of weight k counts as k cells."""
+    clouds = [torch.randn(n, 2, generator=cf.generator(seed=n)) for n in (12, 16, 20)]
+    weights = [torch.arange(1, len(cloud) + 1) for cloud in clouds]
+    repeated = [cloud.repeat_interleave(weight, dim=0) for cloud, weight in zip(clouds, weights, strict=True)]
+    found = batches_of(clouds, TIMES[:3], weights=weights, ot_batch_size=ot_batch_size).displacements()
+    expected = torch.stack([cloud.double().mean(dim=0) for cloud in repeated]).diff(dim=0)
+    torch.testing.assert_close(found, expected)
+
+
 def test_displacements_are_those_of_the_pairs():
     clouds = [torch.randn(n, 2, generator=cf.generator(seed=n)) for n in (20, 30, 10)]
     for coupling in ("exact", "independent", cf.couplings.Sinkhorn(0.5), cf.couplings.UnbalancedSinkhorn(0.5, 1.0)):
