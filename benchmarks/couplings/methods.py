@@ -89,6 +89,7 @@ FLOWS: dict[str, Method] = {
     "flow": Flow(),
     "flow, with noise": Flow(samples=SAMPLES),
     "flow, exact": Flow({"coupling": "exact"}),
+    "flow, not regularized": Flow({"regularize": False}),
 }
 METHODS: dict[str, Method] = PLANS | SHRUNKEN | ABLATIONS | FLOWS
 
