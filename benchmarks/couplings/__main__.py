@@ -48,12 +48,19 @@ def once(table: Table, name: str, method: str, seed: int, *, again: bool) -> Row
     start = time.perf_counter()
     try:
         scores = SETS[name](METHODS[method], seed)
-        found = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in scores.items()}
+        found = {name: _plain(value) for name, value in scores.items()}
     except ConvergenceError as error:
         found = {"failed": str(error).partition(":")[0]}
     row = about | found | {"seconds": time.perf_counter() - start, "settings": settings}
     table.put(row)
     return row
+
+
+def _plain(score: float | str | None) -> float | str | None:
+    """Return a score without rounding errors around 0; nothing for what is not defined."""
+    if not isinstance(score, float):
+        return score
+    return None if math.isnan(score) else 0.0 if abs(score) < 1e-12 else score
 
 
 if __name__ == "__main__":
