@@ -158,7 +158,7 @@ def test_a_flow_says_how_fast_its_cells_move_and_grow():
     assert (moved.x - clouds[1]) / step == pytest.approx(pace.velocity, abs=0.05)
     assert np.log(moved.weight * 60) / step == pytest.approx(pace.growth, abs=0.05)
     assert np.abs(pace.velocity).mean() > 0.5
-    kept = Flow(partial(cf.SnapshotFlow, steps=3, batch_size=8, device="cpu"))
+    kept = Flow(partial(cf.SnapshotFlow, coupling="exact", steps=3, batch_size=8, device="cpu"))
     assert kept.fit(Training(clouds, (0.0, 1.0, 3.0)), seed=0).rates(clouds[0], 0.0).growth is None
     noise = {"path": cf.paths.BrownianBridge(1.0), "stochastic": True, "steps": 3, "batch_size": 8, "device": "cpu"}
     bridge = Flow(partial(cf.SnapshotFlow, **noise), solver=Noisy())

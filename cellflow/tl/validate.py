@@ -129,7 +129,7 @@ def validate(
     >>> sorted(adata.uns["validation_new_cells"]["method"].unique())
     ['common shift', 'floor', 'flow', 'not moving']
     >>> sorted(adata.uns["validation_couplings"]["method"].unique())
-    ['exact plan', 'flow', 'not moving']
+    ['exact plan', 'flow', 'not moving', 'plan of the flow']
     """
     carried = solver_of(flow, solver, verb="tl.validate", old={})
     if adata.isbacked and adata.is_view:
