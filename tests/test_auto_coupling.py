@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 
 import anndata
 import numpy as np
@@ -13,6 +14,7 @@ import cellflow as cf
 from cellflow.couplings import Euclidean, Exact, Relative, Sinkhorn, UnbalancedSinkhorn
 from cellflow.couplings.motion import common_motion
 from cellflow.couplings.relative import mean_travel, median_cost
+from cellflow.pairing import snapshot_batches
 from cellflow.pairing.masses import Ends, match
 from cellflow.report.growth import text
 from cellflow.seeds import generator
@@ -121,8 +123,9 @@ def test_clouds_without_extent_are_matched(x0, x1):
 def test_a_plan_says_what_was_found(caplog):
     x0, x1, *_ = two_populations(apart=3, move=2, growth=1, spread=1.0)
     with caplog.at_level(logging.INFO, "cellflow"):
-        plan = AUTO(x0[::10], x1[::12])
-    assert "a change of mass costs" in caplog.text
+        snapshot_batches([x0[::10], x1[::12]], [0, 1], coupling=AUTO, masses=(1, 1), generator=generator(0))
+    plan = AUTO(x0[::10], x1[::12])
+    assert re.search(f"of the population .*relaxation {plan.settings['relaxation']:.3g}", caplog.text)
     assert f"relaxation {plan.settings['relaxation']:.3g}" in repr(plan)
 
 

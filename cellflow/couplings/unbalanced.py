@@ -190,7 +190,7 @@ class UnbalancedSinkhorn:
         travel = mean_travel(self.cost, x0, x1, a, b) if any(isinstance(side, Relative) for side in sides) else math.nan
         # Where nothing has moved, any change of mass that costs more than the blur is the same.
         source, target = (max(side.of(travel), epsilon) if isinstance(side, Relative) else side for side in sides)
-        log.info("epsilon %.3g; a change of mass costs %.3g (source), %.3g (target)", epsilon, source, target)
+        log.debug("epsilon %.3g; a change of mass costs %.3g (source), %.3g (target)", epsilon, source, target)
         return replace(self, epsilon=epsilon, relaxation=(source, target), free_motion=self._frees_motion)
 
     def _numbers(self) -> tuple[float, float]:

@@ -324,7 +324,10 @@ def _prepared(
             log.info("pairing %d with %d points: one plan (%s)", n, m, matching.coupling)
         plan, drawn = match(matching, *matching.rows(), ends)
         if isinstance(drawn, WeighedPlan):
-            log.info("growth replaces %.0f %% of the population", 100 * drawn.turnover)
+            found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
+            log.info(
+                "growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else ""
+            )
         return WholePlan(plan, drawn, seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, matching.coupling)
     return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
