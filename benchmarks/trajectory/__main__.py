@@ -21,6 +21,7 @@ from benchmarks.trajectory.settings import CONFIGS, SKIPPED, made, through_hydra
 from benchmarks.trajectory.tasks import PROTOCOLS, choose
 
 LIST = CONFIGS / "all.yaml"
+TITLE = "trajectory"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def usage() -> str:
 
 def publish(command: str, *words: str) -> int:
     """Do every run of the list, some at a time, for ``all``; write table and figures; return the exit code."""
-    given = options(f"trajectory {command}", __doc__, words, records=Path("runs/trajectory"), workers=2, list=LIST)
+    given = options(f"trajectory {command}", __doc__, words, records=Path("runs/trajectory"), workers=2, list=LIST, title=TITLE)
     failed: list[str] = []
     if command == "all":
         lines = yaml.safe_load(given.list.read_text())["runs"]
@@ -58,8 +59,9 @@ def publish(command: str, *words: str) -> int:
             codes = list(pool.map(lambda line: _one(line, given.records), lines))
         failed = [line for line, code in zip(lines, codes, strict=True) if code not in (0, SKIPPED)]
     try:
-        rows = table.write(given.records, results=given.out, command=given.command)
-        print(*table.draw(rows, given.records, given.out), *(f"failed: {line}" for line in failed), sep="\n")
+        rows = table.write(given.records, results=given.out, command=given.command, name=given.title)
+        drawn = table.draw(rows, given.records, given.out) if given.title == TITLE else []  # those of another list clash
+        print(*drawn, *(f"failed: {line}" for line in failed), sep="\n")
     except FileNotFoundError as error:
         print(f"benchmarks.trajectory: {error}", file=sys.stderr)
         return 1

@@ -26,12 +26,12 @@ COSTS = ["NFE", "plan_s", "train_s", "peak_mb"]
 Z = 1.96
 
 
-def write(out: Path, *, results: Path, command: str) -> pd.DataFrame:
-    """Write ``trajectory.csv`` and ``trajectory.md`` from all records below a folder; return the rows."""
+def write(out: Path, *, results: Path, command: str, name: str = "trajectory") -> pd.DataFrame:
+    """Write a CSV file and a page of that name from all records below a folder; return the rows."""
     rows = frame(out)
     results.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(results / "trajectory.csv", index=False, float_format="%.5g")
-    (results / "trajectory.md").write_text(markdown(rows, command))
+    rows.to_csv(results / f"{name}.csv", index=False, float_format="%.5g")
+    (results / f"{name}.md").write_text(markdown(rows, command))
     return rows
 
 
