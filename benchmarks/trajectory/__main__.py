@@ -46,7 +46,9 @@ def usage() -> str:
 
 def publish(command: str, *words: str) -> int:
     """Do every run of the list, some at a time, for ``all``; write table and figures; return the exit code."""
-    given = options(f"trajectory {command}", __doc__, words, records=Path("runs/trajectory"), workers=2, list=LIST, title=TITLE)
+    given = options(
+        f"trajectory {command}", __doc__, words, records=Path("runs/trajectory"), workers=2, list=LIST, title=TITLE
+    )
     failed: list[str] = []
     if command == "all":
         lines = yaml.safe_load(given.list.read_text())["runs"]
@@ -60,7 +62,8 @@ def publish(command: str, *words: str) -> int:
         failed = [line for line, code in zip(lines, codes, strict=True) if code not in (0, SKIPPED)]
     try:
         rows = table.write(given.records, results=given.out, command=given.command, name=given.title)
-        drawn = table.draw(rows, given.records, given.out) if given.title == TITLE else []  # those of another list clash
+        # Figures of another list would replace those of the same sets.
+        drawn = table.draw(rows, given.records, given.out) if given.title == TITLE else []
         print(*drawn, *(f"failed: {line}" for line in failed), sep="\n")
     except FileNotFoundError as error:
         print(f"benchmarks.trajectory: {error}", file=sys.stderr)
