@@ -114,6 +114,30 @@ def test_a_cell_without_partner_keeps_a_hundredth():
     assert torch.isfinite(rate).all()
 
 
+@pytest.mark.parametrize(("distance", "shares"), [(30, (30, 60)), (1000, (30, 60)), (300, (0, 15))])
+def test_distant_groups_that_change_in_size_are_matched(distance, shares):
+    rng = generator(0)
+    x0, x1 = torch.randn(2, 300, 2, generator=rng, dtype=torch.float64)
+    for x, share in zip((x0, x1), shares, strict=True):
+        x[:share, 0] += distance
+    plan = AUTO(x0, x1).dense()
+    if shares[0]:
+        assert float(plan[shares[0] :, : shares[1]].sum()) < 1e-3
+        assert float(plan[: shares[0]].sum()) == pytest.approx(0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("far", [300.0, 1000.0])
+def test_one_cell_far_out_says_nothing_about_the_others(far):
+    rng = generator(0)
+    x0, x1 = torch.randn(2, 300, 2, generator=rng, dtype=torch.float64)
+    x0[:150, 0] += 10
+    x1[:225, 0] += 10
+    x0[-1] = far
+    plan = AUTO(x0, x1).dense()
+    assert float(plan[:150].sum()) == pytest.approx(0.75, abs=0.01)
+    assert float(plan[150:, :225].sum()) < 1e-3
+
+
 @pytest.mark.parametrize(("x0", "x1"), [(torch.zeros(4, 2), torch.zeros(3, 2)), (torch.ones(1, 2), torch.zeros(5, 2))])
 def test_clouds_without_extent_are_matched(x0, x1):
     plan = AUTO(x0.double(), x1.double())
@@ -189,6 +213,15 @@ def test_groups_that_a_snapshot_lacks_are_left_out_without_growth():
     with pytest.warns(UserWarning, match="left out"):
         flow = cf.SnapshotFlow(**QUICK, within="donor").fit(adata)
     assert not flow.growth_
+    with pytest.raises(ValueError, match="`masses` is used with growth only"):
+        cf.SnapshotFlow(**QUICK, within="donor", masses="counts").fit(adata)
+
+
+def test_the_coupling_may_be_given_as_an_object_or_by_name():
+    adata = make_cells(sizes=(30, 40, 60))
+    flows = [cf.SnapshotFlow(**QUICK, coupling=given, masses="counts").fit(adata) for given in ("auto", AUTO)]
+    assert flows[0].growth_
+    assert flows[0].masses_ == flows[1].masses_ == (1, 4 / 3, 2)
 
 
 def test_a_network_of_one_output_gets_another_for_growth(tmp_path):
@@ -198,3 +231,14 @@ def test_a_network_of_one_output_gets_another_for_growth(tmp_path):
     assert flow.growth_rate(adata.obsm["X_pca"], 1.0).shape == (90,)
     with pytest.raises(TypeError, match="heads"):
         cf.SnapshotFlow(**QUICK, network=lambda dim: cf.networks.MLP(dim, width=8), growth=True).fit(adata)
+
+
+def test_the_suggested_relaxation_is_what_the_coupling_finds():
+    x0, x1, *_ = two_populations(apart=3, move=2, growth=1, spread=1.0)
+    x0, x1 = x0[::10], x1[::12]
+    found = cf.cells.suggest_relaxation([x0, x1, x0])
+    assert found[0] == pytest.approx(AUTO(x0, x1).settings["relaxation"])
+    assert found[0] == pytest.approx(found[1])
+    assert cf.cells.suggest_relaxation([10 * x0, 10 * x1], factor=0.5) == pytest.approx([200 * found[0]])
+    with pytest.raises(ValueError, match="two or more snapshots"):
+        cf.cells.suggest_relaxation([x0])

@@ -263,3 +263,12 @@ def test_the_growth_of_the_plans_is_what_the_network_learns():
     spread = adata.obs.groupby("day")["growth"].std()
     assert spread.to_numpy() == pytest.approx(adata.uns["growth_sensitivity"]["table"]["spread"].to_numpy(), rel=0.1)
     assert torch.isfinite(torch.from_numpy(adata.obs["growth"].to_numpy())).all()
+
+
+def test_expression_that_is_missing_and_reversed_bounds_are_named():
+    adata = expressing()
+    with pytest.raises(ValueError, match="the lower one first"):
+        growth_prior(adata, unit="days", birth=(1.7, 0.3))
+    adata.X[5, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        growth_prior(adata, unit="days")

@@ -2,6 +2,6 @@
 
 from cellflow.cells.clock import Clock
 from cellflow.cells.states import States, as_states
-from cellflow.cells.suggest import suggest_sigma
+from cellflow.cells.suggest import suggest_relaxation, suggest_sigma
 
-__all__ = ["Clock", "States", "as_states", "suggest_sigma"]
+__all__ = ["Clock", "States", "as_states", "suggest_relaxation", "suggest_sigma"]

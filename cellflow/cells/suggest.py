@@ -1,4 +1,4 @@
-"""A noise scale for Brownian bridges, suggested from the data."""
+"""A noise scale for Brownian bridges, and a cost of growth for unbalanced plans, suggested from the data."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,10 @@ from statistics import median
 
 import torch
 from torch import Tensor
+
+from cellflow.couplings.cost import SquaredEuclidean
+from cellflow.couplings.relative import mean_travel
+from cellflow.couplings.unbalanced import RELAXATION
 
 SHARE = 0.05
 """Entropic regularisation as a fraction of the typical cost: the default of Waddington-OT."""
@@ -70,6 +74,50 @@ def suggest_sigma(
     if median(found) == 0:
         raise ValueError("Expected points that differ; found snapshots that all lie on one point: there is no noise.")
     return median(found)
+
+
+def suggest_relaxation(snapshots: Sequence[Tensor], *, factor: float = RELAXATION.factor) -> list[float]:
+    """Suggest what a change of mass costs in each interval: a share of the mean squared travel of the exact plan.
+
+    It is the number that ``relaxation="auto"`` of `cellflow.couplings.UnbalancedSinkhorn` finds for the source, where
+    moreover the motion that neighbours share is free. Where it is not, take a ``factor`` of 1 to 2: below, travel is
+    taken for death and birth. To have it found in every interval, give the coupling ``Relative(factor)``.
+
+    Parameters
+    ----------
+    snapshots
+        Clouds of points, ``(n_k, ...)`` each; at most 1000 of each are compared.
+    factor
+        Share of the mean squared travel.
+
+    Returns
+    -------
+    list
+        One number for each interval, in squared units of the points.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two snapshots.
+
+    Source
+    ------
+    Measured on closed forms and real cells, see `cellflow.couplings.unbalanced`.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> cloud = torch.tensor([[0.0], [9.0]])
+    >>> suggest_relaxation([cloud, cloud + 2, cloud + 3], factor=1.0)
+    [4.0, 1.0]
+    """
+    if len(snapshots) < 2:
+        raise ValueError(f"Expected two or more snapshots; found {len(snapshots)}.")
+    weights = [torch.full((len(cloud),), 1 / len(cloud), dtype=torch.float64) for cloud in snapshots]
+    return [
+        factor * mean_travel(SquaredEuclidean(), x0, x1, a, b)
+        for (x0, x1), (a, b) in zip(pairwise(snapshots), pairwise(weights), strict=True)
+    ]
 
 
 def _some(cloud: Tensor, generator: torch.Generator) -> Tensor:

@@ -35,6 +35,9 @@ EPSILON = Relative(0.02)
 """What ``epsilon="auto"`` stands for: less blur than between cells of one type, and 50 iterations."""
 RELAXATION = Relative(0.25)
 """What a change of mass at the source costs with ``relaxation="auto"``."""
+WIDEST = 100
+"""How many times epsilon a relaxation is at most where both are relative: between distant groups that change in size,
+the number of iterations is in proportion to it."""
 LEAST = 0.01
 """Share of its mass that a source point keeps where motion is free."""
 
@@ -190,6 +193,9 @@ class UnbalancedSinkhorn:
         travel = mean_travel(self.cost, x0, x1, a, b) if any(isinstance(side, Relative) for side in sides) else math.nan
         # Where nothing has moved, any change of mass that costs more than the blur is the same.
         source, target = (max(side.of(travel), epsilon) if isinstance(side, Relative) else side for side in sides)
+        if isinstance(self.epsilon, Relative | str):
+            found = zip(sides, (source, target), strict=True)
+            epsilon = max(epsilon, *(value / WIDEST for side, value in found if isinstance(side, Relative)), 0.0)
         log.debug("epsilon %.3g; a change of mass costs %.3g (source), %.3g (target)", epsilon, source, target)
         return replace(self, epsilon=epsilon, relaxation=(source, target), free_motion=self._frees_motion)
 

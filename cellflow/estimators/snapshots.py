@@ -241,6 +241,9 @@ class SnapshotFlow(FlowEstimator):
         snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
+        for name in ("masses", "prior_key"):
+            if getattr(self, name) is not None and not fitted.growth_:
+                raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
         fitted.masses_ = fitted._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
@@ -300,9 +303,6 @@ class SnapshotFlow(FlowEstimator):
             value = getattr(self, name)
             if not isinstance(value, bool) and value not in choices:
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
-        for name in ("masses", "prior_key"):
-            if getattr(self, name) is not None and not (self.growth is True or AUTO == self.growth == self.coupling):
-                raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
         aside.is_few(self.regularize, 0)
         check_settings(self.steps, self.batch_size, self.recipe)
 

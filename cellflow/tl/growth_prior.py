@@ -108,6 +108,11 @@ def growth_prior(
     """
     if unit not in UNITS:
         raise ValueError(unknown("unit", unit, UNITS))
+    for name, (low, high) in (("birth", birth), ("death", death)):
+        if not 0 <= low <= high < np.inf:
+            raise ValueError(
+                f"Expected `{name}` as two finite rates of 0 or more, the lower one first; found {low, high}."
+            )
     genes = _expression(adata, layer)
     cycling = set(map(str.upper, cell_cycle))
     sets = {"cell_cycle": list(cell_cycle), "apoptosis": [gene for gene in apoptosis if gene.upper() not in cycling]}
@@ -171,6 +176,8 @@ def _score(genes: "AnnData", names: list[str], seed: int) -> np.ndarray:
         np.random.set_state(before)  # noqa: NPY002
     score = genes.obs["score"].to_numpy()
     spread = float(_dense(genes[:, names].X).std(axis=0, dtype=np.float64).mean())
+    if not (np.isfinite(spread) and np.isfinite(score).all()):
+        raise ValueError("Expected finite expression; found NaN or infinity. Remove these cells, or impute.")
     return np.asarray((score - score.mean()) / spread) if spread > 0 else np.zeros(genes.n_obs)
 
 
