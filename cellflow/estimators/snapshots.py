@@ -10,7 +10,7 @@ from cellflow import couplings, networks, paths, training
 from cellflow.cells.clock import Clock
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
-from cellflow.couplings import Coupling, CouplingLike
+from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
 from cellflow.estimators import snapshot_distillation
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
@@ -241,9 +241,7 @@ class SnapshotFlow(FlowEstimator):
         snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
-        for name in ("masses", "prior_key"):
-            if getattr(self, name) is not None and not fitted.growth_:
-                raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
+        self._check_growth(fitted.growth_)
         fitted.masses_ = fitted._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
         fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
@@ -303,8 +301,14 @@ class SnapshotFlow(FlowEstimator):
             value = getattr(self, name)
             if not isinstance(value, bool) and value not in choices:
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
+        self._check_growth(couplings.resolve(self.coupling) == COUPLINGS[AUTO] if self.growth == AUTO else self.growth)
         aside.is_few(self.regularize, 0)
         check_settings(self.steps, self.batch_size, self.recipe)
+
+    def _check_growth(self, learned: bool) -> None:
+        for name in ("masses", "prior_key"):
+            if getattr(self, name) is not None and not learned:
+                raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
 
     def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
