@@ -272,3 +272,11 @@ def test_expression_that_is_missing_and_reversed_bounds_are_named():
     adata.X[5, 3] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity"):
         growth_prior(adata, unit="days")
+
+
+def test_genes_that_are_alike_in_all_cells_are_named():
+    adata = expressing()
+    adata.X[:, :40] = 0.5
+    with pytest.warns(UserWarning, match="40 genes are alike in all cells"):
+        growth_prior(adata, unit="days")
+    assert adata.obs["growth_prior"].std() > 0  # apoptosis still tells cells apart

@@ -1,5 +1,6 @@
 """What growth to expect of cells, by the genes that they express."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,10 +80,16 @@ def growth_prior(
     ``uns[key_added]``
         ``"unit"``, and how many genes of each set were found.
 
+    Warns
+    -----
+    UserWarning
+        When the genes of a set are alike in all cells.
+
     Raises
     ------
     ValueError
-        When the unit is unknown, fewer than 5 genes of a set are there, or the expression is counts.
+        When the unit is unknown, bounds are reversed, fewer than 5 genes of a set are there, or the expression is
+        counts, or not finite.
     KeyError
         When there is no expression, or no such layer.
 
@@ -169,16 +176,19 @@ def _score(genes: "AnnData", names: list[str], seed: int) -> np.ndarray:
 
     if not names:
         return np.zeros(genes.n_obs)
+    spread = float(_dense(genes[:, names].X).std(axis=0, dtype=np.float64).mean())
+    if not np.isfinite(spread):
+        raise ValueError("Expected finite expression; found NaN or infinity. Remove these cells, or impute.")
+    if spread == 0:
+        warnings.warn(f"{len(names)} genes are alike in all cells: nothing is expected from them.", stacklevel=3)
+        return np.zeros(genes.n_obs)
     before = np.random.get_state()  # noqa: NPY002  # scanpy seeds the global state
     try:
         sc.tl.score_genes(genes, names, score_name="score", random_state=seed, use_raw=False)
     finally:
         np.random.set_state(before)  # noqa: NPY002
     score = genes.obs["score"].to_numpy()
-    spread = float(_dense(genes[:, names].X).std(axis=0, dtype=np.float64).mean())
-    if not (np.isfinite(spread) and np.isfinite(score).all()):
-        raise ValueError("Expected finite expression; found NaN or infinity. Remove these cells, or impute.")
-    return np.asarray((score - score.mean()) / spread) if spread > 0 else np.zeros(genes.n_obs)
+    return np.asarray((score - score.mean()) / spread)
 
 
 def _logistic(score: np.ndarray, bounds: Range, center: float, width: float) -> np.ndarray:
