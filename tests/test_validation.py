@@ -254,6 +254,12 @@ def test_jumps_keep_no_cells_aside(cells):
     assert "validation_new_cells" not in cells.uns
 
 
+def test_jumps_to_a_time_that_was_fitted_are_refused_in_words(cells):
+    flow = cf.SnapshotFlow(time_key="day", steps=5, device="cpu").fit(cells).distill(cells, steps=2)
+    with pytest.raises(ValueError, match="To leave out 1 the settings are fitted again.*solver=Fixed"):
+        cf.tl.validate(cells, flow, solver=Jumps())
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 def test_all_tables_survive_h5ad_and_zarr_and_an_older_one_does_not_stay(cells, tmp_path):
     cells.obs["kind"] = pd.Categorical(np.where(np.arange(150) % 2, "a", "b"))

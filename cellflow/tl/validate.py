@@ -110,7 +110,8 @@ def validate(
     KeyError
         When a column is missing.
     ValueError
-        When a time is not a snapshot between two others, or there is nothing to compare.
+        When a time is not a snapshot between two others, or there is nothing to compare; with ``Jumps``, when a time
+        was fitted.
 
     Notes
     -----
@@ -141,6 +142,12 @@ def validate(
             raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
     snapshots = flow._snapshots(adata)
     chosen = _chosen(flow, inside(flow, snapshots), times)
+    seen = sorted(set(chosen) - set(unseen(flow, chosen)))
+    if seen and isinstance(carried, Jumps):
+        raise ValueError(
+            f"To leave out {', '.join(f'{time:g}' for time in seen)} the settings are fitted again, and a new fit has "
+            "no flow map to jump with. Take `solver=Fixed()`, or fit and distil a flow without these times first."
+        )
     splits = _splits(adata, flow, snapshots, carried, n_seeds) if keep_aside else []
     coupled = groupby is not None or lineage_key is not None
     if not (chosen or keep_aside or coupled):
