@@ -199,3 +199,24 @@ def test_a_wrong_setting_is_named():
         cf.SnapshotFlow(regularize="yes").fit(cells())
     with pytest.raises(ValueError, match="`regularize`"):
         cf.DomainTranslator(regularize=None).fit(torch.zeros(3, 2), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("kind", ["snapshots", "domains"])
+def test_a_part_that_cannot_be_paired_is_said_and_all_cells_are_fitted(kind, caplog):
+    def picky(x0, x1, a=None, b=None):
+        if len(x0) < 60:
+            raise ValueError("there are too few")
+        return cf.couplings.Exact()(x0, x1, a, b)
+
+    adata = cells()
+    x, y = (adata.obsm["X_pca"][adata.obs["time"] == time] for time in (0, 1))
+    settings = MANY | {"coupling": picky, "steps": 750}
+    fits = {
+        "snapshots": lambda: cf.SnapshotFlow(**settings).fit(adata),
+        "domains": lambda: cf.DomainTranslator(**settings).fit(x, y),
+    }
+    model = fits[kind]()
+    assert len(model.search_history_) == 0
+    assert len(model.history_) == 750
+    said = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert any("are held out, since a part of them cannot be paired: there are too few" in r.getMessage() for r in said)

@@ -263,7 +263,7 @@ def hold_out(
         kept = pair(*(one.take(~mask) for one, mask in zip(both, held, strict=True)))
         return kept, pair(*(one.take(mask) for one, mask in zip(both, held, strict=True)))
     except (ConvergenceError, ValueError) as error:
-        log.info("no samples are held out, since a part of them cannot be paired: %s", error)
+        log.warning("No samples are held out, since a part of them cannot be paired: %s", error)
         return None
 
 

@@ -124,7 +124,7 @@ def hold_out(
             warnings.simplefilter("ignore")
             return pair(snapshots.take(~held)), pair(snapshots.take(held))
     except (ConvergenceError, ValueError) as error:
-        log.info("no cells are held out, since a part of them cannot be paired: %s", error)
+        log.warning("No cells are held out, since a part of them cannot be paired: %s", error)
         return None
 
 
