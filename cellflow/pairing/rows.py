@@ -321,7 +321,7 @@ def _prepared(
     size, (n, m) = _matched_at_once(matching, batch_size, ot_batch_size), matching.sizes
     if size is None:
         if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
-            log.info("pairing %d with %d points: one plan (%s)", n, m, matching.coupling)
+            log.info("pairing %d with %d points: one plan (%s)", n, m, _name(matching.coupling))
         plan, drawn = match(matching, *matching.rows(), ends)
         if isinstance(drawn, WeighedPlan):
             found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
@@ -329,8 +329,13 @@ def _prepared(
                 "growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else ""
             )
         return WholePlan(plan, drawn, seed, DRAWN_STEPS)
-    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, matching.coupling)
+    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, _name(matching.coupling))
     return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
+
+
+def _name(coupling: Coupling) -> str:
+    """Return the name of a coupling, or of the function that it is, without its settings."""
+    return repr(coupling).partition("(")[0]
 
 
 def _matched_at_once(matching: RowMatching, batch_size: int, ot_batch_size: int | str) -> int | None:
