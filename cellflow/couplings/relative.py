@@ -12,9 +12,8 @@ from cellflow.couplings.problem import cost_matrix
 
 SAMPLE = 1000
 """Points of each cloud from which the unit is found: medians and means of costs are then known to a few per cent."""
-
 DEAREST = 0.01
-"""Share of the mass whose travel is not looked at."""
+"""Share of the mass whose travel counts as that which bounds it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class Relative:
     """A number in units of the costs between two clouds.
 
     For an ``epsilon`` the unit is the median cost of all pairs; for a ``relaxation`` it is the mean cost of the exact
-    plan, which for the squared distance is the mean squared travel of a point. Both are found on at most 1000 points of
-    each cloud, in every interval anew.
+    plan, which for the squared distance is the mean squared travel of a point, without the dearest hundredth. Both are
+    found on at most 1000 points of each cloud, in every interval anew.
 
     Parameters
     ----------

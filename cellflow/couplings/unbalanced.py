@@ -58,7 +58,7 @@ class UnbalancedSinkhorn:
     epsilon
         Strength of the entropic regularisation, in units of the cost: a number for every interval, `Relative` to the
         median cost of each, or ``"path"`` as for `Sinkhorn`. ``"auto"`` is ``Relative(0.02)``, and at least that of the
-        path where it is a bridge.
+        path where it is a bridge. Where it is relative, it is at least a hundredth of a relative relaxation.
     relaxation
         What a change of mass costs, in units of the cost: one number, or one for the source and one for the
         target, the same in every interval, however far cells travel in it; `Relative` to the mean cost of the exact
