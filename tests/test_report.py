@@ -223,6 +223,18 @@ def test_every_setting_that_was_chosen_is_listed(kind):
         assert chosen(kind(**{name: 0.123}), besides=[name]) == []
 
 
+def test_what_was_done_against_learning_cells_by_heart_is_said(tmp_path):
+    adata = snapshots()
+    flow = fit(adata, regularize=False)
+    page = report(tmp_path / "whole", adata, flow)
+    assert "blurred by" not in page.text
+    assert "gain no more" not in page.text
+    flow.set_params(steps=5000).blur_ = 0.25
+    page = report(tmp_path / "early", adata, flow)
+    assert f"{len(flow.history_)} steps of 5,000, as held-out cells gain no more" in page.text
+    assert "blurred by 0.25" in page.text
+
+
 def test_the_page_lists_every_setting_that_was_chosen(tmp_path):
     adata = snapshots()
     settings = {

@@ -258,13 +258,14 @@ def _snapshots(adata: "AnnData", flow: "SnapshotFlow") -> list[tuple[str, str, s
 def _settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
     """Return what the flow was made of: the main parts explained, every other setting that is not at its default."""
     path, coupling = paths.resolve(flow.path), couplings.resolve(flow.coupling)
+    early = f" of {flow.steps:,}, as held-out cells gain no more" if len(flow.history_) < flow.steps else ""
     return [
         ("Representation", f"{flow.rep}, {_columns(flow)}"),
         ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
         ("Pairing", _explain(coupling, _COUPLINGS)),
-        ("Path", _explain(path, _PATHS)),
+        ("Path", _explain(path, _PATHS) + (f", blurred by {flow.blur_:.3g}" if flow.blur_ else "")),
         ("Network", f"{estimator.parameters(flow)}; one field for all intervals"),
-        ("Training", f"{len(flow.history_):,} steps, {flow.batch_size:,} pairs per interval and step"),
+        ("Training", f"{len(flow.history_):,} steps{early}, {flow.batch_size:,} pairs per interval and step"),
         ("Seed", str(flow.seed)),
         *estimator.chosen(flow, besides=("rep", "time_key", "coupling", "path", "steps", "batch_size", "seed")),
     ]
