@@ -241,7 +241,7 @@ def test_a_flow_without_noise_has_fates_without_intervals(growth, tmp_path):
     if growth:
         assert adata.obs["fate_descendants"].dropna().to_numpy() == pytest.approx(3, rel=1e-5)
     figure = pl.fate(adata)
-    assert figure.axes[-1].get_ylabel() == "share of this group around the end point at day 10"
+    assert figure.axes[-1].get_ylabel().replace("\n", " ") == "share of this group around the end point at day 10"
     adata.write_h5ad(tmp_path / "fates.h5ad")
 
 

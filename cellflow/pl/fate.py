@@ -89,7 +89,7 @@ def fate(
 
 def _said(about: dict[str, Any], unit: str) -> str:
     there = about.get("kind") == "neighbors"
-    said = "share of this group around the end point" if there else "probability of this group"
+    said = "share of this group\naround the end point" if there else "probability of this group"
     if "at" not in about:
         return said
     return literal(f"{said} at {time_label(float(about['at']), unit)}")

@@ -92,7 +92,7 @@ def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) 
     ax.axvline(0, color=INK, linewidth=0.6, linestyle=":")
     ax.set_ylim(-0.6, len(quarters) - 0.4)
     ax.set_yticks(places, [literal(str(name)) for name in quarters.index])
-    ax.set_xlabel(literal(f"growth rate {rate_label(unit)}"))
+    ax.set(xlabel=literal(f"growth rate {rate_label(unit)}"), ylabel=literal(groupby))
     ax.spines[["top", "right"]].set_visible(False)
     caption = (
         f"Growth rates that the flow has learned, by {groupby}: median, and the middle half of the cells, before the "
