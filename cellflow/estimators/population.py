@@ -139,7 +139,7 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
     if coupling.keeps_mass and len(set(sizes)) == 1:
         raise ValueError(
             f"{type(coupling).__name__} keeps the mass of every cell and `masses` are equal: growth is 0 everywhere. "
-            "Take `coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation)`, say with `masses` how large the "
+            "Take `coupling=cf.couplings.UnbalancedSinkhorn()`, say with `masses` how large the "
             "population is at each time, or with `prior_key` which cells divide, or leave `growth` out."
         )
 

@@ -319,7 +319,7 @@ def _check_growth(flow: "SnapshotFlow") -> None:
     if not flow.growth_:
         raise TypeError(
             "This flow was fitted without growth, so its cells keep their weights. Fit one with "
-            "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(epsilon, relaxation), growth=True)`."
+            "`SnapshotFlow(coupling=cf.couplings.UnbalancedSinkhorn(), growth=True)`."
         )
 
 

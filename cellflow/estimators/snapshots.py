@@ -135,12 +135,13 @@ class SnapshotFlow(FlowEstimator):
     masses_
         Size of the population at each time point relative to the first, where growth was learned.
     turnover_
-        For each interval the share of the population that the growth of some cells replaces by their descendants, if
-        all others were to move only; ``None`` where super-batches were used, or growth was not learned.
+        For each interval the share of the population that growth replaces: of the descendants, those that the plan
+        gives to cells beyond the share of these in their own snapshot. ``None`` where super-batches were used, or
+        growth was not learned.
 
     Source
     ------
-    Tong et al. 2024 (TMLR), section 4.2, for each interval; one field over all, in real time.
+    Tong et al. 2024 (TMLR), section 4.2, for each interval; for plans and growth see `UnbalancedSinkhorn`.
 
     Examples
     --------
