@@ -6,10 +6,13 @@ from contextlib import contextmanager
 
 import torch
 
+from cellflow.signature import checked
+
 _GLOBAL = threading.RLock()
 """Held while torch's global generators are borrowed: there is one set of them for all threads."""
 
 
+@checked
 def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
     """Return a new random generator; torch's global state is neither read nor changed.
 
@@ -23,11 +26,13 @@ def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Genera
     return torch.Generator(device=device).manual_seed(seed)
 
 
+@checked
 def draw_seed(generator: torch.Generator) -> int:
     """Draw a fresh seed; ``generator`` advances by one number."""
     return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
 
 
+@checked
 def generator_at(seed: int, index: int, device: str | torch.device = "cpu") -> torch.Generator:
     """Return the generator of position ``index`` in the stream called ``seed``.
 

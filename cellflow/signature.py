@@ -1,0 +1,212 @@
+"""The types that a signature states, checked where a call comes in: every wrong one is refused in the same sentence."""
+
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+_WORDS: dict[Any, str] = {
+    bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None",
+    torch.Tensor: "a torch tensor", torch.Generator: "a generator such as `cf.generator(seed=0)`",
+}  # fmt: skip
+"""What the commonest types are called in a message."""
+_LEFT_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def checked(thing: T) -> T:
+    """Refuse arguments of other types than the signature states, before the first line of a function runs.
+
+    On a class it holds for its constructor. Numbers are neither NaN nor truth values, and whole numbers have no
+    fraction. A protocol is told apart by whether it is called, and what is imported for type checkers alone by its
+    name; what the signature leaves open stays open.
+
+    Parameters
+    ----------
+    thing
+        A function, a method, or a class.
+
+    Raises
+    ------
+    TypeError
+        When called with an argument of another type; the message names it.
+    ValueError
+        When a number is NaN.
+
+    Examples
+    --------
+    >>> @checked
+    ... def doubled(n: int) -> int:
+    ...     return 2 * n
+    >>> doubled(2)
+    4
+    >>> doubled("2")
+    Traceback (most recent call last):
+        ...
+    TypeError: doubled() expected `n` to be a whole number; found '2'.
+    """
+    if isinstance(thing, type):
+        thing.__init__ = _guarded(thing.__init__, thing.__name__)  # type: ignore[misc]
+        return thing
+    return typing.cast("T", _guarded(thing, thing.__name__))
+
+
+def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
+    """Raise unless a value is of a type that a signature states.
+
+    Parameters
+    ----------
+    value
+        The value.
+    hint
+        The type.
+    name
+        How the argument is called.
+    where
+        Whose argument it is.
+
+    Raises
+    ------
+    TypeError
+        When it is of another type.
+    ValueError
+        When it is a number that is NaN.
+
+    Examples
+    --------
+    >>> check_type(0.5, float | None, name="sigma", where="Linear")
+    """
+    if _fits(value, hint):
+        return
+    cure = f" Try `torch.as_tensor({name})`." if hint is torch.Tensor and hasattr(value, "__array__") else ""
+    message = f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}"
+    raise (ValueError if _is_nan(value) else TypeError)(message)
+
+
+def _guarded(function: Any, shown: str) -> Any:
+    """Return the function behind a check of its arguments."""
+    signature = inspect.signature(function)
+    hints: dict[str, Any] = {}
+
+    def check(given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not hints:
+            hints.update(_stated(function, signature))
+        try:
+            bound = signature.bind(*given, **named).arguments
+        except TypeError:
+            return  # too many or too few: Python says so when the function itself is called
+        for name, value in bound.items():
+            if name in hints:
+                check_type(value, hints[name], name=name, where=shown)
+
+    def call(*given: Any, **named: Any) -> Any:
+        check(given, named)
+        return function(*given, **named)
+
+    # It has the names of its function's module, where examples in docstrings are looked for.
+    guarded = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
+    for name in ("__module__", "__qualname__", "__doc__", "__annotations__"):
+        setattr(guarded, name, getattr(function, name))
+    guarded.__wrapped__ = function  # type: ignore[attr-defined]
+    return guarded
+
+
+def _stated(function: Any, signature: inspect.Signature) -> dict[str, Any]:
+    """Return the type of each argument; the text of it where a name in it is known to type checkers only."""
+    found: dict[str, Any] = {}
+    for name, hint in function.__annotations__.items():
+        if name == "return" or name not in signature.parameters or signature.parameters[name].kind in _LEFT_OPEN:
+            continue
+        try:
+            found[name] = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+        except NameError:
+            found[name] = hint
+    return found
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type, as far as that can be told."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if isinstance(hint, typing.ForwardRef):
+        hint = hint.__forward_arg__
+    if isinstance(hint, str):
+        names = {kind.__name__ for kind in type(value).__mro__}
+        return any(not each.isidentifier() or each in names | {str(value)} for each in hint.split(" | "))
+    if hint is Any:
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool or hint is int or hint is float:
+        return _fits_number(value, hint)
+    if origin is Callable:
+        return callable(value)
+    if origin is not None and isinstance(origin, type):
+        return _fits_collection(value, origin, inner)
+    if getattr(hint, "_is_protocol", False):
+        return callable(value) and not isinstance(value, type) if "__call__" in vars(hint) else True
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _fits_number(value: object, hint: type) -> bool:
+    """Whether a value is a truth value, a whole number, or a number that is not NaN."""
+    switch = isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+    if hint is bool or switch:
+        return switch and hint is bool
+    return isinstance(value, Integral if hint is int else Real) and not _is_nan(value)
+
+
+def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> bool:
+    """Whether a value is a collection, of the right things in it: any that has a length will do for a sequence."""
+    if issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if not issubclass(origin, (tuple, Iterable)):
+        return isinstance(value, origin)
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return False
+    if origin is Iterable or not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
+        return origin is Iterable
+    try:
+        held = list(value)
+    except TypeError:  # a tensor or an array without axes
+        return False
+    if origin is tuple and Ellipsis not in inner:
+        return len(held) == len(inner) and all(map(_fits, held, inner))
+    return all(_fits(each, inner[0]) or hasattr(each, "__array__") for each in held) if inner else True
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, Real) and bool(value != value)
+
+
+def _said(hint: Any) -> str:
+    """Return a type in words."""
+    if isinstance(hint, typing.ForwardRef):
+        hint = hint.__forward_arg__
+    if isinstance(hint, str):
+        return hint.replace(" | ", " or ")
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        words = list(dict.fromkeys(_said(each) for each in inner))
+        return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+    if origin is Callable or getattr(hint, "_is_protocol", False):
+        return "a function"
+    if origin is tuple and Ellipsis not in inner:
+        return f"{len(inner)} of them: {', '.join(_said(each) for each in inner)}"
+    if isinstance(origin, type):
+        return "a mapping" if issubclass(origin, Mapping) else f"a sequence of {_said(inner[0])}"
+    return _WORDS.get(hint, f"a {hint.__name__}" if isinstance(hint, type) else "something")
+
+
+def _shown(value: object) -> str:
+    """Return a value as it is shown in a message: text and numbers themselves, of anything large its type."""
+    if value is None or isinstance(value, (bool, str, Real, os.PathLike)):
+        return repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

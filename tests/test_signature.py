@@ -1,0 +1,101 @@
+"""What the door of a signature lets in, and what it refuses, in which words."""
+
+import doctest
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.fields import Field
+from cellflow.signature import check_type, checked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FUNCTION, TENSOR = (lambda x: x), torch.zeros(2)
+LET_IN = [
+    (int, [1, np.int32(1), 10**30]),
+    (float, [1, 0.5, math.inf, np.float32(2), np.int64(2)]),
+    (bool, [True, np.bool_(False)]),
+    (str, ["text", ""]),
+    (torch.Tensor, [TENSOR, torch.nn.Parameter(TENSOR)]),
+    (float | torch.Tensor, [0.5, TENSOR]),
+    (int | None, [None, 3]),
+    (Callable[..., Any], [FUNCTION, print]),
+    (Field, [FUNCTION, cf.networks.MLP(2, width=8)]),
+    (Sequence[float], [[1, 2.0], (1.0,), np.ones(3), TENSOR, []]),
+    (Sequence[torch.Tensor], [[TENSOR], (TENSOR, TENSOR)]),
+    (tuple[float, float], [(1.0, 2), [1.0, 2.0]]),
+    (tuple[float, ...], [(), (1.0,)]),
+    (Mapping[str, Any], [{}, {"a": 1}]),
+    (Any, [None, "a", 1]),
+]
+REFUSED = [
+    (int, [1.0, 1.5, True, "1", None, [1], TENSOR, math.nan]),
+    (float, ["0.5", True, None, math.nan, np.float32("nan"), 1j, [0.5]]),
+    (bool, [0, 1, "no", None]),
+    (str, [1, None, b"text", ["text"]]),
+    (torch.Tensor, [np.zeros(2), [1.0], "x", None]),
+    (float | torch.Tensor, ["0.5", None, math.nan, [0.5]]),
+    (int | None, ["3", 2.5]),
+    (Callable[..., Any], [1, "f", None]),
+    (Field, ["f", None, cf.networks.MLP]),
+    (Sequence[float], ["12", 3, None, ["a"], {1.0, 2.0}, np.float64(3)]),
+    (Sequence[torch.Tensor], [[1.0], "ab", [None]]),
+    (tuple[float, float], [(1.0,), (1.0, 2.0, 3.0), ("a", "b"), 1.0]),
+    (Mapping[str, Any], [[], "a"]),
+    ("AnnData", [None, "a", TENSOR]),
+]
+
+
+def cases(table):
+    return [pytest.param(hint, value, id=f"{hint}-{value!r}"[:70]) for hint, values in table for value in values]
+
+
+@pytest.mark.parametrize(("hint", "value"), cases(LET_IN))
+def test_what_a_signature_states_is_let_in(hint, value):
+    check_type(value, hint, name="x", where="f")
+
+
+@pytest.mark.parametrize(("hint", "value"), cases(REFUSED))
+def test_anything_else_is_refused_by_name(hint, value):
+    with pytest.raises((TypeError, ValueError), match=r"^f\(\) expected `x` to be .+; found .+"):
+        check_type(value, hint, name="x", where="f")
+
+
+def test_only_nan_is_a_wrong_value_and_not_a_wrong_type():
+    with pytest.raises(ValueError, match=r"`x` to be a number; found nan"):
+        check_type(math.nan, float, name="x", where="f")
+
+
+def test_a_class_is_checked_where_it_is_made():
+    @checked
+    class Thing:
+        def __init__(self, n: int, *, adata: "AnnData | None" = None) -> None:
+            self.n = n
+
+    assert Thing(3).n == 3
+    with pytest.raises(TypeError, match=r"Thing\(\) expected `n` to be a whole number; found 2.5"):
+        Thing(2.5)
+    with pytest.raises(TypeError, match="`adata` to be AnnData or None; found 'x'"):
+        Thing(2, adata="x")
+
+
+def test_a_wrong_number_of_arguments_is_said_by_python():
+    @checked
+    def f(n: int) -> int:
+        return n
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        f()
+
+
+def test_examples_of_what_is_checked_still_run():
+    """doctest looks for functions of a module by their global names."""
+    found = {test.name for test in doctest.DocTestFinder().find(cf.seeds)}
+    assert {"cellflow.seeds.generator", "cellflow.seeds.generator_at"} <= found
+    assert cf.generator.__wrapped__.__globals__ is cf.generator.__globals__
