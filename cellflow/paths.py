@@ -15,6 +15,7 @@ from torch import Tensor
 from cellflow.batch import Batch
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 __all__ = [
     "PATHS",
@@ -40,6 +41,7 @@ class TimeLaw(ABC):
         """Draw ``(n,)`` times with the dtype and device of ``like``."""
 
 
+@checked
 @dataclass(frozen=True)
 class Uniform(TimeLaw):
     """Independent uniform times.
@@ -51,11 +53,13 @@ class Uniform(TimeLaw):
     torch.Size([3])
     """
 
+    @checked
     def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
         """Draw ``(n,)`` independent uniform times."""
         return torch.rand(n, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
 
 
+@checked
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
     """Uniform times, one draw in each of ``n`` equal strata: the loss has the same mean and less variance.
@@ -70,6 +74,7 @@ class Stratified(TimeLaw):
     tensor([0., 1., 2., 3.])
     """
 
+    @checked
     def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
         """Draw ``(n,)`` times, one per stratum."""
         stratum = torch.randperm(n, generator=generator, device=generator.device)
@@ -77,6 +82,7 @@ class Stratified(TimeLaw):
         return ((stratum + within) / n).to(like.device)
 
 
+@checked
 @dataclass(frozen=True)
 class LogitNormal(TimeLaw):
     """Times whose logit is Gaussian: most lie in the middle, where the target is hardest to learn.
@@ -96,6 +102,7 @@ class LogitNormal(TimeLaw):
     location: float = 0.0
     scale: float = 1.0
 
+    @checked
     def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
         """Draw ``(n,)`` independent logit-normal times."""
         normal = torch.randn(n, generator=generator, dtype=like.dtype, device=generator.device)
@@ -145,6 +152,7 @@ class GaussianPath(ABC):
     def coefficients(self, t: Tensor) -> Weights:
         """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""
 
+    @checked
     def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
         """Return the coefficients at times ``t``, and their derivatives in time."""
         # Backward mode: unlike forward mode it may run in several threads at once. Each coefficient depends on its own
@@ -155,6 +163,7 @@ class GaussianPath(ABC):
             source, target, noise = (_slope(c, variable) for c in found)
         return (found[0].detach(), found[1].detach(), found[2].detach()), (source, target, noise)
 
+    @checked
     def sample(
         self, x0: Tensor, x1: Tensor, t: Tensor, *, generator: torch.Generator, duration: Tensor | None = None
     ) -> PathPoint:
@@ -190,6 +199,7 @@ class GaussianPath(ABC):
         x, velocity = _combine(value, x0, x1, noise), _combine(slope, x0, x1, noise)
         return PathPoint(t, x, velocity, noise, value[2], slope[2])
 
+    @checked
     def between(self, batch: Batch, s: Tensor, *, generator: torch.Generator) -> PathPoint:
         """Draw a point of the path for each pair of a batch, bent where the batch says so.
 
@@ -218,6 +228,7 @@ class GaussianPath(ABC):
                 velocity = torch.addcmul(velocity, per_sample(u * (3 * u - 2), bend), bend)
         return point._replace(x=x, velocity=velocity)
 
+    @checked
     def inside(self, t: Tensor) -> Tensor:
         """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
         return t if self.margin == 0 else self.margin + (1 - 2 * self.margin) * t
@@ -237,6 +248,7 @@ def _combine(coefficients: tuple[Tensor, ...], *states: Tensor) -> Tensor:
     return total
 
 
+@checked
 @dataclass(frozen=True)
 class Linear(GaussianPath):
     """Straight lines at constant speed, with Gaussian noise of the same scale ``sigma`` at all times.
@@ -251,11 +263,13 @@ class Linear(GaussianPath):
     Linear(sigma=0.1)
     """
 
+    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma``."""
         return 1 - t, t, torch.full_like(t, self.sigma)
 
 
+@checked
 @dataclass(frozen=True)
 class Trigonometric(GaussianPath):
     """Quarter circles, which keep the variance of independent standardised ends.
@@ -272,11 +286,13 @@ class Trigonometric(GaussianPath):
     tensor([1.])
     """
 
+    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``cos(pi t / 2), sin(pi t / 2), sigma``."""
         return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t), torch.full_like(t, self.sigma)
 
 
+@checked
 @dataclass(frozen=True)
 class VariancePreserving(GaussianPath):
     """The forward noising process of score-based diffusion, run from noise ``x0`` to data ``x1``.
@@ -301,6 +317,7 @@ class VariancePreserving(GaussianPath):
     beta_max: float = 20.0
     margin: ClassVar[float] = 1e-3
 
+    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``sqrt(1 - alpha^2), alpha, sigma``."""
         age = 1 - t
@@ -308,6 +325,7 @@ class VariancePreserving(GaussianPath):
         return torch.sqrt(-torch.expm1(2 * log_alpha)), torch.exp(log_alpha), torch.full_like(t, self.sigma)
 
 
+@checked
 @dataclass(frozen=True)
 class BrownianBridge(GaussianPath):
     """Brownian motion, pinned at both ends of the pair.
@@ -331,6 +349,7 @@ class BrownianBridge(GaussianPath):
     margin: ClassVar[float] = 1e-3
     diffusive: ClassVar[bool] = True
 
+    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma sqrt(t (1 - t))``."""
         return 1 - t, t, self.sigma * torch.sqrt(t * (1 - t))
@@ -340,6 +359,7 @@ PATHS = {"linear": Linear(), "trigonometric": Trigonometric(), "variance_preserv
 """Paths without required settings, by name; `BrownianBridge` requires a sigma."""
 
 
+@checked
 def resolve(path: GaussianPath | str) -> GaussianPath:
     """Return the path itself, or the one of that name in ``PATHS``.
 

@@ -23,9 +23,9 @@ _LEFT_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def checked(thing: T) -> T:
     """Refuse arguments of other types than the signature states, before the first line of a function runs.
 
-    On a class it holds for its constructor. Numbers are neither NaN nor truth values, and whole numbers have no
-    fraction. A protocol is told apart by whether it is called, and what is imported for type checkers alone by its
-    name; what the signature leaves open stays open.
+    On a class it holds for its constructor. Numbers are no truth values, and whole numbers have no fraction. A protocol
+    is told apart by whether it is called, and what is imported for type checkers alone by its name; what the signature
+    leaves open stays open. Which values are possible is checked where they are used.
 
     Parameters
     ----------
@@ -36,8 +36,6 @@ def checked(thing: T) -> T:
     ------
     TypeError
         When called with an argument of another type; the message names it.
-    ValueError
-        When a number is NaN.
 
     Examples
     --------
@@ -51,10 +49,33 @@ def checked(thing: T) -> T:
         ...
     TypeError: doubled() expected `n` to be a whole number; found '2'.
     """
-    if isinstance(thing, type):
-        thing.__init__ = _guarded(thing.__init__, thing.__name__)  # type: ignore[misc]
-        return thing
-    return typing.cast("T", _guarded(thing, thing.__name__))
+    return checked_but()(thing)
+
+
+def checked_but(*left: str) -> Callable[[T], T]:
+    """Return `checked` for all arguments but some, which are resolved inside, in words of their own.
+
+    Parameters
+    ----------
+    *left
+        The arguments that are left out.
+
+    Examples
+    --------
+    >>> @checked_but("solver")
+    ... def steps(solver: int, save: int = 2) -> object:
+    ...     return solver
+    >>> steps("rk4")
+    'rk4'
+    """
+
+    def door(thing: T) -> T:
+        if isinstance(thing, type):
+            thing.__init__ = _guarded(thing.__init__, thing.__name__, left)  # type: ignore[misc]
+            return thing
+        return typing.cast("T", _guarded(thing, thing.__name__, left))
+
+    return door
 
 
 def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
@@ -75,8 +96,6 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     ------
     TypeError
         When it is of another type.
-    ValueError
-        When it is a number that is NaN.
 
     Examples
     --------
@@ -85,12 +104,11 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     if _fits(value, hint):
         return
     cure = f" Try `torch.as_tensor({name})`." if hint is torch.Tensor and hasattr(value, "__array__") else ""
-    message = f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}"
-    raise (ValueError if _is_nan(value) else TypeError)(message)
+    raise TypeError(f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}")
 
 
-def _guarded(function: Any, shown: str) -> Any:
-    """Return the function behind a check of its arguments."""
+def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
+    """Return the function behind a check of its arguments, but for those that are left."""
     signature = inspect.signature(function)
     hints: dict[str, Any] = {}
 
@@ -102,7 +120,7 @@ def _guarded(function: Any, shown: str) -> Any:
         except TypeError:
             return  # too many or too few: Python says so when the function itself is called
         for name, value in bound.items():
-            if name in hints:
+            if name in hints and name not in left:
                 check_type(value, hints[name], name=name, where=shown)
 
     def call(*given: Any, **named: Any) -> Any:
@@ -156,11 +174,11 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _fits_number(value: object, hint: type) -> bool:
-    """Whether a value is a truth value, a whole number, or a number that is not NaN."""
+    """Whether a value is a truth value, a whole number, or any number."""
     switch = isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
     if hint is bool or switch:
         return switch and hint is bool
-    return isinstance(value, Integral if hint is int else Real) and not _is_nan(value)
+    return isinstance(value, Integral if hint is int else Real)
 
 
 def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> bool:
@@ -180,10 +198,6 @@ def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> boo
     if origin is tuple and Ellipsis not in inner:
         return len(held) == len(inner) and all(map(_fits, held, inner))
     return all(_fits(each, inner[0]) or hasattr(each, "__array__") for each in held) if inner else True
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, Real) and bool(value != value)
 
 
 def _said(hint: Any) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 import cellflow as cf
 from cellflow.integrate import Fixed
 from cellflow.networks import DiffusersField, Heads, UNet
-from cellflow.networks.unet import Attention, Norm
+from cellflow.networks.stages import Attention, Norm
 
 
 def made(rng, **settings):

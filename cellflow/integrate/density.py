@@ -10,8 +10,10 @@ from cellflow.fields import Field, outputs
 from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
+from cellflow.signature import checked_but
 
 
+@checked_but("solver")
 def log_density(
     field: Field,
     x: Tensor,

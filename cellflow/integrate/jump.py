@@ -11,8 +11,10 @@ from cellflow.integrate.solvers import Jumps
 from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
+from cellflow.signature import checked_but
 
 
+@checked_but("solver")
 def jump(
     flow_map: Any,
     x: Tensor,

@@ -10,11 +10,13 @@ from cellflow.fields import Field
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, check_states, saved_times
+from cellflow.signature import checked_but
 
 ELSEWHERE = {"noisy": "cf.integrate.sde", "jumps": "cf.integrate.jump"}
 """What takes the solvers that are not for a deterministic flow."""
 
 
+@checked_but("solver")
 def ode(
     field: Field,
     x: Tensor,

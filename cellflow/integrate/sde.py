@@ -10,8 +10,10 @@ from cellflow.integrate.solvers import Noisy, resolve
 from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
+from cellflow.signature import checked_but
 
 
+@checked_but("solver")
 def sde(
     field: Field,
     x: Tensor,

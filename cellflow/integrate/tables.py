@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cellflow.integrate.trajectory import Velocity
+from cellflow.signature import checked
 
 
+@checked
 @dataclass(frozen=True)
 class Table:
     """An explicit Runge-Kutta method: its Butcher table.
@@ -47,6 +49,7 @@ class Table:
             )
             raise ValueError(message)
 
+    @checked
     def step(self, velocity: Velocity, x: Tensor, u: float, du: float) -> Tensor:
         """Advance ``x`` from ``u`` by ``du``."""
         slopes: list[Tensor] = []

@@ -11,8 +11,10 @@ from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
 from cellflow.integrate.trajectory import Trajectory
+from cellflow.signature import checked_but
 
 
+@checked_but("solver")
 def grow(
     field: Field,
     x: Tensor,

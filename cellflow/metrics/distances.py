@@ -14,12 +14,14 @@ from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Exact, SquaredEuclidean
 from cellflow.couplings.draws import systematic
 from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.signature import checked
 
 _PAIRS_AT_ONCE = 2**22  # 32 MiB of float64
 
 Cloud = StatesLike
 
 
+@checked
 def wasserstein(
     x: Cloud, y: Cloud, *, order: int = 1, weights_x: Cloud | None = None, weights_y: Cloud | None = None
 ) -> float:
@@ -48,6 +50,7 @@ def wasserstein(
     return math.pow(float(masses @ (x[i] - y[j]).norm(dim=1) ** order), 1 / order)
 
 
+@checked
 def population_distance(
     x: Cloud,
     y: Cloud,
@@ -87,6 +90,7 @@ def population_distance(
     return wasserstein(x, y, weights_x=a, weights_y=b)
 
 
+@checked
 def thinned(
     x: Cloud, weights: Cloud | None = None, most: int = 2000, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
@@ -131,6 +135,7 @@ def thinned(
     return points[order[systematic(known[order].cumsum(0), most, generator=generator)]], None
 
 
+@checked
 def sliced_wasserstein(
     x: Cloud,
     y: Cloud,
@@ -177,6 +182,7 @@ def sliced_wasserstein(
     return math.pow(float(torch.stack(powers).mean()), 1 / order)
 
 
+@checked
 def maximum_mean_discrepancy(
     x: Cloud, y: Cloud, *, weights_x: Cloud | None = None, weights_y: Cloud | None = None
 ) -> float:
@@ -210,6 +216,7 @@ def maximum_mean_discrepancy(
     return max(0.0, _mean(kernel, x, x, a, a) + _mean(kernel, y, y, b, b) - 2 * _mean(kernel, x, y, a, b))
 
 
+@checked
 def energy_distance(x: Cloud, y: Cloud, *, weights_x: Cloud | None = None, weights_y: Cloud | None = None) -> float:
     """Return ``2 E|x - y| - E|x - x'| - E|y - y'|``, in units of the data: the square of scipy's energy distance.
 
@@ -228,6 +235,7 @@ def energy_distance(x: Cloud, y: Cloud, *, weights_x: Cloud | None = None, weigh
     return 2 * _mean(distance, x, y, a, b) - _mean(distance, x, x, a, a) - _mean(distance, y, y, b, b)
 
 
+@checked
 def split_half_floor(
     x: Cloud, *, generator: torch.Generator, order: int = 1, repeats: int = 5, weights: Cloud | None = None
 ) -> float:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from cellflow.metrics.persistence import Labels
+from cellflow.signature import checked
 
 
+@checked
 def fate_overlap(
     fates: pd.DataFrame, labels: Labels, clones: Labels, labels_next: Labels, clones_next: Labels
 ) -> Tensor:

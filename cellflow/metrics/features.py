@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
+from cellflow.signature import checked
 
 Features = Callable[[Tensor], Tensor]
 """Images ``(n, c, h, w)`` from -1 to 1 to features ``(n, d)``."""
@@ -20,6 +21,7 @@ _AT_ONCE = 256
 
 
 @torch.no_grad()
+@checked
 def features_of(images: Tensor, function: Features) -> Tensor:
     """Return the features ``(n, d)`` of images ``(n, c, h, w)``, in float64, some images at a time.
 
@@ -40,6 +42,7 @@ def features_of(images: Tensor, function: Features) -> Tensor:
     return found
 
 
+@checked
 @final
 class FeatureNetwork(nn.Module):
     """A small network that tells classes apart, and whose last hidden layer serves as features.
@@ -84,6 +87,7 @@ class FeatureNetwork(nn.Module):
         found: Tensor = self.head(torch.relu(self.features(images)))
         return found
 
+    @checked
     def features(self, images: Tensor) -> Tensor:
         """Return the hidden layer ``(n, 64)`` before the activation, where its distribution is closer to Gaussian."""
         found: Tensor = self.hidden(self.convolutions(images))
@@ -141,6 +145,7 @@ NETWORKS = ("mnist", "fashion", "silhouettes", "nuclei", "cifar10_jpeg")
 in small photographs."""
 
 
+@checked
 def feature_network(name: str) -> TrainedNetwork:
     """Return one of the small networks that come with the package, trained by ``python -m benchmarks.images features``.
 

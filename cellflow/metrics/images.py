@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cellflow.couplings.problem import check_clouds
 from cellflow.metrics.features import TrainedNetwork, features_of
+from cellflow.signature import checked
 
 _ROWS = 1024  # of distances held at once
 
@@ -78,6 +79,7 @@ class Neighbours(NamedTuple):
     coverage: float
 
 
+@checked
 def feature_distance(images: Tensor, reference: Tensor, network: TrainedNetwork) -> FeatureDistance:
     """Return the Fréchet distance between images in the features of a shipped network, called ``FD-<network>``.
 
@@ -100,6 +102,7 @@ def feature_distance(images: Tensor, reference: Tensor, network: TrainedNetwork)
     return FeatureDistance(f"FD-{network.name}", frechet_distance(x, y), network.sha256, len(x), len(y))
 
 
+@checked
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Return the squared 2-Wasserstein distance between the Gaussians with the means and covariances of two clouds.
 
@@ -125,6 +128,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(0.0, float((x.mean(0) - y.mean(0)).square().sum() + spread))
 
 
+@checked
 def kernel_distance(
     x: Tensor, y: Tensor, *, generator: torch.Generator, subset_size: int = 100, subsets: int = 100
 ) -> KernelDistance:
@@ -164,6 +168,7 @@ def kernel_distance(
     return KernelDistance(float(found.mean()), float(found.std()) if subsets > 1 else 0.0)
 
 
+@checked
 def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
     """Return precision, recall, density and coverage of generated images, by nearest neighbours.
 
@@ -263,6 +268,7 @@ class InceptionDistance(NamedTuple):
     resize: str
 
 
+@checked
 def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) -> InceptionDistance:
     """Return the standard FID, comparable with that of clean-fid (legacy_tensorflow), StyleGAN and EDM.
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cellflow.signature import checked
+
 
 class Interval(NamedTuple):
     """A score with its bootstrap interval.
@@ -27,6 +29,7 @@ class Interval(NamedTuple):
     level: float
 
 
+@checked
 def bootstrap(
     score: Callable[..., float | Tensor],
     *samples: Tensor,
@@ -79,6 +82,7 @@ def bootstrap(
     return Interval(float(score(*samples)), low, high, level)
 
 
+@checked
 def real_floor(
     distance: Callable[[Tensor, Tensor], float],
     real: Tensor,
@@ -126,6 +130,7 @@ def real_floor(
     return Interval(sum(found) / repeats, min(found), max(found), 1.0)
 
 
+@checked
 def standard_error(
     score: Callable[..., float | Tensor],
     *sizes: int,

@@ -15,6 +15,7 @@ from torch import Tensor
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Plan
 from cellflow.couplings.problem import weights_of
+from cellflow.signature import checked
 
 NEIGHBORS = 10
 """Measured cells around a landing point whose labels are read."""
@@ -24,6 +25,7 @@ Labels: TypeAlias = pd.Series | np.ndarray | Sequence[Any]
 """A label for each cell; a missing value (``None``, NaN) for none."""
 
 
+@checked
 def label_persistence(
     moved: StatesLike | Plan,
     labels: Labels,
@@ -70,6 +72,7 @@ def label_persistence(
     return float(share @ mass / mass.sum())
 
 
+@checked
 def label_shares(
     moved: StatesLike | Plan,
     labels: Labels,
@@ -114,6 +117,7 @@ def label_shares(
     return _own(moved, cells, votes, states, weights, rows=_PAIRS_AT_ONCE // (n * n_neighbors))
 
 
+@checked
 def clone_agreement(
     moved: StatesLike | Plan,
     clones: Labels,

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cellflow.signature import checked
+
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2, _RANGE = 0.01, 0.03, 2.0
 _LEVELS = 256
@@ -45,6 +47,7 @@ class Preservation(NamedTuple):
         return abs(self.value - self.shuffled) <= 3 * self.sd
 
 
+@checked
 def transport_cost(inputs: Tensor, outputs: Tensor) -> Tensor:
     """Return the squared distance between input and output, per pixel and channel: how far each image was moved.
 
@@ -58,6 +61,7 @@ def transport_cost(inputs: Tensor, outputs: Tensor) -> Tensor:
     return (outputs - inputs).square().flatten(1).mean(1)
 
 
+@checked
 def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     """Return the structural similarity (SSIM) of input and output, from -1 to 1, where 1 is equality.
 
@@ -93,6 +97,7 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     return similarity.flatten(1).mean(1)
 
 
+@checked
 def mask_dice(inputs: Tensor, outputs: Tensor) -> Tensor:
     """Return the Dice overlap of two masks, from 0 to 1, which is 1 for two empty ones.
 
@@ -117,6 +122,7 @@ def mask_dice(inputs: Tensor, outputs: Tensor) -> Tensor:
     return torch.where(total > 0, 2 * (a * b).sum(1) / total.clamp(min=1), 1.0)
 
 
+@checked
 def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
     """Return which pixels ``(n, 1, h, w)`` of images belong to the object, by a threshold for each image.
 
@@ -149,6 +155,7 @@ def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
     return (~bright if dark else bright).reshape(grey.shape)
 
 
+@checked
 def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: int | Tensor) -> Tensor:
     """Return, for each image, whether a classifier takes it for its target class: 1 or 0.
 
@@ -172,6 +179,7 @@ def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: 
     return (found == torch.as_tensor(target, device=found.device)).float()
 
 
+@checked
 def against_shuffled(
     score: Score, inputs: Tensor, outputs: Tensor, *, generator: torch.Generator, repeats: int = 20
 ) -> Preservation:

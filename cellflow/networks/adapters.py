@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from cellflow.fields import Field
+from cellflow.signature import checked
 
+
+@checked
 class Standardized(nn.Module):
     """A field in units of the data around a network on standardised states.
 
@@ -35,7 +39,7 @@ class Standardized(nn.Module):
     scale: Tensor
     speed: Tensor
 
-    def __init__(self, network: nn.Module, *, shift: Tensor, scale: Tensor, speed: Tensor) -> None:
+    def __init__(self, network: Field, *, shift: Tensor, scale: Tensor, speed: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("shift", shift)
@@ -50,6 +54,7 @@ class Standardized(nn.Module):
         return found
 
 
+@checked
 class DiffusersField(nn.Module):
     """A ``UNet2DModel`` or ``DiTTransformer2DModel`` of diffusers, as a field.
 

@@ -6,7 +6,10 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
+from cellflow.signature import checked
 
+
+@checked
 class TimeEmbedding(nn.Module):
     """Time, its first harmonics, and a linear map of both.
 

@@ -9,11 +9,13 @@ from cellflow.errors import unknown
 from cellflow.fields import Outputs, outputs
 from cellflow.networks.embedding import TimeEmbedding
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 SPANS = ("forward", "both", "end")
 """Which jumps a map knows: to any later time, to any time, or to time 1 only."""
 
 
+@checked
 class FlowMap(nn.Module):
     """The map ``X(s, t, x) = x + (t - s) v(s, t, x)``, which carries a state from time ``s`` to time ``t`` at once.
 
@@ -71,6 +73,7 @@ class FlowMap(nn.Module):
         self.network, self.spans, self.growth = network, spans, growth
 
     @classmethod
+    @checked
     def of(cls, field: nn.Module, *, spans: str = "forward", growth: bool = False) -> "FlowMap":
         """Return a map that starts from a copy of a velocity field: its jumps are Euler steps of the flow at first.
 
@@ -110,6 +113,7 @@ class FlowMap(nn.Module):
         known = outputs(self.network(torch.stack([begin, end - begin], dim=1), x, condition), growth=self.growth)
         return Outputs(known.velocity, growth=known.growth) if self.growth else known.velocity
 
+    @checked
     def jump(self, s: Tensor, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return where states ``x`` ``(n, ...)`` at times ``s`` ``(n,)`` are at times ``t`` ``(n,)``.
 

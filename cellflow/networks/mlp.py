@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from cellflow.errors import unknown
 from cellflow.networks.embedding import TimeEmbedding
+from cellflow.signature import checked
 
 
+@checked
 class MLP(nn.Module):
     """A residual multi-layer perceptron; time and condition scale and shift every layer.
 
@@ -108,6 +110,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
 """Networks for vectors by name: each takes the width of the states."""
 
 
+@checked
 def resolve(network: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]:
     """Return the factory itself, or the one of that name in ``NETWORKS``.
 

@@ -13,8 +13,10 @@ from cellflow.objectives.growth import check_growth_weight, growth_error
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 
+@checked
 @dataclass(frozen=True)
 class BridgeMatching:
     """Regress a velocity and a score on those of a Brownian bridge between paired points.
@@ -88,6 +90,7 @@ class BridgeMatching:
         """What the field returns beside the velocity."""
         return ("score",) if self.growth_weight is None else ("score", "growth")
 
+    @checked
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean squared errors ``"velocity"``, ``"score"`` and ``"growth"``, and their sum ``"loss"``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
@@ -103,6 +106,7 @@ class BridgeMatching:
             terms["loss"] = terms["loss"] + self.growth_weight * terms["growth"]
         return terms
 
+    @checked
     def velocity(self, field: Field) -> Field:
         """Return the velocity of the probability flow."""
         return VelocityOf(field)

@@ -12,11 +12,13 @@ from cellflow.fields import Field
 from cellflow.objectives.draw import draw, refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, Stratified, TimeLaw
+from cellflow.signature import checked
 
 Metric = Callable[[Tensor], Tensor]
 """From states ``(n, d)`` to the factor ``(n,)`` of the squared length of a step: a conformal metric."""
 
 
+@checked
 @dataclass(frozen=True)
 class PathEnergy:
     r"""Learn geodesics between pairs: the mean energy of their paths under a metric.
@@ -61,12 +63,14 @@ class PathEnergy:
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
+    @checked
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean energy}``."""
         refuse(batch, self, bends="It learns the bends itself: pass straight pairs.")
         drawn = draw(bend_pairs(field, batch), self.path, self.times, generator=generator)
         return {"loss": drawn.mean(self.metric(drawn.x) * drawn.point.velocity.square().sum(dim=1)) / self.unit**2}
 
+    @checked
     def velocity(self, field: Any) -> Field:
         """Raise: bends are not a velocity.
 

@@ -31,6 +31,7 @@ from cellflow.objectives.draw import draw, known_gain, weighted_mean
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 
 class DrawnJumps(NamedTuple):
@@ -132,6 +133,7 @@ class FlowMapObjective(ABC):
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the error of the mean rates of each jump: shaped as states, or as `joined` rates with growth."""
 
+    @checked
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
         still = min(round(self.diagonal * len(batch.x0)), len(batch.x0) - 1)
@@ -148,6 +150,7 @@ class FlowMapObjective(ABC):
         terms = {name: weighted_mean(each.detach(), masses[name]) for name, each in squares.items()}
         return {"loss": weighted_mean(weight * every, mass)} | terms
 
+    @checked
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
         return cast("Field", field)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cellflow.errors import unknown
 from cellflow.objectives.flow_map import DrawnJumps, FlowMapObjective, joined, moved, taught
 from cellflow.paths import Uniform
+from cellflow.signature import checked
 
 SPLITS = ("middle", "uniform")
 """Where a jump is split in two."""
@@ -18,6 +19,7 @@ _FORWARD_MODE = threading.RLock()
 """Held while a derivative is taken in forward mode: torch has one level of it for all threads."""
 
 
+@checked
 @dataclass(frozen=True)
 class LagrangianMatching(FlowMapObjective):
     """The end of a jump moves with the velocity found there: ``dX(s, t, x) / dt = v(t, X(s, t, x))``.
@@ -50,6 +52,7 @@ class LagrangianMatching(FlowMapObjective):
     stop_gradient: bool = True
     known_spans: ClassVar[tuple[str, ...]] = ("forward", "both")
 
+    @checked
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the velocity of the end point and the field there."""
         mean, slope = _along(_mean_to(field, jumps), (jumps.t, torch.ones_like(jumps.t)))
@@ -61,6 +64,7 @@ class LagrangianMatching(FlowMapObjective):
         return mean + jumps.over(jumps.length, slope) - rates
 
 
+@checked
 @dataclass(frozen=True)
 class EulerianMatching(FlowMapObjective):
     """Jumps from any point of a trajectory to time ``t`` end at the same point: ``dX/ds + v(s, x) . grad X = 0``.
@@ -97,6 +101,7 @@ class EulerianMatching(FlowMapObjective):
 
     stop_gradient: bool = False
 
+    @checked
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the Eulerian equation."""
         rates = jumps.rates
@@ -106,6 +111,7 @@ class EulerianMatching(FlowMapObjective):
         return _eulerian(field, jumps, rates, fixed=self.stop_gradient)
 
 
+@checked
 @dataclass(frozen=True)
 class MeanVelocityMatching(FlowMapObjective):
     """The mean velocity of a jump, learned from the velocity of the path at its start (mean flows).
@@ -138,11 +144,13 @@ class MeanVelocityMatching(FlowMapObjective):
 
     adaptive: float = 0.5
 
+    @checked
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the difference between the mean velocity and that of the path."""
         return _eulerian(field, jumps, jumps.rates, fixed=True)
 
 
+@checked
 @dataclass(frozen=True)
 class SemigroupMatching(FlowMapObjective):
     """One jump equals two jumps: ``X(s, t) = X(u, t) o X(s, u)`` with a time ``u`` in between (progressive).
@@ -180,6 +188,7 @@ class SemigroupMatching(FlowMapObjective):
         if self.split not in SPLITS:
             raise ValueError(unknown("split", self.split, SPLITS))
 
+    @checked
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the mean velocity of the one jump minus that of the two."""
         share = torch.full_like(jumps.s, 0.5)
@@ -194,6 +203,7 @@ class SemigroupMatching(FlowMapObjective):
         return jumps.mean(field, jumps.s, jumps.t, jumps.x) - two
 
 
+@checked
 @dataclass(frozen=True)
 class FlowMapMatching(FlowMapObjective):
     """A jump forth and back is the identity, and its end moves with the velocity of the pair (direct, from pairs).
@@ -225,6 +235,7 @@ class FlowMapMatching(FlowMapObjective):
 
     known_spans: ClassVar[tuple[str, ...]] = ("both",)
 
+    @checked
     def residual(self, field: Any, jumps: DrawnJumps, *, generator: torch.Generator) -> Tensor:
         """Return the errors of velocity and of position of the jump back, ``(n, 2, ...)``."""
         there = jumps.over(jumps.length, jumps.mean(field, jumps.s, jumps.t, jumps.x))

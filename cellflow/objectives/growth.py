@@ -46,8 +46,10 @@ from cellflow.fields import Field, Outputs, VelocityOf, outputs
 from cellflow.objectives.draw import Drawn, draw, known_gain
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
+from cellflow.signature import checked
 
 
+@checked
 @dataclass(frozen=True)
 class GrowthMatching:
     """Regress a velocity and a growth rate on those of pairs whose mass changes in time.
@@ -95,6 +97,7 @@ class GrowthMatching:
         check_unit(self.unit)
         check_growth_weight(self.growth_weight, without="use `VelocityMatching`")
 
+    @checked
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the weighted mean squared errors ``"velocity"`` and ``"growth"``, and their sum ``"loss"``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
@@ -103,6 +106,7 @@ class GrowthMatching:
         growth = growth_error(drawn, found)
         return {"loss": velocity + self.growth_weight * growth, "velocity": velocity, "growth": growth}
 
+    @checked
     def velocity(self, field: Field) -> Field:
         """Return the velocity alone."""
         return VelocityOf(field)

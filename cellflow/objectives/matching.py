@@ -11,6 +11,7 @@ from cellflow.fields import Field, outputs
 from cellflow.objectives.draw import draw, refuse
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 
 class Objective(Protocol):
@@ -33,6 +34,7 @@ class Objective(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class VelocityMatching:
     """Regress the field on the velocity of a path between paired points (flow matching).
@@ -70,17 +72,20 @@ class VelocityMatching:
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
+    @checked
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the displacement}``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
         velocity = outputs(field(drawn.t, drawn.x, drawn.condition)).velocity
         return {"loss": drawn.mean(drawn.missed(velocity).square()) / self.unit**2}
 
+    @checked
     def velocity(self, field: Field) -> Field:
         """Return ``field``: it is the velocity."""
         return field
 
 
+@checked
 @dataclass(frozen=True)
 class NoiseMatching:
     """Regress the field on the Gaussian source of each pair (score-based diffusion).
@@ -122,6 +127,7 @@ class NoiseMatching:
                 "Use `cf.paths.VariancePreserving()`, or `VelocityMatching` for this path."
             )
 
+    @checked
     def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the noise}``."""
         refuse(
@@ -131,11 +137,13 @@ class NoiseMatching:
         noise = field(drawn.t, drawn.x, drawn.condition)
         return {"loss": drawn.mean((noise - batch.x0).square())}
 
+    @checked
     def velocity(self, field: Field) -> Field:
         """Return the velocity of the probability flow that the predicted noise stands for."""
         return VelocityFromNoise(field, self.path)
 
 
+@checked
 class VelocityFromNoise(nn.Module):
     """The velocity along a path, from a field that predicts the noise it started from.
 

@@ -11,8 +11,10 @@ from cellflow.fields import Field, outputs
 from cellflow.objectives.draw import known_gain, refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 
+@checked
 @dataclass(frozen=True)
 class TrajectoryMatching:
     """Regress a jump from the start of a pair on its end.
@@ -52,6 +54,7 @@ class TrajectoryMatching:
     def __post_init__(self) -> None:
         check_unit(self.unit)
 
+    @checked
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the end, per unit of time}``, without random numbers."""
         why = "Its pairs lie on the trajectories of a flow, see `cf.training.trajectory_batches`."
@@ -72,6 +75,7 @@ class TrajectoryMatching:
             loss = loss + (missed.square() / span.flatten()).mean()
         return {"loss": loss}
 
+    @checked
     def velocity(self, field: Any) -> Field:
         """Return ``field``: called with one time for each sample, a flow map returns the velocity."""
         return cast("Field", field)
