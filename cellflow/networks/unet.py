@@ -1,4 +1,4 @@
-"""The network for images: a U-Net of residual blocks, attention and changes of resolution, see `cellflow.networks.stages`."""
+"""The network for images: a U-Net on several resolutions, whose layers are in `cellflow.networks.stages`."""
 
 from collections.abc import Sequence
 
