@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cellflow import integrate, paths, training
 from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError, unknown
+from cellflow.estimators.model_files import DIGESTS, model_file, save_model
 from cellflow.estimators.serialize import (
     compared,
     decode,
@@ -29,7 +30,7 @@ from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
 from cellflow.training import History, Recipe, Run, trajectory_batches
-from cellflow.training.checkpoint import STATE, load_tensors, load_weights, save_tensors
+from cellflow.training.checkpoint import STATE, load_tensors, load_weights
 from cellflow.training.distillation import resolve
 from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
@@ -78,20 +79,21 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             Before ``fit``.
         FileExistsError
             When there is a model already, and ``overwrite`` is false.
+        OSError
+            When a file cannot be written. An earlier model is unchanged then, as it is if the process is stopped.
         """
         self._check_fitted()
         folder = Path(folder)
         if (folder / DESCRIPTION).exists() and not overwrite:
             raise FileExistsError(f"{folder} holds a model already. Choose another folder, or pass `overwrite=True`.")
-        save_tensors(folder / WEIGHTS, self.field_.state_dict(), {"kind": "model"})
         settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
-        (folder / MAP).unlink(missing_ok=True)
+        tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None}
         if self.distilled:
-            save_tensors(folder / MAP, self.flow_map_.state_dict(), {"kind": "flow map"})
             known = self.flow_map_
+            tensors[MAP] = ("flow map", known.state_dict())
             about["flow_map"] = {"spans": known.spans, "growth": known.growth, "history": self.map_history_.columns}
-        (folder / DESCRIPTION).write_text(json.dumps(about, indent=2))
+        save_model(folder / DESCRIPTION, about, tensors)
 
     @classmethod
     def load(
@@ -137,10 +139,11 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
         old = settings if about["format"] == 1 else {}
-        _load_into(model.field_, folder / WEIGHTS, kind="model", old=old)
+        _load_into(model.field_, model_file(folder / WEIGHTS, about[DIGESTS]), kind="model", old=old)
         model.field_.to(model._device()).eval()
         if model.distilled:
-            _load_into(model.flow_map_, folder / MAP, kind="flow map", old=old, under="network.field.")
+            map_file = model_file(folder / MAP, about[DIGESTS])
+            _load_into(model.flow_map_, map_file, kind="flow map", old=old, under="network.field.")
             model.flow_map_.to(model._device()).eval()
         return model
 
@@ -341,7 +344,8 @@ def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")
     if found[1] > FORMAT:
         raise CheckpointError(f"{path} was written by a newer cellflow (format {found[1]}); update cellflow.")
-    return {"format": found[1], "settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
+    known = {"format": found[1], "settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
+    return known | {DIGESTS: about.get(DIGESTS, {})}
 
 
 def _load_into(module: nn.Module, path: Path, *, kind: str, old: dict[str, Any], under: str = "") -> None:

@@ -1,7 +1,7 @@
 """Saving and loading: tensors as safetensors, everything else as JSON; loading runs no code."""
 
+import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import CheckpointError
+from cellflow.files import committed, system_error
 from cellflow.training.history import History
 from cellflow.training.recipe import Recipe
 
@@ -19,27 +20,61 @@ STATE = "training.safetensors"
 """Name of the file with the training state."""
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
     """Write tensors, with JSON in the header, atomically: a reader sees either the old file or the new one.
+
+    Returns
+    -------
+    str
+        The SHA-256 of the file.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; the message names the cause, and what to do.
+    CheckpointError
+        When there is not enough memory for a copy of the tensors, or they cannot be kept as safetensors.
 
     Examples
     --------
     >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "example.safetensors"
-    >>> save_tensors(path, {"weight": torch.ones(2)}, {"step": 3})
-    >>> load_tensors(path)
-    ({'weight': tensor([1., 1.])}, {'step': 3})
+    >>> digest = save_tensors(path, {"weight": torch.ones(2)}, {"step": 3})
+    >>> load_tensors(path), digest == file_digest(path)
+    (({'weight': tensor([1., 1.])}, {'step': 3}), True)
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(
-        {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()},  # tied ones apart
-        partial,
-        metadata={"cellflow": json.dumps(dict(about))},
-    )
-    os.replace(partial, path)  # noqa: PTH105
+    header = {"cellflow": json.dumps(dict(about))}
+    with committed(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # by the user's umask; safetensors makes files private
+        try:
+            save_file(_apart(tensors), partial, metadata=header)
+        except SafetensorError as error:
+            raise system_error(error) or CheckpointError(f"{path} could not be written: {error}.") from error
+        except MemoryError as error:
+            raise CheckpointError(f"{path} could not be written: no memory is left. Use a smaller network.") from error
+        partial.chmod(mode)
+        return file_digest(partial)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU, those that share their memory with an earlier one as copies."""
+    found, taken = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in taken else value
+        taken.add(place)
+    return found
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
