@@ -63,12 +63,12 @@ def renamed(
     """
     if not given:
         return {}
-    entered, level = _entered()
+    frame, level = entered()
     grouped = {(names,) if isinstance(names, str) else names: rule for names, rule in rules.items()}
     for name in given:
         if not any(name in names for names in grouped):
             message = f"{owner}() got an unexpected keyword argument {name!r}."
-            raise TypeError(f"{message} {unknown('keyword', name, _keywords(entered)).partition('. ')[2]}")
+            raise TypeError(f"{message} {unknown('keyword', name, _keywords(frame)).partition('. ')[2]}")
     found: dict[str, Any] = {}
     for names, rule in grouped.items():
         if old := {name: given[name] for name in names if name in given}:
@@ -80,7 +80,7 @@ def renamed(
     return found
 
 
-def _entered() -> tuple[FrameType, int]:
+def entered() -> tuple[FrameType, int]:
     """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line."""
     frame, level = sys._getframe(), 0
     while frame.f_back is not None and _ours(frame.f_back):

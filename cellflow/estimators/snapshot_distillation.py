@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from cellflow import couplings
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.fields import overall, spreads
+from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.objectives import FlowMapObjective
 from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
@@ -71,6 +72,7 @@ def distill(
             f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
             f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out held-out cells."
         )
+    check_representation(self, adata, snapshots.x, snapshots.time)
     rng, device = generator_at(int(self.seed), DISTILLING), next(distilled.field_.parameters()).device
     distilled.flow_map_ = distilled._blank_map("both", growth=self.growth_)
     return self._learn_map(

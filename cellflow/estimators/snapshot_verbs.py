@@ -10,7 +10,7 @@ from torch import Tensor
 from cellflow import integrate, paths
 from cellflow.cells.clock import TimeLike, as_times
 from cellflow.cells.snapshots import read_states
-from cellflow.cells.states import Cells, States, StatesLike, as_states
+from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
 from cellflow.estimators import prediction
 from cellflow.estimators.fields import few_at_once
 from cellflow.fields import outputs
@@ -47,7 +47,12 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
         Before ``fit``.
     KeyError, ValueError
         When the time, the representation, the weights or a cell are missing, or the representation has another width
-        than in ``fit``.
+        than in ``fit``, or other loadings.
+
+    Warns
+    -----
+    UserWarning
+        When the states of fitted cells are others than in ``fit``, or cells are far from those fitted at their time.
 
     Examples
     --------
@@ -58,9 +63,28 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
     (400, 2)
     """
     self._check_fitted()
-    states = read_states(adata, time_key=self.time_key, rep=self.rep, cells=cells, weight_key=self.weight_key)
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key)
     _check_shape(self, states.x.shape)
-    return states
+    check_representation(self, adata, states.x, states.time)
+    return states if cells is None else states.take(positions(adata, cells))
+
+
+def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray) -> None:
+    """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
+
+    Raises
+    ------
+    ValueError
+        When loadings or the order of columns are others.
+
+    Warns
+    -----
+    UserWarning
+        When the fitted cells have other states, or cells are far from those fitted at their time.
+    """
+    known = getattr(self, "fingerprint_", None)  # models that were saved before there were any have none
+    if known is not None:
+        known.check(adata, self.rep, x, time)
 
 
 def transport(

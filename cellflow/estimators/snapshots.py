@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from cellflow import couplings, networks, paths, training
 from cellflow.cells.clock import Clock
+from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
-from cellflow.estimators import snapshot_distillation
+from cellflow.estimators import snapshot_distillation, snapshot_record
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
-from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads, takes_heads
+from cellflow.estimators.fields import Scales, build_field, overall, spreads, takes_heads
 from cellflow.estimators.population import AUTO, Sizes, check_growing, hold_out, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
@@ -160,6 +161,7 @@ class SnapshotFlow(FlowEstimator):
     turnover_: list[float | None]
     search_history_: training.History
     blur_: float
+    fingerprint_: Fingerprint | None
 
     def __init__(
         self,
@@ -241,6 +243,7 @@ class SnapshotFlow(FlowEstimator):
         self._check_settings()
         snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
+        fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
         self._check_growth(fitted.growth_)
         fitted.masses_ = fitted._sizes(snapshots, coupling)
@@ -294,6 +297,7 @@ class SnapshotFlow(FlowEstimator):
     read, score = verbs.read, verbs.score
     transport, simulate, grow = verbs.transport, verbs.simulate, verbs.grow
     velocity, growth_rate = verbs.velocity, verbs.growth_rate
+    _learned, _restore = snapshot_record.learned, snapshot_record.restore
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
@@ -373,28 +377,3 @@ class SnapshotFlow(FlowEstimator):
             sigma=paths.resolve(self.path).sigma,
             standardize=self.standardize,
         )
-
-    def _learned(self) -> dict[str, Any]:
-        return {
-            "times": list(self.clock_.times),
-            "n_features_in": self.n_features_in_,
-            "n_cells": list(self.n_cells_),
-            "history": self.history_.columns,
-            "growth": self.growth_,
-            "turnover": self.turnover_,
-            "masses": self.masses_,
-            "search_history": self.search_history_.columns,
-            "blur": self.blur_,
-        }
-
-    def _restore(self, learned: dict[str, Any]) -> None:
-        self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
-        self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
-        # Models that were saved before growth was known say nothing about it.
-        sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
-        self.masses_ = None if sizes is None else tuple(sizes)
-        self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
-        self.search_history_ = training.History(learned.get("search_history"))
-        self.blur_ = float(learned.get("blur", 0.0))
-        with seeded(generator(seed=int(self.seed))):
-            self.field_ = self._field(blank(self.n_features_in_))

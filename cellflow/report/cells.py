@@ -117,7 +117,7 @@ def write(
     ...     page.name, page.read_text().count("<img")
     ('report.html', 4)
     """
-    flow._check_fitted()
+    flow.read(adata)  # refuses cells of another representation before anything is written
     folder = Path(folder)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     clones, when = None, time_label(flow.clock_.times[-1], unit_of(adata, flow.time_key))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.snapshots import Snapshots, read_snapshots
+from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl import held_out, landings, new_cells
 from cellflow.tl.cells import about, solver_of, target
@@ -141,6 +142,7 @@ def validate(
         if column not in adata.obs:
             raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
     snapshots = flow._snapshots(adata)
+    check_representation(flow, adata, snapshots.x, snapshots.time)
     chosen = _chosen(flow, inside(flow, snapshots), times)
     seen = sorted(set(chosen) - set(unseen(flow, chosen)))
     if seen and isinstance(carried, Jumps):

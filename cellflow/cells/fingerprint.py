@@ -1,0 +1,330 @@
+"""By what a representation is known again, so that a flow is not asked about the columns of another.
+
+Three things are kept of the representation that a flow was fitted on, and compared from the most certain on:
+
+* *Fitted cells*, at most `SKETCHED` of each snapshot: a hash of the name, one number of the state, and distances to a
+  few others of them. Cells that are here again with the same numbers prove that nothing has changed. With other numbers
+  they may be other cells that bear the same names ("0", "1", ...), so that cells count as the same ones only if near
+  ones are near again, as they are when columns are flipped, exchanged, rotated or rescaled.
+* *Loadings* of a PCA, where there are any: moments of each column, which depend neither on the order of genes nor on
+  rounding, but on signs and on the order of columns.
+* *Mean and spread* of each column in each snapshot, for cells that were not fitted. Whatever cells of a snapshot are
+  chosen, a share p of them lies at most ``p ** -0.5`` standard deviations from its mean, by their root mean square
+  (Chebyshev): one type of cells in 25 is never further than `FAR`.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.renamed import entered
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+SKETCHED = 32
+"""Cells of each snapshot that are known by name."""
+ALIKE = 1e-3
+"""Numbers that differ by less, in units of their spread, differ by rounding."""
+NEIGHBORS = 4
+"""Other known cells of the same snapshot, to which the distance of each is known."""
+FEWEST = 10
+"""Cells from which it is concluded that they are the fitted ones in another representation ..."""
+SAME_ORDER, CHANCE = 0.3, 3.0
+"""... if the rank correlation of their distances is at least this, and as many standard errors above 0."""
+COMPARED = 20
+"""Cells of a snapshot, then and now, whose mean and spread are compared."""
+FAR = 5.0
+"""Root mean squared distance from the mean of a snapshot, in its standard deviations, above which cells are far off."""
+LOADINGS = {"X_pca": "PCs"}
+"""Where scanpy stores loadings; with ``key_added`` under the same key as the representation."""
+
+
+_NUMBERS, _COUNTS = ("times", "mean", "spread", "sums", "distances"), ("counts", "names", "snapshot")
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What is known of the representation that a flow was fitted on.
+
+    Parameters
+    ----------
+    columns
+        Digests of the names of the columns, in order and sorted; ``None`` where they have none.
+    loadings
+        Moments of each column of the loadings, ``(d, 6)``; ``None`` where there are none.
+    times, counts, mean, spread
+        The snapshots, ``(k,)``: their times, numbers of cells, and the mean and the spread of each column, ``(k, d)``.
+    names, snapshot, sums, distances
+        Some fitted cells: hashes of their names, the numbers of their snapshots, and the sums of their columns with
+        weights that differ, ``(m,)``; the distance of each to the next ones of its snapshot, ``(m, 4)``.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> x, time = adata.obsm["X_latent"], adata.obs["time"].to_numpy(dtype=float)
+    >>> known = fingerprint(adata, "X_latent", x, time)
+    >>> known.difference(adata, "X_latent", x, time), known.difference(adata, "X_latent", -x, time)[:35]
+    ('', '100% of the fitted cells among these')
+    """
+
+    columns: tuple[str, str] | None
+    loadings: np.ndarray | None
+    times: np.ndarray
+    counts: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    names: np.ndarray
+    snapshot: np.ndarray
+    sums: np.ndarray
+    distances: np.ndarray
+
+    def check(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> None:
+        """Refuse or warn of cells in another representation than that of the fit.
+
+        Parameters
+        ----------
+        adata
+            The cells.
+        rep
+            The key of the representation.
+        x, time
+            The representation ``(n, d)`` and the times ``(n,)`` of all cells.
+
+        Raises
+        ------
+        ValueError
+            When the loadings are others, or columns with names are in another order.
+
+        Warns
+        -----
+        UserWarning
+            When the fitted cells have other states, or cells lie far from all that were fitted at their time.
+        """
+        if self._confirmed(adata, x):
+            return
+        where = f"`adata.obsm[{rep!r}]`" if rep != "X" else "`adata.X`"
+        for said in (self._other_order(adata, rep, where), self._other_loadings(adata, rep, where)):
+            if said:
+                raise ValueError(said)
+        if said := self._other_states(adata, x, where) or self._far_off(x, time, where):
+            warnings.warn(said, stacklevel=entered()[1])
+
+    def difference(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> str:
+        """Return what `check` would say; nothing where the representation is that of the fit."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                self.check(adata, rep, x, time)
+            except ValueError as error:
+                return str(error)
+        return str(caught[0].message) if caught else ""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in (*_NUMBERS, *_COUNTS)}
+        loadings = None if self.loadings is None else self.loadings.tolist()
+        return {**arrays, "loadings": loadings, "columns": None if self.columns is None else list(self.columns)}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> "Fingerprint | None":
+        """Return what `record` wrote; ``None`` for models that were saved before there were fingerprints."""
+        if record is None:
+            return None
+        arrays = {name: np.asarray(record[name], dtype=np.float64) for name in _NUMBERS}
+        arrays |= {name: np.asarray(record[name], dtype=np.uint64) for name in _COUNTS}
+        loadings = None if record["loadings"] is None else np.asarray(record["loadings"], dtype=np.float64)
+        columns = None if record["columns"] is None else (str(record["columns"][0]), str(record["columns"][1]))
+        return cls(columns=columns, loadings=loadings, **arrays)
+
+    def _here(self, adata: "AnnData", x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the states of the known cells now ``(m, d)``, NaN for those that are not here, and which are here."""
+        rows = pd.Index(_hashes(adata.obs_names)).get_indexer(self.names)
+        return np.where(rows[:, None] >= 0, x[rows].astype(np.float64), np.nan), rows >= 0
+
+    def _confirmed(self, adata: "AnnData", x: np.ndarray) -> bool:
+        """Return whether fitted cells are here with the states that they had."""
+        return self._changed(adata, x) < 0.5
+
+    def _changed(self, adata: "AnnData", x: np.ndarray) -> float:
+        """Return the share of the known cells that are here with other states; 1 where none is here."""
+        states, here = self._here(adata, x)
+        apart = np.abs(_sums(states, self._middle, self._scale) - self.sums)[here]
+        return float((apart > ALIKE * np.sqrt(x.shape[1])).mean()) if len(apart) else 1.0
+
+    def _other_order(self, adata: "AnnData", rep: str, where: str) -> str:
+        """Say that the columns are in another order."""
+        found = _columns(adata, rep)
+        if self.columns is None or found is None or found[0] == self.columns[0] or found[1] != self.columns[1]:
+            return ""
+        return (
+            f"The columns of {where} are in another order than in `fit`, by their names. Bring them into that order, "
+            "or fit again."
+        )
+
+    def _other_loadings(self, adata: "AnnData", rep: str, where: str) -> str:
+        """Say that a PCA has been computed anew."""
+        found = _loadings(adata, rep, self.mean.shape[1])
+        if self.loadings is None or found is None or not _differ(self.loadings, found):
+            return ""
+        return (
+            f"{where} is another PCA than that of `fit`: the loadings `adata.varm[{_key(rep)!r}]` differ. The columns "
+            "that this flow knows mean something else there. Take the representation that it was fitted on, project "
+            "new cells by its loadings, or fit again."
+        )
+
+    def _other_states(self, adata: "AnnData", x: np.ndarray, where: str) -> str:
+        """Say that the fitted cells have other states."""
+        states, here = self._here(adata, x)
+        now = _distances(states, self.snapshot)
+        both = np.isfinite(now)
+        group = np.repeat(self.snapshot[:, None], NEIGHBORS, axis=1)[both]
+        n = min(int(here.sum()), len(group))
+        if n < FEWEST or _correlation(self.distances[both], now[both], group) < max(SAME_ORDER, CHANCE / np.sqrt(n)):
+            return ""
+        return (
+            f"{self._changed(adata, x):.0%} of the fitted cells among these have other values in {where} than in "
+            "`fit`: it is another representation, or its columns were rescaled, flipped or exchanged. Results are "
+            "meaningless then. Take the representation that the flow was fitted on, or fit again."
+        )
+
+    def _far_off(self, x: np.ndarray, time: np.ndarray, where: str) -> str:
+        """Say that cells lie far from all that were fitted at their time."""
+        for at, n, mean, spread in zip(self.times, self.counts, self.mean, self.spread, strict=True):
+            here = x[time == at]
+            if min(len(here), n) < COMPARED:
+                continue
+            least = np.maximum(spread, ALIKE * self._scale)  # a column that was constant there tells nothing finer
+            distance = np.sqrt(np.square((here - mean) / least).mean(axis=0))
+            worst = int(distance.argmax())
+            if distance[worst] > FAR:
+                return (
+                    f"Cells at time {at:g} are far from those of `fit`: in column {worst + 1} of {where} they are "
+                    f"{distance[worst]:.3g} of its standard deviations from its mean. It is another representation, or "
+                    "these are other cells than the flow has learned. Compute it as for `fit`, or fit again."
+                )
+        return ""
+
+    @property
+    def _middle(self) -> np.ndarray:
+        return np.asarray(self.counts @ self.mean / self.counts.sum())
+
+    @property
+    def _scale(self) -> np.ndarray:
+        """Return the spread of each column over all snapshots, ``(d,)``; 1 where it is constant."""
+        squares = np.square(self.spread) + np.square(self.mean - self._middle)
+        scale = np.sqrt(self.counts @ squares / self.counts.sum())
+        return np.where(scale > 0, scale, 1.0)
+
+
+def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> Fingerprint:
+    """Return what the representation of some cells is known again by.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    rep
+        Key of the representation in ``obsm``, or ``"X"``.
+    x, time
+        The representation ``(n, d)`` and the times ``(n,)`` of all cells.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.hsmm()
+    >>> time = adata.obs["hours"].to_numpy(dtype=float)
+    >>> fingerprint(adata, "X", adata.X, time).counts
+    array([69, 74, 79, 49], dtype=uint64)
+    """
+    times, snapshot, counts = np.unique(time, return_inverse=True, return_counts=True)
+    parts = [x[snapshot == k].astype(np.float64) for k in range(len(times))]
+    hashes = _hashes(adata.obs_names)
+    order = np.argsort(hashes, kind="stable")
+    rows = np.concatenate([order[snapshot[order] == k][:SKETCHED] for k in range(len(times))])
+    known = Fingerprint(
+        columns=_columns(adata, rep),
+        loadings=_loadings(adata, rep, x.shape[1]),
+        times=times,
+        counts=counts.astype(np.uint64),
+        mean=_short(np.stack([part.mean(axis=0) for part in parts])),
+        spread=_short(np.stack([part.std(axis=0) for part in parts])),
+        names=hashes[rows],
+        snapshot=snapshot[rows].astype(np.uint64),
+        sums=np.zeros(len(rows)),
+        distances=_short(_distances(x[rows].astype(np.float64), snapshot[rows])),
+    )
+    return replace(known, sums=_short(_sums(x[rows].astype(np.float64), known._middle, known._scale)))
+
+
+def _sums(x: np.ndarray, middle: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the sum of the columns of each state, with weights that all differ, ``(n,)``."""
+    weights = 0.5 + np.arange(1, x.shape[1] + 1) * (np.sqrt(5) - 1) / 2 % 1  # spread evenly over 0.5 to 1.5
+    return np.asarray(((x - middle) / scale) @ weights)
+
+
+def _distances(x: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
+    """Return the distance of each state to the next ones of its snapshot, in a ring, ``(n, 4)``."""
+    found = np.empty((len(x), NEIGHBORS))
+    for one in np.unique(snapshot):
+        rows = np.flatnonzero(snapshot == one)
+        for k in range(NEIGHBORS):
+            found[rows, k] = np.linalg.norm(x[rows] - x[np.roll(rows, -1 - k)], axis=1)
+    return found
+
+
+def _hashes(names: Iterable[str]) -> np.ndarray:
+    """Return a hash of each name that is the same on every machine, ``(n,)``."""
+    return pd.util.hash_array(np.asarray(names, dtype=object), categorize=False)
+
+
+def _columns(adata: "AnnData", rep: str) -> tuple[str, str] | None:
+    """Return digests of the names of the columns, in order and sorted."""
+    found = adata.var_names if rep == "X" else getattr(adata.obsm[rep], "columns", None)
+    if found is None:
+        return None
+    names = [str(name) for name in found]
+    ordered, by_name = (hashlib.sha256("\n".join(some).encode()).hexdigest()[:16] for some in (names, sorted(names)))
+    return ordered, by_name
+
+
+def _key(rep: str) -> str:
+    return LOADINGS.get(rep, rep)
+
+
+def _loadings(adata: "AnnData", rep: str, width: int) -> np.ndarray | None:
+    """Return the sums of each column, its squares and cubes, of absolute values of both, and how many are not 0."""
+    if _key(rep) not in adata.varm:
+        return None
+    matrix = np.asarray(adata.varm[_key(rep)], dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != width or not np.isfinite(matrix).all():
+        return None
+    size = np.abs(matrix)
+    moments = (matrix, matrix**2, matrix**3, size, size**3, matrix != 0)
+    return _short(np.stack([moment.sum(axis=0) for moment in moments], axis=1))
+
+
+def _differ(known: np.ndarray, found: np.ndarray) -> bool:
+    """Return whether loadings differ by more than rounding, and by more than that some genes are gone."""
+    if (found[:, 5] < known[:, 5]).all() and (found[:, 1] <= (1 + ALIKE) * known[:, 1]).all():
+        return False  # some genes are gone: columns of a PCA have length 1, and what is left of one is shorter
+    return bool((np.abs(known - found)[:, :5] > ALIKE * known[:, [3, 1, 4, 3, 4]]).any())
+
+
+def _correlation(before: np.ndarray, after: np.ndarray, snapshot: np.ndarray) -> float:
+    """Return the correlation of the ranks that values have within their snapshots."""
+    ranks = pd.DataFrame({"before": before, "after": after}).groupby(snapshot).rank(pct=True)
+    centred = ranks - ranks.groupby(snapshot).transform("mean")
+    norm = np.sqrt(np.square(centred["before"]).sum() * np.square(centred["after"]).sum())
+    return float((centred["before"] * centred["after"]).sum() / norm) if norm > 0 else 0.0
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """Return numbers to eight digits, which a file holds in few characters."""
+    return np.asarray(np.vectorize(lambda value: float(f"{value:.8g}"), otypes=[np.float64])(values))

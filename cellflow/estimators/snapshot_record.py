@@ -1,0 +1,42 @@
+"""What a `SnapshotFlow` has learned beside its weights, as JSON and back: methods bound in its class."""
+
+from typing import TYPE_CHECKING, Any
+
+from cellflow import training
+from cellflow.cells.clock import Clock
+from cellflow.cells.fingerprint import Fingerprint
+from cellflow.estimators.fields import blank
+from cellflow.seeds import generator, seeded
+
+if TYPE_CHECKING:
+    from cellflow.estimators.snapshots import SnapshotFlow
+
+
+def learned(self: "SnapshotFlow") -> dict[str, Any]:
+    """Return everything learned other than the weights, as JSON."""
+    return {
+        "times": list(self.clock_.times),
+        "n_features_in": self.n_features_in_,
+        "n_cells": list(self.n_cells_),
+        "history": self.history_.columns,
+        "growth": self.growth_,
+        "turnover": self.turnover_,
+        "masses": self.masses_,
+        "search_history": self.search_history_.columns,
+        "blur": self.blur_,
+        "fingerprint": None if self.fingerprint_ is None else self.fingerprint_.record(),
+    }
+
+
+def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
+    """Restore what `learned` returned, and build the field for the weights."""
+    self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
+    self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
+    # Models that were saved before growth was known say nothing about it.
+    sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
+    self.masses_ = None if sizes is None else tuple(sizes)
+    self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
+    self.search_history_ = training.History(learned.get("search_history"))
+    self.blur_, self.fingerprint_ = float(learned.get("blur", 0.0)), Fingerprint.of(learned.get("fingerprint"))
+    with seeded(generator(seed=int(self.seed))):
+        self.field_ = self._field(blank(self.n_features_in_))
