@@ -273,6 +273,23 @@ def test_a_model_of_before_says_nothing(pca, tmp_path):
     assert noticed(loaded, ALL_CHANGES["new PCA"](adata, "X_pca")) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", [[1.0]]), ("spread", "wide"), ("sums", [1.0]), ("counts", [0, 1, 2]), ("counts", [-1, 1, 2]),
+        ("snapshot", [9] * 96), ("loadings", [[1.0] * 5] * 4), ("times", [0.0, 1.0, float("inf")]), ("columns", [1]),
+        ("names", None),
+    ],
+)  # fmt: skip
+def test_a_damaged_fingerprint_is_refused(pca, name, value, tmp_path):
+    pca[1].save(tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "model.json").read_text())
+    about["learned"]["fingerprint"][name] = value
+    (tmp_path / "run" / "model.json").write_text(json.dumps(about))
+    with pytest.raises(cf.errors.CheckpointError):
+        cf.SnapshotFlow.load(tmp_path / "run")
+
+
 ALL_TOOLS = {
     "read": lambda adata, flow, folder: flow.read(adata),
     "score": lambda adata, flow, folder: flow.score(adata),

@@ -17,7 +17,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -70,8 +70,10 @@ class Fingerprint:
     >>> adata = cf.datasets.branching(seed=0)
     >>> x, time = adata.obsm["X_latent"], adata.obs["time"].to_numpy(dtype=float)
     >>> known = fingerprint(adata, "X_latent", x, time)
-    >>> known.difference(adata, "X_latent", x, time), known.difference(adata, "X_latent", -x, time)[:35]
-    ('', '100% of the fitted cells among these')
+    >>> known.difference(adata, "X_latent", x, time)
+    ''
+    >>> "another representation" in known.difference(adata, "X_latent", -x, time)
+    True
     """
 
     columns: tuple[str, str] | None
@@ -133,15 +135,38 @@ class Fingerprint:
         return {**arrays, "loadings": loadings, "columns": None if self.columns is None else list(self.columns)}
 
     @classmethod
-    def of(cls, record: Mapping[str, Any] | None) -> "Fingerprint | None":
-        """Return what `record` wrote; ``None`` for models that were saved before there were fingerprints."""
+    def of(cls, record: Mapping[str, Any] | None, *, width: int) -> "Fingerprint | None":
+        """Return what `record` wrote of a representation with so many columns; ``None`` for models without one.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            When it is not what `record` writes.
+        """
         if record is None:
             return None
         arrays = {name: np.asarray(record[name], dtype=np.float64) for name in _NUMBERS}
-        arrays |= {name: np.asarray(record[name], dtype=np.uint64) for name in _COUNTS}
+        arrays |= {name: _whole(record[name], name) for name in _COUNTS}
         loadings = None if record["loadings"] is None else np.asarray(record["loadings"], dtype=np.float64)
-        columns = None if record["columns"] is None else (str(record["columns"][0]), str(record["columns"][1]))
-        return cls(columns=columns, loadings=loadings, **arrays)
+        columns = None if record["columns"] is None else tuple(map(str, record["columns"]))
+        found = cls(columns=cast("tuple[str, str] | None", columns), loadings=loadings, **arrays)
+        found._require_shapes(width)
+        return found
+
+    def _require_shapes(self, width: int) -> None:
+        k, m = len(self.times), len(self.names)
+        expected = {
+            "times": (k,), "counts": (k,), "mean": (k, width), "spread": (k, width), "names": (m,), "snapshot": (m,),
+            "sums": (m,), "distances": (m, NEIGHBORS), "loadings": (width, 6),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            values = getattr(self, name)
+            if values is not None and (values.shape != shape or not np.isfinite(values).all()):
+                raise ValueError(f"Expected finite numbers of shape {shape} in `{name}`; found shape {values.shape}.")
+        if self.columns is not None and len(self.columns) != 2:
+            raise ValueError(f"Expected two digests in `columns`; found {len(self.columns)}.")
+        if (self.snapshot >= k).any() or (self.counts < 1).any():
+            raise ValueError("Expected counts of cells, and numbers of snapshots; found others.")
 
     def _here(self, adata: "AnnData", x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the states of the known cells now ``(m, d)``, NaN for those that are not here, and which are here."""
@@ -240,8 +265,8 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
     >>> import cellflow as cf
     >>> adata = cf.datasets.hsmm()
     >>> time = adata.obs["hours"].to_numpy(dtype=float)
-    >>> fingerprint(adata, "X", adata.X, time).counts
-    array([69, 74, 79, 49], dtype=uint64)
+    >>> fingerprint(adata, "X", adata.X, time).counts.tolist()
+    [69, 74, 79, 49]
     """
     times, snapshot, counts = np.unique(time, return_inverse=True, return_counts=True)
     parts = [x[snapshot == k].astype(np.float64) for k in range(len(times))]
@@ -252,11 +277,11 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
         columns=_columns(adata, rep),
         loadings=_loadings(adata, rep, x.shape[1]),
         times=times,
-        counts=counts.astype(np.uint64),
+        counts=counts,
         mean=_short(np.stack([part.mean(axis=0) for part in parts])),
         spread=_short(np.stack([part.std(axis=0) for part in parts])),
         names=hashes[rows],
-        snapshot=snapshot[rows].astype(np.uint64),
+        snapshot=snapshot[rows],
         sums=np.zeros(len(rows)),
         distances=_short(_distances(x[rows].astype(np.float64), snapshot[rows])),
     )
@@ -281,7 +306,21 @@ def _distances(x: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
 
 def _hashes(names: Iterable[str]) -> np.ndarray:
     """Return a hash of each name that is the same on every machine, ``(n,)``."""
-    return pd.util.hash_array(np.asarray(names, dtype=object), categorize=False)
+    return (pd.util.hash_array(np.asarray(names, dtype=object), categorize=False) >> np.uint64(1)).astype(np.int64)
+
+
+def _whole(values: Any, name: str) -> np.ndarray:
+    """Return whole numbers of a file, ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        When they are not.
+    """
+    most = np.iinfo(np.int64).max
+    if not all(isinstance(value, int) and 0 <= value <= most for value in values):
+        raise ValueError(f"Expected whole numbers from 0 to {most} in `{name}`.")
+    return np.asarray(values, dtype=np.int64)
 
 
 def _columns(adata: "AnnData", rep: str) -> tuple[str, str] | None:

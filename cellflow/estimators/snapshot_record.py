@@ -37,6 +37,7 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     self.masses_ = None if sizes is None else tuple(sizes)
     self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
     self.search_history_ = training.History(learned.get("search_history"))
-    self.blur_, self.fingerprint_ = float(learned.get("blur", 0.0)), Fingerprint.of(learned.get("fingerprint"))
+    self.blur_ = float(learned.get("blur", 0.0))
+    self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.n_features_in_)
     with seeded(generator(seed=int(self.seed))):
         self.field_ = self._field(blank(self.n_features_in_))
