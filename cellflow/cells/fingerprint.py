@@ -265,7 +265,7 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
     >>> import cellflow as cf
     >>> adata = cf.datasets.hsmm()
     >>> time = adata.obs["hours"].to_numpy(dtype=float)
-    >>> fingerprint(adata, "X", adata.X, time).counts.tolist()
+    >>> fingerprint(adata, "X", adata.X.toarray(), time).counts.tolist()
     [69, 74, 79, 49]
     """
     times, snapshot, counts = np.unique(time, return_inverse=True, return_counts=True)
