@@ -11,7 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cellflow.cli.entry import EXPECTED, FULL_ERROR, INTERRUPTED, QUIET
+from cellflow.cli.entry import FULL_ERROR, INTERRUPTED
+from cellflow.cli.failures import EXPECTED
+from cellflow.cli.sweeps import QUIET
 from cellflow.errors import MissingDependencyError, unknown
 
 CONFIGS = Path(__file__).parent / "configs"

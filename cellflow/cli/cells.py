@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
-from cellflow.cli.settings import free, load_run, new_folder, plain, settings_of, solver_of
+from cellflow.cli.kept import kept_settings
+from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, settings_of, solver_of
 from cellflow.integrate import Fixed
 from cellflow.training import Run
 
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("cellflow")
 
 
-def fit(cfg: DictConfig) -> None:
+def fit(cfg: Settings) -> None:
     """Fit a flow, and write its run folder."""
     adata = read_cells(cfg.data.path)
-    OmegaConf.update(cfg, "data.path", str(Path(cfg.data.path).resolve()))
+    cfg.data.path = str(Path(cfg.data.path).resolve())
     folder = new_folder(cfg, "fit")
     _fit_into(folder, adata, cfg, "fit")
 
 
-def demo(cfg: DictConfig) -> None:
+def demo(cfg: Settings) -> None:
     """Run an example on data in the package: fit, prediction of what is held out, report."""
     import scanpy as sc
 
@@ -48,7 +47,7 @@ def demo(cfg: DictConfig) -> None:
     log.info("open %s", folder / runs.REPORT)
 
 
-def interpolate(cfg: DictConfig) -> None:
+def interpolate(cfg: Settings) -> None:
     """Write predicted cells of a fitted run, and a figure of them."""
     from cellflow import pl, tl
 
@@ -63,7 +62,7 @@ def interpolate(cfg: DictConfig) -> None:
     _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
 
 
-def velocity(cfg: DictConfig) -> None:
+def velocity(cfg: Settings) -> None:
     """Write the velocity of every cell of a fitted run, and a figure of it."""
     from cellflow import pl, tl
 
@@ -76,7 +75,7 @@ def velocity(cfg: DictConfig) -> None:
     _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, "velocity")
 
 
-def fate(cfg: DictConfig) -> None:
+def fate(cfg: Settings) -> None:
     """Write the fates of all cells of a fitted run, and a figure of them."""
     from cellflow import pl, tl
 
@@ -89,7 +88,7 @@ def fate(cfg: DictConfig) -> None:
     _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, "fate")
 
 
-def report(cfg: DictConfig) -> None:
+def report(cfg: Settings) -> None:
     """Write the report of a fitted run again."""
     folder, flow, adata = read_run(cfg)
     if cfg.validate:
@@ -117,16 +116,14 @@ def read_cells(path: str | Path) -> "AnnData":
     raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
 
 
-def make_flow(cfg: DictConfig) -> "SnapshotFlow":
+def make_flow(cfg: Settings) -> "SnapshotFlow":
     """Return the unfitted flow that a configuration describes."""
     from cellflow.estimators import SnapshotFlow
 
     return SnapshotFlow(**settings_of(SnapshotFlow, cfg, time_key=cfg.data.time_key, rep=cfg.data.rep))
 
 
-def _fit_into(
-    folder: Path, adata: "AnnData", cfg: DictConfig, command: str, genes: Sequence[str] = ()
-) -> "SnapshotFlow":
+def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes: Sequence[str] = ()) -> "SnapshotFlow":
     """Fit, validate, and write everything that a run folder holds."""
     import torch
 
@@ -153,12 +150,14 @@ def _fit_into(
 
 def _times(given: Any, name: str, *, none: bool = False) -> list[float]:
     """Return one time, or a list of them, as numbers."""
-    times = distinct_times(list(given) if OmegaConf.is_list(given) else given, what=f"`{name}`", none=none)
+    times = distinct_times(
+        given if isinstance(given, str) or not isinstance(given, Sequence) else list(given), what=f"`{name}`", none=none
+    )
     found: list[float] = times.tolist()
     return found
 
 
-def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: DictConfig) -> None:
+def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: Settings) -> None:
     """Compare predictions with cells that the flow has not seen, and keep the tables."""
     from cellflow import tl
 
@@ -173,21 +172,20 @@ def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: DictCon
             adata.uns[key].to_csv(folder / f"{key}.csv", index=False)
 
 
-def _column(folder: Path, asked: DictConfig | None, name: str) -> str | None:
+def _column(folder: Path, asked: Settings | None, name: str) -> str | None:
     """Return a column, or a basis, that is named in the configuration, or was for the run."""
-    found: str | None = (asked and OmegaConf.select(asked, f"data.{name}")) or runs.read_settings(folder)["data"].get(
-        name
-    )
-    return found
+    named: str | None = asked.data.get(name) if asked is not None else None
+    kept: str | None = kept_settings(folder, "fit").data.get(name)
+    return named or kept
 
 
-def read_run(cfg: DictConfig) -> tuple[Path, "SnapshotFlow", "AnnData"]:
+def read_run(cfg: Settings) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     """Return the folder, the flow and the cells of a finished run."""
     from cellflow.estimators import SnapshotFlow
 
     folder = runs.existing_folder(cfg.model)
-    known = runs.read_settings(folder)["data"].get("path", folder / runs.CELLS)
-    return folder, load_run(SnapshotFlow, folder, cfg), read_cells(OmegaConf.select(cfg, "data.path") or known)
+    known = cfg.data.path or kept_settings(folder, "fit").data.path or folder / runs.CELLS
+    return folder, load_run(SnapshotFlow, folder, cfg), read_cells(known)
 
 
 def _keep(figure: Any, folder: Path, name: str) -> None:
@@ -198,7 +196,7 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
 
 
 def write_report(
-    folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), asked: DictConfig | None = None
+    folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), asked: Settings | None = None
 ) -> None:
     """Write the report of a run folder, with the validation that was kept in it, and the columns of its settings."""
     import pandas as pd

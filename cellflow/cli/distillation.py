@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import cells, generation, runs, translation
-from cellflow.cli.settings import load_run
+from cellflow.cli.kept import kept_settings
+from cellflow.cli.parts import build
+from cellflow.cli.settings import Settings, load_run
 from cellflow.report import few_steps
 from cellflow.training import Run
 
@@ -22,7 +22,7 @@ STATE = "distilling"
 """Folder below that of the run, with the state of a distillation under way."""
 
 
-def distill(cfg: DictConfig) -> None:
+def distill(cfg: Settings) -> None:
     """Distil a run, score few jumps beside many steps, and write its report again."""
     import torch
 
@@ -33,21 +33,21 @@ def distill(cfg: DictConfig) -> None:
     kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
 
 
-def state_of(cfg: DictConfig) -> Path:
+def state_of(cfg: Settings) -> Path:
     """Return the folder with the state of the distillation of a run."""
     return Path(cfg.model) / STATE
 
 
-def _cells(folder: Path, cfg: DictConfig) -> None:
+def _cells(folder: Path, cfg: Settings) -> None:
     _, flow, adata = cells.read_run(cfg)
-    held_out = runs.read_settings(folder)["data"]["holdout"]
+    held_out = kept_settings(folder, "fit").data.holdout
     seen = leave_out(adata, flow.time_key, held_out)
     _learn(folder, cfg, flow, seen)
     _compare(folder, few_steps.compare_cells(adata, flow))
     cells.write_report(folder, adata, flow)
 
 
-def _translation(folder: Path, cfg: DictConfig) -> None:
+def _translation(folder: Path, cfg: Settings) -> None:
     from cellflow.estimators import DomainTranslator
 
     model = load_run(DomainTranslator, folder, cfg)
@@ -57,7 +57,7 @@ def _translation(folder: Path, cfg: DictConfig) -> None:
     translation.write_report(folder, model, source, target, then)
 
 
-def _generation(folder: Path, cfg: DictConfig) -> None:
+def _generation(folder: Path, cfg: Settings) -> None:
     from cellflow.estimators import ImageGenerator
 
     model = load_run(ImageGenerator, folder, cfg)
@@ -69,10 +69,8 @@ def _generation(folder: Path, cfg: DictConfig) -> None:
     generation.write_report(folder, model, images, then)
 
 
-def _learn(folder: Path, cfg: DictConfig, model: Any, *samples: Any, **settings: Any) -> None:
+def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: Any) -> None:
     """Distil a model and save it; the state of the training goes once it is done."""
-    from hydra.utils import instantiate
-
     state = folder / STATE
     if state.exists() and not cfg.resume:
         raise FileExistsError(
@@ -85,7 +83,7 @@ def _learn(folder: Path, cfg: DictConfig, model: Any, *samples: Any, **settings:
         steps=cfg.steps,
         objective=cfg.objective,
         teacher=cfg.teacher,
-        recipe=instantiate(cfg.recipe),
+        recipe=build(cfg.recipe),
         run=Run(folder=state, resume=cfg.resume),
         **settings,
     )

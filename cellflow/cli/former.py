@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from cellflow.cli import documents
+from cellflow.cli.kinds import read
 from cellflow.estimators.serialize import FORMER
 from cellflow.report.images import FORMER as OF_REPORTS
 
@@ -27,6 +29,18 @@ def _curve(bend: float | Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     part = {"_target_": "cellflow.pairing.Spline", "bend": bend} if bend else {"_target_": "cellflow.pairing.Straight"}
     return {"curve": part}
 
+
+KINDS: dict[str, Any] = {
+    "noise": bool,
+    "sampling_steps": int | None,
+    "jumps": int | None,
+    "taught": bool,
+    "score": Literal["two_heads", "two_networks", "shared", "separate"] | None,
+    "bend": float,
+    "forget": float,
+    "judge": str | None,
+}
+"""What the former settings are."""
 
 RULES: dict[str | tuple[str, ...], Rule] = {
     ("noise", "sampling_steps", "jumps"): _solver,
@@ -63,15 +77,29 @@ def modern_words(words: list[str]) -> list[str]:
     ['model=runs/first']
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    read = {name: yaml.safe_load(value) for name, value in given.items()}
-    known = modern_settings(read)
-    old = [name for name in given if name not in known or known[name] != read[name]]
-    new = [word for name in known if name not in read or known[name] != read[name] for word in _said(name, known[name])]
+    then = {name: _value(name, text) for name, text in given.items() if _is_old(name, text)}
+    known = modern_settings(then)
+    old = list(then)
+    new = [word for name in known for word in _said(name, known[name])]
     if old:
         was, now = " ".join(f"{name}={given[name]}" for name in old), " ".join(new) or "the default"
         message = f"`{was}` is now `{now}`; the old setting will go in the next version."
         warnings.warn(message, FutureWarning, stacklevel=2)
     return [word for word in words if word.split("=", 1)[0] not in old] + new
+
+
+def _is_old(name: str, text: str) -> bool:
+    """Whether a word is one of an earlier version: by its name, or by what ``growth`` once could be."""
+    return name in KINDS or (name == "growth" and text in ("null", *(f"two_{each}" for each in ("heads", "networks"))))
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of a former setting; several of a sweep stay as they are."""
+    if name == "growth":
+        return documents.parse(text)
+    for each in text.split(","):
+        found = read(each, KINDS[name], name=name)
+    return found if "," not in text else text
 
 
 def _said(name: str, value: Any) -> list[str]:

@@ -4,10 +4,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import load_run, new_folder, settings_of, solver_of
+from cellflow.cli.kept import kept_settings
+from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
 from cellflow.integrate import Fixed
 from cellflow.report import Split
 
@@ -20,7 +19,7 @@ SHOWN = 12
 """Images in a row of a preview."""
 
 
-def generate(cfg: DictConfig) -> None:
+def generate(cfg: Settings) -> None:
     """Fit a generator to a folder, or make images with a fitted one."""
     from cellflow.estimators import ImageGenerator
 
@@ -42,7 +41,7 @@ def generate(cfg: DictConfig) -> None:
     return None
 
 
-def report(cfg: DictConfig) -> None:
+def report(cfg: Settings) -> None:
     """Write the report of a fitted generator again."""
     from cellflow.estimators import ImageGenerator
 
@@ -51,13 +50,13 @@ def report(cfg: DictConfig) -> None:
     write_report(folder, load_run(ImageGenerator, folder, cfg), images, then)
 
 
-def read_again(folder: Path) -> tuple[DictConfig, Split[Any]]:
+def read_again(folder: Path) -> tuple[Settings, Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
-    then = OmegaConf.create(runs.read_settings(folder))
+    then = kept_settings(folder, "generate")
     return then, image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
 
 
-def _apply(cfg: DictConfig) -> None:
+def _apply(cfg: Settings) -> None:
     """Write generated images into a folder."""
     from cellflow.estimators import ImageGenerator
 
@@ -68,7 +67,7 @@ def _apply(cfg: DictConfig) -> None:
     image_runs.write(images, cfg.out)
 
 
-def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg: DictConfig) -> None:
+def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg: Settings) -> None:
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_generation
 

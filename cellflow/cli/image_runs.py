@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from cellflow.cli import runs
-from cellflow.cli.settings import plain
+from cellflow.cli.settings import Settings, plain
 from cellflow.images import ImageSet, ImageStream, read_images, stream_images
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
@@ -28,14 +26,14 @@ LEAST_FITTED, LEAST_HELD = 2, 3
 """Least images to fit and to score: fewer than three cannot be shuffled."""
 
 
-def read(path: str, cfg: DictConfig, *, labels: str | None = None) -> ImageSet | ImageStream:
+def read(path: str, cfg: Settings, *, labels: str | None = None) -> ImageSet | ImageStream:
     """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for."""
-    size = tuple(cfg.size) if isinstance(plain(cfg)["size"], list) else cfg.size
+    size = tuple(cfg.size) if isinstance(cfg.size, list) else cfg.size
     found = stream_images if cfg.stream else read_images
     return found(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
 
 
-def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
+def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
     """Leave a share of the images out of the fit, for the scores; the same ones for the same seed.
 
     Raises
@@ -57,7 +55,7 @@ def hold_out(images: ImageSet | ImageStream, cfg: DictConfig) -> Split[Any]:
 
 def fit(
     folder: Path,
-    cfg: DictConfig,
+    cfg: Settings,
     command: str,
     model: Any,
     samples: Sequence[ImageSet | ImageStream],
@@ -130,7 +128,7 @@ def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path
     log.info("%d images: %s", written, folder)
 
 
-def require(cfg: DictConfig, *names: str) -> None:
+def require(cfg: Settings, *names: str) -> None:
     """Raise where settings are missing that this use of a command needs."""
     missing = [name for name in names if cfg[name] is None]
     if missing:
@@ -148,7 +146,7 @@ def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
         Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
 
 
-def _fabric(cfg: DictConfig) -> "Fabric | None":
+def _fabric(cfg: Settings) -> "Fabric | None":
     """Return a launched Fabric for several devices, one process each, as torchrun starts them; ``None`` for one."""
     if cfg.devices == 1:
         return None

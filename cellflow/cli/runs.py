@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cellflow.cli import documents
 from cellflow.cli.former import modern_settings
 from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
@@ -119,7 +120,7 @@ MAY_CHANGE = {
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the resolved settings of a run as YAML."""
-    (folder / CONFIG).write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -139,9 +140,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     {'steps': 3}
     """
     try:
-        return modern_settings(dict(yaml.safe_load((folder / CONFIG).read_text())))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise CheckpointError(f"The settings in {folder / CONFIG} cannot be read ({error}).") from error
+        return modern_settings(documents.read(folder / CONFIG))
+    except ValueError as error:
+        raise CheckpointError(f"The settings of the run cannot be read. {error}") from error
 
 
 def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:

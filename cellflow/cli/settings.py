@@ -1,11 +1,11 @@
-"""Shared by all commands: settings as plain values, and where results are written."""
+"""Shared by all commands: settings as plain values, the parts built of them, and where results are written."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellflow.cli import runs
+from cellflow.cli.parts import TARGET, build
 from cellflow.estimators.serialize import PARTS
 from cellflow.integrate import Solver, resolve
 
@@ -15,25 +15,62 @@ if TYPE_CHECKING:
 Estimator = TypeVar("Estimator", bound="FlowEstimator")
 
 
-def new_folder(cfg: DictConfig, command: str) -> Path:
-    """Return the folder of a new run, or of the one to resume; it is written into the configuration too."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+class Settings(dict[str, Any]):
+    """Plain values, of which each is an attribute too; groups of settings are settings.
 
-    job = HydraConfig.get().job.num if HydraConfig.get().mode == RunMode.MULTIRUN else None
-    folder = runs.new_folder(cfg.out, command=command, resume=cfg.resume, job=job)
+    Nothing is read into a value: what looks like a reference is text.
+
+    Examples
+    --------
+    >>> cfg = Settings({"steps": 3, "data": {"path": "${HOME}.h5ad"}})
+    >>> cfg.steps, cfg.data.path
+    (3, '${HOME}.h5ad')
+    """
+
+    job: int | None = None  # of a sweep
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        inner = {key: Settings(value) if _named(value) else value for key, value in values.items()}
+        super().__init__(inner)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "job":
+            super().__setattr__(name, value)
+        else:
+            self[name] = value
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def new_folder(cfg: Settings, command: str) -> Path:
+    """Return the folder of a new run, or of the one to resume; it is written into the configuration too."""
+    folder = runs.new_folder(cfg.out, command=command, resume=cfg.resume, job=cfg.job)
     cfg.out = str(folder)
     if cfg.resume:
         runs.refuse_changes(folder, plain(cfg))
     return folder
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the resolved settings as plain values."""
-    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a plain dictionary.
+
+    Examples
+    --------
+    >>> plain(Settings({"data": {"path": "a"}}))
+    {'data': {'path': 'a'}}
+    """
+    return {key: plain(value) if isinstance(value, Settings) else value for key, value in cfg.items()}
 
 
-def settings_of(estimator: type["FlowEstimator"], cfg: DictConfig, **others: Any) -> dict[str, Any]:
+def settings_of(estimator: type["FlowEstimator"], cfg: Settings, **others: Any) -> dict[str, Any]:
     """Return the settings of an estimator that the configuration has under their own names; parts are built.
 
     Parameters
@@ -45,47 +82,34 @@ def settings_of(estimator: type["FlowEstimator"], cfg: DictConfig, **others: Any
     **others
         Settings that the configuration says in another way.
     """
-    return {name: _built(cfg[name]) for name in estimator._get_param_names() if name in cfg} | others
+    return {name: build(cfg[name]) for name in estimator._get_param_names() if name in cfg} | others
 
 
-def load_run(estimator: type[Estimator], folder: Path, cfg: DictConfig) -> Estimator:
+def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimator:
     """Return the fitted estimator of a run, with those parts that are not cellflow's own as they are given again.
 
     A part that is named by ``_target_``, as the run has it, takes the other values that it was made with from there.
     Only the part itself is built from them, so that nothing in the folder decides what code is run.
     """
-    from hydra.utils import instantiate
-
     then, parts = runs.read_settings(folder), {}
     for name in PARTS:
-        part = OmegaConf.select(cfg, name)
-        given = plain(part) if isinstance(part, DictConfig) else {}
-        target = given.get("_target_")
+        part = cfg.get(name)
+        given = plain(part) if isinstance(part, Settings) else {}
+        target = given.get(TARGET)
         if target and not target.startswith("cellflow."):
             kept = then.get(name)
-            same = kept if isinstance(kept, dict) and kept.get("_target_") == target else {}
-            parts[name] = instantiate({**same, **given, "_recursive_": False})
+            same = kept if isinstance(kept, dict) and kept.get(TARGET) == target else {}
+            parts[name] = build({**same, **given}, nested=False)
     return estimator.load(folder, device=cfg.get("device", "auto"), **parts)
 
 
-def _built(value: Any) -> Any:
-    """Return a part that is built, or a plain value."""
-    from hydra.utils import instantiate
-
-    if not OmegaConf.is_config(value):
-        return value
-    return instantiate(value) if "_target_" in value else plain(value)
-
-
-def solver_of(cfg: DictConfig, *, default: Solver | None) -> Any:
+def solver_of(cfg: Settings, *, default: Solver | None) -> Any:
     """Return the solver of the settings: a part, or the command's default with another number of steps.
 
     Where the default depends on the flow (``None``), the number of steps itself is returned, if there is one.
     """
-    from hydra.utils import instantiate
-
-    if "_target_" in cfg.solver:
-        return instantiate(cfg.solver)
+    if TARGET in cfg.solver:
+        return build(cfg.solver)
     if default is None or cfg.solver.steps is None:
         return default or cfg.solver.steps
     return resolve(cfg.solver.steps, default=default, verb="solver.steps")

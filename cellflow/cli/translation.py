@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from cellflow.cli import image_runs, runs
-from cellflow.cli.settings import load_run, new_folder, settings_of, solver_of
+from cellflow.cli.kept import kept_settings
+from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
 from cellflow.integrate import Fixed, Noisy
@@ -28,7 +28,7 @@ AT_ONCE = 1000
 """Images that are translated before they are written, where they are read from their files as they are needed."""
 
 
-def translate(cfg: DictConfig) -> None:
+def translate(cfg: Settings) -> None:
     """Fit a translation from two folders, or translate a folder with a fitted one."""
     if cfg.model is not None:
         return _apply(cfg)
@@ -40,13 +40,13 @@ def translate(cfg: DictConfig) -> None:
     return None
 
 
-def demo(cfg: DictConfig) -> None:
+def demo(cfg: Settings) -> None:
     """Translate untreated cells into treated ones, by their outlines."""
     folder = new_folder(cfg, "demo")
     _fit(folder, *_both(cfg), cfg, "demo task=translation")
 
 
-def report(cfg: DictConfig) -> None:
+def report(cfg: Settings) -> None:
     """Write the report of a fitted translation again."""
     from cellflow.estimators import DomainTranslator
 
@@ -55,20 +55,20 @@ def report(cfg: DictConfig) -> None:
     write_report(folder, load_run(DomainTranslator, folder, cfg), source, target, then)
 
 
-def read_again(folder: Path) -> tuple[DictConfig, Split[Any], Split[Any]]:
+def read_again(folder: Path) -> tuple[Settings, Split[Any], Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
-    then = OmegaConf.create(runs.read_settings(folder))
+    then = kept_settings(folder, "translate")
     source, target = (image_runs.hold_out(images, then) for images in _both(then))
     return then, source, target
 
 
-def _apply(cfg: DictConfig) -> None:
+def _apply(cfg: Settings) -> None:
     """Write the translated images of a folder."""
     from cellflow.estimators import DomainTranslator
 
     image_runs.require(cfg, "input", "out")
     folder = runs.existing_folder(cfg.model)
-    then = OmegaConf.create(runs.read_settings(folder))
+    then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
     then.skip_unreadable, then.stream = cfg.skip_unreadable, cfg.stream
@@ -78,19 +78,19 @@ def _apply(cfg: DictConfig) -> None:
     return image_runs.write_parts(_in_parts(model, images, cfg), images.names or (), cfg.out)
 
 
-def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: DictConfig, *, seed: int) -> ImageSet:
+def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: Settings, *, seed: int) -> ImageSet:
     """Translate images, with noise or without."""
     return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse)
 
 
-def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: DictConfig) -> "Iterator[ImageSet]":
+def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
     """Yield translated images, some at a time, so that neither they nor their originals fill the memory."""
     for number, rows in enumerate(torch.arange(len(images)).split(AT_ONCE)):
         yield _carried(model, images.take(rows), cfg, seed=draw_seed(generator_at(cfg.seed, number)))
 
 
 def _fit(
-    folder: Path, source: ImageSet | ImageStream, target: ImageSet | ImageStream, cfg: DictConfig, command: str
+    folder: Path, source: ImageSet | ImageStream, target: ImageSet | ImageStream, cfg: Settings, command: str
 ) -> None:
     from cellflow.estimators import DomainTranslator
 
@@ -108,7 +108,7 @@ def _fit(
 
 
 def write_report(
-    folder: Path, model: "DomainTranslator", source: Split[Any], target: Split[Any], cfg: DictConfig
+    folder: Path, model: "DomainTranslator", source: Split[Any], target: Split[Any], cfg: Settings
 ) -> None:
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_translation
@@ -127,7 +127,7 @@ def write_report(
     log.info("open %s", folder / runs.REPORT)
 
 
-def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[..., ImageSet]":
+def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated."""
     solver = _solver(model, cfg)
     if isinstance(solver, Noisy):
@@ -135,12 +135,12 @@ def _way(model: "DomainTranslator", cfg: DictConfig, *, seed: int) -> "Callable[
     return partial(model.translate, solver=solver)
 
 
-def _solver(model: "DomainTranslator", cfg: DictConfig) -> Any:
+def _solver(model: "DomainTranslator", cfg: Settings) -> Any:
     """Return the solver of the settings; where they name none, with noise if a score was learned."""
     return solver_of(cfg, default=Noisy(20) if model.stochastic else Fixed("midpoint", steps=20))
 
 
-def _both(cfg: DictConfig) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:
+def _both(cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:
     """Return the source and the target images: those of the demo, or those that the settings name."""
     if cfg.get("task") == "translation":
         cells = cell_silhouettes()

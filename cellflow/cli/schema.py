@@ -1,0 +1,118 @@
+"""What kind every setting of every command is; those of parts follow from constructors, see `cellflow.cli.parts`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cellflow.cli.kinds import COUNT, TIMES, Between
+from cellflow.estimators.generation import OBJECTIVES as OF_GENERATORS
+from cellflow.metrics.features import NETWORKS
+from cellflow.training.distillation import OBJECTIVES as OF_MAPS
+from cellflow.training.distillation import TRAJECTORIES
+
+PARTS = ("path", "coupling", "curve", "network", "recipe", "solver")
+"""Groups of settings that are one part each."""
+OF_RUNS = ("path", "coupling", "curve", "network")
+"""Parts that a command takes from a finished run, but for what is given again."""
+GROUPS = (*PARTS, "data")
+"""Settings that have settings: ``data.path``."""
+SHARE = Annotated[float, Between(0, 1, open=True)]
+SIDE = Annotated[int, Between(1, 65536)]
+AUTO_OR_BOOL = bool | Literal["auto"]
+DEVICE = Literal["auto", "cpu", "cuda", "mps", *(f"cuda:{number}" for number in range(16))]  # type: ignore[valid-type]
+FEATURES = Literal[NETWORKS]  # type: ignore[valid-type]
+
+SETTINGS: dict[str, Any] = {
+    # Where things are.
+    "model": Path | None,
+    "out": Path | None,
+    "input": Path | None,
+    "source": Path | None,
+    "target": Path | None,
+    "data": Path | None,  # of images; of cells it is a group
+    "data.path": Path | None,
+    "data.time_key": str,
+    "data.rep": str,
+    "data.groupby": str | None,
+    "data.lineage_key": str | None,
+    "data.basis": str | None,
+    "data.holdout": TIMES,
+    # A fit.
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "seed": int,
+    "stochastic": bool,
+    "growth": AUTO_OR_BOOL,
+    "heads": Literal["shared", "separate"],
+    "masses": Literal["counts"] | dict[float | str, float] | None,
+    "weight_key": str | None,
+    "prior_key": str | None,
+    "within": str | None,
+    "standardize": bool,
+    "regularize": AUTO_OR_BOOL,
+    "ot_batch_size": COUNT | Literal["auto", "whole"],
+    "device": DEVICE,
+    "devices": COUNT,
+    "threads": Annotated[int, Between(1, 1024)] | None,
+    "progress": bool,
+    "resume": bool,
+    "validate": bool,
+    "keep_aside": bool,
+    "n_seeds": COUNT,
+    # Demos.
+    "task": str,
+    "dataset": Literal["hsmm", "hematopoiesis"],
+    "components": COUNT | None,
+    "markers": list[str],
+    # Images.
+    "size": SIDE | tuple[SIDE, SIDE] | None,
+    "channels": Annotated[int, Between(1, 4096)] | None,
+    "skip_unreadable": bool,
+    "stream": bool,
+    "flip": bool,
+    "holdout": SHARE,
+    "feature_network": FEATURES | None,
+    "target_class": str | None,
+    "features": COUNT | str | None,
+    "within_labels": bool,
+    "labels": Literal["folder"] | None,
+    "preview": COUNT,
+    "condition_dropout": Annotated[float, Between(0, 1)],
+    "n": COUNT,
+    "label": str | None,
+    "guidance": float,
+    "reverse": bool,
+    "teacher": bool,
+    "objective": Literal[(*OF_GENERATORS, TRAJECTORIES, *OF_MAPS)],
+    # What is done with a run.
+    "at": TIMES,
+    "origin": Literal["both", "before", "after"],
+    "extrapolate": bool,
+    "genes": bool,
+    "basis": str | None,
+    "groupby": str,
+    "n_samples": COUNT,
+    "solver.steps": COUNT | None,  # where no solver is chosen
+}
+
+OF_COMMANDS: dict[str, dict[str, Any]] = {
+    "fit": {"data.path": Path, "threads": Annotated[int, Between(1, 1024)]},
+    "demo": {"threads": Annotated[int, Between(1, 1024)] | None},
+    "interpolate": {"model": Path},
+    "velocity": {"model": Path},
+    "fate": {"model": Path, "at": float | str | None},
+    "report": {"model": Path},
+    "distill": {"model": Path, "objective": Literal[(TRAJECTORIES, *OF_MAPS)]},
+    "generate": {"objective": Literal[OF_GENERATORS]},
+}
+"""Where a setting is another for one command."""
+
+
+def kind_of(name: str, command: str) -> Any:
+    """Return the kind of a setting of a command, which is no part's.
+
+    Examples
+    --------
+    >>> kind_of("validate", "fit")
+    <class 'bool'>
+    """
+    return OF_COMMANDS.get(command, {}).get(name, SETTINGS[name])
