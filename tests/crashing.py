@@ -19,7 +19,7 @@ def run(task, *arguments):
     """Run a function of a module in a process of its own, and return its exit code, negative for a signal."""
     child = context.Process(target=task, args=arguments)
     child.start()
-    child.join(120)
+    child.join(300)
     assert child.exitcode is not None, f"{task.__name__} hangs"
     return child.exitcode
 

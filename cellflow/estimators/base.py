@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -26,6 +27,7 @@ from cellflow.estimators.serialize import (
     modernise_training,
 )
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
+from cellflow.lock import A_SAVE, locked
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
@@ -43,6 +45,8 @@ OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": tau
 """Former keywords of `distill`."""
 FORMAT = 2
 """Version of the saved model; a newer one than this is refused, an older one is converted."""
+TRAINING = {"fit", "refine", "distill"}
+"""Verbs that train, and take a run."""
 WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
@@ -57,6 +61,12 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     history_: History
     flow_map_: FlowMap
     map_history_: History
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Let the verbs that train hold the folder of their run from their first line, before anything is computed."""
+        super().__init_subclass__(**settings)
+        for name in TRAINING & vars(cls).keys():
+            setattr(cls, name, _holding_folder(vars(cls)[name]))
 
     @property
     def distilled(self) -> bool:
@@ -79,13 +89,13 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             Before ``fit``.
         FileExistsError
             When there is a model already, and ``overwrite`` is false.
+        CheckpointError
+            When another process is at work in the folder.
         OSError
             When a file cannot be written. An earlier model is unchanged then, as it is if the process is stopped.
         """
         self._check_fitted()
         folder = Path(folder)
-        if (folder / DESCRIPTION).exists() and not overwrite:
-            raise FileExistsError(f"{folder} holds a model already. Choose another folder, or pass `overwrite=True`.")
         settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
         tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None}
@@ -93,7 +103,11 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             known = self.flow_map_
             tensors[MAP] = ("flow map", known.state_dict())
             about["flow_map"] = {"spans": known.spans, "growth": known.growth, "history": self.map_history_.columns}
-        save_model(folder / DESCRIPTION, about, tensors)
+        with locked(folder, wait=A_SAVE):
+            if (folder / DESCRIPTION).exists() and not overwrite:
+                message = f"{folder} holds a model already. Choose another folder, or pass `overwrite=True`."
+                raise FileExistsError(message)
+            save_model(folder / DESCRIPTION, about, tensors)
 
     @classmethod
     def load(
@@ -329,6 +343,17 @@ def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tenso
     (9, 4096)
     """
     return torch.randperm(n, generator=generator)[: n if len(shape) == 1 else FOLLOWED]
+
+
+def _holding_folder(train: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a verb that trains, within which no other process may write to the folder of its run."""
+
+    @wraps(train)
+    def held(*given: Any, run: Run | None = None, **others: Any) -> Any:
+        with (run or Run()).locked():
+            return train(*given, run=run, **others)
+
+    return held
 
 
 def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:

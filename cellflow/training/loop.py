@@ -1,5 +1,6 @@
 """The training loop."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -86,11 +87,14 @@ def fit(
     FloatingPointError
         When the loss is not finite; the message names the step.
     CheckpointError
-        When there is nothing to resume from, or the state does not match.
+        When there is nothing to resume from, the state does not match, or another process trains in the folder.
     ValueError
         When the batches run out, or a field in double precision is to be trained in mixed precision.
+    OSError
+        When the state cannot be written, as on a full disk; what was saved before is unchanged.
     KeyboardInterrupt
-        After Ctrl-C, once the step under way is finished and, given a folder, saved.
+        After Ctrl-C, SIGTERM or SIGHUP, once the step under way is finished and, given a folder, saved; of several
+        processes, some steps later.
 
     Examples
     --------
@@ -108,37 +112,78 @@ def fit(
         field.double()
     fabric = run.fabric or _fabric_for(field, recipe)
     state = TrainingState(field, recipe, seed, about or {})
-    _open(state, run)
-    last = steps if until is None else min(until, steps)
-    state.require_within(last)
-    last = state.step if _stops(state, stopping) else last
-    stream = _shared(batches, state, last, fabric)
-    with Interrupt() as interrupt, progress_bar(shown=run.progress, start=state.step, steps=steps) as bar:
-        rows: list[dict[str, Tensor | float]] = []
-        for row in _train(state, objective, stream, steps, last, fabric):
-            rows.append(row)
-            if stopping is not None:
-                row[HELD_OUT] = _measured(state, objective, stopping)
-                if stopping.measures(state.step):
-                    _read(rows, into=state.history, on_step=on_step if fabric.is_global_zero else None)
-            ends = state.step == last or _stops(state, stopping)
-            saving = run.folder is not None and (ends or interrupt.pending or state.step % run.save_every == 0)
-            watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
-            if saving or watching or ends or interrupt.pending or len(rows) == READ_EVERY:
-                _read(rows, into=state.history, on_step=on_step if fabric.is_global_zero else None)
-                bar(state.step, state.history["loss"][-1])
-            if saving and fabric.is_global_zero:
-                state.save(Path(cast("str", run.folder)) / STATE)
-            if watching and not interrupt.pending:
-                _watch(state, cast("Callable[[Any], object]", run.watch), fabric)
-            if interrupt.pending:
-                if run.folder is not None and not saving and fabric.is_global_zero:  # it came while `watch` was called
-                    state.save(Path(run.folder) / STATE)
-                raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
-            if ends:
-                break
+    with run.locked():
+        _open(state, run)
+        last = steps if until is None else min(until, steps)
+        state.require_within(last)
+        last = state.step if _stops(state, stopping) else last
+        stream = _train(state, objective, _shared(batches, state, last, fabric), steps, last, fabric)
+        with Interrupt() as interrupt, progress_bar(shown=run.progress, start=state.step, steps=steps) as bar:
+            saves, told = _Saves(state, run, fabric), on_step if fabric.is_global_zero else None
+            rows: list[dict[str, Tensor | float]] = []
+            for row in stream:
+                rows.append(row)
+                if stopping is not None:
+                    row[HELD_OUT] = _measured(state, objective, stopping, fabric)
+                    if stopping.measures(state.step):
+                        _read(rows, into=state.history, on_step=told, fabric=fabric)
+                ends = state.step == last or _stops(state, stopping)
+                watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
+                looking = ends or watching or saves.due() or len(rows) == READ_EVERY
+                stops, late = _agreed([interrupt.pending, saves.late()], looking, fabric)
+                if looking or stops or late:
+                    _read(rows, into=state.history, on_step=told, fabric=fabric)
+                    if ends or stops or late or saves.due():
+                        saves.save()
+                    bar(state.step, state.history["loss"][-1])
+                if watching and not stops:
+                    _watch(state, cast("Callable[[Any], object]", run.watch), fabric)
+                    stops = fabric.world_size == 1 and interrupt.pending
+                if stops:
+                    saves.save()  # of what was not saved before `watch` was called
+                    fabric.barrier()  # no process says that it stopped before the first one has saved
+                    raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
+                if ends:
+                    break
     state.settle()
     return state.history
+
+
+class _Saves:
+    """When the state of a training is saved: by steps and by the clock; by the first process."""
+
+    def __init__(self, state: TrainingState, run: Run, fabric: "Fabric") -> None:
+        self._state, self._run, self._leads = state, run, fabric.is_global_zero
+        self._time, self._step = time.monotonic(), -1
+
+    def due(self) -> bool:
+        """Return whether it is a step after which to save, the same ones in all processes."""
+        return self._run.folder is not None and self._state.step % self._run.save_every == 0
+
+    def late(self) -> bool:
+        """Return whether the last save is long ago."""
+        minutes = None if self._run.folder is None else self._run.save_minutes
+        return minutes is not None and time.monotonic() - self._time >= 60 * minutes
+
+    def save(self) -> None:
+        """Save the state, if there is a folder, and once for each step."""
+        if self._run.folder is not None and self._state.step != self._step:
+            if self._leads:
+                self._state.save(Path(self._run.folder) / STATE)
+            self._time, self._step = time.monotonic(), self._state.step
+
+
+def _agreed(wishes: list[bool], looking: bool, fabric: "Fabric") -> list[bool]:
+    """Return what any of several processes wishes: where they look, which is at the same steps, and otherwise nothing.
+
+    Without, one would stop after a step that the others have finished, and these would wait for it for ever.
+    """
+    if fabric.world_size == 1:
+        return wishes
+    if not looking:
+        return [False] * len(wishes)
+    found = fabric.all_reduce(torch.tensor(wishes, dtype=torch.float32, device=fabric.device), reduce_op="sum")
+    return [value > 0 for value in cast("Tensor", found).tolist()]
 
 
 def _open(state: TrainingState, run: Run) -> None:
@@ -184,9 +229,9 @@ def _train(
         yield {**terms, "learning_rate": rate}
 
 
-def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnStep | None) -> None:
+def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnStep | None, fabric: "Fabric") -> None:
     """Copy rows from the device into the history, and stop at the first loss that is not finite."""
-    for row in rows:
+    for row in _averaged(rows, fabric):
         values = {name: float(value) for name, value in row.items()}
         if not -float("inf") < values["loss"] < float("inf"):
             raise FloatingPointError(
@@ -199,6 +244,16 @@ def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnSt
     rows.clear()
 
 
+def _averaged(rows: list[dict[str, Tensor | float]], fabric: "Fabric") -> list[dict[str, Tensor | float]]:
+    """Return rows whose terms are the means over all processes, each of which has batches of its own."""
+    if fabric.world_size == 1 or not rows:
+        return rows
+    names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
+    own = torch.stack([torch.stack([cast("Tensor", row[name]).double() for name in names]) for row in rows])
+    mean = cast("Tensor", fabric.all_reduce(own, reduce_op="mean"))
+    return [{**row, **dict(zip(names, values, strict=True))} for row, values in zip(rows, mean, strict=True)]
+
+
 def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric") -> None:
     """Call ``watch`` with the averaged weights in the field, in the first process only, while the others wait."""
     if fabric.is_global_zero:
@@ -207,12 +262,16 @@ def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric
     fabric.barrier()
 
 
-def _measured(state: TrainingState, objective: Objective, stopping: EarlyStopping) -> float:
-    """Return the loss of the averaged weights on held-out batches, NaN where it is not due."""
+def _measured(state: TrainingState, objective: Objective, stopping: EarlyStopping, fabric: "Fabric") -> float:
+    """Return the loss of the averaged weights on held-out batches, NaN where it is not due; one for all processes."""
     if not stopping.measures(state.step):
         return nan
     with state.averaged():
-        return stopping.measure(state.field, objective)
+        found = stopping.measure(state.field, objective)
+    if fabric.world_size == 1:
+        return found
+    own = torch.tensor(found, dtype=torch.float64, device=fabric.device)
+    return float(cast("Tensor", fabric.all_reduce(own, reduce_op="mean")))
 
 
 def _stops(state: TrainingState, stopping: EarlyStopping | None) -> bool:

@@ -248,28 +248,31 @@ def refit(
             "Expected as many source points as target points, and a condition for each; found "
             f"{len(x0)}, {len(x1)} and {len(condition)}."
         )
-    if run.folder is not None and not run.resume:
-        refuse_existing(_folder(run, 0) / STATE)
-    histories: list[History] = []
-    for turn in range(rounds):
-        here = _round(run, turn, sum(histories, History()))
-        dtype = next(field.parameters()).dtype  # that of the last round, which may have made the field double
-        x0, x1, condition = x0.to(dtype), x1.to(dtype), None if condition is None else condition.to(dtype)
-        batches: Iterable[Batch] = ()
-        if not _finished(here, steps, generator):
-            y0, y1 = model_pairs(
-                field, objective, x0, x1, coupling=coupling, turn=turn, generator=generator, condition=condition,
-                at_once=at_once,
-            )  # fmt: skip
-            known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
-            batches = paired_batches(
-                y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known
+    with run.locked():
+        if run.folder is not None and not run.resume:
+            refuse_existing(_folder(run, 0) / STATE)
+        histories: list[History] = []
+        for turn in range(rounds):
+            here = _round(run, turn, sum(histories, History()))
+            dtype = next(field.parameters()).dtype  # that of the last round, which may have made the field double
+            x0, x1, condition = x0.to(dtype), x1.to(dtype), None if condition is None else condition.to(dtype)
+            batches: Iterable[Batch] = ()
+            if not _finished(here, steps, generator):
+                y0, y1 = model_pairs(
+                    field, objective, x0, x1, coupling=coupling, turn=turn, generator=generator, condition=condition,
+                    at_once=at_once,
+                )  # fmt: skip
+                known = None if condition is None else torch.cat([condition] * (len(y0) // len(condition)))
+                batches = paired_batches(
+                    y0, y1, coupling=Given(), batch_size=batch_size, generator=generator, condition=known
+                )
+                if here.folder is not None and here.leads:
+                    save_tensors(Path(here.folder) / GENERATOR, {"state": generator.get_state()}, {"kind": "generator"})
+            told = {**(about or {}), "round": turn, "coupling": _said(coupling)}
+            found = fit(
+                field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=here, about=told
             )
-            if here.folder is not None and here.leads:
-                save_tensors(Path(here.folder) / GENERATOR, {"state": generator.get_state()}, {"kind": "generator"})
-        told = {**(about or {}), "round": turn, "coupling": _said(coupling)}
-        found = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=here, about=told)
-        histories.append(found)
+            histories.append(found)
     return histories
 
 

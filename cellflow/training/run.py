@@ -1,14 +1,16 @@
-"""A training run: its folder, monitoring and devices, and how Ctrl-C stops it."""
+"""A training run: its folder, monitoring and devices, and how Ctrl-C and other signals stop it."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cellflow.errors import CheckpointError
+from cellflow.lock import locked
 from cellflow.renamed import Rules
 
 if TYPE_CHECKING:
@@ -22,11 +24,12 @@ class Run:
     Parameters
     ----------
     folder
-        Folder for the state of the training, so that it can be resumed after an interruption; ``None`` for none.
+        Folder for the state of the training, so that it can be resumed after an interruption; ``None`` for none. While
+        one process trains there, others are refused.
     resume
         Whether to resume from the state in ``folder``.
-    save_every
-        Steps between two saves of the state.
+    save_every, save_minutes
+        Steps and minutes between two saves of the state, whichever come first; ``None`` minutes for by steps alone.
     progress
         Whether to show a bar with the loss and the time left.
     watch
@@ -41,7 +44,8 @@ class Run:
     Raises
     ------
     ValueError, TypeError
-        When there is nothing to resume from, a number of steps is below 1, or ``watch`` cannot be called.
+        When there is nothing to resume from, a number of steps is below 1, minutes are not above 0, or ``watch`` cannot
+        be called.
 
     Examples
     --------
@@ -59,6 +63,7 @@ class Run:
     folder: str | Path | None = None
     resume: bool = False
     save_every: int = 1000
+    save_minutes: float | None = 2.0
     progress: bool = False
     watch: Callable[[Any], object] | None = None
     watch_every: int = 1000
@@ -68,6 +73,8 @@ class Run:
         for name in ("save_every", "watch_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} >= 1; found {getattr(self, name)}.")
+        if self.save_minutes is not None and not self.save_minutes > 0:
+            raise ValueError(f"Expected save_minutes > 0, or None; found {self.save_minutes}.")
         if self.resume and self.folder is None:
             raise ValueError("There is nothing to resume without a `folder`: name the one that keeps the training.")
         if self.watch is not None and not callable(self.watch):
@@ -77,6 +84,31 @@ class Run:
     def leads(self) -> bool:
         """Whether this process is the one that saves and watches."""
         return self.fabric is None or self.fabric.is_global_zero
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder. Of several devices, the first process does it for all.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            In every process of the group, when another process is at work there, or it cannot be written to.
+        """
+        if self.folder is None:
+            yield
+            return
+        with ExitStack() as stack:
+            refused: Exception | None = None
+            if self.leads:
+                try:
+                    stack.enter_context(locked(self.folder))
+                except (CheckpointError, OSError) as error:
+                    refused = error
+            if self.fabric is not None:
+                refused = self.fabric.broadcast(refused)
+            if refused is not None:
+                raise refused
+            yield
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -92,20 +124,25 @@ OLD_KEYWORDS: Rules = {("folder", "resume", "save_every", "progress", "watch", "
 """Former keywords of the settings of a run; see `cellflow.renamed.renamed`."""
 
 
-class Interrupt:
-    """While open, a first Ctrl-C sets ``pending``; a second one stops at once, as usual.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, the end that schedulers and systems announce, and that of the terminal."""
 
-    The code inside checks ``pending`` and raises. A Ctrl-C after the last check is passed on when the context closes:
+
+class Interrupt:
+    """While open, a first Ctrl-C sets ``pending``, as do SIGTERM and SIGHUP; a second one stops at once, as usual.
+
+    The code inside checks ``pending`` and raises. A signal after the last check is passed on when the context closes:
     to the enclosing `Interrupt`, or as the usual KeyboardInterrupt.
 
-    Outside the main thread, where Python delivers no signals, nothing changes.
+    Outside the main thread, where Python delivers no signals, nothing changes. Nor is a signal taken that the process
+    was told to ignore, as ``nohup`` does with SIGHUP, except for Ctrl-C.
 
     Examples
     --------
     >>> import signal
     >>> try:
     ...     with Interrupt() as interrupt:
-    ...         signal.raise_signal(signal.SIGINT)
+    ...         signal.raise_signal(signal.SIGTERM)
     ...         print(interrupt.pending)
     ... except KeyboardInterrupt:
     ...     print("stopped")
@@ -115,30 +152,42 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.pending = False
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        self._active = threading.current_thread() is threading.main_thread()
-        if self._active:
-            self._previous = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.getsignal(number) for number in SIGNALS if _taken(number)}
+            for number in self._previous:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._active:
-            signal.signal(signal.SIGINT, self._previous)
-            if self.pending and kind is None:
-                self._pass_on()
+        self._restore()
+        if self.pending and kind is None:
+            self._pass_on()
 
     def _pass_on(self) -> None:
-        if callable(self._previous):
-            self._previous(signal.SIGINT, None)
-        else:  # the process was started with Ctrl-C ignored, as in the background; here it is wanted
+        if callable(self._previous[self._number]):
+            self._previous[self._number](self._number, None)
+        else:  # the system's own way would lose what is done after the training
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pending = True
-        signal.signal(signal.SIGINT, self._previous)
+        self.pending, self._number = True, number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+
+def _taken(number: int) -> bool:
+    """Return whether a signal may be taken: it can be given back, and was not to be ignored."""
+    previous = signal.getsignal(number)
+    ignored = previous is signal.SIG_IGN and number != signal.SIGINT  # which is ignored in the background, too
+    return previous is not None and not ignored
 
 
 def goodbye(step: int, steps: int, folder: str | Path | None) -> str:

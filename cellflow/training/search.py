@@ -97,25 +97,27 @@ def fit_unmemorised(
     (True, True)
     """
     run, recipe = run or Run(), recipe or Recipe()
-    here = run if run.folder is None else replace(run, folder=Path(run.folder) / FOLDER)
-    begun, searched = _exists(run), _exists(here)
-    if begun and not run.resume:
-        refuse_existing(Path(run.folder or "") / STATE)
-    found = History()
-    if begun and searched:
-        found = History(load_tensors(Path(here.folder or "") / STATE)[1]["history"])
-    elif not begun and steps // PART >= recipe.warmup + PATIENCE * EVERY:
-        found = _search(
-            field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
-            run=replace(here, resume=searched and run.resume, watch=None),
-        )  # fmt: skip
-    best = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, []))
-    if best is not None:
-        steps = min(steps, ceil(LONGER * best))
-        recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
-        log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
-    run = replace(run, resume=run.resume and (begun or not searched))
-    return fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=run, about=about), found
+    with run.locked():
+        here = run if run.folder is None else replace(run, folder=Path(run.folder) / FOLDER)
+        trained, searched = _exists(run), _exists(here)
+        if trained and not run.resume:
+            refuse_existing(Path(run.folder or "") / STATE)
+        found = History()
+        if trained and searched:
+            found = History(load_tensors(Path(here.folder or "") / STATE)[1]["history"])
+        elif not trained and steps // PART >= recipe.warmup + PATIENCE * EVERY:
+            found = _search(
+                field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
+                run=replace(here, resume=searched and run.resume, watch=None),
+            )  # fmt: skip
+        best = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, []))
+        if best is not None:
+            steps = min(steps, ceil(LONGER * best))
+            recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+            log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
+        run = replace(run, resume=run.resume and (trained or not searched))
+        history = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=run, about=about)
+    return history, found
 
 
 def _search(
@@ -145,6 +147,17 @@ def _search(
         about=about,
         stopping=EarlyStopping(held, draw_seed(generator)),
     )
+
+
+def begun(folder: str | Path) -> bool:
+    """Return whether a training or its search was begun in a folder, so that it can be resumed.
+
+    Examples
+    --------
+    >>> begun("runs/of-nobody")
+    False
+    """
+    return (Path(folder) / STATE).exists() or (Path(folder) / FOLDER / STATE).exists()
 
 
 def _exists(run: Run) -> bool:
