@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cellflow import integrate, paths, training
 from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError, unknown
-from cellflow.estimators.model_files import DIGESTS, model_file, save_model
+from cellflow.estimators.model_files import DIGESTS, load_tensors_of, save_model
 from cellflow.estimators.serialize import (
     compared,
     decode,
@@ -153,11 +153,11 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
         old = settings if about["format"] == 1 else {}
-        _load_into(model.field_, model_file(folder / WEIGHTS, about[DIGESTS]), kind="model", old=old)
+        digests = about[DIGESTS]
+        _load_into(model.field_, folder / WEIGHTS, digests, kind="model", old=old)
         model.field_.to(model._device()).eval()
         if model.distilled:
-            map_file = model_file(folder / MAP, about[DIGESTS])
-            _load_into(model.flow_map_, map_file, kind="flow map", old=old, under="network.field.")
+            _load_into(model.flow_map_, folder / MAP, digests, kind="flow map", old=old, under="network.field.")
             model.flow_map_.to(model._device()).eval()
         return model
 
@@ -373,11 +373,11 @@ def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
     return known | {DIGESTS: about.get(DIGESTS, {})}
 
 
-def _load_into(module: nn.Module, path: Path, *, kind: str, old: dict[str, Any], under: str = "") -> None:
+def _load_into(
+    module: nn.Module, path: Path, digests: Mapping[str, str], *, kind: str, old: dict[str, Any], under: str = ""
+) -> None:
     """Load weights, under the names of today; ``old`` holds the settings of a model of format 1."""
-    tensors, found = load_tensors(path)
-    if found.get("kind") != kind:
-        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
+    tensors = load_tensors_of(path, digests, kind=kind)
     modern = modern_tensors(tensors, old, under=under)
     weights = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     load_weights(module.to(weights[0]) if weights else module, modern, source=path)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cellflow.errors import CheckpointError
 from cellflow.files import committed
-from cellflow.training.checkpoint import file_digest, save_tensors
+from cellflow.training.checkpoint import file_digest, load_tensors, save_tensors
 
 DIGESTS = "sha256"
 """Key of the description that holds the digest of each file of tensors, by name."""
@@ -21,7 +21,7 @@ _DIGITS, _NEW = 16, "new"
 def save_model(
     description: Path, about: Mapping[str, Any], files: Mapping[str, tuple[str, Mapping[str, Tensor]] | None]
 ) -> None:
-    """Replace a saved model in one step: whenever this is stopped, `model_file` finds the old model or the new one.
+    """Replace a saved model in one step: wherever this is stopped, the old model is found or the new one.
 
     New tensors wait under a name with their digest. The description makes them valid, as it is one file and names
     their digests; then they get their own names, and files of tensors that are no longer described go.
@@ -51,34 +51,35 @@ def save_model(
         _clear(folder / name)
 
 
-def model_file(path: Path, digests: Mapping[str, str]) -> Path:
-    """Return the file of tensors that a description names: under its own name, or under that with its digest.
+def load_tensors_of(path: Path, digests: Mapping[str, str], *, kind: str) -> dict[str, Tensor]:
+    """Read tensors that a description names: under their file's own name, or under that with its digest.
 
     Parameters
     ----------
     path
-        Its own name.
+        The file, by its own name.
     digests
         Those of the description; models that were saved before there were any have none, and nothing is compared.
+    kind
+        What the tensors must be.
 
     Raises
     ------
     CheckpointError
-        When the file is of another model.
+        When the file is missing, damaged, of another kind, or of another model.
     """
     digest = digests.get(path.name)
-    if digest is None:
-        return path
-    found = [file for file in (path, _waiting(path, digest)) if file.is_file()]
-    for file in found:
-        if file_digest(file) == digest:
-            return file
-    if not found:
-        return path  # whose absence is said where it is read
-    raise CheckpointError(
-        f"{path} is not the file that was saved with this model: it was changed, damaged or copied alone. Copy the "
-        "whole folder again, or save the model again."
-    )
+    known = [] if digest is None else [path, _waiting(path, digest)]
+    fitting = [file for file in known if file.is_file() and file_digest(file) == digest]
+    tensors, about = load_tensors(fitting[0] if fitting else path)
+    if about.get("kind") != kind:
+        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {about.get('kind')}.")
+    if known and not fitting:
+        raise CheckpointError(
+            f"{path} is not the file that was saved with this model: it was changed, damaged or copied alone. Copy the "
+            "whole folder again, or save the model again."
+        )
+    return tensors
 
 
 def _waiting(path: Path, digest: str) -> Path:
