@@ -95,7 +95,7 @@ def set_day(adata, values):
         (lambda a: set_day(a, [9.0] + [1.0] * 149), ValueError, "Only one cell at time 9"),
         (lambda a: set_day(a, a.obs["day"].replace(1.0, np.nan)), ValueError, "60 of 150 cells have no"),
         (lambda a: set_day(a, a.obs["day"].replace(1.0, np.inf)), ValueError, "60 of 150 cells have no"),
-        (lambda a: set_day(a, "E" + a.obs["day"].astype(str)), ValueError, "'E.*not numbers.*extract"),
+        (lambda a: set_day(a, "E" + a.obs["day"].astype(str) + "_1"), ValueError, "'E.*not numbers.*map"),
         (lambda a: set_day(a, a.obs["day"] > 0), ValueError, "bool, which is not a length of time"),
         (lambda a: a.obsm["X_pca"].__setitem__((3, 1), np.nan), ValueError, "1 of 150 cells have NaN.*cell3"),
         (lambda a: a.obsm["X_pca"].__setitem__((3, 1), np.inf), ValueError, "1 of 150 cells have NaN or infinite"),

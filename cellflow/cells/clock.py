@@ -11,6 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cellflow.cells.time_labels import read_time_labels
+
 TimeLike: TypeAlias = float | str | np.ndarray | Tensor | pd.Timedelta | Any
 """A time in any form that users write one: a number, a string that is one, or a Timedelta."""
 TIMEDELTA_UNIT = pd.Timedelta(days=1)
@@ -198,8 +200,17 @@ def _scalar(value: Any, what: str) -> Any:
     return float(str(value)) if isinstance(value, np.float32 | np.float16) else value
 
 
-def to_numbers(values: Any, *, what: str) -> np.ndarray:
+def to_numbers(values: Any, *, what: str, labels: bool = False) -> np.ndarray:
     """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
+
+    Parameters
+    ----------
+    values
+        The times.
+    what
+        How they are called in a message.
+    labels
+        Whether numbers with one word before or after them are read too, see `read_time_labels`.
 
     Raises
     ------
@@ -208,21 +219,61 @@ def to_numbers(values: Any, *, what: str) -> np.ndarray:
     """
     column = pd.Series(values)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        kind = column.cat.categories.dtype
-        column = column.astype(np.float64 if pd.api.types.is_integer_dtype(kind) else kind)
+        of_categories = column.cat.categories.dtype
+        column = column.astype(np.float64 if pd.api.types.is_integer_dtype(of_categories) else of_categories)
     if column.dtype in (np.float32, np.float16):
         # 1.1 in single precision is not 1.1: through its shortest decimal it is again what the user wrote.
         column = column.astype(str)
-    if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return column.to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
-    kinds = pd.api.types
-    if any(no(column.dtype) for no in (kinds.is_bool_dtype, kinds.is_complex_dtype, kinds.is_datetime64_any_dtype)):
-        raise ValueError(f"{what} holds {column.dtype}, which is not a length of time. Use numbers or Timedelta.")
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in ("timedelta", "timedelta64"):
+        return pd.to_timedelta(column).to_numpy(dtype="timedelta64[ns]") / TIMEDELTA_UNIT.to_timedelta64()
+    if kind in _NO_LENGTHS:
+        shown = column.dtype if column.dtype != object else f"{kind}s"
+        raise ValueError(f"{what} holds {shown}, which is not a length of time. {_cure(kind, what)}")
     numbers = pd.to_numeric(column, errors="coerce")
     failed = column[numbers.isna() & column.notna()].unique()
-    if len(failed):
+    if len(failed) and labels:
+        read, _ = read_time_labels(_labels(column), what=what)
+        numbers = column.astype(object).map(lambda label: read[str(label)], na_action="ignore").astype(np.float64)
+    elif len(failed):
         raise ValueError(
-            f"{what} holds {', '.join(map(repr, failed[:5]))}: not numbers. Make a numeric column first, for "
-            "example with `adata.obs['day'] = adata.obs['stage'].str.extract(r'([0-9.]+)')[0].astype(float)`."
+            f"{what} holds {', '.join(map(repr, failed[:5]))}: not numbers. Give a number in the unit of the time "
+            "column, or a Timedelta."
         )
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def how_read(values: Any, *, what: str) -> str:
+    """Return in words how labels of times are read; nothing where they are numbers.
+
+    Examples
+    --------
+    >>> how_read(["24h", "0h"], what="`adata.obs['age']`"), how_read(["24", "0"], what="`adata.obs['age']`")
+    ("`adata.obs['age']` is read as the numbers before 'h': '24h' is 24.", '')
+    """
+    column = pd.Series(values)
+    column = column.astype(column.cat.categories.dtype) if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if pd.api.types.infer_dtype(column, skipna=True) not in ("string", "mixed", "mixed-integer"):
+        return ""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return "" if numbers[column.notna()].notna().all() else read_time_labels(_labels(column), what=what)[1]
+
+
+_NO_LENGTHS = ("boolean", "complex", "datetime", "datetime64", "date", "period", "interval")
+
+
+def _labels(column: pd.Series) -> list[str]:
+    return [str(label) for label in column.dropna().unique()]
+
+
+def _cure(kind: str, what: str) -> str:
+    """Return how to make lengths of time of values that are none."""
+    column = what.strip("`")
+    if not column.startswith("adata.obs["):
+        return "Use numbers or Timedelta."
+    if kind == "interval":
+        return f"Take the middles: `adata.obs['time'] = [part.mid for part in {column}]`."
+    if kind in ("boolean", "complex"):
+        return "Use numbers or Timedelta."
+    dates = f"pd.to_datetime({column}.astype(str))"
+    return f"Count from the first, in days: `adata.obs['days'] = ({dates} - {dates}.min()) / pd.Timedelta(days=1)`."

@@ -1,6 +1,7 @@
 """Reading AnnData: times, representations, snapshots. Cells are never reordered and never dropped."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,11 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import Clock, TimeLike, distinct_times, to_numbers
+from cellflow.cells.clock import Clock, TimeLike, distinct_times, how_read, to_numbers
+from cellflow.cells.columns import read_column, read_groups, read_numbers, read_weights
 from cellflow.cells.states import Cells, States, as_states, positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+log = logging.getLogger(__name__)
+
+MOST = 5
+"""Times that a message shows."""
+ROUNDING = 1e-9
+"""Share of the whole time below which two times are the same, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,8 @@ def read_snapshots(
     adata
         May be a view or backed by a file.
     time_key
-        Column of ``obs`` with the time: numbers, categories that are numbers, or Timedelta (counted in days).
+        Column of ``obs`` with the time: numbers, categories that are numbers, Timedelta (counted in days), or numbers
+        with one word before or after them, such as "E8.5", "24h" or "day 3", which is left away.
     rep
         Key in ``obsm``, or ``"X"``.
     within
@@ -116,15 +126,10 @@ def read_snapshots(
     True
     """
     time = read_times(adata, time_key)
-    times, counts = np.unique(time, return_counts=True)
-    if len(times) == 1:
-        raise ValueError(f"`adata.obs[{time_key!r}]` holds one time point ({times[0]:g}); a flow needs two or more.")
-    if counts.min() < 2:
-        lonely = ", ".join(f"{t:g}" for t in times[counts < 2])
-        raise ValueError(
-            f"Only one cell at time {lonely} in `adata.obs[{time_key!r}]`: a snapshot needs two or more. "
-            "Leave that cell out, or merge its time point with the next."
-        )
+    if said := how_read(adata.obs[time_key], what=f"`adata.obs[{time_key!r}]`"):
+        log.info(said)
+    _check_snapshots(time, time_key)
+    times = np.unique(time)
     groups = None if within is None else read_groups(adata, within, setting="within")
     weights = None if weight_key is None else read_weights(adata, weight_key)
     empty = [] if weights is None else [f"{t:g}" for t in times if not weights[time == t].any()]
@@ -132,6 +137,34 @@ def read_snapshots(
         raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
     rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
     return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())), groups, weights, rates)
+
+
+def _check_snapshots(time: np.ndarray, time_key: str) -> None:
+    """Refuse a single time point, times that differ by rounding, and times at which there is one cell."""
+    (times, counts), where = np.unique(time, return_counts=True), f"`adata.obs[{time_key!r}]`"
+    if len(times) == 1:
+        raise ValueError(f"{where} holds one time point ({times[0]:g}); a flow needs two or more.")
+    lonely = times[counts < 2]
+    if len(lonely) > len(times) / 2:
+        raise ValueError(
+            f"{where} holds {len(times)} different times for {len(time)} cells: a time that is continuous, such as a "
+            "pseudotime, where snapshots need many cells each. Bin it, into eight parts for example, each at its "
+            f"median: `adata.obs['binned'] = adata.obs[{time_key!r}].astype(float).groupby(pd.qcut(adata.obs["
+            f"{time_key!r}].astype(float), 8, duplicates='drop'), observed=True).transform('median')`."
+        )
+    if len(lonely):
+        shown = ", ".join(f"{t:g}" for t in lonely[:MOST]) + (" and others" if len(lonely) > MOST else "")
+        raise ValueError(
+            f"Only one cell at time {shown} in {where}: a snapshot needs two or more. "
+            "Leave that cell out, or merge its time point with the next."
+        )
+    close = np.diff(times) < ROUNDING * np.ptp(times)
+    if close.any():
+        first, second = float(times[:-1][close][0]), float(times[1:][close][0])
+        raise ValueError(
+            f"{where} holds {first!r} and {second!r}: times that differ by rounding would be two snapshots. Round "
+            f"them: `adata.obs[{time_key!r}] = adata.obs[{time_key!r}].astype(float).round(6)`."
+        )
 
 
 def read_states(
@@ -174,20 +207,20 @@ def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
     >>> read_times(adata, "day")
     array([2., 7.])
     """
-    if time_key not in adata.obs:
-        raise KeyError(f"No `adata.obs[{time_key!r}]`. Available: {list(adata.obs.columns)}. Set `time_key`.")
+    column = read_column(adata, time_key, setting="time_key")
     if not adata.obs_names.is_unique:
         raise ValueError(
             "`adata.obs_names` has duplicates, so cells cannot be named. Run `adata.obs_names_make_unique()`."
         )
     if not adata.n_obs:
         raise ValueError("`adata` holds no cells.")
-    time = to_numbers(adata.obs[time_key], what=f"`adata.obs[{time_key!r}]`")
+    time = to_numbers(column, what=f"`adata.obs[{time_key!r}]`", labels=True)
     bad = ~np.isfinite(time)
     if bad.any():
+        kept = "" if np.isnan(time[bad]).all() else ".replace([np.inf, -np.inf], np.nan)"
         raise ValueError(
             f"{bad.sum()} of {len(time)} cells have no finite time in `adata.obs[{time_key!r}]`. Leave them out "
-            f"first: `adata = adata[adata.obs[{time_key!r}].notna()].copy()`."
+            f"first: `adata = adata[adata.obs[{time_key!r}]{kept}.notna()].copy()`."
         )
     return time
 
@@ -203,106 +236,9 @@ def time_unit(adata: "AnnData", time_key: str) -> str:
     >>> time_unit(adata, "age"), time_unit(adata, "day")
     ('days', '')
     """
-    if time_key not in adata.obs:
-        raise KeyError(f"No `adata.obs[{time_key!r}]`. Available: {list(adata.obs.columns)}. Set `time_key`.")
-    dtype = adata.obs[time_key].dtype
+    dtype = read_column(adata, time_key, setting="time_key").dtype
     dtype = dtype.categories.dtype if isinstance(dtype, pd.CategoricalDtype) else dtype
     return "days" if pd.api.types.is_timedelta64_dtype(dtype) else ""
-
-
-def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
-    """Return the name of the group of every cell, ``(n,)``.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    column
-        Column of ``obs``.
-    setting
-        The setting that names it, for the message.
-
-    Raises
-    ------
-    KeyError
-        When there is no such column.
-    ValueError
-        When a cell has no group.
-
-    Examples
-    --------
-    >>> import cellflow as cf
-    >>> np.unique(read_groups(cf.datasets.branching(seed=0), "fate", setting="within")).size > 1
-    True
-    """
-    if column not in adata.obs:
-        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}. Set `{setting}`.")
-    missing = int(adata.obs[column].isna().sum())
-    if missing:
-        raise ValueError(
-            f"{missing} of {adata.n_obs} cells have no group in `adata.obs[{column!r}]`. Leave them out first: "
-            f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
-        )
-    return np.asarray(adata.obs[column].astype(str).to_numpy().astype(str))
-
-
-def read_weights(adata: "AnnData", column: str) -> np.ndarray:
-    """Return the sampling weight of every cell as float64, ``(n,)``.
-
-    Raises
-    ------
-    KeyError
-        When there is no such column.
-    ValueError
-        When a weight is negative or not a finite number.
-
-    Examples
-    --------
-    >>> import anndata, numpy as np, pandas as pd
-    >>> adata = anndata.AnnData(np.zeros((2, 1), "float32"), obs=pd.DataFrame({"w": [1, 3]}, index=["a", "b"]))
-    >>> read_weights(adata, "w")
-    array([1., 3.])
-    """
-    weights = read_numbers(adata, column, setting="weight_key")
-    if (weights < 0).any():
-        raise ValueError(
-            f"{(weights < 0).sum()} of {adata.n_obs} weights in `adata.obs[{column!r}]` are negative. Give how many "
-            "cells of the population each cell stands for; 0 for none."
-        )
-    return weights
-
-
-def read_numbers(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
-    """Return a finite number for every cell as float64, ``(n,)``.
-
-    Parameters
-    ----------
-    adata, column, setting
-        As for `read_groups`.
-
-    Raises
-    ------
-    KeyError
-        When there is no such column.
-    ValueError
-        When a value is not a finite number.
-
-    Examples
-    --------
-    >>> import cellflow as cf
-    >>> read_numbers(cf.datasets.branching(seed=0), "growth_rate", setting="prior_key").dtype
-    dtype('float64')
-    """
-    if column not in adata.obs:
-        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}. Set `{setting}`.")
-    numbers: np.ndarray = pd.to_numeric(adata.obs[column].astype(object), errors="coerce").to_numpy(dtype=np.float64)
-    bad = int((~np.isfinite(numbers)).sum())
-    if bad:
-        raise ValueError(
-            f"{bad} of {adata.n_obs} cells have no finite number in `adata.obs[{column!r}]`. Fill these in, or leave "
-            "the cells out first."
-        )
-    return numbers
 
 
 def read_rep(adata: "AnnData", rep: str) -> np.ndarray:

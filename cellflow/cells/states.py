@@ -1,7 +1,7 @@
 """States: points in the space of a representation, with their times and rows, read once and handed on."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 
 StatesLike: TypeAlias = np.ndarray | Tensor | Any
 """An array, a tensor, a data frame, a sparse matrix, a memory map, nested lists: whatever holds real numbers."""
-Cells: TypeAlias = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
-"""A choice of cells: a mask over all of them, or names."""
+Cells: TypeAlias = (
+    str
+    | Sequence[str]
+    | Sequence[bool]
+    | np.ndarray
+    | pd.Series
+    | pd.Index
+    | pd.DataFrame
+    | pd.api.extensions.ExtensionArray
+)
+"""A choice of cells: a mask over all of them, names, or rows of ``obs``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +130,17 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     adata
         Where the cells are.
     cells
-        A mask over all cells, such as ``adata.obs["hours"] == 72``, or names.
+        A mask over all cells, such as ``adata.obs["hours"] == 72``; names, or one name; or rows of ``obs``, such as
+        ``adata.obs.query("hours == 72")``, which stand for their names. A Series with an index of names is a mask by
+        name, whatever its order.
 
     Raises
     ------
     KeyError
         When a name is not there.
     ValueError
-        When a mask has another length than there are cells, or nothing is chosen.
+        When a mask has another length than there are cells, or is neither true nor false somewhere; when a name is
+        missing or given twice; when nothing is chosen.
     TypeError
         When the cells are numbered: neither names nor a mask.
 
@@ -136,26 +148,66 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     --------
     >>> import cellflow as cf
     >>> adata = cf.datasets.hsmm()
-    >>> positions(adata, adata.obs["hours"] == 72).shape
-    (49,)
+    >>> positions(adata, adata.obs["hours"] == 72).shape, positions(adata, "T0_CT_A01")
+    ((49,), array([0]))
     """
-    if isinstance(cells, pd.Series) and cells.dtype == bool:
-        cells = _by_name(adata, cells)
-    chosen = np.asarray(cells)
-    if np.issubdtype(chosen.dtype, np.number):
-        raise TypeError("Expected names of cells, or a mask over all of them; found numbers.")
-    if chosen.dtype == bool:
-        if len(chosen) != adata.n_obs:
-            raise ValueError(f"Expected a mask over {adata.n_obs} cells; found one over {len(chosen)}.")
-        found = np.flatnonzero(chosen)
-    else:
-        found = adata.obs_names.get_indexer(chosen)
-        if (found < 0).any():
-            missing = ", ".join(repr(str(name)) for name in chosen[found < 0][:3])
-            raise KeyError(f"No cells {missing} in `adata.obs_names`. Give names of cells, or a mask over all of them.")
-    if not len(found):
+    chosen = _one_axis(adata, cells)
+    if not len(chosen):
         raise ValueError("No cells were chosen: the mask or the list of names is empty.")
+    if chosen.dtype == bool:
+        return _chosen_by_mask(adata, chosen)
+    found = np.asarray(adata.obs_names.get_indexer(pd.Index(chosen, dtype=object)))
+    if (found < 0).any():
+        missing = ", ".join(repr(str(name)) for name in chosen[found < 0][:3])
+        raise KeyError(f"No cells {missing} in `adata.obs_names`. Give names of cells, or a mask over all of them.")
+    twice = pd.Index(chosen)[pd.Index(chosen).duplicated()].unique()
+    if len(twice):
+        raise ValueError(
+            f"{', '.join(map(repr, twice[:3]))} is named twice in `cells`. Name each cell once, as "
+            "`pd.unique(names)` does."
+        )
     return found
+
+
+def _one_axis(adata: "AnnData", cells: Any) -> np.ndarray:
+    """Return names ``(n,)`` as objects, or a mask ``(n,)``."""
+    if isinstance(cells, pd.DataFrame):
+        if len(cells.columns) and all(pd.api.types.is_bool_dtype(kind) for kind in cells.dtypes):
+            raise TypeError("Expected one mask over all cells; found a table of truth values. Take one column of it.")
+        cells = cells.index
+    if isinstance(cells, str) or not isinstance(cells, Iterable) or isinstance(cells, set | frozenset | Mapping):
+        if not isinstance(cells, str):
+            kind = type(cells).__name__
+            raise TypeError(f"Expected names of cells, or a mask over all of them; found {kind}: {cells!r:.40}.")
+        cells = [cells]
+    if getattr(cells, "ndim", 1) != 1:
+        raise ValueError(f"Expected a mask or names along one axis; found an array of shape {np.shape(cells)}.")
+    named = isinstance(cells, pd.Series)
+    column = cells if named else pd.Series(np.asarray(cells).tolist() if isinstance(cells, list | tuple) else cells)
+    if pd.api.types.infer_dtype(column, skipna=True) == "boolean":
+        if column.isna().any():
+            raise ValueError(
+                f"{column.isna().sum()} of {len(column)} entries of the mask are neither True nor False. Decide: "
+                "`mask.fillna(False)`."
+            )
+        column = column.astype(bool)
+        return _by_name(adata, column) if named else column.to_numpy()
+    if pd.api.types.is_numeric_dtype(column.dtype) and len(column):
+        raise TypeError(
+            "Expected names of cells, or a mask over all of them; found numbers. For their positions, give "
+            "`adata.obs_names[positions]`."
+        )
+    if column.isna().any():
+        raise ValueError(f"{column.isna().sum()} of {len(column)} names of cells are missing (NaN). Leave these out.")
+    return column.to_numpy(dtype=object)
+
+
+def _chosen_by_mask(adata: "AnnData", mask: np.ndarray) -> np.ndarray:
+    if len(mask) != adata.n_obs:
+        raise ValueError(f"Expected a mask over {adata.n_obs} cells; found one over {len(mask)}.")
+    if not mask.any():
+        raise ValueError("No cells were chosen: the mask or the list of names is empty.")
+    return np.flatnonzero(mask)
 
 
 def _array(given: Any, what: str) -> np.ndarray:
@@ -188,4 +240,7 @@ def _by_name(adata: "AnnData", mask: pd.Series) -> np.ndarray:
     """Return a mask in the order of the AnnData, whatever the order of its index."""
     if len(mask) == adata.n_obs and set(mask.index) == set(adata.obs_names):
         return mask.reindex(adata.obs_names).to_numpy()
-    raise ValueError(f"Expected a mask over the {adata.n_obs} cells of `adata`; found one over other cells.")
+    raise ValueError(
+        f"Expected a mask over the {adata.n_obs} cells of `adata`; found one over other cells: {len(mask)}, with names "
+        f"such as {str(mask.index[0])!r}. If it is in their order, pass `mask.to_numpy()`."
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.clock import distinct_times
+from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
 from cellflow.cli.kept import kept_settings
@@ -131,8 +132,9 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
     seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", none=True))
-    for column in {cfg.data.groupby, cfg.data.lineage_key} - {None, *adata.obs}:
-        raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
+    for setting in ("groupby", "lineage_key"):
+        if cfg.data[setting] is not None:
+            read_labels(adata, cfg.data[setting], setting=setting)
     flow.fit(seen, run=Run(folder=folder, resume=cfg.resume))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.cells.snapshots import read_groups, read_rep
+from cellflow.cells.columns import read_groups
+from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import CouplingLike, resolve
 from cellflow.errors import ConvergenceError

@@ -4,8 +4,10 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from numbers import Real
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellflow.cells.clock import distinct_times
@@ -24,14 +26,14 @@ COUNTS = "counts"
 Sizes = tuple[float, ...]
 
 
-def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snapshots) -> Sizes:
+def population_sizes(masses: str | Mapping[float, float] | pd.Series | None, snapshots: Snapshots) -> Sizes:
     """Return the size of the population at each snapshot, relative to the first.
 
     Parameters
     ----------
     masses
         ``None`` for equal sizes, ``"counts"`` for the numbers of cells, or the sums of their weights, or a mapping from
-        time to size.
+        time to size: a Series, whose index is the time, is one, such as ``adata.obs["day"].value_counts()``.
     snapshots
         The cells.
 
@@ -51,7 +53,8 @@ def population_sizes(masses: str | Mapping[float, float] | None, snapshots: Snap
     times = snapshots.clock.times
     if masses is None:
         return (1.0,) * len(times)
-    sizes = _counts(snapshots) if masses == COUNTS else _given(masses, times)
+    counted = isinstance(masses, str) and masses == COUNTS
+    sizes = _counts(snapshots) if counted else _given(masses, times)
     if not all(0 < size < np.inf for size in sizes):
         raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
     return tuple(size / sizes[0] for size in sizes)
@@ -150,13 +153,24 @@ def _counts(snapshots: Snapshots) -> list[float]:
 
 
 def _given(masses: object, times: Sizes) -> list[float]:
-    if not isinstance(masses, Mapping):
-        raise ValueError(f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {masses!r}.")
-    known = dict(zip(distinct_times(list(masses), what="`masses`", none=True).tolist(), masses.values(), strict=True))
+    if isinstance(masses, pd.Series):  # by its index, in any order, which may name a time twice
+        keys, sizes = list(masses.index), list(masses)
+    elif isinstance(masses, Mapping):
+        keys, sizes = list(masses), list(masses.values())
+    else:
+        found = repr(masses) if isinstance(masses, str) else type(masses).__name__
+        raise ValueError(
+            f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {found}. "
+            f"Give one such as {{{times[0]:g}: 1.0, {times[1]:g}: 1.5}}."
+        )
+    known = dict(zip(distinct_times(keys, what="`masses`", none=True).tolist(), sizes, strict=True))
     missing = [time for time in times if time not in known]
     if missing:
         raise ValueError(
             f"No size at time {', '.join(f'{time:g}' for time in missing)} in `masses`; it has "
             f"{', '.join(f'{time:g}' for time in known)}. Give one for every snapshot."
         )
+    strange = [known[time] for time in times if not isinstance(known[time], Real | np.number)]
+    if strange:
+        raise ValueError(f"Expected numbers as sizes in `masses`; found {strange[0]!r}.")
     return [float(known[time]) for time in times]

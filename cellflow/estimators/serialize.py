@@ -75,7 +75,7 @@ def encode(value: Any) -> Any:
         return value / TIMEDELTA_UNIT
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping | pd.Series):  # a Series of sizes by time
         return {"mapping": [[encode(key), encode(item)] for key, item in value.items()]}
     if isinstance(value, partial) and not value.args and _name(value.func) is not None:
         return {"partial": _name(value.func), "values": {key: encode(item) for key, item in value.keywords.items()}}

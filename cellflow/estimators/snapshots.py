@@ -29,6 +29,7 @@ from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -41,7 +42,8 @@ class SnapshotFlow(FlowEstimator):
     Parameters
     ----------
     time_key
-        Column of ``obs`` with the time: numbers, categories that are numbers, or Timedelta (counted in days).
+        Column of ``obs`` with the time: numbers, categories that are numbers, Timedelta (counted in days), or numbers
+        with one word before or after them, such as "E8.5", "24h" or "day 3", which is left away.
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     path
@@ -71,9 +73,9 @@ class SnapshotFlow(FlowEstimator):
         Networks of a score and a growth rate: ``"shared"`` with the velocity (in a network that takes ``heads=``), or
         ``"separate"``, one for each.
     masses
-        Size of the population, where growth is learned: a mapping from time to size, ``"counts"`` for the numbers of
-        cells or the sums of their weights (which usually depend on sampling), or ``None`` for a constant size, so that
-        growth is relative to other cells.
+        Size of the population, where growth is learned: a mapping or Series from time to size, ``"counts"`` for the
+        numbers of cells or the sums of their weights (which usually depend on sampling), or ``None`` for a constant
+        size, so that growth is relative to other cells.
     weight_key
         Column of ``obs`` with the weight of each cell in its snapshot, for samples that do not show the population as
         it is: a cell of weight 2 counts as two. Wherever a snapshot stands for the population, here and in all tools,
@@ -176,7 +178,7 @@ class SnapshotFlow(FlowEstimator):
         stochastic: bool = False,
         growth: bool | str = AUTO,
         heads: str = "shared",
-        masses: str | Mapping[float, float] | None = None,
+        masses: "str | Mapping[float, float] | pd.Series | None" = None,
         weight_key: str | None = None,
         prior_key: str | None = None,
         curve: Curve | str = "mean",

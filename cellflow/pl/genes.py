@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.cells.snapshots import read_times, read_weights
+from cellflow.cells.columns import read_weights
+from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
 from cellflow.pl.labels import unit_of_result

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellflow.cells.snapshots import read_rep, read_times, read_weights
+from cellflow.cells.columns import read_weights
+from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import time_label, unit_of_result

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow import pl, tl
+from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import literal
 from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
@@ -48,8 +49,8 @@ def drawings(
 ) -> Iterator[Drawing]:
     """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
     unit = unit_of(adata, flow.time_key)
-    if groupby is not None and groupby not in adata.obs:
-        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
+    if groupby is not None:
+        read_labels(adata, groupby, setting="groupby")
     yield from _validation(adata, unit)
     yield from _predictions(adata, flow, basis, unit)
     figure = blank(7.2, 5.4)

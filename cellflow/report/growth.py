@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.columns import read_labels
 from cellflow.pl.canvas import INK, PREDICTED, literal
 from cellflow.pl.labels import rate_label, time_label
 from cellflow.report import html
@@ -81,7 +82,7 @@ def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) 
     states = flow.read(adata)
     known = states.take(np.isin(states.time, flow.clock_.times[:-1]))
     rate = pd.Series(flow.growth_rate(known.x, known.time))
-    groups = adata.obs[groupby].astype(object).iloc[known.rows].reset_index(drop=True)
+    groups: Any = pd.Series(read_labels(adata, groupby, setting="groupby").to_numpy()[known.rows])
     quarters = rate.groupby(groups).quantile(np.array([0.25, 0.5, 0.75])).unstack()
     quarters = quarters[groups.value_counts().reindex(quarters.index) >= LEAST].sort_values(0.5)
     figure = blank(6.4, 1.2 + 0.32 * len(quarters))

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from cellflow import couplings, tl
+from cellflow.cells.columns import read_labels
 from cellflow.cells.states import States
 from cellflow.couplings import Exact, Plan
 from cellflow.metrics import bootstrap, fate_overlap
@@ -64,19 +65,17 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
     ValueError
         When no clone has become something else.
     """
-    for column in (groupby, lineage_key):
-        if column not in adata.obs:
-            raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
+    groups = read_labels(adata, groupby, setting="groupby").to_numpy()
+    clones = read_labels(adata, lineage_key, setting="lineage_key").to_numpy()
     states, times = flow.read(adata), flow.clock_.times
     snapshots = [states.at(time) for time in times]
     early = np.concatenate([snapshot.rows for snapshot in snapshots[:-1]])
     neighbors = min(NEIGHBORS, len(snapshots[-1]))
     written = cast("AnnData", tl.fate(adata, flow, groupby=groupby, n_neighbors=neighbors, copy=True))
     fates = written.obsm["fate"]
-    groups, clones = (adata.obs[column].astype(object).to_numpy() for column in (groupby, lineage_key))
     last = snapshots[-1].rows
     names = [str(name) for name in fates.columns]
-    member = (pd.Series(groups[last]).fillna("none").astype(str).to_numpy()[:, None] == names).astype(np.float64)
+    member = (pd.Series(groups[last]).fillna("none").to_numpy()[:, None] == names).astype(np.float64)
     said = {FLOW: fates.iloc[early].to_numpy(), **_beside(snapshots, member, flow)}
     tables = {name: pd.DataFrame(shares, columns=names) for name, shares in said.items()}
     known = groups[early], clones[early], groups[last], clones[last]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
+from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl.cells import about, solver_of, target
@@ -45,7 +46,7 @@ def push(
     flow
         A fitted flow.
     cells
-        The chosen cells: a mask or names. All together they carry mass 1.
+        The chosen cells: a mask, names, or rows of ``obs``. All together they carry mass 1.
     at
         Time of a snapshot in ``adata``, not before the chosen cells.
     groupby
@@ -142,8 +143,7 @@ def _land(
 ) -> "AnnData | None":
     """Carry the chosen cells to a snapshot, and write their mass on its cells."""
     states = flow.read(adata)
-    if groupby is not None and groupby not in adata.obs:
-        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
+    groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     chosen = states.take(positions(adata, cells))
     moment = one_time(at, what="`at`")
     there = snapshot_at(states, moment, n_neighbors)
@@ -161,8 +161,8 @@ def _land(
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
     written.uns[key_added] = {"at": moment, "n_cells": len(chosen), **about(adata, flow)}
-    if groupby is not None:
-        written.uns[key_added]["groups"] = _by_group(adata.obs[groupby], mass, there)
+    if groups is not None:
+        written.uns[key_added]["groups"] = _by_group(groups, mass, there)
     return written if copy else None
 
 
@@ -194,7 +194,7 @@ def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighb
 
 def _by_group(groups: pd.Series, mass: np.ndarray, there: States) -> pd.DataFrame:
     """Sum the mass by group; cells without a group count as ``"none"``."""
-    labels = groups.astype(object).where(groups.notna(), "none").astype(str).to_numpy()
+    labels = groups.fillna("none").to_numpy()
     share = there.weighed(np.full(len(there), 1 / len(there)))
     table = pd.DataFrame({"mass": mass[there.rows], "share": share}).groupby(labels[there.rows]).sum()
     table.index.name = "group"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
+from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
@@ -64,7 +65,7 @@ def fate(
         Time of a snapshot in ``adata``; ``None`` for the last fitted one. Times before the cells' own give their
         origins.
     cells
-        The cells: a mask or names; ``None`` for all cells at other times within the fitted range.
+        The cells: a mask, names, or rows of ``obs``; ``None`` for all cells at other times within the fitted range.
     n_samples
         Simulations of each cell, where there is noise.
     solver
@@ -126,14 +127,13 @@ def fate(
         check_weighs(flow)
     noisy = isinstance(chosen, Noisy)
     turns = n_samples if noisy else 1
-    if groupby not in adata.obs:
-        raise KeyError(f"No `adata.obs[{groupby!r}]`. Available: {list(adata.obs.columns)}.")
+    groups = read_labels(adata, groupby, setting="groupby")
     if n_samples < 2 or not 0 < confidence < 1:
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
     moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
     there = snapshot_at(states, moment, n_neighbors)
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
-    votes = _Votes(there.x, adata.obs[groupby].iloc[there.rows], n_neighbors)
+    votes = _Votes(there.x, groups.iloc[there.rows], n_neighbors)
     ends = _ends(flow, asked, moment, chosen, turns, seed)
     with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
         share, spread, mass, effective = _count(asked, moment, votes, ends, bar)
@@ -180,8 +180,7 @@ class _Votes:
     def __init__(self, cells: np.ndarray, groups: pd.Series, n_neighbors: int) -> None:
         from sklearn.neighbors import NearestNeighbors
 
-        labels = groups.astype(object).where(groups.notna(), "none").astype(str)
-        codes, names = pd.factorize(labels, sort=True)
+        codes, names = pd.factorize(groups.fillna("none"), sort=True)
         self.groups = [str(name) for name in names]
         self._member = np.eye(len(names))[codes]
         self._nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)

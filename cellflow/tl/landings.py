@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cellflow import couplings
+from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import Exact, Plan
 from cellflow.errors import ConvergenceError
@@ -75,10 +76,10 @@ def compare(
         When no interval has a label or a clone on both sides.
     """
     rows = []
-    for score, column in ((LABELS, groupby), (CLONES, lineage_key)):
+    for score, column, setting in ((LABELS, groupby, "groupby"), (CLONES, lineage_key, "lineage_key")):
         if column is None:
             continue
-        names = adata.obs[column].astype(object).to_numpy()
+        names = read_labels(adata, column, setting=setting).to_numpy()
         found = [row for one in scored for row in _rows(score, names, one, snapshots, max_cells)]
         if not found:
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
+from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
@@ -138,9 +139,9 @@ def validate(
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     if n_seeds < 1 or max_cells < 2:
         raise ValueError(f"Expected n_seeds >= 1 and max_cells >= 2; found {n_seeds} and {max_cells}.")
-    for column in {groupby, lineage_key} - {None}:
-        if column not in adata.obs:
-            raise KeyError(f"No `adata.obs[{column!r}]`. Available: {list(adata.obs.columns)}.")
+    for setting, column in (("groupby", groupby), ("lineage_key", lineage_key)):
+        if column is not None:
+            read_labels(adata, column, setting=setting)
     snapshots = flow._snapshots(adata)
     check_representation(flow, adata, snapshots.x, snapshots.time)
     chosen = _chosen(flow, inside(flow, snapshots), times)
