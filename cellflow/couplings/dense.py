@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cellflow.couplings.draws import shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of, one_to_one
+from cellflow.shapes import as_states
 
 
 @final
@@ -47,6 +48,7 @@ class DensePlan(Plan):
         error: float | None = None,
         settings: Mapping[str, float] | None = None,
     ) -> None:
+        matrix = as_states(matrix, what="`matrix`")
         if matrix.ndim != 2:
             raise ValueError(f"Expected a matrix of masses (n, m); found shape {tuple(matrix.shape)}.")
         self._matrix = masses_of(matrix)

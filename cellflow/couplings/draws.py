@@ -66,7 +66,7 @@ def systematic(cumulative: Tensor, n: int, *, generator: torch.Generator) -> Ten
     """
     # The comb is set to a multiple of 2^-24, plus half: no tooth comes nearer to a whole number than 3e-8,
     # so equal masses give every number exactly once although their sum is rounded.
-    offset = (torch.randint(2**24, (1,), generator=generator, device=generator.device) + 0.5) / 2**24
+    offset = (torch.randint(2**24, (1,), generator=generator, device=generator.device).float() + 0.5) / 2**24
     teeth = torch.arange(n, dtype=torch.float64, device=cumulative.device) + offset.double().to(cumulative.device)
     return torch.searchsorted(cumulative, teeth * (cumulative[-1] / n), right=True).clamp(max=cumulative.numel() - 1)
 

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cellflow.shapes import as_states, check_dense, finite
+
 
 class Plan(ABC):
     """A matching of ``n`` source points with ``m`` target points: ``(n, m)`` nonnegative masses ``P``.
@@ -90,6 +92,7 @@ class Plan(ABC):
         >>> DensePlan(torch.tensor([[0.2, 0.2], [0.0, 0.6]])).push(torch.tensor([1.0, 0.0]))
         tensor([0.5000, 0.5000])
         """
+        values = finite(as_states(values, what="`values`"), what="`values`")
         return _as(values, self._forward(_shares(values, self._row_mass, side="source")))
 
     def pull(self, values: Tensor) -> Tensor:
@@ -102,6 +105,7 @@ class Plan(ABC):
         >>> DensePlan(torch.tensor([[0.2, 0.2], [0.0, 0.6]])).pull(torch.tensor([0.0, 1.0]))
         tensor([0.2500, 0.7500])
         """
+        values = finite(as_states(values, what="`values`"), what="`values`")
         return _as(values, self._backward(_shares(values, self._column_mass, side="target")))
 
     def barycentric(self, x1: Tensor, *, alone: float | None = None) -> Tensor:
@@ -165,6 +169,7 @@ class Plan(ABC):
                 "plan. Leave them out, or give them weight."
             )
             raise ValueError(message)
+        x = finite(as_states(x, what="the points"), what="the points")
         if x.shape[0] != expected:
             raise ValueError(f"Expected {expected} {sides[1]} points; found {x.shape[0]}.")
         means = carry(x.reshape(x.shape[0], -1).double()) / masses[:, None]
@@ -200,6 +205,7 @@ class Plan(ABC):
 
 def masses_of(masses: Tensor) -> Tensor:
     """Return ``masses`` as float64, refusing what is no plan."""
+    check_dense(masses, what="the masses")
     masses = masses.detach().double()
     bad = int((~torch.isfinite(masses) | (masses < 0)).sum())
     if bad:

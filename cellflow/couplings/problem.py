@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost
+from cellflow.shapes import StatesLike, as_states, check_dense
 
 PAIR_MEMORY = 48
 """Bytes for each pair that a dense solver holds at its peak, as measured: costs, a copy or a kernel, the plan, and
@@ -35,8 +36,8 @@ def check_clouds(x0: Tensor, x1: Tensor) -> None:
         raise ValueError(f"Expected both clouds on one device; found x0 on {x0.device} and x1 on {x1.device}.")
 
 
-def weights_of(weights: Tensor | None, x: Tensor, *, name: str) -> Tensor:
-    """Return ``(n,)`` float64 weights for the ``n`` points of ``x``: the given ones, or 1/n each.
+def weights_of(weights: StatesLike | None, x: Tensor, *, name: str) -> Tensor:
+    """Return ``(n,)`` float64 weights for the ``n`` points of ``x``: the given ones, in any form, or 1/n each.
 
     Examples
     --------
@@ -47,10 +48,10 @@ def weights_of(weights: Tensor | None, x: Tensor, *, name: str) -> Tensor:
     n = x.shape[0]
     if weights is None:
         return torch.full((n,), 1 / n, dtype=torch.float64, device=x.device)
-    weights = torch.as_tensor(weights, device=x.device).detach().double()
+    weights = as_states(weights, what=f"`{name}`").to(x.device).double()
     if weights.shape != (n,):
         raise ValueError(f"Expected `{name}` to hold {n} weights, one per point; found shape {tuple(weights.shape)}.")
-    if not torch.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+    if not torch.isfinite(weights.sum()) or (weights < 0).any() or weights.sum() == 0:
         lowest, highest = float(weights.min()), float(weights.max())
         message = f"Expected `{name}` finite, nonnegative and not all zero; found values from {lowest} to {highest}."
         raise ValueError(message)
@@ -64,7 +65,11 @@ def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
     if tuple(matrix.shape) != expected:
         raise ValueError(f"Expected {cost} to return shape {expected}; found {tuple(matrix.shape)}.")
     if not torch.isfinite(matrix).all():
-        raise ValueError(f"Expected finite costs; {cost} returned NaN or infinity for some pairs.")
+        far = max(float(x.detach().double().abs().max()) for x in (x0, x1) if x.numel())
+        raise ValueError(
+            f"Expected finite costs; {cost} returned NaN or infinity for some pairs of states of up to {far:.2g}. "
+            + ("Rescale the states: their squares are no double precision." if far > 1e150 else "Mend the cost.")
+        )
     return matrix.detach().double()
 
 
@@ -72,6 +77,7 @@ def _check_cloud(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         message = f"Expected `{name}` as a torch tensor; found {type(x).__name__}. Try torch.as_tensor({name})."
         raise TypeError(message)
+    check_dense(x, what=f"`{name}`")
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"Expected `{name}` to hold at least one point (n, ...); found shape {tuple(x.shape)}.")
     bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(dim=1)

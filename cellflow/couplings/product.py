@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of
+from cellflow.shapes import as_states
 
 
 @final
@@ -29,6 +30,7 @@ class ProductPlan(Plan):
     """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
+        a, b = as_states(a, what="`a`"), as_states(b, what="`b`")
         if a.ndim != 1 or b.ndim != 1:
             raise ValueError(f"Expected weights (n,) and (m,); found shapes {tuple(a.shape)} and {tuple(b.shape)}.")
         self._a, self._b = masses_of(a), masses_of(b)

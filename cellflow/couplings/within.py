@@ -11,6 +11,7 @@ from torch import Tensor
 from cellflow.couplings.coupling import CouplingLike, over, resolve
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan
+from cellflow.couplings.problem import check_clouds, weights_of
 
 Block = tuple[Tensor, Tensor, float, Plan]
 """Source points ``(k,)``, target points ``(l,)``, the share of the mass, and the plan ``(k, l)`` between them."""
@@ -69,6 +70,8 @@ class Within:
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "GroupPlan":
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
+        check_clouds(x0, x1)
+        a, b = (None if weights is None else weights_of(weights, x, name=name) for weights, x, name in ((a, x0, "a"), (b, x1, "b")))
         left, right = (side.to(x0.device) for side in _numbered(self.source, self.target))
         if (len(left), len(right)) != (len(x0), len(x1)):
             raise ValueError(

@@ -17,7 +17,7 @@ from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.trajectory import saved_times
 from cellflow.seeds import generator
-from cellflow.shapes import time_of
+from cellflow.shapes import in_precision, time_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -372,9 +372,9 @@ def _in_users_time(found: Trajectory, start: np.ndarray, stop: np.ndarray) -> Tr
 
 def _states(flow: "SnapshotFlow", x: StatesLike) -> Tensor:
     weight = next(flow.field_.parameters())
-    states = as_states(x, what="`x`").to(weight)
+    states = as_states(x, what="`x`")
     _check_shape(flow, states.shape)
-    return states
+    return in_precision(states, weight, what="`x`")
 
 
 def _check_shape(flow: "SnapshotFlow", shape: Sequence[int]) -> None:
