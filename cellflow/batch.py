@@ -50,9 +50,13 @@ class Batch(NamedTuple):
         return start, stop - start
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
-        """Return the batch on another device; its floating-point numbers in another precision, where one is given."""
+        """Return the batch on another device; its numbers in another precision, where one is given.
 
-        def moved(part: Tensor) -> Tensor:
-            return part.to(device, dtype if part.is_floating_point() else None)
+        Of the condition whole numbers stay as they are: a field may look them up.
+        """
 
-        return Batch._make(part if part is None else moved(part) for part in self)
+        def moved(name: str, part: Tensor) -> Tensor:
+            return part.to(device, dtype if part.is_floating_point() or name != "condition" else None)
+
+        parts = zip(self._fields, self, strict=True)
+        return Batch._make(part if part is None else moved(name, part) for name, part in parts)

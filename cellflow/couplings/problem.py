@@ -22,13 +22,14 @@ def dense_memory(n: int, m: int) -> int:
     return PAIR_MEMORY * n * m
 
 
-def check_clouds(x0: Tensor, x1: Tensor) -> None:
+def check_clouds(x0: Tensor, x1: Tensor, names: tuple[str, str] = ("x0", "x1")) -> None:
     """Raise unless ``x0`` and ``x1`` are clouds ``(n, ...)`` and ``(m, ...)`` of comparable, finite states."""
-    for name, x in (("x0", x0), ("x1", x1)):
+    for name, x in zip(names, (x0, x1), strict=True):
         _check_cloud(name, x)
     if x0.shape[1:] != x1.shape[1:]:
+        first, second = names
         message = (
-            f"Expected states of one shape; found {tuple(x0.shape[1:])} in x0 and {tuple(x1.shape[1:])} in x1. "
+            f"Expected states of one shape; found {tuple(x0.shape[1:])} in {first} and {tuple(x1.shape[1:])} in {second}. "
             "Bring both clouds into the same representation."
         )
         raise ValueError(message)

@@ -1,26 +1,25 @@
 """Batches of points: pairs of neighbouring snapshots for every step of a training."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import accumulate, pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
 from cellflow.couplings.coupling import over
-from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
+from cellflow.pairing.given import clouds_of, groups_of, numbers_of, numbers_of_points
 from cellflow.pairing.masses import Ends, WeighedPlan, relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
+from cellflow.shapes import as_states, finite
 
 _AT_ONCE = 2**22  # numbers: 32 MiB of float64
 
@@ -80,6 +79,7 @@ def paired_batches(
     )
     if condition is None:
         return batches
+    condition = finite(as_states(condition, what="`condition`"), what="`condition`")
     if len(condition) != len(x1):
         raise ValueError(f"Expected one condition for each of {len(x1)} target points; found {len(condition)}.")
     return batches.with_condition(condition)
@@ -145,14 +145,15 @@ def snapshot_batches(
     tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.8000, 0.8000, 0.8000, 0.8000])
     """
     curve = curves.resolve(renamed("snapshot_batches", given, curves.FORMER).get("curve", curve))
-    if len(snapshots) != len(times) or len(snapshots) < 2:
-        raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
+    if len(snapshots) < 2:
+        raise ValueError(f"Expected two or more snapshots; found {len(snapshots)}.")
+    names = ("x0", "x1") if len(snapshots) == 2 else [f"snapshots[{k}]" for k in range(len(snapshots))]
+    snapshots = clouds_of(snapshots, names=names)
+    times = numbers_of(times, len(snapshots), name="times", of="snapshot")
     if any(later <= earlier for earlier, later in pairwise(times)):
-        raise ValueError(f"Expected times that increase; found {list(times)}. Sort the snapshots by time first.")
+        raise ValueError(f"Expected times that increase; found {times}. Sort the snapshots by time first.")
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
-    for x0, x1 in pairwise(snapshots):
-        check_clouds(x0, x1)
     matchings, ends = intervals(snapshots, times, coupling, masses, weights, rates, path, within)
     sizes = [len(cloud) for cloud in snapshots]
     pairs = pair_rows(
@@ -163,7 +164,7 @@ def snapshot_batches(
         ot_batch_size=ot_batch_size,
         ends=ends,
     )
-    batches = PairedBatches(pairs, torch.cat(list(snapshots)), list(times))
+    batches = PairedBatches(pairs, torch.cat(snapshots), times)
     bends = curve.bends(snapshots, times, batches, generator=generator)
     return batches if bends is None else batches.bent(bends)
 
@@ -188,7 +189,7 @@ def intervals(
     ((3, 4), Ends(masses=None, source=None, target=None, gain=None))
     """
     coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
-    groups = [None] * len(sizes) if within is None else _groups(within, sizes, weighed=masses is not None)
+    groups = [None] * len(sizes) if within is None else groups_of(within, sizes, weighed=masses is not None)
     matchings = [
         RowMatching(
             over(coupling, stop - start, diffusion_of(path)),
@@ -226,7 +227,7 @@ class PairedBatches:
     ) -> None:
         self._pairs, self._points, self._times = pairs, points, times
         self._condition, self._bends, self.batch_size = condition, bends, pairs.batch_size
-        knots = points.new_tensor(times) if points.is_floating_point() else torch.tensor(times)
+        knots = points.new_tensor(times)
         self._start = knots[:-1].repeat_interleave(self.batch_size)
         self._stop = knots[1:].repeat_interleave(self.batch_size)
 
@@ -301,14 +302,14 @@ def _ends(
     """Return what the points of each interval weigh."""
     if rates is not None and masses is None:
         raise ValueError("`rates` are rates of growth, which pairs without masses do not have. Pass `masses` as well.")
-    shares = [None] * len(sizes) if weights is None else _numbers(weights, sizes, "weights")
+    shares = [None] * len(sizes) if weights is None else numbers_of_points(weights, sizes, "weights")
     for share in shares:
         if share is not None and ((share < 0).any() or share.sum() == 0):
             raise ValueError(
                 "Expected `weights` that are not negative, and not all 0 in a snapshot; found weights from "
                 f"{float(share.min()):g} to {float(share.max()):g}."
             )
-    pace = [None] * len(sizes) if rates is None else _numbers(rates, sizes, "rates")
+    pace = [None] * len(sizes) if rates is None else numbers_of_points(rates, sizes, "rates")
     durations = [stop - start for start, stop in pairwise(times)]
     known = [None] * len(durations) if masses is None else relative(masses, len(times))
     return [
@@ -317,40 +318,9 @@ def _ends(
     ]
 
 
-def _numbers(given: Sequence[Tensor], sizes: Sequence[int], name: str) -> list[Tensor]:
-    """Return one finite number for each point of each snapshot, in double precision."""
-    found = [torch.as_tensor(values).detach().double() for values in given]
-    if [tuple(values.shape) for values in found] != [(size,) for size in sizes]:
-        raise ValueError(f"Expected a number in `{name}` for each point, {list(sizes)}; found {[*map(len, found)]}.")
-    if not all(torch.isfinite(values).all() for values in found):
-        raise ValueError(f"Expected finite `{name}`; found NaN or infinity.")
-    return found
-
-
 def _mean(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of some points, in float64, without a copy of all."""
     total, most = points.new_zeros(points.shape[1:], dtype=torch.float64), max(1, _AT_ONCE // points[0].numel())
     for some, weight in zip(rows.split(most), weights.to(points.device).double().split(most), strict=True):
         total += torch.tensordot(weight, points[some].double(), dims=1)
     return total / weights.sum()
-
-
-def _groups(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:
-    """Return the group of every point as a number; refuse groups in which no pair can be made."""
-    found = [np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels) for labels in within]
-    if [len(labels) for labels in found] != list(sizes):
-        raise ValueError(f"Expected a group in `within` for each point, {list(sizes)}; found {[*map(len, found)]}.")
-    names, numbers = np.unique(np.concatenate(found), return_inverse=True)
-    each = np.split(numbers, np.cumsum(sizes[:-1]))
-    lacking = []
-    for k, (before, after) in enumerate(pairwise(set(numbers.tolist()) for numbers in each), start=1):
-        if not before & after:
-            raise ValueError(f"Snapshots {k} and {k + 1} have no group in common, so no pair can be made inside one.")
-        lacking += [f"{names[g]} in {k + 1} (after {k})" for g in sorted(before - after)]
-        lacking += [f"{names[g]} in {k} (before {k + 1})" for g in sorted(after - before)]
-    if lacking:
-        message = f"Of {len(sizes)} snapshots, some lack groups of their neighbours: {', '.join(lacking)}."
-        if weighed:
-            raise ValueError(f"{message} Their growth is unknown: leave these cells out, or pair without `within`.")
-        warnings.warn(f"{message} Cells of these groups have no partner there and are left out.", stacklevel=4)
-    return [torch.from_numpy(part) for part in each]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cellflow.couplings import DensePlan, Plan, ProductPlan, SparsePlan
 from cellflow.couplings.draws import systematic
+from cellflow.shapes import as_states
 
 Masses = tuple[float, float]
 """Size of the population where an interval begins, and where it ends."""
@@ -162,9 +163,13 @@ def relative(masses: Sequence[float], n: int) -> list[Masses]:
     >>> relative((1.0, 4.0, 4.0), 3)
     [(0.5, 2.0), (1.0, 1.0)]
     """
-    if len(masses) != n or not all(0 < mass < math.inf for mass in masses):
+    sizes = as_states(masses, what="`masses`").double()
+    if sizes.shape != (n,) or not all(0 < mass < math.inf for mass in sizes.tolist()):
         raise ValueError(f"Expected a finite size above 0 for each of {n} snapshots in `masses`; found {list(masses)}.")
-    return [(math.sqrt(before / after), math.sqrt(after / before)) for before, after in pairwise(masses)]
+    both = list(pairwise(sizes.tolist()))
+    if not all(0 < before / after < math.inf for before, after in both):
+        raise ValueError(f"Expected sizes that can be compared in `masses`; found {list(masses)}.")
+    return [(math.sqrt(before / after), math.sqrt(after / before)) for before, after in both]
 
 
 def _some(size: int, shares: Tensor | None, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
