@@ -71,7 +71,10 @@ class Within:
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "GroupPlan":
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
         check_clouds(x0, x1)
-        a, b = (None if weights is None else weights_of(weights, x, name=name) for weights, x, name in ((a, x0, "a"), (b, x1, "b")))
+        a, b = (
+            None if weights is None else weights_of(weights, x, name=name)
+            for weights, x, name in ((a, x0, "a"), (b, x1, "b"))
+        )
         left, right = (side.to(x0.device) for side in _numbered(self.source, self.target))
         if (len(left), len(right)) != (len(x0), len(x1)):
             raise ValueError(

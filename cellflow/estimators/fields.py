@@ -233,4 +233,5 @@ def few_at_once(field: Field, dim: int) -> Field:
         parts = [outputs(field(*part)) for part in zip(t.split(rows), x.split(rows), conditions, strict=False)]
         return Outputs._make(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
 
+    evaluated.__wrapped__ = field  # type: ignore[attr-defined]
     return evaluated

@@ -10,6 +10,7 @@ from cellflow.fields import Field, outputs
 from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
+from cellflow.integrate.trajectory import check_states
 from cellflow.signature import checked_but
 
 
@@ -78,6 +79,7 @@ def log_density(
     2.0
     """
     solver = resolve(solver, default=Fixed(), verb="integrate.log_density", **ELSEWHERE, old=old)
+    check_states(x, some=True)
     directions, weight = _directions(x, n_probes, generator)
 
     def with_divergence(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
@@ -85,6 +87,7 @@ def log_density(
         velocity, divergence = _divergence(field, t, state, condition, directions)
         return torch.cat([velocity.reshape(len(x), -1), weight * divergence.unsqueeze(1)], dim=1)
 
+    with_divergence.__wrapped__ = field  # type: ignore[attr-defined]
     z = torch.cat([x.reshape(len(x), -1), x.new_zeros(len(x), 1)], dim=1)
     backwards = ode(
         with_divergence, z, solver=solver, start=stop, stop=start, condition=condition, gradient=gradient

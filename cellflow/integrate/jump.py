@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import outputs
+from cellflow.integrate.failures import check_finite
 from cellflow.integrate.solvers import Jumps
-from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
+from cellflow.integrate.trajectory import Trajectory, check_states, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
 from cellflow.signature import checked_but
@@ -72,7 +73,7 @@ def jump(
     >>> jump(constant, torch.zeros(1, 1), steps=2).x.flatten()
     tensor([0., 1., 2.])
     """
-    check_states(x)
+    check_states(x, condition)
     steps = Jumps(steps).steps
     if save is not None and save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")
@@ -95,9 +96,10 @@ def jump(
                     f"Expected mean velocities of the states' shape {tuple(x.shape)}; the map returned "
                     f"{tuple(velocity.shape)}."
                 )
-            x = x + per_sample(t - s, x) * velocity
+            last, x = x, x + per_sample(t - s, x) * velocity
             gain = gain if growth is None else gain + (t - s) * growth
-            check_finite(x, t)
+            for found in (x, gain):
+                check_finite(found, t, field=flow_map, x=last, start=states[0])
             if (k + 1) % each == 0:
                 states.append(x)
                 gains.append(gain)

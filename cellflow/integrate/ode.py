@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field
+from cellflow.integrate.failures import check_finite
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
-from cellflow.integrate.trajectory import Trajectory, Velocity, check_finite, check_states, saved_times
+from cellflow.integrate.trajectory import Trajectory, Velocity, check_states, saved_times
 from cellflow.signature import checked_but
 
 ELSEWHERE = {"noisy": "cf.integrate.sde", "jumps": "cf.integrate.jump"}
@@ -76,7 +77,7 @@ def ode(
     (tensor([0.0000, 0.5000, 1.0000]), tensor([1.0000, 0.6065, 0.3679]), 80)
     """
     chosen: Fixed | Adaptive = resolve(solver, default=Fixed(), verb="integrate.ode", **ELSEWHERE, old=old)
-    check_states(x)
+    check_states(x, condition)
     if save < 2:
         raise ValueError(f"`save` must be at least 2; found {save}.")
     with nullcontext() if gradient else torch.no_grad():
@@ -84,5 +85,5 @@ def ode(
         states = [x]
         for k in range(save - 1):
             states.append(chosen.advance(velocity, states[-1], k, save - 1))
-        check_finite(states[-1], velocity.stop)
+        check_finite(states[-1], velocity.stop, field=field, x=states[-1], start=x)
         return Trajectory(saved_times(x, start, stop, save), torch.stack(states), velocity.evaluations)

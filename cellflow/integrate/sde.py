@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from cellflow.fields import Field, outputs
+from cellflow.integrate.failures import check_finite
 from cellflow.integrate.solvers import Noisy, resolve
-from cellflow.integrate.trajectory import Trajectory, check_finite, check_states, saved_times
+from cellflow.integrate.trajectory import Trajectory, check_states, saved_times
 from cellflow.integrate.weighted import weights_at_start
 from cellflow.shapes import per_sample, time_of
 from cellflow.signature import checked_but
@@ -88,7 +89,7 @@ def sde(
     """
     other = {"smooth": "cf.integrate.ode", "jumps": "cf.integrate.jump"}
     chosen: Noisy = resolve(solver, default=Noisy(), verb="integrate.sde", **other, old=old)
-    check_states(x)
+    check_states(x, condition, some=growth)
     if not 0 < sigma < float("inf"):
         raise ValueError(f"Expected a finite sigma > 0; found {sigma}. Without noise, use `cf.integrate.ode`.")
     if save < 2:
@@ -105,10 +106,12 @@ def sde(
             u, du = k / (stretch * (save - 1)), 1 / (stretch * (save - 1))
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
             kick = sigma * per_sample((du * span.abs()).sqrt(), x) * noise
+            last = x
             x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, chosen.method, growth)
+            for found in (x, gain):
+                check_finite(found, begin + (u + du) * span, field=field, x=last, start=states[0])
             weight = None if weight is None else weight + gain
             if (k + 1) % stretch == 0:
-                check_finite(x, begin + (u + du) * span)
                 states.append(x)
                 weights.append(weight)
     evaluations = stretch * (save - 1) * (2 if chosen.method == "heun" else 1)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cellflow.errors import ConvergenceError
 from cellflow.fields import Field, outputs
-from cellflow.shapes import per_sample, time_of
+from cellflow.integrate.failures import check_finite
+from cellflow.shapes import check_dense, finite, per_sample, time_of
 
 
 class Trajectory(NamedTuple):
@@ -70,7 +70,7 @@ class Velocity:
     field
         The field, called as ``field(t, x, condition)``.
     x
-        States, shape ``(n, ...)``; only their shape, dtype and device are used.
+        States where all begin, shape ``(n, ...)``.
     start, stop
         Times, one number or shape ``(n,)``.
     condition
@@ -80,7 +80,7 @@ class Velocity:
     def __init__(
         self, field: Field, x: Tensor, start: float | Tensor, stop: float | Tensor, condition: Tensor | None
     ) -> None:
-        self.field = field
+        self.field, self.x = field, x
         self.condition = condition
         self.start, self.stop = time_of(start, x), time_of(stop, x)
         self.evaluations = 0
@@ -96,28 +96,8 @@ class Velocity:
                 f"{tuple(velocity.shape)}."
             )
             raise ValueError(message)
-        check_finite(velocity, t)
+        check_finite(velocity, t, field=self.field, x=x, start=self.x)
         return velocity * per_sample(self.stop - self.start, x)
-
-
-def check_finite(x: Tensor, t: Tensor) -> None:
-    """Raise when a sample of ``x`` is not finite, naming the time of the first one.
-
-    Raises
-    ------
-    ConvergenceError
-        When a value is infinite or not a number.
-    """
-    # A sum is finite only if every value is, and is the cheaper question; only its answer no needs a closer look.
-    if bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all()):
-        return
-    broken = ~torch.isfinite(x).reshape(len(x), -1).all(dim=1)
-    message = (
-        f"Integration left the finite numbers at t = {t[broken][0].item():.4g}, for {int(broken.sum())} "
-        f"of {len(x)} samples. Take more `steps` or a higher-order method; when that does not help, the "
-        "field itself grows without bound there."
-    )
-    raise ConvergenceError(message)
 
 
 def saved_times(x: Tensor, start: float | Tensor, stop: float | Tensor, save: int) -> Tensor:
@@ -129,21 +109,34 @@ def saved_times(x: Tensor, start: float | Tensor, stop: float | Tensor, save: in
     return torch.lerp(first, last, fractions.reshape(-1, *(1,) * first.ndim))
 
 
-def check_states(x: Tensor) -> None:
-    """Raise unless states are finite floating-point numbers.
+def check_states(x: Tensor, condition: Tensor | None = None, *, some: bool = False) -> None:
+    """Raise unless states are finite floating-point numbers, and conditions finite numbers.
+
+    Parameters
+    ----------
+    x, condition
+        States and conditions, ``(n, ...)``.
+    some
+        Whether there must be one.
 
     Raises
     ------
     TypeError
-        When they are of another kind.
+        When states are of another kind.
     ValueError
-        When some are NaN or infinite.
+        When some are NaN or infinite, or a tensor is sparse, nested, complex, or on the meta device.
     """
+    check_dense(x, what="`x`")
     if not x.is_floating_point() or x.ndim == 0:
         message = (
             f"Expected floating-point states of shape (n, ...); found shape {tuple(x.shape)} of {x.dtype}. "
             "Convert them first, for example with `x.float()`."
         )
         raise TypeError(message)
+    if some and not x.numel():
+        raise ValueError(f"Expected at least one state in `x`; found shape {tuple(x.shape)}.")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("The states at `start` hold NaN or infinity. Remove or impute these samples first.")
+    if condition is not None:
+        check_dense(condition, what="`condition`")
+        finite(condition, what="`condition`")

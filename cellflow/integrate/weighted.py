@@ -10,7 +10,8 @@ from cellflow.fields import Field, outputs
 from cellflow.integrate.ode import ELSEWHERE, ode
 from cellflow.integrate.solvers import Adaptive, Fixed, resolve
 from cellflow.integrate.tables import Table
-from cellflow.integrate.trajectory import Trajectory
+from cellflow.integrate.trajectory import Trajectory, check_states
+from cellflow.shapes import check_dense
 from cellflow.signature import checked_but
 
 
@@ -65,12 +66,16 @@ def grow(
     tensor([1., 2.])
     """
     solver = resolve(solver, default=Fixed(), verb="integrate.grow", **ELSEWHERE, old=old)
+    check_states(x, some=True)
     weight = weights_at_start(x, log_weight)
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError("Expected finite numbers in `log_weight`. Leave out the states that weigh nothing.")
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         velocity, _, growth = outputs(field(t, z[:, :-1].reshape(x.shape), condition), growth=True)
         return torch.cat([velocity.reshape(len(x), -1), cast("Tensor", growth)[:, None]], dim=1)
 
+    both.__wrapped__ = field  # type: ignore[attr-defined]  # whose weights are looked at when something is not finite
     z = torch.cat([x.reshape(len(x), -1), weight[:, None]], dim=1)
     found = ode(
         both, z, solver=solver, start=start, stop=stop, condition=condition, save=save, gradient=gradient
@@ -84,14 +89,19 @@ def weights_at_start(x: Tensor, log_weight: Tensor | None) -> Tensor:
     Raises
     ------
     ValueError
-        When there is not one weight for each state.
+        When there is not one weight for each state, or one is NaN or infinite.
 
     Examples
     --------
     >>> weights_at_start(torch.zeros(2, 1), None).exp()
     tensor([0.5000, 0.5000])
     """
-    weight = x.new_full((len(x),), -math.log(len(x))) if log_weight is None else log_weight.to(x)
+    if log_weight is None:
+        return x.new_full((len(x),), -math.log(len(x)) if len(x) else 0.0)
+    check_dense(log_weight, what="`log_weight`")
+    weight = log_weight.to(x)
     if weight.shape != x.shape[:1]:
         raise ValueError(f"Expected one weight for each of {len(x)} states; found shape {tuple(weight.shape)}.")
+    if bool((torch.isnan(weight) | (weight == math.inf)).any()):
+        raise ValueError("Expected finite numbers in `log_weight`; found NaN or infinity. Give logs of weights.")
     return weight
