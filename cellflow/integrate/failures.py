@@ -56,7 +56,7 @@ def check_finite(found: Tensor, t: Tensor, *, field: Any, x: Tensor, start: Tens
 
 
 def check_weights(field: Any) -> None:
-    """Raise when a module, or one inside of a function that says so by ``__wrapped__``, has weights that are not finite.
+    """Raise when a module, or one inside of a function (``__wrapped__``), has weights that are not finite.
 
     Raises
     ------

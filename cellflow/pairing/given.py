@@ -32,8 +32,9 @@ def clouds_of(snapshots: Sequence[Tensor], *, names: Sequence[str]) -> list[Tens
 
     Examples
     --------
-    >>> [cloud.dtype for cloud in clouds_of([torch.ones(3, 2), torch.ones(4, 2, dtype=torch.int64)], names=("x0", "x1"))]
-    [torch.float32, torch.float32]
+    >>> whole = torch.ones(4, 2, dtype=torch.int64)
+    >>> [cloud.dtype for cloud in clouds_of([whole, whole.double()], names=("x0", "x1"))]
+    [torch.float64, torch.float64]
     """
     for both in pairwise(zip(snapshots, names, strict=True)):
         (x0, name0), (x1, name1) = both
