@@ -27,11 +27,8 @@ def check_clouds(x0: Tensor, x1: Tensor, names: tuple[str, str] = ("x0", "x1")) 
     for name, x in zip(names, (x0, x1), strict=True):
         _check_cloud(name, x)
     if x0.shape[1:] != x1.shape[1:]:
-        first, second = names
-        message = (
-            f"Expected states of one shape; found {tuple(x0.shape[1:])} in {first} and {tuple(x1.shape[1:])} in {second}. "
-            "Bring both clouds into the same representation."
-        )
+        found = " and ".join(f"{tuple(x.shape[1:])} in {name}" for name, x in zip(names, (x0, x1), strict=True))
+        message = f"Expected states of one shape; found {found}. Bring both clouds into the same representation."
         raise ValueError(message)
     if x0.device != x1.device:
         raise ValueError(f"Expected both clouds on one device; found x0 on {x0.device} and x1 on {x1.device}.")
