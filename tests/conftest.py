@@ -93,7 +93,7 @@ def small_figures():
 def unreported(monkeypatch):
     """Commands write no report: for tests that look at other things, as it is most of what a short run takes."""
     for command in ("cells", "translation", "generation"):
-        monkeypatch.setattr(f"cellflow.cli.{command}.write_report", lambda *given: None)
+        monkeypatch.setattr(f"cellflow.cli.{command}.write_report", lambda *given, **more: None)
 
 
 @pytest.fixture(autouse=True)

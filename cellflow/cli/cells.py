@@ -110,11 +110,18 @@ def read_cells(path: str | Path) -> "AnnData":
 
     if not Path(path).exists():
         raise FileNotFoundError(f"No file {path}. Name an .h5ad file or a .zarr folder with `data.path=`.")
-    if Path(path).suffix == ".h5ad":
-        return anndata.read_h5ad(path)
-    if Path(path).suffix == ".zarr":
-        return anndata.read_zarr(path)
-    raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
+    reader = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}.get(Path(path).suffix)
+    if reader is None:
+        raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
+    if Path(path).suffix == ".h5ad" and not _is_hdf5(Path(path)):
+        raise ValueError(f"Expected an .h5ad file; found {path}, which is damaged, or of another format.")
+    return reader(path)
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py
+
+    return path.is_file() and bool(h5py.is_hdf5(path))
 
 
 def make_flow(cfg: Settings) -> "SnapshotFlow":

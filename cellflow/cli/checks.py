@@ -9,7 +9,7 @@ from cellflow.cli.parts import TARGET
 from cellflow.cli.schema import GROUPS, OF_RUNS, PARTS, kind_of
 from cellflow.cli.words import nearest
 
-MISSING = "???"
+MISSING: Any = ...
 """Value of a setting that has to be given."""
 
 
@@ -37,7 +37,7 @@ def check_all(settings: Mapping[str, Any], command: str) -> None:
         When there is no such setting, or its value is of another kind.
     """
     for name, value in list(leaves(settings)):
-        if value != MISSING and not (name.endswith(f".{TARGET}") and value is None):
+        if value is not MISSING and not (name.endswith(f".{TARGET}") and value is None):
             check(value, _kind(name, settings, command), name=name)
 
 
@@ -85,7 +85,7 @@ def complete(settings: Mapping[str, Any], command: str) -> None:
     ValueError
         With the names of what is missing, or what a part says of its settings.
     """
-    missing = [name for name, value in leaves(settings) if value == MISSING]
+    missing = [name for name, value in leaves(settings) if value is MISSING]
     finished = settings.get("model") is not None
     chosen = [group for group in PARTS if _is_chosen(settings.get(group)) and not (finished and group in OF_RUNS)]
     for group in chosen:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.cli import documents
-from cellflow.cli.checks import check_all, complete, set_word
+from cellflow.cli.checks import MISSING, check_all, complete, set_word
 from cellflow.cli.former import modern_words
 from cellflow.cli.kinds import unquoted
 from cellflow.cli.parts import TARGET
@@ -58,7 +58,8 @@ def settings_from(command: str, words: list[str], folder: str | None = None) -> 
         if folder is not None and chosen in own.get(group, []):
             _check_own(Path(folder) / group / f"{chosen}.yaml")
     composed = _compose(command, tuple(choices.items()), folder)[0]
-    check_all(composed, command)
+    if folder is not None:
+        check_all(composed, command)
     for name, text in sorted(values, key=lambda value: not value[0].endswith(TARGET)):  # which decides the others
         set_word(composed, name, text, command)
     complete(composed, command)
@@ -98,7 +99,7 @@ def _not_taken(group: str, command: str) -> str:
 
 def _chosen(command: str, task: tuple[tuple[str, str], ...]) -> dict[str, str | None]:
     """Return the parts of a command, and which ones are chosen by default."""
-    return _compose(command, task, None)[1]
+    return _read(command, task)[1]
 
 
 Chosen = tuple[tuple[str, str], ...]
@@ -128,7 +129,14 @@ def _by_hydra(command: str, choices: Chosen, folder: str | None) -> tuple[dict[s
     chosen: dict[str, Any] = dict(cfg.hydra.runtime.choices)
     found: Any = OmegaConf.to_container(cfg, resolve=False)
     own = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
-    return {key: value for key, value in found.items() if key != "hydra"}, own
+    return {key: _marked(value) for key, value in found.items() if key != "hydra"}, own
+
+
+def _marked(value: Any) -> Any:
+    """Mark what hydra says is missing by something that no text can be."""
+    if isinstance(value, dict):
+        return {key: _marked(each) for key, each in value.items()}
+    return MISSING if value == "???" else value
 
 
 @cache

@@ -1,6 +1,5 @@
 """YAML from outside, read as data: no tags, no references from one place to another, and not without end."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,6 @@ DEEPEST = 20
 """Levels of lists within lists: settings have three."""
 LONGEST = 1_000_000
 """Bytes of a file of settings: ours have two thousand."""
-
-
-class _Data(yaml.SafeLoader):
-    """YAML 1.1 with numbers such as ``2e-3``, which it takes for text."""
-
-
-_Data.yaml_implicit_resolvers = {key: list(found) for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Data.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def parse(text: str) -> Any:
@@ -32,14 +21,14 @@ def parse(text: str) -> Any:
 
     Examples
     --------
-    >>> parse("{rate: 2e-3, times: [1, 2]}")
+    >>> parse("{rate: 0.002, times: [1, 2]}")
     {'rate': 0.002, 'times': [1, 2]}
     >>> parse("[&a [1], *a]")
     Traceback (most recent call last):
     ...
     ValueError: expected plain YAML, found a reference (`&name` or `*name`); write the value out
     """
-    return _parse(text, _Data)
+    return _parse(text, yaml.SafeLoader)
 
 
 def parse_texts(text: str) -> Any:

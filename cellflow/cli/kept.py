@@ -42,12 +42,12 @@ def kept_settings(folder: Path, command: str) -> Settings:
     (3, '${oc.env:HOME}', 'X_pca')
     """
     then = runs.read_settings(folder)
-    found = {key: None if value == MISSING else value for key, value in defaults(command).items()}
+    found = {key: None if value is MISSING else value for key, value in defaults(command).items()}
     group = found.get("data")
     if isinstance(group, Mapping):
         if not isinstance(then.get("data", {}), Mapping):
             raise CheckpointError(f"{folder / runs.CONFIG}: expected settings in `data`; found {then['data']!r}.")
-        given = {key: None if value == MISSING else value for key, value in group.items()}
+        given = {key: None if value is MISSING else value for key, value in group.items()}
         then["data"] = given | then.get("data", {})
     found |= then
     try:

@@ -7,13 +7,13 @@ A kind is what Python writes as an annotation: ``bool``, ``int | None``, ``list[
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cellflow.cli.documents import parse, parse_texts
+from cellflow.cli.documents import parse_texts
 
 YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 NULL = ("null", "~")
@@ -132,8 +132,9 @@ def described(kind: Any) -> str:
     >>> described(COUNT | Literal["auto"] | None), described(list[float])
     ("a whole number of at least 1, 'auto' or null", 'a list of numbers')
     """
-    parts = list(dict.fromkeys(_described(each) for each in _alternatives(kind)))
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+    choices = [each for one in _alternatives(kind) for each in _choices(one)]
+    *most, last = dict.fromkeys(choices)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _refusal(name: str, kind: Any, value: Any) -> str:
@@ -169,7 +170,7 @@ def _tree(text: str, kind: Any) -> Any:
     structured = kinds & {list, dict, Mapping, Any, Parameter.empty}
     if text[0] in "[{" and structured:
         try:
-            return (parse if _anything(kind) else parse_texts)(text)
+            return parse_texts(text)
         except ValueError:
             raise Unfit from None
     return unquoted(text) if str in kinds or Path in kinds or _anything(kind) else text
@@ -182,7 +183,7 @@ def _anything(kind: Any) -> bool:
 def _convert(value: Any, kind: Any, *, said: bool) -> Any:
     """Return a value as its kind; ``said`` on the command line, where everything is text at first."""
     if _anything(kind):
-        return _guess(value) if said and isinstance(value, str) else value
+        return _guess(value) if said else value
     for each in _alternatives(kind):
         try:
             return _one(value, each, said=said)
@@ -191,9 +192,13 @@ def _convert(value: Any, kind: Any, *, said: bool) -> Any:
     raise Unfit
 
 
-def _guess(text: str) -> Any:
+def _guess(value: Any) -> Any:
     """Return the value of a setting of which nothing is known."""
-    return _convert(text, bool | int | float | None | str, said=True)
+    if isinstance(value, list):
+        return [_guess(each) for each in value]
+    if isinstance(value, dict):
+        return {_guess(key): _guess(each) for key, each in value.items()}
+    return _convert(value, bool | int | float | None | str, said=True) if value else value
 
 
 def _one(value: Any, kind: Any, *, said: bool) -> Any:
@@ -266,12 +271,15 @@ SCALARS: dict[Any, Callable[[Any, bool], Any]] = {
 }  # fmt: skip
 
 
+def _choices(kind: Any) -> list[str]:
+    """Return what a kind is, or each of its words."""
+    return [repr(word) for word in get_args(kind)] if get_origin(kind) is Literal else [_described(kind)]
+
+
 def _described(kind: Any) -> str:
     origin, args, plain = get_origin(kind), get_args(kind), _plain(kind)
     if origin is Annotated:
         return f"{_described(args[0])} {args[1]}"
-    if origin is Literal:
-        return _listed(repr(choice) for choice in args)
     if plain is list:
         inner = _plural(described(args[0])) if args else "values"
         return f"a list of {len(args)} {inner}" if origin is tuple and Ellipsis not in args else f"a list of {inner}"
@@ -280,11 +288,6 @@ def _described(kind: Any) -> str:
         type(None): "null", dict: "a mapping such as {0: 1.0, 3: 2.5}",
     }  # fmt: skip
     return names.get(dict if plain is Mapping else plain, "a part with `_target_`")
-
-
-def _listed(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _plural(words: str) -> str:

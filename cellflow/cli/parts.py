@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -45,6 +45,7 @@ def find(target: str, *, name: str = TARGET) -> Any:
     return found
 
 
+@cache
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
     """Return what a class or a function takes by name, with its kinds.
 

@@ -181,13 +181,26 @@ def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, 
         "python": platform.python_version(),
         "versions": versions(),
     }
-    (folder / FACTS).write_text(json.dumps(facts, indent=2))
+    (folder / FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `write_facts` wrote."""
-    found: dict[str, Any] = json.loads((folder / FACTS).read_text())
-    return found
+    """Return what `write_facts` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        When it is damaged, or was written by something else.
+    """
+    try:
+        found = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / FACTS} is damaged: expected JSON, found something else.") from error
+    kinds = {"command": str, "seed": int, "seconds": dict, "device": str, "finished": str, "versions": dict}
+    known = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    if not known or not all(isinstance(value, int | float) for value in found["seconds"].values()):
+        raise CheckpointError(f"{folder / FACTS} is damaged: expected {', '.join(kinds)}, found others. Remove it.")
+    return dict(found)
 
 
 def versions() -> dict[str, str]:

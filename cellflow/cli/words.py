@@ -99,6 +99,7 @@ def nearest(name: str, command: str, known: list[str]) -> str:
     >>> nearest("stepz", "fit", ["steps", "seed"])
     '`fit` has no setting `stepz`. Did you mean `steps`? `cellflow fit --help` lists every setting.'
     """
+    known = [each for each in known if each != name]
     last = {each.rpartition(".")[2]: each for each in reversed(known)}
     close = get_close_matches(name, known, n=1) or [last[found] for found in get_close_matches(name, last, n=1)]
     hint = f"Did you mean `{close[0]}`? " if close else ""
@@ -134,13 +135,13 @@ def parts_of(text: str) -> list[str]:
 def _choices(word: str) -> Iterator[str]:
     name, _, text = word.partition("=")
     if numbers := RANGE.fullmatch(text):
-        start, stop, step = (None if each is None else int(each) for each in numbers.groups())
-        if step == 0:
-            raise ValueError(f"Expected a step that is not 0 in `{name}={text}`.")
-        values: list[str] = [str(n) for n in range(start or 0, stop, step or 1)] if stop is not None else []
-        values = [str(n) for n in range(start or 0)] if stop is None else values
-        if not values:
-            raise ValueError(f"Expected numbers in `{name}={text}`; found none.")
+        given = [int(each) for each in numbers.groups() if each is not None]
+        if len(given) == 3 and given[2] == 0:
+            raise ValueError(f"Expected a step that is not 0 in `{word}`.")
+        found = range(*given)
+        if not 0 < len(found) <= MOST_JOBS:
+            raise ValueError(f"Expected 1 to {MOST_JOBS:,} numbers in `{word}`; found {len(found):,}.")
+        values = [str(number) for number in found]
     else:
         inner = CHOICE.fullmatch(text)
         values = parts_of(inner[1] if inner else text)
