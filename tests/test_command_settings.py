@@ -13,7 +13,7 @@ import yaml
 
 import cellflow as cf
 from cellflow.cli import COMMANDS, compose, configs_folder, documents, kept, kinds, main, parts, runs
-from cellflow.cli.checks import leaves
+from cellflow.cli.checks import check_all, leaves
 from cellflow.cli.former import KINDS, RULES
 from cellflow.cli.schema import OF_COMMANDS, PARTS, SETTINGS, kind_of
 from cellflow.cli.words import read_line
@@ -91,6 +91,13 @@ def test_every_setting_of_every_file_is_of_a_known_kind_and_none_else_is():
     assert all(name in names for known in OF_COMMANDS.values() for name in known)
     flat = [name for names in RULES for name in ([names] if isinstance(names, str) else names)]
     assert set(flat) - {"growth"} == set(KINDS)
+
+
+@pytest.mark.parametrize("choice", [[], *CHOICES], ids=str)
+def test_our_own_files_hold_values_of_their_kinds(choice):
+    for command in COMMANDS:
+        if not choice or _takes(command, choice[0]):
+            check_all(settings(command, *choice), command)
 
 
 def fits(value, kind):
