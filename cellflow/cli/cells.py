@@ -10,9 +10,10 @@ from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, settings_of, solver_of
+from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, run_of, settings_of, solver_of
+from cellflow.files import committed
 from cellflow.integrate import Fixed
-from cellflow.training import Run
+from cellflow.lock import A_SAVE, locked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,25 +27,29 @@ def fit(cfg: Settings) -> None:
     """Fit a flow, and write its run folder."""
     adata = read_cells(cfg.data.path)
     cfg.data.path = str(Path(cfg.data.path).resolve())
-    folder = new_folder(cfg, "fit")
-    _fit_into(folder, adata, cfg, "fit")
+    with locked(new_folder(cfg, "fit")):
+        _fit_into(Path(cfg.out), adata, cfg, "fit")
 
 
 def demo(cfg: Settings) -> None:
     """Run an example on data in the package: fit, prediction of what is held out, report."""
+    with locked(new_folder(cfg, "demo")):
+        _demo_into(Path(cfg.out), cfg)
+
+
+def _demo_into(folder: Path, cfg: Settings) -> None:
     import scanpy as sc
 
     from cellflow import datasets, tl
 
-    folder = new_folder(cfg, "demo")
     adata = getattr(datasets, cfg.dataset)()
     if cfg.components is not None:
         sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
-    adata.write_h5ad(folder / runs.CELLS)
+    runs.write_cells(adata, folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
     if cfg.data.holdout:
         predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
-        predicted.write_h5ad(folder / "predicted.h5ad")
+        runs.write_cells(predicted, folder / "predicted.h5ad")
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -58,7 +63,7 @@ def interpolate(cfg: Settings) -> None:
     out = free(cfg.out, folder / f"{name}.h5ad")
     solver = solver_of(cfg, default=Fixed())
     found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, solver=solver, extrapolate=cfg.extrapolate)
-    found.write_h5ad(out)
+    runs.write_cells(found, out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
     _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
 
@@ -70,7 +75,7 @@ def velocity(cfg: Settings) -> None:
     folder, flow, adata = read_run(cfg)
     out = free(cfg.out, folder / "velocity.h5ad")
     tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
-    adata.write_h5ad(out)
+    runs.write_cells(adata, out)
     log.info("velocities per unit of %s: %s", flow.time_key, out)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, "velocity")
@@ -84,7 +89,7 @@ def fate(cfg: Settings) -> None:
     out = free(cfg.out, folder / "fate.h5ad")
     asked = {name: cfg[name] for name in ("groupby", "at", "n_samples", "seed", "progress")}
     tl.fate(adata, flow, solver=solver_of(cfg, default=None), **asked)
-    adata.write_h5ad(out)
+    runs.write_cells(adata, out)
     log.info("fates by %s: %s", cfg.groupby, out)
     _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, "fate")
 
@@ -142,7 +147,7 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes
     for setting in ("groupby", "lineage_key"):
         if cfg.data[setting] is not None:
             read_labels(adata, cfg.data[setting], setting=setting)
-    flow.fit(seen, run=Run(folder=folder, resume=cfg.resume))
+    flow.fit(seen, run=run_of(cfg, folder))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)
     flow.history_.to_csv(folder / runs.HISTORY)
@@ -178,7 +183,7 @@ def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: Setting
     for key in runs.VALIDATION:
         (folder / f"{key}.csv").unlink(missing_ok=True)
         if key in adata.uns:
-            adata.uns[key].to_csv(folder / f"{key}.csv", index=False)
+            runs.write_table(adata.uns[key], folder / f"{key}.csv")
 
 
 def _column(folder: Path, asked: Settings | None, name: str) -> str | None:
@@ -199,9 +204,8 @@ def read_run(cfg: Settings) -> tuple[Path, "SnapshotFlow", "AnnData"]:
 
 def _keep(figure: Any, folder: Path, name: str) -> None:
     """Save a figure in the run folder."""
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    getattr(figure, "figure", figure).savefig(figures / f"{name}.png", dpi=150)
+    with committed(folder / "figures" / f"{name}.png") as partial:
+        getattr(figure, "figure", figure).savefig(partial, dpi=150)
 
 
 def write_report(
@@ -217,4 +221,5 @@ def write_report(
         if kept.exists():
             adata.uns[key] = pd.read_csv(kept)
     columns = {name: _column(folder, asked, name) for name in ("groupby", "lineage_key", "basis")}
-    report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes, **columns)
+    with locked(folder, wait=A_SAVE):
+        report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes, **columns)

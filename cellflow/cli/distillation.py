@@ -10,9 +10,10 @@ from cellflow.cells.snapshots import leave_out
 from cellflow.cli import cells, generation, runs, translation
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.parts import build
-from cellflow.cli.settings import Settings, load_run
+from cellflow.cli.settings import Settings, load_run, run_of
+from cellflow.lock import locked
 from cellflow.report import few_steps
-from cellflow.training import Run
+from cellflow.training.search import begun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,9 @@ def distill(cfg: Settings) -> None:
         torch.set_num_threads(cfg.threads)
     folder = runs.existing_folder(cfg.model)
     kinds: dict[str, Callable[..., None]] = {"DomainTranslator": _translation, "ImageGenerator": _generation}
-    kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
+    with locked(folder):
+        kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
+        shutil.rmtree(state_of(cfg))  # last, so that whatever was stopped before can be resumed
 
 
 def state_of(cfg: Settings) -> Path:
@@ -70,9 +73,9 @@ def _generation(folder: Path, cfg: Settings) -> None:
 
 
 def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: Any) -> None:
-    """Distil a model and save it; the state of the training goes once it is done."""
+    """Distil a model and save it."""
     state = folder / STATE
-    if state.exists() and not cfg.resume:
+    if begun(state) and not cfg.resume:
         raise FileExistsError(
             f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
         )
@@ -84,14 +87,13 @@ def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: A
         objective=cfg.objective,
         teacher=cfg.teacher,
         recipe=build(cfg.recipe),
-        run=Run(folder=state, resume=cfg.resume),
+        run=run_of(cfg, state),
         **settings,
     )
     model.save(folder, overwrite=True)
-    shutil.rmtree(state)
     log.info("distilled in %.1f s", watch.seconds())
 
 
 def _compare(folder: Path, table: "pd.DataFrame") -> None:
-    table.to_csv(folder / few_steps.FILE, index=False)
+    runs.write_table(table, folder / few_steps.FILE)
     log.info("%s", table.round(4).to_string(index=False))

@@ -17,6 +17,8 @@ from cellflow.cli.sweeps import sweep
 from cellflow.cli.words import read_line
 from cellflow.estimators.base import DESCRIPTION
 from cellflow.training.checkpoint import STATE
+from cellflow.training.run import Stopped
+from cellflow.training.search import begun
 
 log = logging.getLogger("cellflow")
 
@@ -122,9 +124,10 @@ def _goodbye(stop: KeyboardInterrupt, command: str, cfg: Settings, overrides: li
     if command == "distill" and (distillation.state_of(cfg) / STATE).exists():
         return f"{said} On the command line:\n  {_again(command, overrides)}"
     out = cfg.get("out")
-    if out is not None and (Path(out) / DESCRIPTION).exists():
+    unsaved = not (isinstance(stop, Stopped) and stop.saved)  # as the fits of a validation are
+    if out is not None and unsaved and (Path(out) / DESCRIPTION).exists():
         return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
-    if out is None or not (Path(out) / STATE).exists():
+    if out is None or not begun(out):
         return "Stopped; nothing was saved yet."
     return f"{said} On the command line:\n  {_again(command, overrides, f'out={out}')}"
 

@@ -8,6 +8,7 @@ from cellflow.cli import image_runs, runs
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
 from cellflow.integrate import Fixed
+from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
 
 if TYPE_CHECKING:
@@ -71,13 +72,14 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_generation
 
-    write_generation(
-        folder,
-        model,
-        images,
-        title=folder.name,
-        details=runs.details(folder),
-        feature_network=cfg.feature_network,
-        solver=solver_of(cfg, default=SOLVER),
-    )
+    with locked(folder, wait=A_SAVE):
+        write_generation(
+            folder,
+            model,
+            images,
+            title=folder.name,
+            details=runs.details(folder),
+            feature_network=cfg.feature_network,
+            solver=solver_of(cfg, default=SOLVER),
+        )
     log.info("open %s", folder / runs.REPORT)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cli import runs
-from cellflow.cli.settings import Settings, plain
+from cellflow.cli.settings import Settings, plain, run_of
+from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, read_images, stream_images
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
-from cellflow.training import Run
 from cellflow.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
@@ -80,21 +80,23 @@ def fit(
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    runs.write_settings(folder, plain(cfg))
     watch = runs.Stopwatch()
 
     def look(current: "DomainTranslator | ImageGenerator") -> None:
         current.history_.to_csv(folder / runs.HISTORY)
         save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
-    run = Run(folder=folder, resume=cfg.resume, fabric=_fabric(cfg), watch=look, watch_every=cfg.preview)
-    model.fit(*samples, run=run)
-    if not run.leads:
-        return False
-    model.save(folder, overwrite=cfg.resume)
-    model.history_.to_csv(folder / runs.HISTORY)
-    device = str(next(model.field_.parameters()).device)
-    runs.write_facts(folder, command=command, seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
+    run = run_of(cfg, folder, fabric=_fabric(cfg), watch=look, watch_every=cfg.preview)
+    with run.locked():
+        if run.leads:
+            runs.write_settings(folder, plain(cfg))
+        model.fit(*samples, run=run)
+        if not run.leads:
+            return False
+        model.save(folder, overwrite=cfg.resume)
+        model.history_.to_csv(folder / runs.HISTORY)
+        device = str(next(model.field_.parameters()).device)
+        runs.write_facts(folder, command=command, seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
     log.info("fitted in %.1f s", watch.seconds())
     return True
 
@@ -142,8 +144,8 @@ def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
     if images.shape[0] not in (1, 3):
         raise ValueError(f"Expected images with 1 or 3 channels to write as PNG; found {images.shape[0]}.")
     for path, image in zip(paths, images.images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+        with committed(path, durable=False) as partial:
+            Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(partial)
 
 
 def _fabric(cfg: Settings) -> "Fabric | None":

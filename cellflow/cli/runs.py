@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,7 +15,13 @@ from cellflow.cli import documents
 from cellflow.cli.former import modern_settings
 from cellflow.errors import CheckpointError
 from cellflow.estimators.base import DESCRIPTION
+from cellflow.files import committed
 from cellflow.training.checkpoint import STATE
+from cellflow.training.search import begun
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
 
 CONFIG, FACTS, HISTORY, REPORT, CELLS = "config.yaml", "run.json", "history.csv", "report.html", "cells.h5ad"
 VALIDATION = ("validation", "validation_new_cells", "validation_couplings")
@@ -54,9 +60,9 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
     folder = Path("runs") / stamp if out is None else Path(out)
     folder = folder if job is None else folder / str(job)
     if resume:
-        if not (folder / STATE).is_file():
+        if not begun(folder):
             raise CheckpointError(f"Nothing to resume in {folder}: no {STATE}. Name the run's folder with `out=`.")
-    elif (folder / STATE).exists() or (folder / DESCRIPTION).exists():
+    elif begun(folder) or (folder / DESCRIPTION).exists():
         raise FileExistsError(f"{folder} already holds a run. Choose another `out=`, or add `resume=true` to go on.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -72,8 +78,7 @@ def existing_folder(model: str) -> Path:
     """
     folder = Path(model)
     if not (folder / DESCRIPTION).is_file():
-        unfinished = (folder / STATE).is_file()
-        cure = f"It was interrupted: go on with `out={folder} resume=true`." if unfinished else "Fit one first."
+        cure = f"It was interrupted: go on with `out={folder} resume=true`." if begun(folder) else "Fit one first."
         raise CheckpointError(f"No fitted model in {folder}. {cure}")
     return folder
 
@@ -113,14 +118,16 @@ class Stopwatch:
 
 MAY_CHANGE = {
     "resume", "progress", "validate", "keep_aside", "n_seeds", "device", "threads", "out", "steps", "preview",
-    "feature_network", "target_class", "solver",
+    "save_every", "save_minutes", "feature_network", "target_class", "solver",
 }  # fmt: skip
 """Settings that a resumed run may have changed."""
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the resolved settings of a run as YAML."""
-    (folder / CONFIG).write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    with committed(folder / CONFIG) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -181,7 +188,20 @@ def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, 
         "python": platform.python_version(),
         "versions": versions(),
     }
-    (folder / FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    with committed(folder / FACTS) as partial:
+        partial.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+
+
+def write_cells(adata: "AnnData", path: Path) -> None:
+    """Write cells as ``.h5ad``, as a whole or not at all."""
+    with committed(path) as partial:
+        adata.write_h5ad(partial)
+
+
+def write_table(table: "pd.DataFrame", path: Path) -> None:
+    """Write a table as CSV, without its index, as a whole or not at all."""
+    with committed(path) as partial:
+        table.to_csv(partial, index=False)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

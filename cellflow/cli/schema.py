@@ -1,5 +1,6 @@
 """What kind every setting of every command is; those of parts follow from constructors, see `cellflow.cli.parts`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +56,8 @@ SETTINGS: dict[str, Any] = {
     "threads": Annotated[int, Between(1, 1024)] | None,
     "progress": bool,
     "resume": bool,
+    "save_every": COUNT,
+    "save_minutes": Annotated[float, Between(0, math.inf, open=True)] | None,
     "validate": bool,
     "keep_aside": bool,
     "n_seeds": COUNT,

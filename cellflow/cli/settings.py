@@ -8,6 +8,7 @@ from cellflow.cli import runs
 from cellflow.cli.parts import TARGET, build
 from cellflow.estimators.serialize import PARTS
 from cellflow.integrate import Solver, resolve
+from cellflow.training import Run
 
 if TYPE_CHECKING:
     from cellflow.estimators.base import FlowEstimator
@@ -57,6 +58,11 @@ def new_folder(cfg: Settings, command: str) -> Path:
     if cfg.resume:
         runs.refuse_changes(folder, plain(cfg))
     return folder
+
+
+def run_of(cfg: Settings, folder: Path, **others: Any) -> Run:
+    """Return the run of a training in a folder, as the settings say."""
+    return Run(folder, resume=cfg.resume, save_every=cfg.save_every, save_minutes=cfg.save_minutes, **others)
 
 
 def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:

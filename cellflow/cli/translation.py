@@ -13,6 +13,7 @@ from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, s
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
 from cellflow.integrate import Fixed, Noisy
+from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
 from cellflow.seeds import draw_seed, generator_at
 
@@ -113,17 +114,18 @@ def write_report(
     """Write the report of a run, as its settings say."""
     from cellflow.report import write_translation
 
-    write_translation(
-        folder,
-        model,
-        source,
-        target,
-        title=folder.name,
-        details=runs.details(folder),
-        feature_network=cfg.feature_network,
-        target_class=cfg.target_class,
-        solver=_solver(model, cfg),
-    )
+    with locked(folder, wait=A_SAVE):
+        write_translation(
+            folder,
+            model,
+            source,
+            target,
+            title=folder.name,
+            details=runs.details(folder),
+            feature_network=cfg.feature_network,
+            target_class=cfg.target_class,
+            solver=_solver(model, cfg),
+        )
     log.info("open %s", folder / runs.REPORT)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cellflow import couplings, paths
 from cellflow.cells.snapshots import read_times
+from cellflow.files import committed
 from cellflow.pl.labels import time_label, unit_of
 from cellflow.report import estimator, few_steps, growth, html, landings, lineage, new_cells, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
@@ -147,7 +148,8 @@ def write(
     summary += _summary(adata, flow, folder)
     page = folder / PAGE
     text = html.page(title, _lead(adata, flow), summary, sections, _TITLES)
-    page.write_text(text, encoding="utf-8")
+    with committed(page) as partial:
+        partial.write_text(text, encoding="utf-8")
     return page
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.files import committed
 from cellflow.images import to_bytes
 from cellflow.integrate import Trajectory
 from cellflow.report.html import blank
@@ -50,10 +51,10 @@ def save_grid(path: Path, rows: Sequence[Tensor]) -> None:
     """
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     factor = max(1, _LEAST // rows[0].shape[-1])
     picture = tile(rows).repeat(factor, axis=0).repeat(factor, axis=1)
-    Image.fromarray(picture).save(path)
+    with committed(path) as partial:
+        Image.fromarray(picture).save(partial)
 
 
 def rows_figure(rows: Rows) -> "Figure":

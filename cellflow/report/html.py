@@ -8,6 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
+from cellflow.files import committed
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -53,7 +55,8 @@ def page(title: str, lead: str, summary: str, sections: Mapping[str, str], title
 def figure(drawing: Drawing, folder: Path) -> str:
     """Save a figure, and return it as HTML that holds the same picture."""
     path = folder / f"{drawing.name}.png"
-    drawing.figure.savefig(path, dpi=DPI)
+    with committed(path) as partial:
+        drawing.figure.savefig(partial, dpi=DPI)
     data, said = b64encode(path.read_bytes()).decode("ascii"), escape(drawing.caption)
     width = round(drawing.figure.get_figwidth() * SCREEN_DPI)
     image = f'<img width="{width}" src="data:image/png;base64,{data}" alt="{said}">'

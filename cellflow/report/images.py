@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow import couplings, paths
+from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver
 from cellflow.renamed import Rules, renamed
@@ -182,7 +183,8 @@ def _write(
     place = Path(folder)
     figures = place / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
-    scores.to_frame().to_csv(place / SCORES, index=False)
+    with committed(place / SCORES) as partial:
+        scores.to_frame().to_csv(partial, index=False)
     python, shell = use
     sections = {
         "fitted": html.table(None, [*fitted, *_settings(model)]),
@@ -202,7 +204,8 @@ def _write(
         sections[drawing.section] += html.figure(drawing, figures)
     said = html.paragraph(image_scores.headline(scores)) + html.bullets(image_scores.sentences(scores))
     text = html.page(title, lead, said, sections, _TITLES)
-    (place / PAGE).write_text(text, encoding="utf-8")
+    with committed(place / PAGE) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path) -> tuple[str, str]:

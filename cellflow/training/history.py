@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellflow.files import committed
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,5 +50,6 @@ class History:
         return pd.DataFrame(self.columns, index=pd.RangeIndex(1, len(self) + 1, name="step"))
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per step."""
-        self.to_frame().to_csv(path)
+        """Write one row per step, as a whole or not at all."""
+        with committed(path) as partial:
+            self.to_frame().to_csv(partial)

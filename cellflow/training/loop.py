@@ -19,7 +19,7 @@ from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
 from cellflow.training.recipe import PRECISIONS, Recipe
-from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, goodbye, progress_bar
+from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, Stopped, progress_bar
 from cellflow.training.stopping import HELD_OUT, EarlyStopping
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def fit(
                 if stops:
                     saves.save()  # of what was not saved before `watch` was called
                     fabric.barrier()  # no process says that it stopped before the first one has saved
-                    raise KeyboardInterrupt(goodbye(state.step, steps, run.folder))
+                    raise Stopped(state.step, steps, run.folder)
                 if ends:
                     break
     state.settle()

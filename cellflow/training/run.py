@@ -190,17 +190,27 @@ def _taken(number: int) -> bool:
     return previous is not None and not ignored
 
 
-def goodbye(step: int, steps: int, folder: str | Path | None) -> str:
-    """Return a message on the step after which a training stopped, and on how to resume it.
+class Stopped(KeyboardInterrupt):
+    """A training was stopped by Ctrl-C or another signal; the message says after which step, and how to resume it.
+
+    Parameters
+    ----------
+    step, steps
+        The step after which it stopped, and how many there were to be.
+    folder
+        Where it was saved; ``None`` where it was not.
 
     Examples
     --------
-    >>> goodbye(3, 9, "run")
-    'Stopped after step 3 of 9. Saved in run; continue with `resume=True`.'
+    >>> print(Stopped(3, 9, "run"))
+    Stopped after step 3 of 9. Saved in run; continue with `resume=True`.
     """
-    if folder is None:
-        return f"Stopped after step {step} of {steps}; nothing was saved, as no `folder` was given."
-    return f"Stopped after step {step} of {steps}. Saved in {folder}; continue with `resume=True`."
+
+    def __init__(self, step: int, steps: int, folder: str | Path | None) -> None:
+        self.saved = folder is not None
+        said = f"Stopped after step {step} of {steps}"
+        where = f". Saved in {folder}; continue with `resume=True`."
+        super().__init__(said + (where if self.saved else "; nothing was saved, as no `folder` was given."))
 
 
 @contextmanager
