@@ -13,7 +13,6 @@ from cellflow.cli.parts import build
 from cellflow.cli.settings import Settings, load_run, run_of
 from cellflow.lock import locked
 from cellflow.report import few_steps
-from cellflow.training.search import begun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,7 @@ def distill(cfg: Settings) -> None:
     kinds: dict[str, Callable[..., None]] = {"DomainTranslator": _translation, "ImageGenerator": _generation}
     with locked(folder):
         kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
-        shutil.rmtree(state_of(cfg))  # last, so that whatever was stopped before can be resumed
+        _remove(state_of(cfg))  # last, so that whatever was stopped before can be resumed
 
 
 def state_of(cfg: Settings) -> Path:
@@ -75,7 +74,7 @@ def _generation(folder: Path, cfg: Settings) -> None:
 def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: Any) -> None:
     """Distil a model and save it."""
     state = folder / STATE
-    if begun(state) and not cfg.resume:
+    if state.exists() and not cfg.resume:
         raise FileExistsError(
             f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
         )
@@ -92,6 +91,14 @@ def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: A
     )
     model.save(folder, overwrite=True)
     log.info("distilled in %.1f s", watch.seconds())
+
+
+def _remove(state: Path) -> None:
+    """Remove the state of a distillation: in one step what is asked for, then its files."""
+    done = state.with_name(f".{state.name}")
+    shutil.rmtree(done, ignore_errors=True)
+    state.replace(done)
+    shutil.rmtree(done)
 
 
 def _compare(folder: Path, table: "pd.DataFrame") -> None:

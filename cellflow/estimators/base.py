@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cellflow import integrate, paths, training
 from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError, unknown
-from cellflow.estimators.model_files import DIGESTS, load_tensors_of, save_model
+from cellflow.estimators.model_files import DIGESTS, model_file, refuse_other, save_model
 from cellflow.estimators.serialize import (
     compared,
     decode,
@@ -377,7 +377,11 @@ def _load_into(
     module: nn.Module, path: Path, digests: Mapping[str, str], *, kind: str, old: dict[str, Any], under: str = ""
 ) -> None:
     """Load weights, under the names of today; ``old`` holds the settings of a model of format 1."""
-    tensors = load_tensors_of(path, digests, kind=kind)
+    file = model_file(path, digests)
+    tensors, found = load_tensors(file)
+    if found.get("kind") != kind:
+        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
     modern = modern_tensors(tensors, old, under=under)
     weights = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     load_weights(module.to(weights[0]) if weights else module, modern, source=path)
+    refuse_other(file, path.name, digests)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cellflow.errors import CheckpointError
 from cellflow.files import committed
-from cellflow.training.checkpoint import file_digest, load_tensors, save_tensors
+from cellflow.training.checkpoint import file_digest, save_tensors
 
-DIGESTS = "sha256"
+DIGESTS = "digests"
 """Key of the description that holds the digest of each file of tensors, by name."""
 _DIGITS, _NEW = 16, "new"
 """How much of its digest is in the name under which a file waits, and what is before the digest is known."""
@@ -51,35 +51,48 @@ def save_model(
         _clear(folder / name)
 
 
-def load_tensors_of(path: Path, digests: Mapping[str, str], *, kind: str) -> dict[str, Tensor]:
-    """Read tensors that a description names: under their file's own name, or under that with its digest.
+def model_file(path: Path, digests: Mapping[str, str]) -> Path:
+    """Return the file of tensors that a description names: under its own name, or still under that with its digest.
 
     Parameters
     ----------
     path
-        The file, by its own name.
+        The file under its own name.
     digests
-        Those of the description; models that were saved before there were any have none, and nothing is compared.
-    kind
-        What the tensors must be.
+        Those of the description, by name; none in models that were saved before there were any.
+    """
+    digest = digests.get(path.name)
+    if digest is not None and _waiting(path, digest).is_file() and not _is(path, digest):
+        return _waiting(path, digest)  # the save was stopped before it had its own name
+    return path
+
+
+def refuse_other(file: Path, name: str, digests: Mapping[str, str]) -> None:
+    """Refuse a file of tensors that was not saved with the description. Call it last: it knows least what is wrong.
+
+    Parameters
+    ----------
+    file
+        What `model_file` returned.
+    name
+        Name of the file in the description.
+    digests
+        Those of the description.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, of another kind, or of another model.
+        When the digest of the file is another.
     """
-    digest = digests.get(path.name)
-    known = [] if digest is None else [path, _waiting(path, digest)]
-    fitting = [file for file in known if file.is_file() and file_digest(file) == digest]
-    tensors, about = load_tensors(fitting[0] if fitting else path)
-    if about.get("kind") != kind:
-        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {about.get('kind')}.")
-    if known and not fitting:
+    if name in digests and not _is(file, digests[name]):
         raise CheckpointError(
-            f"{path} is not the file that was saved with this model: it was changed, damaged or copied alone. Copy the "
+            f"{file} is not the file that was saved with this model: it was changed, damaged or copied alone. Copy the "
             "whole folder again, or save the model again."
         )
-    return tensors
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and file_digest(file) == digest
 
 
 def _waiting(path: Path, digest: str) -> Path:
