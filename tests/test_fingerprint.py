@@ -121,6 +121,7 @@ ALL_THAT_ARE_THE_SAME = {
     "new cells": lambda adata, rep, folder: new_cells(adata, rep),
     "new cells under the names of others": lambda adata, rep, folder: new_cells(adata, rep, names=adata.obs_names),
     "new cells of one type": lambda adata, rep, folder: of_one_type(new_cells(adata, rep)),
+    "a third of old and new cells under their names": lambda adata, rep, folder: some_replaced(adata, rep),
     "old and new cells": lambda adata, rep, folder: anndata.concat([adata, new_cells(adata, rep)]),
     "cells at a time between": lambda adata, rep, folder: at_another_time(adata),
 }
@@ -160,6 +161,13 @@ def new_cells(adata, rep, names=None):
         other.obsm[rep] = other.obsm.pop("X_pca")
     if names is not None:
         other.obs_names = names
+    return other
+
+
+def some_replaced(adata, rep):
+    other, new = adata.copy(), new_cells(adata, rep)
+    rows = np.arange(adata.n_obs) % 3 > 0
+    other.obsm[rep][rows] = new.obsm[rep][rows]
     return other
 
 

@@ -31,6 +31,8 @@ SKETCHED = 32
 """Cells of each snapshot that are known by name."""
 ALIKE = 1e-3
 """Numbers that differ by less, in units of their spread, differ by rounding."""
+CHANGED = 0.75
+"""Share of the known cells that have other states where all have: a cell may lie where a change leaves it as it was."""
 NEIGHBORS = 4
 """Other known cells of the same snapshot, to which the distance of each is known."""
 FEWEST = 10
@@ -175,7 +177,7 @@ class Fingerprint:
 
     def _confirmed(self, adata: "AnnData", x: np.ndarray) -> bool:
         """Return whether fitted cells are here with the states that they had."""
-        return self._changed(adata, x) < 0.5
+        return self._changed(adata, x) < CHANGED
 
     def _changed(self, adata: "AnnData", x: np.ndarray) -> float:
         """Return the share of the known cells that are here with other states; 1 where none is here."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import couplings, paths
+from cellflow.cells.absent import absent_groups
+from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import read_times
 from cellflow.files import committed
 from cellflow.pl.labels import time_label, unit_of
@@ -131,7 +133,7 @@ def write(
         **_scored(adata, flow),
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
-        "fates": "",
+        "fates": "" if groupby is None else _absent(adata, flow, groupby),
         "growth": growth.text(adata, flow, unit=unit_of(adata, flow.time_key)) if flow.growth_ else "",
         "genes": "",
         "training": "",
@@ -197,6 +199,13 @@ def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path, *, tested: b
         )
         + command
     )
+
+
+def _absent(adata: "AnnData", flow: "SnapshotFlow", groupby: str) -> str:
+    """Say which groups of cells a neighbouring snapshot lacks."""
+    labels, states = read_labels(adata, groupby, setting="groupby"), flow.read(adata)
+    said = absent_groups(labels, states.time, flow.clock_.times, weight=states.weight)
+    return html.bullets(said) if said else ""
 
 
 def _fitted(adata: "AnnData", flow: "SnapshotFlow") -> str:

@@ -1,16 +1,23 @@
 """Shared by all tools: the solver, the AnnData to write into, and the time column and unit of every result."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cellflow.cells.absent import absent_groups
 from cellflow.cells.snapshots import time_unit
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Solver, resolve
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
 
 
 def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
@@ -29,6 +36,12 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     if adata.isbacked and (copy or adata.is_view):
         raise ValueError("A file, or a view of one, cannot be copied in place. Take `adata.to_memory()` first.")
     return adata.copy() if copy else adata
+
+
+def note_absent(labels: "pd.Series", time: np.ndarray, times: Sequence[float], weight: np.ndarray | None) -> None:
+    """Warn in the log of groups of cells that one fitted snapshot has, and its neighbour lacks."""
+    for said in absent_groups(labels, time, times, weight=weight):
+        log.warning(said)
 
 
 def solver_of(

@@ -12,7 +12,7 @@ from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about, note_absent, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 from cellflow.training.run import progress_bar
 
@@ -105,6 +105,11 @@ def fate(
     TypeError
         For a solver with noise, when the flow was fitted without a score.
 
+    Notes
+    -----
+    A flow knows no labels: a group that a neighbouring fitted snapshot lacks is carried into others, or made of them.
+    Of those that are a twentieth of a snapshot or more a warning is logged.
+
     Source
     ------
     Wilson 1927 for the interval; Kish 1965 for the effective number of weighted simulations.
@@ -130,6 +135,7 @@ def fate(
     groups = read_labels(adata, groupby, setting="groupby")
     if n_samples < 2 or not 0 < confidence < 1:
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
+    note_absent(groups, states.time, flow.clock_.times, states.weight)
     moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
     there = snapshot_at(states, moment, n_neighbors)
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))

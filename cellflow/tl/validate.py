@@ -13,7 +13,7 @@ from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.tl import held_out, landings, new_cells
-from cellflow.tl.cells import about, solver_of, target
+from cellflow.tl.cells import about, note_absent, solver_of, target
 from cellflow.tl.held_out import inside, known_times, refitted, unseen
 from cellflow.tl.landings import Scored
 from cellflow.tl.new_cells import Split
@@ -117,6 +117,9 @@ def validate(
 
     Notes
     -----
+    Of groups of ``groupby`` that a neighbouring snapshot lacks, and that the flow carries into others therefore, a
+    warning is logged. No score sees that: there are no cells to compare with.
+
     Intervals of 95 % say where the score of one fit would lie if other cells had been measured
     (`cellflow.metrics.standard_error`; a bootstrap, over cells and over clones, for the third table) and, where
     ``n_seeds`` is above 1, with another seed. With one seed they are too short by what seeds add; those of the energy
@@ -139,10 +142,12 @@ def validate(
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
     if n_seeds < 1 or max_cells < 2:
         raise ValueError(f"Expected n_seeds >= 1 and max_cells >= 2; found {n_seeds} and {max_cells}.")
-    for setting, column in (("groupby", groupby), ("lineage_key", lineage_key)):
-        if column is not None:
-            read_labels(adata, column, setting=setting)
+    labels = None if groupby is None else read_labels(adata, groupby, setting="groupby")
+    if lineage_key is not None:
+        read_labels(adata, lineage_key, setting="lineage_key")
     snapshots = flow._snapshots(adata)
+    if labels is not None:
+        note_absent(labels, snapshots.time, known_times(flow, snapshots), snapshots.weights)
     check_representation(flow, adata, snapshots.x, snapshots.time)
     chosen = _chosen(flow, inside(flow, snapshots), times)
     seen = sorted(set(chosen) - set(unseen(flow, chosen)))
