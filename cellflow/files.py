@@ -98,7 +98,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
         cure = "Choose a folder that you may write to"
     else:
         cure = "Choose another folder"
-    reason = error.strerror or str(error)
+    reason = os.strerror(error.errno) if error.errno else error  # in the words of the system, not of a library
     found = type(error)(f"{path} could not be written: {reason}. {cure}; what was saved before is unchanged.")
     found.errno = error.errno
     return found

@@ -1,6 +1,8 @@
 """What several tests share: the real data where it is, a small simulated AnnData, a fitted flow."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import anndata
@@ -111,3 +113,12 @@ def global_state_is_untouched(same_first_weights):
     yield
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+@pytest.fixture
+def shared():
+    """A folder that every user may enter."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -1,24 +1,35 @@
-"""Processes that kill themselves at a chosen write, or may not write: run by the tests of crashes."""
+"""Processes that are killed at a chosen write, or that may not write: run by the tests of crashes."""
 
 import os
+import resource
 import signal
 import sys
+import time
 from itertools import count
 from multiprocessing import get_context
+from pathlib import Path
 
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link"}
 """Events of the interpreter that change a folder, beside opening a file to write."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+NOBODY = 65534
+"""A user without rights: root may write to folders that are read-only."""
 
 # A server imports everything once and then forks, so that each process costs milliseconds.
 context = get_context("forkserver")
 context.set_forkserver_preload(["cellflow", "cellflow.estimators", "cellflow.cli", "lightning_fabric", "crashing"])
 
 
-def run(task, *arguments):
-    """Run a function of a module in a process of its own, and return its exit code, negative for a signal."""
+def start(task, *arguments):
+    """Start a function of a module in a process of its own."""
     child = context.Process(target=task, args=arguments)
     child.start()
+    return child
+
+
+def run(task, *arguments):
+    """Run a function of a module in a process of its own, and return its exit code, negative for a signal."""
+    child = start(task, *arguments)
     child.join(300)
     assert child.exitcode is not None, f"{task.__name__} hangs"
     return child.exitcode
@@ -41,9 +52,9 @@ def killed_at(write, folder, task, *arguments):
     task(*arguments)
 
 
-def kills(folder, task, *arguments, before=None):
-    """Kill a task at its first write to a folder, at its second, and so on; yield after each, until it gets through."""
-    for write in count():
+def kills(folder, task, *arguments, before=None, every=1):
+    """Kill a task at its first write to a folder, and so on; yield after each, until it gets through."""
+    for write in count(0, every):
         if before is not None:
             before()
         code = run(killed_at, write, folder, task, *arguments)
@@ -51,3 +62,46 @@ def kills(folder, task, *arguments, before=None):
         yield write
         if code == 0:
             return
+
+
+def said(hinder, *arguments):
+    """Run ``hinder`` in a process of its own; return the class and the text of the error that it ends with."""
+    ours, theirs = context.Pipe()
+    child = start(_tell, theirs, hinder, *arguments)
+    theirs.close()
+    assert ours.poll(300), "no answer"
+    found = ours.recv()
+    child.join()
+    return found
+
+
+def _tell(pipe, hinder, *arguments):
+    try:
+        hinder(*arguments)
+    except Exception as error:  # noqa: BLE001  whichever it is, the test says what it should be
+        pipe.send((type(error).__name__, str(error)))
+    else:
+        pipe.send(("nothing", ""))
+
+
+def on_a_full_disk(task, *arguments, size=3000):
+    """Run a function that can write no file of more bytes than ``size``."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    task(*arguments)
+
+
+def without_rights(task, *arguments):
+    """Run a function as a user who may write nowhere."""
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    task(*arguments)
+
+
+def wait_for(path, child):
+    """Wait until a file is there."""
+    for _ in range(3000):
+        if Path(path).exists():
+            return
+        assert child.exitcode is None, f"ended with {child.exitcode} before {path} was there"
+        time.sleep(0.05)
+    raise AssertionError(f"no {path}")

@@ -1,14 +1,21 @@
 """What a killed, stopped or failed process leaves: the old files or the new ones, and a training that goes on."""
 
+import os
 import shutil
+import signal
 from functools import partial
 
 import pytest
-from crashing import kills
+import torch
+from crashing import kills, on_a_full_disk, run, said, without_rights
+from trainings import ALL_TRAININGS, train, weights
 
 import cellflow as cf
 from cellflow.errors import CheckpointError
+from cellflow.training.checkpoint import STATE, load_tensors
 from conftest import make_cells
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 
 TINY = {"steps": 3, "batch_size": 8, "network": partial(cf.networks.MLP, width=8, depth=1), "regularize": False}
 
@@ -48,7 +55,7 @@ def models(tmp_path_factory):
     ("old", "new"),
     [
         ("old", "new distilled"),
-        ("old distilled", "new"),
+        pytest.param("old distilled", "new", marks=pytest.mark.slow),
         pytest.param("old", "new", marks=pytest.mark.slow),
         pytest.param("old distilled", "new distilled", marks=pytest.mark.slow),
     ],
@@ -94,3 +101,65 @@ def test_tensors_of_another_model_are_refused(models, tmp_path):
             cf.SnapshotFlow.load(folder)
         (folder / name).write_bytes(kept)
     cf.SnapshotFlow.load(folder)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The weights of each training that nothing interrupts."""
+    return {verb: weights(train(None)) for verb, train in ALL_TRAININGS.items()}
+
+
+def state(folder):
+    return folder / STATE
+
+
+@pytest.mark.parametrize(
+    ("verb", "every"),
+    [(verb, 7) for verb in ALL_TRAININGS] + [pytest.param(verb, 1, marks=pytest.mark.slow) for verb in ALL_TRAININGS],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(whole, tmp_path, verb, every):
+    """Killed at every seventh write of a training that saves three times; at each one if the slow tests are run."""
+    folder, steps = tmp_path / "run", set()
+    again = {"before": lambda: shutil.rmtree(folder, ignore_errors=True), "every": every}
+    for _ in kills(folder, train, verb, folder, **again):
+        began = state(folder).exists()
+        steps.add(load_tensors(state(folder))[1]["step"] if began else 0)
+        resumed = ALL_TRAININGS[verb](cf.Run(folder, resume=began))
+        assert torch.equal(weights(resumed), whole[verb])
+        assert names(folder) == [STATE]
+    assert {0, 3, 8} <= steps <= {0, 3, 6, 8}
+
+
+def begun(verb, folder):
+    """A training that was killed after its sixth step."""
+    code = run(train, verb, folder, False, 6)
+    assert code == -signal.SIGKILL
+    return state(folder).read_bytes()
+
+
+@pytest.mark.parametrize("verb", ALL_TRAININGS)
+def test_a_training_on_a_full_disk_says_so_and_goes_on_from_the_earlier_save(whole, tmp_path, verb):
+    folder = tmp_path / "run"
+    sentence = f"{state(folder)} could not be written: File too large. Free some space, or choose another folder; what"
+    kind, found = said(on_a_full_disk, train, verb, folder)
+    assert (kind, found[: len(sentence)]) == ("OSError", sentence)
+    assert not folder.exists()
+    before = begun(verb, folder)
+    kind, found = said(on_a_full_disk, train, verb, folder, True)
+    assert (kind, found[: len(sentence)]) == ("OSError", sentence)
+    assert state(folder).read_bytes() == before
+    assert torch.equal(weights(ALL_TRAININGS[verb](cf.Run(folder, resume=True))), whole[verb])
+
+
+@pytest.mark.parametrize("verb", ALL_TRAININGS)
+def test_a_training_in_a_folder_that_is_read_only_is_refused_before_it_begins(whole, shared, verb):
+    folder = shared / "run"
+    before = begun(verb, folder)
+    folder.chmod(0o555)
+    for place, resume in ((folder, True), (folder / "new", False)):
+        kind, found = said(without_rights, train, verb, place, resume)
+        sentence = f"{place} could not be written: Permission denied. Choose a folder that you may write to; what"
+        assert (kind, found[: len(sentence)]) == ("PermissionError", sentence)
+    folder.chmod(0o755)
+    assert state(folder).read_bytes() == before
+    assert torch.equal(weights(ALL_TRAININGS[verb](cf.Run(folder, resume=True))), whole[verb])
