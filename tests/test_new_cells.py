@@ -15,6 +15,7 @@ from cellflow.errors import CheckpointError
 from cellflow.metrics import energy_distance
 from cellflow.pairing import aside
 from cellflow.training import History
+from cellflow.training.confirmed import Leg, confirmed_share
 from cellflow.training.search import fit_unmemorised
 from cellflow.training.stopping import EVERY, PATIENCE, EarlyStopping
 
@@ -146,7 +147,7 @@ def test_an_interrupted_search_or_fit_goes_on_to_the_same_weights(tmp_path, afte
         def pairs(*rows):
             return cf.pairing.paired_batches(x0[slice(*rows)], x1[slice(*rows)], batch_size=32, generator=rng)
 
-        parts = pairs(0, 30), pairs(30, 40)
+        parts = Parts(pairs(0, 30), pairs(30, 40))
         with cf.seeds.seeded(rng):
             field = cf.networks.MLP(dim=8, width=32)
         found = fit_unmemorised(
@@ -220,3 +221,100 @@ def test_a_part_that_cannot_be_paired_is_said_and_all_cells_are_fitted(kind, cap
     assert len(model.history_) == 750
     said = [record for record in caplog.records if record.levelname == "WARNING"]
     assert any("are held out, since a part of them cannot be paired: there are too few" in r.getMessage() for r in said)
+
+
+def growing(seed, rate, n=80, dims=20):
+    """Two types far apart that stay where they are; the first is sampled more often at the later time."""
+    rng = np.random.default_rng(seed)
+    share = math.exp(rate) / (1 + math.exp(rate))
+    kind = np.concatenate([rng.random(n) < 0.5, rng.random(n) < share])
+    x = rng.normal(size=(2 * n, dims)).astype(np.float32)
+    x[:, 0] += 12 * kind
+    time = np.repeat([0.0, 1.0], n)
+    return anndata.AnnData(obs=pd.DataFrame({"time": time, "kind": kind}).rename(str), obsm={"X_pca": x})
+
+
+def spread_of_growth(flow, fresh):
+    """Standard deviation of the growth of new cells: within a type, and between the types."""
+    start = fresh[fresh.obs["time"] == 0]
+    rate = pd.Series(flow.growth_rate(start.obsm["X_pca"], 0.5)).groupby(start.obs["kind"].to_numpy())
+    return float(rate.std().mean()), float(abs(rate.mean().diff().iloc[-1]))
+
+
+def test_growth_of_single_cells_is_learned_as_far_as_held_out_cells_confirm_it():
+    fresh, found = growing(1, 0.0, n=600), {}
+    for regularize in (False, "auto"):
+        flow = cf.SnapshotFlow(**MANY, regularize=regularize).fit(growing(0, 0.0))
+        found[regularize] = spread_of_growth(flow, fresh)[0]
+    assert 0 <= flow.search_history_["confirmed growth"][EVERY - 1] <= 1
+    assert math.isnan(flow.search_history_["confirmed growth"][0])
+    assert found["auto"] < 0.5 * found[False]
+
+
+def test_growth_of_types_is_confirmed():
+    adata = growing(0, math.log(9), n=200)
+    first, last = adata.obs.groupby("time")["kind"].mean()
+    flow = cf.SnapshotFlow(**MANY).fit(adata)
+    within, between = spread_of_growth(flow, growing(1, math.log(9), n=600))
+    assert EarlyStopping((), 0).confirmed(flow.search_history_.columns) > 0.6
+    assert between == pytest.approx(math.log(last / (1 - last) / first * (1 - first)), rel=0.25)
+    assert within < 0.25
+
+
+class Known(torch.nn.Module):
+    """A field that stays where it is, and grows with its first coordinate."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, t, x, condition=None):
+        return cf.fields.Outputs(torch.zeros_like(x), growth=self.factor * x[:, 0])
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.25, -1.0])
+def test_held_out_growth_counts_up_to_a_factor_of_at_most_one(rng, factor):
+    x = torch.randn(500, 2, generator=rng)
+    gains = x[:, 0] + torch.randn(500, generator=rng)
+    batch = cf.Batch(x, x, log_mass0=torch.zeros(500), log_mass1=gains)
+    for objective in (cf.objectives.GrowthMatching(), cf.objectives.GrowthMatching(growth_weight=7.0)):
+        judge = EarlyStopping([batch], 0, [batch], [Leg(x, x, 0.0, 1.0)])
+        drawn = cf.objectives.draw.draw(batch, objective.path, objective.times, generator=cf.seeds.generator_at(0, 0))
+        root = drawn.mass.sqrt().numpy()
+        best = np.linalg.lstsq((root * factor * x[:, 0].numpy())[:, None], root * gains.numpy(), rcond=None)[0][0]
+        left = (drawn.mass * (gains - float(np.clip(best, 0, 1)) * factor * x[:, 0]).square()).mean()
+        found = judge.measure(Known(factor), objective)
+        assert found["validation"] == pytest.approx(float(left) * objective.growth_weight, rel=1e-3)
+
+
+def test_growth_is_confirmed_by_the_composition_of_what_was_not_seen(rng):
+    x0 = torch.randn(400, 3, generator=rng)
+    chosen = torch.multinomial((1.5 * x0[:, 0]).exp(), 300, replacement=True, generator=rng)
+    legs = [Leg(x0, x0[chosen], 0.0, 0.5)]  # growth acts over half of the time
+    shares = [confirmed_share(Known(factor), legs) for factor in (3.0, 6.0, 30.0, -3.0)]
+    assert shares[0] > 0.85
+    assert shares[1] == pytest.approx(0.5, abs=0.1)
+    assert shares[2] == pytest.approx(0.1, abs=0.051)
+    assert shares[3] == 0
+    weighed = Leg(x0, x0, 0.0, 0.5, weights1=(1.5 * x0[:, 0]).exp())
+    assert confirmed_share(Known(6.0), [weighed]) == pytest.approx(0.5, abs=0.051)
+    both = weighed._replace(weights0=weighed.weights1)
+    assert confirmed_share(Known(6.0), [both]) == 0
+
+
+def test_a_share_of_growth_keeps_the_size_of_the_population(rng):
+    x0, x1 = torch.randn(40, 2, generator=rng), torch.randn(60, 2, generator=rng) + 1
+    x1[:50] *= 0.2
+    for size in ("whole", 30):
+        batches = cf.pairing.paired_batches(
+            x0, x1, coupling="auto", masses=(1.0, 3.0), batch_size=2000, ot_batch_size=size, generator=rng
+        )
+        before = next(iter(batches))
+        for share in (0.0, 0.3, 1.0):
+            batch = next(iter(batches.shrunk(share)))
+            assert torch.equal(batch.x0, before.x0)
+            assert torch.equal(batch.log_mass0, before.log_mass0)
+            gain, whole = (part.log_mass1 - part.log_mass0 for part in (batch, before))
+            torch.testing.assert_close(gain.std(), share * whole.std(), rtol=1e-3, atol=1e-5)
+            assert float(batch.log_mass1.exp().mean()) == pytest.approx(float(3**0.5), rel=0.05)
+            assert float(batch.log_mass0.exp().mean()) == pytest.approx(float(3**-0.5), rel=0.05)

@@ -25,6 +25,7 @@ from cellflow.images.streams import ImageStream
 from cellflow.metrics import feature_network
 from cellflow.pairing import ImageBatches, aside
 from cellflow.pairing.features import Features
+from cellflow.training.search import Parts
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,7 @@ def regular(regularize: bool | str, coupling: CouplingLike, domains: tuple[Domai
 
 def hold_out(
     x0: Domain, x1: Domain, pair: Callable[[Domain, Domain], ImageBatches], generator: torch.Generator
-) -> tuple[ImageBatches, ImageBatches] | None:
+) -> Parts | None:
     """Divide the vectors of both domains, and of every class, into those that a search sees and those it does not.
 
     Returns ``None`` where there are too few, see `cellflow.pairing.aside.held_out`, or a part has no plan.
@@ -262,7 +263,7 @@ def hold_out(
     held = [torch.from_numpy(mask).to(one.device) for one, mask in zip(both, masks, strict=True)]
     try:
         kept = pair(*(one.take(~mask) for one, mask in zip(both, held, strict=True)))
-        return kept, pair(*(one.take(mask) for one, mask in zip(both, held, strict=True)))
+        return Parts(kept, pair(*(one.take(mask) for one, mask in zip(both, held, strict=True))))
     except (ConvergenceError, ValueError) as error:
         log.warning("No samples are held out, since a part of them cannot be paired: %s", error)
         return None

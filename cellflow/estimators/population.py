@@ -15,6 +15,8 @@ from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import COUPLINGS, Coupling
 from cellflow.errors import ConvergenceError
 from cellflow.pairing import PairedBatches, aside
+from cellflow.training.confirmed import Leg
+from cellflow.training.search import Parts
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,9 @@ AUTO = "auto"
 """The setting by which growth is learned where the coupling is the one of this name."""
 COUNTS = "counts"
 """Name of the masses that are the numbers of cells."""
+
+LOOKED_THROUGH = 40
+"""Batches of all cells; growth is compared with those pairs in them that leave held-out cells, about a tenth."""
 
 Sizes = tuple[float, ...]
 
@@ -88,8 +93,12 @@ def learns_growth(setting: bool | str, coupling: Coupling, snapshots: Snapshots)
 
 
 def hold_out(
-    snapshots: Snapshots, pair: Callable[[Snapshots], PairedBatches], *, generator: torch.Generator
-) -> tuple[PairedBatches, PairedBatches] | None:
+    snapshots: Snapshots,
+    pair: Callable[[Snapshots], PairedBatches],
+    *,
+    generator: torch.Generator,
+    whole: PairedBatches | None = None,
+) -> Parts | None:
     """Divide the cells of every snapshot and group into those that a search sees and those that it does not.
 
     Parameters
@@ -100,12 +109,14 @@ def hold_out(
         Pairs the cells of one part.
     generator
         Chooses the cells.
+    whole
+        Pairs of all cells, where they grow.
 
     Returns
     -------
     parts
-        Batches of either part; ``None`` where there are too few cells, see `cellflow.pairing.aside.held_out`, or a part
-        has no plan.
+        Batches of either part, and what growth is judged by; ``None`` where there are too few cells, see
+        `cellflow.pairing.aside.held_out`, or a part has no plan.
 
     Examples
     --------
@@ -113,7 +124,7 @@ def hold_out(
     >>> import cellflow as cf
     >>> snapshots = read_snapshots(cf.datasets.hsmm(), time_key="hours", rep="X")
     >>> hold_out(snapshots, lambda part: len(part.x), generator=cf.generator(seed=0))
-    (231, 40)
+    Parts(seen=231, held=40, leaving=(), legs=())
     """
     groups = np.zeros(len(snapshots.x)) if snapshots.groups is None else snapshots.groups
     masks = aside.held_out(snapshots.each(groups), generator=generator)
@@ -125,10 +136,14 @@ def hold_out(
     try:
         with warnings.catch_warnings():  # the fit itself has warned of groups that a snapshot lacks
             warnings.simplefilter("ignore")
-            return pair(snapshots.take(~held)), pair(snapshots.take(held))
+            parts = Parts(pair(snapshots.take(~held)), pair(snapshots.take(held)))
     except (ConvergenceError, ValueError) as error:
         log.warning("No cells are held out, since a part of them cannot be paired: %s", error)
         return None
+    if whole is None:
+        return parts
+    leaving = whole.leaving(torch.from_numpy(np.concatenate(masks)), batches=LOOKED_THROUGH)
+    return parts._replace(leaving=[leaving], legs=_legs(snapshots.take(held)))
 
 
 def check_growing(coupling: Coupling, sizes: Sizes) -> None:
@@ -145,6 +160,14 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
             "Take `coupling=cf.couplings.UnbalancedSinkhorn()`, say with `masses` how large the "
             "population is at each time, or with `prior_key` which cells divide, or leave `growth` out."
         )
+
+
+def _legs(cells: Snapshots) -> list[Leg]:
+    """Return the cells of each two neighbouring snapshots."""
+    times = [cells.clock.model(time) for time in cells.clock.times]
+    clouds = [torch.from_numpy(cloud) for cloud in cells.clouds()]
+    known = [None] * len(times) if cells.weights is None else [*map(torch.as_tensor, cells.each(cells.weights))]
+    return [Leg(*pairs) for pairs in zip(clouds, clouds[1:], times, times[1:], known, known[1:], strict=False)]
 
 
 def _counts(snapshots: Snapshots) -> list[float]:

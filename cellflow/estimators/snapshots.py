@@ -256,7 +256,11 @@ class SnapshotFlow(FlowEstimator):
             fitted.field_ = fitted._field(scales).to(device)
         batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
         fitted.plans_, fitted.turnover_ = batches.plans, batches.turnovers
-        run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
+        run, searching, growing = (
+            fitted._run(run),
+            generator_at(int(self.seed), SEARCHING),
+            batches if fitted.growth_ else None,
+        )
         regular = self._regular(run, aside.is_few(self.regularize, len(snapshots.x)) and coupling.divisible)
         fitted.search_history_ = training.History()
         blurs = regular and paths.resolve(self.path).sigma == 0
@@ -269,7 +273,7 @@ class SnapshotFlow(FlowEstimator):
             fitted.field_,
             fitted._objective(unit=overall(scales), blur=fitted.blur_),
             batches,
-            parts=lambda: hold_out(snapshots, part, generator=searching) if regular else None,
+            parts=lambda: hold_out(snapshots, part, generator=searching, whole=growing) if regular else None,
             steps=self.steps,
             generator=rng,
             searching=searching,

@@ -36,7 +36,7 @@ growth is travel in units of r. Sizes of a and b add a constant in each interval
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -130,6 +130,41 @@ def growth_error(drawn: Drawn, found: Outputs) -> Tensor:
     tensor(0.)
     """
     return drawn.mean((known_gain(drawn.log_gain) - drawn.duration * cast("Tensor", found.growth)).square())
+
+
+def agreement(field: Field, objective: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return how the growth that a field predicts agrees with that of pairs.
+
+    Parameters
+    ----------
+    field
+        A field with growth.
+    objective
+        Its path and its times are used.
+    batch
+        Pairs with masses.
+    generator
+        Draws a point on the path of each pair.
+
+    Returns
+    -------
+    moments
+        Means, weighted by mass: of the squared growth of the pairs, ``"known"``, of that as predicted, ``"predicted"``,
+        and of their ``"product"``.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> field = cf.networks.Heads(cf.networks.MLP(dim=2, width=16, heads=2), growth="shared")
+    >>> batch = cf.Batch(*torch.zeros(2, 8, 2), log_mass0=torch.zeros(8), log_mass1=torch.ones(8))
+    >>> sorted(agreement(field, GrowthMatching(), batch, generator=cf.generator(seed=0)))
+    ['known', 'predicted', 'product']
+    """
+    drawn = draw(batch, objective.path, objective.times, generator=generator)
+    found = outputs(field(drawn.t, drawn.x, drawn.condition), growth=True)
+    known, predicted = known_gain(drawn.log_gain), drawn.duration * cast("Tensor", found.growth)
+    squares = {"known": known.square(), "predicted": predicted.square(), "product": known * predicted}
+    return {name: drawn.mean(values) for name, values in squares.items()}
 
 
 def check_growth_weight(weight: float, *, without: str) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate, islice, pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -274,6 +274,50 @@ class PairedBatches:
             counted through all snapshots; returns the batch with bends.
         """
         return PairedBatches(self._pairs, self._points, self._times, self._condition, bends)
+
+    def shrunk(self, share: float) -> "PairedBatches":
+        """Return the same pairs with a share of their growth; the sizes of the population stay.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> x = torch.tensor([[0.0], [9.0]])
+        >>> found = paired_batches(
+        ...     x, x[[0, 1, 1, 1]], coupling="auto", masses=(1.0, 1.0), batch_size=100, generator=cf.generator(seed=0)
+        ... )
+        >>> for batches in (found, found.shrunk(0.5)):
+        ...     batch = next(iter(batches))
+        ...     gain, size = batch.log_mass1 - batch.log_mass0, batch.log_mass1.exp().mean()
+        ...     print(f"{gain.max() - gain.min():.1f} {size:.1f}")
+        1.1 1.0
+        0.5 1.0
+        """
+        return PairedBatches(self._pairs.shrunk(share), self._points, self._times, self._condition, self._bends)
+
+    def leaving(self, points: Tensor, *, batches: int) -> Batch:
+        """Return those pairs of the first batches whose source is among some points.
+
+        Parameters
+        ----------
+        points
+            Whether each point is one of them, counted through all snapshots, ``(m,)``.
+        batches
+            How many batches are looked through.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> pairs = paired_batches(torch.eye(5), torch.eye(5), batch_size=10, generator=cf.generator(seed=0))
+        >>> pairs.leaving(torch.arange(10) < 1, batches=4).x0.unique(dim=0)
+        tensor([[1., 0., 0., 0., 0.]])
+        """
+        found = []
+        with closing(self._pairs.iterate(0)) as stream:
+            for pairs in islice(stream, batches):
+                chosen = points.to(pairs[0].device)[pairs[0]]
+                found.append([None if values is None else values[chosen] for values in self._batch(pairs)])
+        whole = [None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True)]
+        return Batch(*cast("list[Tensor]", whole))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)

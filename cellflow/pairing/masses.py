@@ -11,11 +11,14 @@ The plan need not be one between the populations as they are. Where some cells a
 at rates known beforehand, the coupling is asked for a plan from what the source points are expected to become,
 :math:`a_i e^{g_i}` scaled to the size of the later population; :math:`m_0` is as before, so that a pair grows by
 :math:`g_i`, up to a constant, and by what the plan itself changes.
+
+Of the growth of a pair, :math:`g = \log m_1 - \log m_0`, a share c can be taken where the rest is noise of few
+samples: :math:`m_1 = m_0 e^{c g + k}`, with the constant at which the size of the population is kept.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -43,12 +46,15 @@ class Ends:
     gain
         Expected growth of the log mass of each source point over the interval, ``(n,)``, up to a constant; ``None``
         where none is expected. Pairs must carry masses then.
+    share
+        Share of the growth of pairs that is taken.
     """
 
     masses: Masses | None = None
     source: Tensor | None = None
     target: Tensor | None = None
     gain: Tensor | None = None
+    share: float = 1.0
 
     def part(self, sizes: tuple[int, int], most: int, *, generator: torch.Generator) -> "tuple[Tensor, Tensor, Ends]":
         """Draw a random part of both sides; return its rows, ``(k,)`` and ``(l,)``, and what they weigh.
@@ -59,12 +65,13 @@ class Ends:
         rows, source = _some(sizes[0], self.source, most, generator)
         columns, target = _some(sizes[1], self.target, most, generator)
         gain = None if self.gain is None else self.gain[rows.to(self.gain.device)]
-        return rows, columns, Ends(self.masses, source, target, gain)
+        return rows, columns, Ends(self.masses, source, target, gain, self.share)
 
     def only(self, rows: Tensor, columns: Tensor) -> "Ends":
         """Return what some of the points weigh: masks, or positions."""
         chosen = ((self.source, rows), (self.target, columns), (self.gain, rows))
-        return Ends(self.masses, *(None if values is None else values[those] for values, those in chosen))
+        source, target, gain = (None if values is None else values[those] for values, those in chosen)
+        return Ends(self.masses, source, target, gain, self.share)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class WeighedPlan:
     turnover
         Share of the population that growth replaces: half of what the shares of the source points in the population
         and in the coupling's own plan differ by.
+    share, shift
+        Share of the growth of pairs that is taken, and what is added to it so that the population has its size.
     """
 
     drawn: Plan
@@ -90,6 +99,14 @@ class WeighedPlan:
     target: Tensor
     masses: Masses
     turnover: float
+    share: float = 1.0
+    shift: float = 0.0
+
+    def shrunk(self, plan: Plan, share: float) -> "WeighedPlan":
+        """Return the same pairs with a share of their growth; ``plan`` is the coupling's own."""
+        forward = plan.marginals()[0] * ((1 - share) * self.source).exp()
+        size = float(plan.push(forward) @ (share * self.target).exp())
+        return replace(self, share=share, shift=math.log(self.masses[1] / size))
 
     def sample(self, n: int, *, generator: torch.Generator, replace: bool = True) -> tuple[Tensor, ...]:
         """Draw ``n`` pairs: source and target indices, and their log masses at both ends, each ``(n,)``.
@@ -100,7 +117,8 @@ class WeighedPlan:
         source, target = self.source[i], self.target[j]
         start, stop = (math.log(mass) for mass in self.masses)
         rate = torch.logaddexp(source - start, target - stop) - math.log(2)  # log of how often the pair is drawn
-        return i, j, source - rate, target - rate
+        end = target if self.share == 1 else torch.lerp(source, target, self.share) + self.shift
+        return i, j, source - rate, end - rate
 
 
 def match(
@@ -144,7 +162,10 @@ def match(
     )
     expected = a if ends.gain is None else torch.softmax(a.log() + ends.gain.to(a), dim=0) * masses[1]
     plan = coupling(x0, x1, expected, b)
-    return plan, plan if ends.masses is None else _weighed(plan, a, b, masses)
+    if ends.masses is None:
+        return plan, plan
+    weighed = _weighed(plan, a, b, masses)
+    return plan, weighed if ends.share == 1 else weighed.shrunk(plan, ends.share)
 
 
 def relative(masses: Sequence[float], n: int) -> list[Masses]:

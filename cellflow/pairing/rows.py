@@ -8,10 +8,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -159,6 +159,11 @@ class WholePlan:
     seed: int
     steps_per_block: int
 
+    def shrunk(self, share: float) -> "WholePlan":
+        """Return the same pairs with a share of their growth, if they grow."""
+        weighed = isinstance(self.drawn, WeighedPlan)
+        return replace(self, drawn=cast("WeighedPlan", self.drawn).shrunk(self.plan, share)) if weighed else self
+
     def block(self, index: int, batch_size: int) -> Pairs:
         """Draw the pairs of ``steps_per_block`` batches: every row about equally often."""
         return self.drawn.sample(
@@ -182,6 +187,10 @@ class SuperBatches:
     seed: int
     steps_per_block: int
     ends: Ends
+
+    def shrunk(self, share: float) -> "SuperBatches":
+        """Return the same pairs with a share of their growth."""
+        return replace(self, ends=replace(self.ends, share=share))
 
     def block(self, index: int, batch_size: int) -> Pairs:
         """Match two random parts, and draw the pairs of ``steps_per_block`` batches."""
@@ -227,6 +236,10 @@ class RowPairs:
     def plans(self) -> list[Plan | None]:
         """The plan over whole sets of each interval, or ``None`` where super-batches are used."""
         return [interval.plan for interval in self.intervals]
+
+    def shrunk(self, share: float) -> "RowPairs":
+        """Return the same pairs with a share of their growth."""
+        return replace(self, intervals=[interval.shrunk(share) for interval in self.intervals])
 
     def weighted(self) -> list[tuple[Weighted, Weighted]]:
         """Return for each interval the rows where its pairs begin, and where they end, by how much they count."""

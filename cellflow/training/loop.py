@@ -124,7 +124,7 @@ def fit(
             for row in stream:
                 rows.append(row)
                 if stopping is not None:
-                    row[HELD_OUT] = _measured(state, objective, stopping, fabric)
+                    row.update(_measured(state, objective, stopping, fabric))
                     if stopping.measures(state.step):
                         _read(rows, into=state.history, on_step=told, fabric=fabric)
                 ends = state.step == last or _stops(state, stopping)
@@ -262,16 +262,18 @@ def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric
     fabric.barrier()
 
 
-def _measured(state: TrainingState, objective: Objective, stopping: EarlyStopping, fabric: "Fabric") -> float:
-    """Return the loss of the averaged weights on held-out batches, NaN where it is not due; one for all processes."""
+def _measured(
+    state: TrainingState, objective: Objective, stopping: EarlyStopping, fabric: "Fabric"
+) -> dict[str, float]:
+    """Return what the averaged weights are worth on held-out batches, NaN where it is not due; one for all processes."""
     if not stopping.measures(state.step):
-        return nan
+        return dict.fromkeys(stopping.measured(objective), nan)
     with state.averaged():
         found = stopping.measure(state.field, objective)
     if fabric.world_size == 1:
         return found
-    own = torch.tensor(found, dtype=torch.float64, device=fabric.device)
-    return float(cast("Tensor", fabric.all_reduce(own, reduce_op="mean")))
+    own = torch.tensor([*found.values()], dtype=torch.float64, device=fabric.device)
+    return dict(zip(found, cast("Tensor", fabric.all_reduce(own, reduce_op="mean")).tolist(), strict=True))
 
 
 def _stops(state: TrainingState, stopping: EarlyStopping | None) -> bool:

@@ -1,13 +1,13 @@
 """For how many steps to train: until a part of the samples that is held out says that the others are memorised."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -16,16 +16,35 @@ from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed
 from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing
+from cellflow.training.confirmed import Leg
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
 from cellflow.training.run import Run
 from cellflow.training.stopping import EVERY, HELD_OUT, PATIENCE, EarlyStopping
 
+if TYPE_CHECKING:
+    from cellflow.pairing import PairedBatches
+
 log = logging.getLogger(__name__)
 
-Parts = tuple[Iterable[Batch], Iterable[Batch]]
-"""Batches of the samples that are trained on, and batches of those that are held out."""
+
+class Parts(NamedTuple):
+    """What a search sees, and what it does not.
+
+    Attributes
+    ----------
+    seen, held
+        Batches of the samples that are trained on, and of those that are held out.
+    leaving, legs
+        What growth is judged by, see `EarlyStopping`; empty without growth.
+    """
+
+    seen: Iterable[Batch]
+    held: Iterable[Batch]
+    leaving: Sequence[Batch] = ()
+    legs: Sequence[Leg] = ()
+
 
 FOLDER = "search"
 """Folder of the search within that of its run."""
@@ -65,8 +84,8 @@ def fit_unmemorised(
     batches
         Batches of all samples.
     parts
-        Makes batches of the samples that are seen in the search, and of those that are not; or ``None`` where none can
-        be held out. Not called where ``steps`` are too few for a search, or one is over already.
+        Divides the samples into those that the search sees and those that it does not; ``None`` where none can be held
+        out. Not called where ``steps`` are too few for a search, or one is over already.
     steps
         The most steps.
     generator
@@ -80,7 +99,7 @@ def fit_unmemorised(
     -------
     histories
         Those of the training and of the search; the latter has the held-out loss as ``"validation"``, and is empty
-        where nothing was searched.
+        where nothing was searched; with growth also ``"confirmed growth"``.
 
     Examples
     --------
@@ -91,7 +110,7 @@ def fit_unmemorised(
     ...     return cf.pairing.paired_batches(x0[slice(*rows)], x1[slice(*rows)], batch_size=32, generator=rng)
     >>> history, search = fit_unmemorised(
     ...     cf.networks.MLP(dim=8), cf.objectives.VelocityMatching(), pairs(0, 40),
-    ...     parts=lambda: (pairs(0, 30), pairs(30, 40)), steps=900, generator=rng, searching=cf.generator(seed=1),
+    ...     parts=lambda: Parts(pairs(0, 30), pairs(30, 40)), steps=900, generator=rng, searching=cf.generator(seed=1),
     ... )
     >>> len(history) < 900, len(search) <= 300
     (True, True)
@@ -110,11 +129,15 @@ def fit_unmemorised(
                 field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
                 run=replace(here, resume=searched and run.resume, watch=None),
             )  # fmt: skip
-        best = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, []))
+        judge = EarlyStopping((), 0)
+        best, share = judge.best(found.columns.get(HELD_OUT, [])), judge.confirmed(found.columns)
         if best is not None:
             steps = min(steps, ceil(LONGER * best))
             recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
             log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
+        if share is not None:
+            batches = cast("PairedBatches", batches).shrunk(share)
+            log.info("held-out samples confirm %.0f %% of the growth of pairs: so much of it is learned", 100 * share)
         run = replace(run, resume=run.resume and (trained or not searched))
         history = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=run, about=about)
     return history, found
@@ -134,18 +157,18 @@ def _search(
     """Train a copy of a field on some samples, until the loss on the others says that they are memorised."""
     if parts is None:
         return History()
-    held = list(islice(iter(parts[1]), BATCHES))
+    held = list(islice(iter(parts.held), BATCHES))
     return fit(
         deepcopy(field),
         objective,
-        parts[0],
+        parts.seen,
         steps=steps,
         until=steps // PART,
         generator=generator,
         recipe=recipe,
         run=run,
         about=about,
-        stopping=EarlyStopping(held, draw_seed(generator)),
+        stopping=EarlyStopping(held, draw_seed(generator), parts.leaving, parts.legs),
     )
 
 

@@ -1,18 +1,24 @@
 """Early stopping: when a field begins to learn what holds for the samples that it sees, and for no others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.objectives import Objective
+from cellflow.objectives.growth import agreement
 from cellflow.seeds import generator_at
+from cellflow.training.confirmed import Leg, confirmed_share
 
 HELD_OUT = "validation"
 """Name of the loss on held-out samples in a history."""
+CONFIRMED = "confirmed growth"
+"""Name of the share of the growth that held-out samples confirm."""
 EVERY = 25
 """Steps between two measurements."""
 PATIENCE = 6
@@ -26,12 +32,20 @@ class EarlyStopping:
     The loss is measured with averaged weights, always at the same points. The decision is a function of the history
     alone, so that a training that is resumed stops where it would have stopped.
 
+    Growth has measures of its own. Its error is that on pairs of the plan of all samples which leave samples that are
+    not trained on, as the plan of few samples says little about it, and up to a factor: noise asks for a smaller one.
+    How much of what is learned holds for a population that was not seen is measured apart, see `confirmed_share`.
+
     Parameters
     ----------
     batches
         Batches of samples that are not trained on.
     seed
         Seeds the noise and the times of the objective.
+    leaving
+        Batches of pairs whose source is not trained on, from the plan of all samples. Not needed without growth.
+    legs
+        The samples that are not trained on. Not needed without growth.
 
     Examples
     --------
@@ -45,22 +59,46 @@ class EarlyStopping:
 
     batches: Sequence[Batch]
     seed: int
+    leaving: Sequence[Batch] = ()
+    legs: Sequence[Leg] = ()
 
-    def measure(self, field: nn.Module, objective: Objective) -> float:
-        """Return the mean loss on the held-out batches."""
-        weight = next(field.parameters())
+    def measured(self, objective: Objective) -> tuple[str, ...]:
+        """Return the names of what is measured: the loss, and with growth the share of it that is confirmed."""
+        growing = self.legs and getattr(objective, "growth_weight", None) is not None
+        return (HELD_OUT, CONFIRMED) if growing else (HELD_OUT,)
+
+    def measure(self, field: nn.Module, objective: Objective) -> dict[str, float]:
+        """Return the mean loss on the held-out batches, and with growth the share of it that is confirmed."""
+        like = next(field.parameters())
+        terms = self._mean(partial(objective, field), self.batches, like=like)
+        if CONFIRMED not in self.measured(objective):
+            return {HELD_OUT: float(terms["loss"])}
+        found = self._mean(partial(agreement, field, objective), self.leaving, like=like)
+        known, product, square = (float(found[name]) for name in ("known", "product", "predicted"))
+        factor = min(max(product / square, 0.0), 1.0) if square > 0 else 0.0
+        missed = known - 2 * factor * product + factor**2 * square - float(terms["growth"])
+        loss = float(terms["loss"]) + cast("Any", objective).growth_weight * missed
+        return {HELD_OUT: loss, CONFIRMED: confirmed_share(field, self.legs)}
+
+    def _mean(
+        self, measure: Callable[..., dict[str, Tensor]], batches: Sequence[Batch], *, like: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the mean over batches of each term, always with the same random numbers."""
         with torch.no_grad():
-            losses = [
-                objective(
-                    field, batch.to(weight.device, weight.dtype), generator=generator_at(self.seed, k, weight.device)
-                )["loss"]
-                for k, batch in enumerate(self.batches)
+            found = [
+                measure(batch.to(like.device, like.dtype), generator=generator_at(self.seed, k, like.device))
+                for k, batch in enumerate(batches)
             ]
-        return float(torch.stack(losses).mean())
+        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     def measures(self, step: int) -> bool:
         """Whether the loss is measured after a step, counted from 1."""
         return step % EVERY == 0
+
+    def confirmed(self, columns: Mapping[str, Sequence[float]]) -> float | None:
+        """Return the share of the growth that was confirmed when last measured; ``None`` where none is learned."""
+        measured = [share for share in columns.get(CONFIRMED, ()) if not isnan(share)]
+        return measured[-1] if measured else None
 
     def best(self, losses: Sequence[float]) -> int | None:
         """Return the step with the smallest loss, once a training should stop; ``None`` before.
