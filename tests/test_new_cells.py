@@ -15,8 +15,8 @@ from cellflow.errors import CheckpointError
 from cellflow.metrics import energy_distance
 from cellflow.pairing import aside
 from cellflow.training import History
-from cellflow.training.confirmed import Leg, confirmed_share
-from cellflow.training.search import fit_unmemorised
+from cellflow.training.confirmed import Leg, confirmed_share, last_confirmed
+from cellflow.training.search import Parts, fit_unmemorised
 from cellflow.training.stopping import EVERY, PATIENCE, EarlyStopping
 
 MANY = {"steps": 900, "batch_size": 64, "network": partial(cf.networks.MLP, width=64)}
@@ -256,7 +256,7 @@ def test_growth_of_types_is_confirmed():
     first, last = adata.obs.groupby("time")["kind"].mean()
     flow = cf.SnapshotFlow(**MANY).fit(adata)
     within, between = spread_of_growth(flow, growing(1, math.log(9), n=600))
-    assert EarlyStopping((), 0).confirmed(flow.search_history_.columns) > 0.6
+    assert last_confirmed(flow.search_history_) > 0.6
     assert between == pytest.approx(math.log(last / (1 - last) / first * (1 - first)), rel=0.25)
     assert within < 0.25
 

@@ -160,6 +160,10 @@ def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones):
     assert (tmp_path / "figures" / "growth.png").exists()
     assert "only differences between cells of one snapshot mean something" in page.text
     assert "growth is much the same" in page.text
+    assert "confirm" not in page.text
+    flow = fit(clones, **settings)
+    flow.search_history_ = cf.training.History({"confirmed growth": [0.9, 0.35, float("nan")]})
+    assert "Cells that were held out confirm 35% of it" in report(tmp_path / "few", clones, flow, groupby="kind").text
     assert "Ranks at double" in page.text
     clones.obs["rate"] = np.linspace(-1, 1, clones.n_obs)
     told = fit(clones, coupling="exact", prior_key="rate", growth=True, masses="counts")

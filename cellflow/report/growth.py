@@ -13,6 +13,7 @@ from cellflow.pl.labels import rate_label, time_label
 from cellflow.report import html
 from cellflow.report.html import Drawing, blank
 from cellflow.tl.sensitivity import conclusion, sensitivity
+from cellflow.training.confirmed import last_confirmed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,6 +38,7 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
     said = html.paragraph(
         "Snapshots show how the shares of states change between them. That this is growth, and not travel from one "
         f"state to another, is an assumption on how far cells travel. {level}{expected}{_turnover(flow, unit=unit)}"
+        f"{_confirmed(flow)}"
     )
     table = sensitivity(adata, flow)
     if table is None:
@@ -70,6 +72,14 @@ def _turnover(flow: "SnapshotFlow", *, unit: str) -> str:
             by = "" if relaxation is None else f" (relaxation {relaxation:.3g})"
             said.append(f"{share:.0%} from {time_label(start, unit)} to {time_label(stop, unit)}{by}")
     return f" By the plans growth replaces of the population {', '.join(said)}." if said else ""
+
+
+def _confirmed(flow: "SnapshotFlow") -> str:
+    """Say how much of the growth of the plans held-out cells confirm."""
+    share = last_confirmed(flow.search_history_)
+    if share is None:
+        return ""
+    return f" Cells that were held out confirm {share:.0%} of it: so much was learned; the rest is chance."
 
 
 def _plans(flow: "SnapshotFlow") -> "Sequence[Plan | None]":

@@ -1,5 +1,6 @@
 """How much of the growth that a field has learned holds for samples that it has not seen."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -7,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.integrate import Fixed, grow
+from cellflow.training.history import History
 
+CONFIRMED = "confirmed growth"
+"""Name of the share in a history."""
 SHARES = torch.linspace(0, 1, 21, dtype=torch.float64)
 """Shares that are tried."""
 MOST = 500
@@ -70,6 +74,18 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
     """
     found = torch.stack([_distances(field, leg) for leg in legs]).mean(dim=0)
     return float(SHARES[found.argmin()])
+
+
+def last_confirmed(history: History) -> float | None:
+    """Return the share that was measured last in a history; ``None`` where none was.
+
+    Examples
+    --------
+    >>> last_confirmed(History({CONFIRMED: [math.nan, 0.4, 0.3, math.nan]}))
+    0.3
+    """
+    measured = [share for share in history.columns.get(CONFIRMED, ()) if not math.isnan(share)]
+    return measured[-1] if measured else None
 
 
 def _distances(field: nn.Module, leg: Leg) -> Tensor:

@@ -265,7 +265,7 @@ def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric
 def _measured(
     state: TrainingState, objective: Objective, stopping: EarlyStopping, fabric: "Fabric"
 ) -> dict[str, float]:
-    """Return what the averaged weights are worth on held-out batches, NaN where it is not due; one for all processes."""
+    """Return what the averaged weights are worth on held-out batches, NaN where not due; one for all processes."""
     if not stopping.measures(state.step):
         return dict.fromkeys(stopping.measured(objective), nan)
     with state.averaged():

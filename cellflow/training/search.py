@@ -16,7 +16,7 @@ from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed
 from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing
-from cellflow.training.confirmed import Leg
+from cellflow.training.confirmed import Leg, last_confirmed
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
@@ -129,8 +129,7 @@ def fit_unmemorised(
                 field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
                 run=replace(here, resume=searched and run.resume, watch=None),
             )  # fmt: skip
-        judge = EarlyStopping((), 0)
-        best, share = judge.best(found.columns.get(HELD_OUT, [])), judge.confirmed(found.columns)
+        best, share = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, [])), last_confirmed(found)
         if best is not None:
             steps = min(steps, ceil(LONGER * best))
             recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))

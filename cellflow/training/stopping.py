@@ -1,6 +1,6 @@
 """Early stopping: when a field begins to learn what holds for the samples that it sees, and for no others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
@@ -13,12 +13,10 @@ from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.objectives.growth import agreement
 from cellflow.seeds import generator_at
-from cellflow.training.confirmed import Leg, confirmed_share
+from cellflow.training.confirmed import CONFIRMED, Leg, confirmed_share
 
 HELD_OUT = "validation"
 """Name of the loss on held-out samples in a history."""
-CONFIRMED = "confirmed growth"
-"""Name of the share of the growth that held-out samples confirm."""
 EVERY = 25
 """Steps between two measurements."""
 PATIENCE = 6
@@ -94,11 +92,6 @@ class EarlyStopping:
     def measures(self, step: int) -> bool:
         """Whether the loss is measured after a step, counted from 1."""
         return step % EVERY == 0
-
-    def confirmed(self, columns: Mapping[str, Sequence[float]]) -> float | None:
-        """Return the share of the growth that was confirmed when last measured; ``None`` where none is learned."""
-        measured = [share for share in columns.get(CONFIRMED, ()) if not isnan(share)]
-        return measured[-1] if measured else None
 
     def best(self, losses: Sequence[float]) -> int | None:
         """Return the step with the smallest loss, once a training should stop; ``None`` before.
