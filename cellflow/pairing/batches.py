@@ -186,7 +186,7 @@ def intervals(
     >>> import torch
     >>> matchings, ends = intervals([torch.zeros(3, 1), torch.ones(4, 1)], [0, 1], "exact")
     >>> matchings[0].sizes, ends[0]
-    ((3, 4), Ends(masses=None, source=None, target=None, gain=None))
+    ((3, 4), Ends(masses=None, source=None, target=None, gain=None, share=1.0))
     """
     coupling, sizes, device = resolve(coupling), [len(cloud) for cloud in snapshots], snapshots[0].device
     groups = [None] * len(sizes) if within is None else groups_of(within, sizes, weighed=masses is not None)
