@@ -2,14 +2,17 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import IO
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cellflow.images.pixels import Conversion
+from cellflow.machine import usable_memory
 
 _CHANNELS = (1, 3, 4)
 _IDX_BYTES = 0x08  # the type code of unsigned bytes
@@ -48,7 +51,8 @@ def convert_array(array: np.ndarray | Tensor, conversion: Conversion, *, where: 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the pictures in a file (.npy, .npz, idx, the latter gzipped or not), and their labels where it has them.
 
-    An .npz holds one array, or one called ``images`` and, if you like, one called ``labels``.
+    An .npz holds one array, or one called ``images`` and, if you like, one called ``labels``. What a file claims to
+    hold is compared with its size, and with the memory of this machine, before anything is read.
 
     Raises
     ------
@@ -57,10 +61,11 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
+            with path.open("rb") as file:
+                return _array(file, path.stat().st_size, path, packed=False), None
         if path.suffix == ".npz":
             return _from_npz(path)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read as an array of pictures ({error}).") from error
     return read_idx(path), None
 
@@ -71,28 +76,81 @@ def read_idx(path: Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        When the file is of another format, cut off, or holds other numbers than bytes.
+        When the file is of another format, cut off, or holds other numbers than bytes, or more than the memory does.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _IDX_BYTES:
+                raise ValueError(f"Expected pictures in .npy, .npz or idx format (bytes); {path} is none of these.")
+            sides = file.read(4 * start[3])
+            shape = tuple(int(side) for side in np.frombuffer(sides[: len(sides) // 4 * 4], dtype=">u4"))
+            claimed = math.prod(shape)
+            _require_memory(claimed, shape, path)
+            data = file.read(claimed + 1)  # of a bomb no more than it claims
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be unpacked ({error}). Fetch it again.") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _IDX_BYTES:
-        raise ValueError(f"Expected pictures in .npy, .npz or idx format (bytes); {path} is none of these.")
-    start = 4 + 4 * data[3]
-    shape = tuple(int(side) for side in np.frombuffer(data[4:start], dtype=">u4"))
-    if len(data) - start != math.prod(shape):
-        raise ValueError(f"Expected {math.prod(shape)} bytes of pixels in {path}; found {len(data) - start}.")
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+    if len(shape) != start[3] or len(data) != claimed:
+        found = f"more than {claimed}" if len(data) > claimed else len(data)
+        raise ValueError(f"Expected {claimed} bytes of pixels in {path}; found {found}.")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    with np.load(path, allow_pickle=False) as arrays:
-        if len(arrays.files) == 1:
-            return arrays[arrays.files[0]], None
-        if "images" not in arrays.files:
-            raise ValueError(f"no array `images`; it holds {arrays.files}")
-        return arrays["images"], arrays["labels"] if "labels" in arrays.files else None
+    with ZipFile(path) as members:
+        sizes = {member.filename.removesuffix(".npy"): member for member in members.infolist()}
+
+        def read(name: str) -> np.ndarray:
+            with members.open(sizes[name]) as file:
+                return _array(file, sizes[name].file_size, path, packed=True)
+
+        if len(sizes) == 1:
+            return read(next(iter(sizes))), None
+        if "images" not in sizes:
+            raise ValueError(f"no array `images`; it holds {list(sizes)}")
+        return read("images"), read("labels") if "labels" in sizes else None
+
+
+def _array(file: IO[bytes], size: int, path: Path, *, packed: bool) -> np.ndarray:
+    """Return the array of an open .npy file of so many bytes, once its header is found to be true.
+
+    Raises
+    ------
+    ValueError
+        When it claims more than there is, or objects, which would run code.
+    """
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+    shape, by_columns, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > size - file.tell():
+        raise ValueError(f"it claims {_bytes(claimed)}, of shape {shape}, and holds {_bytes(size - file.tell())}")
+    if packed:
+        _require_memory(claimed, shape, path)
+    values = np.frombuffer(file.read(claimed), dtype=dtype)
+    return values.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+def _require_memory(claimed: int, shape: tuple[int, ...], path: Path) -> None:
+    """Refuse what is packed, and would not fit into memory.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+    """
+    if claimed > usable_memory():
+        raise ValueError(
+            f"{path} claims {_bytes(claimed)} once it is unpacked, of shape {shape}; there are "
+            f"{_bytes(int(usable_memory()))} of memory. If that is meant, read parts of it."
+        )
+
+
+def _bytes(n: int) -> str:
+    unit = min(max(n, 1).bit_length() // 10, 5)
+    return f"{n / 2 ** (10 * unit):.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"
 
 
 def _native(array: np.ndarray, where: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Picture files: which ones a folder holds, and what is in each."""
 
-import os
 import struct
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.images.limits import PixelBudget
 from cellflow.images.pixels import CHANNELS, Conversion
+from cellflow.machine import usable_cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -24,6 +26,10 @@ _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
 _BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 _TRANSPARENT = {"L": "LA", "RGB": "RGBA", "P": "RGBA"}
 _NAMED = 10  # files listed in a message
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF")
+_DAMAGES = (OSError, EOFError, SyntaxError, ValueError, TypeError, struct.error)
+"""What Pillow's decoders raise at bytes that they cannot follow."""
+_OPENING = threading.Lock()  # Pillow keeps its limit in a global
 _CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
 
 
@@ -52,26 +58,49 @@ def image_paths(folder: Path) -> list[Path]:
     return found
 
 
-def decode(path: Path, conversion: Conversion) -> Tensor:
+def decode(path: Path, conversion: Conversion, budget: PixelBudget | None = None) -> Tensor:
     """Return one picture as bytes ``(c, h, w)``, turned upright as its EXIF tag says.
+
+    Parameters
+    ----------
+    path
+        The file.
+    conversion
+        How it is brought to bytes.
+    budget
+        What all threads share that decode at the same time; ``None`` for one alone.
 
     Raises
     ------
     UnreadableImageError
-        When the file is damaged, cut off, or no picture.
+        When the file is damaged, cut off, no picture, or has more pixels than ``conversion`` allows.
     ValueError
         When it holds several pages, or floating-point values.
     """
-    values = torch.from_numpy(_values(path, conversion)).permute(2, 0, 1)
-    return conversion(values[None])[0]
+    picture = _opened(path)
+    with picture:
+        _require_one_page(picture, path)
+        width, height = picture.size
+        if width * height > conversion.max_pixels:
+            raise UnreadableImageError(
+                f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; where "
+                "that is meant, set `max_pixels`)"
+            )
+        with (budget or PixelBudget()).hold(width * height):
+            values = torch.from_numpy(_values(picture, path, conversion)).permute(2, 0, 1)
+            return conversion(values[None])[0]
 
 
 def decode_all(
     paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool
 ) -> tuple[list[Tensor], list[Path]]:
-    """Decode pictures with a thread per core; return them with the paths of those that could be read."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda path: _tried(path, conversion), paths))
+    """Decode pictures with a thread per usable core; return them with the paths of those that could be read.
+
+    All threads together hold at most `cellflow.images.limits.AT_ONCE` pixels that are being decoded.
+    """
+    budget = PixelBudget()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(lambda path: _tried(path, conversion, budget), paths))
     bad = [error for error in found if isinstance(error, UnreadableImageError)]
     _complain(bad, len(paths), skip_unreadable=skip_unreadable)
     pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor)]
@@ -82,10 +111,11 @@ def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
     """Decode every picture once, keep none of them, and return the paths of those that could be read."""
     good: list[Path] = []
     bad: list[UnreadableImageError] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    budget = PixelBudget()
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(paths), _CHECKED_AT_ONCE):
             part = paths[start : start + _CHECKED_AT_ONCE]
-            for path, found in zip(part, pool.map(lambda path: _tried(path, conversion), part), strict=True):
+            for path, found in zip(part, pool.map(lambda path: _tried(path, conversion, budget), part), strict=True):
                 if isinstance(found, UnreadableImageError):
                     bad.append(found)
                 else:
@@ -120,9 +150,9 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _tried(path: Path, conversion: Conversion) -> Tensor | UnreadableImageError:
+def _tried(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | UnreadableImageError:
     try:
-        return decode(path, conversion)
+        return decode(path, conversion, budget)
     except UnreadableImageError as error:
         return error
 
@@ -153,26 +183,53 @@ def _listed(words: Sequence[str]) -> str:
     return "; ".join(words[:_NAMED]) + more
 
 
-def _values(path: Path, conversion: Conversion) -> np.ndarray:
+def _opened(path: Path) -> "Picture":
+    """Return a picture of which the header alone has been read, whatever size it claims.
+
+    Raises
+    ------
+    UnreadableImageError
+        When it is damaged, or no picture of these formats: others may call foreign programs.
+    """
+    from PIL import Image
+
+    Image.init()
+    formats = [one for one in _FORMATS if one in Image.OPEN]
+    with _OPENING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the size is checked by our caller
+        try:
+            return Image.open(path, formats=formats)
+        except _DAMAGES as error:
+            raise UnreadableImageError(f"{path} ({error})") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _values(picture: "Picture", path: Path, conversion: Conversion) -> np.ndarray:
     """Return the bytes of a picture, ``(h, w, c)``."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(path) as picture:
-            _require_one_page(picture, path)
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    except _DAMAGES as error:
         raise UnreadableImageError(f"{path} ({error})") from error
     if upright.mode in _SIXTEEN_BITS:
         levels = torch.from_numpy(np.asarray(upright).astype(np.int32))
         return conversion.bytes_of(levels, where=str(path)).numpy()[..., None]
-    values = np.array(upright.convert(_target_mode(upright, path)))
+    mode = _target_mode(upright, path)
+    try:
+        values = np.array(upright.convert(mode))
+    except _DAMAGES as error:
+        raise UnreadableImageError(f"{path} ({error})") from error
     return values[..., None] if values.ndim == 2 else values
 
 
 def _require_one_page(picture: "Picture", path: Path) -> None:
-    pages = getattr(picture, "n_frames", 1)
+    try:
+        pages = getattr(picture, "n_frames", 1)
+    except _DAMAGES as error:  # it follows the pages of a TIFF
+        raise UnreadableImageError(f"{path} ({error})") from error
     if pages > 1 and picture.format != "MPO":  # a photograph with its preview inside
         raise ValueError(f"Expected one picture per file; {path} holds {pages} pages. Write each to a file of its own.")
 

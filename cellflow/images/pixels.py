@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cellflow.images.limits import MAX_PIXELS
+
 CHANNELS = {1: "grey", 3: "RGB"}
 _AT_ONCE = 1024  # images converted together, for the sake of memory
 
@@ -26,6 +28,8 @@ class Conversion:
     white_level
         The value of a 16-bit picture that becomes 255; 0 stays 0, in between is linear. The same for every picture,
         so that brightness can be compared: 4095 for a 12-bit camera.
+    max_pixels
+        Most pixels that a file may claim to hold: a few kilobytes may unpack to gigabytes.
 
     Examples
     --------
@@ -38,6 +42,7 @@ class Conversion:
     channels: int | None = None
     background: int = 255
     white_level: int = 65535
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.channels is not None and self.channels not in CHANNELS:
@@ -46,6 +51,8 @@ class Conversion:
             raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background}.")
         if not 1 <= self.white_level <= 65535:
             raise ValueError(f"Expected a white_level from 1 to 65535; found {self.white_level}.")
+        if self.max_pixels < 1:
+            raise ValueError(f"Expected max_pixels >= 1; found {self.max_pixels}.")
         if self.size is not None and min(self.sides or (0,)) < 1:
             raise ValueError(f"Expected a size of at least one pixel; found {self.size}.")
 

@@ -13,6 +13,7 @@ from cellflow.errors import unknown
 from cellflow.images.arrays import convert_array, read_arrays
 from cellflow.images.files import decode_all, image_paths, stack
 from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
@@ -151,6 +152,7 @@ def read_images(
     skip_unreadable: bool = False,
     background: int = 255,
     white_level: int = 65535,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageSet:
     """Read images into memory, brought to one shape.
 
@@ -163,7 +165,7 @@ def read_images(
         A folder, searched with what is below it; a file (.npy, .npz, idx, idx gzipped); or an array or tensor
         ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, 16-bit numbers or floats from 0
         to 1.
-    size, channels, background, white_level
+    size, channels, background, white_level, max_pixels
         As for `Conversion`.
     labels
         The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``.
@@ -185,7 +187,7 @@ def read_images(
     >>> read_images(np.zeros((3, 20, 30)), size=16, labels=["a", "b", "a"])
     ImageSet(3 images, 1 x 16 x 16, 2 classes)
     """
-    conversion = Conversion(size, channels, background, white_level)
+    conversion = Conversion(size, channels, background, white_level, max_pixels)
     if isinstance(source, ImageSet):
         # By name: `asdict` would copy the images.
         kept = {field.name: getattr(source, field.name) for field in fields(source)}

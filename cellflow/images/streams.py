@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cellflow.images.files import decode_all, image_paths, readable
 from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
 
@@ -109,12 +110,13 @@ def stream_images(
     skip_unreadable: bool = False,
     background: int = 255,
     white_level: int = 65535,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageStream:
     """Find the images in a folder, to be read when they are asked for.
 
     Parameters
     ----------
-    folder, size, channels, labels, background, white_level
+    folder, size, channels, labels, background, white_level, max_pixels
         As for `read_images`.
     skip_unreadable
         Whether to read every file once now, and leave out those that cannot be read, with a warning that names them.
@@ -134,7 +136,7 @@ def stream_images(
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
-    conversion = Conversion(size, channels, background, white_level)
+    conversion = Conversion(size, channels, background, white_level, max_pixels)
     paths = image_paths(folder)
     if skip_unreadable:
         paths = readable(paths, conversion)

@@ -4,7 +4,6 @@ Row numbers are paired; states, groups, masses and everything else in a batch ar
 """
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan, Within
+from cellflow.machine import usable_cores
 from cellflow.pairing.masses import Ends, WeighedPlan, match
 from cellflow.seeds import draw_seed, generator_at
 
@@ -373,4 +373,4 @@ def _numbered(interval: WholePlan | SuperBatches, index: int, batch_size: int, f
 
 def _workers() -> int:
     """Return the number of threads that match: all cores but the one that trains."""
-    return max(1, (os.cpu_count() or 2) - 1)
+    return max(1, usable_cores() - 1)
