@@ -5,7 +5,8 @@ Three things are kept of the representation that a flow was fitted on, and compa
 * *Fitted cells*, at most `SKETCHED` of each snapshot: a hash of the name, one number of the state, and distances to a
   few others of them. Cells that are here again with the same numbers prove that nothing has changed. With other numbers
   they may be other cells that bear the same names ("0", "1", ...), so that cells count as the same ones only if near
-  ones are near again, as they are when columns are flipped, exchanged, rotated or rescaled.
+  ones are near again: all distances are what they were, when columns are flipped, exchanged or rotated; or they are in
+  much the same order, and snapshots differ in mean or spread by more than other samples of the same cells would.
 * *Loadings* of a PCA, where there are any: moments of each column, which depend neither on the order of genes nor on
   rounding, but on signs and on the order of columns.
 * *Mean and spread* of each column in each snapshot, for cells that were not fitted. Whatever cells of a snapshot are
@@ -38,7 +39,11 @@ NEIGHBORS = 4
 FEWEST = 10
 """Cells from which it is concluded that they are the fitted ones in another representation ..."""
 SAME_ORDER, CHANCE = 0.3, 3.0
-"""... if the rank correlation of their distances is at least this, and as many standard errors above 0."""
+"""... if the rank correlation of their distances is at least this, and as many standard errors above 0; and ..."""
+ISOMETRIC = 0.9
+"""... at least this, ..."""
+OTHER = 6.0
+"""... or means or spreads of snapshots differ by so many standard errors."""
 COMPARED = 20
 """Cells of a snapshot, then and now, whose mean and spread are compared."""
 FAR = 5.0
@@ -117,7 +122,7 @@ class Fingerprint:
         for said in (self._other_order(adata, rep, where), self._other_loadings(adata, rep, where)):
             if said:
                 raise ValueError(said)
-        if said := self._other_states(adata, x, where) or self._far_off(x, time, where):
+        if said := self._other_states(adata, x, time, where) or self._far_off(x, time, where):
             warnings.warn(said, stacklevel=entered()[1])
 
     def difference(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> str:
@@ -206,20 +211,39 @@ class Fingerprint:
             "new cells by its loadings, or fit again."
         )
 
-    def _other_states(self, adata: "AnnData", x: np.ndarray, where: str) -> str:
+    def _other_states(self, adata: "AnnData", x: np.ndarray, time: np.ndarray, where: str) -> str:
         """Say that the fitted cells have other states."""
         states, here = self._here(adata, x)
         now = _distances(states, self.snapshot)
         both = np.isfinite(now)
         group = np.repeat(self.snapshot[:, None], NEIGHBORS, axis=1)[both]
         n = min(int(here.sum()), len(group))
-        if n < FEWEST or _correlation(self.distances[both], now[both], group) < max(SAME_ORDER, CHANCE / np.sqrt(n)):
+        order = _correlation(self.distances[both], now[both], group) if n else 0.0
+        if n < FEWEST or order < max(SAME_ORDER, CHANCE / np.sqrt(n)):
+            return ""
+        if order < ISOMETRIC and not self._other_sample(x, time):
             return ""
         return (
             f"{self._changed(adata, x):.0%} of the fitted cells among these have other values in {where} than in "
             "`fit`: it is another representation, or its columns were rescaled, flipped or exchanged. Results are "
             "meaningless then. Take the representation that the flow was fitted on, or fit again."
         )
+
+    def _other_sample(self, x: np.ndarray, time: np.ndarray) -> bool:
+        """Return whether snapshots differ by more than two samples of the same cells in the same representation."""
+        for at, n, mean, spread in zip(self.times, self.counts, self.mean, self.spread, strict=True):
+            here = x[time == at].astype(np.float64)
+            if min(len(here), n) < COMPARED:
+                continue
+            centred, least = here - here.mean(axis=0), ALIKE * self._scale
+            now = np.maximum(centred.std(axis=0), least)
+            tails = np.maximum((centred**4).mean(axis=0) / now**4, 1.5)  # 3 for a normal distribution
+            apart = np.abs(here.mean(axis=0) - mean) / np.hypot(now / np.sqrt(len(here)), spread / np.sqrt(n))
+            of_logs = np.sqrt((tails - 1) / 4 * (1 / len(here) + 1 / n))
+            wider = np.abs(np.log(now / np.maximum(spread, least))) / of_logs
+            if max(apart.max(), wider.max()) > OTHER:
+                return True
+        return False
 
     def _far_off(self, x: np.ndarray, time: np.ndarray, where: str) -> str:
         """Say that cells lie far from all that were fitted at their time."""

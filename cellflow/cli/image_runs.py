@@ -10,6 +10,7 @@ from cellflow.cli import runs
 from cellflow.cli.settings import Settings, plain, run_of
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, read_images, stream_images
+from cellflow.images.limits import MAX_PIXELS
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
@@ -30,7 +31,10 @@ def read(path: str, cfg: Settings, *, labels: str | None = None) -> ImageSet | I
     """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for."""
     size = tuple(cfg.size) if isinstance(cfg.size, list) else cfg.size
     found = stream_images if cfg.stream else read_images
-    return found(path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable)
+    most = cfg.get("max_pixels", MAX_PIXELS)  # runs of earlier versions have no such setting
+    return found(
+        path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable, max_pixels=most
+    )
 
 
 def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:

@@ -70,6 +70,7 @@ SETTINGS: dict[str, Any] = {
     "size": SIDE | tuple[SIDE, SIDE] | None,
     "channels": Annotated[int, Between(1, 4096)] | None,
     "skip_unreadable": bool,
+    "max_pixels": COUNT,
     "stream": bool,
     "flip": bool,
     "holdout": SHARE,

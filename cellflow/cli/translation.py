@@ -72,7 +72,7 @@ def _apply(cfg: Settings) -> None:
     then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
-    then.skip_unreadable, then.stream = cfg.skip_unreadable, cfg.stream
+    then.skip_unreadable, then.stream, then.max_pixels = cfg.skip_unreadable, cfg.stream, cfg.max_pixels
     images = image_runs.read(cfg.input, then)
     if isinstance(images, ImageSet):
         return image_runs.write(_carried(model, images, cfg, seed=cfg.seed), cfg.out)
