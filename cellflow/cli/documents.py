@@ -1,4 +1,4 @@
-"""YAML from outside, read as data: no tags, no references from one place to another, and not without end."""
+"""YAML from outside, read as data: no tags, no references from one place to another, and of bounded depth."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def parse(text: str) -> Any:
     Raises
     ------
     ValueError
-        When it is no YAML, is nested without end, or refers from one place to another.
+        When it is no YAML, is nested too deeply, or refers from one place to another.
 
     Examples
     --------
