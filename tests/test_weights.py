@@ -324,3 +324,49 @@ def test_a_score_is_that_of_repeated_cells():
     assert flow.score(repeated) != pytest.approx(flow.score(adata), rel=1e-4)
     repeated.obs["w"] = 1
     assert flow.score(repeated) == pytest.approx(flow.score(adata), rel=1e-5)
+
+
+OF_SINGLE_CELLS = {
+    "velocity": lambda a, flow: cf.tl.velocity(a, flow, copy=True).obsm["velocity"],
+    "growth": lambda a, flow: cf.tl.growth(a, flow, sensitivity=False, copy=True).obs["growth"],
+    "fate": lambda a, flow: cf.tl.fate(a, flow, groupby="high", copy=True).obsm["fate"],
+    "trajectories": lambda a, flow: cf.tl.trajectories(a, flow, cells=["cell0", "cell7"], copy=True).uns[
+        "trajectories"
+    ]["x"],
+    "read": lambda a, flow: flow.read(a, weights=False).x,
+}
+OF_THE_POPULATION = {
+    "interpolate": lambda a, flow: cf.tl.interpolate(a, flow, at=0.5),
+    "push": lambda a, flow: cf.tl.push(a, flow, cells=a.obs["day"] == 0, at=5),
+    "pull": lambda a, flow: cf.tl.pull(a, flow, cells=a.obs["day"] == 5, at=0),
+    "trajectories of some": lambda a, flow: cf.tl.trajectories(a, flow, n=3),
+    "validate": lambda a, flow: cf.tl.validate(a, flow, keep_aside=False),
+    "score": lambda a, flow: flow.score(a),
+    "read": lambda a, flow: flow.read(a),
+}
+
+
+@pytest.fixture(scope="module")
+def weighing():
+    adata = weighted_cells()
+    adata.obs["high"] = adata.obsm["X_pca"][:, 1] > 0
+    coupling = UnbalancedSinkhorn(1.0, 100.0)
+    return adata, cf.SnapshotFlow(**QUICK, weight_key="w", growth=True, coupling=coupling).fit(adata)
+
+
+@pytest.mark.parametrize("tool", OF_SINGLE_CELLS)
+def test_what_depends_on_single_cells_needs_no_weights(weighing, tool):
+    adata, flow = weighing
+    without = adata.copy()
+    del without.obs["w"]
+    expected, found = (np.asarray(OF_SINGLE_CELLS[tool](cells, flow)) for cells in (adata, without))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("tool", OF_THE_POPULATION)
+def test_what_stands_for_the_population_needs_weights(weighing, tool):
+    adata, flow = weighing
+    without = adata.copy()
+    del without.obs["w"]
+    with pytest.raises(KeyError, match=r"No `adata.obs\['w'\]`.*Set `weight_key`"):
+        OF_THE_POPULATION[tool](without, flow)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> States:
+def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None, *, weights: bool = True) -> States:
     """Read the states and times of cells, under the keys of this flow.
 
     Parameters
@@ -33,13 +33,16 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
     adata
         Cells with the time and the representation that the flow was fitted on.
     cells
-        A mask over all cells, or names; ``None`` for all.
+        A mask over all cells, names, or rows of ``obs``; ``None`` for all.
+    weights
+        Whether to read the weights of cells, where the flow has a ``weight_key``: what depends on a single cell alone,
+        such as its velocity, needs none.
 
     Returns
     -------
     States
-        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where the
-        flow has a ``weight_key``.
+        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where they
+        are read.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None) -> 
     (400, 2)
     """
     self._check_fitted()
-    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key)
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key if weights else None)
     _check_shape(self, states.x.shape)
     check_representation(self, adata, states.x, states.time)
     return states if cells is None else states.take(positions(adata, cells))

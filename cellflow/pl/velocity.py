@@ -108,7 +108,7 @@ def velocity(
 
 
 def _evaluate(adata: "AnnData", flow: "SnapshotFlow") -> _Noted:
-    states = flow.read(adata)
+    states = flow.read(adata, weights=False)
     return _Noted(flow.velocity(states.x, states.time), flow.rep, flow.time_key, unit_of(adata, flow.time_key))
 
 

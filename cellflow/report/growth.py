@@ -89,7 +89,7 @@ def _plans(flow: "SnapshotFlow") -> "Sequence[Plan | None]":
 
 def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) -> Drawing:
     """Draw the growth rates of the fitted cells of each group: median, and the middle half of the cells."""
-    states = flow.read(adata)
+    states = flow.read(adata, weights=False)
     known = states.take(np.isin(states.time, flow.clock_.times[:-1]))
     rate = pd.Series(flow.growth_rate(known.x, known.time))
     groups: Any = pd.Series(read_labels(adata, groupby, setting="groupby").to_numpy()[known.rows])

@@ -125,7 +125,7 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
-    states = flow.read(adata)
+    states = flow.read(adata, weights=flow.weight_key in adata.obs)  # for shares of groups alone
     default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
     chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.fate")
     if isinstance(chosen, Jumps):

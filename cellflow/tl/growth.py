@@ -86,7 +86,7 @@ def growth(
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True
     """
-    states = flow.read(adata)
+    states = flow.read(adata, weights=False)
     found = flow.growth_rate(states.x, states.time, extrapolate=extrapolate)
     table = by_relaxation(adata, flow) if sensitivity else None
     written = target(adata, copy=copy)

@@ -80,7 +80,7 @@ def trajectories(
         rules = {"stochastic": lambda noisy: {"solver": Noisy() if noisy else Fixed()}}
         solver = renamed("tl.trajectories", old, rules)["solver"]
     chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
-    states = flow.read(adata)
+    states = flow.read(adata, weights=cells is None)  # by which cells are drawn
     followed = _first_cells(flow, states, n, seed) if cells is None else states.take(positions(adata, cells))
     end = flow.clock_.times[-1] if stop is None else one_time(stop, what="`stop`")
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}

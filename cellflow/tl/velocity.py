@@ -57,7 +57,7 @@ def velocity(
     >>> adata.obsm["velocity"].shape == adata.obsm["X_latent"].shape
     True
     """
-    states = flow.read(adata)
+    states = flow.read(adata, weights=False)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     found = flow.velocity(states.x, states.time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
