@@ -336,7 +336,7 @@ def edit(change):
         (edit(lambda about: about.update(format=99)), "newer cellflow"),
         (edit(lambda about: about.update(format=[])), "damaged"),
         (edit(lambda about: about.update(format="two")), "damaged"),
-        (edit(lambda about: about["learned"].update(n_features_in=9)), "do not fit"),
+        (edit(lambda about: about["learned"].update(n_features_in=9)), r"shape \(3, 9\) in `mean`; found"),
         (edit(lambda about: about["learned"].pop("times")), "does not describe"),
         (edit(lambda about: about["settings"].update(path={"part": "os.system"})), "runs no foreign code"),
         (edit(lambda about: about["settings"].update(path={"part": "Linear", "values": {"x": 1}})), "cannot be made"),

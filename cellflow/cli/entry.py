@@ -15,7 +15,7 @@ from cellflow.cli.help import describe, overview
 from cellflow.cli.settings import Settings
 from cellflow.cli.sweeps import sweep
 from cellflow.cli.words import read_line
-from cellflow.estimators.base import DESCRIPTION
+from cellflow.estimators.loading import DESCRIPTION
 from cellflow.training.checkpoint import STATE
 from cellflow.training.run import Stopped
 from cellflow.training.search import begun

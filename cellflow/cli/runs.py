@@ -14,9 +14,12 @@ import yaml
 from cellflow.cli import documents
 from cellflow.cli.former import modern_settings
 from cellflow.errors import CheckpointError
-from cellflow.estimators.base import DESCRIPTION
+from cellflow.estimators.loading import DESCRIPTION
+from cellflow.estimators.schema import check_described
 from cellflow.files import committed
 from cellflow.training.checkpoint import STATE
+from cellflow.training.kinds import TEXT, Kind, check_record, is_number, number, table
+from cellflow.training.reading import read_json
 from cellflow.training.search import begun
 
 if TYPE_CHECKING:
@@ -91,12 +94,9 @@ def estimator_of(folder: Path) -> str:
     CheckpointError
         When the description of the model cannot be read.
     """
-    try:
-        return str(json.loads((folder / DESCRIPTION).read_text())["estimator"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / DESCRIPTION} is damaged or was not written by cellflow ({error!r})."
-        ) from error
+    about = read_json(folder / DESCRIPTION)
+    check_described(about, what=f"{folder / DESCRIPTION} is damaged or was not written by cellflow")
+    return str(about["estimator"])
 
 
 class Stopwatch:
@@ -210,17 +210,21 @@ def read_facts(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        When it is damaged, or was written by something else.
+        When the file is missing or damaged.
     """
-    try:
-        found = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / FACTS} is damaged: expected JSON, found something else.") from error
-    kinds = {"command": str, "seed": int, "seconds": dict, "device": str, "finished": str, "versions": dict}
-    known = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
-    if not known or not all(isinstance(value, int | float) for value in found["seconds"].values()):
-        raise CheckpointError(f"{folder / FACTS} is damaged: expected {', '.join(kinds)}, found others. Remove it.")
-    return dict(found)
+    found: dict[str, Any] = read_json(folder / FACTS)
+    cure = "Remove it: only the report mentions it."
+    check_record(found, _FACTS, what=f"{folder / FACTS} is damaged", cure=cure)
+    return found
+
+
+_FACTS = {
+    **dict.fromkeys(("command", "device", "finished", "python"), TEXT),
+    "seed": Kind("a number", is_number),
+    "seconds": table(number(0)),
+    "versions": table(TEXT),
+}
+"""What every run says that it ran with."""
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Shared by all estimators: settings, the fitted field, saving and loading."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -16,14 +15,20 @@ from torch import Tensor, nn
 from cellflow import integrate, paths, training
 from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError, unknown
-from cellflow.estimators.model_files import DIGESTS, model_file, refuse_other, save_model
+from cellflow.estimators.loading import (
+    DESCRIPTION,
+    FORMAT,
+    MAP,
+    WEIGHTS,
+    read_description,
+    restore,
+    saved_settings,
+)
+from cellflow.estimators.model_files import save_model
 from cellflow.estimators.serialize import (
     compared,
-    decode,
     encode,
     encode_settings,
-    modern_settings,
-    modern_tensors,
     modernise_training,
 )
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
@@ -32,9 +37,10 @@ from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
 from cellflow.training import History, Recipe, Run, trajectory_batches
-from cellflow.training.checkpoint import STATE, load_tensors, load_weights
+from cellflow.training.checkpoint import STATE
 from cellflow.training.distillation import resolve
 from cellflow.training.recipe import check_settings
+from cellflow.training.resumption import read_stated
 from cellflow.training.run import OLD_KEYWORDS
 
 REFINING, DISTILLING, SEARCHING = 1, 2, 3
@@ -43,11 +49,8 @@ FOLLOWED = 4096
 """Most images of each set whose trajectories are followed, at more than a hundred evaluations each."""
 OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": taught}}
 """Former keywords of `distill`."""
-FORMAT = 2
-"""Version of the saved model; a newer one than this is refused, an older one is converted."""
 TRAINING = {"fit", "refine", "distill"}
 """Verbs that train, and take a run."""
-WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
 
 
 class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn says no types
@@ -139,26 +142,10 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         strange = set(parts) - set(cls._get_param_names())
         if strange:
             raise TypeError(unknown(f"setting of {cls.__name__}", min(strange), cls._get_param_names()))
-        about = _read_description(folder / DESCRIPTION, estimator=cls.__name__)
-        try:
-            saved = {name: value for name, value in about["settings"].items() if name not in {"device", *parts}}
-            decoded = {name: decode(value, name=name) for name, value in saved.items()}
-            settings = modern_settings(cls.__name__, decoded) | parts
-            model = cls(**settings, device=device)
-            model._restore(about["learned"])
-            if about["flow_map"] is not None:
-                kept = about["flow_map"]  # before maps had growth, nothing was said about it
-                model.flow_map_ = model._blank_map(kept["spans"], growth=kept.get("growth", False))
-                model.map_history_ = History(about["flow_map"]["history"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{folder / DESCRIPTION} does not describe a {cls.__name__}: {error!r}") from error
-        old = settings if about["format"] == 1 else {}
-        digests = about[DIGESTS]
-        _load_into(model.field_, folder / WEIGHTS, digests, kind="model", old=old)
-        model.field_.to(model._device()).eval()
-        if model.distilled:
-            _load_into(model.flow_map_, folder / MAP, digests, kind="flow map", old=old, under="network.field.")
-            model.flow_map_.to(model._device()).eval()
+        about = read_description(folder / DESCRIPTION, estimator=cls.__name__)
+        what = f"{folder / DESCRIPTION} does not describe a {cls.__name__}"
+        model = cls(**saved_settings(cls, about, given=parts, what=what), device=device)
+        restore(model, about, folder, given=parts)
         return model
 
     @abstractmethod
@@ -167,11 +154,20 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
 
     @abstractmethod
     def _restore(self, learned: dict[str, Any]) -> None:
-        """Restore what `_learned` returned, and build the field for the weights."""
+        """Restore what `_learned` returned."""
+
+    @abstractmethod
+    def _blank(self) -> nn.Module:
+        """Return the field of what was restored, before its weights are loaded."""
 
     @abstractmethod
     def _objective(self, *, unit: float = 1.0) -> Objective:
         """Return what the field is trained on, in lengths of ``unit``."""
+
+    def _check_settings(self) -> None:
+        """Raise for settings that `fit` would refuse whatever the data are."""
+        own = self.get_params(deep=False)
+        check_settings(own["steps"], own["batch_size"], own["recipe"])
 
     def _velocity(self) -> Any:
         """Return the velocity of the fitted flow, a module: the teacher of a flow map."""
@@ -257,7 +253,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         path = Path(run.folder or "") / STATE
         if not run.resume or not path.exists():
             return decided
-        began = bool(load_tensors(path)[1].get("settings", {}).get("regular"))  # earlier versions say nothing
+        began = bool(read_stated(path)["settings"].get("regular"))  # earlier versions say nothing
         if self.get_params(deep=False)["regularize"] not in ("auto", began):
             raise CheckpointError(f"{path} was trained with regularize={began}. Resume with the same.")
         return began
@@ -354,34 +350,3 @@ def _holding_folder(train: Callable[..., Any]) -> Callable[..., Any]:
             return train(*given, run=run, **others)
 
     return held
-
-
-def _read_description(path: Path, *, estimator: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"No model in {path.parent}: {path.name} is missing. Name the folder of a finished run.")
-    try:
-        about = json.loads(path.read_text())
-        found = (about["estimator"], int(about["format"]))
-        settings, learned = about["settings"], about["learned"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or was not written by cellflow ({error!r}).") from error
-    if found[0] != estimator:
-        raise CheckpointError(f"{path} holds a {found[0]}, not a {estimator}. Use `cellflow.{found[0]}.load`.")
-    if found[1] > FORMAT:
-        raise CheckpointError(f"{path} was written by a newer cellflow (format {found[1]}); update cellflow.")
-    known = {"format": found[1], "settings": settings, "learned": learned, "flow_map": about.get("flow_map")}
-    return known | {DIGESTS: about.get(DIGESTS, {})}
-
-
-def _load_into(
-    module: nn.Module, path: Path, digests: Mapping[str, str], *, kind: str, old: dict[str, Any], under: str = ""
-) -> None:
-    """Load weights, under the names of today; ``old`` holds the settings of a model of format 1."""
-    file = model_file(path, digests)
-    tensors, found = load_tensors(file)
-    if found.get("kind") != kind:
-        raise CheckpointError(f"{path} does not hold the weights of a {kind}, but of a {found.get('kind')}.")
-    modern = modern_tensors(tensors, old, under=under)
-    weights = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
-    load_weights(module.to(weights[0]) if weights else module, modern, source=path)
-    refuse_other(file, path.name, digests)

@@ -153,7 +153,7 @@ class ImageGenerator(FlowEstimator):
             As for `DomainTranslator.fit`.
         """
         run = renamed("ImageGenerator.fit", old, OLD_KEYWORDS).get("run", run)
-        check_settings(self.steps, self.batch_size, self.recipe)
+        self._check_settings()
         objective = ConditionDropout(self._objective(), self.condition_dropout)
         rng = generator(seed=int(self.seed))
         images = _of_images(images).to(self._device(run))
@@ -161,7 +161,7 @@ class ImageGenerator(FlowEstimator):
         fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
         batches = self._batches(images, rng)
         with seeded(rng):
-            fitted.field_ = fitted._field().to(images.device)
+            fitted.field_ = fitted._blank().to(images.device)
         fitted.history_ = training.fit(
             fitted.field_,
             objective,
@@ -364,7 +364,11 @@ class ImageGenerator(FlowEstimator):
         if self.objective == "velocity":
             return super()._blank_map(spans, growth=growth)
         with seeded(generator_at(int(self.seed), DISTILLING)):  # a network of noise does not predict mean velocities
-            return FlowMap(self._field(times=2), spans=spans).to(next(self.field_.parameters()))
+            return FlowMap(self._blank(times=2), spans=spans).to(next(self.field_.parameters()))
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        ConditionDropout(self._objective(), self.condition_dropout)
 
     def _objective(self, *, unit: float = 1.0) -> Objective:
         if self.objective not in OBJECTIVES:
@@ -372,7 +376,7 @@ class ImageGenerator(FlowEstimator):
         path = paths.resolve(self.path)
         return VelocityMatching(path, unit=unit) if self.objective == "velocity" else NoiseMatching(path)
 
-    def _field(self, **settings: int) -> torch.nn.Module:
+    def _blank(self, **settings: int) -> torch.nn.Module:
         make = network_for(self.network, self.shape_)
         known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}
         return make(self.shape_[0], **known, **settings)
@@ -385,8 +389,6 @@ class ImageGenerator(FlowEstimator):
         self.shape_ = tuple(learned["shape"])
         self.classes_ = None if learned["classes"] is None else tuple(learned["classes"])
         self.history_ = training.History(learned["history"])
-        with seeded(generator(seed=int(self.seed))):
-            self.field_ = self._field()
 
 
 def _of_images(images: object) -> ImageSet | ImageStream:

@@ -5,18 +5,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 from cellflow import couplings, networks, pairing, paths, training
 from cellflow.cells.clock import TIMEDELTA_UNIT
-from cellflow.errors import CheckpointError
+from cellflow.errors import CheckpointError, unknown
 from cellflow.pairing import curves
+from cellflow.signature import check_type
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
+from cellflow.training.kinds import shown
+from cellflow.training.resumption import check_stated
 
+T = TypeVar("T")
 _ROOMS = (paths, couplings, pairing, networks, training)
 """The classes that these export may be created while a model is loaded."""
 
@@ -32,6 +36,11 @@ PARTS: dict[str, Callable[[Any], Any]] = {
 }
 """Settings that are parts, which can be given by name or be the user's own."""
 
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "mapping": lambda pairs: isinstance(pairs, list) and all(isinstance(p, list) and len(p) == 2 for p in pairs),
+    **dict.fromkeys(("part", "partial", "class", "custom"), lambda name: isinstance(name, str)),
+}
+"""The forms of what is neither a value nor a list in JSON, by key, and whether what is under it can be one."""
 _HEADS = {"two_heads": "shared", "two_networks": "separate"}
 
 
@@ -128,23 +137,56 @@ def decode(value: Any, *, name: str) -> Any:
     if isinstance(value, list):
         return tuple(decode(item, name=name) for item in value)
     if not isinstance(value, dict):
+        if value != value:  # NaN
+            raise CheckpointError(f"`{name}` of this model cannot be made again: it holds NaN.")
         return value
-    kind = next(iter(value), "custom")
+    kind = next((kind for kind in _FORMS if kind in value), "custom")
+    if value.keys() - {kind, "values"} or not _FORMS[kind](value.get(kind, "")):
+        raise CheckpointError(f"`{name}` of this model is neither a value nor a part: found {shown(value)}.")
     if kind == "mapping":
-        return {decode(key, name=name): decode(item, name=name) for key, item in value["mapping"]}
+        return {_key(key, name): decode(item, name=name) for key, item in value["mapping"]}
     made = _part(value[kind]) if kind in ("class", "partial", "part") else None
     if made is None:
         raise CheckpointError(
-            f"`{name}` of this model is not a part of cellflow ({value.get(kind)}), and loading runs no foreign code. "
-            f"Give it again: `load(folder, {name}=...)`, or `{name}._target_=...` on the command line."
+            f"`{name}` of this model is not a part of cellflow ({shown(value.get(kind))}), and loading runs no foreign "
+            f"code. Give it again: `load(folder, {name}=...)`, or `{name}._target_=...` on the command line."
         )
-    values = {key: decode(item, name=name) for key, item in value.get("values", {}).items()}
+    given = value.get("values", {})
+    if not isinstance(given, dict):
+        raise CheckpointError(f"`{name}` of this model cannot be made again: its settings are {shown(given)}.")
+    values = {key: decode(item, name=name) for key, item in given.items()}
     try:
         if kind == "class":
             return made
+        _check_values(made, values)
         return partial(made, **values) if kind == "partial" else made(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"`{name}` of this model cannot be made again: {error}") from error
+
+
+def _key(value: Any, name: str) -> Any:
+    """Return a key of a mapping."""
+    if isinstance(value, list | dict):
+        raise CheckpointError(f"`{name}` of this model cannot be made again: {shown(value)} is no key of a mapping.")
+    return value
+
+
+def _check_values(made: type, values: Mapping[str, Any]) -> None:
+    """Raise for settings of a part that it does not have, or of other types than it states.
+
+    What is too large for a network is not seen here: sizes are compared with the weights.
+    """
+    known = inspect.signature(made).parameters
+    lacking = set(known) - values.keys() if issubclass(made, paths.GaussianPath) else set()
+    if lacking:  # another path would be taken, in silence
+        raise TypeError(f"{made.__name__} lacks its `{min(lacking)}`.")
+    for key, value in values.items():
+        if key not in known:
+            raise TypeError(unknown(f"setting of {made.__name__}", key, known))
+        check_type(value, known[key].annotation, name=key, where=made.__name__)
+        for size in value if isinstance(value, tuple) else (value,):
+            if isinstance(size, int) and size >= 2**31 and issubclass(made, nn.Module):
+                raise ValueError(f"Expected `{key}` of {made.__name__} below 2**31; found {size}.")
 
 
 def _name(value: Any) -> str | None:
@@ -173,21 +215,22 @@ def modern_settings(estimator: str, settings: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def modern_tensors(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, under: str = "") -> dict[str, Tensor]:
+def modern_tensors(tensors: Mapping[str, T], settings: Mapping[str, Any], *, under: str = "") -> dict[str, T]:
     """Return tensors of a field of format 1 under their present names.
 
     Parameters
     ----------
     tensors
-        The tensors, by name.
+        The tensors, or what a header says of each, by name.
     settings
         The settings of today of the estimator that they belong to.
     under
         What the names of the field's tensors begin with: ``"network.field."`` in a flow map of it.
     """
-    if not (settings.get("stochastic") or settings.get("growth")):
+    heads = settings.get("heads")
+    if not (settings.get("stochastic") or settings.get("growth")) or heads not in tuple(_FORMER_TENSORS):
         return dict(tensors)
-    old, new = (f"{under}{start}" for start in _FORMER_TENSORS[settings["heads"]])
+    old, new = (f"{under}{start}" for start in _FORMER_TENSORS[heads])
     return {new + name.removeprefix(old) if name.startswith(old) else name: tensor for name, tensor in tensors.items()}
 
 
@@ -207,16 +250,20 @@ def modernise_training(estimator: type, folder: str | Path) -> None:
     if not path.exists():
         return
     tensors, about = load_tensors(path)
-    then, rules = about.get("settings", {}), FORMER.get(estimator.__name__, {})
+    check_stated(about, source=path)
+    then, rules = about["settings"], FORMER.get(estimator.__name__, {})
     old = {name: decode(value, name=name) for name, value in then.items() if name in rules}
     kept = {name: value for name, value in then.items() if name not in old}
     named = {name: value for name, value in kept.items() if isinstance(value, str) and name in PARTS}
-    now = encode_settings(named | modern_settings(estimator.__name__, old))
+    try:
+        now = encode_settings(named | modern_settings(estimator.__name__, old))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Use another copy, or start again.") from error
     settings = encode_settings(compared(_defaults(estimator))) | kept | now
     if settings == then:
         return
     under = "field.network.field." if "map" in then else "field."
-    save_tensors(path, modern_tensors(tensors, now, under=under), {**about, "settings": settings})
+    save_tensors(path, modern_tensors(tensors, settings, under=under), {**about, "settings": settings})
 
 
 def _defaults(estimator: type) -> dict[str, Any]:

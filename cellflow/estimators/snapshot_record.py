@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 from cellflow import training
 from cellflow.cells.clock import Clock
 from cellflow.cells.fingerprint import Fingerprint
-from cellflow.estimators.fields import blank
-from cellflow.seeds import generator, seeded
 
 if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
@@ -29,7 +27,7 @@ def learned(self: "SnapshotFlow") -> dict[str, Any]:
 
 
 def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
-    """Restore what `learned` returned, and build the field for the weights."""
+    """Restore what `learned` returned."""
     self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
     # Models that were saved before growth was known say nothing about it.
@@ -39,5 +37,3 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     self.search_history_ = training.History(learned.get("search_history"))
     self.blur_ = float(learned.get("blur", 0.0))
     self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.n_features_in_)
-    with seeded(generator(seed=int(self.seed))):
-        self.field_ = self._field(blank(self.n_features_in_))

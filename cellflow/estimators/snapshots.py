@@ -15,7 +15,7 @@ from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
 from cellflow.estimators import snapshot_distillation, snapshot_record
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
-from cellflow.estimators.fields import Scales, build_field, overall, spreads, takes_heads
+from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads, takes_heads
 from cellflow.estimators.population import AUTO, Sizes, check_growing, hold_out, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
@@ -25,7 +25,6 @@ from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.training import Recipe, Run
-from cellflow.training.recipe import check_settings
 from cellflow.training.run import OLD_KEYWORDS
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ class SnapshotFlow(FlowEstimator):
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
         self._check_growth(couplings.resolve(self.coupling) == COUPLINGS[AUTO] if self.growth == AUTO else self.growth)
         aside.is_few(self.regularize, 0)
-        check_settings(self.steps, self.batch_size, self.recipe)
+        super()._check_settings()
 
     def _check_growth(self, learned: bool) -> None:
         for name in ("masses", "prior_key"):
@@ -382,3 +381,6 @@ class SnapshotFlow(FlowEstimator):
             sigma=paths.resolve(self.path).sigma,
             standardize=self.standardize,
         )
+
+    def _blank(self) -> nn.Module:
+        return self._field(blank(self.n_features_in_))

@@ -190,9 +190,7 @@ class DomainTranslator(FlowEstimator):
             When the state in that folder is damaged, or of other data or settings.
         """
         run = renamed("DomainTranslator.fit", old, OLD_KEYWORDS).get("run", run)
-        check_settings(self.steps, self.batch_size, self.recipe)
-        if not isinstance(self.stochastic, bool):
-            raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+        self._check_settings()
         rng = generator(seed=int(self.seed))
         domains = self._read_both(source, target, self._device(run))
         fitted, scales = self._unfitted(), scales_of(*domains)
@@ -294,6 +292,12 @@ class DomainTranslator(FlowEstimator):
             verbs.check_domain(self, domain)
         return copy, domains
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        aside.is_few(self.regularize, 0)
+        if not isinstance(self.stochastic, bool):
+            raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+
     def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
         return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
@@ -341,5 +345,6 @@ class DomainTranslator(FlowEstimator):
         self.shape_, self.pixels_ = tuple(learned["shape"]), learned["pixels"]
         self.unit_, self.history_ = learned["unit"], training.History(learned["history"])
         self.search_history_, self.blur_ = training.History(learned.get("search_history")), learned.get("blur", 0.0)
-        with seeded(generator(seed=int(self.seed))):
-            self.field_ = self._field(blank(self.shape_[0]))
+
+    def _blank(self) -> nn.Module:
+        return self._field(blank(self.shape_[0]))

@@ -36,6 +36,8 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, *, harmonics: int = 4, times: int = 1) -> None:
         super().__init__()
+        require_sizes(width=width, times=times)
+        require_sizes(0, harmonics=harmonics)
         self.times = times
         self.register_buffer("orders", pi * torch.arange(1, harmonics + 1), persistent=False)
         self.linear = nn.Linear(times * (1 + 2 * harmonics), width)
@@ -85,3 +87,22 @@ class TimeEmbedding(nn.Module):
             two.linear.weight.copy_(torch.cat([weight, torch.zeros_like(weight)], dim=1))
             two.linear.bias.copy_(bias)
         return two
+
+
+def require_sizes(least: int = 1, /, **sizes: int) -> None:
+    """Raise for a size of a network that is too small.
+
+    Raises
+    ------
+    ValueError
+        Naming the size.
+
+    Examples
+    --------
+    >>> require_sizes(0, depth=-1)
+    Traceback (most recent call last):
+    ValueError: Expected `depth` of at least 0; found -1.
+    """
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"Expected `{name}` of at least {least}; found {size}.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
-from cellflow.networks.embedding import TimeEmbedding
+from cellflow.networks.embedding import TimeEmbedding, require_sizes
 from cellflow.signature import checked
 
 
@@ -33,6 +33,11 @@ class MLP(nn.Module):
     times
         Number of times that the network takes: 2 for a `FlowMap`.
 
+    Raises
+    ------
+    ValueError
+        When a size is too small.
+
     Examples
     --------
     >>> import torch
@@ -54,6 +59,8 @@ class MLP(nn.Module):
         super().__init__()
         self.dim, self.condition_dim = dim, condition_dim
         width = max(128, 2 * dim) if width is None else width
+        require_sizes(dim=dim, width=width, heads=heads)
+        require_sizes(0, depth=depth, condition_dim=condition_dim)
         context = max(16, width // 4)
         self.time = TimeEmbedding(context, harmonics=harmonics, times=times)
         self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None

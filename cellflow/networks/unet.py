@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cellflow.networks.embedding import TimeEmbedding
+from cellflow.networks.embedding import TimeEmbedding, require_sizes
 from cellflow.networks.stages import Downsample, Norm, Stage, Upsample, zeroed
 from cellflow.signature import checked
 
@@ -44,6 +44,11 @@ class UNet(nn.Module):
     times
         Number of times that the network takes: 2 for a `FlowMap`.
 
+    Raises
+    ------
+    ValueError
+        When a size is too small, or attention is on a level that there is not.
+
     Source
     ------
     Ho et al. 2020, section 4 and appendix B; Dhariwal and Nichol 2021, section 3.
@@ -73,6 +78,8 @@ class UNet(nn.Module):
         super().__init__()
         attention = (1,)[: len(multipliers) - 1] if attention is None else attention
         _check_plan(width, multipliers, blocks, attention)
+        require_sizes(channels=channels, head_dim=head_dim, heads=heads)
+        require_sizes(0, condition_dim=condition_dim)
         self.channels, self.condition_dim, self.coarsest = channels, condition_dim, 2 ** (len(multipliers) - 1)
         context = 2 * width
         self.time = TimeEmbedding(context, harmonics=harmonics, times=times)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from cellflow.errors import CheckpointError
 from cellflow.files import committed, system_error
+from cellflow.training import resumption
 from cellflow.training.history import History
+from cellflow.training.kinds import shown
+from cellflow.training.reading import check_finite, check_tensors, read_header
 from cellflow.training.recipe import Recipe
 
 STATE = "training.safetensors"
@@ -85,19 +88,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     CheckpointError
         When the file is missing, truncated, or was not written by cellflow.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if not path.is_file():
-        raise CheckpointError(f"No file {path}. Name the folder of a run that was saved by cellflow.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return tensors, json.loads(header["cellflow"])
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}). Use another copy.") from error
-    except (KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} holds tensors, but was not saved by cellflow.") from error
+    about = read_header(path).about
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a mapping)
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
@@ -178,6 +173,7 @@ class TrainingState:
             tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
         about = {"kind": "training", "step": self.step, "seed": self.seed, "settings": self._settings}
         about["history"] = self.history.columns
+        about["behind"] = resumption.behind(tensors, len(self._weights), step=self.step)
         save_tensors(path, tensors, about)
 
     def load(self, path: Path) -> None:
@@ -188,19 +184,23 @@ class TrainingState:
         CheckpointError
             When it is missing, damaged, or of another kind, model or seed.
         """
-        tensors, about = load_tensors(path)
-        if about.get("kind") != "training":
-            raise CheckpointError(f"{path} is not a training state. A run keeps its own in {STATE}.")
-        lacking = {"seed", "settings", "step", "history"} - set(about)
-        if lacking:
-            raise CheckpointError(
-                f"{path} was written by another version of cellflow: it lacks {sorted(lacking)}. Start again."
-            )
+        header = read_header(path)
+        about = header.about
+        resumption.check_stated(about, source=path)
         changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
         if changed:
-            raise CheckpointError(f"{path} was trained with {'; '.join(changed)}. Resume with the same.")
+            more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise CheckpointError(f"{path} was trained with {'; '.join(changed[:3])}{more}. Resume with the same.")
         if about["seed"] != self.seed:
             raise CheckpointError(f"{path} comes from another seed. Resume with the seed it was started with.")
+        weights, averaged = self.field.state_dict(), bool(self._average)
+        expected = resumption.expected_tensors(
+            weights, self._weights, averaged=averaged, found=header.tensors, about=about
+        )
+        check_tensors(header.tensors, expected, source=path, model="training", exact=True)
+        tensors, _ = load_tensors(path)
+        check_finite(tensors, source=path)
+        resumption.check_optimizer(tensors, about, len(self._weights), source=path)
         groups: dict[str, dict[str, Tensor]] = {"field": {}, "average": {}, "optimizer": {}}
         for name, value in tensors.items():
             group, rest = name.split(".", 1)
@@ -231,15 +231,17 @@ _KINDS = ("part", "partial", "class", "custom")
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return which settings differ, those of parts by their own names."""
-    found = []
+    gone = sorted(then.keys() - now.keys())
+    found = [f"{prefix}{key[:100]} {shown(then[key])}, which is no setting now" for key in gone]
     for key, value in now.items():
         before = then.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             kinds = [next((side[kind] for kind in _KINDS if kind in side), None) for side in (before, value)]
-            if kinds[0] == kinds[1]:
-                found += _changes(before.get("values", before), value.get("values", value), f"{prefix}{key}.")
+            values = [side.get("values", side) for side in (before, value)]
+            if kinds[0] == kinds[1] and isinstance(values[0], dict):
+                found += _changes(values[0], values[1], f"{prefix}{key}.")
             else:
-                found.append(f"{prefix}{key} {kinds[0]}, not {kinds[1]}")
+                found.append(f"{prefix}{key} {str(kinds[0])[:100]}, not {kinds[1]}")
         elif value != before:
-            found.append(f"{prefix}{key} {before!r}, not {value!r}")
+            found.append(f"{prefix}{key} {shown(before)}, not {shown(value)}")
     return found

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.couplings import Given
+from cellflow.errors import CheckpointError
 from cellflow.integrate import Adaptive, Fixed, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
 from cellflow.renamed import Rules, renamed
 from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing, save_tensors
 from cellflow.training.history import History
+from cellflow.training.kinds import check_record, one_of
 from cellflow.training.loop import fit
+from cellflow.training.reading import Entry, read_header
 from cellflow.training.recipe import Recipe
+from cellflow.training.resumption import read_stated
 from cellflow.training.run import OLD_KEYWORDS, Run
 
 GENERATOR = "generator.safetensors"
@@ -332,7 +336,26 @@ def _round(run: Run, turn: int, past: History) -> Run:
 
 def _finished(run: Run, steps: int, generator: torch.Generator) -> bool:
     """Return whether a round was finished before; restore the generator to the start of its training."""
-    if not run.resume or load_tensors(Path(run.folder or "") / STATE)[1].get("step") != steps:
+    if not run.resume or read_stated(Path(run.folder or "") / STATE)["step"] != steps:
         return False
-    generator.set_state(load_tensors(Path(run.folder or "") / GENERATOR)[0]["state"])
+    _restore(generator, Path(run.folder or "") / GENERATOR)
     return True
+
+
+def _restore(generator: torch.Generator, path: Path) -> None:
+    """Set a generator to a saved state.
+
+    Raises
+    ------
+    CheckpointError
+        When the file holds none.
+    """
+    header, damaged = read_header(path), f"{path} does not hold the state of a generator"
+    cure = "Use another copy, or start the training again in another folder."
+    check_record(header.about, {"kind": one_of("generator")}, what=damaged, cure=cure)
+    if header.tensors != {"state": Entry("U8", tuple(generator.get_state().shape))}:
+        raise CheckpointError(f"{damaged} on this device: expected one tensor `state` of its size. {cure}")
+    try:
+        generator.set_state(load_tensors(path)[0]["state"])
+    except RuntimeError as error:  # torch looks whether its numbers can be a state
+        raise CheckpointError(f"{damaged}: {error}. {cure}") from error

@@ -15,11 +15,12 @@ from torch import nn
 from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed
-from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing
+from cellflow.training.checkpoint import STATE, refuse_existing
 from cellflow.training.confirmed import Leg, last_confirmed
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+from cellflow.training.resumption import read_stated
 from cellflow.training.run import Run
 from cellflow.training.stopping import EVERY, HELD_OUT, PATIENCE, EarlyStopping
 
@@ -123,7 +124,7 @@ def fit_unmemorised(
             refuse_existing(Path(run.folder or "") / STATE)
         found = History()
         if trained and searched:
-            found = History(load_tensors(Path(here.folder or "") / STATE)[1]["history"])
+            found = History(read_stated(Path(here.folder or "") / STATE)["history"])
         elif not trained and steps // PART >= recipe.warmup + PATIENCE * EVERY:
             found = _search(
                 field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
