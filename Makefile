@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test slow mutants lint bench gpu peers wheel-check clean
+.PHONY: demo test slow mutants fuzz soak matrix lint bench gpu peers wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo task=hematopoiesis
@@ -21,6 +21,19 @@ slow: $(VENV)/installed-test
 
 mutants: $(VENV)/installed-test
 	$(BIN)/python -m tests.mutants
+
+# Ten thousand inputs of Python and a thousand command lines that nobody thought of; how many ended badly.
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED)
+
+# Many fits and resumes in one process: what memory, threads and open files are afterwards.
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.soak
+
+# Lowest and highest versions of what we build on, each in an environment of its own; writes the table.
+matrix:
+	$(PYTHON) .ci/matrix.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

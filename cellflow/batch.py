@@ -43,8 +43,52 @@ class Batch(NamedTuple):
     bend0: Tensor | None = None
     bend1: Tensor | None = None
 
+    def check(self, *, floating: bool = True) -> None:
+        """Raise unless every part is a tensor of the shape that it should have.
+
+        Parameters
+        ----------
+        floating
+            Whether states must be floating-point numbers already.
+
+        Raises
+        ------
+        TypeError
+            When a part is no tensor, or states are no floating-point numbers.
+        ValueError
+            When it has another shape. Numbers that are not finite are found by the loss: a training says so.
+        """
+        for name, part in self._asdict().items():
+            if isinstance(part, Tensor) and part.layout != torch.strided:
+                raise TypeError(f"Expected `{name}` of a batch as a dense tensor; found layout {part.layout}.")
+            if not isinstance(part, Tensor) and (part is not None or name in ("x0", "x1")):
+                raise TypeError(f"Expected `{name}` of a batch as a torch tensor; found {type(part).__name__}.")
+        x = self.x0
+        wrong = floating and not (x.is_floating_point() and self.x1.is_floating_point())
+        if wrong or not x.ndim or x.numel() == 0:
+            raise TypeError(
+                f"Expected pairs of floating-point states (n, ...); found shape {tuple(x.shape)} of {x.dtype} in `x0`, "
+                f"{self.x1.dtype} in `x1`."
+            )
+        for name, shape in (
+            *((name, x.shape) for name in ("x0", "x1", "bend0", "bend1")),
+            *((name, x.shape[:1]) for name in ("start", "stop", "log_mass0", "log_mass1")),
+        ):
+            part = getattr(self, name)
+            if part is not None and (part.shape != shape or part.is_complex() or part.dtype == torch.bool):
+                raise ValueError(
+                    f"Expected `{name}` of a batch of shape {tuple(shape)}, as `x0` is; found {tuple(part.shape)} of "
+                    f"{part.dtype}."
+                )
+        if self.condition is not None and self.condition.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"Expected `condition` of a batch with a row for each of {len(x)} pairs; found shape "
+                f"{tuple(self.condition.shape)}."
+            )
+
     def span(self) -> tuple[Tensor, Tensor]:
         """Return the model time at which each pair begins and how long it lasts, both ``(n,)``."""
+        self.check()
         start = self.x0.new_zeros(len(self.x0)) if self.start is None else self.start
         stop = torch.ones_like(start) if self.stop is None else self.stop
         return start, stop - start
@@ -54,6 +98,7 @@ class Batch(NamedTuple):
 
         Of the condition whole numbers stay as they are: a field may look them up.
         """
+        self.check(floating=False)
 
         def moved(name: str, part: Tensor) -> Tensor:
             return part.to(device, dtype if part.is_floating_point() or name != "condition" else None)

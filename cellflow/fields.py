@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from cellflow.signature import checked, checked_but
+
 
 class Outputs(NamedTuple):
     """What a field returns.
@@ -53,6 +55,7 @@ class Field(Protocol):
         ...
 
 
+@checked_but("found")
 def outputs(found: object, *, score: bool = False, growth: bool = False) -> Outputs:
     """Return what a field returned as `Outputs`, provided that it holds what is needed.
 
@@ -101,6 +104,7 @@ def outputs(found: object, *, score: bool = False, growth: bool = False) -> Outp
     return known
 
 
+@checked
 class VelocityOf(nn.Module):
     """The velocity of a field that returns more, as a field of its own.
 

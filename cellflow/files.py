@@ -19,6 +19,29 @@ _NUMBERED = re.compile(r"(?:errno = |os error )(\d+)")
 """How HDF5 and safetensors say which error of the system they met: they raise none of Python's."""
 
 
+_LONGEST = 255
+"""Bytes of the longest name that file systems take."""
+
+
+def path_of(given: str | Path, *, name: str) -> Path:
+    """Return a path, provided that it can be one.
+
+    Raises
+    ------
+    ValueError
+        When it is empty, holds a zero, or a name in it is longer than any file system takes.
+
+    Examples
+    --------
+    >>> path_of("runs/first", name="folder").parts
+    ('runs', 'first')
+    """
+    parts = Path(given).parts
+    if not str(given).strip() or "\0" in str(given) or any(len(os.fsencode(part)) > _LONGEST for part in parts):
+        raise ValueError(f"Expected `{name}` as the path of a file or folder; found {str(given)[:60]!r}.")
+    return Path(given)
+
+
 @contextmanager
 def committed(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary name in the folder of ``path``; what is written under it becomes ``path`` at the end.

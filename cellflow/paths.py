@@ -1,4 +1,4 @@
-"""Paths: how a pair ``(x0, x1)`` is joined, and the distributions from which times are drawn.
+"""Paths: how a pair ``(x0, x1)`` is joined; the distributions from which times are drawn are in `cellflow.time_laws`.
 
 A path is three coefficients of time, ``x_t = a(t) x0 + b(t) x1 + c(t) z`` with Gaussian noise ``z``. Its velocity is
 their derivative, taken by automatic differentiation: a path cannot disagree with its own velocity.
@@ -16,6 +16,7 @@ from cellflow.batch import Batch
 from cellflow.errors import unknown
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
+from cellflow.time_laws import LARGEST, LogitNormal, Stratified, TimeLaw, Uniform
 
 __all__ = [
     "PATHS",
@@ -31,82 +32,6 @@ __all__ = [
     "VariancePreserving",
     "resolve",
 ]
-
-
-class TimeLaw(ABC):
-    """A distribution on [0, 1] from which an objective draws times; subclasses implement ``sample``."""
-
-    @abstractmethod
-    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw ``(n,)`` times with the dtype and device of ``like``."""
-
-
-@checked
-@dataclass(frozen=True)
-class Uniform(TimeLaw):
-    """Independent uniform times.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> Uniform().sample(3, generator=cf.generator(seed=0), like=torch.zeros(1)).shape
-    torch.Size([3])
-    """
-
-    @checked
-    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw ``(n,)`` independent uniform times."""
-        return torch.rand(n, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
-
-
-@checked
-@dataclass(frozen=True)
-class Stratified(TimeLaw):
-    """Uniform times, one draw in each of ``n`` equal strata: the loss has the same mean and less variance.
-
-    The strata come in random order, so that a batch made of several parts has all times in each part.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> t = Stratified().sample(4, generator=cf.generator(seed=0), like=torch.zeros(1))
-    >>> (4 * t).floor().sort().values
-    tensor([0., 1., 2., 3.])
-    """
-
-    @checked
-    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw ``(n,)`` times, one per stratum."""
-        stratum = torch.randperm(n, generator=generator, device=generator.device)
-        within = torch.rand(n, generator=generator, dtype=like.dtype, device=generator.device)
-        return ((stratum + within) / n).to(like.device)
-
-
-@checked
-@dataclass(frozen=True)
-class LogitNormal(TimeLaw):
-    """Times whose logit is Gaussian: most lie in the middle, where the target is hardest to learn.
-
-    Source
-    ------
-    Esser et al. 2024, equation 19.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> t = LogitNormal(scale=0.5).sample(1000, generator=cf.generator(seed=0), like=torch.zeros(1))
-    >>> bool((t - 0.5).abs().mean() < 0.15)
-    True
-    """
-
-    location: float = 0.0
-    scale: float = 1.0
-
-    @checked
-    def sample(self, n: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw ``(n,)`` independent logit-normal times."""
-        normal = torch.randn(n, generator=generator, dtype=like.dtype, device=generator.device)
-        return torch.sigmoid(self.location + self.scale * normal).to(like.device)
 
 
 Weights = tuple[Tensor, Tensor, Tensor]
@@ -145,8 +70,8 @@ class GaussianPath(ABC):
     """Whether the noise accumulates over the span of a pair, as in a diffusion, or has the same scale at all times."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"Expected a finite sigma >= 0; found {self.sigma}.")
+        if not 0 <= self.sigma <= LARGEST:
+            raise ValueError(f"Expected a finite sigma >= 0, at most {LARGEST:g}; found {self.sigma}.")
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> Weights:
@@ -188,6 +113,9 @@ class GaussianPath(ABC):
         >>> cf.paths.Linear().sample(x0, x1, t, generator=cf.generator(seed=0)).x[:, 0]
         tensor([0.0000, 0.5000, 1.0000])
         """
+        _check_pairs(x0, x1, t)
+        if duration is not None and duration.shape != t.shape:
+            raise ValueError(f"Expected a duration for each of {len(t)} pairs; found shape {tuple(duration.shape)}.")
         value, slope = self.coefficients_and_slopes(t)
         if self.sigma == 0:
             nothing = t.new_zeros(()).expand_as(t)
@@ -232,6 +160,18 @@ class GaussianPath(ABC):
     def inside(self, t: Tensor) -> Tensor:
         """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
         return t if self.margin == 0 else self.margin + (1 - 2 * self.margin) * t
+
+
+def _check_pairs(x0: Tensor, x1: Tensor, t: Tensor) -> None:
+    if not x0.is_floating_point() or not x1.is_floating_point() or x0.shape != x1.shape or not x0.ndim:
+        raise ValueError(
+            f"Expected `x0` and `x1` as floating-point states of one shape (n, ...); found {tuple(x0.shape)} of "
+            f"{x0.dtype} and {tuple(x1.shape)} of {x1.dtype}."
+        )
+    if not t.is_floating_point() or t.shape != x0.shape[:1]:
+        raise ValueError(
+            f"Expected a time for each of {len(x0)} pairs, ({len(x0)},); found {tuple(t.shape)} of {t.dtype}."
+        )
 
 
 def _slope(coefficient: Tensor, t: Tensor) -> Tensor:
@@ -316,6 +256,14 @@ class VariancePreserving(GaussianPath):
     beta_min: float = 0.1
     beta_max: float = 20.0
     margin: ClassVar[float] = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta_min <= LARGEST or not 0 < self.beta_max <= LARGEST:
+            raise ValueError(
+                f"Expected beta_min >= 0 and beta_max > 0, at most {LARGEST:g}; found {self.beta_min} and "
+                f"{self.beta_max}."
+            )
 
     @checked
     def coefficients(self, t: Tensor) -> Weights:

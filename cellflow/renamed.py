@@ -1,4 +1,4 @@
-"""Old keywords: taken for one version, with a warning that shows the new spelling."""
+"""Old keywords: taken for one version, with a warning that shows the new spelling; and warnings at the user's line."""
 
 import os
 import sys
@@ -13,6 +13,8 @@ from cellflow.errors import unknown
 Rules = dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]
 """New keywords for each old one, see `renamed`."""
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
+DOOR = f"{PACKAGE}signature.py"
+"""Where arguments are checked, before the function itself is entered."""
 
 
 def renamed(
@@ -81,11 +83,30 @@ def renamed(
 
 
 def entered() -> tuple[FrameType, int]:
-    """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line."""
+    """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line.
+
+    The frame is that of the function which was called, not that of the check of its arguments.
+    """
     frame, level = sys._getframe(), 0
+    inside = frame
     while frame.f_back is not None and _ours(frame.f_back):
         frame, level = frame.f_back, level + 1
-    return frame, level + 1
+        inside = inside if frame.f_code.co_filename == DOOR else frame
+    return inside, level + 1
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's line: the one that called cellflow, however deep inside the warning is given.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("Few cells.")
+    >>> caught[0].message
+    UserWarning('Few cells.')
+    """
+    warnings.warn(message, category, stacklevel=entered()[1])
 
 
 def _ours(frame: FrameType) -> bool:

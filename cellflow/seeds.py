@@ -23,7 +23,7 @@ def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Genera
     >>> torch.equal(a, b)
     True
     """
-    return torch.Generator(device=device).manual_seed(seed)
+    return torch.Generator(device=device_of(device)).manual_seed(_kept(seed))
 
 
 @checked
@@ -47,7 +47,28 @@ def generator_at(seed: int, index: int, device: str | torch.device = "cpu") -> t
     >>> torch.equal(torch.rand(2, generator=generator_at(7, 3)), torch.rand(2, generator=generator_at(7, 4)))
     False
     """
-    return torch.Generator(device=device).manual_seed(_mix(_mix(seed) + index))
+    return torch.Generator(device=device_of(device)).manual_seed(_mix(_mix(int(seed)) + int(index)))
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """Return the device of a name.
+
+    Raises
+    ------
+    ValueError
+        When torch knows no such device.
+
+    Examples
+    --------
+    >>> device_of("cpu")
+    device(type='cpu')
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Unknown device {name!r}. Choose 'cpu', 'cuda' or one of several, such as 'cuda:1'."
+        ) from error
 
 
 @contextmanager
@@ -76,6 +97,13 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _kept(seed: int) -> int:
+    """Return a seed, provided that torch can hold it."""
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"Expected a seed of at most 64 bits; found {seed}.")
+    return int(seed)
 
 
 def _mix(number: int) -> int:

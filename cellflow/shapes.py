@@ -16,6 +16,46 @@ StatesLike: TypeAlias = np.ndarray | Tensor | Any
 _HARDLY_COMPUTED = (torch.uint16, torch.uint32, torch.uint64)
 
 
+def check_points(x: Tensor, *, name: str, axes: int | None = None, least: int = 1) -> None:
+    """Raise unless a tensor holds finite floating-point states, in a dense layout.
+
+    Parameters
+    ----------
+    x
+        States ``(n, ...)``.
+    name
+        How the argument is called.
+    axes
+        How many axes it must have; ``None`` for any.
+    least
+        Fewest states.
+
+    Raises
+    ------
+    TypeError
+        When it is no tensor, or one of another type.
+    ValueError
+        When there are too few states, other axes, or some are NaN or infinite.
+
+    Examples
+    --------
+    >>> check_points(torch.zeros(3, 2), name="x", axes=2)
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"Expected `{name}` as a torch tensor; found {type(x).__name__}. Try `torch.as_tensor({name})`."
+        )
+    if not x.is_floating_point() or x.layout != torch.strided:
+        found = x.dtype if x.layout == torch.strided else x.layout
+        raise TypeError(f"Expected `{name}` as a dense tensor of floating-point numbers; found {found}.")
+    if x.ndim != (axes or max(x.ndim, 1)) or len(x) < least or x[:1].numel() == 0:
+        form = "(n, ...)" if axes is None else f"of {axes} axes"
+        raise ValueError(f"Expected `{name}` {form}, with {least} states or more; found shape {tuple(x.shape)}.")
+    bad = int((~torch.isfinite(x)).reshape(len(x), -1).any(dim=1).sum())
+    if bad:
+        raise ValueError(f"Expected finite numbers in `{name}`; {bad} of {len(x)} states hold NaN or infinity.")
+
+
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
     """Reshape ``(n,)`` to ``(n, 1, ..., 1)``, so that it multiplies a state ``x`` of shape ``(n, ...)``.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -17,7 +18,6 @@ _WORDS: dict[Any, str] = {
     torch.Tensor: "a torch tensor", torch.Generator: "a generator such as `cf.generator(seed=0)`",
 }  # fmt: skip
 """What the commonest types are called in a message."""
-_LEFT_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def checked(thing: T) -> T:
@@ -107,6 +107,34 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     raise TypeError(f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}")
 
 
+def check_stored(owner: object, *left: str) -> None:
+    """Raise unless what a constructor has stored, under the names of its arguments, is as its signature states.
+
+    For estimators, whose constructors check nothing: ``fit`` does.
+
+    Parameters
+    ----------
+    owner
+        The estimator.
+    *left
+        The arguments that are resolved elsewhere.
+
+    Raises
+    ------
+    TypeError
+        When a setting is of another type; the message names it.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> check_stored(cf.SnapshotFlow(steps=3))
+    """
+    kind = type(owner)
+    for name, hint in _stated(kind.__init__, inspect.signature(kind.__init__)).items():
+        if name not in left and hasattr(owner, name):
+            check_type(getattr(owner, name), hint, name=name, where=kind.__name__)
+
+
 def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     """Return the function behind a check of its arguments, but for those that are left."""
     signature = inspect.signature(function)
@@ -121,7 +149,9 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
             return  # too many or too few: Python says so when the function itself is called
         for name, value in bound.items():
             if name in hints and name not in left:
-                check_type(value, hints[name], name=name, where=shown)
+                several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+                for each in value if several else (value,):
+                    check_type(each, hints[name], name=name, where=shown)
 
     def call(*given: Any, **named: Any) -> Any:
         check(given, named)
@@ -139,7 +169,7 @@ def _stated(function: Any, signature: inspect.Signature) -> dict[str, Any]:
     """Return the type of each argument; the text of it where a name in it is known to type checkers only."""
     found: dict[str, Any] = {}
     for name, hint in function.__annotations__.items():
-        if name == "return" or name not in signature.parameters or signature.parameters[name].kind in _LEFT_OPEN:
+        if name == "return" or signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
             continue
         try:
             found[name] = eval(hint, function.__globals__) if isinstance(hint, str) else hint
@@ -157,7 +187,8 @@ def _fits(value: object, hint: Any) -> bool:
         hint = hint.__forward_arg__
     if isinstance(hint, str):
         names = {kind.__name__ for kind in type(value).__mro__}
-        return any(not each.isidentifier() or each in names | {str(value)} for each in hint.split(" | "))
+        known = names | {"None"} if value is None else names
+        return any(not each.isidentifier() or each in known for each in hint.split(" | "))
     if hint is Any:
         return True
     if hint is None or hint is type(None):
@@ -169,7 +200,9 @@ def _fits(value: object, hint: Any) -> bool:
     if origin is not None and isinstance(origin, type):
         return _fits_collection(value, origin, inner)
     if getattr(hint, "_is_protocol", False):
-        return callable(value) and not isinstance(value, type) if "__call__" in vars(hint) else True
+        called, needed = "__call__" in vars(hint), [name for name in vars(hint) if not name.startswith("_")]
+        right = callable(value) if called else all(hasattr(value, name) for name in needed)
+        return right and not isinstance(value, type)
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
@@ -197,7 +230,10 @@ def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> boo
         return False
     if origin is tuple and Ellipsis not in inner:
         return len(held) == len(inner) and all(map(_fits, held, inner))
-    return all(_fits(each, inner[0]) or hasattr(each, "__array__") for each in held) if inner else True
+    number = bool(inner) and inner[0] in (bool, int, float)
+    return not inner or all(
+        _fits(each, inner[0]) or (hasattr(each, "__array__") and not (number and np.ndim(each))) for each in held
+    )
 
 
 def _said(hint: Any) -> str:
@@ -210,7 +246,7 @@ def _said(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         words = list(dict.fromkeys(_said(each) for each in inner))
         return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
-    if origin is Callable or getattr(hint, "_is_protocol", False):
+    if origin is Callable or (getattr(hint, "_is_protocol", False) and "__call__" in vars(hint)):
         return "a function"
     if origin is tuple and Ellipsis not in inner:
         return f"{len(inner)} of them: {', '.join(_said(each) for each in inner)}"

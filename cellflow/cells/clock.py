@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cellflow.cells.time_labels import read_time_labels
+from cellflow.signature import checked
 
 TimeLike: TypeAlias = float | str | np.ndarray | Tensor | pd.Timedelta | Any
 """A time in any form that users write one: a number, a string that is one, or a Timedelta."""
@@ -19,6 +20,7 @@ TIMEDELTA_UNIT = pd.Timedelta(days=1)
 """Timedelta columns are counted in days."""
 
 
+@checked
 @dataclass(frozen=True)
 class Clock:
     """Converts experimental time to model time and back; the spacing of the snapshots is kept.
@@ -53,14 +55,17 @@ class Clock:
         """Model time per unit of the user's time: the factor from a model velocity to one per user's unit."""
         return 1 / (self.times[-1] - self.times[0])
 
+    @checked
     def model(self, time: float) -> float:
         """Return the model time of an experimental time."""
         return (time - self.times[0]) * self.per_time
 
+    @checked
     def time(self, model: float) -> float:
         """Return the experimental time of a model time."""
         return self.times[0] + model / self.per_time
 
+    @checked
     def model_times(self, time: TimeLike, *, extrapolate: bool = False) -> float | Tensor:
         """Return the model times of one time, or of one for each state ``(n,)``, in any form that users write them.
 
@@ -75,6 +80,7 @@ class Clock:
         model = (times - self.times[0]) * self.per_time
         return float(model) if times.ndim == 0 else torch.from_numpy(model)
 
+    @checked
     def check(self, time: float, *, extrapolate: bool) -> None:
         """Refuse a time that is not finite or, unless asked to extrapolate, outside the snapshots.
 
@@ -92,6 +98,7 @@ class Clock:
                 "pass `extrapolate=True` to predict there nevertheless."
             )
 
+    @checked
     def around(self, time: float) -> tuple[int, int]:
         """Return the positions of the snapshots before and after a time (twice the same at a snapshot)."""
         if time in self.times:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from cellflow.renamed import entered
+from cellflow.renamed import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -123,7 +123,7 @@ class Fingerprint:
             if said:
                 raise ValueError(said)
         if said := self._other_states(adata, x, time, where) or self._far_off(x, time, where):
-            warnings.warn(said, stacklevel=entered()[1])
+            warn(said)
 
     def difference(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> str:
         """Return what `check` would say; nothing where the representation is that of the fit."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.shapes import StatesLike, as_states
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +28,7 @@ Cells: TypeAlias = (
 """A choice of cells: a mask over all of them, names, or rows of ``obs``."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class States:
     """Points with the times at which they are, and where they come from.
@@ -60,11 +62,13 @@ class States:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @checked
     def take(self, chosen: np.ndarray) -> "States":
         """Return some of the states: a mask over them ``(n,)``, or positions among them."""
         condition, weight = (None if part is None else part[chosen] for part in (self.condition, self.weight))
         return States(self.x[chosen], self.time[chosen], self.rows[chosen], condition, weight)
 
+    @checked
     def weighed(self, shares: np.ndarray) -> np.ndarray:
         """Return the share of each in the population ``(n,)``, where it would be ``shares`` if all weighed the same.
 
@@ -79,6 +83,7 @@ class States:
         weight = self.weight * shares
         return np.asarray(weight / weight.sum())
 
+    @checked
     def at(self, time: float) -> "States":
         """Return the states of one time; none where there are none."""
         return self.take(np.flatnonzero(self.time == time))

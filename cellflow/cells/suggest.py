@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import SquaredEuclidean
+from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.relative import mean_travel
 from cellflow.couplings.unbalanced import RELAXATION
+from cellflow.signature import checked
 
 SHARE = 0.05
 """Entropic regularisation as a fraction of the typical cost: the default of Waddington-OT."""
@@ -18,6 +20,7 @@ SAMPLE = 1000
 """Points of each snapshot that are compared: their median squared distance is known to a few per cent."""
 
 
+@checked
 def suggest_sigma(
     snapshots: Sequence[Tensor], times: Sequence[float], *, share: float = SHARE, generator: torch.Generator
 ) -> float:
@@ -61,7 +64,9 @@ def suggest_sigma(
     """
     if len(snapshots) != len(times) or len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
-    if any(later <= earlier for earlier, later in pairwise(times)):
+    for cloud in snapshots:
+        check_clouds(cloud, snapshots[0])
+    if not all(math.isfinite(time) for time in times) or any(later <= earlier for earlier, later in pairwise(times)):
         raise ValueError(f"Expected times that increase; found {list(times)}.")
     if not 0 < share < math.inf:
         raise ValueError(f"Expected a finite share > 0; found {share}.")
@@ -76,6 +81,7 @@ def suggest_sigma(
     return median(found)
 
 
+@checked
 def suggest_relaxation(snapshots: Sequence[Tensor], *, factor: float = RELAXATION.factor) -> list[float]:
     """Suggest what a change of mass costs in each interval: a share of the mean squared travel of the exact plan.
 
@@ -113,6 +119,10 @@ def suggest_relaxation(snapshots: Sequence[Tensor], *, factor: float = RELAXATIO
     """
     if len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots; found {len(snapshots)}.")
+    if not 0 < factor < math.inf:
+        raise ValueError(f"Expected a finite factor > 0; found {factor}.")
+    for cloud in snapshots:
+        check_clouds(cloud, snapshots[0])
     weights = [torch.full((len(cloud),), 1 / len(cloud), dtype=torch.float64) for cloud in snapshots]
     return [
         factor * mean_travel(SquaredEuclidean(), x0, x1, a, b)

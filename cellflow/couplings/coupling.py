@@ -11,6 +11,7 @@ from cellflow.couplings.plan import Plan
 from cellflow.couplings.problem import dense_memory
 from cellflow.couplings.unbalanced import UnbalancedSinkhorn
 from cellflow.errors import unknown
+from cellflow.signature import checked
 
 
 class Coupling(Protocol):
@@ -63,6 +64,7 @@ def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
     return coupling if settled is None else settled(duration, sigma)
 
 
+@checked
 @dataclass(frozen=True)
 class Custom:
     """A function of two clouds as a coupling, with cautious answers to what it does not declare.
@@ -110,7 +112,12 @@ class Custom:
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted where weights are given."""
-        return self.match(x0, x1) if a is None and b is None else self.match(x0, x1, a, b)
+        found = self.match(x0, x1) if a is None and b is None else self.match(x0, x1, a, b)
+        if not isinstance(found, Plan):
+            raise TypeError(
+                f"Expected {self!r} to return a plan; found {type(found).__name__}. See `cf.couplings.DensePlan`."
+            )
+        return found
 
     def __repr__(self) -> str:
         return getattr(self.match, "__name__", repr(self.match))

@@ -10,8 +10,10 @@ from torch import Tensor
 from cellflow.couplings.draws import shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of, one_to_one
 from cellflow.shapes import as_states
+from cellflow.signature import checked
 
 
+@checked
 @final
 class DensePlan(Plan):
     """A plan that stores all its masses.
@@ -58,6 +60,7 @@ class DensePlan(Plan):
         self.error = error
         self.settings = dict(settings or {})
 
+    @checked
     def joining(self, costs: Tensor, **settings: float) -> "DensePlan":
         """Return the same masses with the cost by which they are to be judged, where the solver used another.
 

@@ -11,12 +11,14 @@ from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, 
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.sparse import SparsePlan
 from cellflow.errors import ConvergenceError
+from cellflow.signature import checked
 
 POINT_MEMORY = 32
 """Bytes for each point where nothing is solved: a weight, a sum and a row number or two."""
 _OPTIMAL = 1  # POT's result code of a solved problem
 
 
+@checked
 @dataclass(frozen=True)
 class Given:
     """Known pairs: each source point is matched with the target point of the same row.
@@ -58,6 +60,7 @@ class Given:
         return SparsePlan(rows, rows, a / a.sum(), shape=(len(x0), len(x0)))
 
 
+@checked
 @dataclass(frozen=True)
 class Independent:
     """Independent pairs: the product of both weights.
@@ -84,6 +87,7 @@ class Independent:
         return ProductPlan(a / a.sum(), b / b.sum())
 
 
+@checked
 @dataclass(frozen=True)
 class Exact:
     """Optimal transport: the plan of least cost that uses up both weights.

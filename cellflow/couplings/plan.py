@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cellflow.shapes import as_states, check_dense, finite
+from cellflow.signature import checked
 
 
 class Plan(ABC):
@@ -47,6 +48,7 @@ class Plan(ABC):
         """The mass of the whole plan: 1 unless the coupling is unbalanced."""
         return float(self._row_mass.sum())
 
+    @checked
     def sample(self, n: int, *, generator: torch.Generator, replace: bool = True) -> tuple[Tensor, Tensor]:
         """Draw ``n`` pairs in proportion to their mass.
 
@@ -79,6 +81,7 @@ class Plan(ABC):
             raise ValueError(f"Expected at least one pair to draw; found n={n}.")
         return self._independent(n, generator) if replace else self._even(n, generator)
 
+    @checked
     def push(self, values: Tensor) -> Tensor:
         """Send mass on the source points, ``(n,)`` or ``(n, k)``, to the target points, ``(m,)`` or ``(m, k)``.
 
@@ -95,6 +98,7 @@ class Plan(ABC):
         values = finite(as_states(values, what="`values`"), what="`values`")
         return _as(values, self._forward(_shares(values, self._row_mass, side="source")))
 
+    @checked
     def pull(self, values: Tensor) -> Tensor:
         """Send mass on the target points, ``(m,)`` or ``(m, k)``, back to the source points: `push` reversed.
 
@@ -108,6 +112,7 @@ class Plan(ABC):
         values = finite(as_states(values, what="`values`"), what="`values`")
         return _as(values, self._backward(_shares(values, self._column_mass, side="target")))
 
+    @checked
     def barycentric(self, x1: Tensor, *, alone: float | None = None) -> Tensor:
         """Return the mean target of each source point, ``(n, ...)``, where ``x1`` is ``(m, ...)``.
 
@@ -128,6 +133,7 @@ class Plan(ABC):
         """
         return self._means(x1, self._backward, self._row_mass, sides=("source", "target"), alone=alone)
 
+    @checked
     def origins(self, x0: Tensor, *, alone: float | None = None) -> Tensor:
         """Return the mean source of each target point, ``(m, ...)``, where ``x0`` is ``(n, ...)``.
 

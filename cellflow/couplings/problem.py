@@ -43,7 +43,9 @@ def weights_of(weights: StatesLike | None, x: Tensor, *, name: str) -> Tensor:
     >>> weights_of(None, torch.zeros(4, 2), name="a")
     tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
     """
-    n = x.shape[0]
+    n = len(x) if x.ndim else 0
+    if n == 0:
+        raise ValueError(f"Expected points (n, ...) to weigh by `{name}`; found shape {tuple(x.shape)}.")
     if weights is None:
         return torch.full((n,), 1 / n, dtype=torch.float64, device=x.device)
     weights = as_states(weights, what=f"`{name}`").to(x.device).double()
@@ -60,6 +62,8 @@ def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
     """Return the ``(n, m)`` float64 costs of joining each pair, refusing what no solver can use."""
     matrix = cost(x0, x1)
     expected = (x0.shape[0], x1.shape[0])
+    if not isinstance(matrix, Tensor) or matrix.is_complex():
+        raise TypeError(f"Expected {cost} to return a tensor of real costs; found {type(matrix).__name__}.")
     if tuple(matrix.shape) != expected:
         raise ValueError(f"Expected {cost} to return shape {expected}; found {tuple(matrix.shape)}.")
     if not torch.isfinite(matrix).all():
@@ -76,7 +80,7 @@ def _check_cloud(name: str, x: Tensor) -> None:
         message = f"Expected `{name}` as a torch tensor; found {type(x).__name__}. Try torch.as_tensor({name})."
         raise TypeError(message)
     check_dense(x, what=f"`{name}`")
-    if x.ndim == 0 or x.shape[0] == 0:
+    if x.ndim == 0 or x.numel() == 0:
         raise ValueError(f"Expected `{name}` to hold at least one point (n, ...); found shape {tuple(x.shape)}.")
     bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(dim=1)
     if bad.any():

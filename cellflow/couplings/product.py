@@ -9,8 +9,10 @@ from torch import Tensor
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of
 from cellflow.shapes import as_states
+from cellflow.signature import checked
 
 
+@checked
 @final
 class ProductPlan(Plan):
     """The independent plan, the product of both weights: ``P = a b^T``, stored as two vectors.

@@ -9,6 +9,7 @@ from torch import Tensor
 from cellflow.couplings.cost import Cost
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.problem import cost_matrix
+from cellflow.signature import checked
 
 SAMPLE = 1000
 """Points of each cloud from which the unit is found: medians and means of costs are then known to a few per cent."""
@@ -16,6 +17,7 @@ DEAREST = 0.01
 """Share of the mass whose travel counts as that which bounds it."""
 
 
+@checked
 @dataclass(frozen=True)
 class Relative:
     """A number in units of the costs between two clouds.
@@ -53,6 +55,7 @@ class Relative:
         if not 0 < self.factor < math.inf or not 0 <= self.least < math.inf:
             raise ValueError(f"Expected a finite factor above 0, and a finite least of 0 or more; found {self}.")
 
+    @checked
     def of(self, unit: float) -> float:
         """Return the number, in units of the cost.
 

@@ -25,11 +25,14 @@ from cellflow.couplings.potentials import Potentials
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.relative import Relative, median_cost
 from cellflow.errors import ConvergenceError
+from cellflow.signature import checked
+from cellflow.time_laws import LARGEST
 
 PATH = "path"
 """The ``epsilon`` that stands for 2 sigma^2 d in every interval."""
 
 
+@checked
 @dataclass(frozen=True)
 class Sinkhorn:
     """Entropic optimal transport: the static Schrödinger bridge.
@@ -78,6 +81,7 @@ class Sinkhorn:
     def __post_init__(self) -> None:
         check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
 
+    @checked
     def over(self, duration: float, sigma: float) -> "Sinkhorn":
         """Return the coupling over one interval, with a number for ``epsilon``; one that is a number stays.
 
@@ -147,6 +151,8 @@ def of_path(duration: float, sigma: float) -> float:
     >>> of_path(0.5, 2.0)
     4.0
     """
+    if not 0 < duration < math.inf or not sigma <= LARGEST:
+        raise ValueError(f"Expected a finite duration above 0, and a finite sigma; found {duration} and {sigma}.")
     if not sigma > 0:
         raise ValueError(
             f"epsilon={PATH!r} takes its size from Brownian motion, and this path is not a bridge of one. Set "

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of, one_to_one
+from cellflow.signature import checked
 
 
+@checked
 @final
 class SparsePlan(Plan):
     """A plan that stores only the pairs that carry mass.
@@ -43,6 +45,8 @@ class SparsePlan(Plan):
         if not i.shape == j.shape == masses.shape or i.ndim != 1:
             found = ", ".join(str(tuple(entries.shape)) for entries in (i, j, masses))
             raise ValueError(f"Expected rows, columns and masses of one length (k,); found {found}.")
+        if any(part.dtype not in (torch.int64, torch.int32) or part.layout != torch.strided for part in (i, j)):
+            raise TypeError(f"Expected `i` and `j` as dense tensors of whole numbers; found {i.dtype} and {j.dtype}.")
         masses = masses_of(masses)
         if min(i.min(), j.min()) < 0 or i.max() >= shape[0] or j.max() >= shape[1]:
             raise ValueError(f"Expected pairs within {shape}; found rows up to {i.max()}, columns up to {j.max()}.")

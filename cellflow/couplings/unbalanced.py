@@ -15,6 +15,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import ClassVar, cast
 
 from torch import Tensor
@@ -26,6 +27,7 @@ from cellflow.couplings.potentials import Potentials
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.relative import Relative, mean_travel
 from cellflow.couplings.sinkhorn import PATH, check_settings, number, of_path, solve
+from cellflow.signature import checked, checked_but
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ Relaxation = float | Relative
 """What a change of mass costs on one side."""
 
 
+@checked_but("relaxation")
 @dataclass(frozen=True)
 class UnbalancedSinkhorn:
     """Entropic transport that may create and destroy mass where moving it costs more.
@@ -117,8 +120,9 @@ class UnbalancedSinkhorn:
                 f"The motion of neighbours can be free with squared distances only; found {self.cost}. Give the "
                 "relaxation as a number, or `Relative(factor)`, and leave `free_motion` out."
             )
-        pair = isinstance(self.relaxation, int | float | Relative | str) or len(self.relaxation) == 2
-        if not pair or not all(isinstance(side, Relative) or side > 0 for side in self._relaxations()):
+        sides = list(self.relaxation) if isinstance(self.relaxation, tuple | list) else [self.relaxation] * 2
+        named = isinstance(self.relaxation, str)
+        if not named and (len(sides) != 2 or not all(map(_above_none, sides))):
             message = f"Expected one relaxation above 0, or a pair (source, target); found {self.relaxation!r}."
             raise ValueError(message)
 
@@ -127,6 +131,7 @@ class UnbalancedSinkhorn:
         """Whether neither side may change its masses."""
         return all(side == math.inf for side in self._relaxations())
 
+    @checked
     def over(self, duration: float, sigma: float) -> "UnbalancedSinkhorn":
         """Return the coupling over one interval, as `Sinkhorn.over`; its relaxation stays as it is."""
         if self.epsilon == AUTO:
@@ -215,3 +220,9 @@ class UnbalancedSinkhorn:
             return self.relaxation, self.relaxation
         source, target = self.relaxation  # a YAML file brings the pair as a list
         return source, target
+
+
+def _above_none(side: object) -> bool:
+    """Whether a relaxation of one side is one: a number above 0, or relative."""
+    number = isinstance(side, Real) and not isinstance(side, bool)
+    return isinstance(side, Relative) or (number and cast("float", side) > 0)

@@ -12,12 +12,14 @@ from cellflow.couplings.coupling import CouplingLike, over, resolve
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.signature import checked_but
 
 Block = tuple[Tensor, Tensor, float, Plan]
 """Source points ``(k,)``, target points ``(l,)``, the share of the mass, and the plan ``(k, l)`` between them."""
 Labels = Tensor | np.ndarray | Sequence[str | int]
 
 
+@checked_but("coupling")
 @dataclass(frozen=True, eq=False)
 class Within:
     """Match points of the same group only: each group has a plan of its own.
@@ -95,9 +97,24 @@ def _numbered(source: Labels, target: Labels) -> tuple[Tensor, Tensor]:
     """Return the labels of both sides as whole numbers, the same for the same name."""
     if isinstance(source, Tensor) and isinstance(target, Tensor):
         return source, target
-    numbers = np.unique(np.concatenate([np.asarray(source), np.asarray(target)]), return_inverse=True)[1]
+    sides = [_names(side, name) for side, name in ((source, "source"), (target, "target"))]
+    numbers = np.unique(np.concatenate(sides), return_inverse=True)[1]
     left, right = np.split(numbers, [len(source)])
     return torch.from_numpy(left), torch.from_numpy(right)
+
+
+def _names(labels: Labels, name: str) -> np.ndarray:
+    """Return the labels of one side, provided that they can be told apart."""
+    found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if (
+        found.ndim != 1
+        or found.dtype.kind not in "biuUSO"
+        or any(not isinstance(label, str | int) for label in found.tolist())
+    ):
+        raise ValueError(
+            f"Expected `{name}` as a label for each point, names or whole numbers; found {type(labels).__name__}."
+        )
+    return found
 
 
 def _groups(left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

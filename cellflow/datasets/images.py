@@ -13,6 +13,7 @@ from cellflow.datasets.public import PublicFile
 from cellflow.errors import unknown
 from cellflow.images.arrays import read_idx
 from cellflow.images.sets import ImageSet
+from cellflow.signature import checked
 
 SPLITS = {"train": "train", "test": "t10k"}
 """Parts of the data, and their names in MNIST's files."""
@@ -64,6 +65,7 @@ def digits() -> ImageSet:
     return _grey(levels, found.target, _DIGITS, "UCI optical digits")
 
 
+@checked
 def mnist(split: str = "train") -> ImageSet:
     """Handwritten digits, 28 x 28 pixels, white on black: 60 000 to train, 10 000 to test.
 
@@ -102,6 +104,7 @@ def mnist(split: str = "train") -> ImageSet:
     return _grey(arrays["images"], arrays["labels"], _DIGITS, f"MNIST {split}, order of mnist-pngs")
 
 
+@checked
 def fashion_mnist(split: str = "train") -> ImageSet:
     """Clothing articles, 28 x 28 pixels, white on black, in ten classes: 60 000 to train, 10 000 to test.
 
@@ -132,6 +135,7 @@ def fashion_mnist(split: str = "train") -> ImageSet:
     return _from_idx(FASHION_MNIST[split], _CLOTHES, f"Fashion-MNIST {split}")
 
 
+@checked
 def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
     """Photographs of ten kinds of objects, 32 x 32 pixels in colour: 50 000 to train, 10 000 to test.
 
@@ -173,6 +177,7 @@ def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
     return ImageSet(images, records[:, 0].long(), classes=_THINGS, source=f"CIFAR-10 {split}")
 
 
+@checked
 def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = False) -> ImageSet:
     """Cell nuclei, 32 x 32 pixels, each scaled to about the same size, cut from microscope images.
 

@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from cellflow.signature import checked
 
+
+@checked
 def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Generator, even: bool = True) -> Tensor:
     """Draw ``(n, 2)`` points from eight equal Gaussians on a circle about the origin, one of them at angle 0.
 
@@ -36,6 +39,7 @@ def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Ge
     return radius * _at(angle) + spread * torch.randn(n, 2, generator=generator)
 
 
+@checked
 def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     """Draw ``(n, 2)`` points from two interleaving half circles of radius 1.
 
@@ -65,6 +69,7 @@ def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     return points + noise * torch.randn(n, 2, generator=generator)
 
 
+@checked
 def s_curve(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     """Draw ``(n, 2)`` points from an S made of two three-quarter circles of radius 1 that meet at the origin.
 

@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellflow.errors import ConvergenceError
+from cellflow.signature import checked
 
+_NEAREST = float(np.nextafter(1.0, 0.0))
+_LONGEST = 300
+"""How far a branch can be followed: e^300 is still a number when it is squared."""
+_MOST_ROUNDS = 1000
+"""Draws of founders; with growth as fast as cells can divide, a few suffice."""
+
+
+@checked
 @dataclass(frozen=True)
 class Branching:
     r"""The dynamics of a branching population with two latent coordinates: progress p and branch q, with -1 < q < 1.
@@ -47,32 +57,49 @@ class Branching:
     growth: tuple[float, float] = (0.0, 0.5)
 
     def __post_init__(self) -> None:
-        if self.split <= 0 or self.spread <= 0:
-            message = f"`split` and `spread` must be positive; found {self.split} and {self.spread}."
+        if not 0 < self.split < np.inf or not 0 < self.spread < np.inf:
+            message = f"`split` and `spread` must be positive and finite; found {self.split} and {self.spread}."
             raise ValueError(message)
+        if not np.isfinite([self.speed, *self.growth]).all():
+            raise ValueError(f"Expected finite `speed` and `growth`; found {self.speed} and {self.growth}.")
 
+    def _grown(self, x: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return s(q) now, and after ``duration``."""
+        if x.ndim != 2 or x.shape[1] != 2 or x.dtype.kind != "f" or not np.all(np.abs(x[:, 1]) <= 1):
+            raise ValueError(f"Expected latent states (n, 2) with the second from -1 to 1; found shape {x.shape}.")
+        if not self.split * abs(duration) < _LONGEST:
+            raise ValueError(f"Expected a duration below {_LONGEST} / split; found {duration}.")
+        q = np.clip(x[:, 1], -_NEAREST, _NEAREST)  # at the very end of a branch, the limit
+        s = np.asarray(q / np.sqrt(1 - q**2))
+        return s, s * np.exp(self.split * duration)
+
+    @checked
     def velocity(self, x: np.ndarray) -> np.ndarray:
         """Return the velocity at latent states ``(n, 2)``, per unit of time; it does not depend on time."""
         q = x[:, 1]
         return np.stack([np.full_like(q, self.speed), self.split * q * (1 - q**2)], axis=1)
 
+    @checked
     def flow(self, x: np.ndarray, duration: float) -> np.ndarray:
         """Return where latent states ``(n, 2)`` are after ``duration``; a negative one goes back in time."""
-        s = _slope(x[:, 1]) * np.exp(self.split * duration)
+        _, s = self._grown(x, duration)
         return np.stack([x[:, 0] + self.speed * duration, s / np.sqrt(1 + s**2)], axis=1)
 
+    @checked
     def growth_rate(self, x: np.ndarray) -> np.ndarray:
         """Return the net division rate at latent states ``(n, 2)``, per unit of time, shape ``(n,)``."""
         lower, upper = self.growth
         return (upper + lower) / 2 + (upper - lower) / 2 * x[:, 1]
 
+    @checked
     def log_weight(self, x: np.ndarray, duration: float) -> np.ndarray:
         """Return the log of the descendants at the end of ``duration`` of a cell now at ``x``, shape ``(n,)``."""
         lower, upper = self.growth
-        s = _slope(x[:, 1])
-        integral_of_q = (np.arcsinh(s * np.exp(self.split * duration)) - np.arcsinh(s)) / self.split
+        s, grown = self._grown(x, duration)
+        integral_of_q = (np.arcsinh(grown) - np.arcsinh(s)) / self.split
         return np.asarray((upper + lower) / 2 * duration + (upper - lower) / 2 * integral_of_q)
 
+    @checked
     def snapshot(self, n: int, time: float, rng: np.random.Generator) -> np.ndarray:
         """Draw ``n`` cells of the population at ``time``, independently, shape ``(n, 2)``.
 
@@ -81,17 +108,24 @@ class Branching:
         """
         fastest = max(self.growth) * time
         kept = np.empty((0, 2))
-        while len(kept) < n:
+        for _ in range(_MOST_ROUNDS):
+            if len(kept) >= n:
+                break
             founders = self.spread * rng.standard_normal((4 * n, 2))
             founders[:, 1] = np.tanh(founders[:, 1])
             accepted = np.log(rng.random(len(founders))) < self.log_weight(founders, time) - fastest
             kept = np.concatenate([kept, founders[accepted]])
+        else:
+            raise ConvergenceError(
+                f"Growth of {self.growth} until time {time:g} leaves too few founders. Let it grow less."
+            )
         return self.flow(kept[:n], time)
 
 
 _DEFAULT = Branching()
 
 
+@checked
 def branching(
     n_cells: int | Sequence[int] = 400,
     *,
@@ -170,10 +204,6 @@ def branching(
     )
 
 
-def _slope(q: np.ndarray) -> np.ndarray:
-    return np.asarray(q / np.sqrt(1 - q**2))
-
-
 def _parameters(law: Branching, noise: float, seed: int) -> dict[str, object]:
     return {**asdict(law), "growth": np.asarray(law.growth), "noise": noise, "seed": seed}
 
@@ -183,7 +213,7 @@ def _counts(n_cells: int | Sequence[int], times: Sequence[float], held_out: Sequ
     if len(counts) != len(times) or min(counts, default=0) < 1:
         message = f"Expected one positive number of cells for each of {len(times)} times; found {n_cells}."
         raise ValueError(message)
-    if min(times) < 0 or len(set(times)) != len(times):
+    if not np.isfinite([*times, *held_out]).all() or min(times) < 0 or len(set(times)) != len(times):
         message = f"Times must differ and must not lie before 0; found {list(times)}."
         raise ValueError(message)
     if unknown_times := sorted(set(held_out) - set(times)):

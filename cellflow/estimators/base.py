@@ -31,11 +31,14 @@ from cellflow.estimators.serialize import (
     encode_settings,
     modernise_training,
 )
+from cellflow.files import path_of
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.lock import A_SAVE, locked
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
+from cellflow.seeds import device_of
+from cellflow.signature import check_stored, checked
 from cellflow.training import History, Recipe, Run, trajectory_batches
 from cellflow.training.checkpoint import STATE
 from cellflow.training.distillation import resolve
@@ -76,6 +79,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """Whether there is a flow map, so that few jumps replace many solver steps."""
         return hasattr(self, "flow_map_")
 
+    @checked
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model to a folder: weights as safetensors, everything else as JSON.
 
@@ -98,7 +102,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             When a file cannot be written. An earlier model is unchanged then, as it is if the process is stopped.
         """
         self._check_fitted()
-        folder = Path(folder)
+        folder = path_of(folder, name="folder")
         settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
         tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None}
@@ -113,6 +117,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             save_model(folder / DESCRIPTION, about, tensors)
 
     @classmethod
+    @checked
     def load(
         cls,
         folder: str | Path,
@@ -138,7 +143,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         TypeError
             For a part that is not a setting of the estimator.
         """
-        folder = Path(folder)
+        folder = path_of(folder, name="folder")
         strange = set(parts) - set(cls._get_param_names())
         if strange:
             raise TypeError(unknown(f"setting of {cls.__name__}", min(strange), cls._get_param_names()))
@@ -168,6 +173,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """Raise for settings that `fit` would refuse whatever the data are."""
         own = self.get_params(deep=False)
         check_settings(own["steps"], own["batch_size"], own["recipe"])
+        check_stored(self, "path", "coupling", "curve", "network")
 
     def _velocity(self) -> Any:
         """Return the velocity of the fitted flow, a module: the teacher of a flow map."""
@@ -327,7 +333,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             raise ValueError(f"No GPU is available for `device={device!r}`. Use 'cpu' or 'auto'.")
         if device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(device)
+        return device_of(device)
 
 
 def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -22,6 +22,7 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
+from cellflow.signature import checked, checked_but
 from cellflow.training import ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
@@ -119,9 +120,8 @@ class ImageGenerator(FlowEstimator):
         self.objective = objective
         self.coupling = coupling
         self.conditional = conditional
-        self.condition_dropout = renamed("ImageGenerator", old, FORMER["ImageGenerator"]).get(
-            "condition_dropout", condition_dropout
-        )
+        now = renamed("ImageGenerator", old, FORMER["ImageGenerator"])
+        self.condition_dropout = now.get("condition_dropout", condition_dropout)
         self.network = network
         self.steps = steps
         self.batch_size = batch_size
@@ -131,6 +131,7 @@ class ImageGenerator(FlowEstimator):
         self.device = device
         self.progress = progress
 
+    @checked_but("images")
     def fit(self, images: ImageSet | ImageStream, y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the model; an earlier fit is replaced.
 
@@ -174,6 +175,7 @@ class ImageGenerator(FlowEstimator):
         )
         return self._become(fitted)
 
+    @checked_but("coupling", "rounds", "steps")
     def refine(
         self,
         images: ImageSet | ImageStream,
@@ -186,8 +188,7 @@ class ImageGenerator(FlowEstimator):
     ) -> Self:
         """Train a fitted flow further on its own pairs of noise and images (reflow).
 
-        On the linear path trajectories become straight, so that few solver steps suffice; on other paths, which are
-        curved themselves, they do not.
+        On the linear path trajectories become straight, so that few solver steps suffice; on other paths they do not.
 
         Parameters
         ----------
@@ -249,6 +250,7 @@ class ImageGenerator(FlowEstimator):
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
+    @checked
     def distill(
         self,
         images: ImageSet | ImageStream,
@@ -393,7 +395,6 @@ class ImageGenerator(FlowEstimator):
 
 def _of_images(images: object) -> ImageSet | ImageStream:
     if not isinstance(images, ImageSet | ImageStream):
-        raise TypeError(
-            f"Expected images; found {type(images).__name__}. `cf.images.read_images` reads folders and arrays."
-        )
+        found = type(images).__name__
+        raise TypeError(f"Expected images; found {found}. `cf.images.read_images` reads folders and arrays.")
     return images

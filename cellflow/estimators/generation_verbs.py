@@ -13,6 +13,7 @@ from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.seeds import generator
+from cellflow.signature import checked_but
 from cellflow.training.recipe import check_settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ GENERATION, TRAJECTORY = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48
 SIMULATE = "DomainTranslator.simulate"
 
 
+@checked_but("solver")
 def generate(
     self: "ImageGenerator",
     n: int,
@@ -71,6 +73,7 @@ def generate(
     )
 
 
+@checked_but("solver")
 def trajectory(
     self: "ImageGenerator",
     n: int,

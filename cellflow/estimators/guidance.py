@@ -1,7 +1,8 @@
 """Classifier-free guidance: conditions that are dropped in training, and amplified in sampling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -121,7 +122,10 @@ def one_hot(label: Labels, n: int, classes: tuple[str, ...]) -> Tensor:
     tensor([[0., 1.],
             [0., 1.]])
     """
-    each = [label] if isinstance(label, int | str) else list(label)
+    single = isinstance(label, Integral | str) or getattr(label, "ndim", 1) == 0
+    if not single and not isinstance(label, Iterable):
+        raise TypeError(f"Expected `label` as the name or number of a class, or one for each; found {label!r}.")
+    each = [label] if single else list(label)  # type: ignore[arg-type]
     numbers = [_number(one, classes) for one in (each * n if len(each) == 1 else each)]
     if len(numbers) != n:
         raise ValueError(f"Expected one label, or one for each of {n} samples; found {len(numbers)}.")
@@ -134,7 +138,9 @@ def _number(label: object, classes: tuple[str, ...]) -> int:
         if label not in classes:
             raise ValueError(unknown("class", label, classes))
         return classes.index(label)
-    number = int(label)  # type: ignore[call-overload]
-    if not 0 <= number < len(classes):
+    number = label.item() if isinstance(label, Tensor) and label.numel() == 1 else label
+    if not isinstance(number, Integral) or isinstance(number, bool):
+        raise TypeError(f"Expected `label` as the name or the number of a class; found {label!r}.")
+    if not 0 <= int(number) < len(classes):
         raise ValueError(f"Expected the number of a class, from 0 to {len(classes) - 1}; found {label}.")
     return int(number)

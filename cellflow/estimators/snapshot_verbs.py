@@ -18,6 +18,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.trajectory import saved_times
 from cellflow.seeds import generator
 from cellflow.shapes import in_precision, time_of
+from cellflow.signature import checked, checked_but
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
+@checked
 def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None, *, weights: bool = True) -> States:
     """Read the states and times of cells, under the keys of this flow.
 
@@ -72,6 +74,7 @@ def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None, *, 
     return states if cells is None else states.take(positions(adata, cells))
 
 
+@checked
 def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray) -> None:
     """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
 
@@ -90,6 +93,7 @@ def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, 
         known.check(adata, self.rep, x, time)
 
 
+@checked_but("solver")
 def transport(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -143,6 +147,7 @@ def transport(
     return _in_users_time(found, *ends)
 
 
+@checked_but("solver")
 def simulate(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -215,6 +220,7 @@ def simulate(
     return _in_users_time(found, *ends)
 
 
+@checked_but("solver")
 def grow(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -261,6 +267,7 @@ def grow(
     return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
 
 
+@checked
 def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     """Return minus the mean W1 between predicted and given cells, so that higher is better.
 
@@ -300,6 +307,7 @@ def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     return prediction.score(self, self.read(adata))
 
 
+@checked
 def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
     """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
 
@@ -320,6 +328,7 @@ def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate
     return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
 
 
+@checked
 def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
     """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
 
@@ -350,6 +359,7 @@ def _check_growth(flow: "SnapshotFlow") -> None:
         )
 
 
+@checked
 def check_weighs(flow: "SnapshotFlow") -> None:
     """Raise for a flow map without growth, of a flow that has learned growth: earlier versions made such.
 

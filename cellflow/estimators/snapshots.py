@@ -24,6 +24,7 @@ from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
+from cellflow.signature import checked
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -219,6 +220,7 @@ class SnapshotFlow(FlowEstimator):
         self.device = device
         self.progress = progress
 
+    @checked
     def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
 
@@ -281,6 +283,7 @@ class SnapshotFlow(FlowEstimator):
         )
         return self._become(fitted)
 
+    @checked
     def suggest_sigma(self, adata: "AnnData") -> float:
         """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
 

@@ -32,6 +32,7 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
+from cellflow.signature import checked, checked_but
 from cellflow.training import MarkovianFitting, ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.recipe import check_settings
 from cellflow.training.refit import OLD_REFITTING
@@ -158,6 +159,7 @@ class DomainTranslator(FlowEstimator):
         self.device = device
         self.progress = progress
 
+    @checked
     def fit(
         self,
         source: Samples,
@@ -218,6 +220,7 @@ class DomainTranslator(FlowEstimator):
         )
         return self._become(fitted)
 
+    @checked_but("coupling", "rounds", "steps")
     def refine(
         self,
         source: Samples,

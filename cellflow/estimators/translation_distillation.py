@@ -8,6 +8,7 @@ from cellflow.objectives import FlowMapObjective
 from cellflow.pairing.features import Features
 from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
+from cellflow.signature import checked
 from cellflow.training import Recipe, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.translation import DomainTranslator
 
 
+@checked
 def distill(
     self: "DomainTranslator",
     source: Samples,

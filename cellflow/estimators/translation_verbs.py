@@ -14,6 +14,7 @@ from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
+from cellflow.signature import checked, checked_but
 from cellflow.training.recipe import check_settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ TRANSLATION, TRAJECTORY, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoi
 """Default solvers: without noise, for trajectories, and with noise."""
 
 
+@checked_but("solver")
 def translate(
     self: "DomainTranslator",
     x: Samples,
@@ -68,6 +70,7 @@ def translate(
     return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
 
 
+@checked_but("solver")
 def simulate(
     self: "DomainTranslator",
     x: Samples,
@@ -126,6 +129,7 @@ def simulate(
     return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
 
 
+@checked_but("solver")
 def trajectory(
     self: "DomainTranslator",
     x: Samples,
@@ -178,6 +182,7 @@ def _known(flow: "DomainTranslator", x: Samples) -> Domain:
     return domain
 
 
+@checked
 def check_domain(flow: "DomainTranslator", domain: Domain) -> None:
     """Refuse samples of another shape or kind than those of the fit."""
     if tuple(domain.shape) != flow.shape_:

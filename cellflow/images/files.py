@@ -2,7 +2,6 @@
 
 import struct
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from torch import Tensor
 from cellflow.images.limits import PixelBudget
 from cellflow.images.pixels import CHANNELS, Conversion
 from cellflow.machine import usable_cores
+from cellflow.renamed import warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -175,7 +175,7 @@ def _complain(bad: Sequence[UnreadableImageError], n: int, *, skip_unreadable: b
         ) from bad[0]
     if len(bad) == n:
         raise UnreadableImageError(f"None of {n} pictures can be read: {named}.")
-    warnings.warn(f"Left out {len(bad)} of {n} pictures: {named}.", stacklevel=4)
+    warn(f"Left out {len(bad)} of {n} pictures: {named}.")
 
 
 def _listed(words: Sequence[str]) -> str:

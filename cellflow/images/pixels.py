@@ -1,17 +1,20 @@
 """Pixels: every kind of picture becomes bytes of one shape, and bytes become numbers from -1 to 1."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cellflow.images.limits import MAX_PIXELS
+from cellflow.signature import checked
 
 CHANNELS = {1: "grey", 3: "RGB"}
 _AT_ONCE = 1024  # images converted together, for the sake of memory
 
 
+@checked
 @dataclass(frozen=True)
 class Conversion:
     """How a picture of any kind becomes ``(channels, height, width)`` bytes.
@@ -59,13 +62,14 @@ class Conversion:
     @property
     def sides(self) -> tuple[int, int] | None:
         """Height and width asked for."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return (int(self.size), int(self.size)) if isinstance(self.size, Integral) else self.size  # type: ignore[return-value]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Convert bytes ``(n, c, h, w)``: grey, grey with alpha, RGB or RGBA."""
         parts = [self._converted(part) for part in images.split(_AT_ONCE)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    @checked
     def bytes_of(self, values: Tensor, *, where: str) -> Tensor:
         """Return 16-bit ``values`` (int32) as bytes.
 
@@ -89,6 +93,7 @@ class Conversion:
         return images.contiguous() if self.sides is None else _fitted(images, *self.sides)
 
 
+@checked
 def scaled(images: Tensor) -> Tensor:
     """Return bytes as float32 from -1 to 1.
 
@@ -101,6 +106,7 @@ def scaled(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+@checked
 def to_bytes(images: Tensor) -> Tensor:
     """Return numbers from -1 to 1 as bytes; what lies outside is clipped. The inverse of `scaled`.
 

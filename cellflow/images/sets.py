@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
+from cellflow.files import path_of
 from cellflow.images.arrays import convert_array, read_arrays
 from cellflow.images.files import decode_all, image_paths, stack
 from cellflow.images.labels import Labelled, labels_by_folder, named_labels
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
+from cellflow.signature import checked, checked_but
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
 
@@ -55,6 +57,7 @@ class Images(Protocol):
         ...
 
 
+@checked_but("images")
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet(Labelled):
     """Images as bytes in memory, on one device: CIFAR-10 takes 150 MB.
@@ -90,7 +93,7 @@ class ImageSet(Labelled):
 
     def __post_init__(self) -> None:
         found = getattr(self.images, "dtype", type(self.images).__name__)
-        if found != torch.uint8:
+        if found != torch.uint8 or self.images.layout != torch.strided:
             raise TypeError(f"Expected bytes (torch.uint8); found {found}. `read_images` converts arrays.")
         if self.images.ndim != 4 or self.images.numel() == 0:
             raise ValueError(f"Expected images (n, c, h, w); found shape {tuple(self.images.shape)}.")
@@ -110,16 +113,19 @@ class ImageSet(Labelled):
     def __len__(self) -> int:
         return len(self.images)
 
+    @checked
     def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
         """Return some images, or all, as float32 ``(n, c, h, w)`` from -1 to 1."""
         if indices is None:
             return scaled(self.images)
         return scaled(self.images.index_select(0, torch.as_tensor(indices, device=self.device)))
 
+    @checked
     def to(self, device: str | torch.device) -> "ImageSet":
         """Return the set on another device."""
         return replace(self, images=self.images.to(device))
 
+    @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageSet":
         """Return the images with these numbers; the classes keep theirs."""
         rows = torch.as_tensor(indices, device=self.device)
@@ -143,6 +149,7 @@ class ImageSet(Labelled):
         return self.take(torch.isin(self._known_labels(), wanted).nonzero().squeeze(1))
 
 
+@checked_but("labels")
 def read_images(
     source: str | Path | np.ndarray | Tensor | ImageSet,
     *,
@@ -194,7 +201,7 @@ def read_images(
         read = ImageSet(**{**kept, "images": conversion(source.images)})
     elif not isinstance(source, str | Path):
         read = ImageSet(convert_array(source, conversion, where="the array"))
-    elif Path(source).suffix in SUFFIXES and not Path(source).is_dir():
+    elif path_of(source, name="source").suffix in SUFFIXES and not Path(source).is_dir():
         read = _from_file(Path(source), conversion)
     else:
         read = _from_folder(Path(source), conversion, skip_unreadable=skip_unreadable)

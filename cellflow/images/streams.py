@@ -7,15 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cellflow.files import path_of
 from cellflow.images.files import decode_all, image_paths, readable
 from cellflow.images.labels import Labelled, labels_by_folder, named_labels
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
+from cellflow.signature import checked, checked_but
 
 _CPU = torch.device("cpu")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageStream(Labelled):
     """Images that stay in their files until they are asked for. Made by `stream_images`.
@@ -47,6 +50,8 @@ class ImageStream(Labelled):
     device: torch.device = _CPU
 
     def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError("Expected the paths of one image or more; found none.")
         if self.conversion.sides is None or self.conversion.channels is None:
             raise ValueError(
                 "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
@@ -63,6 +68,7 @@ class ImageStream(Labelled):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @checked
     def scaled(self, indices: Tensor | Sequence[int] | None = None) -> Tensor:
         """Decode some images, or all, with a thread per core; return float32 ``(n, c, h, w)`` from -1 to 1.
 
@@ -74,6 +80,7 @@ class ImageStream(Labelled):
         rows = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
         return scaled(self._bytes(rows).to(self.device))
 
+    @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageStream":
         """Return the images with these numbers, still in their files; the classes keep theirs."""
         rows = torch.as_tensor(indices)
@@ -93,6 +100,7 @@ class ImageStream(Labelled):
         images = self._bytes(range(len(self))).to(self.device)
         return ImageSet(images, self.labels, self.names, self.classes)
 
+    @checked
     def to(self, device: str | torch.device) -> "ImageStream":
         """Return the same images, with batches on another device."""
         return replace(self, device=torch.device(device))
@@ -101,6 +109,7 @@ class ImageStream(Labelled):
         return torch.stack(decode_all([self.paths[row] for row in rows], self.conversion, skip_unreadable=False)[0])
 
 
+@checked_but("size", "channels")
 def stream_images(
     folder: str | Path,
     *,
@@ -133,7 +142,7 @@ def stream_images(
     >>> stream_images("plates", size=64, channels=1, labels="folder")  # doctest: +SKIP
     ImageStream(1200000 images, 1 x 64 x 64, 384 classes)
     """
-    folder = Path(folder)
+    folder = path_of(folder, name="folder")
     if folder.is_file():
         raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
     conversion = Conversion(size, channels, background, white_level, max_pixels)

@@ -94,8 +94,9 @@ def log_density(
     )  # fmt: skip
     origin, minus_integral = backwards.x[-1][:, :-1].reshape(x.shape), backwards.x[-1][:, -1]
     base = base_log_density(origin)
-    if base.shape != minus_integral.shape:
-        message = f"Expected `base_log_density` to return shape ({len(x)},); found {tuple(base.shape)}."
+    if not isinstance(base, Tensor) or base.shape != minus_integral.shape:
+        found = getattr(base, "shape", type(base).__name__)
+        message = f"Expected `base_log_density` to return shape ({len(x)},); found {found}."
         raise ValueError(message)
     return base + minus_integral
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellflow.fields import outputs
+from cellflow.fields import Field, outputs
 from cellflow.integrate.failures import check_finite
 from cellflow.integrate.solvers import Jumps
 from cellflow.integrate.trajectory import Trajectory, check_states, saved_times
@@ -17,7 +17,7 @@ from cellflow.signature import checked_but
 
 @checked_but("solver")
 def jump(
-    flow_map: Any,
+    flow_map: Field,
     x: Tensor,
     *,
     steps: int = 1,

@@ -13,6 +13,7 @@ from cellflow.errors import ConvergenceError, optional, unknown
 from cellflow.integrate.tables import TABLES, Table
 from cellflow.integrate.trajectory import Velocity
 from cellflow.renamed import renamed
+from cellflow.signature import checked_but
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 """The adaptive methods of torchdiffeq; orders 5, 8, 3, 2 and 2."""
@@ -195,13 +196,14 @@ class Noisy:
 
     def __post_init__(self) -> None:
         _whole(self.steps)
-        if self.method not in NOISY:
+        if not isinstance(self.method, str) or self.method not in NOISY:
             raise ValueError(unknown("method", self.method, NOISY))
 
 
 Solver: TypeAlias = Fixed | Adaptive | Jumps | Noisy
 
 
+@checked_but("solver")
 def resolve(
     solver: Solver | Table | str | int,
     *,
@@ -296,7 +298,7 @@ def _whole(steps: object) -> None:
 
 def _adaptive(method: object) -> bool:
     """Return whether a method chooses its own steps; refuse an unknown one."""
-    if isinstance(method, Table) or method in TABLES or method in ADAPTIVE:
+    if isinstance(method, Table) or (isinstance(method, str) and method in (*TABLES, *ADAPTIVE)):
         return method in ADAPTIVE
     if not isinstance(method, str) or not method.startswith(TORCHDYN):
         raise ValueError(unknown("method", method, [*TABLES, *ADAPTIVE, f"{TORCHDYN}<name>"]))

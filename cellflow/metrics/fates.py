@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.metrics.persistence import Labels
+from cellflow.metrics.persistence import Labels, labels_of
 from cellflow.signature import checked
 
 
@@ -49,9 +49,8 @@ def fate_overlap(
     >>> fate_overlap(fates, ["stem", "stem"], ["a", "c"], *after).numpy().round(2)
     array([0.75,  nan])
     """
-    now, clone, then, later = (
-        pd.Series(np.asarray(one, dtype=object)) for one in (labels, clones, labels_next, clones_next)
-    )
+    given = {"labels": labels, "clones": clones, "labels_next": labels_next, "clones_next": clones_next}
+    now, clone, then, later = (labels_of(one, name=name) for name, one in given.items())
     if not len(fates) == len(now) == len(clone) or len(then) != len(later):
         raise ValueError(
             f"Expected a label and a clone for each of {len(fates)} cells, and as many later labels as clones; found "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
+from cellflow.shapes import check_points
 from cellflow.signature import checked
 
 Features = Callable[[Tensor], Tensor]
@@ -36,7 +37,11 @@ def features_of(images: Tensor, function: Features) -> Tensor:
             f"Expected images (n, c, h, w) as numbers from -1 to 1; found {images.dtype} of shape "
             f"{tuple(images.shape)}. `cf.images.scaled` converts bytes."
         )
-    found = torch.cat([function(part) for part in images.split(_AT_ONCE)]).double()
+    check_points(images, name="images", axes=4)
+    parts = [function(part) for part in images.split(_AT_ONCE)]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"Expected `function` to return a tensor of features; found {type(parts[0]).__name__}.")
+    found = torch.cat(parts).double()
     if found.ndim != 2 or len(found) != len(images):
         raise ValueError(f"Expected features ({len(images)}, d); the function gave shape {tuple(found.shape)}.")
     return found
@@ -69,6 +74,8 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
+        if channels < 1 or classes < 1:
+            raise ValueError(f"Expected channels and classes of at least 1; found {channels} and {classes}.")
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, 16, 5, stride=2, padding=2),
             nn.ReLU(),

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.problem import check_clouds
+from cellflow.files import path_of
 from cellflow.metrics.features import TrainedNetwork, features_of
+from cellflow.renamed import warn
 from cellflow.signature import checked
 
 _ROWS = 1024  # of distances held at once
@@ -301,12 +303,11 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
     """
     for name, side in (("images", images), ("real", real)):
         _check_bytes(name, side)
-    sha256 = _checksum(Path(weights))
+    sha256 = _checksum(path_of(weights, name="weights"))
     if min(len(images), len(real)) < _CUSTOMARY:
-        warnings.warn(
+        warn(
             f"FID of {len(images)} images against {len(real)} is biased upwards; published ones use {_CUSTOMARY} or "
-            "more, usually 50,000. Report `kernel_distance` beside it.",
-            stacklevel=2,
+            "more, usually 50,000. Report `kernel_distance` beside it."
         )
     network = _load(Path(weights), images.device)
     x, y = (_features(side, network) for side in (images, real))

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cellflow.shapes import check_points
 from cellflow.signature import checked
 
 
@@ -77,9 +79,11 @@ def bootstrap(
     sizes = {len(sample) for sample in samples}
     if paired and len(sizes) > 1:
         raise ValueError(f"Expected samples of one length, as they are paired; found {sorted(sizes)}.")
-    scores = [float(score(*_again(samples, generator, paired=paired))) for _ in range(repeats)]
+    for k, sample in enumerate(samples):
+        check_points(sample, name=f"samples[{k}]")
+    scores = [_number(score(*_again(samples, generator, paired=paired))) for _ in range(repeats)]
     low, high = (float(torch.tensor(scores).double().quantile(end)) for end in ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(score(*samples)), low, high, level)
+    return Interval(_number(score(*samples)), low, high, level)
 
 
 @checked
@@ -118,6 +122,7 @@ def real_floor(
     >>> 0 < floor.low < floor.value < floor.high < 0.5
     True
     """
+    check_points(real, name="real")
     if not 1 <= n <= len(real) // 2 or repeats < 1:
         raise ValueError(
             f"Expected repeats >= 1, and n from 1 to {len(real) // 2}, half of {len(real)} real points; found "
@@ -126,7 +131,7 @@ def real_floor(
     found = []
     for _ in range(repeats):
         order = torch.randperm(len(real), generator=generator, device=generator.device).to(real.device)
-        found.append(distance(real[order[:n]], real[order[n : 2 * n]]))
+        found.append(_number(distance(real[order[:n]], real[order[n : 2 * n]])))
     return Interval(sum(found) / repeats, min(found), max(found), 1.0)
 
 
@@ -182,8 +187,18 @@ def standard_error(
         order = torch.randperm(n, generator=generator, device=generator.device).cpu()
         return order[: max(1, round(share * n))]
 
-    scores = torch.tensor([float(score(*map(some, sizes))) for _ in range(repeats)], dtype=torch.float64)
+    scores = torch.tensor([_number(score(*map(some, sizes))) for _ in range(repeats)], dtype=torch.float64)
     return float(scores.std()) * math.sqrt(share / (1 - share))
+
+
+def _number(score: object) -> float:
+    """Return a score as a number."""
+    single = score.item() if isinstance(score, Tensor) and score.numel() == 1 else score
+    if not isinstance(single, Real) or isinstance(single, bool):
+        raise TypeError(f"Expected the score to be one number; found {type(score).__name__}.")
+    if not math.isfinite(single):
+        raise ValueError(f"Expected a finite score; found {single}. Look for extreme values in the samples.")
+    return float(single)
 
 
 def _again(samples: tuple[Tensor, ...], generator: torch.Generator, *, paired: bool) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Plan
-from cellflow.couplings.problem import weights_of
+from cellflow.couplings.problem import check_clouds, weights_of
 from cellflow.signature import checked
 
 NEIGHBORS = 10
@@ -191,9 +191,10 @@ def clone_agreement(
 
 def _groups(labels: Labels, labels_next: Labels, x_next: StatesLike) -> tuple[Tensor, Tensor, int]:
     """Return the group of each cell of both snapshots as a number, -1 for none, and how many groups there are."""
-    if len(labels_next) != len(x_next):
-        raise ValueError(f"Expected a label for each of {len(x_next)} cells in `x_next`; found {len(labels_next)}.")
-    columns = [pd.Series(np.asarray(one, dtype=object)) for one in (labels, labels_next)]
+    columns = [labels_of(one, name=name) for one, name in ((labels, "labels"), (labels_next, "labels of the next"))]
+    n = len(as_states(x_next, what="`x_next`"))
+    if len(columns[1]) != n:
+        raise ValueError(f"Expected a label for each of {n} cells in `x_next`; found {len(columns[1])}.")
     known = pd.concat([column.dropna() for column in columns]).astype(str)
     names = sorted(known.unique())
     codes = [
@@ -203,6 +204,28 @@ def _groups(labels: Labels, labels_next: Labels, x_next: StatesLike) -> tuple[Te
     if not all((side >= 0).any() for side in codes):
         raise ValueError("Expected cells with a label in both snapshots; found one without any.")
     return codes[0], codes[1], len(names)
+
+
+def labels_of(labels: Labels, *, name: str) -> pd.Series:
+    """Return one label for each cell ``(n,)``, missing where there is none.
+
+    Raises
+    ------
+    ValueError
+        When they are not one for each.
+
+    Examples
+    --------
+    >>> labels_of(["a", None], name="labels").isna().tolist()
+    [False, True]
+    """
+    found = np.empty(len(labels), dtype=object)
+    if getattr(labels, "ndim", 1) != 1 or any(np.ndim(one) for one in labels):
+        raise ValueError(
+            f"Expected `{name}` with one label for each cell (n,); found {type(labels).__name__} of more axes."
+        )
+    found[:] = list(labels)
+    return pd.Series(found)
 
 
 def _own(
@@ -221,6 +244,7 @@ def _own(
     """
     points = x_next if isinstance(moved, Plan) else as_states(moved, what="`moved`").cpu()
     n = moved.shape[0] if isinstance(moved, Plan) else len(points)
+    check_clouds(points, x_next)
     if len(cells) != n:
         raise ValueError(f"Expected a label for each of {n} cells; found {len(cells)}.")
     parts, own = points.split(max(1, rows)), cells.clamp(min=0)[:, None]

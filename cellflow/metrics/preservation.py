@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cellflow.shapes import check_points
 from cellflow.signature import checked
 
 _WINDOW, _SIGMA = 11, 1.5
@@ -57,7 +58,7 @@ def transport_cost(inputs: Tensor, outputs: Tensor) -> Tensor:
     >>> transport_cost(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
     tensor([1., 1.])
     """
-    _check_pairs(inputs, outputs)
+    _check_pairs(inputs, outputs, numbers=True)
     return (outputs - inputs).square().flatten(1).mean(1)
 
 
@@ -79,7 +80,7 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     >>> structural_similarity(stripes, stripes), bool(structural_similarity(stripes, -stripes) < -0.9)
     (tensor([1.]), True)
     """
-    _check_pairs(inputs, outputs)
+    _check_pairs(inputs, outputs, numbers=True)
     side = min(_WINDOW, *inputs.shape[2:])
     window = _window(side if side % 2 else side - 1, inputs)
 
@@ -143,6 +144,7 @@ def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
     >>> foreground(torch.tensor([[[[-0.9, -0.8, 0.7, 0.9]]]]))
     tensor([[[[False, False,  True,  True]]]])
     """
+    check_points(images, name="images", axes=4)
     grey = images.mean(1, keepdim=True).clamp(-1, 1)
     levels = ((grey + 1) / 2 * (_LEVELS - 1)).round().long().flatten(1)
     counts = torch.zeros(len(images), _LEVELS, dtype=torch.float64, device=images.device)
@@ -174,8 +176,17 @@ def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: 
     >>> target_accuracy(torch.ones(2, 1, 1, 2), lambda images: images.flatten(1) * torch.tensor([0.0, 1.0]), target=1)
     tensor([1., 1.])
     """
+    check_points(images, name="images", axes=4)
     with torch.no_grad():
-        found = torch.cat([logits(part).argmax(1) for part in images.split(_LEVELS)])
+        parts = [logits(part) for part in images.split(_LEVELS)]
+    if not all(isinstance(part, Tensor) and part.ndim == 2 for part in parts):
+        raise TypeError(
+            "Expected `logits` to return a tensor (n, k), a row for each image; it returned something else."
+        )
+    found = torch.cat([part.argmax(1) for part in parts])
+    each = torch.as_tensor(target)
+    if each.shape not in ((), found.shape) or each.is_floating_point() or each.is_complex():
+        raise ValueError(f"Expected `target` as one class, or one for each of {len(found)} images; found {target!r}.")
     return (found == torch.as_tensor(target, device=found.device)).float()
 
 
@@ -208,12 +219,20 @@ def against_shuffled(
     n = len(inputs)
     if n < 3 or repeats < 2:
         raise ValueError(f"Expected three pairs or more to shuffle, and repeats >= 2; found {n} and {repeats}.")
+
+    def mean(x: Tensor, y: Tensor) -> Tensor:
+        found = score(x, y)
+        if not isinstance(found, Tensor) or found.shape != (n,):
+            shape = getattr(found, "shape", type(found).__name__)
+            raise TypeError(f"Expected `score` to return one number for each of {n} pairs; found {shape}.")
+        return found.double().mean()
+
     # A random cyclic permutation: no output gets its own input.
     circles = [
         torch.randperm(n, generator=generator, device=generator.device).to(inputs.device) for _ in range(repeats)
     ]
-    means = torch.stack([score(inputs[circle], outputs[circle.roll(1)]).double().mean() for circle in circles])
-    return Preservation(float(score(inputs, outputs).double().mean()), float(means.mean()), float(means.std()))
+    means = torch.stack([mean(inputs[circle], outputs[circle.roll(1)]) for circle in circles])
+    return Preservation(float(mean(inputs, outputs)), float(means.mean()), float(means.std()))
 
 
 def _window(side: int, like: Tensor) -> Tensor:
@@ -228,8 +247,15 @@ def _positions(window: Tensor, size: int) -> Tensor:
     return torch.stack([F.pad(window, (place, free - place)) for place in range(free + 1)])
 
 
-def _check_pairs(inputs: Tensor, outputs: Tensor) -> None:
-    if inputs.shape != outputs.shape or inputs.ndim != 4:
+def _check_pairs(inputs: Tensor, outputs: Tensor, *, numbers: bool = False) -> None:
+    if numbers:
+        check_points(inputs, name="inputs", axes=4)
+        check_points(outputs, name="outputs", axes=4)
+        if inputs.dtype != outputs.dtype:
+            raise TypeError(f"Expected `inputs` and `outputs` of one type; found {inputs.dtype} and {outputs.dtype}.")
+    if any(side.layout != torch.strided or side.is_complex() for side in (inputs, outputs)):
+        raise TypeError("Expected `inputs` and `outputs` as dense tensors of real numbers; found another kind.")
+    if inputs.shape != outputs.shape or inputs.ndim != 4 or inputs.numel() == 0:
         raise ValueError(
             f"Expected inputs and outputs of one shape (n, c, h, w), in pairs; found {tuple(inputs.shape)} and "
             f"{tuple(outputs.shape)}."

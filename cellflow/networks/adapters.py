@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.fields import Field
+from cellflow.networks.embedding import check_inputs
+from cellflow.shapes import check_points
 from cellflow.signature import checked
 
 
@@ -41,6 +43,11 @@ class Standardized(nn.Module):
 
     def __init__(self, network: Field, *, shift: Tensor, scale: Tensor, speed: Tensor) -> None:
         super().__init__()
+        for name, part in (("shift", shift), ("scale", scale), ("speed", speed)):
+            check_points(part, name=name, axes=1)
+            # Several heads have a speed each.
+            if len(part) != len(shift) and (name != "speed" or len(part) % len(shift)):
+                raise ValueError(f"Expected `{name}` as long as `shift`, {len(shift)}; found {len(part)}.")
         self.network = network
         self.register_buffer("shift", shift)
         self.register_buffer("scale", torch.where(scale > 0, scale, 1))
@@ -48,10 +55,13 @@ class Standardized(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the field at times ``t`` ``(n,)`` and states ``x`` ``(n, d)``, in units of the data."""
+        check_inputs(t, x, condition, x)
         if x.shape[-1] != len(self.shift):
             raise ValueError(f"The model was fitted on states of width {len(self.shift)}; found {x.shape[-1]}.")
-        found: Tensor = self.speed * self.network(t, (x - self.shift) / self.scale, condition)
-        return found
+        found = self.network(t, (x - self.shift) / self.scale, condition)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"Expected a network that returns a tensor; found {type(found).__name__}.")
+        return self.speed * found
 
 
 @checked

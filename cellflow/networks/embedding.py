@@ -9,6 +9,36 @@ from torch import Tensor, nn
 from cellflow.signature import checked
 
 
+def check_inputs(t: Tensor, x: Tensor, condition: Tensor | None, weight: Tensor) -> None:
+    """Raise unless a network is called with floating-point tensors of one length, in the precision of its weights.
+
+    Raises
+    ------
+    TypeError
+        When one of them is not a floating-point tensor.
+    ValueError
+        When there is not a time, and a condition, for each state.
+    """
+    for name, part in (("x", x), ("t", t), ("condition", condition)):
+        if part is None and name == "condition":
+            continue
+        if (
+            not isinstance(part, Tensor)
+            or not part.is_floating_point()
+            or not part.ndim
+            or part.layout != torch.strided
+        ):
+            found = f"{tuple(part.shape)} of {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+            raise TypeError(f"Expected `{name}` as a dense floating-point tensor (n, ...); found {found}.")
+        if len(part) not in (1, len(x)) or part.dtype != x.dtype:
+            raise ValueError(
+                f"Expected a `{name}` for each of {len(x)} states, of {x.dtype} as they are; found "
+                f"{tuple(part.shape)} of {part.dtype}."
+            )
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"Expected states of {weight.dtype}, as the weights of the network; found {x.dtype}.")
+
+
 @checked
 class TimeEmbedding(nn.Module):
     """Time, its first harmonics, and a linear map of both.
@@ -50,6 +80,9 @@ class TimeEmbedding(nn.Module):
         ValueError
             When there are more or fewer times than the network has inputs for.
         """
+        if not isinstance(t, Tensor) or not t.is_floating_point() or not t.ndim or t.layout != torch.strided:
+            kind = f"{tuple(t.shape)} of {t.dtype}" if isinstance(t, Tensor) else type(t).__name__
+            raise TypeError(f"Expected times `t` as a floating-point tensor, one for each sample; found {kind}.")
         if t.shape[1:].numel() != self.times:
             raise ValueError(
                 f"Expected {self.times} time(s) for each sample; found times of shape {tuple(t.shape)}. Build the "

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cellflow.errors import unknown
 from cellflow.fields import Outputs, outputs
-from cellflow.networks.embedding import TimeEmbedding
+from cellflow.networks.embedding import TimeEmbedding, check_inputs
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
 
@@ -109,6 +109,7 @@ class FlowMap(nn.Module):
 
         States are ``(n, ...)``; the result is shaped as they are. With growth: `Outputs`, with the mean rate too.
         """
+        check_inputs(t, x, condition, x)
         begin, end = t.unbind(1) if t.ndim == 2 else (t, t)
         known = outputs(self.network(torch.stack([begin, end - begin], dim=1), x, condition), growth=self.growth)
         return Outputs(known.velocity, growth=known.growth) if self.growth else known.velocity

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
-from cellflow.networks.embedding import TimeEmbedding, require_sizes
+from cellflow.networks.embedding import TimeEmbedding, check_inputs, require_sizes
 from cellflow.signature import checked
 
 
@@ -78,6 +78,7 @@ class MLP(nn.Module):
         ValueError
             When a state or a condition has another width than the network's.
         """
+        check_inputs(t, x, condition, self.first.weight)
         self._check(x, condition)
         context = self.time(t)
         if self.condition is not None and condition is not None:
@@ -91,6 +92,9 @@ class MLP(nn.Module):
 
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         found = 0 if condition is None else condition.shape[-1]
+        if x.ndim != 2 or (condition is not None and condition.ndim != 2):
+            shapes = tuple(x.shape), None if condition is None else tuple(condition.shape)
+            raise ValueError(f"Expected states (n, {self.dim}) and a condition (n, k) or None; found {shapes}.")
         if found != self.condition_dim:
             raise ValueError(f"Expected a condition of width {self.condition_dim}; found {found}. See `condition_dim`.")
         if x.shape[-1] != self.dim:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cellflow.networks.embedding import TimeEmbedding, require_sizes
+from cellflow.networks.embedding import TimeEmbedding, check_inputs, require_sizes
 from cellflow.networks.stages import Downsample, Norm, Stage, Upsample, zeroed
 from cellflow.signature import checked
 
@@ -77,6 +77,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         attention = (1,)[: len(multipliers) - 1] if attention is None else attention
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected 0 <= dropout < 1; found {dropout}.")
         _check_plan(width, multipliers, blocks, attention)
         require_sizes(channels=channels, head_dim=head_dim, heads=heads)
         require_sizes(0, condition_dim=condition_dim)
@@ -104,6 +106,7 @@ class UNet(nn.Module):
             When images have other channels than the network, or a size that cannot be halved often enough; when a
             condition has another width than the network's.
         """
+        check_inputs(t, x, condition, self.first.weight)
         self._check(x, condition)
         context = self.time(t)
         if self.condition is not None and condition is not None:
@@ -183,7 +186,7 @@ class _Plan:
 
 
 def _check_plan(width: int, multipliers: Sequence[int], blocks: int, attention: Sequence[int]) -> None:
-    if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1:
+    if width < 1 or blocks < 1 or not len(multipliers) or min(multipliers) < 1:
         raise ValueError(
             f"Expected width, blocks and every multiplier of at least 1; found {width}, {blocks}, {tuple(multipliers)}."
         )

@@ -86,6 +86,7 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     >>> (drawn.t == 0.5 + drawn.x[:, 0] / 2).all(), drawn.mass
     (tensor(True), None)
     """
+    batch.check()
     s = path.inside(times.sample(len(batch.x0), generator=generator, like=batch.x0))
     start, duration = batch.span()
     point = path.between(batch, s, generator=generator)

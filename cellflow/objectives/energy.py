@@ -95,5 +95,10 @@ def bend_pairs(field: Field, batch: Batch) -> Batch:
     (tensor([[0., 0.]]), tensor([[1., 1.]]))
     """
     start, _ = batch.span()
-    bend0, bend1 = field(start, torch.cat([batch.x0, batch.x1], dim=1), batch.condition).chunk(2, dim=1)
+    ends = torch.cat([batch.x0, batch.x1], dim=1)
+    found = field(start, ends, batch.condition)
+    if not isinstance(found, Tensor) or found.shape != ends.shape:
+        shape = getattr(found, "shape", type(found).__name__)
+        raise ValueError(f"Expected a field that returns both bends of each pair, {tuple(ends.shape)}; found {shape}.")
+    bend0, bend1 = found.chunk(2, dim=1)
     return batch._replace(bend0=bend0, bend1=bend1)

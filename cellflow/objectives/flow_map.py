@@ -33,6 +33,9 @@ from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
 
+MOST_ADAPTIVE = 10
+"""Largest power of the adaptive weight: beyond, it is 0 or infinite."""
+
 
 class DrawnJumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
@@ -123,9 +126,10 @@ class FlowMapObjective(ABC):
 
     def __post_init__(self) -> None:
         check_unit(self.unit)
-        if not 0 <= self.diagonal < 1 or self.adaptive < 0:
+        if not 0 <= self.diagonal < 1 or not 0 <= self.adaptive <= MOST_ADAPTIVE:
             raise ValueError(
-                f"Expected 0 <= diagonal < 1 and adaptive >= 0; found {self.diagonal} and {self.adaptive}. For the "
+                f"Expected 0 <= diagonal < 1 and 0 <= adaptive <= {MOST_ADAPTIVE}; "
+                f"found {self.diagonal} and {self.adaptive}. For the "
                 "velocity alone, use `cf.objectives.VelocityMatching`."
             )
 
@@ -134,8 +138,9 @@ class FlowMapObjective(ABC):
         """Return the error of the mean rates of each jump: shaped as states, or as `joined` rates with growth."""
 
     @checked
-    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean squared errors ``"diagonal"`` and ``"jump"``, and the ``"loss"``."""
+        batch.check()
         still = min(round(self.diagonal * len(batch.x0)), len(batch.x0) - 1)
         drawn = self._draw(batch, still, self._spans(field), generator, growth=bool(getattr(field, "growth", False)))
         resting, moving = drawn.split(still)

@@ -55,7 +55,7 @@ class TrajectoryMatching:
         check_unit(self.unit)
 
     @checked
-    def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, field: Field, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``{"loss": mean squared error of the end, per unit of time}``, without random numbers."""
         why = "Its pairs lie on the trajectories of a flow, see `cf.training.trajectory_batches`."
         growth = bool(getattr(field, "growth", False))

@@ -20,10 +20,12 @@ from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
 from cellflow.shapes import as_states, finite
+from cellflow.signature import checked, checked_but
 
 _AT_ONCE = 2**22  # numbers: 32 MiB of float64
 
 
+@checked_but("coupling", "path")
 def paired_batches(
     x0: Tensor,
     x1: Tensor,
@@ -85,6 +87,7 @@ def paired_batches(
     return batches.with_condition(condition)
 
 
+@checked_but("coupling", "path", "curve")
 def snapshot_batches(
     snapshots: Sequence[Tensor],
     times: Sequence[float],
@@ -204,6 +207,7 @@ def intervals(
     return matchings, _ends(masses, weights, rates, sizes, times)
 
 
+@checked
 class PairedBatches:
     """An endless stream of batches of pairs; the batch of a step is the same at every iteration.
 
@@ -258,12 +262,14 @@ class PairedBatches:
         drawn = (getattr(interval, "drawn", None) for interval in self._pairs.intervals)
         return [plan.turnover if isinstance(plan, WeighedPlan) else None for plan in drawn]
 
+    @checked
     def with_condition(self, condition: Tensor) -> "PairedBatches":
         """Return the same batches with the condition ``(m, k)`` of each target point; for two clouds."""
         unasked = condition.new_zeros(len(self._points) - len(condition), *condition.shape[1:])
         conditions = torch.cat([unasked, condition]).to(self._points)
         return PairedBatches(self._pairs, self._points, self._times, conditions, self._bends)
 
+    @checked
     def bent(self, bends: Bends) -> "PairedBatches":
         """Return the same batches with bends.
 
@@ -322,6 +328,7 @@ class PairedBatches:
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
 
+    @checked
     def iterate(self, start: int) -> Iterator[Batch]:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; worker threads match ahead."""
         with closing(self._pairs.iterate(start)) as stream:

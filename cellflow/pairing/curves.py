@@ -19,6 +19,7 @@ from cellflow.couplings import Plan
 from cellflow.errors import unknown
 from cellflow.pairing.mean_curve import Mean
 from cellflow.shapes import per_sample
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from cellflow.pairing.batches import PairedBatches
@@ -41,6 +42,7 @@ class Curve(Protocol):
         """Return the function that adds bends to the pairs of ``batches``; ``None`` for straight pairs."""
 
 
+@checked
 @dataclass(frozen=True)
 class Straight:
     """Paths that are straight between neighbouring snapshots.
@@ -52,6 +54,7 @@ class Straight:
     Straight()
     """
 
+    @checked
     def bends(
         self,
         snapshots: Sequence[Tensor],
@@ -64,6 +67,7 @@ class Straight:
         return None
 
 
+@checked
 @dataclass(frozen=True)
 class Spline:
     """Paths that follow one smooth curve through all snapshots.
@@ -102,6 +106,7 @@ class Spline:
         if not 0 <= self.bend <= 1:
             raise ValueError(f"Expected 0 <= bend <= 1; found {self.bend}.")
 
+    @checked
     def bends(
         self,
         snapshots: Sequence[Tensor],

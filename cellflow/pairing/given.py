@@ -1,6 +1,5 @@
 """What pairing is given, read and checked: clouds, times, sizes, weights, rates and groups."""
 
-import warnings
 from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cellflow.couplings.problem import check_clouds
 from cellflow.couplings.within import Labels
+from cellflow.renamed import warn
 from cellflow.shapes import as_states
 
 
@@ -122,7 +122,7 @@ def groups_of(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) 
         message = f"Of {len(sizes)} snapshots, some lack groups of their neighbours: {', '.join(lacking)}."
         if weighed:
             raise ValueError(f"{message} Their growth is unknown: leave these cells out, or pair without `within`.")
-        warnings.warn(f"{message} Cells of these groups have no partner there and are left out.", stacklevel=4)
+        warn(f"{message} Cells of these groups have no partner there and are left out.")
     return [torch.from_numpy(part) for part in each]
 
 

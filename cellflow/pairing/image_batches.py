@@ -20,6 +20,7 @@ from cellflow.pairing.masses import Ends
 from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.seeds import draw_seed, generator_at
+from cellflow.signature import checked, checked_but
 
 Loaded = tuple[Tensor, Tensor, Tensor]
 """Source images, target images, and the rows of the latter."""
@@ -28,6 +29,7 @@ _SPARE = 2
 """Blocks that are loaded or matched while others are trained on."""
 
 
+@checked_but("source", "target", "coupling", "path")
 def image_batches(
     source: Images | None,
     target: Images,
@@ -128,6 +130,7 @@ def image_batches(
     return ImageBatches(pairs, batch_size, asked)
 
 
+@checked
 class ImageBatches:
     """An endless stream of batches of paired images; the batch of a step is the same at every iteration.
 
@@ -153,6 +156,7 @@ class ImageBatches:
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate(0)
 
+    @checked
     def iterate(self, start: int) -> Iterator[Batch]:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; threads work ahead."""
         with closing(self._pairs.iterate(start)) as loaded:
@@ -317,6 +321,11 @@ def _check_sizes(source: Images | None, target: Images, batch_size: int) -> None
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
     for side, images in (("source", source), ("target", target)):
+        lacking = [name for name in ("scaled", "shape", "__len__") if not hasattr(images, name)]
+        if lacking and (images is not None or side == "target"):
+            raise TypeError(
+                f"Expected `{side}` as a set of images; found {type(images).__name__}. See `cf.images.read_images`."
+            )
         if images is not None and len(images) < 2:
             raise ValueError(f"Expected at least two {side} images; found {len(images)}: there is nothing to learn.")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.errors import unknown
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from cellflow.pairing.batches import PairedBatches
@@ -28,6 +29,7 @@ MARGIN = 0.5
 ROUNDING = 1e-9
 
 
+@checked
 @dataclass(frozen=True)
 class Mean:
     r"""Paths that follow the curve of the population's mean through all snapshots.
@@ -89,6 +91,7 @@ class Mean:
         if self.spline not in (*SPLINES, "auto"):
             raise ValueError(unknown("spline", self.spline, (*SPLINES, "auto")))
 
+    @checked
     def bends(
         self,
         snapshots: Sequence[Tensor],

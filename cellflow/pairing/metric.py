@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from cellflow.seeds import draw_seed
+from cellflow.shapes import check_points
+from cellflow.signature import checked
 
 LEARNED_FROM = 20_000
 """Most points from which a metric is learned; drawn at random where there are more."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class RBFMetric:
     r"""A Riemannian metric, a sum of radial basis functions: steps are short near the data and long elsewhere.
@@ -45,11 +48,29 @@ class RBFMetric:
     weights: Tensor
     floor: float
 
+    def __post_init__(self) -> None:
+        for name, part, axes in (("centres", self.centres, 2), ("radii", self.radii, 1), ("weights", self.weights, 1)):
+            check_points(part, name=name, axes=axes)
+        if not len(self.centres) == len(self.radii) == len(self.weights) or not 0 < self.floor < float("inf"):
+            raise ValueError(
+                f"Expected a radius and a weight for each centre, and a finite floor > 0; found {len(self.centres)}, "
+                f"{len(self.radii)} and {len(self.weights)} of them, and {self.floor}."
+            )
+        if bool((self.radii <= 0).any()) or bool((self.weights < 0).any()):
+            raise ValueError("Expected `radii` above 0 and `weights` of 0 or more; found others.")
+
     def __call__(self, x: Tensor) -> Tensor:
         """Return the factor ``(n,)`` of squared lengths at states ``(n, d)``."""
-        return 1 / (_bumps(x, self.centres, self.radii) @ self.weights + self.floor)
+        check_points(x, name="x", axes=2)
+        if x.shape[1] != self.centres.shape[1] or x.dtype != self.centres.dtype:
+            raise ValueError(
+                f"Expected states (n, {self.centres.shape[1]}) of {self.centres.dtype}, as the centres are; found "
+                f"{tuple(x.shape)} of {x.dtype}."
+            )
+        return 1 / (_bumps(x, self.centres, self.radii) @ self.weights + float(self.floor))
 
 
+@checked
 def rbf_metric(
     points: Tensor, *, centres: int = 100, spread: float = 1.0, floor: float = 1e-2, generator: torch.Generator
 ) -> RBFMetric:
@@ -113,8 +134,7 @@ def _bumps(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
 
 
 def _check(points: Tensor, centres: int, spread: float, floor: float) -> None:
-    if points.ndim != 2:
-        raise ValueError(f"Expected vectors `(n, d)` to learn a metric from; found shape {tuple(points.shape)}.")
+    check_points(points, name="points", axes=2)
     if bool((points == points[:1]).all()):
         raise ValueError("All points are the same: there is no metric to learn. Choose `curve='straight'`.")
     if centres < 1 or not 0 < spread < float("inf") or not 0 < floor < float("inf"):

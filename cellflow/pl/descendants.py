@@ -6,12 +6,14 @@ import numpy as np
 
 from cellflow.pl.canvas import GREY, INK, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 
+@checked
 def descendants(
     adata: "AnnData", *, time_key: str | None = None, key: str = "push", ax: "Axes | None" = None
 ) -> "Axes":

@@ -9,6 +9,7 @@ from cellflow.pl.basis import read_basis
 from cellflow.pl.canvas import GREY, dot_size, figure_or_new, literal
 from cellflow.pl.cells import time_colors
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +19,7 @@ MOST = 12
 COLUMNS = 4
 
 
+@checked
 def fate(
     adata: "AnnData",
     *,

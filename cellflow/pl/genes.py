@@ -11,6 +11,7 @@ from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
 from cellflow.pl.labels import unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = 4
 
 
+@checked
 def genes(
     adata: "AnnData",
     predicted: "AnnData",

@@ -9,6 +9,7 @@ from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 AROUND = "snapshots before and after"
 
 
+@checked
 def interpolation(
     adata: "AnnData",
     predicted: "AnnData",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cellflow.errors import NotFittedError
 from cellflow.pl.canvas import INK, OBSERVED, axes_or_new, plain
+from cellflow.signature import checked
 from cellflow.training import History
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ SHORTEST = 5
 """Steps that it is over at least."""
 
 
+@checked
 def loss(flow: "SnapshotFlow | History", *, ax: "Axes | None" = None) -> "Axes":
     """Draw the training loss: every step, and a running median.
 

@@ -11,6 +11,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
 from cellflow.pl.labels import unit_of_result
+from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@checked_but("solver")
 def trajectories(
     adata: "AnnData",
     flow: "SnapshotFlow | None" = None,

@@ -9,6 +9,7 @@ import pandas as pd
 from cellflow.errors import unknown
 from cellflow.pl.canvas import INK, OBSERVED, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,6 +73,7 @@ _APART: dict[str, dict[Hashable, float]] = {
 _SCORES = {"label persistence": "labels", "clone agreement": "clones"}
 
 
+@checked
 def validation(
     adata: "AnnData",
     *,

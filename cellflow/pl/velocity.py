@@ -10,6 +10,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
 from cellflow.pl.labels import rate_label, unit_of, unit_of_result
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,6 +37,7 @@ class _Noted(NamedTuple):
     unit: str
 
 
+@checked
 def velocity(
     adata: "AnnData",
     flow: "SnapshotFlow | None" = None,

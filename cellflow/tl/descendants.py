@@ -9,6 +9,7 @@ from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about, solver_of, target
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ NEIGHBORS = 10
 """Measured cells among which the mass of a carried cell is divided: enough to smooth over single cells."""
 
 
+@checked_but("solver")
 def push(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -84,6 +86,7 @@ def push(
     return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=True)
 
 
+@checked_but("solver")
 def pull(
     adata: "AnnData",
     flow: "SnapshotFlow",

@@ -12,6 +12,7 @@ from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about, note_absent, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 from cellflow.training.run import progress_bar
@@ -26,6 +27,7 @@ STEPS = 20
 seed of 100 steps has 91%, at a fifth of the time: ``benchmarks/results/fate.md``."""
 
 
+@checked_but("solver")
 def fate(
     adata: "AnnData",
     flow: "SnapshotFlow",

@@ -1,8 +1,9 @@
 """The growth rate of every cell, and what is expected of it from its genes."""
 
-import warnings
 from typing import TYPE_CHECKING
 
+from cellflow.renamed import warn
+from cellflow.signature import checked
 from cellflow.tl.cells import about, target
 from cellflow.tl.sensitivity import conclusion
 from cellflow.tl.sensitivity import sensitivity as by_relaxation
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@checked
 def growth(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -97,5 +99,5 @@ def growth(
         said = conclusion(table)
         written.uns[f"{key_added}_sensitivity"] = {"table": table, "conclusion": said}
         if said:
-            warnings.warn(said, stacklevel=2)
+            warn(said)
     return written if copy else None

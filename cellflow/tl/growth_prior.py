@@ -1,6 +1,5 @@
 """What growth to expect of cells, by the genes that they express."""
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,8 @@ import numpy as np
 
 from cellflow.cells.gene_sets import APOPTOSIS, CELL_CYCLE
 from cellflow.errors import unknown
+from cellflow.renamed import warn
+from cellflow.signature import checked
 from cellflow.tl.cells import target
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ DEATH_CENTER, DEATH_WIDTH = 0.1, 0.2
 Range = tuple[float, float]
 
 
+@checked
 def growth_prior(
     adata: "AnnData",
     *,
@@ -180,7 +182,7 @@ def _score(genes: "AnnData", names: list[str], seed: int) -> np.ndarray:
     if not np.isfinite(spread):
         raise ValueError("Expected finite expression; found NaN or infinity. Remove these cells, or impute.")
     if spread == 0:
-        warnings.warn(f"{len(names)} genes are alike in all cells: nothing is expected from them.", stacklevel=3)
+        warn(f"{len(names)} genes are alike in all cells: nothing is expected from them.")
         return np.zeros(genes.n_obs)
     before = np.random.get_state()  # noqa: NPY002  # scanpy seeds the global state
     try:

@@ -9,6 +9,7 @@ import pandas as pd
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about, solver_of
 from cellflow.tl.genes import Loadings, read_loadings
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@checked_but("solver")
 def interpolate(
     adata: "AnnData",
     flow: "SnapshotFlow",

@@ -10,6 +10,7 @@ from cellflow.integrate import Fixed, Noisy, Solver, resolve
 from cellflow.metrics import thinned
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about, target
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@checked_but("solver")
 def trajectories(
     adata: "AnnData",
     flow: "SnapshotFlow",

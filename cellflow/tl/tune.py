@@ -11,6 +11,7 @@ from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at
+from cellflow.signature import checked
 from cellflow.tl import held_out, new_cells
 from cellflow.tl.cells import about, target
 from cellflow.tl.held_out import inside, known_times
@@ -31,6 +32,7 @@ FIXED = ("rep", "time_key", "weight_key", "seed")
 CONFIDENCE = 0.95
 
 
+@checked
 def tune(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -135,6 +137,7 @@ def tune(
     return written if copy else None
 
 
+@checked
 def tuned(adata: "AnnData", flow: "SnapshotFlow", *, grid: Grid, key: str = "tune") -> "SnapshotFlow":
     """Return an unfitted flow with the settings that `tune` found to be the best.
 

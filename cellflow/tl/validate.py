@@ -12,6 +12,7 @@ from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.signature import checked, checked_but
 from cellflow.tl import held_out, landings, new_cells
 from cellflow.tl.cells import about, note_absent, solver_of, target
 from cellflow.tl.held_out import inside, known_times, refitted, unseen
@@ -31,6 +32,7 @@ NEW_CELLS, COUPLINGS = "new_cells", "couplings"
 """Ends of the names of the second and the third table."""
 
 
+@checked_but("solver")
 def validate(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -191,6 +193,7 @@ def validate(
     return written if copy else None
 
 
+@checked
 def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
     """Return the snapshots that a flow can be tested on: those with one that it may see on each side.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellflow.signature import checked
 from cellflow.tl.cells import about, target
 from cellflow.tl.genes import read_loadings
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@checked
 def velocity(
     adata: "AnnData",
     flow: "SnapshotFlow",

@@ -25,6 +25,8 @@ from cellflow.objectives import (
 )
 from cellflow.paths import GaussianPath
 from cellflow.seeds import draw_seed, generator_at
+from cellflow.shapes import check_points
+from cellflow.signature import checked, checked_but
 from cellflow.training.history import History
 from cellflow.training.loop import OnStep, fit
 from cellflow.training.recipe import Recipe
@@ -52,6 +54,7 @@ AT_ONCE = 2**22
 """Most numbers that are integrated at once."""
 
 
+@checked_but("path")
 def distill(
     flow_map: FlowMap,
     teacher: nn.Module | None,
@@ -204,6 +207,7 @@ class Trajectories(NamedTuple):
     log_weight: Tensor | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class TrajectoryBatches:
     """An endless stream of batches of pairs on the trajectories of a flow; the same at every iteration.
@@ -236,6 +240,7 @@ class TrajectoryBatches:
         """Yield batches from the first on."""
         return self.iterate(0)
 
+    @checked
     def iterate(self, start: int) -> Iterator[Batch]:
         """Yield batches from number ``start`` on."""
         return (self._draw(generator_at(self.seed, number)) for number in count(start))
@@ -261,6 +266,7 @@ class TrajectoryBatches:
         return Batch(x0, x1, followed.t[first].to(x0), followed.t[second].to(x0), condition, *masses)
 
 
+@checked
 def trajectory_batches(
     velocity: Field,
     snapshots: Sequence[Tensor],
@@ -328,6 +334,14 @@ def trajectory_batches(
             f"Expected n_times >= 2, and a time for each of one or more snapshots; found n_times={n_times}, "
             f"{len(snapshots)} snapshots and {len(times)} times."
         )
+    if not all(0 <= time <= 1 for time in times) or batch_size < 1:
+        raise ValueError(
+            f"Expected model times from 0 to 1, and batch_size >= 1; found {list(times)} and {batch_size}."
+        )
+    for k, x in enumerate(snapshots):
+        check_points(x, name=f"snapshots[{k}]")
+        if conditions is not None and (len(conditions) != len(snapshots) or conditions[k].shape[:1] != x.shape[:1]):
+            raise ValueError(f"Expected `conditions` with a row for each state of each of {len(snapshots)} snapshots.")
     weight = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
     dtype = snapshots[0].dtype if weight is None else weight.dtype  # the flow's own precision
     share = min(1.0, NUMBERS / (sum(map(len, snapshots)) * n_times * snapshots[0][0].numel()))

@@ -12,10 +12,12 @@ from cellflow.networks import MLP, Standardized
 from cellflow.objectives.energy import PathEnergy, bend_pairs
 from cellflow.pairing.metric import rbf_metric
 from cellflow.seeds import seeded
+from cellflow.signature import checked
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
 
 
+@checked
 @dataclass(frozen=True)
 class Geodesics:
     """Paths along geodesics of a metric that is learned from the snapshots.
@@ -52,6 +54,7 @@ class Geodesics:
     steps: int = 1000
     learning_rate: float = 2e-3
 
+    @checked
     def bends(
         self,
         snapshots: Sequence[Tensor],
@@ -84,6 +87,7 @@ class Geodesics:
         return LearnedBends(field.eval())
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class LearnedBends:
     """Adds the bends that a trained network predicts.

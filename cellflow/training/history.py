@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellflow.files import committed
+from cellflow.signature import checked, checked_but
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@checked
 class History:
     """The terms of the objective and the learning rate at every optimiser step.
 
@@ -38,6 +40,7 @@ class History:
         names = self.columns or later.columns
         return History({name: [*self.columns.get(name, []), *later[name]] for name in names})
 
+    @checked
     def append(self, row: dict[str, float]) -> None:
         """Add one step."""
         for name, value in row.items():
@@ -49,6 +52,7 @@ class History:
 
         return pd.DataFrame(self.columns, index=pd.RangeIndex(1, len(self) + 1, name="step"))
 
+    @checked_but("path")
     def to_csv(self, path: str | Path) -> None:
         """Write one row per step, as a whole or not at all."""
         with committed(path) as partial:

@@ -16,6 +16,7 @@ from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.renamed import renamed
 from cellflow.seeds import draw_seed, generator_at, seeded
+from cellflow.signature import checked_but
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
 from cellflow.training.recipe import PRECISIONS, Recipe
@@ -31,6 +32,7 @@ OnStep = Callable[[int, Mapping[str, float]], object]
 """From the number of a step, counted from 1, and its terms to anything: a logger."""
 
 
+@checked_but("batches")
 def fit(
     field: nn.Module,
     objective: Objective,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cellflow.errors import unknown
+from cellflow.signature import checked
 
 SCHEDULES = ("cosine", "constant")
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "64": "32-true", "bf16": "bf16-mixed"}
@@ -17,6 +18,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "64"
 swaps torch's default precision at every step, for all threads."""
 
 
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """Settings of the optimiser.
@@ -75,6 +77,7 @@ class Recipe:
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"Expected clip > 0, or None; found {self.clip}.")
 
+    @checked
     def rate_at(self, step: int, *, steps: int) -> float:
         """Return the learning rate of optimiser step ``step`` of ``steps``, both counted from 0."""
         if step < self.warmup:
@@ -83,11 +86,13 @@ class Recipe:
             return self.learning_rate
         return self.learning_rate * (1 + cos(pi * (step - self.warmup) / max(steps - self.warmup, 1))) / 2
 
+    @checked
     def optimizer(self, field: nn.Module) -> torch.optim.Optimizer:
         """Return AdamW over the weights of ``field``."""
         return torch.optim.AdamW(field.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
     @torch.no_grad()
+    @checked
     def update_average(self, averaged: list[Tensor], current: list[Tensor], *, step: int) -> None:
         """Update the averaged weights after ``step`` optimiser steps; the first one copies the weights."""
         decay = min(self.ema, (step - 1) / (step + 8))

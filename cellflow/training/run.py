@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from cellflow.errors import CheckpointError
 from cellflow.lock import locked
 from cellflow.renamed import Rules
+from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+@checked_but("fabric")
 @dataclass(frozen=True, repr=False)
 class Run:
     """Folder, resumption, monitoring and devices of a training; none of them changes what is learned.
@@ -77,6 +79,8 @@ class Run:
             raise ValueError(f"Expected save_minutes > 0, or None; found {self.save_minutes}.")
         if self.resume and self.folder is None:
             raise ValueError("There is nothing to resume without a `folder`: name the one that keeps the training.")
+        if self.fabric is not None and not hasattr(self.fabric, "is_global_zero"):
+            raise TypeError(f"Expected `fabric` to be a launched Fabric, or None; found {self.fabric!r}.")
         if self.watch is not None and not callable(self.watch):
             raise TypeError(f"Expected `watch` to be a function, or None; found {self.watch!r}.")
 

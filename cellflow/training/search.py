@@ -15,6 +15,7 @@ from torch import nn
 from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed
+from cellflow.signature import checked
 from cellflow.training.checkpoint import STATE, refuse_existing
 from cellflow.training.confirmed import Leg, last_confirmed
 from cellflow.training.history import History
@@ -57,6 +58,7 @@ LONGER = 1.5
 """By how much a training takes longer whose learning rate decays to zero by its end."""
 
 
+@checked
 def fit_unmemorised(
     field: nn.Module,
     objective: Objective,

@@ -13,6 +13,7 @@ from cellflow.batch import Batch
 from cellflow.objectives import Objective
 from cellflow.objectives.growth import agreement
 from cellflow.seeds import generator_at
+from cellflow.signature import checked
 from cellflow.training.confirmed import CONFIRMED, Leg, confirmed_share
 
 HELD_OUT = "validation"
@@ -23,6 +24,7 @@ PATIENCE = 6
 """Measurements without an improvement after which a training stops; half of those before the best one, if more."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EarlyStopping:
     """Held-out batches, and when a training stops since the loss on them falls no more.
@@ -65,6 +67,7 @@ class EarlyStopping:
         growing = self.legs and getattr(objective, "growth_weight", None) is not None
         return (HELD_OUT, CONFIRMED) if growing else (HELD_OUT,)
 
+    @checked
     def measure(self, field: nn.Module, objective: Objective) -> dict[str, float]:
         """Return the mean loss on the held-out batches, and with growth the share of it that is confirmed."""
         like = next(field.parameters())
@@ -89,10 +92,12 @@ class EarlyStopping:
             ]
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
+    @checked
     def measures(self, step: int) -> bool:
         """Whether the loss is measured after a step, counted from 1."""
         return step % EVERY == 0
 
+    @checked
     def best(self, losses: Sequence[float]) -> int | None:
         """Return the step with the smallest loss, once a training should stop; ``None`` before.
 

@@ -16,7 +16,12 @@ import cellflow as cf
 from cellflow.errors import CheckpointError, ConvergenceError, MissingDependencyError
 
 PACKAGE = Path(cf.__file__).parent
-OURS = (ConvergenceError, CheckpointError, MissingDependencyError)  # `NotFittedError` is a `ValueError`
+OURS = (
+    ConvergenceError,
+    CheckpointError,
+    MissingDependencyError,
+    FloatingPointError,
+)  # `NotFittedError` is a `ValueError`
 OF_INPUT = (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 SHORTEST = 20
 """Letters of the shortest message that can say what was expected and what was found."""

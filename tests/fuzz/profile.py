@@ -11,14 +11,21 @@ MANY_API_EXAMPLES, MANY_LINE_EXAMPLES = 10_000, 1_000
 def by_default(examples: int) -> settings:
     """Return the settings of the default run: the same inputs every time, nothing kept on disk, no clock."""
     return settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate],
-    )  # fmt: skip
+    )
 
 
 def counting(examples: int) -> settings:
     """Return the settings of a count: as many inputs as asked for, from the seed that is set, all judged."""
     return settings(
-        max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
-    )  # fmt: skip
+    )

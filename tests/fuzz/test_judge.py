@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cellflow as cf
+from cellflow.shapes import per_sample, time_of
 from fuzz.judge import acceptable, fault_of, holds_nan
 
 
@@ -29,19 +30,25 @@ def test_what_comes_from_elsewhere_is_not():
 
 def test_an_operator_of_ours_that_fails_is_no_check():
     """The line is in cellflow and the error a `TypeError`; yet it is Python's, about an operator."""
-    found = caught(lambda: cf.Batch("a", "b", start="c", stop=1.0).span())
-    assert isinstance(found, TypeError)
-    assert "from outside" in fault_of(found)
+    found = caught(lambda: cf.fields.Outputs(1.0).velocity + per_sample(None, torch.zeros(1)))
+    assert isinstance(found, AttributeError)
+    assert "no error for input" in fault_of(found)
+    assert "from outside" in fault_of(caught(lambda: time_of(None, torch.zeros(1))))
 
 
 @pytest.mark.parametrize(
     "result",
     [
-        torch.tensor([0.0, torch.nan]), np.array([np.nan]), float("nan"), np.float32("nan"), (1, {"a": [float("nan")]}),
-        pd.DataFrame({"a": [1.0, None]}), pd.Series([1.0, None]),
+        torch.tensor([0.0, torch.nan]),
+        np.array([np.nan]),
+        float("nan"),
+        np.float32("nan"),
+        (1, {"a": [float("nan")]}),
+        pd.DataFrame({"a": [1.0, None]}),
+        pd.Series([1.0, None]),
         cf.Batch(torch.tensor([[torch.nan]]), torch.ones(1, 1)),
     ],
-)  # fmt: skip
+)
 def test_nan_is_found_wherever_it_is(result):
     assert holds_nan(result)
 

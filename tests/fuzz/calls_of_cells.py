@@ -1,0 +1,265 @@
+"""Calls of what reads AnnData: snapshots, the estimator on them, tools, plots and reports."""
+
+import tempfile
+from functools import cache
+from typing import Any
+
+import torch
+
+import cellflow as cf
+from fuzz.annotated import small
+from fuzz.calls import CLOUD, CLOUD_OF_OTHERS, GENERATOR, Call, count, flag, number, other, plain, tensor, text, using
+from fuzz.oddities import Argument
+
+ADATA = Argument("adata", small)
+X = tensor(5, 3)
+FLAT = {"device": "cpu", "steps": 1, "batch_size": 4, "time_key": "day"}
+
+
+@cache
+def fitted() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT, coupling="exact").fit(small())
+
+
+@cache
+def growing() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT).fit(small())
+
+
+@cache
+def stochastic() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT, coupling="exact", stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
+
+
+def flowing(adata: Any = None, **given: Any) -> Any:
+    flow = cf.SnapshotFlow(**(FLAT | given)).fit(small() if adata is None else adata)
+    return [flow.history_.columns, flow.velocity(X.make(), 1.0)]
+
+
+def prepared() -> Any:
+    """Cells with everything that the tools write, for the plots."""
+    adata = small()
+    cf.tl.velocity(adata, growing())
+    cf.tl.growth(adata, growing())
+    cf.tl.trajectories(adata, growing(), n=3, n_times=4)
+    cf.tl.fate(adata, growing(), groupby="kind", n_samples=2, solver=1, n_neighbors=3)
+    cf.tl.push(adata, growing(), cells=adata.obs["day"] == 0, at=3.0, groupby="kind", n_neighbors=3)
+    adata.uns["validation"] = cf.tl.validate(small(), fitted(), times=1.0, max_cells=9, copy=True).uns["validation"]
+    return adata
+
+
+@cache
+def kept() -> Any:
+    return prepared()
+
+
+def written(tool: Any, /, **given: Any) -> Any:
+    """What a tool returns, or the arrays that it writes."""
+    adata = given["adata"]
+    found = tool(**given)
+    return [found, {key: value for key, value in getattr(adata, "obsm", {}).items() if key not in ("X_pca", "X_umap")}]
+
+
+def tool(function: Any, flow: Any = growing, **arguments: Argument) -> Any:
+    return Call(
+        lambda **given: written(function, **given),
+        {"adata": ADATA, "flow": other(lambda: flow()), **arguments},
+        nan=True,
+    )
+
+
+def drawn(function: Any, /, *, flow: bool = False, **arguments: Argument) -> Call:
+    made = {"flow": other(lambda: growing())} if flow else {}
+    return Call(
+        lambda **given: function(**given) and None,
+        {"adata": Argument("adata", lambda: kept().copy()), **made, **arguments},
+    )
+
+
+SOLVER, AT, SEED, COPY = count(1), number(2.0), count(0), flag(False)
+KEYS = {"key_added": text("added"), "copy": COPY}
+SOME = {"cells": other(lambda: small().obs["day"] == 0.0), "at": number(3.0)}
+STEP = {"start": number(0.0), "stop": number(3.0), "solver": SOLVER}
+SPOT = {"basis": text("pca"), "components": other((0, 1))}
+
+CALLS: dict[str, Any] = {
+    "cells.as_states": plain(cf.cells.as_states, given=CLOUD, what=text("`x`")),
+    "cells.Clock": [
+        using(cf.cells.Clock, lambda clock: [clock.model(clock.times[0]), clock.times], times=other((0.0, 1.0, 3.0))),
+        plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).model(time), time=number(2.0)),
+        plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).around(time), time=number(2.0)),
+    ],
+    "cells.States": using(
+        lambda x, **given: cf.cells.States(x.numpy() if isinstance(x, torch.Tensor) else x, **given),
+        lambda states: states.at(0.0),
+        x=other(lambda: torch.zeros(3, 2)),
+        time=other(lambda: torch.zeros(3).numpy()),
+        rows=other(lambda: torch.arange(3).numpy()),
+    ),
+    "cells.suggest_sigma": plain(
+        cf.cells.suggest_sigma,
+        snapshots=other(lambda: [CLOUD.make(), CLOUD_OF_OTHERS.make()]),
+        times=other([0.0, 1.0]),
+        share=number(0.05),
+        generator=GENERATOR,
+    ),
+    "cells.suggest_relaxation": [
+        plain(
+            cf.cells.suggest_relaxation,
+            snapshots=other(lambda: [CLOUD.make(), CLOUD_OF_OTHERS.make()]),
+            factor=number(0.25),
+        ),
+        plain(lambda first: cf.cells.suggest_relaxation([first, CLOUD_OF_OTHERS.make()]), first=CLOUD),
+    ],
+    "SnapshotFlow": [
+        Call(
+            flowing,
+            {
+                "time_key": text("day"),
+                "rep": text("X_pca"),
+                "path": text("linear"),
+                "coupling": text("exact"),
+                "steps": count(1),
+                "batch_size": count(4),
+                "network": text("mlp"),
+                "stochastic": flag(False),
+                "growth": flag(False),
+                "heads": text("shared"),
+                "masses": other(None),
+                "weight_key": other(None),
+                "prior_key": other(None),
+                "curve": text("mean"),
+                "within": other(None),
+                "recipe": other(cf.training.Recipe()),
+                "regularize": flag(False),
+                "standardize": flag(True),
+                "ot_batch_size": count(4),
+                "seed": SEED,
+                "device": text("cpu"),
+                "progress": flag(False),
+            },
+        ),
+        plain(flowing, adata=ADATA),
+        plain(
+            flowing,
+            adata=ADATA,
+            weight_key=text("weight"),
+            prior_key=text("rate"),
+            within=text("kind"),
+            coupling=text("auto"),
+            masses=text("counts"),
+        ),
+        plain(lambda **given: growing().velocity(**given), x=X, time=number(1.0)),
+        plain(lambda **given: growing().transport(**given), x=X, **STEP),
+        plain(lambda **given: growing().grow(**given), x=X, **STEP),
+        plain(lambda **given: growing().growth_rate(**given), x=X, time=number(1.0)),
+        plain(
+            lambda **given: stochastic().simulate(**given),
+            x=X,
+            start=number(0.0),
+            stop=number(3.0),
+            solver=count(2),
+            seed=SEED,
+        ),
+        plain(lambda **given: len(fitted().read(**given)), adata=ADATA, cells=other(None)),
+        plain(lambda **given: fitted().score(**given), adata=ADATA),
+        plain(
+            lambda folder, overwrite: fitted().save(folder, overwrite=overwrite),
+            folder=other(lambda: tempfile.mkdtemp()),
+            overwrite=flag(True),
+        ),
+        plain(cf.SnapshotFlow.load, folder=text("nowhere")),
+    ],
+    "tl.velocity": tool(cf.tl.velocity, genes=flag(False), extrapolate=flag(True), **KEYS),
+    "tl.growth": tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
+    "tl.growth_prior": Call(
+        lambda **given: written(cf.tl.growth_prior, **given),
+        {
+            "adata": ADATA,
+            "unit": text("days"),
+            "cell_cycle": other(("MCM5", "PCNA", "TYMS", "CDK1", "TOP2A")),
+            "apoptosis": other(("BAX", "FAS", "CASP3", "CASP8", "TP53")),
+        },
+        nan=True,
+    ),
+    "tl.interpolate": tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False)),
+    "tl.push": tool(
+        cf.tl.push, **SOME, groupby=text("kind"), n_neighbors=count(2), solver=SOLVER, extrapolate=flag(False), **KEYS
+    ),
+    "tl.pull": tool(
+        cf.tl.pull,
+        cells=other(lambda: small().obs["day"] == 3.0),
+        at=number(0.0),
+        groupby=text("kind"),
+        n_neighbors=count(2),
+        solver=SOLVER,
+        **KEYS,
+    ),
+    "tl.trajectories": tool(
+        cf.tl.trajectories,
+        cells=other(None),
+        n=count(3),
+        stop=number(3.0),
+        n_times=count(3),
+        solver=SOLVER,
+        seed=SEED,
+        **KEYS,
+    ),
+    "tl.fate": tool(
+        cf.tl.fate,
+        groupby=text("kind"),
+        at=number(3.0),
+        cells=other(None),
+        n_samples=count(2),
+        solver=SOLVER,
+        n_neighbors=count(2),
+        confidence=number(0.9),
+        seed=SEED,
+        **KEYS,
+    ),
+    "tl.validate": tool(
+        cf.tl.validate,
+        fitted,
+        times=number(1.0),
+        keep_aside=flag(False),
+        groupby=text("kind"),
+        lineage_key=text("clone"),
+        n_seeds=count(1),
+        max_cells=count(9),
+        solver=SOLVER,
+        **KEYS,
+    ),
+    "tl.testable_times": tool(cf.tl.testable_times, fitted),
+    "tl.tune": tool(
+        cf.tl.tune,
+        fitted,
+        grid=other(lambda: {"curve": ["straight", "mean"]}),
+        by=text("auto"),
+        n_seeds=count(1),
+        max_cells=count(9),
+        **KEYS,
+    ),
+    "tl.tuned": tool(cf.tl.tuned, fitted, grid=other(lambda: {"curve": ["straight", "mean"]}), key=text("tune")),
+    "pl.velocity": drawn(
+        cf.pl.velocity, kind=text("grid"), color=text("kind"), key=text("velocity"), rep=text("X_pca"), **SPOT
+    ),
+    "pl.trajectories": drawn(
+        cf.pl.trajectories, flow=True, color=text("kind"), n=count(3), solver=SOLVER, key=text("trajectories"), **SPOT
+    ),
+    "pl.fate": drawn(cf.pl.fate, key=text("fate"), **SPOT),
+    "pl.descendants": drawn(cf.pl.descendants, time_key=text("day"), key=text("push")),
+    "pl.genes": drawn(
+        cf.pl.genes,
+        predicted=Argument("adata", lambda: kept()[:8].copy()),
+        genes=text("MCM5"),
+        time_key=text("day"),
+        left_out=other(()),
+    ),
+    "pl.interpolation": drawn(
+        cf.pl.interpolation, predicted=Argument("adata", lambda: kept()[:8].copy()), time_key=text("day"), **SPOT
+    ),
+    "pl.validation": drawn(cf.pl.validation, kind=text("times"), time_key=text("day"), key=text("validation")),
+    "pl.loss": Call(
+        lambda **given: cf.pl.loss(**given) and None, {"flow": other(lambda: growing()), "ax": other(None)}
+    ),
+}

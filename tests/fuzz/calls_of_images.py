@@ -1,0 +1,272 @@
+"""Calls of what has images: sets, their pixels and features, scores of images, translation and generation."""
+
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cellflow as cf
+from fuzz.calls import CLOUD, GENERATOR, IMAGES, Call, count, flag, function, number, other, plain, tensor, text, using
+from fuzz.oddities import Argument
+
+M = cf.metrics
+SMALL = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
+PICTURES = Argument("tensor", lambda: (torch.rand(6, 1, 8, 8, generator=cf.generator(4)) * 255).byte())
+NUMBERS = Argument("tensor", lambda: torch.tensor([0, 1, 0, 1, 0, 1]))
+
+
+@cache
+def folder() -> str:
+    """Return a folder of four pictures in two classes, and of one file that is none."""
+    from PIL import Image
+
+    made = Path(tempfile.mkdtemp())
+    for k, name in enumerate(["a", "a", "b", "b"]):
+        (made / name).mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 60 * k, np.uint8)).save(made / name / f"{k}.png")
+    return str(made)
+
+
+def pictures(**given: Any) -> cf.images.ImageSet:
+    return cf.images.ImageSet(
+        **({"images": PICTURES.make(), "labels": NUMBERS.make(), "classes": ("dark", "bright")} | given)
+    )
+
+
+def bright() -> cf.images.ImageSet:
+    return pictures(images=255 - PICTURES.make())
+
+
+def seen(images: Any) -> Any:
+    return [images.scaled([0, 1]), images.labels, images.one_hot() if images.labels is not None else None, repr(images)]
+
+
+def halves(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(1)[:, :8]
+
+
+@cache
+def generator_fitted() -> cf.ImageGenerator:
+    return cf.ImageGenerator(network=SMALL, steps=1, batch_size=4, device="cpu", conditional=True).fit(pictures())
+
+
+@cache
+def translator_fitted() -> cf.DomainTranslator:
+    return cf.DomainTranslator(steps=1, batch_size=4, device="cpu").fit(CLOUD.make(), CLOUD.make() + 1)
+
+
+@cache
+def stochastic_translator() -> cf.DomainTranslator:
+    path = cf.paths.BrownianBridge(0.5)
+    return cf.DomainTranslator(steps=1, batch_size=4, device="cpu", stochastic=True, path=path).fit(
+        CLOUD.make(), CLOUD.make() + 1
+    )
+
+
+def generated(images: Any = None, **given: Any) -> Any:
+    model = cf.ImageGenerator(**({"network": SMALL, "steps": 1, "batch_size": 4, "device": "cpu"} | given))
+    return model.fit(pictures() if images is None else images).generate(2, solver=1).images
+
+
+def translated(**given: Any) -> Any:
+    source, target = given.pop("source", CLOUD.make()), given.pop("target", CLOUD.make() + 1)
+    model = cf.DomainTranslator(**({"steps": 1, "batch_size": 4, "device": "cpu"} | given))
+    return model.fit(source, target).translate(CLOUD.make(), solver=1)
+
+
+def saved_elsewhere(model: Any) -> Any:
+    def use(folder: Any, overwrite: Any) -> None:
+        model().save(folder, overwrite=overwrite)
+
+    return plain(use, folder=other(lambda: tempfile.mkdtemp()), overwrite=flag(True))
+
+
+PAIRS = {"inputs": IMAGES, "outputs": Argument("tensor", lambda: IMAGES.make() / 2)}
+SETTINGS = {
+    "path": text("linear"),
+    "coupling": text("independent"),
+    "steps": count(1),
+    "batch_size": count(4),
+    "flip": flag(False),
+    "seed": count(0),
+    "device": text("cpu"),
+    "progress": flag(False),
+    "recipe": other(cf.training.Recipe()),
+}
+READING = {
+    "size": count(8),
+    "channels": count(1),
+    "skip_unreadable": flag(True),
+    "background": count(255),
+    "white_level": count(255),
+}
+
+CALLS: dict[str, Any] = {
+    "images.ImageSet": [
+        using(
+            cf.images.ImageSet,
+            seen,
+            images=PICTURES,
+            labels=NUMBERS,
+            names=other(None),
+            classes=other(("dark", "bright")),
+            source=text("here"),
+        ),
+        plain(
+            lambda indices: seen(pictures().take(indices)), indices=Argument("tensor", lambda: torch.tensor([0, 2, 4]))
+        ),
+        plain(lambda indices: pictures().scaled(indices), indices=Argument("tensor", lambda: torch.tensor([0, 2]))),
+        plain(lambda device: pictures().to(device), device=text("cpu")),
+    ],
+    "images.Conversion": using(
+        cf.images.Conversion,
+        lambda conversion: conversion,
+        size=count(8),
+        channels=count(1),
+        background=count(255),
+        white_level=count(255),
+    ),
+    "images.ImageStream": using(
+        cf.images.ImageStream,
+        seen,
+        paths=other(lambda: tuple(sorted(Path(folder()).rglob("*.png")))),
+        conversion=other(cf.images.Conversion(8, 1)),
+        labels=other(None),
+    ),
+    "images.read_images": [
+        plain(lambda **given: seen(cf.images.read_images(**given)), source=PICTURES, labels=NUMBERS, **READING),
+        plain(
+            lambda **given: seen(cf.images.read_images(**given)),
+            source=text(lambda: folder()),
+            labels=text("folder"),
+            **READING,
+        ),
+    ],
+    "images.stream_images": plain(
+        lambda **given: seen(cf.images.stream_images(**given)),
+        folder=text(lambda: folder()),
+        labels=text("folder"),
+        **READING,
+    ),
+    "images.scaled": plain(cf.images.scaled, images=PICTURES),
+    "images.to_bytes": plain(cf.images.to_bytes, images=IMAGES),
+    "networks.UNet": [
+        using(
+            lambda **given: cf.networks.UNet(**given),
+            lambda network: network(torch.rand(2), torch.zeros(2, 1, 8, 8)),
+            channels=count(1),
+            width=count(8),
+            multipliers=other((1, 2)),
+            blocks=count(1),
+            attention=other((1,)),
+            head_dim=count(4),
+            dropout=number(0.0),
+            condition_dim=count(0),
+            harmonics=count(2),
+            heads=count(1),
+            times=count(1),
+        ),
+        plain(lambda **given: SMALL(1)(**given), t=tensor(4), x=IMAGES, condition=other(None)),
+    ],
+    "networks.DiffusersField": using(
+        cf.networks.DiffusersField, lambda field: field, network=other(lambda: SMALL(1)), time_scale=number(1000.0)
+    ),
+    "metrics.FeatureNetwork": using(
+        M.FeatureNetwork, lambda network: list(network.parameters()), channels=count(1), classes=count(3)
+    ),
+    "metrics.feature_network": plain(lambda name: M.feature_network(name).classes, name=text("silhouettes")),
+    "metrics.features_of": plain(M.features_of, images=IMAGES, function=function(lambda: halves)),
+    "metrics.feature_distance": plain(
+        M.feature_distance,
+        images=Argument("tensor", lambda: torch.rand(4, 1, 32, 32)),
+        reference=Argument("tensor", lambda: torch.rand(5, 1, 32, 32)),
+        network=function(lambda: M.feature_network("silhouettes")),
+    ),
+    "metrics.fid": plain(M.fid, images=PICTURES, real=PICTURES, weights=text("nowhere.pt"), reference=text("here")),
+    "metrics.transport_cost": plain(M.transport_cost, **PAIRS),
+    "metrics.structural_similarity": plain(M.structural_similarity, **PAIRS),
+    "metrics.mask_dice": plain(M.mask_dice, **PAIRS),
+    "metrics.foreground": plain(M.foreground, images=IMAGES, dark=flag(False)),
+    "metrics.target_accuracy": plain(
+        M.target_accuracy, images=IMAGES, logits=function(lambda: halves), target=count(1)
+    ),
+    "metrics.against_shuffled": plain(
+        M.against_shuffled, score=function(lambda: M.transport_cost), **PAIRS, generator=GENERATOR, repeats=count(3)
+    ),
+    "pairing.image_batches": plain(
+        lambda **given: next(cf.pairing.image_batches(**given).iterate(0)),
+        source=other(lambda: pictures()),
+        target=other(lambda: bright()),
+        coupling=text("exact"),
+        batch_size=count(4),
+        generator=GENERATOR,
+        features=count(4),
+        within_labels=flag(False),
+        flip=flag(False),
+        ot_batch_size=count(4),
+        path=text("linear"),
+    ),
+    "ImageGenerator": [
+        Call(
+            generated,
+            SETTINGS
+            | {
+                "conditional": flag(False),
+                "condition_dropout": number(0.1),
+                "objective": text("velocity"),
+                "network": other(lambda: SMALL),
+            },
+        ),
+        plain(lambda images: generated(cf.images.ImageSet(images)), images=PICTURES),
+        plain(
+            lambda images, labels: generated(cf.images.ImageSet(images, labels), conditional=True),
+            images=PICTURES,
+            labels=NUMBERS,
+        ),
+        plain(
+            lambda **given: generator_fitted().generate(**given).images,
+            n=count(2),
+            label=count(1),
+            solver=count(1),
+            seed=count(0),
+        ),
+        plain(
+            lambda **given: generator_fitted().trajectory(**given),
+            n=count(2),
+            label=count(1),
+            solver=count(1),
+            seed=count(0),
+        ),
+        saved_elsewhere(generator_fitted),
+        plain(cf.ImageGenerator.load, folder=text("nowhere")),
+    ],
+    "DomainTranslator": [
+        Call(
+            translated,
+            SETTINGS
+            | {
+                "features": other(None),
+                "within_labels": flag(False),
+                "stochastic": flag(False),
+                "heads": text("shared"),
+                "network": text("mlp"),
+                "rep": text("X_pca"),
+                "regularize": flag(False),
+                "ot_batch_size": count(4),
+            },
+        ),
+        plain(translated, source=CLOUD, target=tensor(7, 2, seed=1)),
+        plain(lambda **given: translator_fitted().translate(**given), x=CLOUD, solver=count(1)),
+        plain(lambda **given: translator_fitted().trajectory(**given), x=CLOUD, solver=count(1)),
+        plain(lambda **given: stochastic_translator().simulate(**given), x=CLOUD, solver=count(2), seed=count(0)),
+        saved_elsewhere(translator_fitted),
+        plain(cf.DomainTranslator.load, folder=text("nowhere")),
+    ],
+    "datasets.mnist": plain(cf.datasets.mnist, split=text("validation")),
+    "datasets.fashion_mnist": plain(cf.datasets.fashion_mnist, split=text("validation")),
+    "datasets.cifar10": plain(cf.datasets.cifar10, split=text("validation"), jpeg=flag(False)),
+    "datasets.nuclei": plain(cf.datasets.nuclei, kind=text("stars"), split=text("train"), masks=flag(False)),
+}

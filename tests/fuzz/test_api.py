@@ -1,0 +1,104 @@
+"""A few inputs of every kind in the default run, always the same; and no public name without strategies."""
+
+import importlib
+import inspect
+
+import matplotlib.pyplot as plt
+import pytest
+from hypothesis import given
+
+import cellflow as cf
+from fuzz.calls import LEFT_OUT
+from fuzz.inputs import Input, calls, ending, inputs, quiet
+from fuzz.judge import holds_nan
+from fuzz.oddities import ODDITIES, value_of
+from fuzz.profile import API_EXAMPLES, by_default
+
+ROOMS = [name for name in cf.__all__ if inspect.ismodule(getattr(cf, name))]
+RECORDS = {
+    "couplings.Plan",
+    "integrate.Trajectory",
+    "metrics.FeatureDistance",
+    "metrics.InceptionDistance",
+    "metrics.Interval",
+    "metrics.KernelDistance",
+    "metrics.Neighbours",
+    "metrics.Preservation",
+    "objectives.FlowMapObjective",
+    "pairing.ImageBatches",
+    "pairing.PairedBatches",
+    "paths.GaussianPath",
+    "paths.PathPoint",
+    "paths.TimeLaw",
+    "report.Split",
+    "training.TrajectoryBatches",
+}
+"""What is abstract, or made by cellflow and handed to users: they are reached through what makes them."""
+WITHOUT_ARGUMENTS = {
+    "datasets.cell_silhouettes", "datasets.cite", "datasets.digits", "datasets.embryoid_body", "datasets.hematopoiesis",
+    "datasets.hsmm", "datasets.inception_weights",
+}  # fmt: skip
+SLOW = {"report.write", "report.write_generation", "report.write_translation"}
+"""Seconds for each input; their arguments are checked in `test_report.py`."""
+
+
+def public():
+    """Everything with arguments that a room exports, apart from protocols and aliases of types."""
+    for room in ROOMS:
+        found = importlib.import_module(f"cellflow.{room}")
+        for name in getattr(found, "__all__", ["VelocityOf", "outputs"]):
+            thing = getattr(found, name)
+            ours = getattr(thing, "__module__", "").startswith("cellflow") and not getattr(thing, "_is_protocol", False)
+            if ours and (inspect.isclass(thing) or inspect.isfunction(thing)):
+                yield name if room == "estimators" else f"{room}.{name}"
+    yield from ("generator", "Batch")
+
+
+def test_every_public_name_is_drawn():
+    """Whoever adds a name says in `calls_of_*.py` how it is called."""
+    assert set(public()) - RECORDS - WITHOUT_ARGUMENTS - SLOW == set(calls())
+
+
+@pytest.mark.parametrize("name", sorted(calls()))
+def test_every_argument_is_drawn(name):
+    """Together the calls of a name give each of its arguments, apart from old keywords."""
+    thing = cf
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    given = {argument for call in calls()[name] for argument in call.arguments}
+    parameters = inspect.signature(thing).parameters.values()
+    named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    assert named - given <= LEFT_OUT.get(name, set()) | WITHIN.get(name, set())
+
+
+@pytest.mark.parametrize("name", sorted(calls()))
+def test_the_right_arguments_are_right(name):
+    """An input without oddities tests nothing if it is refused."""
+    for which, call in enumerate(calls()[name]):
+        if name in REFUSED or (name, which) in REFUSED:
+            assert ending(Input(name, which)) is None
+        else:
+            with quiet():
+                found = call.run(**{argument: value_of(made, None) for argument, made in call.arguments.items()})
+            assert call.nan or not holds_nan(found)
+    plt.close("all")
+
+
+WITHIN = {"metrics.standard_error": {"score"}}
+"""What a call gives by itself."""
+REFUSED = {
+    "datasets.mnist", "datasets.fashion_mnist", "datasets.cifar10", "datasets.nuclei", "metrics.fid", "tl.tuned",
+    ("SnapshotFlow", 11), ("ImageGenerator", 6), ("DomainTranslator", 6),
+}  # fmt: skip
+"""What needs files that are not there: what happens before they are looked for is tested."""
+
+
+def test_every_kind_of_argument_has_oddities():
+    kinds = {argument.kind for name in calls() for call in calls()[name] for argument in call.arguments.values()}
+    assert kinds == {*ODDITIES, "adata"}
+
+
+@by_default(API_EXAMPLES)
+@given(inputs())
+def test_an_input_has_an_answer_or_is_refused_in_words(one):
+    assert ending(one) is None
