@@ -1,7 +1,5 @@
 """Settings on the command line: every one of every command, with values of every other kind, and with odd names."""
 
-import json
-import os
 import re
 import shlex
 import typing
@@ -12,7 +10,7 @@ import pytest
 import yaml
 
 import cellflow as cf
-from cellflow.cli import COMMANDS, compose, configs_folder, documents, kept, kinds, main, parts, runs
+from cellflow.cli import COMMANDS, compose, configs_folder, kinds, main, parts
 from cellflow.cli.checks import check_all, leaves
 from cellflow.cli.former import KINDS, RULES
 from cellflow.cli.schema import OF_COMMANDS, PARTS, SETTINGS, kind_of
@@ -356,96 +354,8 @@ def test_files_of_ones_own_are_checked_in_the_same_way(line, tmp_path, capsys, m
     assert not FOREIGN.search(shown), shown
 
 
-def strange_run(folder, text, estimator="DomainTranslator"):
-    folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(text)
-    (folder / "model.json").write_text(json.dumps({"estimator": estimator}))
-    return folder
-
-
-def bomb(width=9):
-    rows = ["a0: &a0 [x]"] + [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * width)}]" for k in range(1, width)]
-    return "\n".join(rows)
-
-
-@pytest.mark.parametrize("command", ["fit", "translate", "generate"])
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (bomb(), "found a reference"),
-        ("steps: " + "[" * 2000, "lists within lists"),
-        ("- 1", "expected lines such as"),
-        ("", "expected lines such as"),
-        ("1: 2", "expected lines such as"),
-        ("steps: !!python/object/apply:os.system [ls]", "found a tag"),
-        ("\x00", "expected YAML"),
-        ("solver: {_target_: os.system, command: ls}", "a solver is one of"),
-        ("solver: {_target_: cellflow.integrate.Fixed, stepz: 1}", "has no setting `stepz`"),
-        ("solver: {_target_: cellflow.integrate.Fixed, steps: many}", "Expected `solver.steps` to be"),
-        ("solver: {steps: many}", "Expected `solver.steps` to be"),
-        ("seed: one", "Expected `seed` to be a whole number"),
-        ("progress: 'no'", "Expected `progress` to be true or false"),
-        ("seed: " + "9" * 5000, "a date or a number that cannot be"),
-    ],
-)
-def test_settings_of_a_strangers_run_are_data_of_known_kinds(command, text, said, tmp_path):
-    folder = strange_run(tmp_path, text)
-    with pytest.raises(cf.errors.CheckpointError, match=re.escape(said)):
-        kept.kept_settings(folder, command)
-
-
-def test_nothing_in_a_strangers_settings_is_looked_up(tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET", "hidden")
-    text = "data: {path: '${oc.env:SECRET}', time_key: '${seed}'}\nout: ${oc.env:SECRET}"
-    cfg = kept.kept_settings(strange_run(tmp_path, text), "fit")
-    assert (cfg.data.path, cfg.data.time_key, cfg.out) == ("${oc.env:SECRET}", "${seed}", "${oc.env:SECRET}")
-    assert "hidden" not in str(cfg)
-
-
-def test_a_part_that_a_stranger_names_is_not_built(tmp_path):
-    made = tmp_path / "made"
-    text = f"solver: {{_target_: os.mkdir, path: {made}}}\nsource: a\ntarget: b"
-    for command in ("report", "distill"):
-        assert main([command, f"model={strange_run(tmp_path / 'run', text)}"]) == 1
-    assert not made.exists()
-
-
-@pytest.mark.parametrize("text", ["{}", "[", "{'command': 1}", '{"command": "fit", "seconds": 3}', "\xff"])
-def test_a_description_of_a_strangers_run_is_refused_in_a_sentence(text, tmp_path):
-    (tmp_path / "run.json").write_text(text, encoding="latin-1")
-    with pytest.raises(cf.errors.CheckpointError, match=r"run\.json"):
-        runs.details(tmp_path)
-
-
-def test_settings_survive_the_file_they_are_kept_in(tmp_path):
-    settings = {"data": {"path": "é"}, "markers": NAMES, "masses": {0: 1.0, "d5": 2}}
-    runs.write_settings(tmp_path, settings)
-    assert documents.read(tmp_path / "config.yaml") == settings
-
-
 def test_what_goes_on_after_ctrl_c_is_what_was_typed(tmp_path):
     from cellflow.cli.entry import _again
 
     words = ["data.path=it's.h5ad", "data.time_key=a b", "out=x"]
     assert shlex.split(_again("fit", words, "out=y (1)")) == ["cellflow", "fit", *words[:2], "out=y (1)", "resume=true"]
-
-
-def test_faults_of_ours_show_their_traceback_and_errors_of_the_machine_do_not(monkeypatch, capsys, tmp_path):
-    def fault(cfg):
-        return {}[cfg.seed]
-
-    def full(cfg):
-        raise OSError(28, os.strerror(28), str(tmp_path / "model.safetensors"))
-
-    def memory(cfg):
-        raise MemoryError
-
-    monkeypatch.setitem(COMMANDS, "fit", fault)
-    with pytest.raises(KeyError):
-        main(["fit", *NEEDED["fit"]])
-    monkeypatch.setitem(COMMANDS, "fit", full)
-    assert main(["fit", *NEEDED["fit"]]) == 1
-    assert capsys.readouterr().err == f"cellflow fit: {tmp_path / 'model.safetensors'}: no space left on device.\n"
-    monkeypatch.setitem(COMMANDS, "fit", memory)
-    assert main(["fit", *NEEDED["fit"]]) == 1
-    assert "not enough memory" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from cellflow.cells.clock import distinct_times
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
+from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, run_of, settings_of, solver_of
 from cellflow.files import committed
@@ -44,7 +45,9 @@ def _demo_into(folder: Path, cfg: Settings) -> None:
 
     adata = getattr(datasets, cfg.dataset)()
     if cfg.components is not None:
-        sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed)
+        if cfg.components >= min(adata.shape):
+            raise ValueError(f"Expected fewer `components` than {min(adata.shape):,}; found {cfg.components:,}.")
+        sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed % 2**32)
     runs.write_cells(adata, folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
     if cfg.data.holdout:
@@ -73,6 +76,7 @@ def velocity(cfg: Settings) -> None:
     from cellflow import pl, tl
 
     folder, flow, adata = read_run(cfg)
+    check_figures(adata, cfg.basis, rep=flow.rep)
     out = free(cfg.out, folder / "velocity.h5ad")
     tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
     runs.write_cells(adata, out)
@@ -86,6 +90,7 @@ def fate(cfg: Settings) -> None:
     from cellflow import pl, tl
 
     folder, flow, adata = read_run(cfg)
+    check_figures(adata, cfg.basis, rep=flow.rep)
     out = free(cfg.out, folder / "fate.h5ad")
     asked = {name: cfg[name] for name in ("groupby", "at", "n_samples", "seed", "progress")}
     tl.fate(adata, flow, solver=solver_of(cfg, default=None), **asked)
@@ -97,6 +102,7 @@ def fate(cfg: Settings) -> None:
 def report(cfg: Settings) -> None:
     """Write the report of a fitted run again."""
     folder, flow, adata = read_run(cfg)
+    check_figures(adata, cfg.data.basis, rep=flow.rep)
     if cfg.validate:
         _validate(folder, adata, flow, cfg)
     write_report(folder, adata, flow, asked=cfg)
@@ -147,6 +153,7 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes
     for setting in ("groupby", "lineage_key"):
         if cfg.data[setting] is not None:
             read_labels(adata, cfg.data[setting], setting=setting)
+    check_figures(adata, cfg.data.get("basis"), rep=cfg.data.rep, genes=genes)
     flow.fit(seen, run=run_of(cfg, folder))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)

@@ -121,7 +121,8 @@ def _by_hydra(command: str, choices: Chosen, folder: str | None) -> tuple[dict[s
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    words = [f"{'' if group in _groups() else '+'}{group}={name}" for group, name in choices]
+    named = [(group, name) for group, name in choices if name != "null"]  # which is the default where it is allowed
+    words = [f"{'' if group in _groups() else '+'}{group}={name}" for group, name in named]
     if folder is not None:
         words.append(f"hydra.searchpath=['file://{Path(folder).resolve()}']")
     with initialize_config_dir(str(configs_folder()), version_base="1.3"):

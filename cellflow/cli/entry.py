@@ -93,7 +93,8 @@ def _run(command: str, words: list[str]) -> int:
 def _jobs(command: str, words: list[str], one: Callable[[list[str], Settings], bool]) -> bool:
     """Read the settings of all jobs, then run each; return whether all went well."""
     line = read_line(words)
-    jobs = [(job, settings_from(command, job, line.folder)) for job in line.jobs()]
+    own = [] if line.folder is None else [f"--config-dir={line.folder}"]
+    jobs = [([*own, *job], settings_from(command, job, line.folder)) for job in line.jobs()]
     if not line.sweep:
         return one(*jobs[0])
     for number, (_, settings) in enumerate(jobs):
@@ -126,7 +127,9 @@ def _goodbye(stop: KeyboardInterrupt, command: str, cfg: Settings, overrides: li
     out = cfg.get("out")
     unsaved = not (isinstance(stop, Stopped) and stop.saved)  # as the fits of a validation are
     if out is not None and unsaved and (Path(out) / DESCRIPTION).exists():
-        return f"Stopped; the fitted model is in {out}. Its report: cellflow report model={out}"
+        return (
+            f"Stopped; the fitted model is in {out}. Its report: {shlex.join(['cellflow', 'report', f'model={out}'])}"
+        )
     if out is None or not begun(out):
         return "Stopped; nothing was saved yet."
     return f"{said} On the command line:\n  {_again(command, overrides, f'out={out}')}"

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cli import image_runs, runs
+from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
+from cellflow.images import ImageStream
 from cellflow.integrate import Fixed
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
@@ -31,6 +33,9 @@ def generate(cfg: Settings) -> None:
     cfg.data = str(Path(cfg.data).resolve())
     folder = new_folder(cfg, "generate")
     split = image_runs.hold_out(images, cfg)
+    few = split.held_out.take(range(2))
+    check_solver(cfg, noisy=False)
+    check_scores((few.read() if isinstance(few, ImageStream) else few).scaled(), cfg.feature_network)
     model = ImageGenerator(**settings_of(ImageGenerator, cfg, conditional=images.labels is not None))
 
     def preview(current: ImageGenerator) -> list[Any]:

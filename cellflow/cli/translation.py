@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow.cli import image_runs, runs
+from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
@@ -99,6 +100,8 @@ def _fit(
     model = DomainTranslator(**settings_of(DomainTranslator, cfg))
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
+    check_solver(cfg, noisy=cfg.stochastic)
+    check_scores(shown.scaled(), cfg.feature_network, cfg.target_class)
 
     def preview(current: DomainTranslator) -> list[Any]:
         carry = _way(current, cfg, seed=0)

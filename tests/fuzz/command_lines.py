@@ -47,8 +47,8 @@ USES = [
     ("distill", ["model=@generated", "steps=2", "progress=false", "device=cpu"]),
 ]
 LETTERS = "ab1.-+_ ,;:=()[]{}'\"\\$%&#!?*~^@/|<>`\t\né漢\u202e"
-LONG = ("steps", "depth", "blocks", "n", "n_samples", "n_seeds", "accumulate", "warmup")
-"""Settings for which a large number is long work rather than a mistake, and data that are large."""
+LONG = ("steps", "depth", "blocks", "n", "n_samples", "n_seeds", "accumulate", "warmup", "learning_rate")
+"""Settings for which a large number is long work, or a training that fails by itself, rather than a mistake."""
 PARTS = {
     "path": ["linear", "trigonometric", "brownian_bridge", "variance_preserving", "Linear"],
     "coupling": ["auto", "exact", "independent", "unbalanced", "sinkhorn", "sinkhron"],

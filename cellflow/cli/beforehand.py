@@ -1,0 +1,109 @@
+"""What would fail only after a fit, in its scores, previews and report, checked before it begins."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from cellflow.cli.settings import Settings, solver_of
+from cellflow.errors import unknown
+from cellflow.integrate import Fixed, Jumps, Noisy
+from cellflow.metrics import feature_network
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Iterable[str] = ()) -> None:
+    """Raise where figures could not be drawn.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    basis
+        Embedding of the figures; ``None`` for the representation itself.
+    rep
+        The representation.
+    genes
+        Genes whose course is drawn.
+
+    Raises
+    ------
+    KeyError, ValueError
+        When there is no such embedding or gene, or the embedding has one column.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> check_figures(adata, "latent", rep="X_latent")
+    >>> check_figures(adata, "umap", rep="X_latent")
+    Traceback (most recent call last):
+    ...
+    KeyError: "No `adata.obsm['X_umap']`. Available: ['X_latent']. Compute one first, for example with `sc.tl.umap`."
+    """
+    from cellflow.pl.basis import read_basis
+
+    if basis is not None:
+        read_basis(adata, basis, rep=rep)
+    for gene in genes:
+        if gene not in adata.var_names:
+            raise KeyError(f"`markers` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data.")
+
+
+def check_solver(cfg: Settings, *, noisy: bool) -> None:
+    """Raise where the solver of the settings is none for a model that is only being fitted.
+
+    Parameters
+    ----------
+    cfg
+        The settings of the command.
+    noisy
+        Whether a score is learned, which a solver with noise needs.
+
+    Raises
+    ------
+    ValueError
+        For jumps, and for noise without a score.
+    """
+    solver = solver_of(cfg, default=Fixed())
+    if isinstance(solver, Jumps):
+        raise ValueError(f"Expected a solver for a new fit; found {solver!r}, which is for use after `distill`.")
+    if isinstance(solver, Noisy) and not noisy:
+        raise ValueError(
+            f"Expected a solver without noise where no score is learned; found {solver!r}. Choose `solver=fixed`, or "
+            "to translate with noise `path=brownian_bridge stochastic=true`."
+        )
+
+
+def check_scores(images: Tensor, network: str | None, target_class: str | None = None) -> None:
+    """Raise where images could not be scored.
+
+    Parameters
+    ----------
+    images
+        Some of them, ``(n, c, h, w)`` from -1 to 1.
+    network
+        Name of the network whose features compare them; ``None`` for principal components.
+    target_class
+        A class of that network.
+
+    Raises
+    ------
+    ValueError
+        When the network takes other images, or has no such class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> check_scores(torch.zeros(2, 1, 32, 32), "silhouettes", "cytd")
+    """
+    if network is None:
+        if target_class is not None:
+            raise ValueError("`target_class` is a class of a `feature_network`: choose one of its networks too.")
+        return
+    known = feature_network(network)
+    known(images)
+    if target_class is not None and target_class not in known.classes:
+        raise ValueError(unknown("target class", target_class, known.classes))
