@@ -8,8 +8,8 @@ import torch
 
 from cellflow.signature import checked
 
-_GLOBAL = threading.RLock()
-"""Held while torch's global generators are borrowed: there is one set of them for all threads."""
+BORROWED = threading.RLock()
+"""Held while what is global in torch is borrowed, its generators and its default precision: all threads share it."""
 
 
 @checked
@@ -90,7 +90,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
     True
     """
     gpus = [generator.device] if generator.device.type == "cuda" else []
-    with _GLOBAL, torch.random.fork_rng(devices=gpus):
+    with BORROWED, torch.random.fork_rng(devices=gpus):
         seed = draw_seed(generator)
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:

@@ -182,7 +182,7 @@ def test_double_precision_is_double():
 
 def test_nan_loss_names_the_step_and_keeps_the_last_good_state(tmp_path):
     good, bad = cf.Batch(torch.zeros(4, 2), torch.ones(4, 2)), cf.Batch(torch.full((4, 2), torch.nan), torch.ones(4, 2))
-    with pytest.raises(FloatingPointError, match="nan at step 26.*learning_rate"):
+    with pytest.raises(FloatingPointError, match="nan at step 26: its batch holds NaN or infinity"):
         run(batches=[good] * 25 + [bad] * 5, steps=30, folder=tmp_path, save_every=20)
     _, about = load_tensors(tmp_path / STATE)
     assert about["step"] == 20

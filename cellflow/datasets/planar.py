@@ -36,7 +36,7 @@ def eight_gaussians(n: int, *, radius: float, spread: float, generator: torch.Ge
     _check(n, radius=radius, spread=spread)
     places = torch.randperm(n, generator=generator) if even else torch.randint(8 * n, (n,), generator=generator)
     angle = (places % 8) * (math.pi / 4)
-    return radius * _at(angle) + spread * torch.randn(n, 2, generator=generator)
+    return radius * _at(angle) + spread * torch.randn(n, 2, generator=generator, dtype=torch.float32)
 
 
 @checked
@@ -63,10 +63,12 @@ def moons(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     (tensor([-1.0000, -0.5000]), tensor([2., 1.]))
     """
     _check(n, noise=noise)
-    upper = _at(torch.linspace(0, math.pi, n // 2))
-    lower = torch.tensor([1.0, 0.5]) - _at(torch.linspace(0, math.pi, n - n // 2))
+    upper = _at(torch.linspace(0, math.pi, n // 2, dtype=torch.float32))
+    lower = torch.tensor([1.0, 0.5], dtype=torch.float32) - _at(
+        torch.linspace(0, math.pi, n - n // 2, dtype=torch.float32)
+    )
     points = torch.cat([upper, lower])[torch.randperm(n, generator=generator)]
-    return points + noise * torch.randn(n, 2, generator=generator)
+    return points + noise * torch.randn(n, 2, generator=generator, dtype=torch.float32)
 
 
 @checked
@@ -90,9 +92,9 @@ def s_curve(n: int, *, noise: float, generator: torch.Generator) -> Tensor:
     (tensor([-1., -2.]), tensor([1., 2.]))
     """
     _check(n, noise=noise)
-    angle = 3 * math.pi * (torch.rand(n, generator=generator) - 0.5)
+    angle = 3 * math.pi * (torch.rand(n, generator=generator, dtype=torch.float32) - 0.5)
     curve = torch.stack([angle.sin(), angle.sign() * (angle.cos() - 1)], dim=1)
-    return curve + noise * torch.randn(n, 2, generator=generator)
+    return curve + noise * torch.randn(n, 2, generator=generator, dtype=torch.float32)
 
 
 def _at(angle: Tensor) -> Tensor:

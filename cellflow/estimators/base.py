@@ -34,6 +34,7 @@ from cellflow.estimators.serialize import (
 from cellflow.files import path_of
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.lock import A_SAVE, locked
+from cellflow.modes import own_modes, single_precision
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
 from cellflow.renamed import Rules
@@ -54,6 +55,9 @@ OLD_DISTILLING: Rules = OLD_KEYWORDS | {"taught": lambda taught: {"teacher": tau
 """Former keywords of `distill`."""
 TRAINING = {"fit", "refine", "distill"}
 """Verbs that train, and take a run."""
+_FITTED = {"velocity", "growth_rate", "transport", "grow", "simulate", "score", "translate", "trajectory", "generate"}
+COMPUTING = TRAINING | _FITTED
+"""Verbs that train or evaluate a field."""
 
 
 class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn says no types
@@ -69,10 +73,15 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     map_history_: History
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Let the verbs that train hold the folder of their run from their first line, before anything is computed."""
+        """Let the verbs that train hold the folder of their run from their first line, before anything is computed.
+
+        No verb that computes depends on the modes of torch around the call.
+        """
         super().__init_subclass__(**settings)
         for name in TRAINING & vars(cls).keys():
             setattr(cls, name, _holding_folder(vars(cls)[name]))
+        for name in COMPUTING & vars(cls).keys():
+            setattr(cls, name, own_modes()(vars(cls)[name]))
 
     @property
     def distilled(self) -> bool:
@@ -118,6 +127,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
 
     @classmethod
     @checked
+    @own_modes()
     def load(
         cls,
         folder: str | Path,
@@ -183,6 +193,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """Return what must be equal for an interrupted training to be resumed: the data and the settings."""
         return {**data, **encode_settings(compared(self.get_params(deep=False)))}
 
+    @single_precision()
     def _blank_map(self, spans: str, *, growth: bool = False) -> FlowMap:
         """Return a map whose jumps are Euler steps of the fitted flow, with its growth rate where that is asked for."""
         return FlowMap.of(self.field_ if growth else self._velocity(), spans=spans, growth=growth)

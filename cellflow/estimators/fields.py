@@ -1,6 +1,7 @@
 """Building the field of a flow: its width, its scales, and its outputs beside the velocity."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.fields import Field, Outputs, outputs
 from cellflow.integrate import Trajectory
+from cellflow.modes import single_precision
 from cellflow.networks import Heads, Standardized
 
 Make = Callable[..., nn.Module]
@@ -24,6 +26,14 @@ COARSEST = 16
 _WIDTH = 32
 _NUMBERS = 2**18
 """Numbers in one layer of a network, 1 MB in single precision: several layers of this size fit the cache."""
+SPREADS = (1e-30, 1e30)
+"""Spreads of data at which nothing leaves single precision."""
+NARROW = 1e-3
+"""Spread of a column, relative to the widest, below which it has no say: its squares count a millionth."""
+UNSTANDARDIZED = (1e-3, 1e3)
+"""Spreads of data that a network can be trained on as they are."""
+WHERE_FIT_IS_CALLED = 8
+"""Calls between a warning of scales and the call of an estimator's ``fit``."""
 HEADS = ("shared", "separate")
 """Whether one network returns all outputs, or each output has a network of its own."""
 
@@ -53,7 +63,7 @@ def spreads(snapshots: Snapshots) -> Scales:
 
 def blank(dim: int) -> Scales:
     """Return scales of one, to be overwritten by saved ones."""
-    ones = torch.ones(dim)
+    ones = torch.ones(dim, dtype=torch.float32)
     return Scales(ones, ones, ones, 1.0)
 
 
@@ -63,6 +73,7 @@ def overall(scales: Scales) -> float:
     return spread if spread > 0 else 1.0
 
 
+@single_precision()
 def build_field(
     make: Callable[..., nn.Module],
     scales: Scales,
@@ -95,7 +106,7 @@ def build_field(
     Raises
     ------
     ValueError
-        For unknown ``heads``.
+        For unknown ``heads``, or data of a spread beyond single precision.
     TypeError
         When outputs share a network that cannot be made with ``heads=``.
 
@@ -108,6 +119,7 @@ def build_field(
     """
     if heads not in HEADS:
         raise ValueError(unknown("heads", heads, HEADS))
+    check_scales(scales, standardize=standardize)
     dim = len(scales.shift)
     units = {"score": torch.full_like(scales.speed, sigma), "growth": torch.full_like(scales.speed, scales.rate)}
 
@@ -123,6 +135,58 @@ def build_field(
     velocity = scaled(whole, scales.speed, *(units[name] for name in shared))
     others = {name: scaled(make(dim), units[name]) for name in beside if name not in shared}
     return Heads(velocity, **dict.fromkeys(shared, "shared"), **others)
+
+
+def check_scales(scales: Scales, *, standardize: bool) -> None:
+    """Refuse data beyond single precision, and warn of scales that would be answered wrongly without a word.
+
+    Errors and distances are over all columns together: one that spreads less than a thousandth of the widest has no say
+    in them. The principal components of cells differ by some tens.
+
+    Parameters
+    ----------
+    scales
+        Scales of the data.
+    standardize
+        Whether the network sees standardised states.
+
+    Raises
+    ------
+    ValueError
+        When the spread is beyond single precision.
+
+    Warns
+    -----
+    UserWarning
+        Naming the narrow columns; or, where states are not standardised, a spread that no network is made for.
+
+    Examples
+    --------
+    >>> check_scales(blank(2), standardize=True)
+    """
+    if scales.scale.is_meta:  # of an outline, as a model is loaded
+        return
+    widest, spread = float(scales.scale.max()), overall(scales)
+    if not SPREADS[0] < spread < SPREADS[1]:
+        raise ValueError(
+            f"Expected data that spread between {SPREADS[0]:g} and {SPREADS[1]:g}, within single precision; found "
+            f"{spread:.2g}. Divide them by {spread:.0e}."
+        )
+    narrow = torch.nonzero((scales.scale > 0) & (scales.scale < NARROW * widest)).flatten().tolist()
+    if narrow:
+        named = ", ".join(map(str, narrow[:10])) + (f" and {len(narrow) - 10} more" if len(narrow) > 10 else "")
+        warnings.warn(
+            f"Columns {named} of the representation (counted from 0) spread less than {NARROW:g} times as far as the "
+            f"widest, so they have no say in the loss nor in the coupling: their velocities may come out as 0. Bring "
+            "columns to one scale first, for example by dividing each by its standard deviation.",
+            stacklevel=WHERE_FIT_IS_CALLED,
+        )
+    if not standardize and not UNSTANDARDIZED[0] < spread < UNSTANDARDIZED[1]:
+        warnings.warn(
+            f"The data spread by {spread:.2g}, and with `standardize=False` the network sees them as they are: it "
+            "learns numbers of the size of 1. Leave `standardize=True`, or rescale the data.",
+            stacklevel=WHERE_FIT_IS_CALLED,
+        )
 
 
 def takes_heads(make: Callable[..., nn.Module]) -> bool:

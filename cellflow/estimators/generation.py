@@ -16,6 +16,7 @@ from cellflow.estimators.guidance import ConditionDropout, Guided
 from cellflow.estimators.serialize import FORMER
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
+from cellflow.modes import single_precision
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.pairing.image_batches import ImageBatches, image_batches
@@ -344,14 +345,17 @@ class ImageGenerator(FlowEstimator):
         """Return equal numbers of noise samples and real images, their times, and the classes of both."""
         chosen = some_rows(len(images), self.shape_, rng)
         n = len(chosen)
-        real, noise = images.scaled(chosen), torch.randn(n, *self.shape_, generator=rng).to(images.device)
+        real, noise = (
+            images.scaled(chosen),
+            torch.randn(n, *self.shape_, generator=rng, dtype=torch.float32).to(images.device),
+        )
         if self.flip:
-            mirrored = (torch.rand(n, 1, 1, 1, generator=rng) < 0.5).to(images.device)
+            mirrored = (torch.rand(n, 1, 1, 1, generator=rng, dtype=torch.float32) < 0.5).to(images.device)
             real = torch.where(mirrored, real.flip(-1), real)
         if self.classes_ is None:
             return [noise, real], (0.0, 1.0), None
         classes = images.one_hot(chosen).to(images.device)
-        dropped = (torch.rand(n, 1, generator=rng) < self.condition_dropout).to(classes)
+        dropped = (torch.rand(n, 1, generator=rng, dtype=torch.float32) < self.condition_dropout).to(classes)
         return [noise, real], (0.0, 1.0), [classes * (1 - dropped), classes]
 
     def _fitted_on(self, images: object, run: Run | None) -> tuple[Self, ImageSet | ImageStream]:
@@ -378,6 +382,7 @@ class ImageGenerator(FlowEstimator):
         path = paths.resolve(self.path)
         return VelocityMatching(path, unit=unit) if self.objective == "velocity" else NoiseMatching(path)
 
+    @single_precision()
     def _blank(self, **settings: int) -> torch.nn.Module:
         make = network_for(self.network, self.shape_)
         known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}

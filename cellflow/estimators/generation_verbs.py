@@ -117,7 +117,7 @@ def _condition(flow: "ImageGenerator", n: int, label: Labels | None, guidance: f
         raise ValueError(
             f"With condition_dropout=0 the model has no unconditional images. Give a `label`: {flow.classes_}."
         )
-    return torch.zeros(n, len(flow.classes_))
+    return torch.zeros(n, len(flow.classes_), dtype=torch.float32)
 
 
 def _flow(
@@ -138,7 +138,7 @@ def _flow(
     velocity = flow._velocity()
     field = velocity if guidance == 1 else Guided(velocity, guidance)
     weight = next(flow.field_.parameters())
-    noise = torch.randn(n, *flow.shape_, generator=generator(seed=seed))
+    noise = torch.randn(n, *flow.shape_, generator=generator(seed=seed), dtype=torch.float32)
     rows = iter(torch.arange(n).split(batch_size))
 
     def carry(part: Tensor) -> Trajectory:

@@ -63,7 +63,7 @@ class ConditionDropout:
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the terms of the objective."""
         if batch.condition is not None:
-            rows = torch.rand(len(batch.x0), 1, generator=generator, device=generator.device)
+            rows = torch.rand(len(batch.x0), 1, generator=generator, device=generator.device, dtype=torch.float32)
             batch = batch._replace(condition=batch.condition * (rows >= self.share).to(batch.condition))
         return self.objective(field, batch, generator=generator)
 

@@ -198,7 +198,7 @@ def neighbours(generated: Tensor, real: Tensor, *, k: int = 5) -> Neighbours:
     if k < 1:
         raise ValueError(f"Expected k >= 1; found {k}.")
     of_generated, of_real = _radii(generated, k), _radii(real, k)
-    counts = torch.zeros(len(generated), device=real.device)
+    counts = torch.zeros(len(generated), dtype=torch.float32, device=real.device)
     recalled, covered = [], []
     for some, radii in zip(real.split(_ROWS), of_real.split(_ROWS), strict=True):
         distances = torch.cdist(some, generated, compute_mode="donot_use_mm_for_euclid_dist")

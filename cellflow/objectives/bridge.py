@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, VelocityOf, outputs
-from cellflow.objectives.draw import draw
+from cellflow.objectives.draw import ORDINARY, draw
 from cellflow.objectives.growth import check_growth_weight, growth_error
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
@@ -96,15 +96,22 @@ class BridgeMatching:
         drawn = draw(batch, self.path, self.times, generator=generator)
         found = outputs(field(drawn.t, drawn.x, drawn.condition), score=True, growth="growth" in self.heads)
         point, drift = drawn.point, cast("Tensor", found.score_drift)
-        missed = per_sample(2 / self.path.sigma**2 * point.spread, drift) * drift + point.noise
+        missed = per_sample(self._per_drift(point.spread), drift) * drift + point.noise
         target = torch.addcmul(point.velocity, per_sample(point.spread_slope, missed), missed.detach(), value=-1)
-        velocity = drawn.mean(drawn.missed(found.velocity, target).square()) / self.unit**2
+        velocity = drawn.mean_square(drawn.missed(found.velocity, target), self.unit)
         score = drawn.mean(missed.square())
         terms = {"loss": velocity + self.score_weight * score, "velocity": velocity, "score": score}
         if self.growth_weight is not None:
             terms["growth"] = growth_error(drawn, found)
             terms["loss"] = terms["loss"] + self.growth_weight * terms["growth"]
         return terms
+
+    def _per_drift(self, spread: Tensor) -> Tensor:
+        """Return the unit noise that one score drift stands for, ``(n,)``, without squares of an extreme sigma."""
+        sigma = self.path.sigma
+        if ORDINARY[0] < sigma < ORDINARY[1]:
+            return 2 / sigma**2 * spread
+        return spread / sigma * (2 / sigma)
 
     @checked
     def velocity(self, field: Field) -> Field:

@@ -1,5 +1,6 @@
 """Draws of points for all objectives, from every field of a batch; a field that an objective cannot use is refused."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 from cellflow.batch import Batch
 from cellflow.paths import GaussianPath, PathPoint, TimeLaw
 from cellflow.shapes import per_sample
+
+ORDINARY = (1e-12, 1e12)
+"""Lengths whose squares and their inverses are far from the ends of single precision."""
 
 
 class Drawn(NamedTuple):
@@ -53,6 +57,16 @@ class Drawn(NamedTuple):
         """
         target = self.point.velocity if target is None else target
         return torch.addcmul(target, per_sample(self.duration, velocity), velocity, value=-1)
+
+    def mean_square(self, missed: Tensor, unit: float) -> Tensor:
+        """Return the mean squared error of what is missed ``(n, ...)``, in units of length.
+
+        Where squares of the unit are near the ends of single precision, a power of two is taken out before, which
+        rounds nothing.
+        """
+        power = 1.0 if ORDINARY[0] < unit < ORDINARY[1] else 2.0 ** round(math.log2(unit))
+        squares = (missed if power == 1 else missed / power).square()
+        return self.mean(squares) / (unit / power) ** 2
 
     def mean(self, squares: Tensor) -> Tensor:
         """Return the mean of squared errors ``(n, ...)``, each weighted by the mass of its pair."""

@@ -102,7 +102,7 @@ class GrowthMatching:
         """Return the weighted mean squared errors ``"velocity"`` and ``"growth"``, and their sum ``"loss"``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
         found = outputs(field(drawn.t, drawn.x, drawn.condition), growth=True)
-        velocity = drawn.mean(drawn.missed(found.velocity).square()) / self.unit**2
+        velocity = drawn.mean_square(drawn.missed(found.velocity), self.unit)
         growth = growth_error(drawn, found)
         return {"loss": velocity + self.growth_weight * growth, "velocity": velocity, "growth": growth}
 

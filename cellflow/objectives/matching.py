@@ -77,7 +77,7 @@ class VelocityMatching:
         """Return ``{"loss": mean squared error of the displacement}``."""
         drawn = draw(batch, self.path, self.times, generator=generator)
         velocity = outputs(field(drawn.t, drawn.x, drawn.condition)).velocity
-        return {"loss": drawn.mean(drawn.missed(velocity).square()) / self.unit**2}
+        return {"loss": drawn.mean_square(drawn.missed(velocity), self.unit)}
 
     @checked
     def velocity(self, field: Field) -> Field:
@@ -120,7 +120,7 @@ class NoiseMatching:
     heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        trace = self.path.coefficients(torch.zeros(1))[1].item()
+        trace = self.path.coefficients(torch.zeros(1, dtype=torch.float32))[1].item()
         if self.path.sigma > 0 or abs(trace) < 1e-4:
             raise ValueError(
                 f"Expected a path without noise of its own that keeps some data at time 0; found {self.path}. "

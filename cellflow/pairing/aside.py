@@ -90,7 +90,9 @@ def blur(clouds: Sequence[Tensor]) -> float:
     found = []
     for cloud in clouds:
         points = cloud.flatten(1)
-        some = torch.linspace(0, len(points) - 1, min(len(points), COMPARED), device=points.device).long()
+        some = torch.linspace(
+            0, len(points) - 1, min(len(points), COMPARED), dtype=torch.float32, device=points.device
+        ).long()
         apart = torch.cdist(points[some].double(), points.double())
         apart[torch.arange(len(some), device=some.device), some] = torch.inf
         found.append(apart.min(dim=1).values)

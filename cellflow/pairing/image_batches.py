@@ -224,7 +224,7 @@ class _FromNoise:
         generator = generator_at(self.seed, block, device=x1.device)
         if self.flip:
             x1 = torch.where(_coins(len(j), generator, x1), x1.flip(-1), x1)
-        noise = torch.randn(x1.shape, generator=generator, device=x1.device)
+        noise = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=torch.float32)
         if not self.coupling.uses_states:
             return noise, x1, j
         plan = self.coupling(noise.flatten(1), x1.flatten(1))
@@ -234,7 +234,9 @@ class _FromNoise:
 
 def _coins(n: int, generator: torch.Generator, like: Tensor) -> Tensor:
     """Return ``(n, 1, 1, 1)`` random truth values, true half of the time."""
-    return (torch.rand(n, generator=generator, device=generator.device) < 0.5).to(like.device)[:, None, None, None]
+    return (torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32) < 0.5).to(like.device)[
+        :, None, None, None
+    ]
 
 
 def _in_threads(tasks: Iterator[Callable[[], Loaded]]) -> Iterator[Loaded]:

@@ -246,7 +246,7 @@ class TrajectoryBatches:
         return (self._draw(generator_at(self.seed, number)) for number in count(start))
 
     def _draw(self, rng: torch.Generator) -> Batch:
-        sizes = torch.tensor([float(part.x.shape[1]) for part in self.trajectories])
+        sizes = torch.tensor([float(part.x.shape[1]) for part in self.trajectories], dtype=torch.float32)
         chosen = torch.multinomial(sizes, self.batch_size, replacement=True, generator=rng)
         parts = [self._pairs(part, int((chosen == k).sum()), rng) for k, part in enumerate(self.trajectories)]
         parts = [part for part in parts if len(part.x0)]
@@ -376,7 +376,7 @@ def _both_ways(
     before = round(at * (n_times - 1))
     # At least one stretch to each end that is not there yet, however near it is.
     before = min(max(before, int(at > 0)), n_times - 1 - int(at < 1))
-    t, states, weights = [torch.tensor([at])], [x[None]], [x.new_zeros(1, len(x))]
+    t, states, weights = [torch.tensor([at], dtype=torch.float32)], [x[None]], [x.new_zeros(1, len(x))]
     for end, steps, back in ((0.0, before, True), (1.0, n_times - 1 - before, False)):
         if steps:
             found = follow(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field
+from cellflow.modes import single_precision
 from cellflow.networks import MLP, Standardized
 from cellflow.objectives.energy import PathEnergy, bend_pairs
 from cellflow.pairing.metric import rbf_metric
@@ -15,6 +16,9 @@ from cellflow.seeds import seeded
 from cellflow.signature import checked
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+
+SPREADS = (1e-17, 1e17)
+"""Spreads of data at which squares of distances stay within single precision."""
 
 
 @checked
@@ -77,11 +81,17 @@ class Geodesics:
             Seeds the metric, the network and its training.
         """
         points = torch.cat(list(snapshots))
+        unit = float(points.std(dim=0).square().sum().sqrt())
+        if not SPREADS[0] < unit < SPREADS[1]:
+            raise ValueError(
+                f"Geodesics are for data that spread between {SPREADS[0]:g} and {SPREADS[1]:g}; found {unit:.2g}. "
+                "Rescale them, or choose another `curve`."
+            )
         metric = rbf_metric(points, centres=self.centres, spread=self.spread, floor=self.floor, generator=generator)
         shift, scale = points.mean(dim=0).repeat(2), points.std(dim=0).repeat(2)
-        with seeded(generator):
+        with seeded(generator), single_precision():
             field = Standardized(MLP(2 * points.shape[1]), shift=shift, scale=scale, speed=scale).to(points.device)
-        energy = PathEnergy(metric, unit=float(points.std(dim=0).square().sum().sqrt()))
+        energy = PathEnergy(metric, unit=unit)
         recipe = Recipe(self.learning_rate, warmup=min(100, self.steps // 10), ema=0.99)
         fit(field, energy, batches, steps=self.steps, generator=generator, recipe=recipe)
         return LearnedBends(field.eval())

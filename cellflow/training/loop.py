@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.batch import Batch
+from cellflow.modes import own_modes
 from cellflow.objectives import Objective
 from cellflow.renamed import renamed
 from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.signature import checked_but
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
+from cellflow.training.losses import LARGEST, check_batch, check_field, largest, not_finite
 from cellflow.training.recipe import PRECISIONS, Recipe
 from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, Stopped, progress_bar
 from cellflow.training.stopping import HELD_OUT, EarlyStopping
@@ -33,6 +35,7 @@ OnStep = Callable[[int, Mapping[str, float]], object]
 
 
 @checked_but("batches")
+@own_modes()
 def fit(
     field: nn.Module,
     objective: Objective,
@@ -110,6 +113,7 @@ def fit(
     run = renamed("fit", old, OLD_KEYWORDS).get("run", run) or Run()
     recipe = recipe or Recipe()
     seed = draw_seed(generator)
+    check_field(field)
     if str(recipe.precision) == "64":
         field.double()
     fabric = run.fabric or _fabric_for(field, recipe)
@@ -128,13 +132,13 @@ def fit(
                 if stopping is not None:
                     row.update(_measured(state, objective, stopping, fabric))
                     if stopping.measures(state.step):
-                        _read(rows, into=state.history, on_step=told, fabric=fabric)
+                        _read(rows, state, on_step=told, fabric=fabric)
                 ends = state.step == last or _stops(state, stopping)
                 watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
                 looking = ends or watching or saves.due() or len(rows) == READ_EVERY
                 stops, late = _agreed([interrupt.pending, saves.late()], looking, fabric)
                 if looking or stops or late:
-                    _read(rows, into=state.history, on_step=told, fabric=fabric)
+                    _read(rows, state, on_step=told, fabric=fabric)
                     if ends or stops or late or saves.due():
                         saves.save()
                     bar(state.step, state.history["loss"][-1])
@@ -214,14 +218,14 @@ def _train(
             group["lr"] = rate
         terms: dict[str, Tensor] = {}
         for micro in range(recipe.accumulate):
-            batch = next(batches).to(fabric.device, dtype)
+            batch = check_batch(next(batches)).to(fabric.device, dtype)
             position = state.step * recipe.accumulate + micro
             numbers = partial(generator_at, state.seed + fabric.global_rank, position, device=fabric.device)
             with fabric.no_backward_sync(model, enabled=micro + 1 < recipe.accumulate):
                 with seeded(numbers()) if draws else nullcontext():
                     found = objective(model, batch, generator=numbers())
                 fabric.backward(found["loss"] / recipe.accumulate)
-            for name, value in found.items():
+            for name, value in (*found.items(), (LARGEST, largest(batch))):
                 terms[name] = terms.get(name, 0) + value.detach() / recipe.accumulate
         if recipe.clip is not None:
             fabric.clip_gradients(model, optimizer, max_norm=recipe.clip, error_if_nonfinite=False)
@@ -231,15 +235,16 @@ def _train(
         yield {**terms, "learning_rate": rate}
 
 
-def _read(rows: list[dict[str, Tensor | float]], *, into: History, on_step: OnStep | None, fabric: "Fabric") -> None:
+def _read(
+    rows: list[dict[str, Tensor | float]], state: TrainingState, *, on_step: OnStep | None, fabric: "Fabric"
+) -> None:
     """Copy rows from the device into the history, and stop at the first loss that is not finite."""
+    into = state.history
     for row in _averaged(rows, fabric):
         values = {name: float(value) for name, value in row.items()}
+        size = values.pop(LARGEST)
         if not -float("inf") < values["loss"] < float("inf"):
-            raise FloatingPointError(
-                f"The loss is {values['loss']} at step {len(into) + 1}. Look for extreme values in the data, lower "
-                "`Recipe.learning_rate`, or set `Recipe.clip`."
-            )
+            raise not_finite(values["loss"], len(into) + 1, size, state.field, state.recipe)
         into.append(values)
         if on_step is not None:
             on_step(len(into), values)
