@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+MOST = 1e12
+"""Largest cost in units of epsilon: what is added to it is then rounded by a ten-thousandth of an e-fold."""
 _DRIFT = 50.0  # potentials may move this far, in units of epsilon, before the kernel is computed again
 _NEGLIGIBLE = 1e-280  # entries below this are taken as zero
 _FLOOR = 1e-140  # below this, a sum over the kernel may have lost terms that were taken as zero
@@ -32,12 +34,23 @@ class Potentials:
     relaxations
         What a change of mass costs on the source and on the target, in units of the cost; infinity forbids it.
 
+    Raises
+    ------
+    ValueError
+        When epsilon is so small that double precision does not tell costs apart.
+
     Source
     ------
     Schmitzer 2019, "Stabilized sparse scaling algorithms for entropy regularized transport problems".
     """
 
     def __init__(self, costs: Tensor, a: Tensor, b: Tensor, epsilon: float, relaxations: tuple[float, float]) -> None:
+        if (most := float(costs.max())) > MOST * epsilon:
+            raise ValueError(
+                f"Expected an epsilon of at least {most / MOST:.2g} for costs of up to {most:.2g}, which are beyond "
+                f"double precision in units of a smaller one; found {epsilon:.2g}. Raise it, or take `Exact()`, which "
+                "is the limit of small ones."
+            )
         self.epsilon = epsilon
         self._relaxations = relaxations
         self._exponents = costs / -epsilon

@@ -16,7 +16,7 @@ from cellflow.shapes import as_states
 
 
 def clouds_of(snapshots: Sequence[Tensor], *, names: Sequence[str]) -> list[Tensor]:
-    """Return clouds in one precision: the highest of theirs, and single precision for whole numbers.
+    """Return clouds in one precision, the highest of theirs, and single for whole numbers; without gradients.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def clouds_of(snapshots: Sequence[Tensor], *, names: Sequence[str]) -> list[Tens
         (x0, name0), (x1, name1) = both
         check_clouds(x0, x1, names=(name0, name1))
     floats = [cloud.dtype if cloud.is_floating_point() else torch.float32 for cloud in snapshots]
-    return [cloud.to(reduce(torch.promote_types, floats)) for cloud in snapshots]
+    return [cloud.detach().to(reduce(torch.promote_types, floats)) for cloud in snapshots]
 
 
 def numbers_of(given: Any, n: int, *, name: str, of: str) -> list[float]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cellflow.seeds import draw_seed
-from cellflow.shapes import check_points
+from cellflow.shapes import as_states, check_points, finite
 from cellflow.signature import checked
 
 LEARNED_FROM = 20_000
@@ -110,6 +110,8 @@ def rbf_metric(
     from scipy.optimize import nnls
     from sklearn.cluster import KMeans
 
+    points = finite(as_states(points, what="`points`"), what="`points`")
+    points = points if points.dtype in (torch.float32, torch.float64) else points.float()
     _check(points, centres, spread, floor)
     if len(points) > LEARNED_FROM:
         points = points[torch.randperm(len(points), generator=generator)[:LEARNED_FROM].to(points.device)]
