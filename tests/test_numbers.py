@@ -124,7 +124,7 @@ FLOATING = {
 }
 CALLS = FIRST | FLOATING
 BLIND = [f"coupling {kind} {side}" for kind in ("independent", "given") for side in ("x0", "x1")]
-HARMLESS = {  # nothing can be moved nowhere, what does not look at states needs no finite costs, a metric reads any form
+HARMLESS = {  # nothing can be moved nowhere, blind couplings need no finite costs, and a metric reads any form
     ("sparse", "rbf_metric"), ("sparse array", "rbf_metric"),
     ("empty", "ode"), ("empty", "sde"), ("empty", "jump"),
     *(("beyond double precision", name) for name in FLOATING),

@@ -343,12 +343,8 @@ class ImageGenerator(FlowEstimator):
         self, images: ImageSet | ImageStream, rng: torch.Generator
     ) -> tuple[list[Tensor], tuple[float, float], list[Tensor] | None]:
         """Return equal numbers of noise samples and real images, their times, and the classes of both."""
-        chosen = some_rows(len(images), self.shape_, rng)
-        n = len(chosen)
-        real, noise = (
-            images.scaled(chosen),
-            torch.randn(n, *self.shape_, generator=rng, dtype=torch.float32).to(images.device),
-        )
+        real = images.scaled(chosen := some_rows(len(images), self.shape_, rng))
+        n, noise = len(real), torch.randn(real.shape, generator=rng, dtype=torch.float32).to(real.device)
         if self.flip:
             mirrored = (torch.rand(n, 1, 1, 1, generator=rng, dtype=torch.float32) < 0.5).to(images.device)
             real = torch.where(mirrored, real.flip(-1), real)
