@@ -32,8 +32,6 @@ NARROW = 1e-3
 """Spread of a column, relative to the widest, below which it has no say: its squares count a millionth."""
 UNSTANDARDIZED = (1e-3, 1e3)
 """Spreads of data that a network can be trained on as they are."""
-WHERE_FIT_IS_CALLED = 8
-"""Calls between a warning of scales and the call of an estimator's ``fit``."""
 HEADS = ("shared", "separate")
 """Whether one network returns all outputs, or each output has a network of its own."""
 
@@ -179,14 +177,22 @@ def check_scales(scales: Scales, *, standardize: bool) -> None:
             f"Columns {named} of the representation (counted from 0) spread less than {NARROW:g} times as far as the "
             f"widest, so they have no say in the loss nor in the coupling: their velocities may come out as 0. Bring "
             "columns to one scale first, for example by dividing each by its standard deviation.",
-            stacklevel=WHERE_FIT_IS_CALLED,
+            stacklevel=_calls_inside(),
         )
     if not standardize and not UNSTANDARDIZED[0] < spread < UNSTANDARDIZED[1]:
         warnings.warn(
             f"The data spread by {spread:.2g}, and with `standardize=False` the network sees them as they are: it "
             "learns numbers of the size of 1. Leave `standardize=True`, or rescale the data.",
-            stacklevel=WHERE_FIT_IS_CALLED,
+            stacklevel=_calls_inside(),
         )
+
+
+def _calls_inside() -> int:
+    """Return how many calls up the first one is that is neither of cellflow nor of a context around it."""
+    frame, calls = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cellflow", "contextlib"):
+        frame, calls = frame.f_back, calls + 1
+    return calls
 
 
 def takes_heads(make: Callable[..., nn.Module]) -> bool:

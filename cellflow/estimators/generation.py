@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from cellflow import couplings, paths, training
+from cellflow import couplings, modes, paths, training
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
 from cellflow.estimators import generation_verbs as verbs
@@ -16,7 +16,6 @@ from cellflow.estimators.guidance import ConditionDropout, Guided
 from cellflow.estimators.serialize import FORMER
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
-from cellflow.modes import single_precision
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
 from cellflow.pairing.image_batches import ImageBatches, image_batches
@@ -378,7 +377,7 @@ class ImageGenerator(FlowEstimator):
         path = paths.resolve(self.path)
         return VelocityMatching(path, unit=unit) if self.objective == "velocity" else NoiseMatching(path)
 
-    @single_precision()
+    @modes.single_precision()
     def _blank(self, **settings: int) -> torch.nn.Module:
         make = network_for(self.network, self.shape_)
         known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}
