@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cellflow.errors import CheckpointError
-from cellflow.files import unwritable
+from cellflow.files import committed, unwritable
 
 LOCK, HOLDER = ".lock", ".lock.json"
 """The locked file, and the one that says by whom it is locked."""
@@ -58,23 +58,22 @@ def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
             lock = FileLock(folder / LOCK, is_singleton=True)
             nested = lock.is_locked
             lock.acquire(timeout=wait)
+            stack.callback(lock.release)
+            if not nested:
+                stack.callback(_remove, folder / LOCK)
+                stack.callback(_remove, folder / HOLDER)
+                _sign(folder / HOLDER)
         except Timeout as error:
             raise CheckpointError(_refusal(folder)) from error
         except OSError as error:
             raise unwritable(folder, error) from error
-        stack.callback(lock.release)
-        if not nested:
-            stack.callback(_remove, folder / LOCK)
-            stack.callback(_remove, folder / HOLDER)
-            _sign(folder)
         yield
 
 
-def _sign(folder: Path) -> None:
-    try:
-        (folder / HOLDER).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-    except OSError as error:
-        raise unwritable(folder / HOLDER, error) from error
+def _sign(path: Path) -> None:
+    """Write who holds the folder, by which it is known that files can be replaced there."""
+    with committed(path) as partial:
+        partial.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
 
 
 def _refusal(folder: Path) -> str:

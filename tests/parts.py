@@ -86,7 +86,7 @@ ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adapti
 ALL_CURVES = [Straight(), Mean(), Mean("natural"), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
 ALL_MODEL_COUPLINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]
 ALL_RECIPES = [Recipe(), Recipe(learning_rate=1e-3, precision="64")]
-ALL_RUNS = [Run(), Run("runs/first", resume=True, save_every=5)]
+ALL_RUNS = [Run(), Run("runs/first", resume=True, save_every=5, save_minutes=None)]
 
 
 def standardized():

@@ -10,17 +10,21 @@ import pytest
 import torch
 from crashing import on_a_full_disk, start, wait_for, without_rights
 from PIL import Image
-from trainings import command, printed
+from trainings import cells, command, printed
 
-from cellflow.cli import main
-from cellflow.training.checkpoint import STATE, load_tensors
-from conftest import make_cells
+from cellflow.cli import main, runs
+from cellflow.errors import CheckpointError
+from cellflow.training.checkpoint import STATE, TrainingState, load_tensors
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX"),
+    pytest.mark.usefixtures("unreported"),
+]
 
 QUICK = ["progress=false", "device=cpu", "threads=1", "recipe.schedule=constant", "save_every=4", "save_minutes=null"]
 CELLS = [
-    "data.time_key=day",
+    "data.time_key=time",
+    "data.rep=X_latent",
     "validate=false",
     "batch_size=8",
     "network.width=8",
@@ -48,7 +52,7 @@ def data():
     """Cells, two folders of images, and a fitted run, where every user may read them."""
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
-    make_cells().write_h5ad(place / "cells.h5ad")
+    cells().write_h5ad(place / "cells.h5ad")
     pixels = torch.randint(0, 255, (24, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     for number, image in enumerate(pixels):
         folder = place / "ab"[number % 2]
@@ -172,3 +176,40 @@ def test_a_second_command_in_one_folder_is_refused_at_once(words, place, capsys)
     finally:
         child.kill()
         child.join()
+
+
+def test_a_folder_in_which_only_the_search_was_saved_holds_a_run(place):
+    (place / "run" / "search").mkdir(parents=True)
+    (place / "run" / "search" / STATE).touch()
+    assert runs.new_folder(str(place / "run"), command="fit", resume=True) == place / "run"
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        runs.new_folder(str(place / "run"), command="fit", resume=False)
+    with pytest.raises(CheckpointError, match="It was interrupted: go on with"):
+        runs.existing_folder(str(place / "run"))
+
+
+@pytest.mark.slow
+def test_a_search_that_is_stopped_is_resumed_too(data, place, monkeypatch, capsys):
+    """How long to train is searched first, in a folder of its own, before there is a state of the training itself."""
+    searched = [word for word in CELLS if word != "regularize=false"]
+    asked = ["fit", f"data.path={data / 'cells.h5ad'}", *searched, *QUICK, "recipe.warmup=2", "steps=480"]
+    real = TrainingState.advance
+
+    def advance(state):
+        real(state)
+        if state.step == 30:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "advance", advance)
+        assert main([*asked, f"out={place / 'run'}"]) == 130
+    shown = capsys.readouterr().err
+    assert (place / "run" / "search" / STATE).exists()
+    assert not (place / "run" / STATE).exists()
+    assert "nothing was saved" not in shown
+    (place / "log").write_text(shown)
+    assert main([*asked, f"out={place / 'run'}"]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(printed(place / "log")) == 0
+    assert main([*asked, f"out={place / 'whole'}"]) == 0
+    assert same_weights("fit", place / "run", place / "whole")

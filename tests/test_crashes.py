@@ -8,12 +8,11 @@ from functools import partial
 import pytest
 import torch
 from crashing import kills, on_a_full_disk, run, said, without_rights
-from trainings import ALL_TRAININGS, train, weights
+from trainings import ALL_TRAININGS, cells, train, weights
 
 import cellflow as cf
 from cellflow.errors import CheckpointError
 from cellflow.training.checkpoint import STATE, load_tensors
-from conftest import make_cells
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 
@@ -21,8 +20,8 @@ TINY = {"steps": 3, "batch_size": 8, "network": partial(cf.networks.MLP, width=8
 
 
 def fitted(slower=1.0, **settings):
-    adata = make_cells(times=(0.0, slower, 5.0 * slower))
-    return cf.SnapshotFlow(time_key="day", device="cpu", **TINY | settings).fit(adata), adata
+    adata = cells(slower)
+    return cf.SnapshotFlow(rep="X_latent", device="cpu", **TINY | settings).fit(adata), adata
 
 
 def learned(flow):
@@ -101,6 +100,16 @@ def test_tensors_of_another_model_are_refused(models, tmp_path):
             cf.SnapshotFlow.load(folder)
         (folder / name).write_bytes(kept)
     cf.SnapshotFlow.load(folder)
+
+
+def test_a_setting_that_holds_itself_is_refused_and_named(models, tmp_path):
+    flow, loop = cf.SnapshotFlow.load(models / "old", device="cpu"), []
+    loop.append(loop)
+    flow.masses = loop
+    shutil.copytree(models / "new", tmp_path / "model")
+    with pytest.raises(ValueError, match="Expected `masses` to be nested at most 12 deep, to be saved"):
+        flow.save(tmp_path / "model", overwrite=True)
+    assert learned(cf.SnapshotFlow.load(tmp_path / "model", device="cpu"))[0] == (0.0, 10.0, 50.0)
 
 
 @pytest.fixture(scope="module")

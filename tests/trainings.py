@@ -10,24 +10,29 @@ import torch
 
 import cellflow as cf
 from cellflow.cli import main
-from conftest import make_cells
 
 NETWORK = partial(cf.networks.MLP, width=8, depth=1)
 SMALL = {"steps": 8, "batch_size": 8, "network": NETWORK, "regularize": False, "device": "cpu"}
 FEW = {"recipe": cf.training.Recipe(warmup=2, schedule="constant")}
 
 
+def cells(slower=1.0):
+    found = cf.datasets.branching((40, 60, 50), times=(0, 1, 5), seed=0)
+    found.obs["time"] = found.obs["time"].to_numpy() * slower
+    return found
+
+
 def cells_flow(**settings):
-    return cf.SnapshotFlow(time_key="day", **SMALL | FEW | settings)
+    return cf.SnapshotFlow(rep="X_latent", **SMALL | FEW | settings)
 
 
 def fit(run, **settings):
-    return cells_flow(**settings).fit(make_cells(), run=run).field_
+    return cells_flow(**settings).fit(cells(), run=run).field_
 
 
 def distil(run, steps=8):
-    flow = cells_flow(steps=1).fit(make_cells())
-    return flow.distill(make_cells(), steps=steps, run=run).flow_map_
+    flow = cells_flow(steps=1).fit(cells())
+    return flow.distill(cells(), steps=steps, run=run).flow_map_
 
 
 def translate(run, **settings):

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import wraps
@@ -103,6 +104,8 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         ------
         NotFittedError
             Before ``fit``.
+        ValueError
+            When a setting is nested too deeply to be saved.
         FileExistsError
             When there is a model already, and ``overwrite`` is false.
         CheckpointError
@@ -112,7 +115,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """
         self._check_fitted()
         folder = path_of(folder, name="folder")
-        settings = {name: encode(value) for name, value in self.get_params(deep=False).items()}
+        settings = {name: encode(value, name=name) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
         tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None}
         if self.distilled:
@@ -363,7 +366,7 @@ def _holding_folder(train: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(train)
     def held(*given: Any, run: Run | None = None, **others: Any) -> Any:
-        with (run or Run()).locked():
+        with run.locked() if isinstance(run, Run) else nullcontext():  # what is no run, the verb refuses
             return train(*given, run=run, **others)
 
     return held

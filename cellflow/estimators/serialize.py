@@ -41,6 +41,9 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("part", "partial", "class", "custom"), lambda name: isinstance(name, str)),
 }
 """The forms of what is neither a value nor a list in JSON, by key, and whether what is under it can be one."""
+DEEPEST = 12
+"""How deep lists and parts of a setting may be nested, each of which is up to three deep in JSON."""
+
 _HEADS = {"two_heads": "shared", "two_networks": "separate"}
 
 
@@ -66,16 +69,33 @@ _FORMER_TENSORS = {"shared": ("network.", "velocity."), "separate": ("score_drif
 """How the tensors of a field of several outputs began in format 1, by its ``heads``, and how they begin today."""
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     """Return a value as JSON: plain values, mappings, parts of cellflow, ``functools.partial`` of them.
 
     A length of time becomes a number. Anything else is kept as text, and must be given again when the model is loaded.
+
+    Parameters
+    ----------
+    value
+        The value of a setting.
+    name
+        Name of the setting.
+    depth
+        How many lists and parts it is nested in.
+
+    Raises
+    ------
+    ValueError
+        When it is nested too deeply to be read again, as what holds itself is.
 
     Examples
     --------
     >>> encode(paths.BrownianBridge(0.3))
     {'part': 'BrownianBridge', 'values': {'sigma': 0.3}}
     """
+    if depth > DEEPEST:
+        raise ValueError(f"Expected `{name}` to be nested at most {DEEPEST} deep, to be saved; found more: a loop?")
+    inner = partial(encode, name=name, depth=depth + 1)
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, str | bool | int | float):
@@ -83,13 +103,13 @@ def encode(value: Any) -> Any:
     if isinstance(value, pd.Timedelta):
         return value / TIMEDELTA_UNIT
     if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
+        return [inner(item) for item in value]
     if isinstance(value, Mapping | pd.Series):  # a Series of sizes by time
-        return {"mapping": [[encode(key), encode(item)] for key, item in value.items()]}
+        return {"mapping": [[inner(key), inner(item)] for key, item in value.items()]}
     if isinstance(value, partial) and not value.args and _name(value.func) is not None:
-        return {"partial": _name(value.func), "values": {key: encode(item) for key, item in value.keywords.items()}}
+        return {"partial": _name(value.func), "values": {key: inner(item) for key, item in value.keywords.items()}}
     if is_dataclass(value) and _name(type(value)) is not None:
-        return {"part": _name(type(value)), "values": {f.name: encode(getattr(value, f.name)) for f in fields(value)}}
+        return {"part": _name(type(value)), "values": {f.name: inner(getattr(value, f.name)) for f in fields(value)}}
     return {"class": _name(value)} if _name(value) is not None else {"custom": repr(value)}
 
 
@@ -102,7 +122,7 @@ def encode_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     True
     """
     return {
-        name: encode(PARTS[name](value) if isinstance(value, str) and name in PARTS else value)
+        name: encode(PARTS[name](value) if isinstance(value, str) and name in PARTS else value, name=name)
         for name, value in settings.items()
     }
 
