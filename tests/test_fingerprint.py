@@ -334,7 +334,12 @@ ALL_TOOLS = {
 WITHOUT_WEIGHTS = {"tl.growth_prior", "tl.testable_times", "tl.tune", "tl.tuned"}
 """Tools that ask nothing of what a flow has learned: of its settings at most."""
 STORED = {"pl.fate", "pl.descendants", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
-"""Plots of what tools have written."""
+"""Plots of what tools have written: those of states and velocities carry with them what they belong to."""
+CARRIED = {
+    "velocity": lambda adata, stored: cf.pl.velocity(stored),
+    "trajectories": lambda adata, stored: cf.pl.trajectories(stored),
+    "interpolation": lambda adata, stored: cf.pl.interpolation(stored, stored.uns["carried"]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +366,42 @@ def test_every_tool_warns_of_other_states(growing, tool, tmp_path):
         warnings.filterwarnings("error", message=".*of the fitted cells among these.*")
         with pytest.raises(UserWarning, match="have other values"):
             ALL_TOOLS[tool](other, flow, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stored(growing):
+    adata, flow = growing
+    adata = adata.copy()
+    cf.tl.velocity(adata, flow)
+    cf.tl.trajectories(adata, flow, n=5)
+    return adata, cf.tl.interpolate(adata, flow, at=2)
+
+
+@pytest.mark.parametrize("plot", CARRIED)
+@pytest.mark.parametrize("file", [False, True])
+def test_results_are_not_drawn_over_another_pca(stored, plot, file, tmp_path):
+    adata, carried = stored
+    if file:
+        adata, carried = written(adata, tmp_path), written(carried, tmp_path)
+    for cells, words in ((adata, None), (adata[:70].copy(), None), (new_pca(adata, "X_pca"), "another PCA than that")):
+        if plot == "interpolation":
+            cells.uns["carried"] = carried
+        if words is None:
+            CARRIED[plot](adata, cells)
+        else:
+            with pytest.raises(ValueError, match=words):
+                CARRIED[plot](adata, cells)
+    other = adata.copy()
+    other.obsm["X_pca"] = other.obsm["X_pca"] * FLIP
+    other.uns["carried"] = carried
+    with pytest.raises(UserWarning, match="have other values"):
+        CARRIED[plot](adata, other)
+
+
+def test_results_of_before_are_drawn(stored):
+    adata = new_pca(stored[0], "X_pca")
+    del adata.uns["velocity"]["fingerprint"]
+    cf.pl.velocity(adata)
 
 
 def test_all_tools_are_crossed():

@@ -125,6 +125,10 @@ class Fingerprint:
         if said := self._other_states(adata, x, time, where) or self._far_off(x, time, where):
             warn(said)
 
+    def note(self) -> dict[str, np.ndarray]:
+        """Return it as arrays, for the notes of a result in ``uns``; `of` reads them."""
+        return {name: np.asarray(value) for name, value in self.record().items() if value is not None}
+
     def difference(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> str:
         """Return what `check` would say; nothing where the representation is that of the fit."""
         with warnings.catch_warnings(record=True) as caught:
@@ -154,8 +158,9 @@ class Fingerprint:
             return None
         arrays = {name: np.asarray(record[name], dtype=np.float64) for name in _NUMBERS}
         arrays |= {name: _whole(record[name], name) for name in _COUNTS}
-        loadings = None if record["loadings"] is None else np.asarray(record["loadings"], dtype=np.float64)
-        columns = None if record["columns"] is None else tuple(map(str, record["columns"]))
+        loadings, columns = record.get("loadings"), record.get("columns")
+        loadings = None if loadings is None else np.asarray(loadings, dtype=np.float64)
+        columns = None if columns is None else tuple(map(str, columns))
         found = cls(columns=cast("tuple[str, str] | None", columns), loadings=loadings, **arrays)
         found._require_shapes(width)
         return found
@@ -344,7 +349,7 @@ def _whole(values: Any, name: str) -> np.ndarray:
         When they are not.
     """
     most = np.iinfo(np.int64).max
-    if not all(isinstance(value, int) and 0 <= value <= most for value in values):
+    if not all(isinstance(value, int | np.integer) and 0 <= value <= most for value in values):
         raise ValueError(f"Expected whole numbers from 0 to {most} in `{name}`.")
     return np.asarray(values, dtype=np.int64)
 

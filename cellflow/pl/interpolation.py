@@ -9,6 +9,7 @@ from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.pl.noted import check_noted
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def interpolation(
     2
     """
     about = predicted.uns.get("interpolation", {})
+    check_noted(adata, about)
     unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
     time, at = read_times(adata, time_key), read_times(predicted, time_key)
     rep = str(about.get("rep") or next(iter(predicted.obsm), "X"))

@@ -11,6 +11,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
 from cellflow.pl.labels import unit_of_result
+from cellflow.pl.noted import check_noted
 from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _stored(adata: "AnnData", key: str) -> dict[str, Any]:
             "pass the flow: `cf.pl.trajectories(adata, flow)`."
         )
     found: dict[str, Any] = adata.uns[key]
+    check_noted(adata, found)
     return found
 
 

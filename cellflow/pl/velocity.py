@@ -10,6 +10,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
 from cellflow.pl.labels import rate_label, unit_of, unit_of_result
+from cellflow.pl.noted import check_noted
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:
         )
     values = np.asarray(adata.obsm[key])
     note = adata.uns.get(key, {})
+    check_noted(adata, note)
     rep = rep or note.get("rep") or _only_fit(adata, key, values.shape[1])
     return _Noted(values, str(rep), note.get("time_key"), unit_of_result(adata, note))
 

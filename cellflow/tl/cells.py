@@ -25,6 +25,12 @@ def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
     return {"rep": flow.rep, "time_key": flow.time_key, "unit": time_unit(adata, flow.time_key)}
 
 
+def about_states(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, Any]:
+    """Return what is stored with states and velocities: also what their representation is known again by."""
+    known = getattr(flow, "fingerprint_", None)
+    return about(adata, flow) | ({} if known is None else {"fingerprint": known.note()})
+
+
 def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     """Return the AnnData to write into: the one given, or a copy.
 

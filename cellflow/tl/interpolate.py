@@ -10,7 +10,7 @@ from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, solver_of
+from cellflow.tl.cells import about_states, solver_of
 from cellflow.tl.genes import Loadings, read_loadings
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def interpolate(
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
         carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the units
-        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time, and
-        the ``"weight_key"`` of the flow, if any.
+        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time,
+        the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation.
 
     Examples
     --------
@@ -82,15 +82,14 @@ def interpolate(
     carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
+    weighed = {} if flow.weight_key is None else {"weight_key": flow.weight_key}
     rep = {} if flow.rep == "X" else {flow.rep: states}
     return anndata.AnnData(
         X=states if flow.rep == "X" else expression,
         obs=pd.concat([_obs(adata, flow, part) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
-        uns={
-            "interpolation": about(adata, flow) | ({} if flow.weight_key is None else {"weight_key": flow.weight_key})
-        },
+        uns={"interpolation": about_states(adata, flow) | weighed},
     )
 
 

@@ -11,7 +11,7 @@ from cellflow.metrics import thinned
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about_states, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,8 @@ def trajectories(
     ------
     ``uns[key_added]``
         ``"x"``, states ``(n_times, cells, d)``; ``"time"``, times ``(n_times, cells)``; ``"origin"``, names of the
-        cells; ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        cells; ``"rep"``, ``"time_key"`` and ``"unit"`` of time; ``"fingerprint"``, by which plots notice another
+        representation.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def trajectories(
         "x": found.x.numpy(),
         "time": found.t.numpy(),
         "origin": adata.obs_names[followed.rows].to_numpy(dtype=str),
-        **about(adata, flow),
+        **about_states(adata, flow),
     }
     return written if copy else None
 

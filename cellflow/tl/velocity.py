@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.signature import checked
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about_states, target
 from cellflow.tl.genes import read_loadings
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def velocity(
     ``obsm[key_added]``
         Velocity in the representation, per unit of the user's time.
     ``uns[key_added]``
-        ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the velocity belongs to.
+        ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the velocity belongs to; ``"fingerprint"``, by which
+        plots notice another representation.
     ``layers[key_added]``
         With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
 
@@ -64,7 +65,7 @@ def velocity(
     found = flow.velocity(states.x, states.time, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
-    written.uns[key_added] = about(adata, flow)
+    written.uns[key_added] = about_states(adata, flow)
     if loadings is not None:
         layer = np.zeros(written.shape, dtype=np.float32)
         layer[:, loadings.seen] = loadings.decode_velocity(found)

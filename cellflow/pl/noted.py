@@ -1,0 +1,43 @@
+"""What a result of `cellflow.tl` carries with it about its representation, compared with the cells it is drawn over."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellflow.cells.fingerprint import Fingerprint
+from cellflow.cells.snapshots import read_rep, read_times
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_noted(adata: "AnnData", about: Mapping[str, Any]) -> None:
+    """Refuse or warn to draw states or velocities over cells in another representation.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    about
+        What the result carries with it; nothing is compared where another program, or an earlier version, wrote it.
+
+    Raises
+    ------
+    ValueError
+        When the representation has been computed anew since.
+
+    Warns
+    -----
+    UserWarning
+        When the cells have other states than when the flow was fitted.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> check_noted(cf.datasets.branching(seed=0), {"rep": "X_latent", "time_key": "time"})
+    """
+    if not {"fingerprint", "rep", "time_key"} <= set(about) or about["time_key"] not in adata.obs:
+        return
+    x = read_rep(adata, str(about["rep"]))
+    known = Fingerprint.of(about["fingerprint"], width=x.shape[1])
+    if known is not None:
+        known.check(adata, str(about["rep"]), x, read_times(adata, str(about["time_key"])))
