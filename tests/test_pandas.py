@@ -376,8 +376,8 @@ def test_cells_without_a_label_are_the_same_in_every_form(flow, user):
     ("column", "kind", "words"),
     [
         ("nowhere", KeyError, r"No `adata.obs\['nowhere'\]`. Available: \['day', 'kind'\]. Set `"),
-        (["kind"], TypeError, "Expected the name of one column|expected `(groupby|lineage_key)` to be text"),
-        (3, TypeError, "Expected the name of one column|expected `(groupby|lineage_key)` to be text"),
+        (["kind"], TypeError, "Expected the name of one column|expected `(groupby|lineage_key|within)` to be text"),
+        (3, TypeError, "Expected the name of one column|expected `(groupby|lineage_key|within)` to be text"),
     ],
 )
 def test_columns_are_named_and_are_there(flow, user, column, kind, words):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-@checked
+@checked_but("cells")
 def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None, *, weights: bool = True) -> States:
     """Read the states and times of cells, under the keys of this flow.
 
