@@ -151,8 +151,8 @@ def finite(x: Tensor, *, what: str) -> Tensor:
         return x
     bad = ~torch.isfinite(x).reshape(len(x), -1).all(dim=1) if x.ndim else torch.ones(1, dtype=torch.bool)
     raise ValueError(
-        f"Expected finite states in {what}; {int(bad.sum())} of {len(bad)} hold NaN or infinity. Remove or impute them "
-        "first."
+        f"Expected finite numbers in {what}; {int(bad.sum())} of {len(bad)} states hold NaN or infinity. Remove or "
+        "impute them first."
     )
 
 

@@ -83,6 +83,20 @@ BAD_FORMS = {
     "complex tensor": (lambda x: torch.tensor(x) + 1j, ValueError, "Expected real numbers in {}"),
     "masked entries": (lambda x: np.ma.masked_equal(x, x[0, 0]), ValueError, "{} to be known"),
     "rows of different lengths": (lambda x: [[1.0, 2.0], [3.0]], ValueError, "rows of different lengths"),
+    "NaN": (lambda x: np.where(x == x[0, 0], np.nan, x), ValueError, "Expected finite numbers in {}"),
+    "infinity": (
+        lambda x: torch.tensor(np.where(x == x[0, 0], -np.inf, x)),
+        ValueError,
+        "Expected finite numbers in {}",
+    ),
+    "objects": (lambda x: [[{}] * 3] * 12, ValueError, "Expected numbers in {}"),
+    "a nested tensor": (
+        lambda x: torch.nested.nested_tensor([torch.tensor(x)] * 2, layout=torch.jagged),
+        ValueError,
+        "nested",
+    ),
+    "on the meta device": (lambda x: torch.tensor(x).to("meta"), ValueError, "meta device"),
+    "beyond single precision": (lambda x: 1e300 * x.astype(np.float64), ValueError, "at most 3.4e.38 in {}"),
     "nothing": (lambda x: None, TypeError, "Expected numbers in {}"),
     "one row": (lambda x: x[0], ValueError, "{}"),
     "too narrow": (lambda x: x[:, :2], ValueError, "{}|samples of shape|of one shape"),
@@ -175,8 +189,8 @@ def test_every_form_of_states_gives_the_same(call, fitted):
 @pytest.mark.parametrize("call", CALLS, ids=" ".join)
 def test_what_is_no_state_is_refused_with_the_argument_named(call, bad, fitted):
     form, error, words = BAD_FORMS[bad]
-    if call[2] == "features" and bad in ("one row", "too narrow", "nothing"):
-        pytest.skip("features may have any width, and None stands for the samples themselves")
+    if call[2] == "features" and bad in ("one row", "too narrow", "nothing", "beyond single precision"):
+        pytest.skip("features may have any width and precision, and None stands for the samples themselves")
     with pytest.raises(error, match=words.format(f"`{call[2]}`")):
         CALLS[call](fitted, form(whole_numbers()))
 

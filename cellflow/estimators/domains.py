@@ -25,6 +25,7 @@ from cellflow.images.streams import ImageStream
 from cellflow.metrics import feature_network
 from cellflow.pairing import ImageBatches, aside
 from cellflow.pairing.features import Features
+from cellflow.shapes import in_precision
 from cellflow.training.search import Parts
 
 log = logging.getLogger(__name__)
@@ -128,9 +129,7 @@ def read_domain(given: Samples, *, rep: str, group: str | None = None, what: str
         return ImageSet(values)
     if not (values.is_floating_point() or values.ndim == 2):
         raise TypeError(f"Expected images in {what} as bytes (uint8) or floating-point numbers; found {values.dtype}.")
-    if not torch.isfinite(values).all():
-        raise ValueError(f"Expected finite numbers in {what}; found NaN or infinity. Remove or impute these samples.")
-    return Points(values.float())
+    return Points(in_precision(values, torch.empty((), dtype=torch.float32, device=values.device), what=what))
 
 
 def read_both(

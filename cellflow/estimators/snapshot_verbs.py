@@ -15,6 +15,7 @@ from cellflow.estimators import prediction
 from cellflow.estimators.fields import few_at_once
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
+from cellflow.integrate.failures import check_finite
 from cellflow.integrate.trajectory import saved_times
 from cellflow.seeds import generator
 from cellflow.shapes import in_precision, time_of
@@ -325,6 +326,7 @@ def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate
     t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
     with torch.no_grad():
         velocity = self._velocity()(t, states, None)
+        check_finite(velocity, t, field=self.field_, x=states, start=states)
     return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
 
 
@@ -346,8 +348,9 @@ def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapol
     states = _states(self, x)
     t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
     with torch.no_grad():
-        growth = outputs(self.field_(t, states, None), growth=True).growth
-    return (cast("Tensor", growth) * self.clock_.per_time).cpu().numpy()
+        growth = cast("Tensor", outputs(self.field_(t, states, None), growth=True).growth)
+        check_finite(growth, t, field=self.field_, x=states, start=states)
+    return (growth * self.clock_.per_time).cpu().numpy()
 
 
 def _check_growth(flow: "SnapshotFlow") -> None:

@@ -10,6 +10,7 @@ from cellflow.cells.states import StatesLike, as_states
 from cellflow.images.sets import Images
 from cellflow.pairing.rows import Lookup
 from cellflow.seeds import seeded
+from cellflow.shapes import finite
 
 Features = int | Callable[[Tensor], Tensor] | tuple[StatesLike, StatesLike]
 
@@ -42,7 +43,7 @@ def lookups(
     elif callable(features):
         found = (_of_all(source, features), _of_all(target, features))
     else:
-        x0, x1 = (as_states(side, what="`features`") for side in features)
+        x0, x1 = (finite(as_states(side, what="`features`"), what="`features`") for side in features)
         found = (x0.to(source.device), x1.to(target.device))
     for side, images, values in zip(("source", "target"), (source, target), found, strict=True):
         if len(values) != len(images):
