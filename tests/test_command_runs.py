@@ -11,6 +11,7 @@ from test_command_settings import NAMES, NEEDED
 
 import cellflow as cf
 from cellflow.cli import COMMANDS, documents, kept, main, runs
+from cellflow.cli import cells as cli_cells
 from conftest import make_cells
 
 
@@ -66,6 +67,29 @@ def test_a_part_that_a_stranger_names_is_not_built(tmp_path):
     for command in ("report", "distill"):
         assert main([command, f"model={strange_run(tmp_path / 'run', text)}"]) == 1
     assert not made.exists()
+
+
+@pytest.mark.parametrize("text", ["", '"', "\xff"])
+def test_a_damaged_table_of_a_run_is_said(text, tmp_path):
+    (tmp_path / "validation.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(cf.errors.CheckpointError, match=r"validation\.csv is damaged"):
+        cli_cells.write_report(tmp_path, make_cells(), None)
+
+
+def test_a_file_that_holds_no_cells_is_said(cells_file, tmp_path, capsys):
+    whole = cells_file.read_bytes()
+    (tmp_path / "cut.h5ad").write_bytes(whole[:3000])
+    (tmp_path / "text.h5ad").write_text("no cells")
+    (tmp_path / "empty.zarr").mkdir()
+    (tmp_path / "folder.h5ad").mkdir()
+    names = [*(path.name for path in tmp_path.iterdir()), "cells.csv"]
+    (tmp_path / "cells.csv").write_text("")
+    for name in names:
+        assert main(["fit", f"data.path={tmp_path / name}", "data.time_key=day", f"out={tmp_path / 'run'}"]) == 1
+        said = capsys.readouterr().err
+        assert name in said
+        assert "Expected" in said
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("text", ["{}", "[", "{'command': 1}", '{"command": "fit", "seconds": 3}', "\xff"])

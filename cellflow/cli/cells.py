@@ -12,11 +12,13 @@ from cellflow.cli import runs
 from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, run_of, settings_of, solver_of
+from cellflow.errors import CheckpointError
 from cellflow.files import committed
 from cellflow.integrate import Fixed
 from cellflow.lock import A_SAVE, locked
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
@@ -124,15 +126,12 @@ def read_cells(path: str | Path) -> "AnnData":
     reader = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}.get(Path(path).suffix)
     if reader is None:
         raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
-    if Path(path).suffix == ".h5ad" and not _is_hdf5(Path(path)):
-        raise ValueError(f"Expected an .h5ad file; found {path}, which is damaged, or of another format.")
-    return reader(path)
-
-
-def _is_hdf5(path: Path) -> bool:
-    import h5py
-
-    return path.is_file() and bool(h5py.is_hdf5(path))
+    try:
+        return reader(path)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # whatever the file holds
+        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
 
 
 def make_flow(cfg: Settings) -> "SnapshotFlow":
@@ -219,14 +218,22 @@ def write_report(
     folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), asked: Settings | None = None
 ) -> None:
     """Write the report of a run folder, with the validation that was kept in it, and the columns of its settings."""
-    import pandas as pd
-
     from cellflow import report
 
     for key in runs.VALIDATION:
         kept = folder / f"{key}.csv"
         if kept.exists():
-            adata.uns[key] = pd.read_csv(kept)
+            adata.uns[key] = _table(kept)
     columns = {name: _column(folder, asked, name) for name in ("groupby", "lineage_key", "basis")}
     with locked(folder, wait=A_SAVE):
         report.write(folder, adata, flow, title=folder.name, details=runs.details(folder), genes=genes, **columns)
+
+
+def _table(file: Path) -> "pd.DataFrame":
+    """Return a table that was kept with a run."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(file)
+    except ValueError as error:  # of pandas, on what is no CSV
+        raise CheckpointError(f"{file} is damaged. Write it again with `cellflow report ... validate=true`.") from error

@@ -102,7 +102,7 @@ def line_of(number: int) -> tuple[str, ...]:
     for _ in range(draw.choice([1, 1, 2, 3])):
         kind = draw.choice(["value", "fitting", "fitting", "fitting", "text", "part", "inner", "flag", "drop", "typo"])
         if kind == "drop":
-            words.remove(draw.choice([each for each in words if "steps=" not in each] or words))
+            words = words and without(draw.choice([each for each in words if "steps=" not in each] or words), words)
         elif kind == "part":
             group = draw.choice(sorted(PARTS))
             words.append(f"{group}={draw.choice(PARTS[group])}")
@@ -111,6 +111,11 @@ def line_of(number: int) -> tuple[str, ...]:
         else:
             words.append(_setting(draw, command, kind))
     return (command, *words)
+
+
+def without(word: str, words: list[str]) -> list[str]:
+    """Return words but for one."""
+    return [each for each in words if each != word]
 
 
 def _setting(draw: random.Random, command: str, kind: str) -> str:
