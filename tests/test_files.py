@@ -1,9 +1,11 @@
 """Files are replaced as a whole: killed, on a full disk, in a folder that is read-only; and one process at a time."""
 
+import ast
 import json
 import os
 import signal
 import stat
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -215,3 +217,32 @@ def test_a_folder_that_is_read_only_is_not_locked(shared):
     assert kind == "PermissionError"
     assert sentence.startswith(f"{shared} could not be written: Permission denied. Choose a folder that you may write")
     shared.chmod(0o755)
+
+
+WRITING = {
+    "write_text", "write_bytes", "to_csv", "savefig", "save", "save_file", "write_h5ad", "write_zarr", "dump", "tofile",
+    "savetxt", "savez", "touch",
+}  # fmt: skip
+"""Functions that write a file."""
+APART = {"datasets/download.py", "datasets/public.py"}
+"""What fills the cache of data sets, in a folder of its own that is renamed."""
+WHOLE = {"history_.to_csv", "model.save", "flow.save", "state.save", "_state.save", "saves.save"}
+"""Calls of ours that do it below."""
+
+
+def test_nothing_is_written_under_its_own_name():
+    """Whatever writes is given the temporary name, so that every file is the old one or the new one."""
+    package, found = Path(cf.__file__).parent, []
+    for path in sorted(package.rglob("*.py")):
+        if str(path.relative_to(package)) in APART:
+            continue
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            shown = ast.unparse(call)
+            opened = name == "open" and any(
+                isinstance(a, ast.Constant) and str(a.value)[:1] in "wax" for a in call.args
+            )
+            ours = any(f"{known}(" in shown for known in WHOLE)
+            if (name in WRITING or opened) and "partial" not in shown and not ours:
+                found.append(f"{path.relative_to(package)}:{call.lineno} {shown[:80]}")
+    assert found == []
