@@ -43,13 +43,15 @@ def changed(about, place, how):
     return json.dumps(about).replace(f'"{DEEP}"', "[" * 10**5 + "]" * 10**5).replace(f'"{DIGITS}"', "1" * 5000)
 
 
-def descriptions(about):
-    """All changes of a description, with a name each."""
-    for place in places(about):
+def descriptions(about, *, few=False):
+    """Changes of a description, with a name each: at every place four, and the others in turn or, if asked, none."""
+    for number, place in enumerate(places(about)):
         here = about
         for key in place:
             here = here[key]
-        for how in ("missing", *(["more"] if isinstance(here, dict | list) else []), *OTHERS):
+        always = ["missing", "nothing", "list", *(["more"] if isinstance(here, dict | list) else ["NaN"])]
+        others = [how for turn, how in enumerate(OTHERS) if turn % 3 == number % 3 and how not in always]
+        for how in always + ([] if few else others):
             yield ".".join(map(str, place)), how, changed(about, place, how)
 
 

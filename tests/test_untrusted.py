@@ -1,6 +1,7 @@
 """Files that a stranger wrote: they load, or one sentence says what is wrong; fast, and with little memory."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from test_estimators import ALL_ESTIMATORS
 import cellflow as cf
 from cellflow.errors import CheckpointError
 from cellflow.estimators.model_files import DIGESTS
+from cellflow.estimators.serialize import modernise_training
 from cellflow.objectives import VelocityMatching
 from cellflow.training import Recipe, Reflow
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
@@ -139,10 +141,8 @@ def test_every_entry_of_a_training_state_is_checked(state):
     tensors, about = load_tensors(path)
     for place, how, text in descriptions(about):
         save_file(tensors, path, metadata={"cellflow": text})
-        assert outcome(resume) is not None or CHANGEABLE.match(place) or (place, how) == ("behind", "list"), (
-            place,
-            how,
-        )
+        as_good = CHANGEABLE.match(place) or place == "behind" or how == "true"  # which is 1
+        assert outcome(resume) is not None or as_good, (place, how)
     for more in ({"settings": about["settings"] | {"unheard_of": 1}}, {"unheard_of": 1}):
         save_tensors(path, tensors, about | more)
         assert "unheard_of" in outcome(resume)
@@ -230,14 +230,16 @@ def test_states_of_estimators_are_checked_before_they_are_converted(name, tmp_pa
     path = tmp_path / STATE
     tensors, about = load_tensors(path)
 
-    def resume():
-        kind().fit(*kind.data, run=cf.Run(tmp_path, resume=True))
+    def spoil(settings):
+        said = json.dumps({key: value for key, value in about.items() if key != "settings"})
+        save_file(tensors, path, metadata={"cellflow": f"{said[:-1]}, {settings[1:]}"})
 
-    for _, how, text in descriptions({"settings": about["settings"]}):
-        if how in ("missing", "nothing", "text", "huge", "list", "class", "deep"):
-            said = json.dumps({k: v for k, v in about.items() if k != "settings"})
-            save_file(tensors, path, metadata={"cellflow": f"{said[:-1]}, {text[1:]}"})
-            outcome(resume)
+    for _, _, text in descriptions({"settings": about["settings"]}):
+        spoil(text)
+        outcome(lambda: modernise_training(kind.make.func, tmp_path))
+    for wrong in ([], {"growth": {"mapping": 3}, "score": []}, about["settings"] | {"unheard_of": 1}):
+        spoil(json.dumps({"settings": wrong}))
+        assert outcome(lambda: kind().fit(*kind.data, run=cf.Run(tmp_path, resume=True))) is not None
 
 
 # Whatever the file: little memory, little time, no code.
@@ -248,25 +250,25 @@ import json, resource, sys, time
 from pathlib import Path
 import cellflow as cf
 from cellflow.errors import CheckpointError
-import torch
-folder, name = Path(sys.argv[1]), sys.argv[2]
-estimator = getattr(cf, name)
-about = json.loads((folder / "model.json").read_text())
+cases = json.loads(sys.argv[1])
+for folder in cases:  # everything is imported once
+    getattr(cf, Path(folder).name).load(folder, device="cpu")
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
-settings = json.loads(sys.argv[3])
-for values in settings:
-    network = {"partial": about["settings"]["network"]["partial"], "values": values}
-    spoiled = about | {"settings": about["settings"] | {"network": network}}
-    (folder / "model.json").write_text(json.dumps(spoiled))
-    began = time.perf_counter()
-    try:
-        estimator.load(folder, device="cpu")
-    except CheckpointError as error:
-        assert any(words in str(error) for words in ("fit this model", "cannot be made", "Expected")), error
-    else:
-        raise AssertionError(values)
-    assert time.perf_counter() - began < 10, values
+for folder, large in cases.items():
+    path = Path(folder) / "model.json"
+    about = json.loads(path.read_text())
+    for values in large:
+        network = about["settings"]["network"] | {"values": values}
+        path.write_text(json.dumps(about | {"settings": about["settings"] | {"network": network}}))
+        began = time.thread_time()
+        try:
+            getattr(cf, about["estimator"]).load(folder, device="cpu")
+        except CheckpointError as error:
+            assert any(words in str(error) for words in ("fit this model", "cannot be made", "Expected")), error
+        else:
+            raise AssertionError(values)
+        assert time.thread_time() - began < 5, values
 print("held")
 """
 LARGE = {
@@ -280,13 +282,16 @@ LARGE = {
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited as on Linux")
-@pytest.mark.parametrize("name", ALL_ESTIMATORS)
-def test_large_claims_take_no_memory(name, tmp_path):
+def test_large_claims_take_no_memory(tmp_path):
     """Half a gigabyte more than Python and torch take is the limit of the process."""
-    saved(name, tmp_path)
-    network = json.loads((tmp_path / "model.json").read_text())["settings"]["network"]["partial"]
-    script = [sys.executable, "-c", HOSTILE, str(tmp_path), name, json.dumps(LARGE[network])]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    cases = {}
+    for name in ALL_ESTIMATORS:
+        saved(name, tmp_path / name)
+        network = json.loads((tmp_path / name / "model.json").read_text())["settings"]["network"]["partial"]
+        cases[str(tmp_path / name)] = LARGE[network]
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE, json.dumps(cases)], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "held\n", done.stderr[-2000:]
 
 
@@ -312,6 +317,34 @@ def test_json_is_measured_before_it_is_read(text, words):
 def test_json_of_ours_is_read_as_it_is():
     ours = {"a [b": '\\"{[', "numbers": [1, -2.5, 1e-300, float("inf")], "long": [0.1] * 10**5, "seed": 2**64 - 1}
     assert parse_json(json.dumps(ours), source="model.json") == ours
+
+
+class Masked(torch.nn.Module):
+    """A network with a mask, as attention has one: infinite by design."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.inner = cf.networks.MLP(dim, width=4, depth=1)
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+
+    def forward(self, t, x, condition=None):
+        return self.inner(t, x, condition) * self.mask.exp().sum()
+
+
+def test_what_is_infinite_by_design_is_loaded_and_resumed(tmp_path):
+    x = torch.randn(40, 2, generator=cf.generator(seed=0))
+    settings = {"network": Masked, "steps": 4, "batch_size": 8, "device": "cpu", "recipe": Recipe(schedule="constant")}
+    model = cf.DomainTranslator(**settings).fit(x, x + 1, run=cf.Run(tmp_path))
+    model.save(tmp_path)
+    back = cf.DomainTranslator.load(tmp_path, device="cpu", network=Masked)
+    assert torch.equal(back.translate(x), model.translate(x))
+    longer = cf.DomainTranslator(**settings | {"steps": 6})
+    assert len(longer.fit(x, x + 1, run=cf.Run(tmp_path, resume=True)).history_) == 6
+    tensors, said = load_tensors(tmp_path / "model.safetensors")
+    mask = next(name for name in tensors if name.endswith("mask"))
+    save_tensors(tmp_path / "model.safetensors", tensors | {mask: torch.full((2,), math.nan)}, said)
+    with pytest.raises(CheckpointError, match="mask.* holds NaN or infinity"):
+        cf.DomainTranslator.load(tmp_path, device="cpu", network=Masked)
 
 
 @pytest.mark.parametrize(
@@ -365,14 +398,16 @@ def test_the_estimator_of_a_run_is_checked(tmp_path):
         assert outcome(lambda: runs.estimator_of(tmp_path)) is not None
 
 
+FORMER_ONES = ("settings.bend", "settings.score")
+
+
 def test_saved_models_of_format_1_are_checked_too(tmp_path):
     saved_ones = Path(__file__).parent / "saved"
     about = json.loads((saved_ones / "growth_two_networks" / "model.json").read_text())
     for name in ("model.safetensors", "model.json"):
         (tmp_path / name).write_bytes((saved_ones / "growth_two_networks" / name).read_bytes())
-    for place, how, text in descriptions({key: about[key] for key in ("settings", "learned")}):
-        if how in ("missing", "nothing", "text", "list", "object", "class"):
-            spoiled = json.dumps({"format": 1, "estimator": "SnapshotFlow"})[:-1]
-            (tmp_path / "model.json").write_text(f"{spoiled}, {text[1:]}")
-            outcome(lambda: cf.SnapshotFlow.load(tmp_path, device="cpu"))
-        assert place
+    heading = json.dumps({"format": 1, "estimator": "SnapshotFlow"})[:-1]
+    for place, how, text in descriptions({key: about[key] for key in ("settings", "learned")}, few=True):
+        (tmp_path / "model.json").write_text(f"{heading}, {text[1:]}")
+        said = outcome(lambda: cf.SnapshotFlow.load(tmp_path, device="cpu"))
+        assert said is not None or HARMLESS.match(place) or place in FORMER_ONES, (place, how)

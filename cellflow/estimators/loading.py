@@ -137,7 +137,7 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     except KeyError as error:
         raise CheckpointError(f"{what}: it lacks {error}. {CURE}") from error
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{what}: {error}") from error
+        raise CheckpointError(f"{what}: {error} {CURE}") from error
     with seeded(generator(seed=int(model.get_params(deep=False)["seed"]))):
         model.field_ = model._blank()
     if about.get("flow_map") is not None:
@@ -190,9 +190,9 @@ def _fill(module: nn.Module, path: Path, header: Header, old: dict[str, Any], *,
     floats = {found[name].dtype for name, tensor in own.items() if tensor.is_floating_point()}
     if len(floats) == 1:  # all in single or in double precision: a network may have been made in the other
         module.to(DTYPES[floats.pop()])
-    tensors = load_tensors(path)[0]
-    check_finite(tensors, source=path)
-    load_weights(module, modern_tensors(tensors, old, under=under), source=path)
+    tensors = modern_tensors(load_tensors(path)[0], old, under=under)
+    check_finite(tensors, own, source=path)
+    load_weights(module, tensors, source=path)
     for part in module.modules():
         if isinstance(part, Standardized) and not ((part.scale > 0).all() and (part.speed > 0).all()):
             raise CheckpointError(f"{path} is damaged: `scale` and `speed` have to be above 0. {CURE}")

@@ -199,7 +199,7 @@ class TrainingState:
         )
         check_tensors(header.tensors, expected, source=path, model="training", exact=True)
         tensors, _ = load_tensors(path)
-        check_finite(tensors, source=path)
+        check_finite(tensors, {f"field.{name}": value for name, value in weights.items()}, source=path)
         resumption.check_optimizer(tensors, about, len(self._weights), source=path)
         groups: dict[str, dict[str, Tensor]] = {"field": {}, "average": {}, "optimizer": {}}
         for name, value in tensors.items():

@@ -4,6 +4,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import inf, isfinite
+from sys import float_info
 from typing import Any, NamedTuple, TypeGuard
 
 from cellflow.errors import CheckpointError
@@ -102,17 +103,23 @@ def table(kind: Kind) -> Kind:
 def _is_history(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(column, list) for column in value.values()):
         return False
-    if len({len(column) for column in value.values()}) > 1 or (value and "loss" not in value):
+    if len({len(column) for column in value.values()}) > 1 or (value and not {"loss", "learning_rate"} <= value.keys()):
         return False
     numbers = all(is_number(entry) for column in value.values() for entry in column)
     return numbers and all(map(isfinite, value.get("loss", [])))
 
 
 HISTORY = Kind("the terms of every step: lists of numbers, all as long as that of a finite `loss`", _is_history)
-TIMES = Kind(
-    "at least two finite numbers that increase",
-    lambda value: many(number(), least=2).holds(value) and all(a < b for a, b in pairwise(value)),
-)
+
+
+def _is_times(value: Any) -> bool:
+    if not many(number(), least=2).holds(value) or not all(a < b for a, b in pairwise(value)):
+        return False
+    span = float(value[-1]) - float(value[0])
+    return isfinite(span) and span > 1 / float_info.max  # what velocities are divided by, and multiplied with
+
+
+TIMES = Kind("at least two finite numbers that increase, and not by nearly nothing", _is_times)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 

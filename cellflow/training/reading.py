@@ -207,8 +207,17 @@ def check_tensors(
             refuse(f"expected {dtype} in `{name}`, found {found[name].dtype}")
 
 
-def check_finite(tensors: Mapping[str, Tensor], *, source: object) -> None:
-    """Refuse tensors that hold NaN or infinity.
+def check_finite(tensors: Mapping[str, Tensor], made: Mapping[str, Tensor], *, source: object) -> None:
+    """Refuse tensors that hold NaN or infinity, but where a network has them by design, as in a mask.
+
+    Parameters
+    ----------
+    tensors
+        What was read.
+    made
+        Tensors of the same names as they were before, as far as there are any.
+    source
+        What messages call the file.
 
     Raises
     ------
@@ -216,7 +225,10 @@ def check_finite(tensors: Mapping[str, Tensor], *, source: object) -> None:
         Naming the first such tensor.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        odd = ~torch.isfinite(tensor)
+        if odd.any() and not (name in made and not torch.isfinite(made[name].detach().cpu())[odd].any()):
             raise CheckpointError(f"`{name}` in {source} holds NaN or infinity. Use another copy, or train again.")
 
 
