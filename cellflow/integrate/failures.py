@@ -68,8 +68,13 @@ def check_weights(field: Any) -> None:
     >>> check_weights(nn.Linear(1, 1))
     """
     field = getattr(field, "__wrapped__", field)
-    for name, weight in field.state_dict().items() if isinstance(field, nn.Module) else ():
-        if isinstance(weight, Tensor) and weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+    if not isinstance(field, nn.Module):
+        return
+    trained = {name for name, _ in field.named_parameters()}
+    for name, weight in field.state_dict().items():
+        if not isinstance(weight, Tensor) or not weight.is_floating_point():
+            continue
+        if (weight.isnan() | (weight.isinf() if name in trained else False)).any():  # masks are infinite by design
             raise ValueError(
                 f"The weights of the field hold NaN or infinity, in `{name}`: it can return nothing else. Load them "
                 "from a sound file, or train again."
