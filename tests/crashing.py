@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -57,14 +58,40 @@ def killed_at(write, folder, task, *arguments):
 
 def kills(folder, task, *arguments, before=None, every=1):
     """Kill a task at its first write to a folder, and so on; yield after each, until it gets through."""
-    for write in count(0, every):
-        if before is not None:
-            before()
-        code = run(killed_at, write, folder, task, *arguments)
-        assert code in (0, -signal.SIGKILL), f"{task.__name__} failed by itself, at write {write}"
-        yield write
-        if code == 0:
-            return
+    ours, theirs = context.Pipe()
+    driver = start(_drive, theirs, folder, task, *arguments)
+    theirs.close()
+    try:
+        for write in count(0, every):
+            if before is not None:
+                before()
+            ours.send(write)
+            assert ours.poll(300), f"{task.__name__} hangs at write {write}"
+            code = ours.recv()
+            assert code in (0, -signal.SIGKILL), f"{task.__name__} failed by itself, at write {write}"
+            yield write
+            if code == 0:
+                return
+    finally:
+        ours.send(None)
+        driver.join(10)
+
+
+def _drive(pipe, folder, task, *arguments):
+    """Run the task once for each number that comes, in a fork that is killed there; send its exit code back."""
+    while (write := pipe.recv()) is not None:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                killed_at(write, folder, task, *arguments)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+                raise
+            finally:
+                os._exit(code)
+        pipe.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def said(hinder, *arguments):
