@@ -98,6 +98,36 @@ def test_every_kind_of_argument_has_oddities():
     assert kinds == {*ODDITIES, "adata"}
 
 
+BEFORE = [
+    Input("Batch", 0, {"stop": "two rows"}),
+    Input("cells.suggest_relaxation", 1, {"first": "no axes"}),
+    Input("couplings.Custom", 0, {"match": "None"}),
+    Input("couplings.Euclidean", 0, {"x0": "all nan"}),
+    Input("couplings.SquaredEuclidean", 0, {"x1": "turned"}),
+    Input("couplings.Within", 1, {"source": "None"}),
+    Input("datasets.Branching", 0, {"growth": "None"}),
+    Input("generator", 0, {"device": "'auto'"}),
+    Input("images.read_images", 1, {"source": repr("a" * 300)}),
+    Input("integrate.Fixed", 0, {"method": "a set"}),
+    Input("metrics.bootstrap", 0, {"sample": "True"}),
+    Input("metrics.label_shares", 0, {"x_next": "a column more"}),
+    Input("networks.MLP", 1, {"condition": "bytes"}),
+    Input("networks.TimeEmbedding", 1, {"t": "None"}),
+    Input("objectives.NoiseMatching", 1, {"x0": "a row more"}),
+    Input("pairing.RBFMetric", 0, {"centres": "complex"}),
+    Input("paths.VariancePreserving", 0, {"beta_min": "=1e300"}),
+    Input("training.EarlyStopping", 0, {"seed": "numpy"}),
+    Input("SnapshotFlow", 6, {"time": "its words", "x": "one inf"}),
+    Input("SnapshotFlow", 8, {"adata": "None"}),
+]
+"""One of each kind that the first run found; ``python -m tests.fuzz`` finds others."""
+
+
+@pytest.mark.parametrize("one", BEFORE, ids=str)
+def test_an_input_that_ended_badly_before_does_so_no_more(one):
+    assert ending(one) is None
+
+
 @by_default(API_EXAMPLES)
 @given(inputs())
 def test_an_input_has_an_answer_or_is_refused_in_words(one):

@@ -282,5 +282,80 @@ FAULTS = (
         "label where mass lands", "metrics/persistence.py", "cells.clamp(min=0)[:, None]", "0 * cells[:, None]",
         ("test_persistence.py::test_balanced_plans_carry_what_does_not_fit_across",),
     ),
+    Fault(
+        "yes and no on the command line", "cli/kinds.py", "bool(_require(value, isinstance(value, bool)))",
+        "bool(value)",
+        ("test_command_settings.py::test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence",),
+    ),
+    Fault(
+        "settings of a stranger", "cli/compose.py", "OmegaConf.to_container(cfg, resolve=False)",
+        "OmegaConf.to_container(cfg, resolve=True)",
+        ("test_command_runs.py::test_nothing_in_a_strangers_settings_is_looked_up",),
+    ),
+    Fault(
+        "digest of the tensors", "estimators/model_files.py", "if name in digests and not _is(file, digests[name]):",
+        "if False:",
+        ("test_crashes.py::test_tensors_of_another_model_are_refused",),
+    ),
+    Fault(
+        "signals that stop", "training/run.py", '("SIGINT", "SIGTERM", "SIGHUP")', '("SIGINT",)',
+        ("test_interrupts.py::test_there_are_three_of_them",),
+    ),
+    Fault(
+        "lock of a folder", "lock.py", "raise CheckpointError(_refusal(folder)) from error", "pass",
+        ("test_files.py::test_a_folder_is_refused_while_another_process_holds_it",),
+    ),
+    Fault(
+        "finite weights", "training/reading.py", "if tensor.is_floating_point() and not torch.isfinite(tensor).all():",
+        "if False:",
+        ("test_untrusted.py::test_every_tensor_of_a_model_is_checked",),
+    ),
+    Fault(
+        "files as private as the user has it", "training/checkpoint.py", "partial.chmod(mode)", "partial.chmod(0o600)",
+        ("test_files.py::test_files_are_as_private_as_the_user_has_it",),
+    ),
+    Fault(
+        "another representation", "cells/fingerprint.py",
+        "if self.loadings is None or found is None or not _differ(self.loadings, found):", "if True:",
+        ("test_fingerprint.py::test_another_pca_is_refused_by_its_loadings",),
+    ),
+    Fault(
+        "bombs among pictures", "images/limits.py", "MAX_PIXELS = 89_478_485", "MAX_PIXELS = 10**12",
+        ("test_hostile_images.py::test_a_bomb_can_be_left_out",),
+    ),
+    Fault(
+        "cores of a container", "machine.py", "return max(1, min([count, affinity, *_quotas()]))", "return count",
+        ("test_hostile_images.py::test_quotas_of_containers_are_respected",),
+    ),
+    Fault(
+        "states that are not known", "shapes.py", "    if bool(torch.isfinite(x).all()):\n        return x\n",
+        "    return x\n",
+        ("test_states.py::test_what_is_no_state_is_refused_with_the_argument_named",),
+    ),
+    Fault(
+        "types of a signature", "signature.py", "    if _fits(value, hint):", "    if True:",
+        ("test_signature.py::test_anything_else_is_refused_by_name",),
+    ),
+    Fault(
+        "truth values as numbers", "signature.py", "return switch and hint is bool", "return True",
+        ("test_signature.py::test_anything_else_is_refused_by_name",),
+    ),
+    Fault(
+        "shapes of a batch", "batch.py", "if part is not None and (part.shape != shape or",
+        "if part is not None and (False or",
+        ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
+    ),
+    Fault(
+        "seeds of numpy", "seeds.py", "_mix(_mix(int(seed)) + int(index))", "_mix(_mix(seed) + index)",
+        ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
+    ),
+    Fault(
+        "a branch at its very end", "datasets/simulated.py", "np.clip(x[:, 1], -_NEAREST, _NEAREST)", "x[:, 1]",
+        ("fuzz/test_api.py::test_the_right_arguments_are_right",),
+    ),
+    Fault(
+        "costs of what is not known", "couplings/cost.py", "if not bool(torch.isfinite(side).all()):", "if False:",
+        ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
+    ),
 )  # fmt: skip
 """At least one for each place where a sign, a unit or a weight is easily lost."""
