@@ -169,7 +169,7 @@ class MarkovianFitting:
         return simulate(x1, start=1.0, stop=0.0).x[-1], x1
 
 
-@checked_but("coupling")
+@checked_but("coupling", "rounds")
 def refit(
     field: nn.Module,
     objective: Objective,
