@@ -1,7 +1,7 @@
 """Experimental time in the user's units, and model time in [0, 1]."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -238,7 +238,11 @@ def to_numbers(values: Any, *, what: str, labels: bool = False) -> np.ndarray:
         shown = column.dtype if column.dtype != object else f"{kind}s"
         raise ValueError(f"{what} holds {shown}, which is not a length of time. {_cure(kind, what)}")
     numbers = pd.to_numeric(column, errors="coerce")
-    failed = column[numbers.isna() & column.notna()].unique()
+    rest = column[numbers.isna() & column.notna()]
+    strange = [value for value in rest if not isinstance(value, Hashable)]
+    if strange:
+        raise ValueError(f"{what} holds {type(strange[0]).__name__}: not a time. Give numbers or Timedelta.")
+    failed = rest.unique()
     if len(failed) and labels:
         read, _ = read_time_labels(_labels(column), what=what)
         numbers = column.astype(object).map(lambda label: read[str(label)], na_action="ignore").astype(np.float64)

@@ -131,3 +131,35 @@ def labels_by_folder(names: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, 
             f"Expected every image in a folder named after its class; found {len(loose)} outside, such as {loose[0]}."
         )
     return named_labels([name.split("/")[0] for name in names])
+
+
+def numbers_of(indices: Tensor | Sequence[int], n: int) -> Tensor:
+    """Return the numbers of chosen images ``(k,)``; those below 0 count from the last.
+
+    Raises
+    ------
+    TypeError
+        When they are no whole numbers.
+    ValueError
+        When there is no such image.
+
+    Examples
+    --------
+    >>> numbers_of([0, -1], 5)
+    tensor([0, 4])
+    """
+    rows = indices.detach() if isinstance(indices, Tensor) else torch.from_numpy(_whole(np.asarray(indices)))
+    if rows.dtype == torch.bool and rows.shape == (n,):
+        return rows.nonzero().squeeze(1)
+    if rows.ndim != 1 or rows.dtype == torch.bool or rows.is_floating_point() or rows.is_complex():
+        raise TypeError(f"Expected `indices` as whole numbers (k,); found shape {tuple(rows.shape)} of {rows.dtype}.")
+    if len(rows) and not -n <= int(rows.min()) <= int(rows.max()) < n:
+        raise ValueError(f"Expected `indices` from 0 to {n - 1}; found {int(rows.min())} to {int(rows.max())}.")
+    return torch.where(rows < 0, rows + n, rows).long()
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    """Return an array of whole numbers or truth values, in a type that torch knows."""
+    if array.dtype.kind not in "iub" and array.size:
+        raise TypeError(f"Expected `indices` as whole numbers (k,); found {array.dtype} of shape {array.shape}.")
+    return array if array.dtype.kind == "b" else array.astype(np.int64)

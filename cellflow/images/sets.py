@@ -13,9 +13,10 @@ from cellflow.errors import unknown
 from cellflow.files import path_of
 from cellflow.images.arrays import convert_array, read_arrays
 from cellflow.images.files import decode_all, image_paths, stack
-from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.labels import Labelled, labels_by_folder, named_labels, numbers_of
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
+from cellflow.seeds import device_of
 from cellflow.signature import checked, checked_but
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
@@ -118,17 +119,17 @@ class ImageSet(Labelled):
         """Return some images, or all, as float32 ``(n, c, h, w)`` from -1 to 1."""
         if indices is None:
             return scaled(self.images)
-        return scaled(self.images.index_select(0, torch.as_tensor(indices, device=self.device)))
+        return scaled(self.images.index_select(0, numbers_of(indices, len(self)).to(self.device)))
 
     @checked
     def to(self, device: str | torch.device) -> "ImageSet":
         """Return the set on another device."""
-        return replace(self, images=self.images.to(device))
+        return replace(self, images=self.images.to(device_of(device)))
 
     @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageSet":
         """Return the images with these numbers; the classes keep theirs."""
-        rows = torch.as_tensor(indices, device=self.device)
+        rows = numbers_of(indices, len(self)).to(self.device)
         names = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, images=self.images[rows], labels=labels, names=names)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from cellflow.files import path_of
 from cellflow.images.files import decode_all, image_paths, readable
-from cellflow.images.labels import Labelled, labels_by_folder, named_labels
+from cellflow.images.labels import Labelled, labels_by_folder, named_labels, numbers_of
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
+from cellflow.seeds import device_of
 from cellflow.signature import checked, checked_but
 
 _CPU = torch.device("cpu")
@@ -77,13 +78,13 @@ class ImageStream(Labelled):
         UnreadableImageError
             When files are damaged; the message names them.
         """
-        rows = range(len(self)) if indices is None else torch.as_tensor(indices).tolist()
+        rows = range(len(self)) if indices is None else numbers_of(indices, len(self)).tolist()
         return scaled(self._bytes(rows).to(self.device))
 
     @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageStream":
         """Return the images with these numbers, still in their files; the classes keep theirs."""
-        rows = torch.as_tensor(indices)
+        rows = numbers_of(indices, len(self))
         some = rows.tolist()
         names = None if self.names is None else tuple(self.names[row] for row in some)
         labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
@@ -103,7 +104,7 @@ class ImageStream(Labelled):
     @checked
     def to(self, device: str | torch.device) -> "ImageStream":
         """Return the same images, with batches on another device."""
-        return replace(self, device=torch.device(device))
+        return replace(self, device=device_of(device))
 
     def _bytes(self, rows: Sequence[int]) -> Tensor:
         return torch.stack(decode_all([self.paths[row] for row in rows], self.conversion, skip_unreadable=False)[0])

@@ -315,6 +315,8 @@ def _shared(batches: Iterable[Batch], state: TrainingState, last: int, fabric: "
     """Iterate over the batches of this device from the current step: directly if supported, otherwise by skipping."""
     each = state.recipe.accumulate * fabric.world_size
     first = state.step * each + fabric.global_rank
+    if isinstance(batches, type) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"Expected `batches` to yield `cellflow.Batch`; found {batches!r}, which is not iterable.")
     iterate = getattr(batches, "iterate", None)
     stream = iterate(first) if iterate else islice(_repeated(batches, last * each, state.seed), first, None)
     return stream if fabric.world_size == 1 else islice(stream, 0, None, fabric.world_size)

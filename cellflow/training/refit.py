@@ -306,6 +306,10 @@ def model_pairs(
         coupling(field, objective, a, b, turn=turn, generator=generator, **given)
         for (a, b), given in zip(parts, known, strict=True)
     ]
+    for pairs in found:
+        if not isinstance(pairs, tuple) or len(pairs) != 2 or not all(isinstance(side, Tensor) for side in pairs):
+            shown = type(pairs).__name__
+            raise TypeError(f"Expected `coupling` to return both ends of pairs, two tensors; found {shown}.")
     # Where there is a pair for each point of both sides, those of x0 go first, of all parts, then those of x1.
     cuts = [len(a) if len(y0) == len(a) + len(b) else len(y0) for (a, b), (y0, _) in zip(parts, found, strict=True)]
     first, second = (

@@ -94,6 +94,13 @@ def plain(function: Callable[..., Any], /, **arguments: Argument) -> Call:
 
 LEFT_OUT = {"training.Recipe": {"compile"}}
 """What takes minutes."""
+
+
+def forward(network: Callable[..., Any], /, **arguments: Argument) -> Call:
+    """Return a call of a network, which as any other passes on what is not a number; its callers look."""
+    return Call(network, arguments, nan=True)
+
+
 KINDS = {int: count, float: number, bool: flag, str: text}
 OPTIONAL = {int | None: count, float | None: number, bool | None: flag, str | None: text}
 

@@ -4,8 +4,6 @@ import tempfile
 from functools import cache
 from typing import Any
 
-import torch
-
 import cellflow as cf
 from fuzz.annotated import small
 from fuzz.calls import CLOUD, CLOUD_OF_OTHERS, GENERATOR, Call, count, flag, number, other, plain, tensor, text, using
@@ -89,13 +87,6 @@ CALLS: dict[str, Any] = {
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).model(time), time=number(2.0)),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).around(time), time=number(2.0)),
     ],
-    "cells.States": using(
-        lambda x, **given: cf.cells.States(x.numpy() if isinstance(x, torch.Tensor) else x, **given),
-        lambda states: states.at(0.0),
-        x=other(lambda: torch.zeros(3, 2)),
-        time=other(lambda: torch.zeros(3).numpy()),
-        rows=other(lambda: torch.arange(3).numpy()),
-    ),
     "cells.suggest_sigma": plain(
         cf.cells.suggest_sigma,
         snapshots=other(lambda: [CLOUD.make(), CLOUD_OF_OTHERS.make()]),

@@ -9,7 +9,22 @@ import numpy as np
 import torch
 
 import cellflow as cf
-from fuzz.calls import CLOUD, GENERATOR, IMAGES, Call, count, flag, function, number, other, plain, tensor, text, using
+from fuzz.calls import (
+    CLOUD,
+    GENERATOR,
+    IMAGES,
+    Call,
+    count,
+    flag,
+    forward,
+    function,
+    number,
+    other,
+    plain,
+    tensor,
+    text,
+    using,
+)
 from fuzz.oddities import Argument
 
 M = cf.metrics
@@ -169,7 +184,7 @@ CALLS: dict[str, Any] = {
             heads=count(1),
             times=count(1),
         ),
-        plain(lambda **given: SMALL(1)(**given), t=tensor(4), x=IMAGES, condition=other(None)),
+        forward(lambda **given: SMALL(1)(**given), t=tensor(4), x=IMAGES, condition=other(None)),
     ],
     "networks.DiffusersField": using(
         cf.networks.DiffusersField, lambda field: field, network=other(lambda: SMALL(1)), time_scale=number(1000.0)

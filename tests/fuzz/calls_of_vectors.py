@@ -18,6 +18,7 @@ from fuzz.calls import (
     count,
     field,
     flag,
+    forward,
     function,
     number,
     other,
@@ -200,7 +201,7 @@ CALLS: dict[str, Any] = {
         joined(C.Within("exact", LABELS.make(), LABELS_OF_OTHERS.make())),
         using(C.Within, matched, coupling=text("exact"), source=LABELS, target=LABELS_OF_OTHERS),
     ],
-    "couplings.Custom": using(C.Custom, matched, match=other(lambda: C.Exact())),
+    "couplings.Custom": using(C.Custom, matched, match=function(lambda: C.Exact())),
     "couplings.Relative": using(
         lambda **given: C.Sinkhorn(C.Relative(**given)), matched, factor=number(0.5), least=number(0.0)
     ),
@@ -249,8 +250,8 @@ CALLS: dict[str, Any] = {
             heads=count(1),
             times=count(1),
         ),
-        plain(lambda **given: N.MLP(2, width=8)(**given), t=TIMES, x=CLOUD, condition=other(None)),
-        plain(lambda **given: N.MLP(2, width=8, condition_dim=3)(**given), t=TIMES, x=CLOUD, condition=tensor(8, 3)),
+        forward(lambda **given: N.MLP(2, width=8)(**given), t=TIMES, x=CLOUD, condition=other(None)),
+        forward(lambda **given: N.MLP(2, width=8, condition_dim=3)(**given), t=TIMES, x=CLOUD, condition=tensor(8, 3)),
     ],
     "networks.TimeEmbedding": [
         using(
@@ -271,7 +272,7 @@ CALLS: dict[str, Any] = {
             growth=text("shared"),
         ),
         using(N.Heads, field_of, velocity=other(lambda: N.MLP(2, width=8)), score=other(None), growth=other(None)),
-        plain(lambda **given: scored()(**given), t=TIMES, x=CLOUD, condition=other(None)),
+        forward(lambda **given: scored()(**given), t=TIMES, x=CLOUD, condition=other(None)),
     ],
     "networks.FlowMap": [
         using(
@@ -284,11 +285,11 @@ CALLS: dict[str, Any] = {
         using(
             N.FlowMap.of, field_of, field=other(lambda: N.MLP(2, width=8)), spans=text("forward"), growth=flag(False)
         ),
-        plain(lambda **given: jumping()(**given), t=TIMES, x=CLOUD, condition=other(None)),
+        forward(lambda **given: jumping()(**given), t=TIMES, x=CLOUD, condition=other(None)),
     ],
     "networks.Standardized": [
         using(N.Standardized, field_of, network=FIELD, shift=tensor(2), scale=positive(2), speed=positive(2)),
-        plain(
+        forward(
             lambda **given: N.Standardized(field, shift=torch.ones(2), scale=torch.ones(2), speed=torch.ones(2))(
                 **given
             ),
