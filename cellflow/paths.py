@@ -307,7 +307,6 @@ PATHS = {"linear": Linear(), "trigonometric": Trigonometric(), "variance_preserv
 """Paths without required settings, by name; `BrownianBridge` requires a sigma."""
 
 
-@checked
 def resolve(path: GaussianPath | str) -> GaussianPath:
     """Return the path itself, or the one of that name in ``PATHS``.
 

@@ -21,7 +21,7 @@ NEIGHBORS = 10
 """Measured cells among which the mass of a carried cell is divided: enough to smooth over single cells."""
 
 
-@checked_but("solver", "cells")
+@checked_but("cells", "solver")
 def push(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -86,7 +86,7 @@ def push(
     return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=True)
 
 
-@checked_but("solver", "cells")
+@checked_but("cells", "solver")
 def pull(
     adata: "AnnData",
     flow: "SnapshotFlow",

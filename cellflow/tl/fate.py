@@ -27,7 +27,7 @@ STEPS = 20
 seed of 100 steps has 91%, at a fifth of the time: ``benchmarks/results/fate.md``."""
 
 
-@checked_but("solver", "cells")
+@checked_but("cells", "solver")
 def fate(
     adata: "AnnData",
     flow: "SnapshotFlow",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
-@checked_but("solver", "cells")
+@checked_but("cells", "solver")
 def trajectories(
     adata: "AnnData",
     flow: "SnapshotFlow",

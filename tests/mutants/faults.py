@@ -47,8 +47,8 @@ FAULTS = (
         ("test_bridges.py::test_the_velocity_target_keeps_no_noise_but_that_of_the_ends",),
     ),
     Fault(
-        "unit of the score drift", "objectives/bridge.py", "2 / self.path.sigma**2 * point.spread",
-        "2 / self.path.sigma * point.spread",
+        "unit of the score drift", "objectives/bridge.py", "2 / sigma**2 * spread",
+        "2 / sigma * spread",
         ("test_bridges.py::test_the_exact_heads_minimise_bridge_matching",),
     ),
     Fault(
