@@ -408,3 +408,58 @@ def test_all_tools_are_crossed():
     named = {f"{room}.{name}" for room in ("tl", "pl") for name in getattr(cf, room).__all__}
     assert named <= set(ALL_TOOLS) | WITHOUT_WEIGHTS | STORED
     assert set(ALL_TOOLS) | WITHOUT_WEIGHTS | STORED <= named | {"read", "score", "distill", "report.write"}
+
+
+@pytest.fixture(scope="module")
+def translated():
+    """Cells of two conditions in one representation, and a translator between them."""
+    adata = with_pca(expression())
+    sides = [adata[adata.obs["day"] == day].copy() for day in (0, 3)]
+    model = cf.DomainTranslator(steps=3, batch_size=16, device="cpu").fit(*sides)
+    return adata, sides, model
+
+
+ALL_VERBS = {
+    "translate": lambda model, cells: model.translate(cells),
+    "translate back": lambda model, cells: model.translate(cells, reverse=True),
+    "trajectory": lambda model, cells: [*model.trajectory(cells, save=2)],
+}
+
+
+def noticed_by(verb, model, cells):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            ALL_VERBS[verb](model, cells)
+        except ValueError as error:
+            return "refused", str(error)
+    return ("warned", str(caught[0].message)) if caught else ("", "")
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS)
+def test_a_translator_knows_its_representation_too(translated, verb, tmp_path):
+    adata, sides, model = translated
+    model.save(tmp_path / "run")
+    for one in (model, cf.DomainTranslator.load(tmp_path / "run")):
+        for cells in (*sides, adata, adata[:3].copy(), without_loadings(adata), new_cells(adata, "X_pca")):
+            assert noticed_by(verb, one, cells) == ("", "")
+        for change in set(ALL_CHANGES) - {"another key"}:  # cells without a time are known by their distances alone
+            assert noticed_by(verb, one, ALL_CHANGES[change](adata, "X_pca"))[0] == "refused", change
+        flipped = adata.copy()
+        flipped.obsm["X_pca"] = flipped.obsm["X_pca"] * FLIP
+        assert noticed_by(verb, one, flipped)[0] == "warned"
+        assert noticed_by(verb, one, without_loadings(adata).obsm["X_pca"]) == ("", "")
+
+
+def test_two_domains_in_two_pcas_are_refused(translated):
+    _, sides, model = translated
+    with pytest.raises(ValueError, match="Source and target are in different representations"):
+        cf.DomainTranslator(steps=3, device="cpu").fit(sides[0], with_pca(sides[1].copy()))
+    for train in (model.distill, lambda *both, **_: model.refine(*both, rounds=1, steps=2)):
+        with pytest.raises(ValueError, match="another PCA than that of `fit`"):
+            train(*(new_pca(side, "X_pca") for side in sides), steps=2)
+
+
+def test_domains_without_cells_have_no_fingerprint():
+    x = np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32)
+    assert cf.DomainTranslator(steps=2, batch_size=4, device="cpu").fit(*x).fingerprint_ is None

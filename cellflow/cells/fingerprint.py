@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.sketch import NEIGHBORS, distances, hashes_of, rank_correlation, short, sums, whole_numbers
 from cellflow.renamed import warn
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ ALIKE = 1e-3
 """Numbers that differ by less, in units of their spread, differ by rounding."""
 CHANGED = 0.75
 """Share of the known cells that have other states where all have: a cell may lie where a change leaves it as it was."""
-NEIGHBORS = 4
-"""Other known cells of the same snapshot, to which the distance of each is known."""
 FEWEST = 10
 """Cells from which it is concluded that they are the fitted ones in another representation ..."""
 SAME_ORDER, CHANCE = 0.3, 3.0
@@ -139,6 +138,10 @@ class Fingerprint:
                 return str(error)
         return str(caught[0].message) if caught else ""
 
+    def fits(self, adata: "AnnData", rep: str) -> bool:
+        """Return whether loadings and names of columns are the same, as far as there are any."""
+        return not (self._other_order(adata, rep, "") or self._other_loadings(adata, rep, ""))
+
     def record(self) -> dict[str, Any]:
         """Return it as JSON."""
         arrays = {name: getattr(self, name).tolist() for name in (*_NUMBERS, *_COUNTS)}
@@ -157,7 +160,7 @@ class Fingerprint:
         if record is None:
             return None
         arrays = {name: np.asarray(record[name], dtype=np.float64) for name in _NUMBERS}
-        arrays |= {name: _whole(record[name], name) for name in _COUNTS}
+        arrays |= {name: whole_numbers(record[name], name) for name in _COUNTS}
         loadings, columns = record.get("loadings"), record.get("columns")
         loadings = None if loadings is None else np.asarray(loadings, dtype=np.float64)
         columns = None if columns is None else tuple(map(str, columns))
@@ -182,7 +185,8 @@ class Fingerprint:
 
     def _here(self, adata: "AnnData", x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the states of the known cells now ``(m, d)``, NaN for those that are not here, and which are here."""
-        rows = pd.Index(_hashes(adata.obs_names)).get_indexer(self.names)
+        index = pd.Index(hashes_of(adata.obs_names))
+        rows = index.get_indexer(self.names) if index.is_unique else np.full(len(self.names), -1)
         return np.where(rows[:, None] >= 0, x[rows].astype(np.float64), np.nan), rows >= 0
 
     def _confirmed(self, adata: "AnnData", x: np.ndarray) -> bool:
@@ -192,7 +196,7 @@ class Fingerprint:
     def _changed(self, adata: "AnnData", x: np.ndarray) -> float:
         """Return the share of the known cells that are here with other states; 1 where none is here."""
         states, here = self._here(adata, x)
-        apart = np.abs(_sums(states, self._middle, self._scale) - self.sums)[here]
+        apart = np.abs(sums(states, self._middle, self._scale) - self.sums)[here]
         return float((apart > ALIKE * np.sqrt(x.shape[1])).mean()) if len(apart) else 1.0
 
     def _other_order(self, adata: "AnnData", rep: str, where: str) -> str:
@@ -219,11 +223,11 @@ class Fingerprint:
     def _other_states(self, adata: "AnnData", x: np.ndarray, time: np.ndarray, where: str) -> str:
         """Say that the fitted cells have other states."""
         states, here = self._here(adata, x)
-        now = _distances(states, self.snapshot)
+        now = distances(states, self.snapshot)
         both = np.isfinite(now)
         group = np.repeat(self.snapshot[:, None], NEIGHBORS, axis=1)[both]
         n = min(int(here.sum()), len(group))
-        order = _correlation(self.distances[both], now[both], group) if n else 0.0
+        order = rank_correlation(self.distances[both], now[both], group) if n else 0.0
         if n < FEWEST or order < max(SAME_ORDER, CHANCE / np.sqrt(n)):
             return ""
         if order < ISOMETRIC and not self._other_sample(x, time):
@@ -279,7 +283,9 @@ class Fingerprint:
         return np.where(scale > 0, scale, 1.0)
 
 
-def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> Fingerprint:
+def fingerprint(
+    adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray, *, names: Iterable[str] | None = None
+) -> Fingerprint:
     """Return what the representation of some cells is known again by.
 
     Parameters
@@ -290,6 +296,8 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
         Key of the representation in ``obsm``, or ``"X"``.
     x, time
         The representation ``(n, d)`` and the times ``(n,)`` of all cells.
+    names
+        Their names ``(n,)``, where they are more than those of ``adata``.
 
     Examples
     --------
@@ -301,7 +309,7 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
     """
     times, snapshot, counts = np.unique(time, return_inverse=True, return_counts=True)
     parts = [x[snapshot == k].astype(np.float64) for k in range(len(times))]
-    hashes = _hashes(adata.obs_names)
+    hashes = hashes_of(adata.obs_names if names is None else names)
     order = np.argsort(hashes, kind="stable")
     rows = np.concatenate([order[snapshot[order] == k][:SKETCHED] for k in range(len(times))])
     known = Fingerprint(
@@ -309,49 +317,14 @@ def fingerprint(adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> 
         loadings=_loadings(adata, rep, x.shape[1]),
         times=times,
         counts=counts,
-        mean=_short(np.stack([part.mean(axis=0) for part in parts])),
-        spread=_short(np.stack([part.std(axis=0) for part in parts])),
+        mean=short(np.stack([part.mean(axis=0) for part in parts])),
+        spread=short(np.stack([part.std(axis=0) for part in parts])),
         names=hashes[rows],
         snapshot=snapshot[rows],
         sums=np.zeros(len(rows)),
-        distances=_short(_distances(x[rows].astype(np.float64), snapshot[rows])),
+        distances=short(distances(x[rows].astype(np.float64), snapshot[rows])),
     )
-    return replace(known, sums=_short(_sums(x[rows].astype(np.float64), known._middle, known._scale)))
-
-
-def _sums(x: np.ndarray, middle: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return the sum of the columns of each state, with weights that all differ, ``(n,)``."""
-    weights = 0.5 + np.arange(1, x.shape[1] + 1) * (np.sqrt(5) - 1) / 2 % 1  # spread evenly over 0.5 to 1.5
-    return np.asarray(((x - middle) / scale) @ weights)
-
-
-def _distances(x: np.ndarray, snapshot: np.ndarray) -> np.ndarray:
-    """Return the distance of each state to the next ones of its snapshot, in a ring, ``(n, 4)``."""
-    found = np.empty((len(x), NEIGHBORS))
-    for one in np.unique(snapshot):
-        rows = np.flatnonzero(snapshot == one)
-        for k in range(NEIGHBORS):
-            found[rows, k] = np.linalg.norm(x[rows] - x[np.roll(rows, -1 - k)], axis=1)
-    return found
-
-
-def _hashes(names: Iterable[str]) -> np.ndarray:
-    """Return a hash of each name that is the same on every machine, ``(n,)``."""
-    return (pd.util.hash_array(np.asarray(names, dtype=object), categorize=False) >> np.uint64(1)).astype(np.int64)
-
-
-def _whole(values: Any, name: str) -> np.ndarray:
-    """Return whole numbers of a file, ``(n,)``.
-
-    Raises
-    ------
-    ValueError
-        When they are not.
-    """
-    most = np.iinfo(np.int64).max
-    if not all(isinstance(value, int | np.integer) and 0 <= value <= most for value in values):
-        raise ValueError(f"Expected whole numbers from 0 to {most} in `{name}`.")
-    return np.asarray(values, dtype=np.int64)
+    return replace(known, sums=short(sums(x[rows].astype(np.float64), known._middle, known._scale)))
 
 
 def _columns(adata: "AnnData", rep: str) -> tuple[str, str] | None:
@@ -377,7 +350,7 @@ def _loadings(adata: "AnnData", rep: str, width: int) -> np.ndarray | None:
         return None
     size = np.abs(matrix)
     moments = (matrix, matrix**2, matrix**3, size, size**3, matrix != 0)
-    return _short(np.stack([moment.sum(axis=0) for moment in moments], axis=1))
+    return short(np.stack([moment.sum(axis=0) for moment in moments], axis=1))
 
 
 def _differ(known: np.ndarray, found: np.ndarray) -> bool:
@@ -385,16 +358,3 @@ def _differ(known: np.ndarray, found: np.ndarray) -> bool:
     if (found[:, 5] < known[:, 5]).all() and (found[:, 1] <= (1 + ALIKE) * known[:, 1]).all():
         return False  # some genes are gone: columns of a PCA have length 1, and what is left of one is shorter
     return bool((np.abs(known - found)[:, :5] > ALIKE * known[:, [3, 1, 4, 3, 4]]).any())
-
-
-def _correlation(before: np.ndarray, after: np.ndarray, snapshot: np.ndarray) -> float:
-    """Return the correlation of the ranks that values have within their snapshots."""
-    ranks = pd.DataFrame({"before": before, "after": after}).groupby(snapshot).rank(pct=True)
-    centred = ranks - ranks.groupby(snapshot).transform("mean")
-    norm = np.sqrt(np.square(centred["before"]).sum() * np.square(centred["after"]).sum())
-    return float((centred["before"] * centred["after"]).sum() / norm) if norm > 0 else 0.0
-
-
-def _short(values: np.ndarray) -> np.ndarray:
-    """Return numbers to eight digits, which a file holds in few characters."""
-    return np.asarray(np.vectorize(lambda value: float(f"{value:.8g}"), otypes=[np.float64])(values))

@@ -59,7 +59,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     ),
     "DomainTranslator": (
         {"shape": _SIZE, "pixels": TRUTH, "unit": number(0, above=True), "history": HISTORY},
-        _SEARCH,
+        {"fingerprint": maybe(OBJECT), **_SEARCH},
     ),
     "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, {}),
 }

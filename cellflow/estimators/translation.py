@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cellflow import couplings, paths, training
+from cellflow.cells.fingerprint import Fingerprint
 from cellflow.couplings import CouplingLike
 from cellflow.estimators import translation_distillation
 from cellflow.estimators import translation_verbs as verbs
@@ -24,6 +25,7 @@ from cellflow.estimators.domains import (
     scales_of,
 )
 from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
+from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
 from cellflow.pairing import aside
@@ -97,6 +99,8 @@ class DomainTranslator(FlowEstimator):
         Shape of one sample.
     pixels_
         Whether it was fitted on bytes.
+    fingerprint_
+        What the representation of cells is known again by; ``None`` without cells.
 
     Source
     ------
@@ -115,6 +119,7 @@ class DomainTranslator(FlowEstimator):
     shape_: tuple[int, ...]
     pixels_: bool
     unit_: float
+    fingerprint_: Fingerprint | None
     search_history_: training.History
     blur_: float
 
@@ -197,7 +202,7 @@ class DomainTranslator(FlowEstimator):
         domains = self._read_both(source, target, self._device(run))
         fitted, scales = self._unfitted(), scales_of(*domains)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
-        fitted.unit_ = overall(scales)
+        fitted.unit_, fitted.fingerprint_ = overall(scales), known_by(source, target, domains, rep=self.rep)
         with seeded(rng):
             fitted.field_ = fitted._field(scales).to(domains[0].device)
         searching = generator_at(int(self.seed), SEARCHING)
@@ -291,8 +296,9 @@ class DomainTranslator(FlowEstimator):
         """Return a copy to train further, and samples on its device; refuse samples unlike those of the fit."""
         copy = self._copy(run)
         domains = self._read_both(source, target, next(copy.field_.parameters()).device)
-        for domain in domains:
+        for given, domain in zip((source, target), domains, strict=True):
             verbs.check_domain(self, domain)
+            check_cells(self, given, domain)
         return copy, domains
 
     def _check_settings(self) -> None:
@@ -342,12 +348,14 @@ class DomainTranslator(FlowEstimator):
             "history": self.history_.columns,
             "search_history": self.search_history_.columns,
             "blur": self.blur_,
+            "fingerprint": None if self.fingerprint_ is None else self.fingerprint_.record(),
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
         self.shape_, self.pixels_ = tuple(learned["shape"]), learned["pixels"]
         self.unit_, self.history_ = learned["unit"], training.History(learned["history"])
         self.search_history_, self.blur_ = training.History(learned.get("search_history")), learned.get("blur", 0.0)
+        self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.shape_[0])
 
     def _blank(self) -> nn.Module:
         return self._field(blank(self.shape_[0]))

@@ -10,6 +10,7 @@ from torch import Tensor
 from cellflow import integrate, paths
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.fields import in_parts
+from cellflow.estimators.representation import check_cells
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.renamed import renamed
@@ -179,6 +180,7 @@ def _known(flow: "DomainTranslator", x: Samples) -> Domain:
     flow._check_fitted()
     domain = read_domain(x, rep=flow.rep)
     check_domain(flow, domain)
+    check_cells(flow, x, domain)
     return domain
 
 
