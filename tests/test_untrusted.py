@@ -1,5 +1,6 @@
 """Files that a stranger wrote: they load, or one sentence says what is wrong; fast, and with little memory."""
 
+import gzip
 import json
 import math
 import re
@@ -9,17 +10,20 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from damage import damaged_tensors, descriptions
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_estimators import ALL_ESTIMATORS
+from test_estimators import ALL_ESTIMATORS, CELLS
 
 import cellflow as cf
+from cellflow.cells.h5ad import read_adata
 from cellflow.errors import CheckpointError
 from cellflow.estimators.model_files import DIGESTS
 from cellflow.estimators.serialize import modernise_training
+from cellflow.images.arrays import read_arrays
 from cellflow.objectives import VelocityMatching
 from cellflow.training import Recipe, Reflow
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
@@ -411,3 +415,38 @@ def test_saved_models_of_format_1_are_checked_too(tmp_path):
         (tmp_path / "model.json").write_text(f"{heading}, {text[1:]}")
         said = outcome(lambda: cf.SnapshotFlow.load(tmp_path, device="cpu"))
         assert said is not None or HARMLESS.match(place) or place in FORMER_ONES, (place, how)
+
+
+# Data.
+
+
+def spoiled(whole, *, n=60):
+    """The bytes of a file with some of them changed, every fifth time cut off."""
+    draw = np.random.default_rng(0)
+    for number in range(n):
+        found = bytearray(whole)
+        for place in draw.integers(0, len(found), draw.integers(1, 20)):
+            found[place] = draw.integers(256)
+        yield bytes(found[: draw.integers(len(found))] if number % 5 == 0 else found)
+
+
+FILES = {
+    "cells.h5ad": (CELLS.write_h5ad, read_adata),
+    "array.npy": (lambda path: np.save(path, PICTURES), read_arrays),
+    "arrays.npz": (lambda path: np.savez_compressed(path, images=PICTURES, labels=np.arange(4)), read_arrays),
+    "idx.gz": (lambda path: path.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x02ab")), read_arrays),
+}
+PICTURES = np.arange(144, dtype=np.uint8).reshape(4, 6, 6)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("ignore")  # of the libraries that read them
+def test_damaged_data_are_refused_in_a_sentence(name, tmp_path):
+    path, (write, read) = tmp_path / name, FILES[name]
+    write(path)
+    for data in spoiled(path.read_bytes()):
+        path.write_bytes(data)
+        try:
+            read(path)
+        except ValueError as error:
+            assert name in str(error)  # noqa: PT017 (others are as good as none)

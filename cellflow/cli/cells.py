@@ -119,19 +119,11 @@ def read_cells(path: str | Path) -> "AnnData":
     FileNotFoundError, ValueError
         When it is not there, or is neither.
     """
-    import anndata
+    from cellflow.cells.h5ad import read_adata
 
     if not Path(path).exists():
         raise FileNotFoundError(f"No file {path}. Name an .h5ad file or a .zarr folder with `data.path=`.")
-    reader = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}.get(Path(path).suffix)
-    if reader is None:
-        raise ValueError(f"Expected an .h5ad file or a .zarr folder; found {path}.")
-    try:
-        return reader(path)
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # whatever the file holds
-        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
+    return read_adata(Path(path))
 
 
 def make_flow(cfg: Settings) -> "SnapshotFlow":

@@ -3,15 +3,16 @@
 import gzip
 import hashlib
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
-import anndata as ad
 import numpy as np
 from anndata import AnnData
 
+from cellflow.cells.h5ad import read_adata
 from cellflow.datasets.download import cache, download, folders
 
 _CHUNK = 1 << 20
@@ -113,7 +114,7 @@ def sha256_of(path: Path) -> str:
         ):
             while chunk := file.read(_CHUNK):
                 hash_.update(chunk)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         return f"not a gzip file ({error})"
     return hash_.hexdigest()
 
@@ -228,9 +229,9 @@ def digest_of(adata: AnnData) -> str:
 
 def _read(path: Path) -> AnnData:
     try:
-        adata = ad.read_h5ad(path)
-    except OSError as error:
-        message = f"{path} cannot be read as h5ad ({error}). Remove it, and it is downloaded again."
+        adata = read_adata(path)
+    except ValueError as error:
+        message = f"{path} cannot be read as h5ad: it is damaged. Remove it, and it is downloaded again."
         raise ValueError(message) from error
     if "X_pca" not in adata.obsm or "day" not in adata.obs:
         message = (

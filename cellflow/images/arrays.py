@@ -4,6 +4,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 from zipfile import BadZipFile, ZipFile
 
@@ -65,7 +66,7 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 return _array(file, path.stat().st_size, path, packed=False), None
         if path.suffix == ".npz":
             return _from_npz(path)
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError, TokenError) as error:
         raise ValueError(f"{path} cannot be read as an array of pictures ({error}).") from error
     return read_idx(path), None
 
@@ -150,7 +151,7 @@ def _require_memory(claimed: int, shape: tuple[int, ...], path: Path) -> None:
 
 def _bytes(n: int) -> str:
     unit = min(max(n, 1).bit_length() // 10, 5)
-    return f"{n / 2 ** (10 * unit):.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"
+    return f"{min(n, 2**80) / 2 ** (10 * unit):.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"
 
 
 def _native(array: np.ndarray, where: str) -> np.ndarray:
