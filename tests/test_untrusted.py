@@ -25,6 +25,7 @@ from cellflow.estimators.model_files import DIGESTS
 from cellflow.estimators.serialize import modernise_training
 from cellflow.images.arrays import read_arrays
 from cellflow.objectives import VelocityMatching
+from cellflow.report import few_steps
 from cellflow.training import Recipe, Reflow
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
 from cellflow.training.reading import parse_json, read_header
@@ -450,3 +451,13 @@ def test_damaged_data_are_refused_in_a_sentence(name, tmp_path):
             read(path)
         except ValueError as error:
             assert name in str(error)  # noqa: PT017 (others are as good as none)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0", "a,b\n1,2\n", "sampler,steps,W1,seconds\n", "sampler,steps,W1,seconds\njumps,x,1,1\n", '"',
+     "sampler,steps,W1,seconds\njumps,0,1,1\n", "sampler,steps,W1,seconds\n1,1,1,1\n", "a,b,c,d,e\nx,1,1,1,1\n"],
+)  # fmt: skip
+def test_a_damaged_comparison_of_a_run_is_refused(text, tmp_path):
+    (tmp_path / few_steps.FILE).write_text(text)
+    assert "is damaged" in outcome(lambda: few_steps.section(tmp_path, tmp_path / "figures"))

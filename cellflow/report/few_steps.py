@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cellflow.errors import CheckpointError
 from cellflow.integrate import Fixed, Jumps, Trajectory
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
@@ -137,12 +138,16 @@ def compare_generated(
 
 
 def section(folder: Path, figures: Path) -> str:
-    """Return text, table and figure of the comparison of a run, as HTML; empty where there was none."""
-    import pandas as pd
+    """Return text, table and figure of the comparison of a run, as HTML; empty where there was none.
 
+    Raises
+    ------
+    CheckpointError
+        When the table of the comparison is damaged.
+    """
     if not (folder / FILE).is_file():
         return ""
-    table = pd.read_csv(folder / FILE)
+    table = _read(folder / FILE)
     measure = table.columns[2]
     rows = [
         (str(sampler), str(steps), f"{score:#.4g}".rstrip("."), f"{seconds:.3g}")
@@ -153,6 +158,21 @@ def section(folder: Path, figures: Path) -> str:
         + html.figure(draw(table), figures)
         + html.table(("Sampler", "Steps", measure, "Seconds"), rows, numbers=(1, 2, 3))
     )
+
+
+def _read(file: Path) -> "pd.DataFrame":
+    """Return the table of a comparison: samplers, steps, scores and seconds."""
+    import pandas as pd
+
+    damaged = f"{file} is damaged: expected samplers, steps, scores and seconds. Run `cellflow distill` again."
+    try:
+        table = pd.read_csv(file)
+    except ValueError as error:  # of pandas, on what is no CSV
+        raise CheckpointError(damaged) from error
+    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    if numbers != [False, True, True, True] or table.empty or not (table.iloc[:, [1, 3]].to_numpy() > 0).all():
+        raise CheckpointError(damaged)
+    return table
 
 
 def draw(table: "pd.DataFrame") -> Drawing:
