@@ -430,6 +430,47 @@ def test_columns_that_have_no_say_are_named_where_fit_is_called(fit):
         FITS[fit](scaled_cells([1e-12, 2e-12]))
 
 
+def test_a_standardised_loss_lets_narrow_columns_learn():
+    """Two columns that move alike, one of them a millionth as far."""
+    x = np.concatenate([np.random.default_rng(0).normal([2 * k, 2 * k], size=(24, 2)) for k in range(2)])
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0], 24)}, index=[f"cell{k}" for k in range(48)])
+    adata = anndata.AnnData(obs=obs, obsm={"X_pca": x * [1.0, 1e-6]})
+    found = {}
+    for standardize in (True, "loss"):
+        flow = cf.SnapshotFlow(
+            time_key="day", coupling="independent", standardize=standardize, steps=120, batch_size=32, device="cpu",
+            network=SMALL, recipe=cf.training.Recipe(warmup=0, learning_rate=1e-2, ema=0.0),
+        )  # fmt: skip
+        words = "no say in the coupling: who" if standardize == "loss" else "no say in the loss nor in the coupling"
+        with pytest.warns(UserWarning, match=words):
+            flow.fit(adata)
+        found[standardize] = flow.velocity(adata.obsm["X_pca"], 0.5).mean(axis=0) / [1.0, 1e-6]
+    (wide, narrow), (alone, lost) = found["loss"], found[True]
+    assert narrow == pytest.approx(wide, rel=0.3)
+    assert min(wide, alone) > 0.3
+    assert abs(lost) < 0.2 * alone
+    assert cf.SnapshotFlow(standardize="loss").get_params()["standardize"] == "loss"
+    with pytest.raises(ValueError, match="True, False or 'loss'; found 'all'"):
+        cf.SnapshotFlow(time_key="day", standardize="all", **SETTINGS).fit(CELLS)
+
+
+def test_units_may_be_one_for_each_dimension():
+    batch = cf.Batch(SOURCE, TARGET)
+    field = cf.networks.MLP(dim=DIM, width=8)
+    for objective in (VelocityMatching, GrowthMatching, BridgeMatching):
+        extra = {"log_mass0": torch.zeros(N), "log_mass1": torch.ones(N)} if objective is GrowthMatching else {}
+        heads = cf.networks.Heads(cf.networks.MLP(dim=DIM, width=8, heads=2), score="shared")
+        growing = cf.networks.Heads(cf.networks.MLP(dim=DIM, width=8, heads=2), growth="shared")
+        known = {VelocityMatching: field, GrowthMatching: growing, BridgeMatching: heads}[objective]
+        one, three = (
+            objective(unit=unit)(known, batch._replace(**extra), generator=rng())["loss"]
+            for unit in (2.0, (2.0,) * DIM)
+        )
+        torch.testing.assert_close(one, three)
+    with pytest.raises(ValueError, match="finite unit > 0"):
+        VelocityMatching(unit=(1.0, 0.0))
+
+
 def test_the_cure_of_narrow_columns_cures():
     adata = scaled_cells([1.0, 1e-6])
     adata.obsm["X_pca"] /= adata.obsm["X_pca"].std(axis=0)

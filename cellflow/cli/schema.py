@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {
     "weight_key": str | None,
     "prior_key": str | None,
     "within": str | None,
-    "standardize": bool,
+    "standardize": bool | Literal["loss"],
     "regularize": AUTO_OR_BOOL,
     "ot_batch_size": COUNT | Literal["auto", "whole"],
     "device": DEVICE,

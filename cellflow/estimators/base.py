@@ -38,6 +38,7 @@ from cellflow.lock import A_SAVE, locked
 from cellflow.modes import own_modes, single_precision
 from cellflow.networks import FlowMap
 from cellflow.objectives import FlowMapObjective, Objective, TrajectoryMatching
+from cellflow.objectives.draw import Unit
 from cellflow.renamed import Rules
 from cellflow.seeds import device_of
 from cellflow.signature import check_stored, checked
@@ -179,7 +180,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         """Return the field of what was restored, before its weights are loaded."""
 
     @abstractmethod
-    def _objective(self, *, unit: float = 1.0) -> Objective:
+    def _objective(self, *, unit: Unit = 1.0) -> Objective:
         """Return what the field is trained on, in lengths of ``unit``."""
 
     def _check_settings(self) -> None:

@@ -17,6 +17,7 @@ from cellflow.fields import Field, Outputs, outputs
 from cellflow.integrate import Trajectory
 from cellflow.modes import single_precision
 from cellflow.networks import Heads, Standardized
+from cellflow.objectives.draw import Unit
 
 Make = Callable[..., nn.Module]
 """From the width of vectors, or the channels of images, to a network."""
@@ -30,6 +31,12 @@ SPREADS = (1e-30, 1e30)
 """Spreads of data at which nothing leaves single precision."""
 NARROW = 1e-3
 """Spread of a column, relative to the widest, below which it has no say: its squares count a millionth."""
+LOSS = "loss"
+"""The ``standardize`` with which errors are in units of each column's spread."""
+_WITHOUT_SAY = {
+    False: "the loss nor in the coupling: their velocities may come out as 0",
+    True: "the coupling: who is matched with whom depends on the others alone",
+}
 UNSTANDARDIZED = (1e-3, 1e3)
 """Spreads of data that a network can be trained on as they are."""
 HEADS = ("shared", "separate")
@@ -71,6 +78,19 @@ def overall(scales: Scales) -> float:
     return spread if spread > 0 else 1.0
 
 
+def unit_of(scales: Scales, standardize: bool | str) -> Unit:
+    """Return the unit of length of errors: the overall spread, or for ``"loss"`` that of each dimension.
+
+    Examples
+    --------
+    >>> unit_of(Scales(torch.zeros(2), torch.tensor([3.0, 0.0]), torch.ones(2), 1.0), "loss")
+    (3.0, 1.0)
+    """
+    if standardize != LOSS:
+        return overall(scales)
+    return tuple(spread if spread > 0 else 1.0 for spread in scales.scale.tolist())
+
+
 @single_precision()
 def build_field(
     make: Callable[..., nn.Module],
@@ -80,7 +100,7 @@ def build_field(
     heads: str = "shared",
     alone: Sequence[str] = (),
     sigma: float = 0.0,
-    standardize: bool = True,
+    standardize: bool | str = True,
 ) -> nn.Module:
     """Return an untrained field.
 
@@ -99,12 +119,12 @@ def build_field(
     sigma
         Scale of the noise, which sets that of the score drift.
     standardize
-        Whether the network's inputs and outputs are standardised.
+        Whether the network's inputs and outputs are standardised; ``"loss"`` for these and the loss.
 
     Raises
     ------
     ValueError
-        For unknown ``heads``, or data of a spread beyond single precision.
+        For unknown ``heads`` or another word, or data of a spread beyond single precision.
     TypeError
         When outputs share a network that cannot be made with ``heads=``.
 
@@ -117,6 +137,8 @@ def build_field(
     """
     if heads not in HEADS:
         raise ValueError(unknown("heads", heads, HEADS))
+    if isinstance(standardize, str) and standardize != LOSS:
+        raise ValueError(f"Expected `standardize` to be True, False or {LOSS!r}; found {standardize!r}.")
     check_scales(scales, standardize=standardize)
     dim = len(scales.shift)
     units = {"score": torch.full_like(scales.speed, sigma), "growth": torch.full_like(scales.speed, scales.rate)}
@@ -135,7 +157,7 @@ def build_field(
     return Heads(velocity, **dict.fromkeys(shared, "shared"), **others)
 
 
-def check_scales(scales: Scales, *, standardize: bool) -> None:
+def check_scales(scales: Scales, *, standardize: bool | str) -> None:
     """Refuse data beyond single precision, and warn of scales that would be answered wrongly without a word.
 
     Errors and distances are over all columns together: one that spreads less than a thousandth of the widest has no say
@@ -146,7 +168,7 @@ def check_scales(scales: Scales, *, standardize: bool) -> None:
     scales
         Scales of the data.
     standardize
-        Whether the network sees standardised states.
+        Whether the network sees standardised states, and the loss is in units of each column's spread.
 
     Raises
     ------
@@ -175,8 +197,8 @@ def check_scales(scales: Scales, *, standardize: bool) -> None:
         named = ", ".join(map(str, narrow[:10])) + (f" and {len(narrow) - 10} more" if len(narrow) > 10 else "")
         warnings.warn(
             f"Columns {named} of the representation (counted from 0) spread less than {NARROW:g} times as far as the "
-            f"widest, so they have no say in the loss nor in the coupling: their velocities may come out as 0. Bring "
-            "columns to one scale first, for example by dividing each by its standard deviation.",
+            f"widest, so they have no say in {_WITHOUT_SAY[standardize == LOSS]}. Bring columns to one scale first, "
+            "for example by dividing each by its standard deviation.",
             stacklevel=_calls_inside(),
         )
     if not standardize and not UNSTANDARDIZED[0] < spread < UNSTANDARDIZED[1]:

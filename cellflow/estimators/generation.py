@@ -371,7 +371,7 @@ class ImageGenerator(FlowEstimator):
         super()._check_settings()
         ConditionDropout(self._objective(), self.condition_dropout)
 
-    def _objective(self, *, unit: float = 1.0) -> Objective:
+    def _objective(self, *, unit: Any = 1.0) -> Objective:
         if self.objective not in OBJECTIVES:
             raise ValueError(unknown("objective", self.objective, OBJECTIVES))
         path = paths.resolve(self.path)

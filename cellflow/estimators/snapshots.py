@@ -15,10 +15,11 @@ from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
 from cellflow.estimators import snapshot_distillation, snapshot_record
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
-from cellflow.estimators.fields import Scales, blank, build_field, overall, spreads, takes_heads
+from cellflow.estimators.fields import Scales, blank, build_field, spreads, takes_heads, unit_of
 from cellflow.estimators.population import AUTO, Sizes, check_growing, hold_out, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
+from cellflow.objectives.draw import Unit
 from cellflow.pairing import Curve, aside, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
@@ -106,7 +107,9 @@ class SnapshotFlow(FlowEstimator):
         closest to those of the next snapshot, unless ``prior_key`` says what is expected of each. Below 750 steps, or
         with groups of fewer than six cells, nothing is held out.
     standardize
-        Whether the network sees standardised states inside the model; inputs and outputs keep their units.
+        Whether the network sees standardised states inside the model; inputs and outputs keep their units. ``"loss"``
+        to measure errors in units of the spread of each dimension too, so that narrow ones count as much as wide ones;
+        the coupling still sees the representation as it is.
     ot_batch_size
         Cells of each snapshot that are matched at once, see `cellflow.pairing.paired_batches`.
     seed
@@ -187,7 +190,7 @@ class SnapshotFlow(FlowEstimator):
         within: str | None = None,
         recipe: Recipe | None = None,
         regularize: bool | str = "auto",
-        standardize: bool = True,
+        standardize: bool | str = True,
         ot_batch_size: int | str = "auto",
         seed: int = 0,
         device: str = "auto",
@@ -271,7 +274,7 @@ class SnapshotFlow(FlowEstimator):
 
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
-            fitted._objective(unit=overall(scales), blur=fitted.blur_),
+            fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_),
             batches,
             parts=lambda: hold_out(snapshots, part, generator=searching, whole=growing) if regular else None,
             steps=self.steps,
@@ -322,7 +325,7 @@ class SnapshotFlow(FlowEstimator):
             if getattr(self, name) is not None and not learned:
                 raise ValueError(f"`{name}` is used with growth only. Set `growth=True`.")
 
-    def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
+    def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
         if self.stochastic:
             return BridgeMatching(path, unit=unit, growth_weight=1.0 if self.growth_ else None)

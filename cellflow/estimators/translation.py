@@ -28,6 +28,7 @@ from cellflow.estimators.fields import Make, Scales, blank, build_field, network
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
+from cellflow.objectives.draw import Unit
 from cellflow.pairing import aside
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
@@ -307,7 +308,7 @@ class DomainTranslator(FlowEstimator):
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
 
-    def _objective(self, *, unit: float = 1.0, blur: float = 0.0) -> Objective:
+    def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
         return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, VelocityOf, outputs
-from cellflow.objectives.draw import ORDINARY, draw
+from cellflow.objectives.draw import ORDINARY, Unit, draw
 from cellflow.objectives.growth import check_growth_weight, growth_error
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, GaussianPath, TimeLaw, Uniform
@@ -71,7 +71,7 @@ class BridgeMatching:
     path: GaussianPath = BrownianBridge()
     times: TimeLaw = Uniform()
     score_weight: float = 1.0
-    unit: float = 1.0
+    unit: Unit = 1.0
     growth_weight: float | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Draws of points for all objectives, from every field of a batch; a field that an objective cannot use is refused."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from cellflow.batch import Batch
 from cellflow.paths import GaussianPath, PathPoint, TimeLaw
 from cellflow.shapes import per_sample
 
+Unit: TypeAlias = float | tuple[float, ...]
+"""Unit of length of errors: one, or one for each dimension of a state ``(n, d)``."""
 ORDINARY = (1e-12, 1e12)
 """Lengths whose squares and their inverses are far from the ends of single precision."""
 
@@ -58,12 +60,14 @@ class Drawn(NamedTuple):
         target = self.point.velocity if target is None else target
         return torch.addcmul(target, per_sample(self.duration, velocity), velocity, value=-1)
 
-    def mean_square(self, missed: Tensor, unit: float) -> Tensor:
-        """Return the mean squared error of what is missed ``(n, ...)``, in units of length.
+    def mean_square(self, missed: Tensor, unit: Unit) -> Tensor:
+        """Return the mean squared error of what is missed ``(n, ...)``, in units of length, one or one per dimension.
 
         Where squares of the unit are near the ends of single precision, a power of two is taken out before, which
         rounds nothing.
         """
+        if isinstance(unit, tuple):
+            return self.mean((missed / missed.new_tensor(unit)).square())
         power = 1.0 if ORDINARY[0] < unit < ORDINARY[1] else 2.0 ** round(math.log2(unit))
         squares = (missed if power == 1 else missed / power).square()
         return self.mean(squares) / (unit / power) ** 2

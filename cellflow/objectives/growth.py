@@ -43,7 +43,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, Outputs, VelocityOf, outputs
-from cellflow.objectives.draw import Drawn, draw, known_gain
+from cellflow.objectives.draw import Drawn, Unit, draw, known_gain
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform
 from cellflow.signature import checked
@@ -90,7 +90,7 @@ class GrowthMatching:
     path: GaussianPath = Linear()
     times: TimeLaw = Uniform()
     growth_weight: float = 1.0
-    unit: float = 1.0
+    unit: Unit = 1.0
     heads: ClassVar[tuple[str, ...]] = ("growth",)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, outputs
-from cellflow.objectives.draw import draw, refuse
+from cellflow.objectives.draw import Unit, draw, refuse
 from cellflow.paths import GaussianPath, Linear, TimeLaw, Uniform, VariancePreserving
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
@@ -49,7 +49,7 @@ class VelocityMatching:
     times
         Distribution of the time within a pair.
     unit
-        Unit of length, which makes the loss independent of the units of the data.
+        Unit of length, which makes the loss independent of the units of the data; or one for each dimension.
 
     Source
     ------
@@ -66,7 +66,7 @@ class VelocityMatching:
 
     path: GaussianPath = Linear()
     times: TimeLaw = Uniform()
-    unit: float = 1.0
+    unit: Unit = 1.0
     heads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -175,13 +175,13 @@ class VelocityFromNoise(nn.Module):
         return found
 
 
-def check_unit(unit: float) -> None:
-    """Raise unless a unit is valid.
+def check_unit(unit: Unit) -> None:
+    """Raise unless a unit is valid; there may be one for each dimension.
 
     Raises
     ------
     ValueError
         When it is not finite, or not above 0.
     """
-    if not 0 < unit < float("inf"):
+    if not all(0 < one < float("inf") for one in (unit if isinstance(unit, tuple) else (unit,))):
         raise ValueError(f"Expected a finite unit > 0; found {unit}.")
