@@ -129,14 +129,19 @@ def trained(adata):
 
 
 def test_fates_stand_beside_those_of_real_clones(tmp_path, clones):
-    before = clones.copy()
-    page = report(tmp_path, clones, trained(clones), groupby="kind", lineage_key="clone")
+    before, flow = clones.copy(), trained(clones)
+    page = report(tmp_path, clones, flow, groupby="kind", lineage_key="clone")
     assert re.search(r"Beside \d\d real clones that had changed", page.text)
     assert "better than all cells alike" in page.text
     assert "the flow never saw clones" in page.text
     assert "Beside real clones" in page.text
     assert (tmp_path / "figures" / "clones.png").exists()
     assert clones.obs.equals(before.obs)
+    assert "saved without its plans" not in page.text
+    flow.save(tmp_path / "model")
+    again = cf.SnapshotFlow.load(tmp_path / "model", device="cpu")
+    page = report(tmp_path / "again", clones, again, groupby="kind", lineage_key="clone")
+    assert "A flow is saved without its plans, so the plans it was fitted on are not compared here" in page.text
     with pytest.raises(KeyError, match=r"No `adata.obs\['family'\]`. Available"):
         report(tmp_path, clones, fit(clones), groupby="kind", lineage_key="family")
 

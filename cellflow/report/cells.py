@@ -128,7 +128,7 @@ def write(
         clones = lineage.compare(adata, flow, groupby=groupby, lineage_key=lineage_key)
     sections = {
         "opening": "",
-        "lineage": "" if clones is None else lineage.table(clones),
+        "lineage": "" if clones is None else lineage.table(clones) + lineage.unsaved(flow),
         "fitted": _fitted(adata, flow),
         **_scored(adata, flow),
         "predictions": _predictions_note(adata, flow),
