@@ -1,6 +1,7 @@
 """Runs on images: what translation and generation share, from reading a folder to writing one."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -156,6 +157,11 @@ def _fabric(cfg: Settings) -> "Fabric | None":
     """Return a launched Fabric for several devices, one process each, as torchrun starts them; ``None`` for one."""
     if cfg.devices == 1:
         return None
+    if not any(name in os.environ for name in ("LOCAL_RANK", "SLURM_NTASKS")):
+        raise ValueError(
+            f"Expected `devices={cfg.devices}` under torchrun, which starts a process for each; found one process. Put "
+            f"`torchrun --nproc-per-node={cfg.devices} --no-python` before the command."
+        )
     from lightning_fabric import Fabric
 
     accelerator = "auto" if cfg.device == "auto" else str(cfg.device).split(":")[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellflow.cli import runs
-from cellflow.cli.parts import TARGET, build
+from cellflow.cli.parts import TARGET, build, find, lacking, parameters, takes
 from cellflow.estimators.serialize import PARTS
 from cellflow.integrate import Solver, resolve
 from cellflow.training import Run
@@ -105,8 +105,18 @@ def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimat
         if target and not target.startswith("cellflow."):
             kept = then.get(name)
             same = kept if isinstance(kept, dict) and kept.get(TARGET) == target else {}
-            parts[name] = build({**same, **given}, nested=False)
+            parts[name] = build(_whole(name, {**same, **given}), nested=False)
     return estimator.load(folder, device=cfg.get("device", "auto"), **parts)
+
+
+def _whole(name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a part of the user's own, if it takes them and needs no others."""
+    taken = parameters(find(part[TARGET], name=f"{name}.{TARGET}"))
+    if missing := lacking(part, taken):
+        raise ValueError(f"missing {' '.join(f'{name}.{each}=...' for each in missing)}, which {part[TARGET]} needs.")
+    if strange := [each for each in part if not takes(taken, each)]:
+        raise ValueError(f"{part[TARGET]} takes no `{strange[0]}`, with which the {name} of the run was made.")
+    return part
 
 
 def solver_of(cfg: Settings, *, default: Solver | None) -> Any:

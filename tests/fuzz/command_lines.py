@@ -81,7 +81,7 @@ FLAGS = [
     "=", "~seed", "+extra=1", "++seed=2", "hydra.run.dir=x", "hydra/launcher=joblib", "stepz=3", "seed", "",
 ]  # fmt: skip
 FOREIGN = re.compile(
-    r"Traceback|hydra|omegaconf|Lexer|ConfigKey|not in struct|could not override|\btorch\.|\bnumpy\b|\bpandas\b|"
+    r"Traceback|hydra(?![/.]launcher)|omegaconf|Lexer|ConfigKey|not in struct|could not override|\btorch\.|\bnumpy\b|\bpandas\b|"
     r"object at 0x|positional argument|keyword argument|NoneType|has no attribute|unsupported operand|Errno|aten::",
     re.IGNORECASE,
 )
@@ -147,7 +147,9 @@ LINES = st.integers(0, 2**62).map(line_of)
 def ending(line: tuple[str, ...]) -> str | None:
     """Run a command line here; return what is wrong with how it ended, or ``None``."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.chdir(folder):
-        warnings.simplefilter("default")
+        warnings.simplefilter("default")  # and as Python does outside of tests
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
         words = _placed(line, Path(folder))
         said = io.StringIO()
         try:

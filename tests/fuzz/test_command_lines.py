@@ -25,6 +25,9 @@ FORMERLY = [
     ("translate", "model=@translated", "input=@dark", "out=@out", "solver.steps=1", "reverse=off"),
     ("interpolate", "model=@run", "at=3", "out=@out", "path=linear"),
     ("distill", "model=@nothing", "objective=nothing"),
+    ("interpolate", "model=@run", "at=3", "out=@out", "network._target_=os.system"),
+    ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "batch_size=2", "holdout=0.4", "devices=2"),
+    ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "holdout=0.4", "network=null", "size=[8,0]"),
 ]
 """Lines that once ended badly."""
 
