@@ -94,15 +94,13 @@ def lacking(settings: Mapping[str, Any], taken: Mapping[str, inspect.Parameter])
     return [each.name for each in needed if each.name not in settings]
 
 
-def build(settings: Any, *, nested: bool = True) -> Any:
+def build(settings: Any) -> Any:
     """Return the part that settings describe, or the settings where they describe none.
 
     Parameters
     ----------
     settings
-        What YAML holds.
-    nested
-        Whether parts of this part are built too.
+        What YAML holds; parts of a part are built too.
 
     Examples
     --------
@@ -110,10 +108,10 @@ def build(settings: Any, *, nested: bool = True) -> Any:
     Linear(sigma=0.5)
     """
     if isinstance(settings, list):
-        return [build(each) for each in settings] if nested else settings
+        return [build(each) for each in settings]
     if not isinstance(settings, Mapping):
         return settings
-    given = {key: build(each) if nested else each for key, each in settings.items() if key not in MARKS}
+    given = {key: build(each) for key, each in settings.items() if key not in MARKS}
     if TARGET not in settings:
         return given
     made = partial(find(settings[TARGET]), **given)

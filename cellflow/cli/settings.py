@@ -105,8 +105,21 @@ def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimat
         if target and not target.startswith("cellflow."):
             kept = then.get(name)
             same = kept if isinstance(kept, dict) and kept.get(TARGET) == target else {}
-            parts[name] = build(_whole(name, {**same, **given}), nested=False)
+            inner = [key for key, value in same.items() if key not in given and _holds_part(value)]
+            if inner:
+                raise ValueError(
+                    f"The {name} of the run was made with a part in `{name}.{inner[0]}`, and nothing in its folder is "
+                    f"run. Name that again too, with `{name}.{inner[0]}.{TARGET}=`."
+                )
+            parts[name] = build(_whole(name, {**same, **given}))
     return estimator.load(folder, device=cfg.get("device", "auto"), **parts)
+
+
+def _holds_part(value: Any) -> bool:
+    """Whether a value is a part, or has one in it."""
+    if isinstance(value, Mapping):
+        return TARGET in value or any(_holds_part(each) for each in value.values())
+    return isinstance(value, list) and any(_holds_part(each) for each in value)
 
 
 def _whole(name: str, part: dict[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,9 @@ FLAGS = [
     "=", "~seed", "+extra=1", "++seed=2", "hydra.run.dir=x", "hydra/launcher=joblib", "stepz=3", "seed", "",
 ]  # fmt: skip
 FOREIGN = re.compile(
-    r"Traceback|hydra(?![/.]launcher)|omegaconf|Lexer|ConfigKey|not in struct|could not override|\btorch\.|\bnumpy\b|\bpandas\b|"
-    r"object at 0x|positional argument|keyword argument|NoneType|has no attribute|unsupported operand|Errno|aten::",
+    r"Traceback|hydra(?![/.]launcher)|omegaconf|Lexer|ConfigKey|not in struct|could not override|\btorch\.|"
+    r"\bnumpy\b|\bpandas\b|object at 0x|positional argument|keyword argument|NoneType|has no attribute|"
+    r"unsupported operand|Errno|aten::",
     re.IGNORECASE,
 )
 """Words of other packages, and of Python's own errors."""
