@@ -77,7 +77,8 @@ def row(name: str) -> list[str]:
         if lines.returncode:
             return [*versions, f"the six lines fail: {last_line(lines)}"]
         tests = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--no-header", *TESTS)
-        said = last_line(tests)
+        failed = [line.split()[1].partition("::")[2] for line in tests.stdout.splitlines() if line.startswith("FAILED")]
+        said = ", ".join([last_line(tests), *failed[:3]])
         return [*versions, f"passes: {said}" if not tests.returncode else f"fails: {said}"]
 
 
