@@ -43,13 +43,8 @@ class Batch(NamedTuple):
     bend0: Tensor | None = None
     bend1: Tensor | None = None
 
-    def check(self, *, floating: bool = True) -> None:
+    def check(self) -> None:
         """Raise unless every part is a tensor of the shape that it should have.
-
-        Parameters
-        ----------
-        floating
-            Whether states must be floating-point numbers already.
 
         Raises
         ------
@@ -64,8 +59,7 @@ class Batch(NamedTuple):
             if not isinstance(part, Tensor) and (part is not None or name in ("x0", "x1")):
                 raise TypeError(f"Expected `{name}` of a batch as a torch tensor; found {type(part).__name__}.")
         x = self.x0
-        wrong = floating and not (x.is_floating_point() and self.x1.is_floating_point())
-        if wrong or not x.ndim or x.numel() == 0:
+        if not (x.is_floating_point() and self.x1.is_floating_point()) or not x.ndim or x.numel() == 0:
             raise TypeError(
                 f"Expected pairs of floating-point states (n, ...); found shape {tuple(x.shape)} of {x.dtype} in `x0`, "
                 f"{self.x1.dtype} in `x1`."
@@ -98,7 +92,6 @@ class Batch(NamedTuple):
 
         Of the condition whole numbers stay as they are: a field may look them up.
         """
-        self.check(floating=False)
 
         def moved(name: str, part: Tensor) -> Tensor:
             return part.to(device, dtype if part.is_floating_point() or name != "condition" else None)

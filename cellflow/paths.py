@@ -77,7 +77,6 @@ class GaussianPath(ABC):
     def coefficients(self, t: Tensor) -> Weights:
         """Return the weights of source, target and noise at times ``t``, each shaped as ``t``."""
 
-    @checked
     def coefficients_and_slopes(self, t: Tensor) -> tuple[Weights, Weights]:
         """Return the coefficients at times ``t``, and their derivatives in time."""
         # Backward mode: unlike forward mode it may run in several threads at once. Each coefficient depends on its own
@@ -127,7 +126,6 @@ class GaussianPath(ABC):
         x, velocity = _combine(value, x0, x1, noise), _combine(slope, x0, x1, noise)
         return PathPoint(t, x, velocity, noise, value[2], slope[2])
 
-    @checked
     def between(self, batch: Batch, s: Tensor, *, generator: torch.Generator) -> PathPoint:
         """Draw a point of the path for each pair of a batch, bent where the batch says so.
 
@@ -156,7 +154,6 @@ class GaussianPath(ABC):
                 velocity = torch.addcmul(velocity, per_sample(u * (3 * u - 2), bend), bend)
         return point._replace(x=x, velocity=velocity)
 
-    @checked
     def inside(self, t: Tensor) -> Tensor:
         """Squeeze times from [0, 1] into ``[margin, 1 - margin]``, where the velocity is finite."""
         return t if self.margin == 0 else self.margin + (1 - 2 * self.margin) * t
@@ -203,7 +200,6 @@ class Linear(GaussianPath):
     Linear(sigma=0.1)
     """
 
-    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma``."""
         return 1 - t, t, torch.full_like(t, self.sigma)
@@ -226,7 +222,6 @@ class Trigonometric(GaussianPath):
     tensor([1.])
     """
 
-    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``cos(pi t / 2), sin(pi t / 2), sigma``."""
         return torch.cos(pi / 2 * t), torch.sin(pi / 2 * t), torch.full_like(t, self.sigma)
@@ -265,7 +260,6 @@ class VariancePreserving(GaussianPath):
                 f"{self.beta_max}."
             )
 
-    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``sqrt(1 - alpha^2), alpha, sigma``."""
         age = 1 - t
@@ -297,7 +291,6 @@ class BrownianBridge(GaussianPath):
     margin: ClassVar[float] = 1e-3
     diffusive: ClassVar[bool] = True
 
-    @checked
     def coefficients(self, t: Tensor) -> Weights:
         """Return ``1 - t, t, sigma sqrt(t (1 - t))``."""
         return 1 - t, t, self.sigma * torch.sqrt(t * (1 - t))

@@ -1,16 +1,23 @@
-"""The types that a signature states, checked where a call comes in: every wrong one is refused in the same sentence."""
+"""The types that a signature states, checked where a call comes in: every wrong one is refused in the same sentence.
+
+Libraries that do the same (typeguard, beartype) know neither numbers of NumPy, which are as good as Python's, nor that
+a truth value is no number and a protocol is told by what it is called with; and their messages name annotations.
+"""
 
 import inspect
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+_LOOKED_AT = 1000
+"""Elements of a long list that are looked at."""
 T = TypeVar("T", bound=Callable[..., Any])
 
 _WORDS: dict[Any, str] = {
@@ -139,19 +146,21 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     """Return the function behind a check of its arguments, but for those that are left."""
     signature = inspect.signature(function)
     hints: dict[str, Any] = {}
+    names = [name for name, each in signature.parameters.items() if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    rest = next((n for n, each in signature.parameters.items() if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    positional = names[: names.index(rest)] if rest in names else names
 
     def check(given: tuple[Any, ...], named: dict[str, Any]) -> None:
         if not hints:
-            hints.update(_stated(function, signature))
-        try:
-            bound = signature.bind(*given, **named).arguments
-        except TypeError:
-            return  # too many or too few: Python says so when the function itself is called
-        for name, value in bound.items():
-            if name in hints and name not in left:
-                several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-                for each in value if several else (value,):
-                    check_type(each, hints[name], name=name, where=shown)
+            hints.update({name: hint for name, hint in _stated(function, signature).items() if name not in left})
+        # Too many or too few arguments: Python says so when the function itself is called.
+        for name, value in chain(zip(positional, given, strict=False), named.items()):
+            hint = hints.get(name, Any)
+            if type(value) is not hint and hint is not Any:
+                check_type(value, hint, name=name, where=shown)
+        if rest in hints:
+            for value in given[len(positional) :]:
+                check_type(value, hints[rest], name=rest, where=shown)
 
     def call(*given: Any, **named: Any) -> Any:
         check(given, named)
@@ -224,16 +233,24 @@ def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> boo
         return False
     if origin is Iterable or not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
         return origin is Iterable
-    try:
-        held = list(value)
-    except TypeError:  # a tensor or an array without axes
-        return False
+    if hasattr(value, "ndim"):  # tensors, arrays, columns: their numbers have one type
+        return value.ndim >= 1 and _fits_array(value, origin, inner)
+    held = list(islice(value, _LOOKED_AT))
     if origin is tuple and Ellipsis not in inner:
         return len(held) == len(inner) and all(map(_fits, held, inner))
     number = bool(inner) and inner[0] in (bool, int, float)
     return not inner or all(
         _fits(each, inner[0]) or (hasattr(each, "__array__") and not (number and np.ndim(each))) for each in held
     )
+
+
+def _fits_array(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
+    """Whether an array may stand for a sequence: of numbers where such are asked for, and as long as a pair is."""
+    if origin is tuple and Ellipsis not in inner and len(value) != len(inner):
+        return False
+    asked = [each for each in inner if each is not Ellipsis]
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    return not asked or not all(each in (int, float) for each in asked) or (kind in "biuf" and value.ndim == 1)
 
 
 def _said(hint: Any) -> str:

@@ -121,6 +121,10 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
     chosen = _one_axis(adata, cells)
     if not len(chosen):
         raise ValueError("No cells were chosen: the mask or the list of names is empty.")
+    if chosen.dtype == object and not all(isinstance(name, str) for name in chosen):
+        raise TypeError(
+            f"Expected names of cells, or a mask over all of them; found {type(chosen[0]).__name__} in a list."
+        )
     if chosen.dtype == bool:
         return _chosen_by_mask(adata, chosen)
     found = np.asarray(adata.obs_names.get_indexer(pd.Index(chosen, dtype=object)))

@@ -64,7 +64,7 @@ class Relative:
         >>> Relative(0.02).of(50.0)
         1.0
         """
-        return max(self.factor * unit, self.least)
+        return float(max(self.factor * unit, self.least))
 
 
 def sampled(weights: Tensor) -> Tensor:

@@ -176,6 +176,8 @@ def branching(
     >>> adata.obs.groupby("time").size().to_dict(), int(adata.obs["held_out"].sum())
     ({0.0: 100, 1.0: 150, 4.0: 200}, 150)
     """
+    if seed < 0 or not 0 <= noise < np.inf:
+        raise ValueError(f"Expected a seed >= 0 and a finite noise >= 0; found {seed} and {noise}.")
     counts = _counts(n_cells, times, held_out, n_genes)
     rng = np.random.default_rng(seed)
     loadings = np.sqrt(n_genes) * np.linalg.qr(rng.standard_normal((n_genes, 2)))[0]

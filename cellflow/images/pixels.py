@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cellflow.images.limits import MAX_PIXELS
+from cellflow.shapes import check_dense
 from cellflow.signature import checked
 
 CHANNELS = {1: "grey", 3: "RGB"}
@@ -103,6 +104,7 @@ def scaled(images: Tensor) -> Tensor:
     >>> scaled(torch.tensor([0, 255], dtype=torch.uint8))
     tensor([-1.,  1.])
     """
+    check_dense(images, what="`images`")
     return images.float() / 127.5 - 1
 
 

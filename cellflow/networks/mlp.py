@@ -121,7 +121,6 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
 """Networks for vectors by name: each takes the width of the states."""
 
 
-@checked
 def resolve(network: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]:
     """Return the factory itself, or the one of that name in ``NETWORKS``.
 
@@ -146,4 +145,6 @@ def resolve(network: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]
             hint = "Or pass a callable from the width of the states to a module, such as `partial(MLP, width=256)`."
             raise ValueError(f"{unknown('network', network, NETWORKS)} {hint}")
         return NETWORKS[network]
+    if not callable(network):
+        raise TypeError(f"Expected `network` to be a name, or a callable that makes one; found {network!r}.")
     return network

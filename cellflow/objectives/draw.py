@@ -104,9 +104,8 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     >>> (drawn.t == 0.5 + drawn.x[:, 0] / 2).all(), drawn.mass
     (tensor(True), None)
     """
-    batch.check()
-    s = path.inside(times.sample(len(batch.x0), generator=generator, like=batch.x0))
     start, duration = batch.span()
+    s = path.inside(times.sample(len(batch.x0), generator=generator, like=batch.x0))
     point = path.between(batch, s, generator=generator)
     mass = gain = None
     if batch.log_mass0 is not None and batch.log_mass1 is not None:

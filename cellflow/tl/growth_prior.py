@@ -126,6 +126,8 @@ def growth_prior(
     cycling = set(map(str.upper, cell_cycle))
     sets = {"cell_cycle": list(cell_cycle), "apoptosis": [gene for gene in apoptosis if gene.upper() not in cycling]}
     found = {name: _found(genes, names, name) for name, names in sets.items()}
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"Expected a `seed` from 0 to 2^32 - 1; found {seed}.")
     scores = {name: _score(genes, names, seed) for name, names in found.items()}
     dying = _logistic(scores["apoptosis"], death, DEATH_CENTER, DEATH_WIDTH) if found["apoptosis"] else 0.0
     per_day = _logistic(scores["cell_cycle"], birth, CYCLE_CENTER, CYCLE_WIDTH) - dying

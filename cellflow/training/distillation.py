@@ -329,7 +329,7 @@ def trajectory_batches(
     >>> torch.equal(batch.x0, batch.x1), batch.span()[1].abs().min() > 0
     (True, tensor(True))
     """
-    if n_times < 2 or not snapshots or len(snapshots) != len(times):
+    if n_times < 2 or not len(snapshots) or len(snapshots) != len(times):
         raise ValueError(
             f"Expected n_times >= 2, and a time for each of one or more snapshots; found n_times={n_times}, "
             f"{len(snapshots)} snapshots and {len(times)} times."

@@ -60,6 +60,8 @@ def check_batch(batch: Batch) -> Batch:
     2
     """
     for name, part in zip(batch._fields, batch, strict=True):
+        if not isinstance(part, Tensor) and (part is not None or name in ("x0", "x1")):
+            raise TypeError(f"Expected `{name}` of the batch as a torch tensor; found {type(part).__name__}.")
         if part is not None:
             check_dense(part, what=f"`{name}` of the batch")
     if batch.x0.shape != batch.x1.shape or not batch.x0.numel():

@@ -166,7 +166,7 @@ CALLS: dict[str, Any] = {
         labels=text("folder"),
         **READING,
     ),
-    "images.scaled": plain(cf.images.scaled, images=PICTURES),
+    "images.scaled": forward(cf.images.scaled, images=PICTURES),
     "images.to_bytes": plain(cf.images.to_bytes, images=IMAGES),
     "networks.UNet": [
         using(

@@ -159,7 +159,7 @@ CALLS: dict[str, Any] = {
     ),
     "paths.resolve": plain(cf.paths.resolve, path=text("linear")),
     # fields
-    "fields.outputs": plain(cf.fields.outputs, found=CLOUD, score=flag(False), growth=flag(False)),
+    "fields.outputs": forward(cf.fields.outputs, found=CLOUD, score=flag(False), growth=flag(False)),
     "fields.VelocityOf": using(cf.fields.VelocityOf, field_of, field=FIELD),
     # couplings
     "couplings.Given": [
