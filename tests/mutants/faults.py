@@ -306,8 +306,8 @@ FAULTS = (
         ("test_files.py::test_a_folder_is_refused_while_another_process_holds_it",),
     ),
     Fault(
-        "finite weights", "training/reading.py", "if tensor.is_floating_point() and not torch.isfinite(tensor).all():",
-        "if False:",
+        "finite weights", "training/reading.py", "odd = ~torch.isfinite(tensor)",
+        "odd = torch.isnan(tensor) & False",
         ("test_untrusted.py::test_every_tensor_of_a_model_is_checked",),
     ),
     Fault(
