@@ -19,7 +19,7 @@ from cellflow.pairing.masses import Ends, WeighedPlan, relative
 from cellflow.pairing.rows import Pairs, RowMatching, RowPairs, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.renamed import renamed
-from cellflow.shapes import as_states, finite
+from cellflow.shapes import StatesLike, as_states, finite
 from cellflow.signature import checked, checked_but
 
 _AT_ONCE = 2**22  # numbers: 32 MiB of float64
@@ -97,8 +97,8 @@ def snapshot_batches(
     generator: torch.Generator,
     ot_batch_size: int | str = "auto",
     masses: Sequence[float] | None = None,
-    weights: Sequence[Tensor] | None = None,
-    rates: Sequence[Tensor] | None = None,
+    weights: Sequence[StatesLike] | None = None,
+    rates: Sequence[StatesLike] | None = None,
     path: GaussianPath | str | None = None,
     within: Sequence[Labels] | None = None,
     curve: Curve | str = "straight",
@@ -177,8 +177,8 @@ def intervals(
     times: Sequence[float],
     coupling: CouplingLike,
     masses: Sequence[float] | None = None,
-    weights: Sequence[Tensor] | None = None,
-    rates: Sequence[Tensor] | None = None,
+    weights: Sequence[StatesLike] | None = None,
+    rates: Sequence[StatesLike] | None = None,
     path: GaussianPath | str | None = None,
     within: Sequence[Labels] | None = None,
 ) -> tuple[list[RowMatching], list[Ends]]:
@@ -345,8 +345,8 @@ class PairedBatches:
 
 def _ends(
     masses: Sequence[float] | None,
-    weights: Sequence[Tensor] | None,
-    rates: Sequence[Tensor] | None,
+    weights: Sequence[StatesLike] | None,
+    rates: Sequence[StatesLike] | None,
     sizes: Sequence[int],
     times: Sequence[float],
 ) -> list[Ends]:
