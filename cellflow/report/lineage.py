@@ -172,7 +172,7 @@ def unsaved(flow: "SnapshotFlow") -> str:
     """Say, of a flow that was loaded, that it is compared with its own plans only in the report of its fit."""
     if hasattr(flow, "plans_") or couplings.resolve(flow.coupling) == Exact():  # whose plans are found again
         return ""
-    said = f"A flow is saved without its plans, so {OWN} are not compared here, as in the report of a fit."
+    said = f"A flow is saved without its plans, so {OWN} are not compared here. The report of the fit has them."
     return html.paragraph(said, style="note")
 
 
