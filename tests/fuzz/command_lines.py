@@ -124,7 +124,7 @@ def _setting(draw: random.Random, command: str, kind: str) -> str:
     name = draw.choice(INNER if kind == "inner" else names(command))
     values = VALUES + ([] if name.rpartition(".")[2] in LONG else LARGE)
     if kind == "fitting" and name in SETTINGS:
-        values = [each for each in values if _fits(each, kind_of(name, command))]
+        values = [each for each in values if _fits(each, kind_of(name, command))] or values
     if kind == "text":
         return f"{name}={''.join(draw.choices(LETTERS, k=draw.randrange(12)))}"
     if kind == "typo":
