@@ -250,6 +250,8 @@ def _fits_array(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
         return False
     asked = [each for each in inner if each is not Ellipsis]
     kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    if asked == [str] and kind in "biufc":
+        return False
     return not asked or not all(each in (int, float) for each in asked) or (kind in "biuf" and value.ndim == 1)
 
 

@@ -114,7 +114,7 @@ def label_shares(
     def votes(points: Tensor) -> Tensor:
         return member[torch.from_numpy(nearest.kneighbors(points.numpy(), return_distance=False))].mean(dim=1)
 
-    return _own(moved, cells, votes, states, weights, rows=_PAIRS_AT_ONCE // (n * n_neighbors))
+    return _own(moved, cells, votes, states, weights, rows=int(_PAIRS_AT_ONCE // (n * n_neighbors)))
 
 
 @checked

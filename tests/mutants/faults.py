@@ -288,11 +288,6 @@ FAULTS = (
         ("test_command_settings.py::test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence",),
     ),
     Fault(
-        "settings of a stranger", "cli/compose.py", "OmegaConf.to_container(cfg, resolve=False)",
-        "OmegaConf.to_container(cfg, resolve=True)",
-        ("test_command_runs.py::test_nothing_in_a_strangers_settings_is_looked_up",),
-    ),
-    Fault(
         "digest of the tensors", "estimators/model_files.py", "if name in digests and not _is(file, digests[name]):",
         "if False:",
         ("test_crashes.py::test_tensors_of_another_model_are_refused",),
