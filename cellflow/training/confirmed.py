@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from cellflow.integrate import Fixed, grow
+from cellflow.seeds import generator
 from cellflow.training.history import History
 
 CONFIRMED = "confirmed growth"
 """Name of the share in a history."""
 SHARES = torch.linspace(0, 1, 21, dtype=torch.float64)
 """Shares that are tried."""
-MOST = 500
+MOST = 200
 """Samples of each snapshot that are looked at."""
+RESAMPLED = 50
+"""How often they are resampled."""
 SOLVER = Fixed("midpoint", steps=10)
 """How they are carried: to a fraction of the distance between them."""
 
@@ -45,9 +48,10 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
     """Return the share of a field's growth with which it carries new samples closest to the next snapshot.
 
     Samples are carried with their weights over each interval, and their energy distance to the samples at its end is
-    taken, with growth multiplied by each of `SHARES`; the share with the smallest mean is returned. Growth that brings
-    a snapshot to the shares of the next one, as a population's does, has a share of 1, and growth that follows the
-    accidents of few samples has one of 0.
+    taken, with growth multiplied by each of `SHARES`. Growth that brings a snapshot to the composition of the next one,
+    as a population's does, has a share of 1, and growth that follows the accidents of few samples has one of 0. The
+    share with the smallest mean distance is found for bootstrap samples of both sides, and averaged: where samples are
+    too few to tell, it lies in between.
 
     Parameters
     ----------
@@ -64,16 +68,17 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
     >>> class Grows(torch.nn.Linear):
     ...     def forward(self, t, x, condition=None):
     ...         return cf.fields.Outputs(torch.zeros_like(x), growth=super().forward(x).flatten())
-    >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
+    >>> x0, x1 = torch.arange(200)[:, None] % 2.0, torch.arange(200)[:, None] % 3.0 > 0
     >>> field = Grows(1, 1).requires_grad_(False)
     >>> for factor in (2.0, 4.0):
     ...     _ = field.weight.fill_(factor).log_()
-    ...     print(f"{confirmed_share(field, [Leg(x0, x1, 0.0, 1.0)]):.2f}")
-    1.00
-    0.50
+    ...     print(f"{confirmed_share(field, [Leg(x0, x1, 0.0, 1.0)]):.1f}")
+    0.9
+    0.5
     """
-    found = torch.stack([_distances(field, leg) for leg in legs]).mean(dim=0)
-    return float(SHARES[found.argmin()])
+    rng = generator(seed=0)  # the same samples at every step of a training
+    found = torch.stack([_distances(field, leg, rng) for leg in legs]).mean(dim=0)
+    return float(SHARES[found.argmin(dim=1)].mean())
 
 
 def last_confirmed(history: History) -> float | None:
@@ -88,21 +93,26 @@ def last_confirmed(history: History) -> float | None:
     return measured[-1] if measured else None
 
 
-def _distances(field: nn.Module, leg: Leg) -> Tensor:
-    """Return the energy distance for each share, but for a constant."""
+def _distances(field: nn.Module, leg: Leg, rng: torch.Generator) -> Tensor:
+    """Return the energy distance of each bootstrap sample for each share, but for a constant, ``(RESAMPLED, 21)``."""
     like = next(field.parameters())
-    x0, x1 = (x[:MOST].to(like.device, like.dtype) for x in (leg.x0, leg.x1))
+    i, j = (torch.randperm(len(x), generator=rng)[:MOST] for x in (leg.x0, leg.x1))
+    x0, x1 = (x[rows].to(like.device, like.dtype) for x, rows in ((leg.x0, i), (leg.x1, j)))
     with torch.no_grad():
         carried = grow(field, x0, start=leg.start, stop=leg.stop, solver=SOLVER)
-    z, y = carried.x[-1].flatten(1).double(), x1.flatten(1).double()
     log_weight = cast("Tensor", carried.log_weight)
-    gain = (log_weight[-1] - log_weight[0]).double()
-    a, b = (_weights(given, x) for given, x in ((leg.weights0, z), (leg.weights1, y)))
-    weights = torch.softmax(a.log() + SHARES.to(gain)[:, None] * gain, dim=1)
-    across, within = torch.cdist(z, y) @ b, torch.cdist(z, z)
-    return (2 * weights @ across - ((weights @ within) * weights).sum(dim=1)).cpu()
+    gain = (log_weight[-1] - log_weight[0]).double().cpu()
+    z, y = (x.flatten(1).double().cpu() for x in (carried.x[-1], x1))
+    a, b = (_resampled(given, rows, rng) for given, rows in ((leg.weights0, i), (leg.weights1, j)))
+    weights = torch.softmax(a.log()[:, None] + SHARES[:, None] * gain, dim=2)
+    across, within = torch.cdist(z, y) @ b.T, torch.cdist(z, z)
+    return 2 * torch.einsum("rsn,nr->rs", weights, across) - ((weights @ within) * weights).sum(dim=2)
 
 
-def _weights(given: Tensor | None, x: Tensor) -> Tensor:
-    whole = torch.ones(len(x)) if given is None else given[:MOST]
-    return (whole / whole.sum()).to(x)
+def _resampled(given: Tensor | None, rows: Tensor, rng: torch.Generator) -> Tensor:
+    """Return what samples weigh in each bootstrap sample, ``(RESAMPLED, n)``; each row sums to 1."""
+    drawn = torch.randint(len(rows), (RESAMPLED, len(rows)), generator=rng)
+    counts = torch.zeros(drawn.shape, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(counts))
+    weights = counts if given is None else counts * given.cpu().double()[rows]
+    return weights / weights.sum(dim=1, keepdim=True)
