@@ -53,7 +53,11 @@ REFUSED = [
 
 
 def cases(table):
-    return [pytest.param(hint, value, id=f"{hint}-{value!r}"[:70]) for hint, values in table for value in values]
+    return [
+        pytest.param(hint, value, id=f"{hint}-{number}")
+        for hint, values in table
+        for number, value in enumerate(values)
+    ]
 
 
 @pytest.mark.parametrize(("hint", "value"), cases(LET_IN))
