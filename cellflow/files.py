@@ -15,6 +15,9 @@ FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 """What a folder that may not be written to is reported as."""
 
 
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What some network drives report where they cannot flush a folder, or lock a file."""
+
 _NUMBERED = re.compile(r"(?:errno = |os error )(\d+)")
 """How HDF5 and safetensors say which error of the system they met: they raise none of Python's."""
 
@@ -139,10 +142,14 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the drive knows how to."""
     if os.name == "nt":  # folders cannot be opened there
         return
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(number)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cellflow.errors import CheckpointError
-from cellflow.files import committed, unwritable
+from cellflow.files import UNSUPPORTED, committed, unwritable
 
 LOCK, HOLDER = ".lock", ".lock.json"
 """The locked file, and the one that says by whom it is locked."""
@@ -47,7 +47,7 @@ def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
     >>> list(folder.iterdir())
     []
     """
-    from filelock import FileLock, Timeout
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     folder = Path(folder).resolve()
     with ExitStack() as stack:
@@ -55,9 +55,16 @@ def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
             if not folder.exists():
                 folder.mkdir(parents=True)
                 stack.callback(_remove_empty, folder)
-            lock = FileLock(folder / LOCK, is_singleton=True)
+            lock: BaseFileLock = FileLock(folder / LOCK, is_singleton=True)
             nested = lock.is_locked
-            lock.acquire(timeout=wait)
+            try:
+                lock.acquire(timeout=wait)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                lock = SoftFileLock(folder / f"{LOCK}.soft", is_singleton=True)
+                nested = lock.is_locked
+                lock.acquire(timeout=wait)
             stack.callback(lock.release)
             if not nested:
                 stack.callback(_remove, folder / LOCK)

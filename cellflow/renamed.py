@@ -1,5 +1,6 @@
 """Old keywords: taken for one version, with a warning that shows the new spelling; and warnings at the user's line."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ Rules = dict[str | tuple[str, ...], Callable[..., Mapping[str, Any]]]
 """New keywords for each old one, see `renamed`."""
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 DOOR = f"{PACKAGE}signature.py"
+DECORATORS = contextlib.__file__
 """Where arguments are checked, before the function itself is entered."""
 
 
@@ -110,9 +112,10 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _ours(frame: FrameType) -> bool:
-    """Say whether a frame is of this package: of its files, or of a constructor that `dataclasses` wrote for it."""
+    """Say whether a frame is of this package: its files, what decorates them, constructors of `dataclasses` for it."""
     file = frame.f_code.co_filename
-    return file.startswith(PACKAGE) or (file == "<string>" and frame.f_globals["__name__"].startswith("cellflow."))
+    made = file == "<string>" and frame.f_globals["__name__"].startswith("cellflow.")
+    return made or file.startswith(PACKAGE) or file == DECORATORS
 
 
 def _keywords(frame: FrameType) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from torch import nn
 
 import cellflow as cf
 from cellflow.cells.snapshots import read_snapshots
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close what a test has drawn; matplotlib keeps it otherwise, and warns of many."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

@@ -69,18 +69,18 @@ def resumed() -> None:
 
 def repeated(kind: str, times: int, once: object) -> int:
     """Repeat, follow memory, threads and files; print the figures and return how many are out of bounds."""
-    start, seen, first = time.monotonic(), [], None
+    start, seen, first, before = time.monotonic(), [], None, threading.active_count()
     for k in range(times):
         once()  # type: ignore[operator]
         if first is None and k >= WARM * times:
             first = open_files()
         seen.append(resident())
     kept = slope(seen[int(WARM * times) :])
-    files, threads = open_files() - (first or open_files()), threading.active_count()
+    files, threads = open_files() - (first or open_files()), threading.active_count() - before
     said = {
         f"{kept:.1f} KiB kept by each, at most {MOST_KEPT:.0f}": kept > MOST_KEPT,
         f"{files:+d} open files": files > 0,
-        f"{threads} threads": threads > 1,
+        f"{threads:+d} threads": threads > 0,
     }
     print(
         f"{times} {kind} in {time.monotonic() - start:.0f} s, {seen[-1] / 1024:.0f} MiB: {', '.join(said)}", flush=True

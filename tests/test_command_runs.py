@@ -37,7 +37,7 @@ def bomb(width=9):
         ("", "expected lines such as"),
         ("1: 2", "expected lines such as"),
         ("steps: !!python/object/apply:os.system [ls]", "found a tag"),
-        ("\x00", "expected YAML"),
+        pytest.param("\x00", "expected YAML", id="zero"),
         ("solver: {_target_: os.system, command: ls}", "a solver is one of"),
         ("solver: {_target_: cellflow.integrate.Fixed, stepz: 1}", "has no setting `stepz`"),
         ("solver: {_target_: cellflow.integrate.Fixed, steps: many}", "Expected `solver.steps` to be"),
@@ -69,7 +69,7 @@ def test_a_part_that_a_stranger_names_is_not_built(tmp_path):
     assert not made.exists()
 
 
-@pytest.mark.parametrize("text", ["", '"', "\xff"])
+@pytest.mark.parametrize("text", ["", '"', "\xff"], ids=["nothing", "quote", "no text"])
 def test_a_damaged_table_of_a_run_is_said(text, tmp_path):
     (tmp_path / "validation.csv").write_text(text, encoding="latin-1")
     with pytest.raises(cf.errors.CheckpointError, match=r"validation\.csv is damaged"):
@@ -92,7 +92,9 @@ def test_a_file_that_holds_no_cells_is_said(cells_file, tmp_path, capsys):
         assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("text", ["{}", "[", "{'command': 1}", '{"command": "fit", "seconds": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{}", "[", "{'command': 1}", '{"command": "fit", "seconds": 3}', "\xff"], ids=range(5)
+)
 def test_a_description_of_a_strangers_run_is_refused_in_a_sentence(text, tmp_path):
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
     with pytest.raises(cf.errors.CheckpointError, match=r"run\.json"):

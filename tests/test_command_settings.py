@@ -228,7 +228,7 @@ def names_of(*wanted):
 TEXTS = list(names_of(Path, str))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_are_taken_as_they_are_by_every_setting_that_takes_one(name):
     assert {"data.path", "model", "out", "source", "input", "data.time_key", "groupby"} < {each for _, each in TEXTS}
     for command, setting in TEXTS:
@@ -256,7 +256,7 @@ def test_home_is_where_a_leading_tilde_leads(monkeypatch):
     assert settings("fit", "out=~runs").out == "~runs"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_files_of_any_name_are_fitted_and_the_run_is_found_again(name, tmp_path, capsys, monkeypatch):
     """Through the whole command, to the error that the file is no AnnData: its name is in it."""
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,8 @@
 """Files are replaced as a whole: killed, on a full disk, in a folder that is read-only; and one process at a time."""
 
 import ast
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ from crashing import context, kills, on_a_full_disk, said, wait_for, without_rig
 import cellflow as cf
 from cellflow.cli import runs
 from cellflow.errors import CheckpointError
-from cellflow.files import committed
+from cellflow.files import UNSUPPORTED, committed
 from cellflow.lock import HOLDER, LOCK, locked
 from cellflow.report.grids import save_grid
 from cellflow.training import History
@@ -246,3 +248,20 @@ def test_nothing_is_written_under_its_own_name():
             if (name in WRITING or opened) and "partial" not in shown and not ours:
                 found.append(f"{path.relative_to(package)}:{call.lineno} {shown[:80]}")
     assert found == []
+
+
+@pytest.mark.parametrize("code", sorted(UNSUPPORTED - {errno.ENOSYS}))  # of which filelock itself warns
+def test_drives_that_know_neither_locks_nor_flushes_of_folders_are_written_to(code, tmp_path, monkeypatch):
+    def unsupported(*given):
+        raise OSError(code, os.strerror(code))
+
+    def flush(number):
+        return unsupported() if stat.S_ISDIR(os.fstat(number).st_mode) else None
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    monkeypatch.setattr(os, "fsync", flush)
+    with locked(tmp_path), committed(tmp_path / "notes.txt") as partial:
+        partial.write_text("all of it")
+        with locked(tmp_path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -145,3 +147,36 @@ def test_a_training_is_saved_by_the_clock(tmp_path, monkeypatch, minutes, saved)
 def test_impossible_minutes_are_refused(minutes):
     with pytest.raises((ValueError, TypeError), match="save_minutes"):
         Run(save_minutes=minutes)
+
+
+FORKED = """
+import os, signal, time
+from cellflow.training.run import Interrupt
+reads, writes = os.pipe()
+with Interrupt():
+    child = os.fork()
+    if child == 0:
+        os.write(writes, b"!")
+        time.sleep(60)
+        os._exit(1)
+    os.read(reads, 1)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_that_was_forked_inside_ends_as_it_is_told():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(int(signal.SIGTERM))], done.stderr
+
+
+def test_a_handler_of_ones_own_is_left_where_it_is():
+    got, before = [], signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *given: got.append(given))
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+            assert not interrupt.pending
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(got) == 1

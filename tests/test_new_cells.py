@@ -178,7 +178,7 @@ def test_a_fit_that_goes_on_has_the_same_regularisation(tmp_path):
 
 def test_what_was_decided_is_saved(tmp_path):
     flow = cf.SnapshotFlow(**MANY | {"steps": 20}).fit(cells())
-    flow.search_history_ = History({"loss": [1.0, 0.5], "validation": [math.nan, 2.0]})
+    flow.search_history_ = History({"loss": [1.0, 0.5], "learning_rate": [0.1, 0.1], "validation": [math.nan, 2.0]})
     flow.save(tmp_path)
     again = cf.SnapshotFlow.load(tmp_path, network=MANY["network"])
     assert again.blur_ == flow.blur_
@@ -198,7 +198,7 @@ def test_blur_follows_the_distance_between_neighbours():
 def test_a_wrong_setting_is_named():
     with pytest.raises(ValueError, match="`regularize` to be 'auto', True or False"):
         cf.SnapshotFlow(regularize="yes").fit(cells())
-    with pytest.raises(ValueError, match="`regularize`"):
+    with pytest.raises(TypeError, match="`regularize` to be True or False or text; found None"):
         cf.DomainTranslator(regularize=None).fit(torch.zeros(3, 2), torch.ones(3, 2))
 
 
@@ -320,3 +320,23 @@ def test_a_share_of_growth_keeps_the_size_of_the_population(rng):
             torch.testing.assert_close(gain.std(), share * whole.std(), rtol=1e-3, atol=1e-5)
             assert float(batch.log_mass1.exp().mean()) == pytest.approx(float(3**0.5), rel=0.05)
             assert float(batch.log_mass0.exp().mean()) == pytest.approx(float(3**-0.5), rel=0.05)
+
+
+def test_a_search_that_began_before_growth_was_judged_goes_on_as_it_began(tmp_path, monkeypatch):
+    settings, adata = MANY | {"steps": 750, "batch_size": 16}, growing(0, 0.0, n=40, dims=5)
+    calls, loss = iter(range(10**6)), cf.objectives.GrowthMatching.__call__
+
+    def failing(self, *given, **named):
+        if next(calls) == 130:
+            raise RuntimeError("power cut")
+        return loss(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EarlyStopping, "measured", lambda self, objective: ("validation",))
+        patch.setattr(cf.objectives.GrowthMatching, "__call__", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            cf.SnapshotFlow(**settings).fit(adata, run=cf.Run(tmp_path, save_every=10))
+    flow = cf.SnapshotFlow(**settings).fit(adata, run=cf.Run(tmp_path, resume=True))
+    assert "confirmed growth" not in flow.search_history_.columns
+    assert len({len(column) for column in flow.search_history_.columns.values()}) == 1
+    assert len(flow.search_history_) > 130

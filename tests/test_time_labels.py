@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.quiver import QuiverKey
 
 import cellflow as cf
+from cellflow.cells.time_labels import read_time_labels
 from cellflow.pl.labels import rate_label, time_label, unit_of
 
 CLOCKS = {
@@ -166,3 +167,11 @@ def test_timedelta_is_labelled_in_days(category):
     adata = anndata.AnnData(obs=pd.DataFrame({"age": age.astype("category") if category else age}))
     assert unit_of(adata, "age") == "days"
     assert time_label(1.0, "days") == "1 day"
+
+
+def test_words_that_need_not_be_times_are_warned_of():
+    for labels in (["donor3", "donor1"], ["SRR100", "SRR101"], ["3rep", "4rep"]):
+        with pytest.warns(UserWarning, match="samples or donors"):
+            read_time_labels(labels, what="`adata.obs['sample']`")
+    for labels in (["day 3", "day 4"], ["E8.5", "E9"], ["24h", "36h"], ["P7", "P14"], ["12 hpf", "24 hpf"]):
+        read_time_labels(labels, what="`adata.obs['day']`")

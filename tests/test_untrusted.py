@@ -309,7 +309,7 @@ def test_large_claims_take_no_memory(tmp_path):
         ('"' + '\\"' * 10**6, "no JSON"),
         ("1" * 10**6, "more than 20 digits"),
         ('{"a": -' + "9" * 21 + "}", "more than 20 digits"),
-        ("\xff", "no JSON"),
+        pytest.param("\xff", "no JSON", id="no text"),
         ("", "no JSON"),
         ('["' + "[" * 100, "no JSON"),
     ],
@@ -457,6 +457,7 @@ def test_damaged_data_are_refused_in_a_sentence(name, tmp_path):
     "text",
     ["", "\0", "a,b\n1,2\n", "sampler,steps,W1,seconds\n", "sampler,steps,W1,seconds\njumps,x,1,1\n", '"',
      "sampler,steps,W1,seconds\njumps,0,1,1\n", "sampler,steps,W1,seconds\n1,1,1,1\n", "a,b,c,d,e\nx,1,1,1,1\n"],
+    ids=range(9),
 )  # fmt: skip
 def test_a_damaged_comparison_of_a_run_is_refused(text, tmp_path):
     (tmp_path / few_steps.FILE).write_text(text)

@@ -3,8 +3,16 @@
 import re
 from collections.abc import Iterable
 
+from cellflow.renamed import warn
+
 NAMED = 5
 """Offending labels that a message shows."""
+WORDS = {
+    "a", "d", "day", "dpa", "dpc", "dpf", "dpi", "dpt", "e", "embryonic", "h", "hour", "hpf", "hpi", "hr", "m", "min",
+    "minute", "mo", "month", "p", "pi", "postnatal", "s", "sec", "second", "stage", "t", "time", "timepoint", "tp", "u",
+    "w", "week", "wk", "wpc", "y", "year", "yr",
+}  # fmt: skip
+"""Words that stand beside times."""
 _FORM = re.compile(r"\s*(?P<prefix>[^\d+.,]*?)(?P<number>[+-]?\d+(?:\.\d+)?)(?P<suffix>[^\d]*?)\s*")
 _DATE = re.compile(r"\s*(\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./]\d{1,2}[./]\d{2,4})")
 _JOINTS = " _:.-"
@@ -53,6 +61,12 @@ def read_time_labels(labels: Iterable[str], *, what: str) -> tuple[dict[str, flo
     prefix, suffix = next(iter(words))
     minus = _minus(list(parts.values()), what)
     numbers = {label: float(number.lstrip("-") if not minus else number) for label, (_, number, _) in parts.items()}
+    unknown = [word for word in (prefix, suffix) if word and word.strip("=").lower() not in WORDS]
+    if unknown:
+        warn(
+            f"{what} holds {_shown(given)}, which is read as times by the numbers beside {unknown[0]!r}. If that names "
+            "samples or donors and not times, take another column; if it does not, make the column numbers."
+        )
     shown = f"'{given[0]}' is {numbers[given[0]]:g}"
     around = " and ".join(f"{side} {word!r}" for side, word in (("after", prefix), ("before", suffix)) if word)
     return numbers, f"{what} is read as the numbers {around}: {shown}." if around else f"{what}: {shown}."

@@ -41,7 +41,7 @@ def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Itera
     >>> check_figures(adata, "umap", rep="X_latent")
     Traceback (most recent call last):
     ...
-    KeyError: "No `adata.obsm['X_umap']`. Available: ['X_latent']. Compute one first, for example with `sc.tl.umap`."
+    KeyError: "No `adata.obsm['X_umap']`. Available: ['X_latent', 'velocity_true']. Compute one first..."
     """
     from cellflow.pl.basis import read_basis
 

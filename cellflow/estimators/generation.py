@@ -22,7 +22,7 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.signature import checked, checked_but
+from cellflow.signature import checked_but
 from cellflow.training import ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
@@ -131,7 +131,7 @@ class ImageGenerator(FlowEstimator):
         self.device = device
         self.progress = progress
 
-    @checked_but("images")
+    @checked_but("images", "y")
     def fit(self, images: ImageSet | ImageStream, y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the model; an earlier fit is replaced.
 
@@ -250,7 +250,7 @@ class ImageGenerator(FlowEstimator):
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
-    @checked
+    @checked_but("objective")
     def distill(
         self,
         images: ImageSet | ImageStream,

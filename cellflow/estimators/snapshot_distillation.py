@@ -9,7 +9,7 @@ from cellflow.estimators.snapshot_verbs import check_representation
 from cellflow.objectives import FlowMapObjective
 from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
-from cellflow.signature import checked
+from cellflow.signature import checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-@checked
+@checked_but("objective")
 def distill(
     self: "SnapshotFlow",
     adata: "AnnData",

@@ -268,7 +268,7 @@ def grow(
     return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
 
 
-@checked
+@checked_but("y")
 def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     """Return minus the mean W1 between predicted and given cells, so that higher is better.
 

@@ -25,7 +25,7 @@ from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.signature import checked
+from cellflow.signature import checked, checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -223,7 +223,7 @@ class SnapshotFlow(FlowEstimator):
         self.device = device
         self.progress = progress
 
-    @checked
+    @checked_but("y")
     def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
 

@@ -8,7 +8,7 @@ from cellflow.objectives import FlowMapObjective
 from cellflow.pairing.features import Features
 from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
-from cellflow.signature import checked
+from cellflow.signature import checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.distillation import STEPS, TRAJECTORIES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.translation import DomainTranslator
 
 
-@checked
+@checked_but("objective")
 def distill(
     self: "DomainTranslator",
     source: Samples,

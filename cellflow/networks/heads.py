@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from cellflow.fields import Outputs
-from cellflow.signature import checked
+from cellflow.signature import checked_but
 
 SHARED = "shared"
 """An output that is cut from what the network of the velocity returns."""
 
 
-@checked
+@checked_but("velocity")
 class Heads(nn.Module):
     """A velocity, and with it a score, a growth rate, or both.
 

@@ -25,7 +25,7 @@ from cellflow.signature import checked, checked_but
 _AT_ONCE = 2**22  # numbers: 32 MiB of float64
 
 
-@checked_but("coupling", "path")
+@checked_but("coupling", "path", "masses")
 def paired_batches(
     x0: Tensor,
     x1: Tensor,

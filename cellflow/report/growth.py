@@ -51,7 +51,8 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
     return (
         said
         + html.paragraph(
-            conclusion(table) or "At half and double the relaxation of the plans, growth is much the same."
+            conclusion(table, known=flow.prior_key is not None)
+            or "At half and double the relaxation of the plans, growth is much the same."
         )
         + html.table(header, rows, numbers=range(1, len(header)))
         + html.paragraph(

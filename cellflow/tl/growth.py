@@ -96,7 +96,7 @@ def growth(
     written.uns[key_added] = about(adata, flow)
     written.uns.pop(f"{key_added}_sensitivity", None)
     if table is not None:
-        said = conclusion(table)
+        said = conclusion(table, known=flow.prior_key is not None)
         written.uns[f"{key_added}_sensitivity"] = {"table": table, "conclusion": said}
         if said:
             warn(said)

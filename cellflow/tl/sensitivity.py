@@ -82,8 +82,10 @@ def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
     return pd.DataFrame(rows)
 
 
-def conclusion(table: pd.DataFrame) -> str:
+def conclusion(table: pd.DataFrame, *, known: bool = False) -> str:
     """Return in words what depends on the relaxation; nothing where neither ranks nor level do.
+
+    ``known`` says whether growth was expected beforehand, by ``prior_key``.
 
     Examples
     --------
@@ -104,10 +106,11 @@ def conclusion(table: pd.DataFrame) -> str:
         said.append(f"the ranks of cells change at time {_list(moved)} (correlation down to {worst:.2f})")
     if not scaled.empty:
         said.append(f"their spread changes up to {scaled['level'].max():.1f}-fold at time {_list(scaled)}")
+    more = "" if known else "Give `prior_key` (see `cf.tl.growth_prior`) or measured sizes in `masses`, and d"
+    cure = f"{more or 'D'}o not read rates of single cells."
     return (
         f"Growth depends on the relaxation of the plans: at half and double of it, {', and '.join(said)}. There, "
-        "snapshots do not tell far travel from death. Give `prior_key` (see `cf.tl.growth_prior`) or measured sizes in "
-        "`masses`, and do not read rates of single cells."
+        f"snapshots do not tell far travel from death. {cure}"
     )
 
 

@@ -54,7 +54,7 @@ AT_ONCE = 2**22
 """Most numbers that are integrated at once."""
 
 
-@checked_but("path")
+@checked_but("path", "objective")
 def distill(
     flow_map: FlowMap,
     teacher: nn.Module | None,

@@ -17,7 +17,7 @@ from cellflow.integrate import Adaptive, Fixed, Noisy, ode, resolve, sde
 from cellflow.objectives import Objective
 from cellflow.pairing.batches import paired_batches
 from cellflow.renamed import Rules, renamed
-from cellflow.signature import checked, checked_but
+from cellflow.signature import checked_but
 from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing, save_tensors
 from cellflow.training.history import History
 from cellflow.training.kinds import check_record, one_of
@@ -56,7 +56,7 @@ class ModelCoupling(Protocol):
         ...
 
 
-@checked
+@checked_but("solver")
 @dataclass(frozen=True)
 class Reflow:
     """Pair each source point with the end of its trajectory: trajectories become straighter with every round.
@@ -108,7 +108,7 @@ class Reflow:
         return torch.cat([x0, starts]), torch.cat([ends, x1])
 
 
-@checked
+@checked_but("solver")
 @dataclass(frozen=True)
 class MarkovianFitting:
     """Pair points by the model's own diffusion, started from the source and from the target in alternating rounds.

@@ -1,5 +1,6 @@
 """A training run: its folder, monitoring and devices, and how Ctrl-C and other signals stop it."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -138,8 +139,8 @@ class Interrupt:
     The code inside checks ``pending`` and raises. A signal after the last check is passed on when the context closes:
     to the enclosing `Interrupt`, or as the usual KeyboardInterrupt.
 
-    Outside the main thread, where Python delivers no signals, nothing changes. Nor is a signal taken that the process
-    was told to ignore, as ``nohup`` does with SIGHUP, except for Ctrl-C.
+    Outside the main thread, where Python delivers no signals, nothing changes. Nor is a signal taken, but for Ctrl-C,
+    that the process was told to ignore, as ``nohup`` does with SIGHUP, or has a handler of its own for.
 
     Examples
     --------
@@ -155,7 +156,7 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self.pending = False
+        self.pending, self._process = False, os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -179,6 +180,10 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a child that was forked inside has no training to save
+            self._restore()
+            signal.raise_signal(number)
+            return
         self.pending, self._number = True, number
         self._restore()
 
@@ -188,10 +193,11 @@ class Interrupt:
 
 
 def _taken(number: int) -> bool:
-    """Return whether a signal may be taken: it can be given back, and was not to be ignored."""
+    """Return whether a signal may be taken: Ctrl-C, if it can be given back; others if nothing else is done at them."""
     previous = signal.getsignal(number)
-    ignored = previous is signal.SIG_IGN and number != signal.SIGINT  # which is ignored in the background, too
-    return previous is not None and not ignored
+    if number == signal.SIGINT:  # which is ignored in the background, too
+        return previous is not None
+    return previous is signal.SIG_DFL or getattr(previous, "__func__", None) is Interrupt._note
 
 
 class Stopped(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from cellflow.objectives import Objective
 from cellflow.seeds import draw_seed
 from cellflow.signature import checked
 from cellflow.training.checkpoint import STATE, refuse_existing
-from cellflow.training.confirmed import Leg, last_confirmed
+from cellflow.training.confirmed import CONFIRMED, Leg, last_confirmed
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
@@ -159,6 +159,8 @@ def _search(
     """Train a copy of a field on some samples, until the loss on the others says that they are memorised."""
     if parts is None:
         return History()
+    if run.resume and CONFIRMED not in read_stated(Path(run.folder or "") / STATE)["history"]:
+        parts = parts._replace(legs=())  # begun before growth was judged apart: it goes on as it began
     held = list(islice(iter(parts.held), BATCHES))
     return fit(
         deepcopy(field),
