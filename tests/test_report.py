@@ -362,7 +362,7 @@ def new_cells(flow, fitted=1.0, idle=9.0, p=0.005):
     [
         ((1.1,), "to day 3 worse than fitted ones.", "by heart"),
         ((1.04,), "to day 3 as well as fitted ones.", "Warning"),
-        ((2.0, 1.0, 9.0, 0.4), "to day 3 as well as fitted ones.", "Warning"),
+        ((2.0, 1.0, 9.0, 0.4), "to day 3 less well than fitted ones, but not beyond what chance", "Warning"),
         (
             (9.5,),
             "Warning: there the flow has learned its cells by heart, not the population.",

@@ -103,7 +103,7 @@ def test_chance_alone_is_no_warning(knowing):
         adata = shifting(sizes=(80, 90), seed=seed)
         cf.tl.validate(adata, flow)
         outcomes += generalisation(adata.uns["validation_new_cells"]).values()
-    assert outcomes.count("as well") >= 19
+    assert outcomes.count("as well") + outcomes.count("unsure") >= 19
 
 
 def test_growth_weighs_new_cells_too(knowing):

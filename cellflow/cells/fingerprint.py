@@ -108,20 +108,24 @@ class Fingerprint:
         Raises
         ------
         ValueError
-            When the loadings are others, or columns with names are in another order.
+            When the loadings of fitted cells are others, or columns with names are in another order.
 
         Warns
         -----
         UserWarning
-            When the fitted cells have other states, or cells lie far from all that were fitted at their time.
+            When the fitted cells have other states, other cells have other loadings, or they lie far from all that
+            were fitted at their time.
         """
         if self._confirmed(adata, x):
             return
         where = f"`adata.obsm[{rep!r}]`" if rep != "X" else "`adata.X`"
-        for said in (self._other_order(adata, rep, where), self._other_loadings(adata, rep, where)):
-            if said:
-                raise ValueError(said)
-        if said := self._other_states(adata, x, time, where) or self._far_off(x, time, where):
+        if said := self._other_order(adata, rep, where):
+            raise ValueError(said)
+        said = self._other_loadings(adata, rep, where)
+        if said and self._here(adata, x)[1].any():
+            raise ValueError(said)
+        # Other cells may have been projected, and keep loadings of their own.
+        if said := said or self._other_states(adata, x, time, where) or self._far_off(x, time, where):
             warn(said)
 
     def note(self) -> dict[str, np.ndarray]:

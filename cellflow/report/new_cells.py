@@ -90,6 +90,7 @@ def section(table: pd.DataFrame, unit: str) -> str:
 
 _SAID = {
     "as well": "as well as fitted ones",
+    "unsure": "less well than fitted ones, but not beyond what chance does to so few cells",
     "worse": "worse than fitted ones",
     "no better": "worse than fitted ones, and no better than without moving, or by one shift for all cells",
 }

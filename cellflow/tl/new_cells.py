@@ -148,9 +148,9 @@ def score(split: Split, snapshots: Snapshots, *, max_cells: int) -> dict[float, 
 def generalisation(table: pd.DataFrame) -> dict[float, str]:
     """Say for each time how new cells are carried there, from the second table of `cellflow.tl.validate`.
 
-    ``"as well"`` as fitted cells, or ``"worse"``, by more than 5 % and not by chance; ``"no better"`` where they are
-    then no nearer than by not moving, or by moving all cells by the shift of the means: the flow knows its cells, not
-    the population.
+    ``"as well"`` as fitted cells; ``"worse"``, by more than 5 % and not by chance; ``"unsure"`` where chance may make
+    that difference; ``"no better"`` where they are worse, and no nearer than by not moving, or by moving all cells by
+    the shift of the means: the flow knows its cells, not the population.
 
     Examples
     --------
@@ -163,8 +163,12 @@ def generalisation(table: pd.DataFrame) -> dict[float, str]:
     found = {}
     for time, score in by_time(table).items():
         new, fitted = score["flow", "new"]["ED"], score["flow", "fitted"]["ED"]
-        parted = score["flow", "new"]["p"] <= CHANCE and new > (1 + LEVEL) * fitted
-        found[time] = ("no better" if new >= idle(score) else "worse") if parted else "as well"
+        if new <= (1 + LEVEL) * fitted:
+            found[time] = "as well"
+        elif score["flow", "new"]["p"] > CHANCE:
+            found[time] = "unsure"
+        else:
+            found[time] = "no better" if new >= idle(score) else "worse"
     return found
 
 
