@@ -80,7 +80,7 @@ def _confirmed(flow: "SnapshotFlow") -> str:
     share = last_confirmed(flow.search_history_)
     if share is None:
         return ""
-    return f" Cells that were held out confirm {share:.0%} of it: so much was learned; the rest is chance."
+    return f" Cells that were held out confirm {share:.0%} of it: so much was learned."
 
 
 def _plans(flow: "SnapshotFlow") -> "Sequence[Plan | None]":
