@@ -50,8 +50,13 @@ def by_heart(states):
 
 
 def test_a_population_that_only_shifts_is_carried_alike_fitted_or_not(knowing):
-    flow, adata = knowing(lambda states: Known([4.0, 0.0])), shifting(sizes=(1500, 4500))
-    cf.tl.validate(adata, flow, max_cells=300)
+    flow, outcomes = knowing(lambda states: Known([4.0, 0.0])), []
+    for seed in range(6):
+        adata = shifting(sizes=(1500, 4500), seed=seed)
+        cf.tl.validate(adata, flow, max_cells=300)
+        outcomes += generalisation(adata.uns["validation_new_cells"]).values()
+    assert outcomes.count("as well") >= 4
+    assert set(outcomes) <= {"as well", "unsure"}  # chance alone parts two equal samples
     assert "validation" not in adata.uns  # nothing lies between two snapshots
     table = adata.uns["validation_new_cells"]
     assert list(table.columns) == COLUMNS["validation_new_cells"]
@@ -61,7 +66,6 @@ def test_a_population_that_only_shifts_is_carried_alike_fitted_or_not(knowing):
         assert score["not moving", "new"] > 5 * score["floor", "fitted"]
         for method, cells in [("flow", "new"), ("flow", "fitted"), ("common shift", "new")]:
             assert score[method, cells] == pytest.approx(score["floor", "fitted"], rel=0.3, abs=0.015), method
-    assert generalisation(table) == {1.0: "as well"}
 
 
 def test_equally_many_cells_are_compared_whatever_the_sizes(knowing):

@@ -30,8 +30,9 @@ distance over two days of blood was 0.9 +- 0.7, where not moving and a perfect m
 DRAWS, DRAWN = 5, 500
 """Draws of as many fitted cells as new ones, over which scores of at most 500 cells are averaged."""
 DISTANCES: dict[str, Callable[..., float]] = {"ED": energy_distance, "W1": wasserstein}
-LEVEL, CHANCE = 0.05, 0.01
-"""Cells are carried equally well within 5 % of the distance, or where chance alone parts them in 1 of 100."""
+LEVEL, EVEN, CHANCE = 0.05, 0.5, 0.01
+"""Cells are carried equally well within 5 % of the distance, or where chance alone parts them further in every other
+case: 5 % of next to nothing are less than chance. They are carried worse where it does in 1 of 100."""
 EXCHANGES = 199
 
 
@@ -163,7 +164,7 @@ def generalisation(table: pd.DataFrame) -> dict[float, str]:
     found = {}
     for time, score in by_time(table).items():
         new, fitted = score["flow", "new"]["ED"], score["flow", "fitted"]["ED"]
-        if new <= (1 + LEVEL) * fitted:
+        if new <= (1 + LEVEL) * fitted or score["flow", "new"]["p"] >= EVEN:
             found[time] = "as well"
         elif score["flow", "new"]["p"] > CHANCE:
             found[time] = "unsure"
