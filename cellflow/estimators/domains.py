@@ -169,13 +169,13 @@ def read_both(
 def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
     """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
-    Images keep their names, and labels if asked; cells keep ``obs``, in a new AnnData; a tensor comes back as one, a
-    data frame with its index and columns, everything else as an array.
+    Images keep their names and ``obs``, and labels if asked; cells keep ``obs``, in a new AnnData; a tensor comes back
+    as one, a data frame with its index and columns, everything else as an array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
         labels = None if labels is None else labels.cpu()
-        return ImageSet(to_bytes(states), labels, given.names, classes)
+        return ImageSet(to_bytes(states), labels, given.names, classes, obs=given.obs)
     if hasattr(given, "obsm"):
         return _cells(states, cast("AnnData", given), rep)
     read = as_states(given, what="`x`")

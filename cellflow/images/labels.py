@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Labelled(ABC):
@@ -15,6 +18,7 @@ class Labelled(ABC):
     labels: Tensor | None
     names: tuple[str, ...] | None
     classes: tuple[str, ...] | None
+    obs: "pd.DataFrame | None"
 
     @property
     @abstractmethod
@@ -70,6 +74,7 @@ class Labelled(ABC):
         channels, height, width = self.shape
         parts = [f"{len(self)} images", f"{channels} x {height} x {width}"]
         parts += [] if self.classes is None else [f"{len(self.classes)} classes"]
+        parts += [] if self.obs is None else [f"obs: {', '.join(map(str, self.obs.columns))}"]
         source = getattr(self, "source", "")
         return f"{type(self).__name__}({', '.join([*parts, *([source] if source else [])])})"
 
@@ -78,10 +83,15 @@ class Labelled(ABC):
             raise ValueError("These images have no labels. Give them: `read_images(..., labels=...)`.")
         return self.labels
 
-    def _check_labels(self, device: torch.device) -> None:
-        """Check labels, names and classes against each other; count the classes where they have no names."""
+    def _check_rows(self, device: torch.device) -> None:
+        """Check what is known of each image against their number; count the classes where they have no names."""
         if self.names is not None and len(self.names) != len(self):
             raise ValueError(f"Expected a name for each of {len(self)} images; found {len(self.names)}.")
+        if self.obs is not None and (len(self.obs) != len(self) or not self.obs.columns.is_unique):
+            raise ValueError(
+                f"Expected `obs` as a table with a row for each of {len(self)} images, and columns of different names; "
+                f"found {len(self.obs)} rows and columns {list(self.obs.columns)}."
+            )
         if self.labels is None:
             return
         labels = self.labels

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cellflow.errors import unknown
 from cellflow.files import path_of
 from cellflow.images.arrays import convert_array, read_arrays
-from cellflow.images.files import decode_all, image_paths, stack
-from cellflow.images.labels import Labelled, labels_by_folder, named_labels, numbers_of
+from cellflow.images.files import decode_all, stack
+from cellflow.images.labels import Labelled, named_labels, numbers_of
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
+from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, part_of, pictures_of, read_table
 from cellflow.seeds import device_of
 from cellflow.signature import checked, checked_but
 
@@ -75,6 +77,8 @@ class ImageSet(Labelled):
         The names of the classes; their numbers without.
     source
         Where the images come from, for reports.
+    obs
+        A table with a row for each image, in their order: drug, dose, plate, well. `cellflow.Conditions` reads it.
 
     Examples
     --------
@@ -91,6 +95,7 @@ class ImageSet(Labelled):
     names: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     source: str = ""
+    obs: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         found = getattr(self.images, "dtype", type(self.images).__name__)
@@ -98,7 +103,7 @@ class ImageSet(Labelled):
             raise TypeError(f"Expected bytes (torch.uint8); found {found}. `read_images` converts arrays.")
         if self.images.ndim != 4 or self.images.numel() == 0:
             raise ValueError(f"Expected images (n, c, h, w); found shape {tuple(self.images.shape)}.")
-        self._check_labels(self.device)
+        self._check_rows(self.device)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -132,7 +137,7 @@ class ImageSet(Labelled):
         rows = numbers_of(indices, len(self)).to(self.device)
         names = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, images=self.images[rows], labels=labels, names=names)
+        return replace(self, images=self.images[rows], labels=labels, names=names, obs=part_of(self.obs, rows))
 
     def only(self, *classes: str) -> "ImageSet":
         """Return the images of some classes, which keep their numbers.
@@ -161,6 +166,8 @@ def read_images(
     background: int = 255,
     white_level: int = 65535,
     max_pixels: int = MAX_PIXELS,
+    table: Table | None = None,
+    file_column: str = FILE,
 ) -> ImageSet:
     """Read images into memory, brought to one shape.
 
@@ -176,24 +183,42 @@ def read_images(
     size, channels, background, white_level, max_pixels
         As for `Conversion`.
     labels
-        The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``.
+        The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``, the name of
+        a column those of the table.
     skip_unreadable
         Whether files that cannot be read are left out, with a warning that names them, rather than refused.
+    table
+        What the images show: a table with a row for each, or its file (.csv or .tsv, gzipped or not), which is looked
+        for in the folder too. Of a folder, the images that it names are read, in its order. Of an array, it has a row
+        for each image, in their order. It becomes ``obs`` of the set.
+    file_column
+        Column of the table with the file of each image: its path below the folder.
 
     Raises
     ------
     FileNotFoundError
-        When there is no such folder or file.
+        When there is no such folder or file, or the table names files that are not there.
+    KeyError
+        When the table has no column with the files.
     ValueError
-        When there are no images, they differ in shape, or their range leaves open what they mean.
+        When there are no images, they differ in shape, or their range leaves open what they mean; when the table has
+        more rows for one image, or a row without one.
     UnreadableImageError
         When files are damaged; the message names them.
 
     Examples
     --------
     >>> import numpy as np
+    import pandas as pd
     >>> read_images(np.zeros((3, 20, 30)), size=16, labels=["a", "b", "a"])
     ImageSet(3 images, 1 x 16 x 16, 2 classes)
+    >>> import pandas as pd
+    >>> plate = pd.DataFrame({"drug": ["control", "A", "A"], "dose": [0.0, 1.0, 3.0]})
+    >>> images = read_images(np.zeros((3, 16, 16)), table=plate)
+    >>> images
+    ImageSet(3 images, 1 x 16 x 16, obs: drug, dose)
+    >>> images.take(images.obs["drug"] == "A").obs["dose"].tolist()
+    [1.0, 3.0]
     """
     conversion = Conversion(size, channels, background, white_level, max_pixels)
     if isinstance(source, ImageSet):
@@ -205,10 +230,12 @@ def read_images(
     elif path_of(source, name="source").suffix in SUFFIXES and not Path(source).is_dir():
         read = _from_file(Path(source), conversion)
     else:
-        read = _from_folder(Path(source), conversion, skip_unreadable=skip_unreadable)
+        read = _from_folder(Path(source), conversion, table, file_column, skip_unreadable=skip_unreadable)
+    if table is not None and (isinstance(source, ImageSet) or read.obs is None):
+        read = _with_table(read, table, file_column)
     if labels is None:
         return read
-    numbers, classes = labels_by_folder(read.names) if isinstance(labels, str) else named_labels(labels)
+    numbers, classes = labels_of(labels, read.names, read.obs)
     return replace(read, labels=numbers, classes=classes)
 
 
@@ -220,9 +247,22 @@ def _from_file(path: Path, conversion: Conversion) -> ImageSet:
     return ImageSet(convert_array(array, conversion, where=str(path)), numbers, classes=classes, source=str(path))
 
 
-def _from_folder(folder: Path, conversion: Conversion, *, skip_unreadable: bool) -> ImageSet:
+def _from_folder(
+    folder: Path, conversion: Conversion, table: Table | None, file_column: str, *, skip_unreadable: bool
+) -> ImageSet:
     if folder.is_file():
         raise ValueError(f"Expected a folder of images; {folder} is one file. Give the folder that it is in.")
-    images, paths = decode_all(image_paths(folder), conversion, skip_unreadable=skip_unreadable)
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    return ImageSet(stack(images, paths), names=names, source=str(folder))
+    paths, obs = pictures_of(folder, table, file_column)
+    images, paths = decode_all(paths, conversion, skip_unreadable=skip_unreadable)
+    names = names_of(paths, folder)
+    obs = None if obs is None else obs.loc[[*names]]
+    return ImageSet(stack(images, paths), names=names, source=str(folder), obs=obs)
+
+
+def _with_table(read: ImageSet, table: Table, file_column: str) -> ImageSet:
+    """Return images with a table: matched by name where both have names, else in their order."""
+    frame = read_table(table, file_column=file_column)
+    if read.names is None or file_column not in frame:
+        return replace(read, obs=in_order(frame, len(read)))
+    rows, obs = by_file(frame, read.names, file_column=file_column)
+    return replace(read.take(rows), obs=obs)

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cellflow.files import path_of
-from cellflow.images.files import decode_all, image_paths, readable
-from cellflow.images.labels import Labelled, labels_by_folder, named_labels, numbers_of
+from cellflow.images.files import decode_all, readable
+from cellflow.images.labels import Labelled, numbers_of
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
+from cellflow.images.tables import FILE, Table, labels_of, names_of, part_of, pictures_of
 from cellflow.seeds import device_of
 from cellflow.signature import checked, checked_but
 
@@ -34,6 +36,8 @@ class ImageStream(Labelled):
         As for `ImageSet`.
     device
         Device of the batches.
+    obs
+        As for `ImageSet`.
 
     Examples
     --------
@@ -49,6 +53,7 @@ class ImageStream(Labelled):
     names: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     device: torch.device = _CPU
+    obs: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -58,7 +63,7 @@ class ImageStream(Labelled):
                 "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
                 "tell them."
             )
-        self._check_labels(self.device)
+        self._check_rows(self.device)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,7 +93,8 @@ class ImageStream(Labelled):
         some = rows.tolist()
         names = None if self.names is None else tuple(self.names[row] for row in some)
         labels = None if self.labels is None else self.labels[rows.to(self.labels.device)]
-        return replace(self, paths=tuple(self.paths[row] for row in some), labels=labels, names=names)
+        paths = tuple(self.paths[row] for row in some)
+        return replace(self, paths=paths, labels=labels, names=names, obs=part_of(self.obs, rows))
 
     def read(self) -> ImageSet:
         """Return all of them in memory.
@@ -99,7 +105,7 @@ class ImageStream(Labelled):
             As for `scaled`.
         """
         images = self._bytes(range(len(self))).to(self.device)
-        return ImageSet(images, self.labels, self.names, self.classes)
+        return ImageSet(images, self.labels, self.names, self.classes, obs=self.obs)
 
     @checked
     def to(self, device: str | torch.device) -> "ImageStream":
@@ -121,20 +127,23 @@ def stream_images(
     background: int = 255,
     white_level: int = 65535,
     max_pixels: int = MAX_PIXELS,
+    table: Table | None = None,
+    file_column: str = FILE,
 ) -> ImageStream:
     """Find the images in a folder, to be read when they are asked for.
 
     Parameters
     ----------
-    folder, size, channels, labels, background, white_level, max_pixels
+    folder, size, channels, labels, background, white_level, max_pixels, table, file_column
         As for `read_images`.
     skip_unreadable
         Whether to read every file once now, and leave out those that cannot be read, with a warning that names them.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        When there is no such folder, or no pictures in it; when ``size`` or ``channels`` is missing.
+    FileNotFoundError, KeyError, ValueError
+        When there is no such folder, or no pictures in it; when ``size`` or ``channels`` is missing; or for a table, as
+        for `read_images`.
     UnreadableImageError
         When files are to be skipped, and none can be read.
 
@@ -147,11 +156,12 @@ def stream_images(
     if folder.is_file():
         raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
     conversion = Conversion(size, channels, background, white_level, max_pixels)
-    paths = image_paths(folder)
+    paths, obs = pictures_of(folder, table, file_column)
     if skip_unreadable:
         paths = readable(paths, conversion)
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    names = names_of(paths, folder)
+    obs = None if obs is None else obs.loc[[*names]]
     if labels is None:
-        return ImageStream(tuple(paths), conversion, names=names)
-    numbers, classes = labels_by_folder(names) if isinstance(labels, str) else named_labels(labels)
-    return ImageStream(tuple(paths), conversion, numbers, names, classes)
+        return ImageStream(tuple(paths), conversion, names=names, obs=obs)
+    numbers, classes = labels_of(labels, names, obs)
+    return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs)

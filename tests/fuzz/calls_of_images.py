@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 import cellflow as cf
@@ -32,6 +33,8 @@ SMALL = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
 PICTURES = Argument("tensor", lambda: (torch.rand(6, 1, 8, 8, generator=cf.generator(4)) * 255).byte())
 NUMBERS = Argument("tensor", lambda: torch.tensor([0, 1, 0, 1, 0, 1]))
 
+DOSES = pd.DataFrame({"dose": range(6)})
+
 
 @cache
 def folder() -> str:
@@ -43,6 +46,12 @@ def folder() -> str:
         (made / name).mkdir(exist_ok=True)
         Image.fromarray(np.full((8, 8), 60 * k, np.uint8)).save(made / name / f"{k}.png")
     return str(made)
+
+
+def plate() -> pd.DataFrame:
+    """Return a table of the pictures in that folder."""
+    files = [path.relative_to(folder()).as_posix() for path in sorted(Path(folder()).rglob("*.png"))]
+    return pd.DataFrame({"file": files, "drug": ["control", "control", "A", "A"], "dose": [0.0, 0.0, 1.0, 2.0]})
 
 
 def pictures(**given: Any) -> cf.images.ImageSet:
@@ -117,6 +126,8 @@ READING = {
     "skip_unreadable": flag(True),
     "background": count(255),
     "white_level": count(255),
+    "table": other(None),
+    "file_column": text("file"),
 }
 
 CALLS: dict[str, Any] = {
@@ -129,6 +140,13 @@ CALLS: dict[str, Any] = {
             names=other(None),
             classes=other(("dark", "bright")),
             source=text("here"),
+            obs=other(None),
+        ),
+        using(
+            cf.images.ImageSet,
+            lambda images: seen(images.take([1, 0])),
+            images=PICTURES,
+            obs=other(lambda: DOSES),
         ),
         plain(
             lambda indices: seen(pictures().take(indices)), indices=Argument("tensor", lambda: torch.tensor([0, 2, 4]))
@@ -150,6 +168,7 @@ CALLS: dict[str, Any] = {
         paths=other(lambda: tuple(sorted(Path(folder()).rglob("*.png")))),
         conversion=other(cf.images.Conversion(8, 1)),
         labels=other(None),
+        obs=other(lambda: plate()),
     ),
     "images.read_images": [
         plain(lambda **given: seen(cf.images.read_images(**given)), source=PICTURES, labels=NUMBERS, **READING),
@@ -159,12 +178,17 @@ CALLS: dict[str, Any] = {
             labels=text("folder"),
             **READING,
         ),
+        plain(
+            lambda **given: seen(cf.images.read_images(**given)),
+            source=text(lambda: folder()),
+            **READING | {"labels": text("drug"), "table": other(lambda: plate())},
+        ),
     ],
     "images.stream_images": plain(
         lambda **given: seen(cf.images.stream_images(**given)),
         folder=text(lambda: folder()),
         labels=text("folder"),
-        **READING,
+        **READING | {"table": other(lambda: plate())},
     ),
     "images.scaled": forward(cf.images.scaled, images=PICTURES),
     "images.to_bytes": plain(cf.images.to_bytes, images=IMAGES),
