@@ -15,12 +15,16 @@ import torch
 
 from cellflow.datasets import (
     Branching,
+    Perturbations,
     branching,
     cite,
     download,
     embryoid_body,
     hematopoiesis,
     hsmm,
+    kang,
+    norman,
+    perturbations,
     public,
     single_cell,
 )
@@ -73,7 +77,36 @@ def test_cells_of_a_blood_lineage_express_its_markers():
         assert level[inside].mean() > level[~inside].mean() + 0.5, (state, gene)
 
 
-SHIPPED = [hsmm, hematopoiesis]
+def test_interferon_is_the_published_experiment():
+    adata = kang()
+    assert adata.obs["condition"].value_counts().to_dict() == {"IFN-beta": 1490, "control": 1310}
+    sizes = adata.obs.groupby(["cell_type", "condition"], observed=True).size().unstack()
+    assert (sizes.min(axis=1) >= 40).sum() == 9
+    counts = adata.layers["counts"].toarray()
+    assert (counts == counts.round()).all()
+    np.testing.assert_allclose(
+        np.expm1(adata.X.toarray()), counts / adata.obs["total_counts"].to_numpy()[:, None] * 1e4, rtol=1e-4, atol=1e-3
+    )
+    treated, untreated = (adata[adata.obs["condition"] == name] for name in ("IFN-beta", "control"))
+    for gene, least in {"ISG15": 2, "IFIT3": 1, "MS4A1": -0.2}.items():
+        change = treated[:, gene].X.mean() - untreated[:, gene].X.mean()
+        assert change > least, gene
+    assert all(word in adata.uns["source"] for word in ("GSE96583", "MIT", "Cankun Wang"))
+
+
+def test_activated_genes_are_the_published_experiment():
+    adata = norman()
+    counts = adata.obs["perturbation"].value_counts()
+    doubles = [name for name in counts.index if "+" in name]
+    assert counts["control"] == 100
+    assert (len(doubles), len(counts)) == (15, 34)
+    assert sum(set(name.split("+")) <= set(counts.index) for name in doubles) == 5
+    level = {name: adata[adata.obs["perturbation"] == name, "TMSB4X"].X.mean() for name in ("TMSB4X", "control")}
+    assert level["TMSB4X"] > level["control"] + 1
+    assert all(word in adata.uns["source"] for word in ("Science 365:786", "BSD-3", "Altos"))
+
+
+SHIPPED = [hsmm, hematopoiesis, kang, norman]
 
 
 @pytest.mark.parametrize("load", SHIPPED)
@@ -456,3 +489,50 @@ def test_branching_refuses(wrong, message):
 def test_a_law_must_branch():
     with pytest.raises(ValueError, match="positive"):
         Branching(split=0.0)
+
+
+# --- simulated treatments ----------------------------------------------------------------------------------------
+
+
+def test_simulated_treatments_shift_cells_as_their_law_says():
+    """Means within sampling error of the law, for every donor, dose and combination; spreads as well."""
+    law = Perturbations(n_donors=2, sensitivity=0.3, n_genes=20, seed=1)
+    adata = perturbations(400, treatments=["A", "B", "A+B"], doses=[0.5, 2.0], law=law)
+    for (drug, dose, donor), rows in adata.obs.groupby(["drug", "dose", "donor"], observed=True).indices.items():
+        x, k = np.asarray(adata.X)[rows], int(donor.removeprefix("donor"))
+        expected = law.mean(k) + law.shift(drug, dose, k)
+        assert np.abs(x.mean(axis=0) - expected).max() < 4 * law.spread / np.sqrt(400)
+        assert x.std(axis=0).mean() == pytest.approx(law.spread, rel=0.03)
+    assert law.shift("A", 2.0, 0) == pytest.approx(4 * law.shift("A", 0.5, 0))
+    assert law.shift("A+B", 1.0, 1) == pytest.approx(law.shift("A", 1.0, 1) + law.shift("B", 1.0, 1))
+    assert law.shift("A", 1.0, 1) != pytest.approx(law.shift("A", 1.0, 0))  # donors respond differently
+    alike = Perturbations(strength=2.0)
+    assert perturbations(1, law=alike).var["effect_B"].to_numpy() == pytest.approx(alike.shift("B"))
+    assert np.linalg.norm(alike.shift("B")) == pytest.approx(2)
+    assert np.abs(Perturbations(strength=0.0).shift("A")).max() == 0
+
+
+def test_simulated_treatments_survive_a_round_trip_and_follow_their_seed(tmp_path):
+    adata, again, other = (perturbations(3, seed=seed) for seed in (0, 0, 1))
+    assert (adata.X == again.X).all()
+    assert not (adata.X == other.X).any()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert list(ad.read_h5ad(tmp_path / "cells.h5ad").uns["perturbations"]["drugs"]) == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: perturbations(treatments=["A+D"]), "D"),
+        (lambda: perturbations(doses=[0.0]), "above 0"),
+        (lambda: perturbations(treatments=[]), "Expected treatments"),
+        (lambda: perturbations(0), "n_cells >= 1"),
+        (lambda: Perturbations(drugs=("A", "A")), "different names"),
+        (lambda: Perturbations(strength=-1.0), ">= 0"),
+        (lambda: Perturbations(n_donors=0), "n_donors"),
+        (lambda: Perturbations().shift("A", 1.0, 9), "from 0 to 3"),
+    ],
+)
+def test_simulated_treatments_refuse(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()

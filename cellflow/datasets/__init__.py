@@ -1,12 +1,15 @@
 """Data sets: real ones in the package, public ones to download, and simulated ones with a known truth."""
 
 from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
+from cellflow.datasets.perturbed import kang, norman
 from cellflow.datasets.planar import eight_gaussians, moons, s_curve
 from cellflow.datasets.simulated import Branching, branching
 from cellflow.datasets.single_cell import cite, embryoid_body, hematopoiesis, hsmm
+from cellflow.datasets.treated import Perturbations, perturbations
 
 __all__ = [
     "Branching",
+    "Perturbations",
     "branching",
     "cell_silhouettes",
     "cifar10",
@@ -18,8 +21,11 @@ __all__ = [
     "hematopoiesis",
     "hsmm",
     "inception_weights",
+    "kang",
     "mnist",
     "moons",
+    "norman",
     "nuclei",
+    "perturbations",
     "s_curve",
 ]

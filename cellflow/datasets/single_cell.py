@@ -41,7 +41,7 @@ def hsmm() -> AnnData:
     >>> adata.shape, sorted(set(adata.obs["hours"]))
     ((271, 2002), [0, 24, 48, 72])
     """
-    return _shipped("hsmm", measured="fpkm")
+    return _logged("hsmm", measured="fpkm")
 
 
 def hematopoiesis() -> AnnData:
@@ -69,7 +69,7 @@ def hematopoiesis() -> AnnData:
     >>> adata.shape, sorted(set(adata.obs["day"]))
     ((781, 2481), [2.0, 4.0, 6.0])
     """
-    adata = _shipped("hematopoiesis", measured="counts")
+    adata = _logged("hematopoiesis", measured="counts")
     adata.uns["state_colors"] = [_STATE_COLORS[state] for state in adata.obs["state"].cat.categories]
     return adata
 
@@ -143,10 +143,15 @@ def cite() -> AnnData:
     return CITE.load()
 
 
-def _shipped(name: str, *, measured: str) -> AnnData:
-    """Read a file of the package: ``X`` becomes its logarithm, and what was measured a layer of this name."""
+def shipped(name: str) -> AnnData:
+    """Read a file of the package."""
     with as_file(files("cellflow.datasets") / "files" / f"{name}.h5ad") as path:
-        adata = ad.read_h5ad(path)
+        return ad.read_h5ad(path)
+
+
+def _logged(name: str, *, measured: str) -> AnnData:
+    """Read a file of the package: ``X`` becomes its logarithm, and what was measured a layer of this name."""
+    adata = shipped(name)
     adata.layers[measured] = adata.X.copy()
     adata.X = adata.X.log1p()
     adata.uns["log1p"] = {}  # where scanpy looks before it takes logarithms a second time

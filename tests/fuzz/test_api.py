@@ -37,7 +37,7 @@ RECORDS = {
 """What is abstract, or made by cellflow and handed to users: they are reached through what makes them."""
 WITHOUT_ARGUMENTS = {
     "datasets.cell_silhouettes", "datasets.cite", "datasets.digits", "datasets.embryoid_body", "datasets.hematopoiesis",
-    "datasets.hsmm", "datasets.inception_weights",
+    "datasets.hsmm", "datasets.inception_weights", "datasets.kang", "datasets.norman",
 }  # fmt: skip
 SLOW = {"report.write", "report.write_generation", "report.write_translation"}
 """Seconds for each input; their arguments are checked in `test_report.py`."""
