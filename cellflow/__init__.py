@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         training,
     )
     from cellflow.batch import Batch
+    from cellflow.cells import Conditions
     from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
     from cellflow.seeds import generator
 
@@ -38,6 +39,7 @@ _MODULES = frozenset({
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
+    "Conditions": "cellflow.cells",
     "DomainTranslator": "cellflow.estimators",
     "ImageGenerator": "cellflow.estimators",
     "Run": "cellflow.training",
@@ -46,6 +48,7 @@ _NAMES = {
 }
 __all__ = [
     "Batch",
+    "Conditions",
     "DomainTranslator",
     "ImageGenerator",
     "Run",

@@ -1,0 +1,138 @@
+"""Doses: numbers, or numbers with one unit ("10 nM"), and the scale on which a field sees them."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+NAMED = 5
+"""Offending values that a message shows."""
+_FORM = re.compile(r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>(?:[^\W\d]|%).*?)?\s*")
+_MICRO = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
+
+
+@dataclass(frozen=True)
+class DoseScale:
+    """The scale on which doses of one treatment are seen: ``log1p(dose / small) / log1p(typical / small)``.
+
+    It is 0 at dose 0, 1 at a typical dose, and grows as the logarithm of doses that are large beside ``small``, and as
+    the dose itself below it.
+
+    Parameters
+    ----------
+    small
+        The smallest dose in training, in the units of the column.
+    typical
+        The geometric mean of the smallest and the largest dose in training.
+
+    Examples
+    --------
+    >>> scale = DoseScale.of([0.0, 1.0, 10.0, 100.0])
+    >>> [round(scale.amount(dose), 2) for dose in (0.0, 1.0, 10.0, 100.0)]
+    [0.0, 0.29, 1.0, 1.92]
+    """
+
+    small: float = 1.0
+    typical: float = 1.0
+
+    @classmethod
+    def of(cls, doses: Iterable[float]) -> "DoseScale":
+        """Return the scale of the doses of a training; that of 1 where none is above 0."""
+        above = [dose for dose in doses if dose > 0]
+        return cls(min(above), math.sqrt(min(above)) * math.sqrt(max(above))) if above else cls()
+
+    @classmethod
+    def between(cls, scales: Iterable["DoseScale"]) -> "DoseScale":
+        """Return the geometric mean of several scales, for a treatment that has none of its own."""
+        pairs = np.array([(scale.small, scale.typical) for scale in scales])
+        return cls(*map(float, np.exp(np.log(pairs).mean(axis=0)))) if len(pairs) else cls()
+
+    def amount(self, dose: float) -> float:
+        """Return what a field sees of a dose."""
+        return math.log1p(dose / self.small) / math.log1p(self.typical / self.small)
+
+
+def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[float, ...], str]:
+    """Return the dose, or one for each name of a combination, and the unit; none where the value is missing.
+
+    Parameters
+    ----------
+    value
+        A number, a text such as ``"10"``, ``"10 nM"``, ``"1 nM+3 nM"``, or a missing value.
+    column
+        Name of the column, for a message.
+    separator
+        What stands between the doses of a combination.
+
+    Raises
+    ------
+    ValueError
+        When it is neither, when a dose is negative or not finite, or when there are several units.
+
+    Examples
+    --------
+    >>> read_dose("10 nM", column="dose", separator="+"), read_dose(3, column="dose", separator="+")
+    (((10.0,), 'nM'), ((3.0,), ''))
+    """
+    if value is None or value is pd.NA or value is pd.NaT or value != value or value == "":
+        return (), ""
+    found = [_number(value)]
+    if isinstance(value, str) and separator and (found[0] is None or separator in found[0][1]):  # "1e+3" is a number
+        several = [_number(text) for text in value.split(separator)]
+        found = found if None in several and None not in found else several
+    if None in found:
+        raise ValueError(
+            f"Expected amounts in the dose column {column!r}, numbers or numbers with a unit such as '10 nM'; found "
+            f"{value!r}. Write numbers, for example `adata.obs[{column!r}] = adata.obs[{column!r}].map({{{value!r}: "
+            "1.0, ...}).astype(float)`."
+        )
+    pairs = [each for each in found if each is not None]
+    bad = [dose for dose, _ in pairs if not (math.isfinite(dose) and dose >= 0)]
+    if bad:
+        raise ValueError(
+            f"Expected doses of 0 or more in {column!r}; found {bad[0]:g}. Amounts are not logarithms: a log10 dose is "
+            f"turned back with `10.0 ** adata.obs[{column!r}]`; leave other cells out first."
+        )
+    return tuple(dose for dose, _ in pairs), one_unit((unit for _, unit in pairs), column=column)
+
+
+def one_unit(units: Iterable[str], *, column: str) -> str:
+    """Return the only unit of a column; ``""`` for numbers without one, and a 0 needs none.
+
+    Raises
+    ------
+    ValueError
+        When there are several.
+
+    Examples
+    --------
+    >>> one_unit(["nM", "", "nM"], column="dose")
+    'nM'
+    """
+    found = sorted(set(units) - {""})
+    if len(found) > 1:
+        shown = ", ".join(map(repr, found[:NAMED]))
+        raise ValueError(
+            f"Expected doses in one unit in {column!r}; found {shown}. Convert them to one, as numbers: 1 uM is 1000 "
+            "nM."
+        )
+    return found[0] if found else ""
+
+
+def _number(value: Any) -> tuple[float, str] | None:
+    """Return a dose and its unit; ``None`` where it is neither a number nor text with one."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, str):
+        match = _FORM.fullmatch(value.translate(_MICRO))
+        return None if match is None else (float(match["number"]), match["unit"] or "")
+    if isinstance(value, complex | np.complexfloating | pd.Timedelta | pd.Timestamp | Mapping):
+        return None
+    try:
+        return float(value), ""
+    except (TypeError, ValueError):
+        return None

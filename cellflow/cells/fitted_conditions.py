@@ -1,0 +1,236 @@
+"""What `Conditions` learns from a table: names, scales of doses, and how they become the numbers that a field sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.condition_record import read_record
+from cellflow.cells.condition_rows import ConditionTable, Key, keys_of, label_of, rows_of
+from cellflow.cells.doses import DoseScale
+from cellflow.cells.name_vectors import NameVectors, listed
+from cellflow.cells.treatments import Treated
+
+
+@dataclass(frozen=True, eq=False)
+class FittedConditions:
+    """What `Conditions.fit` returns: the names, scales and tables by which rows of a table become numbers.
+
+    A condition is a row of numbers: first the *effect* part, the sum over its treatments of the amount of each times
+    the vector of its name, which is 0 for the control; then an axis for each level of the categories; then the
+    continuous covariates, standardised.
+
+    Parameters
+    ----------
+    treatment, dose, control, separator, categories, numbers
+        As of `Conditions`.
+    effects
+        The names of the treatments and the vectors that stand for them.
+    scales
+        The scale of the doses of each name in training.
+    units
+        The unit of each dose column, ``""`` where its doses are plain numbers.
+    levels
+        The names in each category, and the vectors that stand for them.
+    moments
+        Mean and spread of each continuous covariate.
+    trained
+        The names of the treatments in training: `effects` may have more.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> obs = pd.DataFrame({"drug": ["control", "A", "B", "A+B"] * 2})
+    >>> fitted = cf.Conditions(treatment="drug").fit(obs)
+    >>> fitted.names, fitted.width
+    (('A', 'B'), 2)
+    >>> fitted.encode({"drug": "B+A"}, 1)
+    array([[1., 1.]], dtype=float32)
+    """
+
+    treatment: tuple[str, ...]
+    dose: tuple[str, ...]
+    control: str
+    separator: str | None
+    categories: tuple[str, ...]
+    numbers: tuple[str, ...]
+    effects: NameVectors
+    scales: Mapping[str, DoseScale]
+    units: tuple[str, ...]
+    levels: tuple[NameVectors, ...]
+    moments: tuple[tuple[float, float], ...]
+    trained: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The treatments in training, in alphabetical order, without the control."""
+        return self.trained
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(dict.fromkeys((*self.treatment, *self.dose, *self.categories, *self.numbers)))
+
+    @property
+    def effect(self) -> slice:
+        """Which numbers of a row are those of the treatments; all of them are 0 for the control."""
+        return slice(0, self.effects.width)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a field sees."""
+        return self.effects.width + sum(level.width for level in self.levels) + len(self.numbers)
+
+    def read(self, obs: pd.DataFrame) -> ConditionTable:
+        """Return the conditions of the rows of a table.
+
+        Parameters
+        ----------
+        obs
+            A table with all of `columns`; others are not looked at.
+
+        Returns
+        -------
+        ConditionTable
+            One row for each condition that is there, control first, and which of them each row of ``obs`` has.
+
+        Raises
+        ------
+        KeyError
+            When a column is missing.
+        ValueError
+            When a treatment or level was not in training; when a dose is missing, negative or in another unit.
+        """
+        keys, index = keys_of(obs, self)
+        return self._table(keys, index)
+
+    def encode(
+        self, condition: Mapping[str, Any] | pd.DataFrame, n: int, *, obs: pd.DataFrame | None = None
+    ) -> np.ndarray:
+        """Return what a field sees of a condition that is given in words, ``(n, width)`` float32.
+
+        Parameters
+        ----------
+        condition
+            A value for each column, such as ``{"drug": "A+B", "dose": 3.0}``, or a column of ``n`` values; or a data
+            frame of ``n`` rows. Of several treatment columns those that are not given are empty; the doses of
+            a control may be left away.
+        n
+            The number of rows.
+        obs
+            A table of ``n`` rows from which the categories and numbers that are not given are taken.
+
+        Raises
+        ------
+        KeyError
+            When a column is missing, or is none of `columns`.
+        ValueError
+            When a column has another length than ``n``; for the values, as `read`.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> obs = pd.DataFrame({"drug": ["control", "A", "A"] * 2, "dose": [0, 1, 10] * 2})
+        >>> cf.Conditions(treatment="drug", dose="dose").fit(obs).encode({"drug": "A", "dose": [0, 1, 10]}, 3).round(2)
+        array([[0.  ],
+               [0.49],
+               [1.68]], dtype=float32)
+        """
+        table = self.table(condition, n, obs=obs)
+        return np.asarray(table.vectors[table.index])
+
+    def table(
+        self, condition: Mapping[str, Any] | pd.DataFrame, n: int, *, obs: pd.DataFrame | None = None
+    ) -> ConditionTable:
+        """Return what `encode` does as a table of different conditions, with their labels.
+
+        Parameters
+        ----------
+        condition, n, obs
+            As of `encode`.
+        """
+        return self.read(rows_of(condition, n, self, obs=obs))
+
+    def require_control(self, table: ConditionTable) -> None:
+        """Raise unless some rows of a table are controls.
+
+        Raises
+        ------
+        ValueError
+            When none is; the message shows the names that there are.
+        """
+        if table.is_control.any():
+            return
+        where = " or ".join(map(repr, self.treatment or self.dose))
+        expected = repr(self.control) if self.treatment else "a dose of 0"
+        raise ValueError(
+            f"No control: expected {expected} in {where} at some cells; found {listed(self.names)}. Set "
+            f"`Conditions(control=...)` to the name of no treatment."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            **{name: list(getattr(self, name)) for name in ("treatment", "dose", "categories", "numbers", "units")},
+            "control": self.control,
+            "separator": self.separator,
+            "trained": list(self.trained),
+            "effects": self.effects.record(),
+            "scales": [[name, scale.small, scale.typical] for name, scale in self.scales.items()],
+            "levels": [level.record() for level in self.levels],
+            "moments": [list(pair) for pair in self.moments],
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "FittedConditions":
+        """Return what `record` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            When it is not what `record` writes.
+
+        Examples
+        --------
+        >>> import cellflow as cf
+        >>> fitted = cf.Conditions(treatment="drug").fit(pd.DataFrame({"drug": ["control", "A"] * 2}))
+        >>> FittedConditions.of(fitted.record()).names
+        ('A',)
+        """
+        return read_record(cls, record)
+
+    def _table(self, keys: list[Key], index: np.ndarray) -> ConditionTable:
+        """Return the table of conditions, and which of them each row has."""
+        order = sorted(range(len(keys)), key=lambda k: (bool(keys[k][0]), *keys[k]))
+        place = np.argsort(order)
+        keys = [keys[k] for k in order]
+        labels = [label_of(key, self) for key in keys]
+        contexts = {key[1:]: k for k, key in reversed(list(enumerate(keys)))}
+        return ConditionTable(
+            vectors=np.stack([self._vector(key) for key in keys]) if keys else np.zeros((0, self.width), np.float32),
+            index=place[index] if len(index) else index,
+            labels=tuple(label if labels.count(label) == 1 else f"{label} #{k}" for k, label in enumerate(labels)),
+            is_control=np.array([not key[0] for key in keys], dtype=bool),
+            context=np.array([contexts[key[1:]] for key in keys], dtype=np.int64),
+        )
+
+    def _vector(self, key: Key) -> np.ndarray:
+        """Return what a field sees of a condition, ``(width,)``."""
+        treated, levels, numbers = key
+        parts = [self._effect(treated)]
+        for column, level, name in zip(self.categories, self.levels, levels, strict=True):
+            parts.append(level.of(name, what=column))
+        scaled = [(value - mean) / spread for value, (mean, spread) in zip(numbers, self.moments, strict=True)]
+        return np.concatenate([*parts, np.array(scaled, dtype=np.float32)])
+
+    def _effect(self, treated: Treated) -> np.ndarray:
+        found, what = np.zeros(self.effects.width, dtype=np.float32), (self.treatment or self.dose)[0]
+        for name, dose in treated:
+            amount = 1.0 if np.isnan(dose) else self._scale(name).amount(dose)
+            found += np.float32(amount) * self.effects.of(name, what=what)
+        return found
+
+    def _scale(self, name: str) -> DoseScale:
+        return self.scales.get(name) or DoseScale.between(self.scales.values())

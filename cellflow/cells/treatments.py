@@ -1,0 +1,111 @@
+"""Names of treatments, in every form in which pandas holds them, and the sets that combinations of them are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Treated = tuple[tuple[str, float], ...]
+"""The treatments of a condition, in alphabetical order, each with its dose; NaN where no doses are given."""
+
+
+def name_of(value: Any) -> str | None:
+    """Return a value of a column as a name; ``None`` where it is missing. Whole numbers have no decimals.
+
+    Examples
+    --------
+    >>> name_of("DMSO"), name_of(3.0), name_of(True), name_of(float("nan"))
+    ('DMSO', '3', 'True', None)
+    """
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float | np.floating) and value != value)
+    ):
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def coded(column: pd.Series, read: Any = name_of) -> tuple[np.ndarray, list[Any]]:
+    """Return the different values of a column as read, and which of them each row has, ``(n,)``.
+
+    Parameters
+    ----------
+    column
+        A column of any type.
+    read
+        What makes a hashable thing of a value.
+
+    Examples
+    --------
+    >>> coded(pd.Series(["b", "a", None, "b"], dtype="category"))
+    (array([0, 1, 2, 0]), ['b', 'a', None])
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        values, first = [*column.cat.categories, None], column.cat.codes.to_numpy().astype(np.int64)
+        first[first < 0] = len(values) - 1
+    elif column.dtype == object:  # 1, 1.0 and True are one key of a mapping, and are not one name
+        table: dict[Any, int] = {}
+        keys = ((type(value), value if value == value else None) for value in column.array)
+        first = np.array([table.setdefault(key, len(table)) for key in keys], dtype=np.int64)
+        values = [value for _, value in table]
+    else:
+        first, unique = pd.factorize(column, use_na_sentinel=False)
+        values = list(unique)
+    turned, found = np.zeros(len(values), dtype=np.int64), dict[Any, int]()
+    for code in pd.unique(first):
+        turned[code] = found.setdefault(read(values[code]), len(found))
+    return turned[first], list(found)
+
+
+def names_in(value: str | None, *, control: str, separator: str | None, column: str) -> tuple[str, ...]:
+    """Return the names of a combination, without the control; in the order given, perhaps twice.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing before or after a separator.
+
+    Examples
+    --------
+    >>> names_in("B + A+control", control="control", separator="+", column="drug")
+    ('B', 'A')
+    """
+    if value is None or value == control:
+        return ()
+    if not separator or separator not in value:
+        return (value,)
+    names = [part.strip() for part in value.split(separator)]
+    names = [name for name in names if name != control]
+    if "" in names:
+        raise ValueError(
+            f"{value!r} in {column!r} has no name on one side of {separator!r}, which separates the names of a "
+            f"combination. If {separator!r} is part of a name, set `separator=None`, or to what separates yours."
+        )
+    return tuple(names)
+
+
+def treated(names: Sequence[str], doses: Sequence[float], *, added: bool) -> Treated:
+    """Return treatments as a set: without those at dose 0, each name once.
+
+    Parameters
+    ----------
+    names, doses
+        Names, and the dose of each; NaN where there is none.
+    added
+        Whether doses of the same name add up, as those of several columns do; else they are one dose.
+
+    Examples
+    --------
+    >>> treated(["B", "A", "B"], [1.0, 0.0, 2.0], added=True)
+    (('B', 3.0),)
+    """
+    found: dict[str, float] = {}
+    for name, dose in zip(names, doses, strict=True):
+        if dose != 0:
+            found[name] = found[name] + dose if added and name in found else dose
+    return tuple(sorted(found.items()))
