@@ -149,6 +149,7 @@ def test_wrong_tables_are_refused(wrong, error, message, read, plates):
         (b"", "cannot be read as a table"),
         (b"file,dose\n", "found none"),
     ],
+    ids=["more values", "no text", "empty", "header only"],
 )
 def test_damaged_tables_are_refused(text, message, plates):
     (plates / "plate.csv").write_bytes(text)
