@@ -253,7 +253,7 @@ class PairedBatches:
         >>> batches.displacements()
         tensor([[1.]], dtype=torch.float64)
         """
-        found = [[_mean(self._points, *side) for side in both] for both in self._pairs.weighted()]
+        found = [[mean_of(self._points, *side) for side in both] for both in self._pairs.weighted()]
         return torch.stack([after - before for before, after in found])
 
     @property
@@ -369,7 +369,7 @@ def _ends(
     ]
 
 
-def _mean(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+def mean_of(points: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of some points, in float64, without a copy of all."""
     total, most = points.new_zeros(points.shape[1:], dtype=torch.float64), max(1, _AT_ONCE // points[0].numel())
     for some, weight in zip(rows.split(most), weights.to(points.device).double().split(most), strict=True):

@@ -199,14 +199,14 @@ class SuperBatches:
         i, j, *masses = drawn.sample(self.steps_per_block * batch_size, generator=generator, replace=False)
         return rows[i], columns[j], *masses
 
-    def weighted(self, batch_size: int) -> tuple[Weighted, Weighted]:
+    def weighted(self, batch_size: int, *, blocks: int = COUNTED_BLOCKS) -> tuple[Weighted, Weighted]:
         """Return the rows of both sides with their shares, or, where a plan changes them, those of the first blocks."""
         ends = self.ends
         if self.matching.coupling.keeps_mass and self.matching.groups is None and ends.gain is None:
             sides = zip(self.matching.rows(), (ends.source, ends.target), strict=True)
             before, after = ((rows, torch.ones_like(rows) if share is None else share) for rows, share in sides)
             return before, after
-        drawn = [self.block(index, batch_size) for index in range(COUNTED_BLOCKS)]
+        drawn = [self.block(index, batch_size) for index in range(blocks)]
         i, j, *masses = (torch.cat(side) for side in zip(*drawn, strict=True))
         weights = (sum(masses, start=torch.zeros_like(i)) / 2).exp()  # half-way, the log has changed by half
         return (i, weights), (j, weights)

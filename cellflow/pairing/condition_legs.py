@@ -1,0 +1,105 @@
+"""Legs: which points are paired with each other, for each condition, group and stretch of time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionLeg:
+    """Points that are paired with each other: those of one condition, and of one group, over one stretch of time.
+
+    Parameters
+    ----------
+    name
+        What the leg is called: its plan is found by it.
+    source, target
+        Rows of the points where it begins, ``(n,)``, and where it ends, ``(m,)``. Legs may share points.
+    start, stop
+        Model times of both.
+    condition
+        Row of its condition in the table of conditions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> leg = ConditionLeg("drug A", torch.arange(5), torch.arange(5, 8))
+    >>> leg.of(torch.arange(8) < 7).target
+    tensor([5, 6])
+    """
+
+    name: str
+    source: Tensor
+    target: Tensor
+    start: float = 0.0
+    stop: float = 1.0
+    condition: int = 0
+
+    def of(self, points: Tensor) -> "ConditionLeg":
+        """Return the leg of some points only, a mask over all of them ``(p,)``; a side may be left empty."""
+        source, target = (rows[points[rows]] for rows in (self.source, self.target))
+        return replace(self, source=source, target=target)
+
+
+def balanced(legs: Sequence[ConditionLeg]) -> list[float]:
+    """Return the share of each leg in all pairs: conditions share alike.
+
+    Of a condition, the stretches of time share alike, and of a stretch, each group has its fraction of the points at
+    its end.
+
+    Examples
+    --------
+    >>> rows = torch.arange(4)
+    >>> early, late = ConditionLeg("A", rows, rows, 0.0, 0.5, 0), ConditionLeg("A later", rows, rows, 0.5, 1.0, 0)
+    >>> balanced([early, late, ConditionLeg("B", rows, rows, 0.0, 0.5, 1)])
+    [0.25, 0.25, 0.5]
+    """
+    stretches: dict[int, dict[tuple[float, float], int]] = {}
+    for leg in legs:
+        of_condition = stretches.setdefault(leg.condition, {})
+        of_condition[leg.start, leg.stop] = of_condition.get((leg.start, leg.stop), 0) + len(leg.target)
+    of_legs = (stretches[leg.condition] for leg in legs)
+    return [
+        len(leg.target) / (len(stretches) * len(known) * known[leg.start, leg.stop])
+        for leg, known in zip(legs, of_legs, strict=True)
+    ]
+
+
+def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | None) -> None:
+    """Refuse legs between which no pair can be made.
+
+    Parameters
+    ----------
+    legs
+        The legs.
+    points, conditions
+        How many points there are, and conditions in their table.
+
+    Raises
+    ------
+    ValueError
+        Naming the leg.
+
+    Examples
+    --------
+    >>> check_legs([ConditionLeg("A", torch.arange(2), torch.arange(2))], points=2, conditions=1)
+    """
+    if not legs or len({leg.name for leg in legs}) < len(legs):
+        raise ValueError(f"Expected one or more legs, each with a name of its own; found {len(legs)}.")
+    for leg in legs:
+        for side, rows in (("source", leg.source), ("target", leg.target)):
+            if rows.ndim != 1 or not len(rows):
+                raise ValueError(f"Expected rows (n,) in `{side}` of leg {leg.name!r}; found {tuple(rows.shape)}.")
+            if rows.dtype != torch.int64 or int(rows.min()) < 0 or int(rows.max()) >= points:
+                raise ValueError(
+                    f"Expected rows of {points} points, as whole numbers (int64), in `{side}` of leg "
+                    f"{leg.name!r}; found {rows.dtype} up to {rows.max()}."
+                )
+        if not leg.start < leg.stop:
+            raise ValueError(f"Expected leg {leg.name!r} to go forward in time; found {leg.start} to {leg.stop}.")
+        if conditions is not None and not 0 <= leg.condition < conditions:
+            raise ValueError(
+                f"Expected one of {conditions} rows of `conditions` for leg {leg.name!r}; found {leg.condition}."
+            )
