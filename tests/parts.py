@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 import cellflow as cf
+from cellflow.cells import Conditions
 from cellflow.couplings import (
     Custom,
     Euclidean,
@@ -82,6 +83,13 @@ ALL_OBJECTIVES = [
 RALSTON = Table(a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
 ALL_TABLES = {**TABLES, "ralston": RALSTON}
 ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adaptive(rtol=1e-6), Jumps(2), Noisy(steps=7)]
+
+ALL_CONDITIONS = [
+    Conditions("drug"),
+    Conditions(("drug1", "drug2"), ("dose1", "dose2"), control="DMSO", categories=("donor",), numbers=("age",)),
+    Conditions("gene", embeddings={"gene": {"A": [1.0, 0.5], "B": (0.0, 1.0)}}, separator=None),
+    Conditions(dose="tgfb"),
+]
 
 ALL_CURVES = [Straight(), Mean(), Mean("natural"), Spline(), Spline(0.5), Geodesics(centres=10, steps=20)]
 ALL_MODEL_COUPLINGS = [Reflow(), Reflow(both_ends=True), MarkovianFitting(0.5)]

@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parts import (
+    ALL_CONDITIONS,
     ALL_COSTS,
     ALL_COUPLINGS,
     ALL_CURVES,
@@ -36,7 +37,7 @@ from conftest import make_cells
 
 PARTS = [
     *ALL_PATHS, *ALL_TIME_LAWS, *ALL_COUPLINGS.values(), *ALL_COSTS, *ALL_OBJECTIVES, *ALL_SOLVERS, *ALL_CURVES,
-    *ALL_MODEL_COUPLINGS, *ALL_RECIPES, *ALL_RUNS, *ALL_TABLES.values(), couplings.Given(),
+    *ALL_MODEL_COUPLINGS, *ALL_RECIPES, *ALL_RUNS, *ALL_TABLES.values(), couplings.Given(), *ALL_CONDITIONS,
 ]  # fmt: skip
 each_part = pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
 ROOMS = (

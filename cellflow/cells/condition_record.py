@@ -33,7 +33,7 @@ def read_record(kind: type["FittedConditions"], record: Mapping[str, Any]) -> "F
         control=control,
         separator=separator,
         effects=NameVectors.of_record(record["effects"]),
-        scales={name: DoseScale(small, typical) for name, small, typical in _triples(record["scales"])},
+        scales={name: DoseScale(smallest, largest) for name, smallest, largest in _triples(record["scales"])},
         units=_units(record["units"]),
         levels=tuple(NameVectors.of_record(level) for level in _list(record["levels"], "levels")),
         moments=tuple(_pair(pair) for pair in _list(record["moments"], "moments")),
@@ -91,15 +91,15 @@ def _pair(value: Any) -> tuple[float, float]:
 
 
 def _triples(value: Any) -> list[tuple[str, float, float]]:
-    """Return names with the small and the typical dose of each."""
+    """Return names with the smallest and the largest dose of each."""
     found = []
     for each in _list(value, "scales"):
         if not isinstance(each, list) or len(each) != 3 or not isinstance(each[0], str):
             raise TypeError(f"Expected a name and two doses in `scales` of conditions; found {each!r:.60}.")
-        small, typical = _numbers(each[1:], 2, least=0)
-        if not small > 0:
-            raise ValueError(f"Expected doses above 0 in `scales` of conditions; found {small}.")
-        found.append((each[0], small, typical))
+        smallest, largest = _numbers(each[1:], 2, least=0)
+        if not 0 < smallest <= largest:
+            raise ValueError(f"Expected doses above 0 in `scales` of conditions; found {smallest} to {largest}.")
+        found.append((each[0], smallest, largest))
     if len({name for name, *_ in found}) < len(found):
         raise ValueError("Expected one scale for each treatment; found several.")
     return found

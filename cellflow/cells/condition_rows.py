@@ -1,7 +1,7 @@
 """Rows of a table as conditions: sets of treatments with doses, levels of categories, and numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.doses import NAMED, one_unit, read_dose
+from cellflow.cells.doses import NAMED, number_of, one_unit, read_dose
 from cellflow.cells.treatments import Treated, coded, name_of, names_in, treated
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def parsed(
     treatment, dose = names_tuple(columns.treatment), names_tuple(columns.dose)
     doses = [partial(read_dose, column=name, separator=columns.separator) for name in dose]
     numbers = [partial(_number, column=name) for name in columns.numbers]
-    reads = [*[name_of] * len(treatment), *doses, *[name_of] * len(columns.categories), *numbers]
+    reads: list[Callable[[Any], Any]] = [
+        *[name_of] * len(treatment),
+        *doses,
+        *[name_of] * len(columns.categories),
+        *numbers,
+    ]
     names = [*treatment, *dose, *columns.categories, *columns.numbers]
     read = [coded(column_of(obs, name), how) for name, how in zip(names, reads, strict=True)]
     codes, firsts = _joint([codes for codes, _ in read], len(obs))
@@ -138,11 +143,8 @@ def _joint(codes: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _number(value: Any, *, column: str) -> float:
     """Return a continuous covariate."""
-    try:
-        found = math.nan if value is pd.NA or isinstance(value, bool | np.bool_ | pd.Timedelta) else float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found):
+    found = number_of(value)
+    if found is None or not math.isfinite(found):
         raise ValueError(
             f"Expected finite numbers in {column!r}, one of `numbers`; found {value!r}. Fill it in, leave these cells "
             "out, or name the column in `categories`."
@@ -212,22 +214,22 @@ def _aligned(
     return names, doses
 
 
-def label_of(key: Key, fitted: "FittedConditions") -> str:
+def label_of(key: Key, columns: "FittedConditions | Conditions") -> str:
     """Return the name of a condition for people."""
-    effect, levels, numbers = key
+    (effect, levels, numbers), named = key, names_tuple(columns.dose)
     doses = {dose for _, dose in effect}
-    joint = fitted.separator or "+"
+    joint = columns.separator or "+"
     if not effect:
-        first = fitted.control if fitted.treatment else " + ".join(f"{name} 0" for name in fitted.dose)
-    elif not fitted.treatment:
+        first = columns.control if columns.treatment else " + ".join(f"{name} 0" for name in named)
+    elif not columns.treatment:
         first = ", ".join(f"{name} {dose:g}" for name, dose in effect)
     elif len(doses) == 1:  # NaN is the same object, or doses are equal
         dose = next(iter(doses))
-        first = joint.join(name for name, _ in effect) + (f", {fitted.dose[0]} {dose:g}" if dose == dose else "")
+        first = joint.join(name for name, _ in effect) + (f", {named[0]} {dose:g}" if dose == dose else "")
     else:
         first = joint.join(f"{name} {dose:g}" for name, dose in effect)
-    rest = [f"{name} {value}" for name, value in zip(fitted.categories, levels, strict=True)]
-    rest += [f"{name} {value:g}" for name, value in zip(fitted.numbers, numbers, strict=True)]
+    rest = [f"{name} {value}" for name, value in zip(columns.categories, levels, strict=True)]
+    rest += [f"{name} {value:g}" for name, value in zip(columns.numbers, numbers, strict=True)]
     return ", ".join([first, *rest])
 
 
@@ -274,11 +276,12 @@ def _such(fitted: "FittedConditions") -> str:
 
 def _values(value: Any, n: int, name: str) -> list[Any]:
     """Return one value for each row."""
-    if isinstance(value, str) or not hasattr(value, "__len__"):
-        return [value] * n
-    if len(value) != n:
-        raise ValueError(f"Expected one value, or {n}, for {name!r}; found {len(value)}.")
-    return list(value)
+    values = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Sized):
+        return [values] * n
+    if len(values) != n:
+        raise ValueError(f"Expected one value, or {n}, for {name!r}; found {len(values)}.")
+    return list(values)
 
 
 def _undosed(given: Mapping[str, list[Any]], column: int, fitted: "FittedConditions") -> bool:

@@ -2,58 +2,70 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from cellflow.cells.treatments import is_missing
 
 NAMED = 5
 """Offending values that a message shows."""
+DECADE = 10.0
+"""How many times smaller than the smallest dose the control is on the scale, as in plots of dose and response."""
 _FORM = re.compile(r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>(?:[^\W\d]|%).*?)?\s*")
 _MICRO = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
 
 
 @dataclass(frozen=True)
 class DoseScale:
-    """The scale on which doses of one treatment are seen: ``log1p(dose / small) / log1p(typical / small)``.
+    """The scale on which doses of one treatment are seen, from 0 at dose 0 to 1 at the largest dose of a training.
 
-    It is 0 at dose 0, 1 at a typical dose, and grows as the logarithm of doses that are large beside ``small``, and as
-    the dose itself below it.
+    A dose ``d`` is seen as ``log1p(d / u) / log1p(largest / u)``, where ``u`` is a tenth of the smallest dose: linear
+    below ``u``, the logarithm of the dose above it, and more than 1 beyond the largest dose.
 
     Parameters
     ----------
-    small
-        The smallest dose in training, in the units of the column.
-    typical
-        The geometric mean of the smallest and the largest dose in training.
+    smallest, largest
+        The smallest and the largest dose above 0 in training, in the units of the column.
 
     Examples
     --------
     >>> scale = DoseScale.of([0.0, 1.0, 10.0, 100.0])
     >>> [round(scale.amount(dose), 2) for dose in (0.0, 1.0, 10.0, 100.0)]
-    [0.0, 0.29, 1.0, 1.92]
+    [0.0, 0.35, 0.67, 1.0]
     """
 
-    small: float = 1.0
-    typical: float = 1.0
+    smallest: float = 1.0
+    largest: float = 1.0
 
     @classmethod
     def of(cls, doses: Iterable[float]) -> "DoseScale":
-        """Return the scale of the doses of a training; that of 1 where none is above 0."""
+        """Return the scale of the doses of a training; that of a dose of 1 where none is above 0."""
         above = [dose for dose in doses if dose > 0]
-        return cls(min(above), math.sqrt(min(above)) * math.sqrt(max(above))) if above else cls()
+        return cls(min(above), max(above)) if above else cls()
 
     @classmethod
-    def between(cls, scales: Iterable["DoseScale"]) -> "DoseScale":
-        """Return the geometric mean of several scales, for a treatment that has none of its own."""
-        pairs = np.array([(scale.small, scale.typical) for scale in scales])
-        return cls(*map(float, np.exp(np.log(pairs).mean(axis=0)))) if len(pairs) else cls()
+    def over(cls, scales: Collection["DoseScale"]) -> "DoseScale":
+        """Return the scale of the doses of several treatments, for one that has none of its own."""
+        return cls.of([scale.smallest for scale in scales] + [scale.largest for scale in scales])
+
+    @property
+    def curvature(self) -> float:
+        """How bent the scale is: ``expm1(curvature * amount) / expm1(curvature)`` is the dose over the largest one."""
+        return _log1p(self.largest, self.smallest)
 
     def amount(self, dose: float) -> float:
         """Return what a field sees of a dose."""
-        return math.log1p(dose / self.small) / math.log1p(self.typical / self.small)
+        return 0.0 if dose == 0 else _log1p(dose, self.smallest) / self.curvature
+
+
+def _log1p(dose: float, smallest: float) -> float:
+    """Return ``log1p(dose / u)``, whatever the range of doses is."""
+    return float(np.logaddexp(0.0, math.log(dose) - math.log(smallest) + math.log(DECADE)))
 
 
 def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[float, ...], str]:
@@ -78,7 +90,7 @@ def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[
     >>> read_dose("10 nM", column="dose", separator="+"), read_dose(3, column="dose", separator="+")
     (((10.0,), 'nM'), ((3.0,), ''))
     """
-    if value is None or value is pd.NA or value is pd.NaT or value != value or value == "":
+    if is_missing(value) or value == "":
         return (), ""
     found = [_number(value)]
     if isinstance(value, str) and separator and (found[0] is None or separator in found[0][1]):  # "1e+3" is a number
@@ -125,14 +137,26 @@ def one_unit(units: Iterable[str], *, column: str) -> str:
 
 def _number(value: Any) -> tuple[float, str] | None:
     """Return a dose and its unit; ``None`` where it is neither a number nor text with one."""
-    if isinstance(value, bool | np.bool_):
-        return None
     if isinstance(value, str):
         match = _FORM.fullmatch(value.translate(_MICRO))
         return None if match is None else (float(match["number"]), match["unit"] or "")
-    if isinstance(value, complex | np.complexfloating | pd.Timedelta | pd.Timestamp | Mapping):
+    number = number_of(value)
+    return None if number is None else (number, "")
+
+
+def number_of(value: Any) -> float | None:
+    """Return a real number, or text that is one, as such; ``None`` for anything else: truth values, lengths of time.
+
+    Examples
+    --------
+    >>> number_of("3"), number_of(True), number_of(2)
+    (3.0, None, 2.0)
+    """
+    if is_missing(value) or isinstance(value, bool | np.bool_ | np.timedelta64 | np.datetime64 | np.complexfloating):
+        return None
+    if not isinstance(value, str) and not isinstance(value, Real | Decimal):
         return None
     try:
-        return float(value), ""
-    except (TypeError, ValueError):
+        return float(value)
+    except ValueError:
         return None

@@ -13,6 +13,12 @@ from cellflow.cells.doses import DoseScale
 from cellflow.cells.name_vectors import NameVectors, listed
 from cellflow.cells.treatments import Treated
 
+CONTROLS = {
+    "control", "controls", "ctrl", "ctl", "dmso", "vehicle", "untreated", "unstimulated", "unperturbed", "mock", "pbs",
+    "none", "non-targeting", "nontargeting", "non_targeting", "nt", "no treatment", "wt", "wild type", "wildtype",
+}  # fmt: skip
+"""Names that are commonly given to no treatment, in lower case."""
+
 
 @dataclass(frozen=True, eq=False)
 class FittedConditions:
@@ -83,6 +89,19 @@ class FittedConditions:
         """How many numbers a field sees."""
         return self.effects.width + sum(level.width for level in self.levels) + len(self.numbers)
 
+    @property
+    def dose_curvature(self) -> np.ndarray:
+        """How bent the scale of doses is along each axis of the effect part ``(effect width,)``; 0 without doses.
+
+        Along an axis of a name of its own, ``expm1(k * a) / expm1(k)`` for a curvature ``k`` and an amount ``a`` is the
+        dose over the largest one. Where vectors are given, it is that of all names together.
+        """
+        if not self.dose:
+            return np.zeros(self.effects.width)
+        if self.effects.vectors is not None:
+            return np.full(self.effects.width, DoseScale.over(self.scales.values()).curvature)
+        return np.array([self._scale(name).curvature for name in self.effects.names])
+
     def read(self, obs: pd.DataFrame) -> ConditionTable:
         """Return the conditions of the rows of a table.
 
@@ -135,8 +154,8 @@ class FittedConditions:
         >>> obs = pd.DataFrame({"drug": ["control", "A", "A"] * 2, "dose": [0, 1, 10] * 2})
         >>> cf.Conditions(treatment="drug", dose="dose").fit(obs).encode({"drug": "A", "dose": [0, 1, 10]}, 3).round(2)
         array([[0.  ],
-               [0.49],
-               [1.68]], dtype=float32)
+               [0.52],
+               [1.  ]], dtype=float32)
         """
         table = self.table(condition, n, obs=obs)
         return np.asarray(table.vectors[table.index])
@@ -163,12 +182,19 @@ class FittedConditions:
         """
         if table.is_control.any():
             return
-        where = " or ".join(map(repr, self.treatment or self.dose))
-        expected = repr(self.control) if self.treatment else "a dose of 0"
+        where, expected = " or ".join(map(repr, self.treatment or self.dose)), repr(self.control)
+        if not self.treatment:
+            raise ValueError(f"No control: expected cells with a dose of 0 in {where}; found {listed(table.labels)}.")
+        likely = self.like_control() or "..."
         raise ValueError(
-            f"No control: expected {expected} in {where} at some cells; found {listed(self.names)}. Set "
-            f"`Conditions(control=...)` to the name of no treatment."
+            f"No control: expected cells with {expected} in {where}; found {listed(self.names)}. Set "
+            f"`Conditions(control={likely!r})` to the name of no treatment."
         )
+
+    def like_control(self) -> str:
+        """Return a name of the treatments in training that is commonly used for none of them; ``""`` without one."""
+        same = self.control.strip().casefold()
+        return next((name for name in self.names if name.strip().casefold() in {same, *CONTROLS}), "")
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -178,7 +204,7 @@ class FittedConditions:
             "separator": self.separator,
             "trained": list(self.trained),
             "effects": self.effects.record(),
-            "scales": [[name, scale.small, scale.typical] for name, scale in self.scales.items()],
+            "scales": [[name, scale.smallest, scale.largest] for name, scale in self.scales.items()],
             "levels": [level.record() for level in self.levels],
             "moments": [list(pair) for pair in self.moments],
         }
@@ -233,4 +259,4 @@ class FittedConditions:
         return found
 
     def _scale(self, name: str) -> DoseScale:
-        return self.scales.get(name) or DoseScale.between(self.scales.values())
+        return self.scales.get(name) or DoseScale.over(self.scales.values())

@@ -71,6 +71,11 @@ class NameVectors:
         rows: dict[str, int] = self.__dict__["_found"]
         return rows
 
+    def plain(self) -> dict[str, tuple[float, ...]]:
+        """Return the vectors by name, as numbers."""
+        rows = np.eye(self.width) if self.vectors is None else self.vectors
+        return {name: tuple(row.tolist()) for name, row in zip(self.names, rows, strict=True)}
+
     def unit(self, names: Iterable[str], *, what: str) -> "NameVectors":
         """Return the vectors in units of their root mean square length over some names, that of an axis being 1.
 

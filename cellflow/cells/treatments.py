@@ -1,6 +1,7 @@
 """Names of treatments, in every form in which pandas holds them, and the sets that combinations of them are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,18 @@ import pandas as pd
 
 Treated = tuple[tuple[str, float], ...]
 """The treatments of a condition, in alphabetical order, each with its dose; NaN where no doses are given."""
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value of a column is missing, in whichever way.
+
+    Examples
+    --------
+    >>> [is_missing(value) for value in (None, float("nan"), pd.NA, "", 0)]
+    [True, True, True, False, False]
+    """
+    nothing = value is None or value is pd.NA or value is pd.NaT
+    return nothing or (isinstance(value, float | np.floating | Decimal) and bool(value != value))
 
 
 def name_of(value: Any) -> str | None:
@@ -18,19 +31,14 @@ def name_of(value: Any) -> str | None:
     >>> name_of("DMSO"), name_of(3.0), name_of(True), name_of(float("nan"))
     ('DMSO', '3', 'True', None)
     """
-    if (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, float | np.floating) and value != value)
-    ):
+    if is_missing(value):
         return None
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
 
 
-def coded(column: pd.Series, read: Any = name_of) -> tuple[np.ndarray, list[Any]]:
+def coded(column: pd.Series, read: Callable[[Any], Any] = name_of) -> tuple[np.ndarray, list[Any]]:
     """Return the different values of a column as read, and which of them each row has, ``(n,)``.
 
     Parameters
@@ -40,6 +48,11 @@ def coded(column: pd.Series, read: Any = name_of) -> tuple[np.ndarray, list[Any]
     read
         What makes a hashable thing of a value.
 
+    Raises
+    ------
+    TypeError
+        When a value is a list, an array, or another thing that is neither text nor a number.
+
     Examples
     --------
     >>> coded(pd.Series(["b", "a", None, "b"], dtype="category"))
@@ -48,11 +61,10 @@ def coded(column: pd.Series, read: Any = name_of) -> tuple[np.ndarray, list[Any]
     if isinstance(column.dtype, pd.CategoricalDtype):
         values, first = [*column.cat.categories, None], column.cat.codes.to_numpy().astype(np.int64)
         first[first < 0] = len(values) - 1
-    elif column.dtype == object:  # 1, 1.0 and True are one key of a mapping, and are not one name
-        table: dict[Any, int] = {}
-        keys = ((type(value), value if value == value else None) for value in column.array)
-        first = np.array([table.setdefault(key, len(table)) for key in keys], dtype=np.int64)
-        values = [value for _, value in table]
+    elif _mixed(column):  # 1, 1.0 and True are one key of a mapping, and are not one name
+        keys, table = zip(map(type, column.array), column.array, strict=True), dict[Any, int]()
+        first = np.array([table.setdefault(key if key[1] == key[1] else None, len(table)) for key in keys])
+        values = [None if key is None else key[1] for key in table]
     else:
         first, unique = pd.factorize(column, use_na_sentinel=False)
         values = list(unique)
@@ -60,6 +72,23 @@ def coded(column: pd.Series, read: Any = name_of) -> tuple[np.ndarray, list[Any]
     for code in pd.unique(first):
         turned[code] = found.setdefault(read(values[code]), len(found))
     return turned[first], list(found)
+
+
+def _mixed(column: pd.Series) -> bool:
+    """Return whether a column holds things of several types, apart from missing ones.
+
+    Raises
+    ------
+    TypeError
+        When some are lists or arrays.
+    """
+    if column.dtype != object:
+        return False
+    kinds = set(map(type, column.array[~column.isna().to_numpy()]))
+    strange = [kind for kind in kinds if not issubclass(kind, Hashable)]
+    if strange:
+        raise TypeError(f"Expected names or numbers in {column.name!r}; found {strange[0].__name__}.")
+    return len(kinds) > 1
 
 
 def names_in(value: str | None, *, control: str, separator: str | None, column: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cellflow import couplings, networks, pairing, paths, training
+from cellflow import cells, couplings, networks, pairing, paths, training
+from cellflow.cells import conditions
 from cellflow.cells.clock import TIMEDELTA_UNIT
 from cellflow.errors import CheckpointError, unknown
 from cellflow.pairing import curves
@@ -21,7 +22,7 @@ from cellflow.training.kinds import shown
 from cellflow.training.resumption import check_stated
 
 T = TypeVar("T")
-_ROOMS = (paths, couplings, pairing, networks, training)
+_ROOMS = (paths, couplings, pairing, networks, training, cells)
 """The classes that these export may be created while a model is loaded."""
 
 _NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep", "regularize"}
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "coupling": couplings.resolve,
     "curve": curves.resolve,
     "network": networks.resolve,
+    "conditions": conditions.resolve,
 }
 """Settings that are parts, which can be given by name or be the user's own."""
 

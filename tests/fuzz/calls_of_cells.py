@@ -4,6 +4,8 @@ import tempfile
 from functools import cache
 from typing import Any
 
+import pandas as pd
+
 import cellflow as cf
 from fuzz.annotated import small
 from fuzz.calls import CLOUD, CLOUD_OF_OTHERS, GENERATOR, Call, count, flag, number, other, plain, tensor, text, using
@@ -80,12 +82,45 @@ SOME = {"cells": other(lambda: small().obs["day"] == 0.0), "at": number(3.0)}
 STEP = {"start": number(0.0), "stop": number(3.0), "solver": SOLVER}
 SPOT = {"basis": text("pca"), "components": other((0, 1))}
 
+TREATED = pd.DataFrame({
+    "drug": ["control", "A", "B", "A+B"] * 4,
+    "dose": [0.0, 1.0, 1.0, 10.0] * 4,
+    "donor": ["x"] * 8 + ["y"] * 8,
+    "age": [1.0] * 8 + [2.0] * 8,
+})  # fmt: skip
+
+
+def learned(conditions: cf.Conditions, obs: pd.DataFrame) -> Any:
+    """What is learned of cells, and what a field sees of them."""
+    fitted = conditions.fit(obs)
+    return [fitted.record(), fitted.read(obs).vectors]
+
+
 CALLS: dict[str, Any] = {
     "cells.as_states": plain(cf.cells.as_states, given=CLOUD, what=text("`x`")),
     "cells.Clock": [
         using(cf.cells.Clock, lambda clock: [clock.model(clock.times[0]), clock.times], times=other((0.0, 1.0, 3.0))),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).model(time), time=number(2.0)),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).around(time), time=number(2.0)),
+    ],
+    "cells.Conditions": [
+        using(
+            cf.cells.Conditions,
+            lambda conditions: learned(conditions, TREATED),
+            treatment=text("drug"),
+            dose=text("dose"),
+            control=text("control"),
+            categories=other(("donor",)),
+            numbers=other(("age",)),
+            embeddings=other({"drug": {"A": [1.0, 0.0], "B": [0.5, 0.5], "C": [0.0, 1.0]}}),
+            separator=text("+"),
+        ),
+        plain(
+            lambda **given: cf.Conditions("drug", "dose", numbers=("age",)).fit(TREATED).encode(given, 3),
+            drug=text("A+B"),
+            dose=number(1.0),
+            age=other([1.0, 2.0, 3.0]),
+        ),
     ],
     "cells.suggest_sigma": plain(
         cf.cells.suggest_sigma,

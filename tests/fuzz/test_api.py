@@ -16,6 +16,8 @@ from fuzz.profile import API_EXAMPLES, by_default
 
 ROOMS = [name for name in cf.__all__ if inspect.ismodule(getattr(cf, name))]
 RECORDS = {
+    "cells.ConditionTable",
+    "cells.FittedConditions",
     "cells.States",
     "couplings.Plan",
     "integrate.Trajectory",

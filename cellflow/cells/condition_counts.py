@@ -1,0 +1,51 @@
+"""How many cells conditions have: one is too few, and a condition for every cell is no condition."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.condition_rows import Key, label_of, names_tuple
+
+if TYPE_CHECKING:
+    from cellflow.cells.conditions import Conditions
+
+MANY = 20
+"""Conditions from which it is suspected that they name cells, ..."""
+FEW = 3
+"""... where fewer cells than this have each, on average."""
+
+
+def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], index: np.ndarray) -> None:
+    """Refuse conditions with a single cell, and as many conditions as there may be cells.
+
+    Parameters
+    ----------
+    obs, columns
+        The table, and which of its columns hold what.
+    keys, index
+        The conditions, and which of them each row has.
+
+    Raises
+    ------
+    ValueError
+        Naming the column that differs most, or the conditions.
+    """
+    counts = np.bincount(index, minlength=len(keys))
+    names = [*names_tuple(columns.treatment), *names_tuple(columns.dose), *columns.categories, *columns.numbers]
+    if len(keys) >= MANY and len(obs) < FEW * len(keys):
+        different = obs[names].nunique()
+        name, most = str(different.idxmax()), int(different.max())
+        raise ValueError(
+            f"{len(keys):,} different conditions for {len(obs):,} cells, and {most:,} different values in {name!r}: "
+            "does it name cells or clones, or measure each of them? Name columns in `Conditions` whose values many "
+            f"cells share; numbers can be divided: `adata.obs['part'] = pd.cut(adata.obs[{name!r}], 5).astype(str)`."
+        )
+    lonely = np.flatnonzero(counts < 2)
+    if len(lonely):
+        shown = ", ".join(repr(label_of(keys[k], columns)) for k in lonely[:FEW])
+        more = f" and {len(lonely) - FEW} others" if len(lonely) > FEW else ""
+        raise ValueError(
+            f"Only one cell has the condition {shown}{more}: two or more are needed. Leave it out: `adata = adata["
+            f"adata.obs.groupby({names}, observed=True, dropna=False)[{names[0]!r}].transform('size') > 1].copy()`."
+        )
