@@ -37,6 +37,14 @@ class ConditionTable:
     context
         A number of the categories and numbers of each condition, ``(k,)``: conditions that differ in nothing but
         treatments have the same.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> obs = pd.DataFrame({"drug": ["A", "control", "A", "control"]})
+    >>> table = cf.Conditions("drug").fit(obs).read(obs)
+    >>> table.labels, table.index.tolist(), table.counts().tolist()
+    (('control', 'A'), [1, 0, 1, 0], [2, 2])
     """
 
     vectors: np.ndarray
