@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from cellflow.batch import Batch
     from cellflow.cells import Conditions
-    from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
+    from cellflow.estimators import DomainTranslator, ImageGenerator, PerturbationFlow, SnapshotFlow
     from cellflow.seeds import generator
 
 __version__ = "0.1.0"
@@ -42,6 +42,7 @@ _NAMES = {
     "Conditions": "cellflow.cells",
     "DomainTranslator": "cellflow.estimators",
     "ImageGenerator": "cellflow.estimators",
+    "PerturbationFlow": "cellflow.estimators",
     "Run": "cellflow.training",
     "SnapshotFlow": "cellflow.estimators",
     "generator": "cellflow.seeds",
@@ -51,6 +52,7 @@ __all__ = [
     "Conditions",
     "DomainTranslator",
     "ImageGenerator",
+    "PerturbationFlow",
     "Run",
     "SnapshotFlow",
     "cells",

@@ -50,6 +50,19 @@ def make_cells(times=(0.0, 1.0, 5.0), sizes=(40, 60, 50), dim=3, seed=0):
     return anndata.AnnData(X=np.zeros((len(time), 0), np.float32), obs=obs, obsm={"X_pca": x[order]})
 
 
+def make_treated(sizes=(40, 30, 30), dim=3, seed=0):
+    """Controls, cells that drug A moves by 3 along the first axis, and cells that B moves by 2 along the second."""
+    draw = np.random.default_rng(seed)
+    drug = np.repeat(["control", "A", "B"], sizes)
+    x = draw.normal(size=(len(drug), dim)).astype(np.float32) * 0.5
+    x[drug == "A", 0] += 3
+    x[drug == "B", 1] += 2
+    order = draw.permutation(len(drug))
+    obs = pd.DataFrame({"drug": drug[order], "donor": draw.choice(["x", "y"], len(drug))})
+    obs.index = [f"cell{k}" for k in range(len(drug))]
+    return anndata.AnnData(obs=obs, obsm={"X_pca": x[order]})
+
+
 @pytest.fixture
 def cells():
     return make_cells()

@@ -224,7 +224,7 @@ def test_what_was_fitted_is_said(tmp_path):
     assert "wall time 12 s" in page.text
 
 
-@pytest.mark.parametrize("kind", [cf.SnapshotFlow, cf.DomainTranslator, cf.ImageGenerator])
+@pytest.mark.parametrize("kind", [cf.SnapshotFlow, cf.DomainTranslator, cf.ImageGenerator, cf.PerturbationFlow])
 def test_every_setting_that_was_chosen_is_listed(kind):
     assert chosen(kind()) == []
     for name in kind().get_params(deep=False):

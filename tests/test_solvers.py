@@ -23,7 +23,7 @@ from cellflow.cli import configs_folder
 from cellflow.errors import NotFittedError
 from cellflow.fields import Outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Table, grow, log_density, ode, resolve, sde
-from conftest import make_cells
+from conftest import make_cells, make_treated
 
 RALSTON = Table(a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
 ALL_SOLVERS = [
@@ -35,6 +35,7 @@ ONE_OF_EACH = [Fixed("euler", steps=2), Adaptive("bosh3", rtol=1e-2, atol=1e-2),
 PARTS = {part.__name__: part for part in (Fixed, Adaptive, Jumps, Noisy, Table)}
 
 CELLS = make_cells(sizes=(20, 25, 20))
+TREATED = make_treated()
 X = torch.from_numpy(CELLS.obsm["X_pca"])[:6]
 PIXELS = torch.randint(256, (24, 1, 4, 4), generator=cf.generator(0)).to(torch.uint8)
 IMAGES = cf.images.ImageSet(PIXELS, torch.arange(24) % 2, classes=("dark", "bright"))
@@ -139,6 +140,7 @@ def models():
         return {
             "flow": cf.SnapshotFlow(time_key="day", **noisy).fit(seen).distill(seen, steps=3),
             "translator": cf.DomainTranslator(**noisy).fit(source, source + 3).distill(source, source + 3, steps=3),
+            "drugs": cf.PerturbationFlow(conditions="drug", **noisy).fit(TREATED),
             "generator": cf.ImageGenerator(network=unet, conditional=True, **QUICK)
             .fit(IMAGES)
             .distill(IMAGES, steps=3, objective="semigroup"),
@@ -209,6 +211,17 @@ ALL_VERBS = {
     ),
     "SnapshotFlow.transport": Verb(lambda m, **s: m["flow"].transport(X, **SPAN, **s).x, Fixed(), SMOOTH, "simulate"),
     "SnapshotFlow.simulate": Verb(lambda m, **s: m["flow"].simulate(X, **SPAN, **s).x, Noisy(), SDE, "transport"),
+    "PerturbationFlow.transport": Verb(
+        lambda m, **s: m["drugs"].transport(X, condition={"drug": "A"}, **s).x, Fixed(), ODE,
+        {Noisy: "simulate", Jumps: r"cf.integrate.Fixed\(\)"},
+    ),
+    "PerturbationFlow.simulate": Verb(
+        lambda m, **s: m["drugs"].simulate(X, condition={"drug": "A"}, **s).x, Noisy(), SDE, "transport"
+    ),
+    "tl.perturb": Verb(
+        lambda m, **s: cf.tl.perturb(TREATED, m["drugs"], **s).obsm["X_pca"], Fixed(), ODE,
+        {Noisy: "PerturbationFlow.simulate", Jumps: r"cf.integrate.Fixed\(\)"},
+    ),
     "DomainTranslator.translate": Verb(
         lambda m, **s: m["translator"].translate(X, **s), Fixed("midpoint", steps=20), SMOOTH, "simulate"
     ),
@@ -371,7 +384,7 @@ def public_functions():
     for module in ("integrate", "tl", "pl"):
         found = importlib.import_module(f"cellflow.{module}")
         yield from ((f"{module}.{name}", getattr(found, name)) for name in found.__all__)
-    for estimator in (cf.SnapshotFlow, cf.DomainTranslator, cf.ImageGenerator):
+    for estimator in (cf.SnapshotFlow, cf.DomainTranslator, cf.ImageGenerator, cf.PerturbationFlow):
         for name, method in inspect.getmembers(estimator, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{estimator.__name__}.{name}", method

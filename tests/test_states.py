@@ -123,7 +123,14 @@ def fitted():
         "bridge": cf.SnapshotFlow(**FLOW, path=BRIDGE, stochastic=True).fit(cells).distill(cells, steps=2),
         "growing": growing,
         "translator": cf.DomainTranslator(**TRANSLATOR, path=BRIDGE, stochastic=True).fit(x, y),
+        "drugs": cf.PerturbationFlow(conditions="drug", **TRANSLATOR, path=BRIDGE, stochastic=True).fit(treated()),
     }
+
+
+def treated():
+    x = np.concatenate([whole_numbers(), whole_numbers(1)])
+    obs = pd.DataFrame({"drug": np.repeat(["control", "A"], len(x) // 2)}, index=[f"cell{k}" for k in range(len(x))])
+    return anndata.AnnData(obs=obs, obsm={"X_pca": x})
 
 
 def trained(*args, method="fit", **kwargs):
@@ -144,6 +151,9 @@ CALLS = {
     ("SnapshotFlow", "simulate", "x"): lambda m, x: m["bridge"].simulate(x, start=0, stop=3, solver=5).x,
     ("SnapshotFlow", "grow", "x"): lambda m, x: m["growing"].grow(x, start=0, stop=3).log_weight,
     ("SnapshotFlow", "growth_rate", "x"): lambda m, x: m["growing"].growth_rate(x, 0.5),
+    ("PerturbationFlow", "transport", "x"): lambda m, x: m["drugs"].transport(x, condition={"drug": "A"}).x,
+    ("PerturbationFlow", "simulate", "x"): lambda m, x: m["drugs"].simulate(x, condition={"drug": "A"}, solver=5).x,
+    ("PerturbationFlow", "velocity", "x"): lambda m, x: m["drugs"].velocity(x, condition={"drug": "A"}),
     ("DomainTranslator", "translate", "x"): lambda m, x: m["translator"].translate(x),
     ("DomainTranslator", "simulate", "x"): lambda m, x: m["translator"].simulate(x),
     ("DomainTranslator", "trajectory", "x"): lambda m, x: m["translator"].trajectory(x).x,
@@ -163,7 +173,7 @@ CALLS = {
 def test_the_calls_below_are_all_that_take_states():
     found = {
         (estimator, name, argument)
-        for estimator in ("SnapshotFlow", "DomainTranslator", "ImageGenerator")
+        for estimator in ("SnapshotFlow", "DomainTranslator", "ImageGenerator", "PerturbationFlow")
         for name, method in inspect.getmembers(getattr(cf, estimator), inspect.isfunction)
         if not name.startswith("_") and method.__module__.startswith("cellflow")
         for argument in inspect.signature(method).parameters

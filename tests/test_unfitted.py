@@ -9,13 +9,14 @@ import torch
 import cellflow as cf
 from cellflow.errors import NotFittedError
 from cellflow.report import few_steps
-from conftest import make_cells
+from conftest import make_cells, make_treated
 
 FLOW = cf.SnapshotFlow(time_key="day")
 TRANSLATOR, GENERATOR = cf.DomainTranslator(), cf.ImageGenerator()
 CELLS = make_cells()
 CELLS.obs["kind"] = "one"
 X = CELLS.obsm["X_pca"]
+TREATED, PERTURBATION = make_treated(), cf.PerturbationFlow(conditions="drug")
 IMAGES = cf.datasets.digits().take(range(12))
 SOME = {"cells": CELLS.obs["day"] == 0.0, "at": 5.0}
 REPORT = {"title": "None", "details": {}}
@@ -36,6 +37,11 @@ VERBS = {
     "DomainTranslator trajectory": lambda: TRANSLATOR.trajectory(X),
     "DomainTranslator refine": lambda: TRANSLATOR.refine(X, X + 1, rounds=1),
     "DomainTranslator distill": lambda: TRANSLATOR.distill(X, X + 1),
+    "PerturbationFlow read": lambda: PERTURBATION.read(TREATED),
+    "PerturbationFlow transport": lambda: PERTURBATION.transport(X, condition={"drug": "A"}),
+    "PerturbationFlow simulate": lambda: PERTURBATION.simulate(X, condition={"drug": "A"}),
+    "PerturbationFlow velocity": lambda: PERTURBATION.velocity(X, condition={"drug": "A"}),
+    "PerturbationFlow score": lambda: PERTURBATION.score(TREATED),
     "ImageGenerator generate": lambda: GENERATOR.generate(3),
     "ImageGenerator trajectory": lambda: GENERATOR.trajectory(3),
     "ImageGenerator refine": lambda: GENERATOR.refine(IMAGES, rounds=1),
@@ -48,6 +54,8 @@ TOOLS = {
     "push": lambda: cf.tl.push(CELLS, FLOW, **SOME),
     "pull": lambda: cf.tl.pull(CELLS, FLOW, **SOME),
     "trajectories": lambda: cf.tl.trajectories(CELLS, FLOW),
+    "perturb": lambda: cf.tl.perturb(TREATED, PERTURBATION),
+    "response": lambda: cf.tl.response(TREATED, PERTURBATION),
     "fate": lambda: cf.tl.fate(CELLS, FLOW, groupby="kind"),
 }
 PLOTS = {
@@ -58,6 +66,7 @@ PLOTS = {
 REPORTS = {
     "write": lambda folder: cf.report.write(folder, CELLS, FLOW, **REPORT),
     "write_translation": lambda folder: cf.report.write_translation(folder, TRANSLATOR, seen(), seen(), **REPORT),
+    "write_perturbation": lambda folder: cf.report.write_perturbation(folder, TREATED, PERTURBATION, **REPORT),
     "write_generation": lambda folder: cf.report.write_generation(folder, GENERATOR, seen(), **REPORT),
     "few steps of cells": lambda folder: few_steps.compare_cells(CELLS, FLOW),
     "few steps, translated": lambda folder: few_steps.compare_translated(
@@ -80,11 +89,11 @@ def taking_a_flow(room):
 def test_the_lists_are_whole():
     verbs = {
         name if estimator == "SnapshotFlow" else f"{estimator} {name}"
-        for estimator in ("SnapshotFlow", "DomainTranslator", "ImageGenerator")
+        for estimator in ("SnapshotFlow", "DomainTranslator", "ImageGenerator", "PerturbationFlow")
         for name, method in inspect.getmembers(getattr(cf, estimator), inspect.isroutine)
         if not name.startswith("_") and getattr(method, "__module__", "").startswith("cellflow") and name not in FREE
     }
-    assert verbs == set(VERBS) | {"save", "DomainTranslator save", "ImageGenerator save"}
+    assert verbs == set(VERBS) | {"save", "DomainTranslator save", "ImageGenerator save", "PerturbationFlow save"}
     assert taking_a_flow(cf.tl) == set(TOOLS) | {"validate", "testable_times", "tune", "tuned"}  # which fit copies
     assert taking_a_flow(cf.pl) == set(PLOTS)
     assert {name for name in cf.report.__all__ if name.startswith("write")} <= set(REPORTS)
@@ -99,7 +108,9 @@ def test_an_unfitted_estimator_says_so(use):
     assert [*CELLS.obsm, *CELLS.obs, *CELLS.uns] == before
 
 
-@pytest.mark.parametrize("estimator", [FLOW, TRANSLATOR, GENERATOR], ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize(
+    "estimator", [FLOW, TRANSLATOR, GENERATOR, PERTURBATION], ids=lambda estimator: type(estimator).__name__
+)
 def test_what_is_not_fitted_is_not_saved(estimator, tmp_path):
     with pytest.raises(NotFittedError, match="is not fitted"):
         estimator.save(tmp_path)

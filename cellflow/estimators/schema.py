@@ -62,6 +62,19 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
         {"fingerprint": maybe(OBJECT), **_SEARCH},
     ),
     "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, {}),
+    "PerturbationFlow": (
+        {
+            "conditions": OBJECT,
+            "treatments": many(OBJECT, least=1),
+            "arms": OBJECT,
+            "shifts": TEXT,
+            "n_features_in": whole(1),
+            "history": HISTORY,
+            "fingerprint": maybe(OBJECT),
+            **_SEARCH,
+        },
+        {},
+    ),
 }
 """What each estimator has learned beside its weights: what every version saved, and what some did."""
 _ROW, _ROWS, _COUNTS = many(number()), many(many(number())), many(whole(0))
@@ -85,6 +98,10 @@ ALWAYS = {
     "ImageGenerator": {
         "path", "objective", "coupling", "conditional", "condition_dropout", "network", "steps", "batch_size",
         "recipe", "flip", "seed", "progress",
+    },
+    "PerturbationFlow": {
+        "control", "conditions", "within", "rep", "path", "coupling", "network", "stochastic", "heads", "steps",
+        "batch_size", "recipe", "regularize", "standardize", "ot_batch_size", "seed", "progress",
     },
 }  # fmt: skip
 """Settings that every version saved, as they are called today: without one of them, a default would be wrong."""

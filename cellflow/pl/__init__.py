@@ -5,8 +5,20 @@ from cellflow.pl.fate import fate
 from cellflow.pl.genes import genes
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.loss import loss
+from cellflow.pl.response import conditions, response
 from cellflow.pl.trajectories import trajectories
 from cellflow.pl.validation import validation
 from cellflow.pl.velocity import velocity
 
-__all__ = ["descendants", "fate", "genes", "interpolation", "loss", "trajectories", "validation", "velocity"]
+__all__ = [
+    "conditions",
+    "descendants",
+    "fate",
+    "genes",
+    "interpolation",
+    "loss",
+    "response",
+    "trajectories",
+    "validation",
+    "velocity",
+]

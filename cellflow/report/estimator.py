@@ -10,9 +10,9 @@ from cellflow.report import html
 from cellflow.report.html import Drawing
 
 if TYPE_CHECKING:
-    from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
+    from cellflow.estimators import DomainTranslator, ImageGenerator, PerturbationFlow, SnapshotFlow
 
-    Estimator = DomainTranslator | ImageGenerator | SnapshotFlow
+    Estimator = DomainTranslator | ImageGenerator | PerturbationFlow | SnapshotFlow
 
 LOSS = "Training loss. It should fall and level off; it does not fall to zero, since many paths cross at each point."
 

@@ -5,6 +5,8 @@ from cellflow.tl.fate import fate
 from cellflow.tl.growth import growth
 from cellflow.tl.growth_prior import growth_prior
 from cellflow.tl.interpolate import interpolate
+from cellflow.tl.perturb import perturb
+from cellflow.tl.response import response
 from cellflow.tl.trajectories import trajectories
 from cellflow.tl.tune import tune, tuned
 from cellflow.tl.validate import testable_times, validate
@@ -15,8 +17,10 @@ __all__ = [
     "growth",
     "growth_prior",
     "interpolate",
+    "perturb",
     "pull",
     "push",
+    "response",
     "testable_times",
     "trajectories",
     "tune",

@@ -34,6 +34,13 @@ class Loadings:
     offset: np.ndarray
     seen: np.ndarray
 
+    def some(self, places: np.ndarray) -> "Loadings":
+        """Return the same map to some of its genes, by their places among them."""
+        places = np.unique(places)
+        seen = np.zeros_like(self.seen)
+        seen[np.flatnonzero(self.seen)[places]] = True
+        return Loadings(self.matrix[places], self.offset[places], seen)
+
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Return the expression ``(n, genes)`` at states ``(n, d)``."""
         return np.asarray((x @ self.matrix.T + self.offset).astype(np.float32))

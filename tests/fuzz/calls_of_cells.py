@@ -15,6 +15,8 @@ ADATA = Argument("adata", small)
 X = tensor(5, 3)
 FLAT = {"device": "cpu", "steps": 1, "batch_size": 4, "time_key": "day"}
 
+DRUGS = {"device": "cpu", "steps": 1, "batch_size": 4, "conditions": "kind", "control": "a"}
+
 
 @cache
 def fitted() -> cf.SnapshotFlow:
@@ -31,6 +33,16 @@ def stochastic() -> cf.SnapshotFlow:
     return cf.SnapshotFlow(**FLAT, coupling="exact", stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
 
 
+@cache
+def perturbing() -> cf.PerturbationFlow:
+    return cf.PerturbationFlow(**DRUGS, stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
+
+
+def treated(adata: Any = None, **given: Any) -> Any:
+    flow = cf.PerturbationFlow(**(DRUGS | given)).fit(small() if adata is None else adata)
+    return [flow.history_.columns, flow.transport(X.make(), condition={"kind": "b"}, solver=1).x]
+
+
 def flowing(adata: Any = None, **given: Any) -> Any:
     flow = cf.SnapshotFlow(**(FLAT | given)).fit(small() if adata is None else adata)
     return [flow.history_.columns, flow.velocity(X.make(), 1.0)]
@@ -43,6 +55,9 @@ def prepared() -> Any:
     cf.tl.growth(adata, growing())
     cf.tl.trajectories(adata, growing(), n=3, n_times=4)
     cf.tl.fate(adata, growing(), groupby="kind", n_samples=2, solver=1, n_neighbors=3)
+    cf.tl.response(adata, perturbing(), max_cells=9)
+    adata.varm["response_predicted"] = adata.varm["response"] / 2
+    adata.uns["response"] = adata.uns["response"].assign(correlation_flow=1.0, correlation_shift=0.5)
     cf.tl.push(adata, growing(), cells=adata.obs["day"] == 0, at=3.0, groupby="kind", n_neighbors=3)
     adata.uns["validation"] = cf.tl.validate(small(), fitted(), times=1.0, max_cells=9, copy=True).uns["validation"]
     return adata
@@ -80,6 +95,7 @@ SOLVER, AT, SEED, COPY = count(1), number(2.0), count(0), flag(False)
 KEYS = {"key_added": text("added"), "copy": COPY}
 SOME = {"cells": other(lambda: small().obs["day"] == 0.0), "at": number(3.0)}
 STEP = {"start": number(0.0), "stop": number(3.0), "solver": SOLVER}
+WAY = {"condition": other({"kind": "b"}), "reverse": flag(False), "save": count(2)}
 SPOT = {"basis": text("pca"), "components": other((0, 1))}
 
 TREATED = pd.DataFrame({
@@ -196,6 +212,65 @@ CALLS: dict[str, Any] = {
         ),
         plain(cf.SnapshotFlow.load, folder=text("nowhere")),
     ],
+    "PerturbationFlow": [
+        Call(
+            treated,
+            {
+                "control": text("a"),
+                "conditions": text("kind"),
+                "within": other(None),
+                "rep": text("X_pca"),
+                "path": text("linear"),
+                "coupling": text("exact"),
+                "network": text("mlp"),
+                "stochastic": flag(False),
+                "heads": text("shared"),
+                "steps": count(1),
+                "batch_size": count(4),
+                "recipe": other(cf.training.Recipe()),
+                "regularize": flag(False),
+                "standardize": flag(True),
+                "ot_batch_size": count(4),
+                "seed": SEED,
+                "device": text("cpu"),
+                "progress": flag(False),
+            },
+        ),
+        plain(treated, adata=ADATA),
+        plain(lambda **given: perturbing().transport(**given), x=X, **WAY, solver=SOLVER),
+        plain(lambda **given: perturbing().simulate(**given), x=X, **WAY, solver=count(2), seed=SEED),
+        plain(lambda **given: perturbing().velocity(**given), x=X, condition=other({"kind": "b"}), t=number(0.5)),
+        plain(lambda **given: len(perturbing().read(**given)), adata=ADATA, cells=other(None), condition=other(None)),
+        plain(lambda **given: perturbing().score(**given), adata=ADATA),
+    ],
+    "tl.perturb": tool(
+        cf.tl.perturb,
+        perturbing,
+        condition=other({"kind": "b"}),
+        cells=other(None),
+        genes=flag(False),
+        solver=SOLVER,
+        progress=flag(False),
+    ),
+    "tl.response": [
+        tool(cf.tl.response, perturbing, genes=flag(True), max_cells=count(9), seed=SEED, **KEYS),
+        Call(
+            lambda **given: written(cf.tl.response, **given),
+            {
+                "adata": ADATA,
+                "conditions": text("kind"),
+                "control": text("a"),
+                "within": other(None),
+                "rep": text("X_pca"),
+                "max_cells": count(9),
+            },
+            nan=True,
+        ),
+    ],
+    "pl.response": drawn(
+        cf.pl.response, treatment=text("b"), group=text("all"), genes=count(3), key=text("response"), ax=other(None)
+    ),
+    "pl.conditions": drawn(cf.pl.conditions, key=text("response"), ax=other(None)),
     "tl.velocity": tool(cf.tl.velocity, genes=flag(False), extrapolate=flag(True), **KEYS),
     "tl.growth": tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
     "tl.growth_prior": Call(

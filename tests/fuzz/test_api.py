@@ -41,7 +41,7 @@ WITHOUT_ARGUMENTS = {
     "datasets.cell_silhouettes", "datasets.cite", "datasets.digits", "datasets.embryoid_body", "datasets.hematopoiesis",
     "datasets.hsmm", "datasets.inception_weights", "datasets.kang", "datasets.norman",
 }  # fmt: skip
-SLOW = {"report.write", "report.write_generation", "report.write_translation"}
+SLOW = {"report.write", "report.write_generation", "report.write_perturbation", "report.write_translation"}
 """Seconds for each input; their arguments are checked in `test_report.py`."""
 
 

@@ -1,0 +1,322 @@
+"""`PerturbationFlow`: from control cells to treated cells, for many treatments in one field."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from cellflow import couplings, networks, paths, training
+from cellflow.cells.conditions import Conditions
+from cellflow.cells.conditions import resolve as resolve_conditions
+from cellflow.cells.fingerprint import Fingerprint, fingerprint
+from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.couplings import CouplingLike
+from cellflow.errors import ConvergenceError
+from cellflow.estimators import perturbation_record
+from cellflow.estimators import perturbation_verbs as verbs
+from cellflow.estimators.arms import Arms, check_arms, read_arms
+from cellflow.estimators.base import SEARCHING, FlowEstimator
+from cellflow.estimators.fields import Scales, blank, build_field, unit_of
+from cellflow.estimators.mean_shift import shifts_of
+from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
+from cellflow.objectives.draw import Unit
+from cellflow.pairing import aside
+from cellflow.pairing.legs import LegBatches, leg_batches
+from cellflow.paths import GaussianPath
+from cellflow.seeds import generator, generator_at, seeded
+from cellflow.signature import checked_but
+from cellflow.training import Recipe, Run
+from cellflow.training.search import Parts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+log = logging.getLogger(__name__)
+
+
+class PerturbationFlow(FlowEstimator):
+    """A flow from control cells to treated cells: drugs, doses, combinations, knock-outs, in one field.
+
+    There is no time: controls are carried to what they are under a treatment. Cells are paired only with controls of
+    their own group, see ``within``, and every treatment counts the same, however many cells it has.
+
+    **When it helps.** A *mean shift*, the change of the mean of all cells, is hard to beat where all cells respond
+    alike, or where there are a few dozen cells per treatment: it is what is left of any model of which more cannot be
+    known. A flow can do more where cells of different states respond differently, or where the treatment changes the
+    shape of the population and not only its place: then it carries each cell by its own state, also in groups whose
+    treated cells were never measured. For treatments never seen it knows only what their names tell: combinations of
+    known treatments, doses in between, names with an embedding. `cellflow.tl.response` compares both on your cells; a
+    flow that only ties with the mean shift there is worth no more than it.
+
+    Parameters
+    ----------
+    control
+        The name of no treatment in the column of treatments; ``None`` for that of ``conditions``, by default
+        ``"control"``. A dose of 0 is no treatment either.
+    conditions
+        What the field sees of each cell: `cellflow.Conditions`, or the name of the column of ``obs`` with treatments.
+    within
+        Column of ``obs`` within whose groups cells are paired, such as a donor, a cell line or a cell type; ``None``
+        for none. Groups without treated cells teach nothing, and may be predicted; groups with treated cells and
+        without controls are refused. The ``categories`` of ``conditions`` are groups as well.
+    rep
+        Key of the representation in ``obsm``, or ``"X"``.
+    path
+        Path between a control and a treated cell: a path, or the name of one.
+    coupling
+        How cells are matched: a coupling, a function of two clouds, or the name of a coupling.
+    network
+        A callable from the width of the representation, and of the condition as ``condition_dim``, to a module; or the
+        name of one.
+    stochastic
+        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
+        and can be simulated with noise in both directions.
+    heads
+        Network of the score: ``"shared"`` with the velocity (a network that takes ``heads=``), or ``"separate"``.
+    steps
+        Optimiser steps; the most, where it is seen that fewer are better, see ``regularize``.
+    batch_size
+        Pairs per step.
+    recipe
+        Settings of the optimiser.
+    regularize
+        As for `cellflow.SnapshotFlow`: early stopping and blurred paths, ``"auto"`` for fewer than 10,000 cells.
+    standardize
+        As for `cellflow.SnapshotFlow`.
+    ot_batch_size
+        Cells of each side that are matched at once, see `cellflow.pairing.paired_batches`.
+    seed
+        Seed of all random numbers.
+    device
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
+    progress
+        Whether to show a bar while fitting.
+
+    Attributes
+    ----------
+    field_
+        The fitted field, from model time 0 (controls) to 1 (treated).
+    conditions_
+        How conditions are read: names, doses and tables that were learned.
+    treatments_
+        The treatments of the fit, each as a mapping from column to value, without controls.
+    arms_
+        Table of the fit, a row for each treatment and group: ``treatment``, ``group``, ``cells``, ``controls``.
+    shifts_
+        The change of the mean, from controls to treated cells, of each of its rows, ``(k, d)``.
+    history_, search_history_, blur_
+        As of `cellflow.SnapshotFlow`.
+    n_features_in_
+        Width of the representation.
+    fingerprint_
+        What the representation of cells is known again by.
+
+    Source
+    ------
+    Tong et al. 2024 (TMLR), section 4.2, with controls as the source; Tong et al. 2024 (AISTATS) with a score.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd, cellflow as cf
+    >>> x = np.random.default_rng(0).normal(size=(90, 2)).astype("float32")
+    >>> drug = np.repeat(["control", "A", "B"], 30)
+    >>> x[drug == "A", 0] += 3
+    >>> adata = anndata.AnnData(obs=pd.DataFrame({"drug": drug}, index=[f"c{k}" for k in range(90)]), obsm={"X_pca": x})
+    >>> flow = PerturbationFlow(conditions="drug", steps=20).fit(adata)
+    >>> flow.transport(x[:5], condition={"drug": "A"}).x.shape
+    torch.Size([2, 5, 2])
+    """
+
+    conditions_: FittedConditions
+    treatments_: tuple[dict[str, Any], ...]
+    arms_: pd.DataFrame
+    shifts_: np.ndarray
+    n_features_in_: int
+    search_history_: training.History
+    blur_: float
+    fingerprint_: Fingerprint | None
+
+    def __init__(
+        self,
+        *,
+        control: str | None = None,
+        conditions: Conditions | str = "condition",
+        within: str | None = None,
+        rep: str = "X_pca",
+        path: GaussianPath | str = "linear",
+        coupling: CouplingLike = "exact",
+        network: Callable[..., nn.Module] | str = "mlp",
+        stochastic: bool = False,
+        heads: str = "shared",
+        steps: int = 3000,
+        batch_size: int = 256,
+        recipe: Recipe | None = None,
+        regularize: bool | str = "auto",
+        standardize: bool | str = True,
+        ot_batch_size: int | str = "auto",
+        seed: int = 0,
+        device: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.control = control
+        self.conditions = conditions
+        self.within = within
+        self.rep = rep
+        self.path = path
+        self.coupling = coupling
+        self.network = network
+        self.stochastic = stochastic
+        self.heads = heads
+        self.steps = steps
+        self.batch_size = batch_size
+        self.recipe = recipe
+        self.regularize = regularize
+        self.standardize = standardize
+        self.ot_batch_size = ot_batch_size
+        self.seed = seed
+        self.device = device
+        self.progress = progress
+
+    @checked_but("y")
+    def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None) -> Self:
+        """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
+
+        Parameters
+        ----------
+        adata
+            Control and treated cells, with the columns of the conditions and a representation.
+        y
+            Not used; for compatibility with scikit-learn.
+        run
+            Folder, resumption, monitoring and devices of the training. If it fails, this flow is unchanged.
+
+        Raises
+        ------
+        KeyError, ValueError
+            When a column or the representation is missing or unusable, there are no controls, or none in a group with
+            treated cells, a condition has a single cell, or settings contradict each other.
+        FileExistsError
+            When the folder of the run holds a training already, and ``resume`` is false.
+        CheckpointError
+            When the state in that folder is damaged, or of other data or settings; the message names the difference.
+        """
+        self._check_settings()
+        fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
+        fitted.conditions_ = self._conditions().fit(adata.obs, adata.uns)
+        arms = fitted._arms(adata)
+        check_arms(arms, within=self._groups())
+        fitted.n_features_in_, fitted.arms_ = arms.x.shape[1], perturbation_record.table_of(arms)
+        fitted.shifts_ = shifts_of(arms)
+        fitted.treatments_ = perturbation_record.treatments_of(adata, fitted.conditions_, arms)
+        fitted.fingerprint_ = fingerprint(adata, self.rep, arms.x, np.where(arms.control, 0.0, 1.0))
+        scales = _scales(arms)
+        with seeded(rng):
+            fitted.field_ = fitted._field(scales).to(device)
+        run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
+        few = aside.is_few(self.regularize, len(arms.x)) and couplings.resolve(self.coupling).divisible
+        regular = self._regular(run, few)
+        fitted.search_history_ = training.History()
+        blurs = regular and paths.resolve(self.path).sigma == 0
+        fitted.blur_ = aside.blur(_clouds(arms)) if blurs else 0.0
+        batches = self._pair(arms, rng, device)
+        fitted.history_, fitted.search_history_ = training.fit_unmemorised(
+            fitted.field_,
+            fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_),
+            batches,
+            parts=lambda: self._hold_out(arms, searching, device) if regular else None,
+            steps=self.steps,
+            generator=rng,
+            searching=searching,
+            recipe=self.recipe,
+            run=run,
+            about=self._about(perturbation_record.about(arms) | ({"regular": True} if regular else {})),
+        )
+        return self._become(fitted)
+
+    read, score = verbs.read, verbs.score
+    transport, simulate, velocity = verbs.transport, verbs.simulate, verbs.velocity
+    _learned, _restore = perturbation_record.learned, perturbation_record.restore
+
+    def _check_settings(self) -> None:
+        networks.resolve(self.network)
+        self._conditions()
+        aside.is_few(self.regularize, 0)
+        if not isinstance(self.stochastic, bool):
+            raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+        super()._check_settings()
+
+    def _conditions(self) -> Conditions:
+        """Return the conditions as an object, with the name of the controls."""
+        found = resolve_conditions(self.conditions)
+        if found is None:
+            raise TypeError("Expected `conditions` as `cf.Conditions(...)` or the name of a column; found None.")
+        return found if self.control is None else replace(found, control=self.control)
+
+    def _groups(self) -> list[str]:
+        """Return the columns whose groups are apart, each once."""
+        return list(dict.fromkeys([*([] if self.within is None else [self.within]), *self._conditions().categories]))
+
+    def _arms(self, adata: "AnnData") -> Arms:
+        return read_arms(adata, self.conditions_, rep=self.rep, within=self._groups())
+
+    def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
+        path = paths.blurred(self.path, blur)
+        return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
+
+    def _pair(self, arms: Arms, rng: torch.Generator, device: torch.device) -> LegBatches:
+        return leg_batches(
+            torch.from_numpy(arms.x).to(device),
+            arms.legs(),
+            torch.from_numpy(arms.table.vectors).to(device),
+            coupling=couplings.resolve(self.coupling),
+            batch_size=self.batch_size,
+            generator=rng,
+            ot_batch_size=self.ot_batch_size,
+            path=self.path,
+        )
+
+    def _hold_out(self, arms: Arms, rng: torch.Generator, device: torch.device) -> Parts | None:
+        """Divide the controls of every group, and the treated cells of every arm, for a search."""
+        sides = {(arm.group, ""): arm.source for arm in arms.arms}
+        sides |= {(arm.group, arm.label): arm.target for arm in arms.arms}
+        masks = aside.held_out([np.zeros(len(rows)) for rows in sides.values()], generator=rng)
+        if masks is None:
+            return None
+        held = np.zeros(len(arms.x), dtype=bool)
+        held[np.concatenate([rows[mask] for rows, mask in zip(sides.values(), masks, strict=True)])] = True
+        try:
+            return Parts(self._pair(arms.taken(~held), rng, device), self._pair(arms.taken(held), rng, device))
+        except (ConvergenceError, ValueError) as error:
+            log.warning("No cells are held out, since a part of them cannot be paired: %s", error)
+            return None
+
+    def _field(self, scales: Scales) -> nn.Module:
+        return build_field(
+            partial(networks.resolve(self.network), condition_dim=self.conditions_.width),
+            scales,
+            self._objective().heads,
+            heads=self.heads,
+            sigma=paths.resolve(self.path).sigma,
+            standardize=self.standardize,
+        )
+
+    def _blank(self) -> nn.Module:
+        return self._field(blank(self.n_features_in_))
+
+
+def _clouds(arms: Arms) -> list[torch.Tensor]:
+    """Return the controls, and the treated cells, as points."""
+    control = arms.control
+    return [torch.from_numpy(arms.x[side]) for side in (control, ~control)]
+
+
+def _scales(arms: Arms) -> Scales:
+    """Return the scales of all cells, in double precision."""
+    shift, scale = (torch.from_numpy(found(axis=0, dtype=np.float64)).float() for found in (arms.x.mean, arms.x.std))
+    return Scales(shift, scale, scale, 1.0)

@@ -1,0 +1,75 @@
+"""What a `PerturbationFlow` has learned beside its weights, as JSON and back."""
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow import training
+from cellflow.cells.fingerprint import Fingerprint
+from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.cells.treatments import name_of
+from cellflow.estimators.arms import Arms
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators.perturbation import PerturbationFlow
+
+
+def table_of(arms: Arms) -> pd.DataFrame:
+    """Return a table of the arms: ``treatment``, ``group``, ``cells`` and ``controls``."""
+    rows = [(arm.label, str(arm.group), len(arm.target), len(arm.source)) for arm in arms.arms]
+    return pd.DataFrame(rows, columns=["treatment", "group", "cells", "controls"])
+
+
+def treatments_of(adata: "AnnData", conditions: FittedConditions, arms: Arms) -> tuple[dict[str, Any], ...]:
+    """Return each treatment as a mapping from column to value, from the first cell that has it."""
+    columns = dict.fromkeys((*conditions.treatment, *conditions.dose))
+    first = {arm.label: arm.target[0] for arm in reversed(arms.arms)}
+    return tuple({name: _plain(adata.obs[name].iloc[first[label]]) for name in columns} for label in arms.labels)
+
+
+def _plain(value: Any) -> str | float | None:
+    """Return a value of a column as text, a number, or nothing."""
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_):
+        return None if value != value else float(value)
+    return name_of(value)
+
+
+def about(arms: Arms) -> dict[str, Any]:
+    """Return a digest of the cells, which a resumed training must share."""
+    found = hashlib.sha256(np.ascontiguousarray(arms.x).tobytes())
+    for part in (arms.table.vectors, arms.table.index):
+        found.update(np.ascontiguousarray(part).tobytes())
+    found.update("\n".join(map(str, arms.groups)).encode())
+    return {"cells": found.hexdigest()[:16]}
+
+
+def learned(self: "PerturbationFlow") -> dict[str, Any]:
+    """Return everything learned other than the weights, as JSON."""
+    return {
+        "conditions": self.conditions_.record(),
+        "treatments": [dict(one) for one in self.treatments_],
+        "arms": {name: self.arms_[name].tolist() for name in self.arms_},
+        "shifts": base64.b64encode(self.shifts_.astype("<f4").tobytes()).decode("ascii"),
+        "n_features_in": self.n_features_in_,
+        "history": self.history_.columns,
+        "search_history": self.search_history_.columns,
+        "blur": self.blur_,
+        "fingerprint": None if self.fingerprint_ is None else self.fingerprint_.record(),
+    }
+
+
+def restore(self: "PerturbationFlow", learned: dict[str, Any]) -> None:
+    """Restore what `learned` returned."""
+    self.conditions_ = FittedConditions.of(learned["conditions"])
+    self.treatments_ = tuple(learned["treatments"])
+    self.arms_ = pd.DataFrame(learned["arms"])
+    self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
+    shifts = np.frombuffer(base64.b64decode(learned["shifts"], validate=True), dtype="<f4")
+    self.shifts_ = shifts.reshape(len(self.arms_), self.n_features_in_).astype(np.float32)
+    self.search_history_, self.blur_ = training.History(learned["search_history"]), float(learned["blur"])
+    self.fingerprint_ = Fingerprint.of(learned["fingerprint"], width=self.n_features_in_)

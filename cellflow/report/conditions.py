@@ -1,0 +1,280 @@
+"""The report of a flow from controls to treated cells, and the section on conditions of any report."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow import couplings, paths, pl
+from cellflow.files import committed
+from cellflow.pl.response import read_response
+from cellflow.report import estimator, html
+from cellflow.report.html import Drawing
+from cellflow.tl.response import PREDICTED, name_of_row
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import PerturbationFlow
+
+PAGE, FIGURES = "report.html", "figures"
+MOST_ROWS, MOST_NAMES, MOST_DRAWN = 200, 20, 3
+"""Conditions in the table, names in a sentence, and conditions of which the genes are drawn."""
+CLOSER = 0.95
+"""An energy distance below this share of another is closer, and above its inverse farther; between, both tie."""
+HARM = 1.1
+"""An energy distance above this multiple of that of no change, where nothing can be told, is an invented change."""
+_TITLES = {
+    "fitted": "What was fitted",
+    "conditions": "What treatments change",
+    "training": "Training",
+    "use": "How to use this flow",
+    "run": "The run",
+}
+
+
+def write_perturbation(
+    folder: str | Path, adata: "AnnData", flow: "PerturbationFlow", *, title: str, details: Mapping[str, str]
+) -> Path:
+    """Write the report of a flow from controls to treated cells: one HTML page, and its figures as PNG files.
+
+    Measured changes beside predicted ones are shown where `cellflow.tl.response` has written them; ``adata`` is not
+    changed.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run, where the flow is saved; ``report.html`` and ``figures/`` in it are replaced.
+    adata
+        The cells, those that were left out of the fit among them.
+    flow
+        The fitted flow.
+    title
+        Name of the run.
+    details
+        What else is known about the run: settings, versions, wall time.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``.
+
+    Examples
+    --------
+    >>> import anndata, tempfile, cellflow as cf
+    >>> x, drug = np.random.default_rng(0).normal(size=(90, 3)), np.repeat(["control", "A", "B"], 30)
+    >>> x[drug == "A", 0] += 3
+    >>> adata = anndata.AnnData(obs=pd.DataFrame({"drug": drug}, index=[f"c{k}" for k in range(90)]), obsm={"X_pca": x})
+    >>> flow = cf.PerturbationFlow(conditions="drug", steps=20).fit(adata)
+    >>> cf.tl.response(adata, flow)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = cf.report.write_perturbation(folder, adata, flow, title="Two drugs", details={})
+    ...     page.name, page.read_text().count("<img")
+    ('report.html', 2)
+    """
+    flow.read(adata)  # refuses cells of another representation before anything is written
+    folder = Path(folder)
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    sections = {
+        "fitted": _fitted(flow),
+        "conditions": section(adata),
+        "training": html.figure(estimator.loss(flow), folder / FIGURES),
+        "use": html.paragraph("In Python:") + html.listing(_python_lines(folder, flow), style="python"),
+        "run": html.table(None, details.items()),
+    }
+    for drawing in drawings(adata):
+        sections[drawing.section] += html.figure(drawing, folder / FIGURES)
+    text = html.page(title, _lead(flow), _summary(adata), sections, _TITLES)
+    with committed(folder / PAGE) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return folder / PAGE
+
+
+def section(adata: "AnnData", key: str = "response") -> str:
+    """Return what treatments change, beside chance, and beside predictions where there are any; nothing without."""
+    if key not in adata.uns:
+        return ""
+    table = read_response(adata, key)
+    names = {
+        "energy_distance": "Energy distance",
+        "energy_distance_floor": "half against half",
+        "changed_genes": "Changed genes",
+        "changed_genes_floor": "half against half",
+        "energy_distance_flow": "Flow to treated cells",
+        "energy_distance_shift": "mean shift",
+        "correlation_flow": "Correlation of changes, flow",
+        "correlation_shift": "mean shift",
+        "ceiling": "half against half",
+    }
+    shown = [name for name in names if name in table]
+    order = table["energy_distance"].to_numpy().argsort()[::-1][:MOST_ROWS]
+    rows = [
+        (
+            name_of_row(table.iloc[k]),
+            f"{table['cells'].iloc[k]:,} / {table['controls'].iloc[k]:,}",
+            "yes" if table["told"].iloc[k] else "no",
+            *(_number(table[name].iloc[k]) for name in shown),
+        )
+        for k in order
+    ]
+    header = ("Condition", "Cells / controls", "Told from nothing", *(names[name] for name in shown))
+    found = html.paragraph(
+        "Energy distances are from the measured controls to the treated cells, beside those of two halves of the "
+        "treated cells; a condition is told from nothing where cells divided at random are rarely as far apart."
+    )
+    found += html.table(header, rows, numbers=range(1, len(header)))
+    if len(table) > len(rows):
+        found += html.paragraph(f"The {len(rows)} largest of {len(table):,} conditions are shown.", style="note")
+    return found
+
+
+def drawings(adata: "AnnData", key: str = "response") -> Iterator[Drawing]:
+    """Yield the figures of the section on conditions."""
+    if f"{key}_states" in adata.uns:
+        figure = html.blank(7.2, 6.0)
+        pl.conditions(adata, key=key, ax=figure.subplots())
+        said = "Conditions that change the mean of the cells alike lie near each other; the cross is no change."
+        yield Drawing("conditions", "conditions", figure, said)
+    if f"{key}{PREDICTED}" not in adata.varm:
+        return
+    table = read_response(adata, key)
+    order = sorted(range(len(table)), key=lambda k: (table["fitted"].iloc[k], -table["energy_distance"].iloc[k]))
+    for number, k in enumerate(order[:MOST_DRAWN]):
+        figure, row = html.blank(6.0, 5.8), table.iloc[k]
+        pl.response(adata, treatment=row["treatment"], group=row["group"], key=key, ax=figure.subplots())
+        said = f"Predicted and measured change of the mean of every gene: {name_of_row(row)}."
+        yield Drawing("conditions", f"response_{number + 1}", figure, said)
+
+
+def untold(table: pd.DataFrame) -> str:
+    """Say which conditions cannot be told from nothing.
+
+    Examples
+    --------
+    >>> untold(pd.DataFrame({"treatment": ["A", "B"], "group": "all", "told": [True, False]}))
+    '1 of 2 conditions cannot be told from nothing: B.'
+    """
+    names = [name_of_row(row) for _, row in table[~table["told"]].iterrows()]
+    if not names:
+        return "Every condition can be told from nothing."
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (
+        f"{len(names)} of {len(table)} conditions cannot be told from nothing: {', '.join(names[:MOST_NAMES])}{more}."
+    )
+
+
+def verdict(table: pd.DataFrame) -> list[str]:
+    """Say whether the flow is worth more than the mean shift, and whether it invents changes.
+
+    Conditions that the flow has not seen are judged where there are any.
+
+    Parameters
+    ----------
+    table
+        What `cellflow.tl.response` wrote for a flow.
+
+    Examples
+    --------
+    >>> columns = ["treatment", "group", "told", "fitted", "energy_distance", "energy_distance_flow"]
+    >>> table = pd.DataFrame([("A", "all", True, False, 9.0, 1.0)], columns=columns).assign(energy_distance_shift=1.01)
+    >>> verdict(table)[0][:60]
+    'The flow only ties with the mean shift: it is closer to the '
+    """
+    judged = table[table["told"]]
+    unseen = judged[~judged["fitted"].astype(bool)]
+    seen = not len(unseen)
+    judged = judged if seen else unseen
+    if not len(judged):
+        return _invented(table)
+    ratio = (judged["energy_distance_flow"] / judged["energy_distance_shift"].clip(lower=1e-12)).to_numpy()
+    closer, farther, n = int((ratio < CLOSER).sum()), int((ratio > 1 / CLOSER).sum()), len(ratio)
+    middle = float(np.median(ratio))
+    word = "is worth more than" if middle < CLOSER and closer > farther else "only ties with"
+    word = "is worse than" if middle > 1 / CLOSER and farther > closer else word
+    where = "that it did not see" if not seen else "that it was fitted on"
+    said = (
+        f"The flow {word} the mean shift: it is closer to the treated cells in {closer} and farther in {farther} of "
+        f"{n} condition{'s' if n > 1 else ''} {where} (median energy distance {middle:.2f} times its own)."
+    )
+    found = [said]
+    if word != "is worth more than":
+        found.append("Where it does, the mean shift says as much with fewer assumptions: use that.")
+    if seen:
+        found.append(
+            "Both have seen these cells. Leave a group or a treatment out of the fit to see how they carry over."
+        )
+    return found + _invented(table)
+
+
+def _invented(table: pd.DataFrame) -> list[str]:
+    """Say where cells are carried away although nothing can be told."""
+    still = table[~table["told"]]
+    bad = still[still["energy_distance_flow"] > HARM * still["energy_distance"]]
+    names = [name_of_row(row) for _, row in bad.iterrows()][:MOST_NAMES]
+    if not names:
+        return []
+    return [
+        f"The flow changes cells where nothing can be told from no change: {', '.join(names)}. Do not rely on it there."
+    ]
+
+
+def _summary(adata: "AnnData", key: str = "response") -> str:
+    if key not in adata.uns:
+        return html.paragraph("Not compared with measured changes yet: run `cf.tl.response(adata, flow)` first.")
+    table = read_response(adata, key)
+    said = [untold(table)]
+    if "energy_distance_flow" in table:
+        said = verdict(table) + said
+    return html.bullets(said)
+
+
+def _fitted(flow: "PerturbationFlow") -> str:
+    arms = flow.arms_
+    early = f" of {flow.steps:,}, as held-out cells gain no more" if len(flow.history_) < flow.steps else ""
+    blur = f", blurred by {flow.blur_:.3g}" if flow.blur_ else ""
+    settings = [
+        ("Representation", f"{flow.rep}, {flow.n_features_in_} columns"),
+        ("Treatments", f"{arms['treatment'].nunique():,}, each counts the same"),
+        ("Paired within", ", ".join(flow._groups()) or "all cells"),
+        ("Pairing", repr(couplings.resolve(flow.coupling))),
+        ("Path", f"{paths.resolve(flow.path)!r}{blur}"),
+        ("Network", estimator.parameters(flow)),
+        ("Training", f"{len(flow.history_):,} steps{early}, {flow.batch_size:,} pairs per step"),
+        *estimator.chosen(flow, besides=("rep", "coupling", "path", "steps", "batch_size")),
+    ]
+    rows = [
+        (str(treatment), str(group), f"{cells:,}", f"{controls:,}")
+        for treatment, group, cells, controls in arms.head(MOST_ROWS).itertuples(index=False)
+    ]
+    return html.table(("Treatment", "Group", "Cells", "Controls"), rows, numbers=(2, 3)) + html.table(None, settings)
+
+
+def _lead(flow: "PerturbationFlow") -> str:
+    n, groups = flow.arms_["treatment"].nunique(), flow.arms_["group"].nunique()
+    return (
+        f"A flow from controls to {n} treatment{'s' if n > 1 else ''} in {groups} group{'s' if groups > 1 else ''} of "
+        f"cells, fitted on {flow.arms_['cells'].sum():,} treated cells, in {flow.rep}."
+    )
+
+
+def _python_lines(folder: Path, flow: "PerturbationFlow") -> str:
+    return "\n".join([
+        "import anndata",
+        "import cellflow as cf",
+        "",
+        'adata = anndata.read_h5ad("cells.h5ad")  # your cells',
+        f"flow = cf.PerturbationFlow.load({str(folder)!r})",
+        f"treated = cf.tl.perturb(adata, flow, condition={flow.treatments_[0]!r})  # controls, as if treated",
+        "cf.tl.response(adata, flow)  # writes adata.uns['response']: measured beside predicted changes",
+    ])  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:,}" if isinstance(value, int | np.integer) else f"{value:.3g}"

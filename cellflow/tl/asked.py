@@ -1,0 +1,128 @@
+"""The conditions that a prediction is asked for: what a field sees of them, what they are called, what is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.estimators.arms import treatments_alone
+
+if TYPE_CHECKING:
+    from cellflow.estimators import PerturbationFlow
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One condition that some cells are asked about.
+
+    Parameters
+    ----------
+    given
+        What was asked for: a value for each column.
+    label
+        What it is called.
+    vectors, index
+        What a field sees, ``(k, width)``, and the row of each cell in it, ``(n,)``.
+    """
+
+    given: Mapping[str, Any]
+    label: str
+    vectors: np.ndarray
+    index: np.ndarray
+
+
+def read_asked(
+    flow: "PerturbationFlow", condition: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, obs: pd.DataFrame
+) -> list[Asked]:
+    """Return the conditions that some cells are asked about.
+
+    Parameters
+    ----------
+    flow
+        A fitted flow.
+    condition
+        One or several, each a value for each column; ``None`` for the treatments of the fit.
+    obs
+        The cells: what is no treatment and not given is theirs.
+
+    Raises
+    ------
+    TypeError
+        When it is neither a mapping nor a list of such, or a value is not one value.
+    KeyError, ValueError
+        When a column is unknown or missing, a name is unknown, or a condition is given twice.
+    """
+    treatments = treatments_alone(flow.conditions_)
+    found: dict[tuple[bytes, bytes], Asked] = {}
+    for one in _several(flow, condition):
+        table = flow.conditions_.table(one, len(obs), obs=obs)
+        own = {name: one[name] for name in treatments.columns if name in one}
+        rest = [f"{name} {value}" for name, value in one.items() if name not in own]
+        label = ", ".join([treatments.table(own, 1).labels[0], *rest])
+        what = table.vectors.tobytes(), table.index.tobytes()
+        if what in found:
+            raise ValueError(
+                f"{dict(one)} is asked for twice in `condition`: it is {found[what].label!r}. Name each condition once."
+            )
+        found[what] = Asked(one, label, table.vectors, table.index)
+    return list(found.values())
+
+
+def table_of_asked(
+    flow: "PerturbationFlow", asked: Sequence[Asked], obs: pd.DataFrame, columns: Sequence[str]
+) -> dict[str, Any]:
+    """Return columns for all cells under all conditions, one condition after the other, as `Conditions` reads them.
+
+    Parameters
+    ----------
+    flow
+        A fitted flow.
+    asked
+        The conditions.
+    obs
+        The cells.
+    columns
+        Names of columns.
+    """
+    known, n = flow.conditions_, len(obs)
+    nothing = dict.fromkeys(known.treatment, known.control) | dict.fromkeys(known.dose, 0.0)
+    found = {}
+    for name in columns:
+        parts = []
+        for one in asked:
+            if name in one.given or name in nothing:
+                parts.append(np.full(n, one.given.get(name, nothing.get(name)), dtype=object))
+            else:
+                parts.append(obs[name].to_numpy(dtype=object))
+        found[name] = _column(np.concatenate(parts))
+    return found
+
+
+def _several(flow: "PerturbationFlow", condition: Any) -> Sequence[Mapping[str, Any]]:
+    given = flow.treatments_ if condition is None else [condition] if isinstance(condition, Mapping) else condition
+    such = dict.fromkeys(treatments_alone(flow.conditions_).columns, "...")
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, Mapping) for one in given):
+        raise TypeError(
+            f"Expected `condition` as a mapping such as {such}, or a list of such; found {condition!r:.60}."
+        )
+    if not len(given):
+        raise ValueError(f"Expected one condition or more, such as {such}; found none.")
+    for one in given:
+        for name, value in one.items():
+            if hasattr(value, "__len__") and not isinstance(value, str):
+                raise TypeError(
+                    f"Expected one value for {name!r}; found {len(value)}. Combinations are written 'A+B'; several "
+                    f"conditions are a list: `condition=[{{{name!r}: ...}}, {{{name!r}: ...}}]`."
+                )
+    return given
+
+
+def _column(values: np.ndarray) -> Any:
+    """Return numbers as such, and everything else as categories of text, missing where it is missing."""
+    column = pd.Series(values, dtype=object)
+    missing = column.isna()
+    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in column[~missing]):
+        return column.astype(np.float64).to_numpy()
+    return pd.Categorical(column.where(missing, column.astype(str)))
