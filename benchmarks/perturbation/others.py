@@ -1,0 +1,5 @@
+"""The peers."""
+
+from benchmarks.perturbation.baselines import Method
+
+OTHERS: dict[str, Method] = {}
