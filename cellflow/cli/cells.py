@@ -11,7 +11,17 @@ from cellflow.cells.snapshots import leave_out
 from cellflow.cli import runs
 from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, free, load_run, new_folder, plain, run_of, settings_of, solver_of
+from cellflow.cli.settings import (
+    Settings,
+    conditions_of,
+    free,
+    load_run,
+    new_folder,
+    plain,
+    run_of,
+    settings_of,
+    solver_of,
+)
 from cellflow.errors import CheckpointError
 from cellflow.files import committed
 from cellflow.integrate import Fixed
@@ -130,7 +140,10 @@ def make_flow(cfg: Settings) -> "SnapshotFlow":
     """Return the unfitted flow that a configuration describes."""
     from cellflow.estimators import SnapshotFlow
 
-    return SnapshotFlow(**settings_of(SnapshotFlow, cfg, time_key=cfg.data.time_key, rep=cfg.data.rep))
+    columns = {"time_key": cfg.data.time_key, "rep": cfg.data.rep}
+    if "conditions" in cfg and (conditions := conditions_of(cfg)) is not None:
+        columns["conditions"] = conditions
+    return SnapshotFlow(**settings_of(SnapshotFlow, cfg, **columns))
 
 
 def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes: Sequence[str] = ()) -> "SnapshotFlow":

@@ -14,7 +14,7 @@ PARTS = ("path", "coupling", "curve", "network", "recipe", "solver")
 """Groups of settings that are one part each."""
 OF_RUNS = ("path", "coupling", "curve", "network")
 """Parts that a command takes from a finished run, but for what is given again."""
-GROUPS = (*PARTS, "data")
+GROUPS = (*PARTS, "data", "conditions")
 """Settings that have settings: ``data.path``."""
 SHARE = Annotated[float, Between(0, 1, open=True)]
 SIDE = Annotated[int, Between(1, 65536)]
@@ -37,6 +37,14 @@ SETTINGS: dict[str, Any] = {
     "data.lineage_key": str | None,
     "data.basis": str | None,
     "data.holdout": TIMES,
+    # What a field sees.
+    "conditions.treatment": str | list[str] | None,
+    "conditions.dose": str | list[str] | None,
+    "conditions.control": str,
+    "conditions.categories": str | list[str],
+    "conditions.numbers": str | list[str],
+    "conditions.embeddings": dict[str, str] | None,
+    "conditions.separator": str | None,
     # A fit.
     "steps": COUNT,
     "batch_size": COUNT,

@@ -1,9 +1,12 @@
 """Shared by all commands: settings as plain values, the parts built of them, and where results are written."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cellflow.cells.condition_rows import names_tuple
+from cellflow.cells.conditions import Conditions
 from cellflow.cli import runs
 from cellflow.cli.parts import TARGET, build, find, lacking, parameters, takes
 from cellflow.estimators.serialize import PARTS
@@ -89,6 +92,25 @@ def settings_of(estimator: type["FlowEstimator"], cfg: Settings, **others: Any) 
         Settings that the configuration says in another way.
     """
     return {name: build(cfg[name]) for name in estimator._get_param_names() if name in cfg} | others
+
+
+def conditions_of(cfg: Settings) -> Conditions | None:
+    """Return the conditions of the settings; ``None`` where no column is named, nor anything else of them.
+
+    Raises
+    ------
+    ValueError
+        When something of them is said and no column is named, or they contradict each other.
+
+    Examples
+    --------
+    >>> conditions_of(Settings({"conditions": {"treatment": "drug", "categories": "donor"}})).categories
+    ('donor',)
+    """
+    usual: dict[str, Any] = {field.name: field.default for field in fields(Conditions)}
+    said = usual | {name: tuple(value) if isinstance(value, list) else value for name, value in cfg.conditions.items()}
+    said |= {name: names_tuple(said[name]) for name in ("categories", "numbers")}
+    return None if said == usual else Conditions(**said)
 
 
 def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimator:
