@@ -110,6 +110,10 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     """
     if _fits(value, hint):
         return
+    if _is_huge(value):
+        raise TypeError(
+            f"{where}() expected `{name}` to be {_said(hint)}, of 64 bits where it is whole; found {_shown(value)}."
+        )
     cure = f" Try `torch.as_tensor({name})`." if hint is torch.Tensor and hasattr(value, "__array__") else ""
     raise TypeError(f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}")
 
@@ -220,7 +224,12 @@ def _fits_number(value: object, hint: type) -> bool:
     switch = isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
     if hint is bool or switch:
         return switch and hint is bool
-    return isinstance(value, Integral if hint is int else Real)
+    return isinstance(value, Integral) if hint is int else isinstance(value, Real) and not _is_huge(value)
+
+
+def _is_huge(value: object) -> bool:
+    """Whether a whole number is too large for torch and NumPy, which take 64 bits, where any number would do."""
+    return isinstance(value, Integral) and not -(2**63) <= int(value) < 2**63
 
 
 def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> bool:

@@ -63,7 +63,8 @@ def _pair(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
         any(x.is_complex() or x.layout != torch.strided for x in (x0, x1))
         or x0.shape[1:] != x1.shape[1:]
         or not x0.ndim
-        or x0[:1].numel() == 0
+        or not x0.numel()
+        or not x1.numel()
     ):
         raise ValueError(
             f"Expected clouds of real states (n, ...) and (m, ...) of one shape; found {tuple(x0.shape)} of {x0.dtype} "

@@ -104,6 +104,8 @@ def label_shares(
         raise ValueError(f"Expected n_neighbors >= 1; found {n_neighbors}.")
     cells, there, n = _groups(labels, labels_next, x_next)
     states = as_states(x_next, what="`x_next`").cpu()
+    if states.ndim != 2:
+        raise ValueError(f"Expected `x_next` as states (m, d); found shape {tuple(states.shape)}.")
     member = torch.eye(n, dtype=torch.float64)[there[there >= 0]]
 
     from sklearn.neighbors import NearestNeighbors

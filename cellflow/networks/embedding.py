@@ -83,6 +83,8 @@ class TimeEmbedding(nn.Module):
         if not isinstance(t, Tensor) or not t.is_floating_point() or not t.ndim or t.layout != torch.strided:
             kind = f"{tuple(t.shape)} of {t.dtype}" if isinstance(t, Tensor) else type(t).__name__
             raise TypeError(f"Expected times `t` as a floating-point tensor, one for each sample; found {kind}.")
+        if t.dtype != self.linear.weight.dtype and not torch.is_autocast_enabled(t.device.type):
+            raise TypeError(f"Expected times of {self.linear.weight.dtype}, as the weights; found {t.dtype}.")
         if t.shape[1:].numel() != self.times:
             raise ValueError(
                 f"Expected {self.times} time(s) for each sample; found times of shape {tuple(t.shape)}. Build the "

@@ -48,6 +48,8 @@ class Heads(nn.Module):
         self, velocity: nn.Module, *, score: nn.Module | str | None = None, growth: nn.Module | str | None = None
     ) -> None:
         super().__init__()
+        if not callable(velocity) or isinstance(velocity, type):
+            raise TypeError(f"Expected `velocity` to be a module, made already; found {velocity!r:.60}.")
         self.velocity = velocity
         self._shared: list[str] = []
         for name, head in (("score", score), ("growth", growth)):

@@ -80,7 +80,7 @@ class BridgeMatching:
             check_growth_weight(self.growth_weight, without="leave it at None")
         if self.path.sigma == 0:
             raise ValueError(f"Expected a path with noise; found {self.path}. Use `cf.paths.BrownianBridge(sigma)`.")
-        if self.score_weight <= 0:
+        if not 0 < self.score_weight < float("inf"):
             raise ValueError(
                 f"Expected score_weight > 0; found {self.score_weight}. Without a score, `VelocityMatching`."
             )

@@ -109,7 +109,8 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     point = path.between(batch, s, generator=generator)
     mass = gain = None
     if batch.log_mass0 is not None and batch.log_mass1 is not None:
-        mass, gain = torch.lerp(batch.log_mass0, batch.log_mass1, s).exp(), batch.log_mass1 - batch.log_mass0
+        before, after = batch.log_mass0.to(s), batch.log_mass1.to(s)
+        mass, gain = torch.lerp(before, after, s).exp(), after - before
     elif batch.log_mass0 is not None or batch.log_mass1 is not None:
         raise ValueError("Expected masses at both ends of the pairs, or at none; found them at one. Set both.")
     return Drawn(start + s * duration, point, duration, batch.condition, mass, gain)

@@ -151,9 +151,10 @@ class FlowMapObjective(ABC):
             squares["diagonal"], masses["diagonal"] = self._squares(error, resting), resting.mass
         every = torch.cat(list(squares.values()))
         weight = (every.detach() + 1e-3) ** -self.adaptive if self.adaptive else 1.0
+        weighed = torch.where(every.isfinite(), weight * every, every)  # infinite errors have the weight 0, not none
         mass = None if moving.mass is None else torch.cat([part for part in masses.values() if part is not None])
         terms = {name: weighted_mean(each.detach(), masses[name]) for name, each in squares.items()}
-        return {"loss": weighted_mean(weight * every, mass)} | terms
+        return {"loss": weighted_mean(weighed, mass)} | terms
 
     @checked
     def velocity(self, field: Any) -> Field:

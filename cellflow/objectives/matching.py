@@ -1,6 +1,7 @@
 """Regression on the velocity of a path (flow matching), or on its noise (diffusion)."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -32,6 +33,10 @@ class Objective(Protocol):
     def velocity(self, field: Any) -> Field:
         """Return the velocity field that a field trained on this objective stands for."""
         ...
+
+
+UNITS = (1e-30, 1e30)
+"""Units of length between which errors are measured: beyond, single precision ends."""
 
 
 @checked
@@ -134,7 +139,7 @@ class NoiseMatching:
             batch, self, bends="The noise does not determine the velocity of a pair with bends: use `VelocityMatching`."
         )
         drawn = draw(batch, self.path, self.times, generator=generator)
-        noise = field(drawn.t, drawn.x, drawn.condition)
+        noise = outputs(field(drawn.t, drawn.x, drawn.condition)).velocity
         return {"loss": drawn.mean((noise - batch.x0).square())}
 
     @checked
@@ -170,7 +175,7 @@ class VelocityFromNoise(nn.Module):
         t = t.clamp(self.path.margin, 1 - self.path.margin)
         value, slope = self.path.coefficients_and_slopes(t)
         (a, b), (a_slope, b_slope) = ([per_sample(c, x) for c in pair[:2]] for pair in (value, slope))
-        noise = self.field(t, x, condition)
+        noise = outputs(self.field(t, x, condition)).velocity
         found: Tensor = a_slope * noise + b_slope * (x - a * noise) / b
         return found
 
@@ -181,7 +186,11 @@ def check_unit(unit: Unit) -> None:
     Raises
     ------
     ValueError
-        When it is not finite, or not above 0.
+        When it is not above 0, or too small or large for its square in single precision.
     """
-    if not all(0 < one < float("inf") for one in (unit if isinstance(unit, tuple) else (unit,))):
-        raise ValueError(f"Expected a finite unit > 0; found {unit}.")
+    least, most = UNITS
+    each = unit if isinstance(unit, tuple) else (unit,)
+    if any(not isinstance(one, Real) for one in each):
+        raise TypeError(f"Expected `unit` as a number, or a tuple of one for each dimension; found {unit!r}.")
+    if not all(least <= one <= most for one in each):
+        raise ValueError(f"Expected a unit > 0, from {least:g} to {most:g}; found {unit}. Rescale the data.")

@@ -187,7 +187,10 @@ def _settings(flow: "SnapshotFlow", grid: Grid) -> list[dict[str, Any]]:
     from sklearn.base import clone
     from sklearn.model_selection import ParameterGrid
 
-    settings = list(ParameterGrid(grid if isinstance(grid, Mapping) else list(grid)))
+    grids = [grid] if isinstance(grid, Mapping) else list(grid)
+    if not all(isinstance(one, Mapping) for one in grids):
+        raise TypeError(f"Expected `grid` as a dict of lists, or a list of such; found {type(grid).__name__}.")
+    settings = list(ParameterGrid(grids))
     for one in settings:
         wrong = sorted(set(one) & set(FIXED))
         if wrong:

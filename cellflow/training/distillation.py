@@ -137,7 +137,7 @@ def distill(
     chosen = replace(chosen, unit=chosen.unit if unit is None else unit)
     settings: FlowMapObjective | TrajectoryMatching = chosen
     if isinstance(chosen, FlowMapObjective):
-        chosen = replace(chosen, path=path or chosen.path)
+        chosen = replace(chosen, path=chosen.path if path is None else path)
         settings = replace(chosen, teacher=None)
         if teacher is not None and chosen.teacher is None:
             weight = next(flow_map.parameters())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cellflow.batch import Batch
+from cellflow.errors import ConvergenceError
 from cellflow.fields import Field
 from cellflow.modes import single_precision
 from cellflow.networks import MLP, Standardized
@@ -79,6 +80,11 @@ class Geodesics:
             An endless stream of straight pairs.
         generator
             Seeds the metric, the network and its training.
+
+        Raises
+        ------
+        ConvergenceError
+            When the training diverges.
         """
         points = torch.cat(list(snapshots))
         unit = float(points.std(dim=0).square().sum().sqrt())
@@ -94,7 +100,15 @@ class Geodesics:
         energy = PathEnergy(metric, unit=unit)
         recipe = Recipe(self.learning_rate, warmup=min(100, self.steps // 10), ema=0.99)
         fit(field, energy, batches, steps=self.steps, generator=generator, recipe=recipe)
-        return LearnedBends(field.eval())
+        learned = LearnedBends(field.eval())
+        rows = torch.zeros(0, dtype=torch.long)
+        bent = learned(next(iter(batches)), rows, rows)
+        if not all(bool(bend.isfinite().all()) for bend in (bent.bend0, bent.bend1) if bend is not None):
+            raise ConvergenceError(
+                f"The bends of pairs are not finite: their training has diverged. Lower `learning_rate` (now "
+                f"{self.learning_rate:g}), or raise `floor` (now {self.floor:g})."
+            )
+        return learned
 
 
 @checked

@@ -20,7 +20,7 @@ from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.signature import checked_but
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.history import History
-from cellflow.training.losses import LARGEST, check_batch, check_field, largest, not_finite
+from cellflow.training.losses import LARGEST, check_batch, check_field, check_function, largest, not_finite, terms_of
 from cellflow.training.recipe import PRECISIONS, Recipe
 from cellflow.training.run import OLD_KEYWORDS, Interrupt, Run, Stopped, progress_bar
 from cellflow.training.stopping import HELD_OUT, EarlyStopping
@@ -114,6 +114,7 @@ def fit(
     recipe = recipe or Recipe()
     seed = draw_seed(generator)
     check_field(field)
+    check_function(on_step, name="on_step")
     if str(recipe.precision) == "64":
         field.double()
     fabric = run.fabric or _fabric_for(field, recipe)
@@ -223,7 +224,7 @@ def _train(
             numbers = partial(generator_at, state.seed + fabric.global_rank, position, device=fabric.device)
             with fabric.no_backward_sync(model, enabled=micro + 1 < recipe.accumulate):
                 with seeded(numbers()) if draws else nullcontext():
-                    found = objective(model, batch, generator=numbers())
+                    found = terms_of(objective(model, batch, generator=numbers()))
                 fabric.backward(found["loss"] / recipe.accumulate)
             for name, value in (*found.items(), (LARGEST, largest(batch))):
                 terms[name] = terms.get(name, 0) + value.detach() / recipe.accumulate

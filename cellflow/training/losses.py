@@ -46,6 +46,41 @@ def check_field(field: nn.Module) -> None:
     check_weights(field)
 
 
+def check_function(given: object, *, name: str) -> None:
+    """Raise for a class where a function is asked for, or an object made of it.
+
+    Raises
+    ------
+    TypeError
+        Naming both.
+
+    Examples
+    --------
+    >>> check_function(print, name="on_step")
+    """
+    if isinstance(given, type):
+        raise TypeError(f"Expected `{name}` as a function; found the class {given.__name__}.")
+
+
+def terms_of(found: object) -> dict[str, Tensor]:
+    """Return what an objective returned, provided that it is a table of terms with the loss.
+
+    Raises
+    ------
+    TypeError
+        Saying what an objective returns.
+
+    Examples
+    --------
+    >>> terms_of({"loss": torch.tensor(1.0)})
+    {'loss': tensor(1.)}
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("loss"), Tensor):
+        shown = f"a dict of {list(found)}" if isinstance(found, dict) else type(found).__name__
+        raise TypeError(f"Expected an objective that returns tensors by name, 'loss' among them; found {shown}.")
+    return found
+
+
 def check_batch(batch: Batch) -> Batch:
     """Return a batch that can be trained on; which numbers it holds is looked at if the loss is not finite.
 

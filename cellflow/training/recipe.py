@@ -1,7 +1,7 @@
 """The settings of the optimiser, in one object."""
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 from numbers import Integral
 from typing import Literal
 
@@ -70,11 +70,11 @@ class Recipe:
             raise ValueError(unknown("precision", self.precision, PRECISIONS))
         if not 0 <= self.ema < 1:
             raise ValueError(f"Expected 0 <= ema < 1; found {self.ema}.")
-        if self.learning_rate <= 0 or self.warmup < 0 or self.weight_decay < 0:
-            raise ValueError(f"Expected learning_rate > 0, warmup >= 0 and weight_decay >= 0; found {self}.")
+        if not (0 < self.learning_rate < inf and 0 <= self.weight_decay < inf) or self.warmup < 0:
+            raise ValueError(f"Expected learning_rate > 0, warmup >= 0 and weight_decay >= 0, finite; found {self}.")
         if self.accumulate < 1:
             raise ValueError(f"Expected accumulate >= 1; found {self.accumulate}.")
-        if self.clip is not None and self.clip <= 0:
+        if self.clip is not None and not self.clip > 0:
             raise ValueError(f"Expected clip > 0, or None; found {self.clip}.")
 
     @checked

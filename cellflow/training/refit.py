@@ -148,7 +148,7 @@ class MarkovianFitting:
         old = {} if steps is None else {"steps": steps}
         solver = resolve(self.solver, default=Noisy(), verb="MarkovianFitting", smooth="Reflow", old=old)
         object.__setattr__(self, "solver", solver)
-        if self.sigma <= 0:
+        if not self.sigma > 0:
             raise ValueError(f"Expected sigma > 0; found {self.sigma}. Without noise, use `Reflow`.")
 
     def __call__(
@@ -247,7 +247,7 @@ def refit(
     run, coupling = given.get("run", run) or Run(), given.get("coupling", coupling)
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
-    if not callable(coupling) or hasattr(coupling, "keeps_mass"):
+    if not callable(coupling) or isinstance(coupling, type) or hasattr(coupling, "keeps_mass"):
         raise TypeError(
             f"Expected a coupling that the model makes, such as `cf.training.Reflow()`; found {coupling!r}."
         )

@@ -62,6 +62,15 @@ class EarlyStopping:
     leaving: Sequence[Batch] = ()
     legs: Sequence[Leg] = ()
 
+    def __post_init__(self) -> None:
+        for name, kind in (("batches", Batch), ("leaving", Batch), ("legs", Leg)):
+            found = getattr(self, name)
+            listed = isinstance(found, list | tuple) and not isinstance(found, kind)
+            strange = [one for one in found if not isinstance(one, kind)] if listed else [found]
+            if strange:
+                shown = type(strange[0]).__name__
+                raise TypeError(f"Expected `{name}` as a list of `{kind.__name__}`; found {shown}.")
+
     def measured(self, objective: Objective) -> tuple[str, ...]:
         """Return the names of what is measured: the loss, and with growth the share of it that is confirmed."""
         growing = self.legs and getattr(objective, "growth_weight", None) is not None
@@ -69,7 +78,15 @@ class EarlyStopping:
 
     @checked
     def measure(self, field: nn.Module, objective: Objective) -> dict[str, float]:
-        """Return the mean loss on the held-out batches, and with growth the share of it that is confirmed."""
+        """Return the mean loss on the held-out batches, and with growth the share of it that is confirmed.
+
+        Raises
+        ------
+        ValueError
+            When there are no batches.
+        """
+        if not self.batches:
+            raise ValueError("Expected `batches` of held-out samples to measure on; found none.")
         like = next(field.parameters())
         terms = self._mean(partial(objective, field), self.batches, like=like)
         if CONFIRMED not in self.measured(objective):

@@ -261,7 +261,7 @@ CALLS: dict[str, Any] = {
             harmonics=count(2),
             times=count(1),
         ),
-        plain(lambda t: N.TimeEmbedding(8)(t), t=TIMES),
+        forward(lambda t: N.TimeEmbedding(8)(t), t=TIMES),
     ],
     "networks.Heads": [
         using(
