@@ -33,7 +33,7 @@ def fitted(response, table, **keywords):
         spread=torch.ones(3),
         effects=vectors(table),
         curvature=CURVATURE,
-    )
+    ).shift
 
 
 def vectors(table):
@@ -74,7 +74,7 @@ def test_where_doses_are_single_it_is_least_squares_on_names_when_means_are_exac
     weights = 1 / np.sqrt(noise)[:, None]
     expected = np.linalg.lstsq(weights * effects, weights * changes, rcond=None)[0]
     given = (torch.from_numpy(x) for x in (changes, noise * 1e-6, effects))
-    found = fit_additive(next(given), noise=next(given), spread=torch.ones(4).double(), effects=next(given))
+    found = fit_additive(next(given), noise=next(given), spread=torch.ones(4).double(), effects=next(given)).shift
     torch.testing.assert_close(found.line, torch.from_numpy(expected), atol=1e-3, rtol=0)
     assert (found.line - torch.from_numpy(expected)).abs().max() > 0  # the prior is there
 
@@ -83,7 +83,7 @@ def test_a_curve_of_its_own_form_goes_through_exact_means_and_is_straight_betwee
     amounts = torch.linspace(0.1, 1, 10).double()[:, None]
     changes = torch.cat([torch.sin(6 * amounts), torch.cos(6 * amounts) - 1], dim=1)
     given = {"noise": torch.full((10,), 1e-7), "spread": torch.ones(2), "curvature": torch.tensor([2.0])}
-    shift = fit_additive(changes, effects=amounts, **given)
+    shift = fit_additive(changes, effects=amounts, **given).shift
     assert shift.slope.any()
     torch.testing.assert_close(shift(amounts), changes, atol=1e-3, rtol=0)
     middle = (amounts[1:] + amounts[:-1]) / 2
@@ -97,14 +97,14 @@ def test_of_noise_alone_hardly_anything_is_left(rows, most):
     left = []
     for _ in range(10):
         changes = torch.randn(rows, 50, generator=rng) * 0.1
-        shift = fit_additive(changes, noise=torch.full((rows,), 0.01), spread=torch.ones(50), effects=effects)
+        shift = fit_additive(changes, noise=torch.full((rows,), 0.01), spread=torch.ones(50), effects=effects).shift
         left.append(shift(effects).square().mean() / changes.square().mean())
     assert torch.stack(left).mean() < most
 
 
 def test_large_effects_are_not_shrunk():
     changes = torch.tensor([[3.0, -2.0, 5.0]])
-    shift = fit_additive(changes, noise=torch.tensor([0.01]), spread=torch.ones(3), effects=torch.ones(1, 1))
+    shift = fit_additive(changes, noise=torch.tensor([0.01]), spread=torch.ones(3), effects=torch.ones(1, 1)).shift
     torch.testing.assert_close(shift(torch.ones(1, 1)), changes, rtol=0.01, atol=0)
 
 
@@ -118,7 +118,19 @@ def test_the_control_stays_and_the_order_of_rows_does_not_matter():
     order = torch.from_numpy(rng.permutation(len(SEEN)))
     first = fit_additive(changes, noise=noise, effects=effects, **given)
     second = fit_additive(changes[order], noise=noise[order], effects=effects[order], **given)
-    torch.testing.assert_close(first(effects), second(effects), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first.shift(effects), second.shift(effects), atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_keeps_what_no_sum_explains_where_it_is_more_than_noise():
+    effects = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).repeat(4, 1)
+    synergy = torch.tensor([0.0, 0.0, 5.0])[:, None].repeat(4, 3)
+    changes = effects @ torch.tensor([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]]) + synergy
+    given = {"spread": torch.ones(3), "effects": effects}
+    exact = fit_additive(changes, noise=torch.full((12,), 1e-6), **given)
+    torch.testing.assert_close(exact.changes, changes, atol=1e-3, rtol=0)
+    assert (exact.shift(effects) - changes).abs().max() > 1
+    noise = torch.randn(12, 3, generator=cf.generator(seed=3))
+    assert fit_additive(noise, noise=torch.ones(12), **given).changes.square().mean() < noise.square().mean() / 5
 
 
 def test_many_rows_of_one_condition_count_as_their_mean(monkeypatch):
@@ -126,9 +138,9 @@ def test_many_rows_of_one_condition_count_as_their_mean(monkeypatch):
     effects = torch.eye(3).repeat(40, 1)
     changes = effects @ torch.stack(list(DRUGS.values())) + 0.3 * torch.randn(120, 3, generator=rng)
     given = {"noise": torch.full((120,), 0.09), "spread": torch.ones(3), "effects": effects}
-    each = fit_additive(changes, **given)
+    each = fit_additive(changes, **given).shift
     monkeypatch.setattr(additive, "MOST_ROWS", 100)
-    torch.testing.assert_close(fit_additive(changes, **given).line, each.line, atol=0.02, rtol=0)
+    torch.testing.assert_close(fit_additive(changes, **given).shift.line, each.line, atol=0.02, rtol=0)
 
 
 def test_it_is_saved_and_loaded_with_its_buffers():

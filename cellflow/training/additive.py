@@ -35,7 +35,7 @@ MOST_ROWS = 1000
 
 def fit_additive(
     changes: Tensor, *, noise: Tensor, spread: Tensor, effects: Tensor, curvature: Tensor | None = None
-) -> AdditiveShift:
+) -> "AdditiveEffects":
     r"""Return the additive effects of treatments that explain the mean displacements of conditions.
 
     The displacement of coordinate j of condition i, which has the amounts :math:`c_i`, is
@@ -69,7 +69,7 @@ def fit_additive(
 
     Returns
     -------
-    AdditiveShift
+    AdditiveEffects
         In the precision and on the device of ``changes``.
 
     Raises
@@ -87,8 +87,8 @@ def fit_additive(
 
     >>> effects = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> changes = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-    >>> shift = fit_additive(changes, noise=torch.full((2,), 0.01), spread=torch.ones(2), effects=effects)
-    >>> shift(torch.tensor([[1.0, 1.0]])).round(decimals=1)
+    >>> found = fit_additive(changes, noise=torch.full((2,), 0.01), spread=torch.ones(2), effects=effects)
+    >>> found.shift(torch.tensor([[1.0, 1.0]])).round(decimals=1)
     tensor([[3., 2.]])
     """
     curvature = effects.new_zeros(effects.shape[1:]) if curvature is None else curvature
@@ -97,7 +97,7 @@ def fit_additive(
         x.detach().cpu().double() for x in (changes, noise, spread, effects, curvature)
     )
     spread = spread.clamp(min=TINY * max(float(spread.mean()), float(y.square().mean()), TINY))
-    y, noise, effects = _averaged(y / spread.sqrt(), noise, effects)
+    y, noise, effects, row = _averaged(y / spread.sqrt(), noise, effects)
     axis, low, high = _segments(effects, curvature)
     shift = AdditiveShift(effects.shape[1], y.shape[1], segments=len(axis)).double()
     shift.axis, shift.low, shift.high, shift.curvature = axis, low, high, curvature
@@ -106,9 +106,26 @@ def fit_additive(
     best = max(tried, key=lambda each: each.likelihood)
     best = best if best.likelihood > tried[0].likelihood + GAIN else tried[0]
     log.info("Additive effects of treatments: %s.", best.told())
-    for name, weights, scale in zip(BLOCKS, best.weights(y, noise, features), scales, strict=True):
-        setattr(shift, name, weights * scale[:, None] * spread.sqrt())
-    return shift.to(changes)
+    dual = best.dual(y, noise)
+    for name, share, block, scale in zip(BLOCKS, best.form, features, scales, strict=True):
+        setattr(shift, name, (1 - best.own) * share * (block * scale).T @ dual * spread.sqrt())
+    explained = shift(effects) + best.own * dual * spread.sqrt()
+    return AdditiveEffects(shift.to(changes), explained[row].to(changes))
+
+
+class AdditiveEffects(NamedTuple):
+    """Additive effects of treatments, and what they leave of the displacements that they explain.
+
+    Attributes
+    ----------
+    shift
+        The effects: what displaces the mean at any condition.
+    changes
+        The displacement of each row without its noise ``(k, d)``: its effects, and what it has of its own.
+    """
+
+    shift: AdditiveShift
+    changes: Tensor
 
 
 class _Fit(NamedTuple):
@@ -147,12 +164,11 @@ class _Fit(NamedTuple):
         best, where = (likelihoods + SHARED * likelihoods.mean(dim=1, keepdim=True)).max(dim=0)
         return cls(form, own, STRENGTHS[where], float(best.sum()), values, vectors)
 
-    def weights(self, y: Tensor, noise: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return the mean of the posterior, the weights of each block of features."""
+    def dual(self, y: Tensor, noise: Tensor) -> Tensor:
+        """Return displacements over their variance, times that of effects: a covariance times it is an effect."""
         turned = self.vectors.T @ (y / noise.sqrt()[:, None])
         shrunk = self.strength / (1 + self.strength * self.values[:, None]) * turned
-        dual = (noise.mean() / noise).sqrt()[:, None] * (self.vectors @ shrunk) * noise.mean().sqrt()
-        return [(1 - self.own) * share * (block.T @ dual) for share, block in zip(self.form, features, strict=True)]
+        return (noise.mean() / noise).sqrt()[:, None] * (self.vectors @ shrunk) * noise.mean().sqrt()
 
     def told(self) -> str:
         """Return it in words."""
@@ -196,14 +212,14 @@ def _forms(shift: AdditiveShift) -> Sequence[tuple[float, ...]]:
     return FORMS if len(shift.axis) else FORMS[:1]
 
 
-def _averaged(y: Tensor, noise: Tensor, effects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows, or their means by condition where they are many."""
+def _averaged(y: Tensor, noise: Tensor, effects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the rows, or their means by condition where they are many, and where each row has gone."""
     if len(y) <= MOST_ROWS:
-        return y, noise, effects
+        return y, noise, effects, torch.arange(len(y))
     distinct, which = effects.unique(dim=0, return_inverse=True)
     weights = noise.new_zeros(len(distinct)).index_add(0, which, 1 / noise)
     sums = y.new_zeros(len(distinct), y.shape[1]).index_add(0, which, y / noise[:, None])
-    return sums / weights[:, None], 1 / weights, distinct
+    return sums / weights[:, None], 1 / weights, distinct, which
 
 
 def _check(changes: Tensor, noise: Tensor, spread: Tensor, effects: Tensor, curvature: Tensor) -> None:
