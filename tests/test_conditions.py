@@ -88,6 +88,8 @@ def test_doses_of_each_name():
     column = Conditions("drug", "dose").fit(joined)
     np.testing.assert_array_equal(columns.read(parted).vectors, column.read(joined).vectors)
     assert set(columns.read(parted).labels) == {"control", "A, dose1 1", "A 9+B 3", "B, dose1 3"}  # 2 + 1 of B are 3
+    controlled = cells(drug=["control", "A+control", "control+B+A", "B+B"], dose=["5", "1+5", "5+3+9", "1+2"])
+    np.testing.assert_array_equal(column.read(controlled).vectors, column.read(joined).vectors)
     both = column.encode({"drug": "A+B", "dose": 3}, 1)
     np.testing.assert_array_equal(both, column.encode({"drug": "B+A", "dose": "3+3"}, 1))
     np.testing.assert_array_equal(
@@ -415,7 +417,9 @@ BAD_CONDITIONS = {
     "a dose below zero": ({"dose": -1}, "doses of 0 or more"),
     "no dose": ({"dose": None}, "No dose in 'dose' for 'A'"),
     "another number of rows": ({"dose": [1, 2]}, "Expected one value, or 3, for 'dose'; found 2"),
+    "an age in other units": ({"age": 1e12}, "Is it in the same units?"),
     "a missing name": ({"drug": None}, "Some cells have no treatment"),
+    "a list of names": ({"drug": [["A"]] * 3}, "names or numbers in 'drug'; found list"),
 }
 
 
@@ -425,7 +429,7 @@ def test_conditions_that_cannot_be_asked_for_are_refused(case):
     fitted = ALL.fit(drugs())
     right = {"drug": "A", "dose": 1, "donor": "x", "age": 30}
     assert fitted.encode(right, 3).shape == (3, 5)
-    with pytest.raises((ValueError, KeyError), match=re.escape(said)):
+    with pytest.raises((ValueError, KeyError, TypeError), match=re.escape(said)):
         fitted.encode(right | change, 3)
 
 
@@ -519,6 +523,13 @@ def test_a_thousand_conditions_are_read_in_seconds_and_never_as_cells_by_width()
     table = fitted.read(obs)
     assert table.vectors.shape == (2000, 1000)
     assert table.index.shape == (100_000,)
+
+
+def test_conditions_that_do_not_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("cellflow.cells.fitted_conditions.MOST", 10)
+    obs = cells(drug=["control", *"ABCD"])
+    with pytest.raises(ValueError, match="5 conditions of 4 numbers each do not fit"):
+        Conditions("drug").fit(obs).read(obs)
 
 
 def test_conditions_are_public():

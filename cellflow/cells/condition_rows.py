@@ -1,7 +1,7 @@
 """Rows of a table as conditions: sets of treatments with doses, levels of categories, and numbers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -184,8 +184,7 @@ def _treated(
 ) -> Treated:
     """Return the treatments of one row."""
     if not treatment:
-        found = zip(dose, doses, strict=True)
-        return treated(*_aligned([(name, (name,), amounts) for name, amounts in found], True), added=True)
+        return treated(_aligned(dose[0], dose, doses[0], control=None), added=False)
     if all(text is None for text in texts):
         raise ValueError(
             f"Some cells have no treatment in {' or '.join(map(repr, treatment))}. If they are controls, say so: "
@@ -193,33 +192,33 @@ def _treated(
             "else leave them out."
         )
     sets = [
-        names_in(text, control=columns.control, separator=columns.separator, column=name)
+        names_in(text, separator=columns.separator, column=name, control=columns.control)
         for text, name in zip(texts, treatment, strict=True)
     ]
-    given = [*doses] * len(sets) if len(doses) == 1 else doses or [(math.nan,)] * len(sets)
-    where = dose * len(sets) if len(doses) == 1 else dose or treatment
-    joined = _aligned(list(zip(where, sets, given, strict=True)), bool(dose))
-    return treated(*joined, added=len(dose) > 1)
+    if len(dose) > 1:
+        each = zip(dose, sets, doses, strict=True)
+        pairs = [pair for one in each for pair in _aligned(*one, control=columns.control)]
+    else:
+        names = tuple(name for one in sets for name in one)
+        pairs = _aligned(dose[0] if dose else "", names, doses[0] if dose else (math.nan,), control=columns.control)
+    return treated(pairs, added=len(dose) > 1 or (bool(dose) and len(doses[0]) > 1))
 
 
 def _aligned(
-    columns: list[tuple[str, tuple[str, ...], tuple[float, ...]]], dosed: bool
-) -> tuple[list[str], list[float]]:
-    """Return names with the dose of each, from the names and doses of each column."""
-    names: list[str] = []
-    doses: list[float] = []
-    for column, found, given in columns:
-        if found and not given and dosed:
-            shown = ", ".join(map(repr, found[:NAMED]))
-            raise ValueError(
-                f"No dose in {column!r} for {shown}: expected an amount for every cell that is treated, 0 for none. "
-                f"Fill it in, or leave these cells out: `adata = adata[adata.obs[{column!r}].notna()].copy()`."
-            )
-        if len(given) not in (1, len(found)) and found:
-            raise ValueError(f"Expected one dose, or {len(found)}, in {column!r} for {found}; found {given}.")
-        names += found
-        doses += given * len(found) if len(given) == 1 else given if found else ()
-    return names, doses
+    column: str, names: tuple[str, ...], doses: tuple[float, ...], *, control: str | None
+) -> list[tuple[str, float]]:
+    """Return names with the dose of each, without the control."""
+    found = [name for name in names if name != control]
+    if found and not doses:
+        shown = ", ".join(map(repr, found[:NAMED]))
+        raise ValueError(
+            f"No dose in {column!r} for {shown}: expected an amount for every cell that is treated, 0 for none. "
+            f"Fill it in, or leave these cells out: `adata = adata[adata.obs[{column!r}].notna()].copy()`."
+        )
+    if found and len(doses) not in (1, len(names)):
+        raise ValueError(f"Expected one dose, or {len(names)}, in {column!r} for {names}; found {doses}.")
+    each = doses * len(names) if len(doses) == 1 else doses
+    return [(name, dose) for name, dose in zip(names, each, strict=False) if name != control]
 
 
 def label_of(key: Key, columns: "FittedConditions | Conditions") -> str:
@@ -239,62 +238,3 @@ def label_of(key: Key, columns: "FittedConditions | Conditions") -> str:
     rest = [f"{name} {value}" for name, value in zip(columns.categories, levels, strict=True)]
     rest += [f"{name} {value:g}" for name, value in zip(columns.numbers, numbers, strict=True)]
     return ", ".join([first, *rest])
-
-
-def rows_of(
-    condition: Mapping[str, Any] | pd.DataFrame, n: int, fitted: "FittedConditions", *, obs: pd.DataFrame | None
-) -> pd.DataFrame:
-    """Return a condition given in words as a table of ``n`` rows, with all columns of the fit.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As `FittedConditions.encode`.
-    """
-    if not isinstance(condition, Mapping | pd.DataFrame):
-        raise TypeError(
-            f"Expected a condition as a mapping from columns to values, such as {_such(fitted)}; found "
-            f"{condition!r:.60}."
-        )
-    given = {str(name): _values(values, n, str(name)) for name, values in condition.items()}
-    foreign = [name for name in given if name not in fitted.columns]
-    if foreign:
-        raise KeyError(f"{foreign[0]!r} is none of the columns that this was fitted with: {list(fitted.columns)}.")
-    for name in (*fitted.categories, *fitted.numbers):
-        if name not in given and obs is not None and name in obs:
-            given[name] = _values(obs[name], n, name)
-    empty = [name for name in fitted.treatment if name not in given]
-    if len(empty) < len(fitted.treatment):
-        given |= {name: [None] * n for name in empty}
-    for column, name in enumerate(fitted.dose):
-        if name not in given and _undosed(given, column, fitted):
-            given[name] = [0.0] * n
-    lacking = [name for name in fitted.columns if name not in given]
-    if lacking:
-        raise KeyError(
-            f"The condition lacks {', '.join(map(repr, lacking))}: expected a value for each of "
-            f"{list(fitted.columns)}, which this was fitted with."
-        )
-    return pd.DataFrame({name: pd.Series(list(given[name]), dtype=object) for name in fitted.columns})
-
-
-def _such(fitted: "FittedConditions") -> str:
-    return "{" + ", ".join(f"{name!r}: ..." for name in fitted.columns) + "}"
-
-
-def _values(value: Any, n: int, name: str) -> list[Any]:
-    """Return one value for each row."""
-    values = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Sized):
-        return [values] * n
-    if len(values) != n:
-        raise ValueError(f"Expected one value, or {n}, for {name!r}; found {len(values)}.")
-    return list(values)
-
-
-def _undosed(given: Mapping[str, list[Any]], column: int, fitted: "FittedConditions") -> bool:
-    """Return whether nothing that a dose column belongs to is a treatment."""
-    if not fitted.treatment:
-        return False
-    of = fitted.treatment if len(fitted.dose) == 1 else (fitted.treatment[column],)
-    return all(name_of(value) in (None, fitted.control) for name in of for value in set(given.get(name, ())))

@@ -1,5 +1,6 @@
 """What `Conditions` learns from a table: names, scales of doses, and how they become the numbers that a field sees."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,16 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.condition_record import read_record
-from cellflow.cells.condition_rows import ConditionTable, Key, keys_of, label_of, rows_of
+from cellflow.cells.condition_rows import ConditionTable, Key, keys_of, label_of
+from cellflow.cells.condition_words import rows_of
 from cellflow.cells.doses import DoseScale
 from cellflow.cells.name_vectors import NameVectors, listed
 from cellflow.cells.treatments import Treated
 
+FAR = 1e6
+"""Spreads from the mean of a continuous covariate beyond which it is another quantity."""
+MOST = 2**26
+"""Most numbers in a table of conditions, 256 MiB."""
 CONTROLS = {
     "control", "controls", "ctrl", "ctl", "dmso", "vehicle", "untreated", "unstimulated", "unperturbed", "mock", "pbs",
     "none", "non-targeting", "nontargeting", "non_targeting", "nt", "no treatment", "wt", "wild type", "wildtype",
@@ -229,15 +235,21 @@ class FittedConditions:
 
     def _table(self, keys: list[Key], index: np.ndarray) -> ConditionTable:
         """Return the table of conditions, and which of them each row has."""
+        if len(keys) * self.width > MOST:
+            raise ValueError(
+                f"{len(keys):,} conditions of {self.width:,} numbers each do not fit into 256 MiB. Read fewer rows at "
+                "once, or give vectors of fewer numbers for names, with `Conditions(embeddings=...)`."
+            )
         order = sorted(range(len(keys)), key=lambda k: (bool(keys[k][0]), *keys[k]))
         place = np.argsort(order)
         keys = [keys[k] for k in order]
         labels = [label_of(key, self) for key in keys]
+        times = Counter(labels)
         contexts = {key[1:]: k for k, key in reversed(list(enumerate(keys)))}
         return ConditionTable(
             vectors=np.stack([self._vector(key) for key in keys]) if keys else np.zeros((0, self.width), np.float32),
             index=place[index] if len(index) else index,
-            labels=tuple(label if labels.count(label) == 1 else f"{label} #{k}" for k, label in enumerate(labels)),
+            labels=tuple(label if times[label] == 1 else f"{label} #{k}" for k, label in enumerate(labels)),
             is_control=np.array([not key[0] for key in keys], dtype=bool),
             context=np.array([contexts[key[1:]] for key in keys], dtype=np.int64),
         )
@@ -248,8 +260,15 @@ class FittedConditions:
         parts = [self._effect(treated)]
         for column, level, name in zip(self.categories, self.levels, levels, strict=True):
             parts.append(level.of(name, what=column))
-        scaled = [(value - mean) / spread for value, (mean, spread) in zip(numbers, self.moments, strict=True)]
-        return np.concatenate([*parts, np.array(scaled, dtype=np.float32)])
+        for column, value, (mean, spread) in zip(self.numbers, numbers, self.moments, strict=True):
+            scaled = (value - mean) / spread
+            if abs(scaled) > FAR:
+                raise ValueError(
+                    f"{value:g} in {column!r} is {abs(scaled):.0e} spreads from what was fitted, around {mean:g}. "
+                    "Is it in the same units?"
+                )
+            parts.append(np.array([scaled], dtype=np.float32))
+        return np.concatenate(parts)
 
     def _effect(self, treated: Treated) -> np.ndarray:
         found, what = np.zeros(self.effects.width, dtype=np.float32), (self.treatment or self.dose)[0]

@@ -91,8 +91,8 @@ def _mixed(column: pd.Series) -> bool:
     return len(kinds) > 1
 
 
-def names_in(value: str | None, *, control: str, separator: str | None, column: str) -> tuple[str, ...]:
-    """Return the names of a combination, without the control; in the order given, perhaps twice.
+def names_in(value: str | None, *, separator: str | None, column: str, control: str) -> tuple[str, ...]:
+    """Return the names of a combination, the control among them; in the order given, perhaps twice.
 
     Raises
     ------
@@ -101,16 +101,15 @@ def names_in(value: str | None, *, control: str, separator: str | None, column: 
 
     Examples
     --------
-    >>> names_in("B + A+control", control="control", separator="+", column="drug")
-    ('B', 'A')
+    >>> names_in("B + A+control", separator="+", column="drug", control="control")
+    ('B', 'A', 'control')
     """
-    if value is None or value == control:
+    if value is None:
         return ()
-    if not separator or separator not in value:
+    if not separator or separator not in value or value == control:
         return (value,)
     names = [part.strip() for part in value.split(separator)]
-    names = [name for name in names if name != control]
-    if "" in names:
+    if "" in names and control != "":
         raise ValueError(
             f"{value!r} in {column!r} has no name on one side of {separator!r}, which separates the names of a "
             f"combination. If {separator!r} is part of a name, set `separator=None`, or to what separates yours."
@@ -118,23 +117,23 @@ def names_in(value: str | None, *, control: str, separator: str | None, column: 
     return tuple(names)
 
 
-def treated(names: Sequence[str], doses: Sequence[float], *, added: bool) -> Treated:
+def treated(pairs: Sequence[tuple[str, float]], *, added: bool) -> Treated:
     """Return treatments as a set: without those at dose 0, each name once.
 
     Parameters
     ----------
-    names, doses
-        Names, and the dose of each; NaN where there is none.
+    pairs
+        Names, each with its dose; NaN where there is none.
     added
-        Whether doses of the same name add up, as those of several columns do; else they are one dose.
+        Whether doses of the same name add up, as those that are given for each do; else they are one dose.
 
     Examples
     --------
-    >>> treated(["B", "A", "B"], [1.0, 0.0, 2.0], added=True)
+    >>> treated([("B", 1.0), ("A", 0.0), ("B", 2.0)], added=True)
     (('B', 3.0),)
     """
     found: dict[str, float] = {}
-    for name, dose in zip(names, doses, strict=True):
+    for name, dose in pairs:
         if dose != 0:
             found[name] = found[name] + dose if added and name in found else dose
     return tuple(sorted(found.items()))
