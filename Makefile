@@ -47,7 +47,7 @@ bench: $(VENV)/installed-bench
 gpu: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.gpu
 
-peers: .venv-otpfm/installed
+peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 
 wheel-check: $(VENV)/installed-test
 	PYTHON=$(PYTHON) .ci/wheel-check $(BIN)/python
@@ -69,6 +69,12 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 .venv-otpfm/installed: constraints.txt Makefile
 	test -x .venv-otpfm/bin/python || $(PYTHON) -m venv .venv-otpfm
 	.venv-otpfm/bin/pip install -q --disable-pip-version-check -c constraints.txt otpfm
+	touch $@
+
+# Without our constraints: it pins older versions of what both build on.
+.venv-cellflow-tools/installed: Makefile
+	test -x .venv-cellflow-tools/bin/python || $(PYTHON) -m venv .venv-cellflow-tools
+	.venv-cellflow-tools/bin/pip install -q --disable-pip-version-check cellflow-tools
 	touch $@
 
 clean:

@@ -116,7 +116,7 @@ def small_figures():
 @pytest.fixture
 def unreported(monkeypatch):
     """Commands write no report: for tests that look at other things, as it is most of what a short run takes."""
-    for command in ("cells", "translation", "generation"):
+    for command in ("cells", "translation", "generation", "perturbation"):
         monkeypatch.setattr(f"cellflow.cli.{command}.write_report", lambda *given, **more: None)
 
 

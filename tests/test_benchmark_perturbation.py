@@ -11,7 +11,7 @@ from benchmarks.perturbation import __main__ as command
 from benchmarks.perturbation import scores, sets, table
 from benchmarks.perturbation.baselines import BASELINES, additive, changes, mean_shift, no_change
 from benchmarks.perturbation.folds import REP, Truth, folds_of
-from benchmarks.perturbation.methods import METHODS, Translated
+from benchmarks.perturbation.methods import METHODS, Flow, Translated
 from benchmarks.perturbation.scores import HALF, Predicted, halves, score
 from benchmarks.perturbation.table import TARGETS, means
 from benchmarks.rows import Table
@@ -67,7 +67,7 @@ def test_baselines_of_a_dose_are_those_that_were_measured_elsewhere(data_folder,
 
 
 def test_nothing_happens_to_untreated_cells_and_the_mean_shift_is_noise():
-    found = over_folds(sets.load("null"), "no change", "mean shift")
+    found = over_folds(sets.load("null treatment"), "no change", "mean shift")
     still, moved = (row["energy"] for row in found.values())
     assert still == pytest.approx(0.24, abs=0.03)
     assert 1.05 * still < moved < 1.3 * still
@@ -95,7 +95,8 @@ def thrown(cells, fold):
 
 
 QUICK = {name: method for name, method in METHODS.items() if name in BASELINES} | {
-    "translator": Translated({"steps": 3, "batch_size": 16, "device": "cpu"})
+    "translator": Translated({"steps": 3, "batch_size": 16, "device": "cpu"}),
+    "flow": Flow({"steps": 3, "batch_size": 16, "device": "cpu"}),
 }
 
 
@@ -333,7 +334,7 @@ def test_the_page_tells_what_was_reached():
     ]
     lines = {tuple(line.split(" | ")[:2]): line for line in table.text(rows, "here") if line.startswith("| ")}
     flow = "| 1 | 2 | 1 (no change) |  | 1.05 (PerturbationFlow) | 0.5 |"
-    assert lines["| null", "energy distance"].endswith(f"{flow} <= 1.1 x no change | yes |")
+    assert lines["| null treatment", "energy distance"].endswith(f"{flow} <= 1.1 x no change | yes |")
     assert lines["| mcf10a time, day 3", "W1"].endswith(f"{flow} below every baseline | no |")
     assert lines["| kang", "energy distance"].endswith("<= .95 | no |")
     assert lines["| norman", "Pearson of the change"].endswith(">= .875 | yes |")
@@ -342,6 +343,16 @@ def test_the_page_tells_what_was_reached():
     assert means([{"seed": 0, "W1": 1.0}, {"seed": 0, "W1": None}], "W1") == []
 
 
+def test_a_peer_that_is_absent_is_skipped_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CELLFLOW_TOOLS_PYTHON", str(tmp_path / "python"))
+    fold = next(iter(folds_of(replace(toy(), adata=toy().adata[toy().adata.obs["dose"] <= 1].copy()))))
+    del fold.seen.obs["dose"]
+    rows = command.rows_of(Table(tmp_path / "rows.csv", command.KEY), "toy", fold, ["cellflow-tools"], 1)
+    assert {row["method"] for row in rows} == {HALF}
+    assert "skipped cellflow-tools" in capsys.readouterr().out
+
+
 def test_other_settings_of_a_flow_are_another_row():
+    assert repr(Flow({"steps": 5})) != repr(Flow())
     assert repr(Translated({"steps": 5})) != repr(Translated()) == repr(Translated({"steps": 3000}))
     assert not scores.TOP % 50

@@ -9,7 +9,7 @@ import pytest
 from benchmark_cases import make_cells
 
 from benchmarks.rows import Table
-from benchmarks.speed import images, toys, training
+from benchmarks.speed import images, perturbation, toys, training
 from benchmarks.speed import trajectory as speed
 from benchmarks.trajectory.settings import load
 
@@ -104,3 +104,12 @@ def test_images_per_second_are_measured_in_turn(tmp_path, monkeypatch):
     assert all(row["images_per_second"] > 0 for row in rows)
     assert {row["ours_against_it"] for row in rows if row["network"] == "cellflow"} == {1.0}
     assert "Images 1 x 8 x 8, batch 2" in (tmp_path / "image_speed_small.md").read_text()
+
+
+def test_conditions_are_measured_at_toy_size(tmp_path):
+    words = [f"out={tmp_path}", "conditions=3", "cells=20", "controls=30", "rounds=1", "steps=2", "asked=40,2"]
+    perturbation.main(words)
+    rows = {row["what"]: row["value"] for row in Table(tmp_path / "perturbation_speed.csv", ()).read()}
+    assert rows["step at 3 conditions / step without"] > 0
+    assert {"step at 3 conditions", "perturb, 40 cells x 2 conditions", "perturb, memory"} < set(rows)
+    assert "| step at 3 conditions |" in (tmp_path / "perturbation_speed.md").read_text()

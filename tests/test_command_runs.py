@@ -27,7 +27,7 @@ def bomb(width=9):
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("command", ["fit", "translate", "generate"])
+@pytest.mark.parametrize("command", ["fit", "translate", "generate", "perturb"])
 @pytest.mark.parametrize(
     ("text", "said"),
     [

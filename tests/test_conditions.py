@@ -497,10 +497,10 @@ def test_settings_that_contradict_each_other_are_refused(case):
 
 
 @pytest.mark.parametrize("name", ["ctrl", "DMSO", "Control", "non-targeting"])
-def test_a_control_that_is_not_there_is_named(name):
+def test_a_control_that_is_not_there_is_named(name, caplog):
     obs = cells(drug=[name, "A"])
-    with pytest.warns(UserWarning, match=f"set `Conditions\\(control='{name}'\\)`"):
-        fitted = Conditions("drug").fit(obs)
+    fitted = Conditions("drug").fit(obs)
+    assert f"set `Conditions(control='{name}')`" in caplog.text
     with pytest.raises(ValueError, match=f"No control: expected cells with 'control' in 'drug'.*control='{name}'"):
         fitted.require_control(fitted.read(obs))
     right = Conditions("drug", control=name).fit(obs)

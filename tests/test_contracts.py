@@ -218,6 +218,7 @@ def test_the_former_room_of_the_data_still_opens_with_a_warning():
     ("command", "estimator", "elsewhere"),
     [
         ("fit", cf.SnapshotFlow, {"time_key", "rep"}),  # in the group `data`
+        ("perturb", cf.PerturbationFlow, {"rep", "control"}),  # in the groups `data` and `conditions`
         ("translate", cf.DomainTranslator, {"rep", "network"}),  # no representation; a group, empty by default
         ("generate", cf.ImageGenerator, {"conditional", "network"}),  # follows from `labels`
     ],

@@ -151,7 +151,6 @@ def only(drug, donor):
 @pytest.mark.parametrize(
     ("settings", "change", "error", "words"),
     [
-        ({"control": "DMSO"}, lambda a: None, ValueError, "No control.*'A', 'B'"),
         ({"conditions": "drugs"}, lambda a: None, KeyError, "No column 'drugs'"),
         ({"conditions": None}, lambda a: None, TypeError, "`conditions`"),
         ({"within": "donor"}, only("control", "x"), ValueError, r"obs\['donor'\].*no controls: 'x'"),
@@ -170,6 +169,15 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_lost(settings, change, 
     with pytest.raises(error, match=words):
         flow.fit(spoilt(change))
     assert flow.field_ is before
+
+
+@pytest.mark.filterwarnings("ignore:No cell has the control 'DMSO'")
+def test_a_control_that_is_not_there_is_refused():
+    adata = make_treated()
+    with pytest.raises(ValueError, match="No control: expected cells with 'DMSO' in 'drug'; found 'A', 'B', 'control'"):
+        cf.PerturbationFlow(conditions="drug", control="DMSO", **QUICK).fit(adata)
+    with pytest.raises(ValueError, match="No control: expected cells with 'DMSO'"):
+        cf.tl.response(adata, conditions="drug", control="DMSO")
 
 
 def test_the_groups_of_several_columns_are_told_apart():

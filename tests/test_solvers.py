@@ -212,14 +212,14 @@ ALL_VERBS = {
     "SnapshotFlow.transport": Verb(lambda m, **s: m["flow"].transport(X, **SPAN, **s).x, Fixed(), SMOOTH, "simulate"),
     "SnapshotFlow.simulate": Verb(lambda m, **s: m["flow"].simulate(X, **SPAN, **s).x, Noisy(), SDE, "transport"),
     "PerturbationFlow.transport": Verb(
-        lambda m, **s: m["drugs"].transport(X, condition={"drug": "A"}, **s).x, Fixed(), ODE,
+        lambda m, **s: m["drugs"].transport(X, condition={"drug": "A"}, **s).x, Fixed("midpoint", steps=10), ODE,
         {Noisy: "simulate", Jumps: r"cf.integrate.Fixed\(\)"},
     ),
     "PerturbationFlow.simulate": Verb(
         lambda m, **s: m["drugs"].simulate(X, condition={"drug": "A"}, **s).x, Noisy(), SDE, "transport"
     ),
     "tl.perturb": Verb(
-        lambda m, **s: cf.tl.perturb(TREATED, m["drugs"], **s).obsm["X_pca"], Fixed(), ODE,
+        lambda m, **s: cf.tl.perturb(TREATED, m["drugs"], **s).obsm["X_pca"], Fixed("midpoint", steps=10), ODE,
         {Noisy: "PerturbationFlow.simulate", Jumps: r"cf.integrate.Fixed\(\)"},
     ),
     "DomainTranslator.translate": Verb(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 import cellflow as cf
@@ -58,8 +59,49 @@ class Translated:
         return repr(sorted(self._made(paired=False, seed=0).get_params().items()))
 
 
+@dataclass(frozen=True)
+class Flow:
+    """A `cellflow.PerturbationFlow`, over time a `cellflow.SnapshotFlow`, with all that the set tells of its cells."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    timed: bool = False
+
+    def __call__(self, seen: AnnData, asks: Sequence[Ask], *, seed: int) -> list[Answer]:
+        if self.timed != ("time" in seen.obs):
+            return [None] * len(asks)
+        flow: Any = self._made(seen.obs, seed).fit(seen)
+        found: list[Answer] = []
+        for ask in asks:
+            x = np.asarray(ask.start.obsm[REP], dtype=np.float32)
+            asked = {"treatment": ask.treatment} | ({} if ask.dose is None else {"dose": ask.dose})
+            way = {} if ask.time is None else {"start": float(ask.start.obs["time"].iloc[0]), "stop": ask.time}
+            moved = flow.transport(x, condition=asked, **way)
+            weight = None if moved.log_weight is None else moved.log_weight[-1].double().exp().numpy()
+            found.append(Predicted(moved.x[-1].numpy(), weight=weight))
+        return found
+
+    def _made(self, obs: pd.DataFrame, seed: int) -> Any:
+        dosed = "dose" in obs and obs.loc[obs["treatment"] != CONTROL, "dose"].notna().all()
+        conditions = cf.Conditions(treatment="treatment", dose="dose" if dosed else None, control=CONTROL)
+        given: dict[str, Any] = {
+            "conditions": conditions,
+            "within": "context" if "context" in obs else None,
+            "rep": REP,
+            "seed": seed,
+        }
+        if self.timed:
+            return cf.SnapshotFlow(time_key="time", **given, **self.settings)
+        return cf.PerturbationFlow(**given, **self.settings)
+
+    def __repr__(self) -> str:
+        """Name every setting, so that other defaults are other rows."""
+        obs = pd.DataFrame({"treatment": [CONTROL]})
+        return repr([*sorted(self._made(obs, 0).get_params().items()), self.timed])
+
+
 FLOWS: dict[str, Method] = {
     "DomainTranslator, 1500 steps": Translated({"steps": 1500}),
     "DomainTranslator, not regularized": Translated({"steps": 1500, "regularize": False}),
+    "PerturbationFlow": Flow(),
 }
 METHODS: dict[str, Method] = BASELINES | FLOWS | OTHERS

@@ -90,11 +90,12 @@ def _changed(truth: Truth) -> np.ndarray:
     both = [np.asarray(x, dtype=np.float64) for x in (truth.treated, truth.control)]
     means, spreads = [x.mean(axis=0) for x in both], [x.std(axis=0, ddof=1) for x in both]
     varies = spreads[0] + spreads[1] > 0
-    p = np.where(means[0] == means[1], 1.0, 0.0)  # of genes that are the same in all cells of a kind
-    known = [each[varies] for pair in zip(means, spreads, strict=True) for each in pair]
-    one, two = (known[:2], len(both[0])), (known[2:], len(both[1]))
-    p[varies] = ttest_ind_from_stats(*one[0], one[1], *two[0], two[1], equal_var=False).pvalue
-    return np.asarray(false_discovery_control(p) < RATE)
+    found = means[0] != means[1]  # of genes that are the same in all cells of a kind
+    if varies.any():
+        one, two = ([*(each[k][varies] for each in (means, spreads)), len(both[k])] for k in (0, 1))
+        p = ttest_ind_from_stats(*one, *two, equal_var=False).pvalue
+        found[varies] = false_discovery_control(p) < RATE
+    return np.asarray(found)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -113,7 +113,8 @@ def null(strength: float = 0.0, seed: int = 0) -> Cells:
     adata.X = x
     adata.obs["treatment"] = np.where(treated, "nothing" if strength == 0 else "interferon", CONTROL)
     named = _named(adata, treatment="treatment", context="cell_type")
-    return Cells("null" if strength == 0 else f"kang, {strength:g} of the effect", named, "context", fit_on="all cells")
+    name = "null treatment" if strength == 0 else f"kang, {strength:g} of the effect"
+    return Cells(name, named, "context", fit_on="all cells")
 
 
 def simulation(split: str) -> Cells:
@@ -158,7 +159,7 @@ SETS: dict[str, Callable[[], Cells]] = {
     "mcf10a time, day 3": time,
     "mcf10a time, day 14": partial(time, 14.0),
     "nfkb": nfkb,
-    "null": null,
+    "null treatment": null,
     **{f"kang, {strength:g} of the effect": partial(null, strength) for strength in STRENGTHS},
     **{f"simulation, {split}": partial(simulation, split) for split in ("donor", "dose", "combination")},
 }

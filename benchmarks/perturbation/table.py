@@ -55,7 +55,7 @@ TARGETS = (
     Target("mcf10a time, day 3", "energy", "below every baseline", _all),
     Target("mcf10a time, day 3", "W1", "below every baseline", _all),
     Target("nfkb", "W1", "below every baseline", _all),
-    Target("null", "energy", "<= 1.1 x no change", lambda baselines: 1.1 * baselines["no change"]),
+    Target("null treatment", "energy", "<= 1.1 x no change", lambda baselines: 1.1 * baselines["no change"]),
     *(
         Target(f"kang, {strength:g} of the effect", "energy", "<= 1.1 x the better of no change and mean shift",
                _harmless)

@@ -1,5 +1,6 @@
 """Conditions: how columns of a table become what a field sees: treatments, doses, combinations, donors."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,9 @@ from cellflow.cells.condition_rows import Key, names_tuple, parsed
 from cellflow.cells.doses import DoseScale
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import NameVectors, listed, read_vectors
-from cellflow.renamed import warn
 from cellflow.signature import checked
+
+log = logging.getLogger(__name__)
 
 
 @checked
@@ -115,7 +117,8 @@ class Conditions:
         Parameters
         ----------
         obs
-            A row for each cell, of any types that pandas holds; categories that no cell has count for nothing.
+            A row for each cell, of any types that pandas holds; categories that no cell has count for nothing. Where no
+            cell is a control, while some have a name that is commonly used for it, this is said in the log.
         uns
             Where `embeddings` that are given by key are.
 
@@ -126,11 +129,6 @@ class Conditions:
         ValueError
             When a name, dose or number is missing or unusable; when a condition has a single cell, or there are about
             as many conditions as cells; when a name in the data has no vector in its table.
-
-        Warns
-        -----
-        UserWarning
-            When no cell is a control, while some have a name that is commonly used for it.
 
         Examples
         --------
@@ -160,9 +158,10 @@ class Conditions:
             trained=tuple(names),
         )
         if treatment and all(key[0] for key in keys) and (alike := fitted.like_control()):
-            warn(
-                f"No cell has the control {self.control!r} in {treatment[0]!r}, while some have {alike!r}. If that is "
-                f"no treatment, set `Conditions(control={alike!r})`."
+            log.warning(
+                "No cell has the control %r in %r, while some have %r. If that is no treatment, set "
+                "`Conditions(control=%r)`.",
+                *(self.control, treatment[0], alike, alike),
             )
         return fitted
 

@@ -209,8 +209,9 @@ def read_run(cfg: Settings) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     from cellflow.estimators import SnapshotFlow
 
     folder = runs.existing_folder(cfg.model)
+    flow = load_run(SnapshotFlow, folder, cfg)  # first: settings of another kind of run are other settings
     known = cfg.data.path or kept_settings(folder, "fit").data.path or folder / runs.CELLS
-    return folder, load_run(SnapshotFlow, folder, cfg), read_cells(known)
+    return folder, flow, read_cells(known)
 
 
 def _keep(figure: Any, folder: Path, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 from cellflow.cli import parts
 from cellflow.cli.kinds import check, read
 from cellflow.cli.parts import TARGET
-from cellflow.cli.schema import GROUPS, OF_RUNS, PARTS, kind_of
+from cellflow.cli.schema import GROUPS, OF_RUNS, OF_THE_USER, PARTS, SHORT, kind_of
 from cellflow.cli.words import nearest
 
 MISSING: Any = ...
@@ -64,6 +64,12 @@ def set_word(settings: dict[str, Any], name: str, text: str, command: str) -> No
     ValueError
         When there is no such setting, or the text says no value of its kind.
     """
+    name = SHORT.get(name, name)
+    top, dot, column = name.partition(".")
+    if dot and column and top in OF_THE_USER and top in settings:
+        value = read(text, str, name=name)
+        settings[top] = (settings[top] if isinstance(settings[top], dict) else {}) | {column: value}
+        return
     value = read(text, _kind(name, settings, command), name=name)
     *outer, last = name.split(".")
     node = settings
@@ -116,7 +122,7 @@ def _kind(name: str, settings: Mapping[str, Any], command: str) -> Any:
                 return _kind_in(part, inner, top)
             if name not in known:
                 raise ValueError(_not_chosen(name, command))
-        elif top in PARTS and inner and command in ("translate", "generate", "demo", "fit"):
+        elif top in PARTS and inner and command in ("translate", "generate", "perturb", "demo", "fit"):
             raise ValueError(_not_chosen(name, command))
         if name not in known:
             raise KeyError(name)

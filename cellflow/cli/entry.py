@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from cellflow.cli import cells, distillation, generation, runs, translation
+from cellflow.cli import cells, distillation, generation, perturbation, runs, translation
 from cellflow.cli.compose import configs_folder, settings_from
 from cellflow.cli.failures import EXPECTED, sentence
 from cellflow.cli.help import describe, overview
@@ -51,7 +51,11 @@ def demo(cfg: Settings) -> None:
 
 def report(cfg: Settings) -> None:
     """Write the report of a finished run again, whatever it fitted."""
-    kinds = {"DomainTranslator": translation.report, "ImageGenerator": generation.report}
+    kinds = {
+        "DomainTranslator": translation.report,
+        "ImageGenerator": generation.report,
+        "PerturbationFlow": perturbation.report,
+    }
     kinds.get(runs.estimator_of(runs.existing_folder(cfg.model)), cells.report)(cfg)
 
 
@@ -61,6 +65,7 @@ COMMANDS: dict[str, Callable[[Settings], None]] = {
     "interpolate": cells.interpolate,
     "velocity": cells.velocity,
     "fate": cells.fate,
+    "perturb": perturbation.perturb,
     "translate": translation.translate,
     "generate": generation.generate,
     "distill": distillation.distill,

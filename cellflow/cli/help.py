@@ -18,12 +18,12 @@ def overview(configs: Path, commands: object) -> str:
     --------
     >>> from cellflow.cli import configs_folder
     >>> print(overview(configs_folder(), ["fit"]).splitlines()[0])
-    cellflow: fit flows between snapshots of cells, or between sets of images.
+    cellflow: fit flows between snapshots of cells, from controls to treated ones, or between sets of images.
     """
     rows = [f"  {name:<12} {_purpose(configs / f'{name}.yaml')}" for name in commands]  # type: ignore[attr-defined]
     return "\n".join(
         [
-            "cellflow: fit flows between snapshots of cells, or between sets of images.",
+            "cellflow: fit flows between snapshots of cells, from controls to treated ones, or between sets of images.",
             "",
             "Usage: cellflow COMMAND [setting=value ...]",
             "",

@@ -285,10 +285,15 @@ def _described(kind: Any) -> str:
         return f"a list of {len(args)} {inner}" if origin is tuple and Ellipsis not in args else f"a list of {inner}"
     names = {
         bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path",
-        type(None): "null", dict: "a mapping such as {0: 1.0, 3: 2.5}",
+        type(None): "null", dict: f"a mapping such as {'{drug: A}' if args[:1] == (str,) else '{0: 1.0, 3: 2.5}'}",
     }  # fmt: skip
     return names.get(dict if plain is Mapping else plain, "a part with `_target_`")
 
 
 def _plural(words: str) -> str:
-    return {"a whole number": "whole numbers", "a number": "numbers", "text": "texts"}.get(words, words)
+    return {
+        "a whole number": "whole numbers",
+        "a number": "numbers",
+        "text": "texts",
+        "a mapping such as {drug: A}": "mappings",
+    }.get(words, words)

@@ -16,6 +16,10 @@ OF_RUNS = ("path", "coupling", "curve", "network")
 """Parts that a command takes from a finished run, but for what is given again."""
 GROUPS = (*PARTS, "data", "conditions")
 """Settings that have settings: ``data.path``."""
+SHORT = {"conditions": "conditions.treatment"}
+"""Groups that may be said in one word, as in Python, and the setting that it is."""
+OF_THE_USER = ("condition", "cells")
+"""Settings whose inner names are columns of the user's own: ``condition.drug``."""
 SHARE = Annotated[float, Between(0, 1, open=True)]
 SIDE = Annotated[int, Between(1, 65536)]
 AUTO_OR_BOOL = bool | Literal["auto"]
@@ -45,6 +49,8 @@ SETTINGS: dict[str, Any] = {
     "conditions.numbers": str | list[str],
     "conditions.embeddings": dict[str, str] | None,
     "conditions.separator": str | None,
+    "condition": dict[str, str] | list[dict[str, str]] | None,
+    "cells": dict[str, str] | Literal["controls", "all"],
     # A fit.
     "steps": COUNT,
     "batch_size": COUNT,
@@ -115,6 +121,11 @@ OF_COMMANDS: dict[str, dict[str, Any]] = {
     "report": {"model": Path},
     "distill": {"model": Path, "objective": Literal[(TRAJECTORIES, *OF_MAPS)]},
     "generate": {"objective": Literal[OF_GENERATORS]},
+    "perturb": {
+        "data.holdout": dict[str, str] | None,
+        "threads": Annotated[int, Between(1, 1024)],
+        "genes": AUTO_OR_BOOL | list[str],
+    },
 }
 """Where a setting is another for one command."""
 

@@ -11,7 +11,7 @@ from cellflow.cells.name_vectors import listed
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, positions
 from cellflow.estimators.arms import treatments_alone
-from cellflow.estimators.perturbation_verbs import check_cells
+from cellflow.estimators.perturbation_verbs import WAY, check_cells
 from cellflow.integrate import Adaptive, Fixed, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, table_of_asked
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 4096
-"""Cells that are carried at a time."""
+AT_ONCE, ON_A_GPU = 2048, 2**16
+"""Cells that are carried at a time: on a CPU as many as fit its cache."""
 MOST_DECODED = 2**28
 """Numbers of decoded genes, 1 GiB, beyond which they are left out unless they are asked for."""
 
@@ -39,7 +39,7 @@ def perturb(
     condition: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     cells: Cells | None = None,
     genes: bool | str | Sequence[str] = "auto",
-    solver: Fixed | Adaptive | str | int = Fixed(),
+    solver: Fixed | Adaptive | str | int = WAY,
     progress: bool = False,
 ) -> "AnnData":
     """Predict what cells would be under conditions, measured or not.
@@ -94,7 +94,7 @@ def perturb(
     import anndata
 
     others: dict[str, Any] = {"noisy": "PerturbationFlow.simulate", "jumps": "cf.integrate.Fixed()"}
-    chosen = resolve(solver, default=Fixed(), verb="tl.perturb", **others)
+    chosen = resolve(solver, default=WAY, verb="tl.perturb", **others)
     rows, x = _chosen(adata, flow, cells), read_rep(adata, flow.rep)
     check_cells(flow, adata, x)
     x, obs = x[rows], adata.obs.iloc[rows]
@@ -102,10 +102,11 @@ def perturb(
     loadings = _loadings(adata, flow, genes, len(rows) * len(asked))
     states = np.empty((len(asked) * len(rows), x.shape[1]), dtype=np.float32)
     values = None if loadings is None else np.empty((len(states), len(loadings.matrix)), dtype=np.float32)
+    at_once = AT_ONCE if next(flow.field_.parameters()).device.type == "cpu" else ON_A_GPU
     with progress_bar(shown=progress, start=0, steps=len(states), what="perturbing") as bar:
         for number, one in enumerate(asked):
-            for start in range(0, len(rows), AT_ONCE):
-                some = slice(start, start + AT_ONCE)
+            for start in range(0, len(rows), at_once):
+                some = slice(start, start + at_once)
                 carried = flow.transport(x[some], condition=one.vectors[one.index[some]], solver=chosen).x[-1].numpy()
                 at = number * len(rows) + start
                 states[at : at + len(carried)] = carried

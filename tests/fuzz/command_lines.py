@@ -36,11 +36,19 @@ GOOD = {
     "fate": ["model=@run", "groupby=kind", "out=@out", "n_samples=2", "solver.steps=2", "progress=false"],
     "report": ["model=@run"],
     "distill": ["model=@run", "steps=2", "progress=false", "device=cpu"],
+    "perturb": [
+        "data.path=@cells",
+        "conditions.treatment=kind",
+        "conditions.control=a",
+        "out=@out",
+        *FAST_CELLS,
+    ],
     "translate": ["source=@dark", "target=@bright", "out=@out", *FAST_IMAGES],
     "generate": ["data=@dark", "out=@out", *FAST_IMAGES],
 }
 """Lines that end well, and soon."""
 USES = [
+    ("perturb", ["model=@treated", "condition.kind=b", "out=@out", "solver.steps=2", "progress=false"]),
     ("translate", ["model=@translated", "input=@dark", "out=@out", "solver.steps=1"]),
     ("generate", ["model=@generated", "n=2", "out=@out", "solver.steps=1"]),
     ("report", ["model=@translated"]),
@@ -62,6 +70,7 @@ INNER = [
     "network.width", "network.depth", "network.multipliers", "network.attention", "network.dropout", "solver.method",
     "solver.steps", "solver.rtol", "solver.atol", "recipe.learning_rate", "recipe.schedule", "recipe.warmup",
     "recipe.ema", "recipe.clip", "recipe.weight_decay", "recipe.accumulate", "recipe.precision", "recipe.compil",
+    "condition.kind", "condition.day", "cells.kind", "condition.",
     "network._target_", "path._target_", "coupling.cost._target_",
 ]  # fmt: skip
 VALUES = [
@@ -72,6 +81,7 @@ VALUES = [
     "dopri5", "torchdyn:rk4", "constant", "cosine", "bf16", "64", "folder", "mnist", "silhouettes", "cytd",
     "velocity", "noise", "trajectories", "lagrangian", "semigroup", "cpu", "cuda", "cuda:1", "meta", "@cells",
     "@run", "@dark", "@nothing", "@odd", "@text", "@translated", "'quoted'", "it's", "a=b", "a,b", "$HOME",
+    "{kind: b}", "[{kind: b}]", "a+b", "control", "controls", "all", "@treated",
     "${seed}", "${oc.env:HOME}", "\\", "~", "%20", "(", "é漢", "\u202e", "x" * 300, "/", ".", "..",
     "cellflow.paths.Linear", "cellflow.networks.MLP", "cellflow.couplings.Euclidean", "os.system", "numpy.array",
 ]  # fmt: skip
@@ -187,7 +197,7 @@ def _briefly(command: str):
     """Draw no report, but for the command that does nothing else: it takes longer than all the rest."""
     with contextlib.ExitStack() as stack:
         if command != "report":
-            for room in ("cells", "translation", "generation"):
+            for room in ("cells", "translation", "generation", "perturbation"):
                 stack.enter_context(mock.patch(f"cellflow.cli.{room}.write_report"))
             stack.enter_context(mock.patch("cellflow.cli.cells._keep"))
         stack.enter_context(mock.patch("cellflow.report.html.DPI", 20))
@@ -197,7 +207,7 @@ def _briefly(command: str):
 def _placed(line: tuple[str, ...], folder: Path) -> list[str]:
     """Return the words with files in place of what stands for them; runs are copied, as commands write into them."""
     there = dict(places())
-    for name in ("run", "translated", "generated"):
+    for name in ("run", "translated", "generated", "treated"):
         if any(f"@{name}" in word for word in line):
             there[name] = Path(shutil.copytree(there[name], folder / f"copy-{name}"))
             for state in there[name].glob("training.safetensors"):
@@ -210,7 +220,7 @@ def _placed(line: tuple[str, ...], folder: Path) -> list[str]:
 def places() -> dict[str, Path]:
     """Return files and small runs that command lines are about, made when they are first asked for."""
     folder = Path(tempfile.mkdtemp(prefix="command-lines-"))
-    found = {name: folder / name for name in ("dark", "bright", "run", "translated", "generated")}
+    found = {name: folder / name for name in ("dark", "bright", "run", "translated", "generated", "treated")}
     found |= {"cells": folder / "cells.h5ad", "odd": folder / "it's (1), [x]=é.h5ad", "text": folder / "text.h5ad"}
     found["text"].write_text("no cells")
     cells = _cells()
@@ -221,7 +231,7 @@ def places() -> dict[str, Path]:
         for k in range(8):
             image = np.full((8, 8), level + 3 * k, np.uint8)
             Image.fromarray(image).save(found[name] / f"{k}.png")
-    made = {"run": "fit", "translated": "translate", "generated": "generate"}
+    made = {"run": "fit", "translated": "translate", "generated": "generate", "treated": "perturb"}
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), _briefly("fit"):  # noqa: PTH123
         for name, command in made.items():
             words = [word.replace("@out", f"@{name}") for word in GOOD[command]]

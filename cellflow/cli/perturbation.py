@@ -1,0 +1,201 @@
+"""Commands on control and treated cells: fit a flow between them, and predict with it."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellflow.cells.treatments import coded
+from cellflow.cli import runs
+from cellflow.cli.beforehand import check_solver
+from cellflow.cli.cells import read_cells
+from cellflow.cli.kept import kept_settings
+from cellflow.cli.settings import (
+    Settings,
+    conditions_of,
+    free,
+    load_run,
+    new_folder,
+    plain,
+    run_of,
+    settings_of,
+    solver_of,
+)
+from cellflow.errors import unknown
+from cellflow.integrate import Fixed
+from cellflow.lock import A_SAVE, locked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import PerturbationFlow
+
+log = logging.getLogger("cellflow")
+RESPONSE = "response.csv"
+"""The table of measured and predicted changes."""
+LONGEST = 60
+"""Letters of a condition in the name of a file."""
+
+
+def perturb(cfg: Settings) -> None:
+    """Fit a flow from controls to treated cells, or predict cells with a fitted one."""
+    if cfg.model is not None:
+        return _predict(cfg)
+    if cfg.data.path is None:
+        raise ValueError("missing data.path=..., to fit, or model=..., to predict. `--help` explains every setting.")
+    flow, adata = make_flow(cfg), read_cells(cfg.data.path)
+    check_solver(cfg, noisy=False)
+    cfg.data.path = str(Path(cfg.data.path).resolve())
+    with locked(new_folder(cfg, "perturb")):
+        _fit(Path(cfg.out), flow, adata, cfg)
+    return None
+
+
+def report(cfg: Settings) -> None:
+    """Write the report of a fitted flow from controls to treated cells again."""
+    folder, flow, adata = _read_run(cfg)
+    write_report(folder, flow, adata, measured=cfg.validate or kept_settings(folder, "perturb").validate)
+
+
+def make_flow(cfg: Settings) -> "PerturbationFlow":
+    """Return the unfitted flow that a configuration describes.
+
+    Raises
+    ------
+    ValueError
+        When it names no column of conditions.
+    """
+    from cellflow.estimators import PerturbationFlow
+
+    conditions = conditions_of(cfg)
+    if conditions is None:
+        raise ValueError(
+            "missing conditions.treatment=..., the column of obs with treatments. `--help` explains every setting."
+        )
+    return PerturbationFlow(**settings_of(PerturbationFlow, cfg, rep=cfg.data.rep, conditions=conditions))
+
+
+def write_report(folder: Path, flow: "PerturbationFlow", adata: "AnnData", *, measured: bool) -> None:
+    """Write the report of a run folder, and the table of what treatments change where that is asked for."""
+    from cellflow import report, tl
+
+    if measured:
+        tl.response(adata, flow)
+        runs.write_table(adata.uns["response"], folder / RESPONSE)
+    with locked(folder, wait=A_SAVE):
+        report.write_perturbation(folder, adata, flow, title=folder.name, details=runs.details(folder))
+    log.info("open %s", folder / runs.REPORT)
+
+
+def _fit(folder: Path, flow: "PerturbationFlow", adata: "AnnData", cfg: Settings) -> None:
+    """Fit and write everything that a run folder holds."""
+    import torch
+
+    seen = adata if cfg.data.holdout is None else adata[~_held_out(adata, flow, cfg.data.holdout)]
+    torch.set_num_threads(cfg.threads)
+    runs.write_settings(folder, plain(cfg))
+    watch = runs.Stopwatch()
+    flow.fit(seen, run=run_of(cfg, folder))
+    flow.save(folder, overwrite=cfg.resume)
+    flow.history_.to_csv(folder / runs.HISTORY)
+    device = str(next(flow.field_.parameters()).device)
+    runs.write_facts(folder, command="perturb", seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
+    write_report(folder, flow, adata, measured=cfg.validate)
+    log.info("fitted in %.1f s", watch.seconds())
+
+
+def _predict(cfg: Settings) -> None:
+    """Write predicted cells of a fitted run."""
+    from cellflow import tl
+
+    folder, flow, adata = _read_run(cfg)
+    out = free(cfg.out, folder / f"{file_of(cfg.condition)}.h5ad")
+    if isinstance(cfg.cells, Mapping):
+        adata = adata[having(adata, cfg.cells, setting="cells")]
+    found = tl.perturb(
+        adata,
+        flow,
+        condition=cfg.condition,
+        cells=adata.obs_names if cfg.cells == "all" else None,
+        genes=cfg.genes,
+        solver=solver_of(cfg, default=Fixed()),
+        progress=cfg.progress,
+    )
+    runs.write_cells(found, out)
+    log.info("%d cells: %s", found.n_obs, out)
+
+
+def _read_run(cfg: Settings) -> tuple[Path, "PerturbationFlow", "AnnData"]:
+    """Return the folder, the flow and the cells of a finished run."""
+    from cellflow.estimators import PerturbationFlow
+
+    folder = runs.existing_folder(cfg.model)
+    flow = load_run(PerturbationFlow, folder, cfg)
+    known = cfg.data.path or kept_settings(folder, "perturb").data.path
+    if known is None:
+        raise ValueError(f"missing data.path=...: {folder} does not say which cells it was fitted on.")
+    return folder, flow, read_cells(known)
+
+
+def _held_out(adata: "AnnData", flow: "PerturbationFlow", wanted: Mapping[str, str]) -> np.ndarray:
+    """Return which cells the flow must not see: the treated ones that have the given values."""
+    chosen = having(adata, wanted, setting="data.holdout")
+    table = flow._conditions().fit(adata.obs, adata.uns).read(adata.obs)
+    held = chosen & ~table.is_control[table.index]
+    if not held.any():
+        raise ValueError(f"No treated cells have {dict(wanted)}, to leave out as `data.holdout`: all are controls.")
+    return np.asarray(held)
+
+
+def having(adata: "AnnData", wanted: Mapping[str, str], *, setting: str) -> np.ndarray:
+    """Return which cells have given values in columns of ``obs``, as they are printed, ``(n,)``.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    wanted
+        A value for each column.
+    setting
+        The setting that says so, for the message.
+
+    Raises
+    ------
+    KeyError, ValueError
+        When there is no such column or value, or no cell has all of them.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> int(having(cf.datasets.hsmm(), {"hours": "24"}, setting="cells").sum())
+    74
+    """
+    found = np.ones(adata.n_obs, dtype=bool)
+    for name, value in wanted.items():
+        if name not in adata.obs:
+            raise KeyError(f"No `adata.obs[{name!r}]` for `{setting}`. Available: {list(adata.obs.columns)}.")
+        codes, values = coded(adata.obs[name])
+        if value not in values:
+            raise ValueError(
+                unknown(f"value of {name!r} in `{setting}`", value, [each for each in values if each][:20])
+            )
+        found &= codes == values.index(value)
+    if not found.any():
+        raise ValueError(f"No cell has all of {dict(wanted)}, which `{setting}` asks for.")
+    return found
+
+
+def file_of(condition: Any) -> str:
+    """Return the name of a file for predicted cells: letters of the condition that any file system takes.
+
+    Examples
+    --------
+    >>> file_of({"drug": "A+B/../x", "dose": "10 nM"}), file_of(None)
+    ('perturbed-A+B_.._x-10_nM', 'perturbed')
+    """
+    asked = condition if isinstance(condition, list) else [] if condition is None else [condition]
+    texts = ["-".join(str(value) for value in each.values()) for each in asked]
+    return "-".join(["perturbed", *(re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) for text in texts)])[:LONGEST]
