@@ -271,7 +271,8 @@ class FittedConditions:
         return np.concatenate(parts)
 
     def _effect(self, treated: Treated) -> np.ndarray:
-        found, what = np.zeros(self.effects.width, dtype=np.float32), (self.treatment or self.dose)[0]
+        found = np.zeros(self.effects.width, dtype=np.float32)
+        what = next(iter((*self.treatment, *self.dose)), "")
         for name, dose in treated:
             amount = 1.0 if np.isnan(dose) else self._scale(name).amount(dose)
             found += np.float32(amount) * self.effects.of(name, what=what)

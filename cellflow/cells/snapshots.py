@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellflow.cells.clock import Clock, TimeLike, distinct_times, how_read, to_numbers
 from cellflow.cells.columns import read_column, read_groups, read_numbers, read_weights
+from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.states import Cells, States, as_states, positions
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Snapshots:
         What every cell weighs in its snapshot, ``(n,)``; ``None`` where all weigh the same.
     rates
         Expected rate of growth of every cell, ``(n,)``, per unit of the user's time; ``None`` where none is expected.
+    conditions
+        The conditions, and which of them every cell has; ``None`` for none.
     """
 
     x: np.ndarray
@@ -50,6 +53,7 @@ class Snapshots:
     groups: np.ndarray | None = None
     weights: np.ndarray | None = None
     rates: np.ndarray | None = None
+    conditions: ConditionTable | None = None
 
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
@@ -57,8 +61,12 @@ class Snapshots:
 
     def take(self, cells: np.ndarray) -> "Snapshots":
         """Return some cells, a mask ``(n,)``, on the clock of all."""
-        parts = (None if part is None else part[cells] for part in (self.groups, self.weights, self.rates))
-        return Snapshots(self.x[cells], self.time[cells], self.clock, *parts)
+        groups, weights, rates = (
+            None if part is None else part[cells] for part in (self.groups, self.weights, self.rates)
+        )
+        table = self.conditions
+        kept = None if table is None else replace(table, index=table.index[cells])
+        return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept)
 
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
@@ -68,6 +76,9 @@ class Snapshots:
             digest.update("\n".join(self.groups).encode())
         for values in (self.weights, self.rates):
             digest.update(b"" if values is None else values.tobytes())
+        if self.conditions is not None:
+            for values in (self.conditions.vectors, self.conditions.index):
+                digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
     def about(self) -> dict[str, object]:

@@ -59,6 +59,11 @@ def population_sizes(masses: str | Mapping[float, float] | pd.Series | None, sna
     if masses is None:
         return (1.0,) * len(times)
     counted = isinstance(masses, str) and masses == COUNTS
+    if counted and snapshots.conditions is not None:
+        raise ValueError(
+            "With `conditions`, numbers of cells are no sizes of a population: untreated cells stand for many. Give "
+            "`masses` as a mapping from time to size, or leave it out."
+        )
     sizes = _counts(snapshots) if counted else _given(masses, times)
     if not all(0 < size < np.inf for size in sizes):
         raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
@@ -88,6 +93,8 @@ def learns_growth(setting: bool | str, coupling: Coupling, snapshots: Snapshots)
     """
     if setting != AUTO:
         return bool(setting)
+    if snapshots.conditions is not None:  # whose groups have growth of their own
+        return coupling == COUPLINGS[AUTO]
     groups = [] if snapshots.groups is None else [set(values) for values in snapshots.each(snapshots.groups)]
     return coupling == COUPLINGS[AUTO] and all(before == after for before, after in pairwise(groups))
 

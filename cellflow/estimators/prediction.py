@@ -1,17 +1,20 @@
 """Predictions of a flow at any time, and their distance to measured cells."""
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from cellflow.cells.states import States
 from cellflow.errors import unknown
+from cellflow.estimators.chains import chain_of
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.metrics import population_distance
 from cellflow.seeds import generator_at
 
 if TYPE_CHECKING:
+    from cellflow.cells.fitted_conditions import FittedConditions
     from cellflow.estimators.snapshots import SnapshotFlow
 
 ORIGINS = ("both", "before", "after")
@@ -47,6 +50,7 @@ def predict(
     origin: str = "both",
     solver: Fixed | Adaptive | Jumps = Fixed(),
     extrapolate: bool = False,
+    times: Sequence[float] | None = None,
 ) -> list[Carried]:
     """Carry the neighbouring fitted snapshots to one time, each weighted by how near it is.
 
@@ -64,6 +68,9 @@ def predict(
         As for `SnapshotFlow.transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
+    times
+        The fitted times at which there are cells, of one condition; ``None`` for all fitted times. Before the first and
+        after the last of them, that one is carried.
 
     Raises
     ------
@@ -81,12 +88,43 @@ def predict(
     if origin not in ORIGINS:
         raise ValueError(unknown("origin", origin, ORIGINS))
     parts = []
-    for start, share in _nearness(flow, at, origin, extrapolate=extrapolate).items():
+    for start, share in _nearness(flow, at, origin, times, extrapolate=extrapolate).items():
         there = cells.at(start)
         if not len(there):
             known = list(flow.clock_.times)
             raise ValueError(f"No cells at time {start:g} in `adata`; the flow was fitted on {known}.")
         parts.append(_carried(flow, there, at, share, solver, extrapolate=extrapolate))
+    return parts
+
+
+def arriving(flow: "SnapshotFlow", cells: States, at: float) -> list[Carried]:
+    """Carry the fitted snapshot before a fitted time to it; with conditions, that of each, by its share of cells there.
+
+    Parameters
+    ----------
+    flow, cells
+        As for `predict`.
+    at
+        A fitted time but the first.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> len(arriving(flow, flow.read(adata), flow.clock_.times[-1]))
+    1
+    """
+    known = flow.clock_.times
+    if cells.condition is None:
+        return [_carried(flow, cells.at(known[known.index(at) - 1]), at, 1.0, Fixed())]
+    there, parts = cells.at(at), []
+    conditions, counts = np.unique(np.asarray(there.condition), axis=0, return_counts=True)
+    for condition, count in zip(conditions, counts, strict=True):
+        chain = chain_of(cells, np.tile(condition, (len(cells), 1)), cast("FittedConditions", flow.conditions_).effect)
+        before = [time for time in known if time < at and (chain.time == time).any()]
+        if before:
+            parts.append(_carried(flow, chain.at(before[-1]), at, count / len(there), Fixed()))
     return parts
 
 
@@ -115,21 +153,40 @@ def score(flow: "SnapshotFlow", cells: States) -> float:
     >>> score(flow, flow.read(adata)) < 0
     True
     """
-    known, seen = flow.clock_.times, set(np.unique(cells.time).tolist())
+    if cells.condition is not None:
+        return _score_of_conditions(flow, cells)
+    distances = _distances(flow, cells, flow.clock_.times)
+    return -sum(distances) / len(distances)
+
+
+def _score_of_conditions(flow: "SnapshotFlow", cells: States) -> float:
+    """Return minus the mean over conditions of the mean distance of each."""
+    own, found = np.asarray(cells.condition), []
+    for condition in np.unique(own, axis=0):
+        chain = chain_of(cells, np.tile(condition, (len(cells), 1)), cast("FittedConditions", flow.conditions_).effect)
+        times = [time for time in flow.clock_.times if (chain.time == time).any()]
+        if len(times) > 1:
+            found.append(np.mean(_distances(flow, chain, times)))
+    if not found:
+        raise ValueError("Expected cells of one condition at two fitted times, or untreated ones at an earlier time.")
+    return -float(np.mean(found))
+
+
+def _distances(flow: "SnapshotFlow", cells: States, known: Sequence[float]) -> list[float]:
+    """Return the distance between carried and measured cells at each time that can be predicted."""
+    seen = set(np.unique(cells.time).tolist())
     steps = [(here, there) for here, there in pairwise(known) if {here, there} <= seen]
     between = [
-        time
-        for time in sorted(seen - set(known))
-        if known[0] < time < known[-1] and {known[k] for k in flow.clock_.around(time)} <= seen
+        time for time in sorted(seen - set(known)) if known[0] < time < known[-1] and {*_around(known, time)} <= seen
     ]
     predictions = [(there, [_carried(flow, cells.at(here), there, 1.0, Fixed())]) for here, there in steps]
-    predictions += [(time, predict(flow, cells, time)) for time in between]
+    predictions += [(time, predict(flow, cells, time, times=known)) for time in between]
     if not predictions:
         raise ValueError(
             "Expected cells at two fitted times that follow each other, or at a time between two such with cells at "
             f"both; found cells at {sorted(seen)}, and the flow was fitted on {list(known)}. Give more of the cells."
         )
-    distances = [
+    return [
         population_distance(
             np.concatenate([part.x for part in parts]),
             cells.at(time).x,
@@ -139,16 +196,22 @@ def score(flow: "SnapshotFlow", cells: States) -> float:
         )
         for number, (time, parts) in enumerate(predictions)
     ]
-    return -sum(distances) / len(distances)
 
 
-def _nearness(flow: "SnapshotFlow", at: float, origin: str, *, extrapolate: bool) -> dict[float, float]:
+def _around(times: Sequence[float], at: float) -> tuple[float, float]:
+    """Return the times before and after a time, twice the same at one of them, and outside of all."""
+    place = int(np.searchsorted(times, at))
+    if place == len(times) or times[place] == at or place == 0:
+        return (times[min(place, len(times) - 1)],) * 2
+    return times[place - 1], times[place]
+
+
+def _nearness(
+    flow: "SnapshotFlow", at: float, origin: str, times: Sequence[float] | None, *, extrapolate: bool
+) -> dict[float, float]:
     """Return the fitted times that cells are carried from, and the share of each side."""
-    clock = flow.clock_
-    clock.check(at, extrapolate=extrapolate)
-    before, after = (clock.times[k] for k in clock.around(at))
-    if not clock.times[0] <= at <= clock.times[-1]:
-        before = after = clock.times[0] if at < clock.times[0] else clock.times[-1]
+    flow.clock_.check(at, extrapolate=extrapolate)
+    before, after = _around(flow.clock_.times if times is None else times, at)
     if origin != "both" or before == after:
         return {after if origin == "after" else before: 1.0}
     near = (after - at) / (after - before)
@@ -164,5 +227,6 @@ def _carried(
     *,
     extrapolate: bool = False,
 ) -> Carried:
-    found = flow.transport(there.x, start=there.time, stop=at, solver=solver, extrapolate=extrapolate)
+    given: dict[str, Any] = {"condition": there.condition, "solver": solver, "extrapolate": extrapolate}
+    found = flow.transport(there.x, start=there.time, stop=at, **given)
     return Carried(there, found.x[-1].numpy(), share * there.weighed(found.shares()[-1].numpy()), at)

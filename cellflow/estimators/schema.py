@@ -54,6 +54,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
             "masses": maybe(many(number(0, above=True), least=2)),
             "turnover": many(maybe(number()), least=1),
             "fingerprint": maybe(OBJECT),
+            "conditions": OBJECT,
             **_SEARCH,
         },
     ),

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from cellflow import couplings
+from cellflow.estimators import snapshot_pairs
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.fields import overall, spreads
-from cellflow.estimators.snapshot_verbs import check_representation
+from cellflow.estimators.snapshot_states import check_representation
 from cellflow.objectives import FlowMapObjective
 from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
@@ -80,7 +81,7 @@ def distill(
     return self._learn_map(
         distilled,
         distilled.field_ if self.growth_ else distilled._velocity(),
-        known=lambda: self._clouds(snapshots, device),
+        known=lambda: snapshot_pairs.passed(self, snapshots, device),
         pairs=lambda: self._pair(snapshots, couplings.resolve(self.coupling), rng, self.masses_, device),
         objective=objective,
         teacher=teacher,

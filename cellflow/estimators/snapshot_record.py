@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from cellflow import training
 from cellflow.cells.clock import Clock
 from cellflow.cells.fingerprint import Fingerprint
+from cellflow.cells.fitted_conditions import FittedConditions
 
 if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
@@ -18,7 +19,8 @@ def learned(self: "SnapshotFlow") -> dict[str, Any]:
         "n_cells": list(self.n_cells_),
         "history": self.history_.columns,
         "growth": self.growth_,
-        "turnover": self.turnover_,
+        **({} if isinstance(self.turnover_, dict) else {"turnover": self.turnover_}),
+        **({} if self.conditions_ is None else {"conditions": self.conditions_.record()}),
         "masses": self.masses_,
         "search_history": self.search_history_.columns,
         "blur": self.blur_,
@@ -33,7 +35,9 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     # Models that were saved before growth was known say nothing about it.
     sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
     self.masses_ = None if sizes is None else tuple(sizes)
-    self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
+    known = learned.get("conditions")
+    self.conditions_ = None if known is None else FittedConditions.of(known)
+    self.turnover_ = {} if known is not None else learned.get("turnover", [None] * (len(self.clock_.times) - 1))
     self.search_history_ = training.History(learned.get("search_history"))
     self.blur_ = float(learned.get("blur", 0.0))
     self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.n_features_in_)

@@ -1,6 +1,5 @@
 """A fitted `SnapshotFlow` in the user's times and units: its verbs, bound in its class."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,16 +8,17 @@ from torch import Tensor
 
 from cellflow import integrate, paths
 from cellflow.cells.clock import TimeLike, as_times
-from cellflow.cells.snapshots import read_states
-from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
+from cellflow.cells.states import StatesLike
 from cellflow.estimators import prediction
+from cellflow.estimators.conditional import Condition, seen
 from cellflow.estimators.fields import few_at_once
+from cellflow.estimators.snapshot_states import states_of
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.failures import check_finite
 from cellflow.integrate.trajectory import saved_times
 from cellflow.seeds import generator
-from cellflow.shapes import in_precision, time_of
+from cellflow.shapes import time_of
 from cellflow.signature import checked, checked_but
 
 if TYPE_CHECKING:
@@ -27,74 +27,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-@checked_but("cells")
-def read(self: "SnapshotFlow", adata: "AnnData", cells: Cells | None = None, *, weights: bool = True) -> States:
-    """Read the states and times of cells, under the keys of this flow.
-
-    Parameters
-    ----------
-    adata
-        Cells with the time and the representation that the flow was fitted on.
-    cells
-        A mask over all cells, names, or rows of ``obs``; ``None`` for all.
-    weights
-        Whether to read the weights of cells, where the flow has a ``weight_key``: what depends on a single cell alone,
-        such as its velocity, needs none.
-
-    Returns
-    -------
-    States
-        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where they
-        are read.
-
-    Raises
-    ------
-    NotFittedError
-        Before ``fit``.
-    KeyError, ValueError
-        When the time, the representation, the weights or a cell are missing, or the representation has another width
-        than in ``fit``, or other loadings.
-
-    Warns
-    -----
-    UserWarning
-        When the states of fitted cells are others than in ``fit``, or cells are far from those fitted at their time.
-
-    Examples
-    --------
-    >>> import cellflow as cf
-    >>> adata = cf.datasets.branching(seed=0)
-    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
-    >>> flow.read(adata, adata.obs["time"] == 4).x.shape
-    (400, 2)
-    """
-    self._check_fitted()
-    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key if weights else None)
-    _check_shape(self, states.x.shape)
-    check_representation(self, adata, states.x, states.time)
-    return states if cells is None else states.take(positions(adata, cells))
-
-
-@checked
-def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray) -> None:
-    """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
-
-    Raises
-    ------
-    ValueError
-        When loadings or the order of columns are others.
-
-    Warns
-    -----
-    UserWarning
-        When the fitted cells have other states, or cells are far from those fitted at their time.
-    """
-    known = getattr(self, "fingerprint_", None)  # models that were saved before there were any have none
-    if known is not None:
-        known.check(adata, self.rep, x, time)
-
-
-@checked_but("solver")
+@checked_but("solver", "condition")
 def transport(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -102,6 +35,7 @@ def transport(
     start: TimeLike,
     stop: TimeLike,
     save: int = 2,
+    condition: Condition | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     **old: Any,
@@ -116,6 +50,9 @@ def transport(
         Times in the user's units: one for all states, or one each ``(n,)``.
     save
         Number of equally spaced times to return, including both ends.
+    condition
+        With a flow that has conditions: one for all states, such as ``{"drug": "A", "dose": 3.0}``, a column of values
+        each, or what the field sees, ``(n, width)``, as ``flow.read(adata).condition`` has it.
     solver
         `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
         method, or a number of steps.
@@ -141,14 +78,16 @@ def transport(
     self._check_fitted()
     ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
     begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
+    states = states_of(self, x)
+    span: dict[str, Any] = {"start": begin, "stop": end, "save": save, "condition": seen(self, condition, states)}
     if self.growth_ and not isinstance(chosen, Jumps):
-        found = integrate.grow(self.field_, _states(self, x), start=begin, stop=end, save=save, solver=chosen)
+        found = integrate.grow(self.field_, states, solver=chosen, **span)
     else:
-        found = self._carry(self._velocity(), _states(self, x), chosen, start=begin, stop=end, save=save)
+        found = self._carry(self._velocity(), states, chosen, **span)
     return _in_users_time(found, *ends)
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def simulate(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -156,6 +95,7 @@ def simulate(
     start: TimeLike,
     stop: TimeLike,
     save: int = 2,
+    condition: Condition | None = None,
     solver: Noisy | str | int = Noisy(),
     seed: int = 0,
     extrapolate: bool = False,
@@ -168,7 +108,7 @@ def simulate(
 
     Parameters
     ----------
-    x, start, stop, save, extrapolate
+    x, start, stop, save, condition, extrapolate
         As for `transport`.
     solver
         `cellflow.integrate.Noisy`; or its method, or its number of steps.
@@ -206,7 +146,7 @@ def simulate(
         )
     ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
     begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
-    states = _states(self, x)
+    states = states_of(self, x)
     found = integrate.sde(
         few_at_once(self.field_, self.n_features_in_),
         states,
@@ -216,12 +156,13 @@ def simulate(
         save=save,
         solver=chosen,
         growth=self.growth_,
+        condition=seen(self, condition, states),
         generator=generator(seed=seed, device=states.device),
     )
     return _in_users_time(found, *ends)
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def grow(
     self: "SnapshotFlow",
     x: StatesLike,
@@ -229,6 +170,7 @@ def grow(
     start: TimeLike,
     stop: TimeLike,
     save: int = 2,
+    condition: Condition | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     **old: Any,
@@ -237,7 +179,7 @@ def grow(
 
     Parameters
     ----------
-    x, start, stop, save, solver, extrapolate
+    x, start, stop, save, condition, solver, extrapolate
         As for `transport`.
 
     Returns
@@ -265,7 +207,8 @@ def grow(
     _check_growth(self)
     if isinstance(chosen, Jumps):
         check_weighs(self)
-    return self.transport(x, start=start, stop=stop, save=save, solver=chosen, extrapolate=extrapolate)
+    span: dict[str, Any] = {"start": start, "stop": stop, "save": save, "condition": condition}
+    return self.transport(x, solver=chosen, extrapolate=extrapolate, **span)
 
 
 @checked_but("y")
@@ -274,8 +217,9 @@ def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
 
     The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
     at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count where
-    growth was learned. With it scikit-learn selects settings: ``GridSearchCV(flow, {"steps": [500,
-    3000]}).fit(adata)``, with ``cv=KFold(shuffle=True)`` where cells are sorted by time.
+    growth was learned. With conditions, each is scored by itself, and they share alike in the mean. With it
+    scikit-learn selects settings: ``GridSearchCV(flow, {"steps": [500, 3000]}).fit(adata)``, with
+    ``cv=KFold(shuffle=True)`` where cells are sorted by time.
 
     Parameters
     ----------
@@ -308,8 +252,15 @@ def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     return prediction.score(self, self.read(adata))
 
 
-@checked
-def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
+@checked_but("condition")
+def velocity(
+    self: "SnapshotFlow",
+    x: StatesLike,
+    time: TimeLike,
+    *,
+    condition: Condition | None = None,
+    extrapolate: bool = False,
+) -> np.ndarray:
     """Return the velocity ``(n, d)`` of states at their times, per unit of the user's time.
 
     Parameters
@@ -318,25 +269,34 @@ def velocity(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate
         States ``(n, d)``, in units of the representation.
     time
         One time for all states, or one each ``(n,)``.
+    condition
+        As for `transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
     """
     self._check_fitted()
-    states = _states(self, x)
+    states = states_of(self, x)
     t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
     with torch.no_grad():
-        velocity = self._velocity()(t, states, None)
+        velocity = self._velocity()(t, states, seen(self, condition, states))
         check_finite(velocity, t, field=self.field_, x=states, start=states)
     return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
 
 
-@checked
-def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapolate: bool = False) -> np.ndarray:
+@checked_but("condition")
+def growth_rate(
+    self: "SnapshotFlow",
+    x: StatesLike,
+    time: TimeLike,
+    *,
+    condition: Condition | None = None,
+    extrapolate: bool = False,
+) -> np.ndarray:
     """Return the rate ``(n,)`` at which the log of mass grows at states and times, per unit of the user's time.
 
     Parameters
     ----------
-    x, time, extrapolate
+    x, time, condition, extrapolate
         As for `velocity`.
 
     Raises
@@ -345,10 +305,10 @@ def growth_rate(self: "SnapshotFlow", x: StatesLike, time: TimeLike, *, extrapol
         When the flow was fitted without growth.
     """
     _check_growth(self)
-    states = _states(self, x)
+    states = states_of(self, x)
     t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
     with torch.no_grad():
-        growth = cast("Tensor", outputs(self.field_(t, states, None), growth=True).growth)
+        growth = cast("Tensor", outputs(self.field_(t, states, seen(self, condition, states)), growth=True).growth)
         check_finite(growth, t, field=self.field_, x=states, start=states)
     return (growth * self.clock_.per_time).cpu().numpy()
 
@@ -384,17 +344,3 @@ def _in_users_time(found: Trajectory, start: np.ndarray, stop: np.ndarray) -> Tr
     like = torch.empty(found.x.shape[1], dtype=torch.float64)
     t = saved_times(like, torch.as_tensor(start), torch.as_tensor(stop), len(found.x))
     return found._replace(t=t, x=found.x.cpu(), log_weight=log_weight)
-
-
-def _states(flow: "SnapshotFlow", x: StatesLike) -> Tensor:
-    weight = next(flow.field_.parameters())
-    states = as_states(x, what="`x`")
-    _check_shape(flow, states.shape)
-    return in_precision(states, weight, what="`x`")
-
-
-def _check_shape(flow: "SnapshotFlow", shape: Sequence[int]) -> None:
-    if len(shape) != 2 or shape[1] != flow.n_features_in_:
-        raise ValueError(
-            f"Expected `x` of shape (cells, {flow.n_features_in_}), as `{flow.rep}` had in `fit`; found {tuple(shape)}."
-        )

@@ -4,24 +4,25 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cellflow import couplings, networks, paths, training
 from cellflow.cells.clock import Clock
+from cellflow.cells.conditions import Conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
+from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
-from cellflow.estimators import snapshot_distillation, snapshot_record
+from cellflow.estimators import conditional, snapshot_distillation, snapshot_pairs, snapshot_record, snapshot_states
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, spreads, takes_heads, unit_of
-from cellflow.estimators.population import AUTO, Sizes, check_growing, hold_out, learns_growth, population_sizes
+from cellflow.estimators.population import AUTO, Sizes, check_growing, learns_growth, population_sizes
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
 from cellflow.objectives.draw import Unit
 from cellflow.pairing import Curve, aside, curves
-from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
@@ -94,6 +95,13 @@ class SnapshotFlow(FlowEstimator):
         fraction of pairs in each group is its fraction of the later snapshot. Between two snapshots of which one lacks
         a group, its cells are left out, with a warning; this is an error where growth is learned, which would be
         unknown.
+    conditions
+        What differs between cells beside time, and what the field sees of it: `cellflow.Conditions`, or the name of the
+        column with treatments; ``None`` for nothing. One field covers all conditions. Each has a chain of its own
+        snapshots, of which any may be missing; a treatment that begins later than the first snapshot is led to from the
+        untreated cells of the closest earlier time. Cells are paired only inside a condition, and inside a group of
+        ``within``; conditions share alike in the pairs. Growth is that of cells relative to others of the same
+        condition and group.
     recipe
         Settings of the optimiser.
     regularize
@@ -133,7 +141,11 @@ class SnapshotFlow(FlowEstimator):
     blur_
         Standard deviation by which paths were blurred, in units of the representation.
     plans_
-        For each interval the plan over the whole snapshots, or ``None`` where super-batches were used.
+        For each interval the plan over the whole snapshots, or ``None`` where super-batches were used. With
+        ``conditions`` a mapping, from the label of a condition, the times of two snapshots and, with ``within``, the
+        group: ``flow.plans_["A", 0.0, 3.0]``.
+    conditions_
+        What was learned of the conditions: names, scales of doses; ``None`` without.
     n_features_in_
         Width of the representation.
     n_cells_
@@ -145,7 +157,7 @@ class SnapshotFlow(FlowEstimator):
     turnover_
         For each interval the share of the population that growth replaces: of the descendants, those that the plan
         gives to cells beyond the share of these in their own snapshot. ``None`` where super-batches were used, or
-        growth was not learned.
+        growth was not learned. With ``conditions`` a mapping as ``plans_``, empty for a loaded flow.
 
     Source
     ------
@@ -161,11 +173,12 @@ class SnapshotFlow(FlowEstimator):
     """
 
     clock_: Clock
+    conditions_: FittedConditions | None
     n_features_in_: int
     n_cells_: tuple[int, ...]
     masses_: Sizes | None
     growth_: bool
-    turnover_: list[float | None]
+    turnover_: "list[float | None] | dict[Any, float | None]"
     search_history_: training.History
     blur_: float
     fingerprint_: Fingerprint | None
@@ -188,6 +201,7 @@ class SnapshotFlow(FlowEstimator):
         prior_key: str | None = None,
         curve: Curve | str = "mean",
         within: str | None = None,
+        conditions: Conditions | str | None = None,
         recipe: Recipe | None = None,
         regularize: bool | str = "auto",
         standardize: bool | str = True,
@@ -215,6 +229,7 @@ class SnapshotFlow(FlowEstimator):
         self.prior_key = prior_key
         self.curve = new.get("curve", curve)
         self.within = within
+        self.conditions = conditions
         self.recipe = recipe
         self.regularize = regularize
         self.standardize = standardize
@@ -249,8 +264,9 @@ class SnapshotFlow(FlowEstimator):
         run = renamed("SnapshotFlow.fit", old, OLD_KEYWORDS).get("run", run)
         coupling = couplings.resolve(self.coupling)
         self._check_settings()
-        snapshots = self._snapshots(adata)
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
+        fitted.conditions_ = conditional.fitted_to(self.conditions, adata)
+        snapshots = fitted._snapshots(adata)
         fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
         self._check_growth(fitted.growth_)
@@ -269,14 +285,15 @@ class SnapshotFlow(FlowEstimator):
         blurs = regular and paths.resolve(self.path).sigma == 0
         fitted.blur_ = aside.blur(self._clouds(snapshots, device)[0]) if blurs else 0.0
 
-        def part(cells: Snapshots) -> PairedBatches:
-            return self._pair(cells, coupling, searching, fitted.masses_, device, curve="straight")
-
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
             fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_),
             batches,
-            parts=lambda: hold_out(snapshots, part, generator=searching, whole=growing) if regular else None,
+            parts=lambda: (
+                snapshot_pairs.parts(self, snapshots, coupling, searching, fitted.masses_, device, whole=growing)
+                if regular
+                else None
+            ),
             steps=self.steps,
             generator=rng,
             searching=searching,
@@ -304,10 +321,12 @@ class SnapshotFlow(FlowEstimator):
         return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
 
     distill = snapshot_distillation.distill
-    read, score = verbs.read, verbs.score
+    read, score = snapshot_states.read, verbs.score
     transport, simulate, grow = verbs.transport, verbs.simulate, verbs.grow
     velocity, growth_rate = verbs.velocity, verbs.growth_rate
     _learned, _restore = snapshot_record.learned, snapshot_record.restore
+    _snapshots, _clouds = snapshot_pairs.read, snapshot_pairs.clouds
+    _population, _pair = snapshot_pairs.population, snapshot_pairs.pair
 
     def _check_settings(self) -> None:
         networks.resolve(self.network)
@@ -339,45 +358,8 @@ class SnapshotFlow(FlowEstimator):
             check_growing(coupling, sizes)
         return sizes
 
-    def _pair(
-        self,
-        snapshots: Snapshots,
-        coupling: Coupling,
-        rng: torch.Generator,
-        sizes: Sizes | None,
-        device: torch.device,
-        curve: Curve | str | None = None,
-    ) -> PairedBatches:
-        clouds, times = self._clouds(snapshots, device)
-        return snapshot_batches(
-            clouds,
-            times,
-            coupling=coupling,
-            batch_size=self.batch_size,
-            generator=rng,
-            ot_batch_size=self.ot_batch_size,
-            **self._population(snapshots, sizes),
-            curve=curve or self.curve,
-        )
-
-    def _snapshots(self, adata: "AnnData") -> Snapshots:
-        keys = ("time_key", "rep", "within", "weight_key", "prior_key")
-        return read_snapshots(adata, **{key: getattr(self, key) for key in keys})
-
-    def _population(self, snapshots: Snapshots, sizes: Sizes | None) -> dict[str, Any]:
-        """Return what pairs depend on beside states and times: what cells weigh, expected growth, groups, the path."""
-        rates = None if snapshots.rates is None else snapshots.rates / snapshots.clock.per_time
-        of_cells = {"within": snapshots.groups, "weights": snapshots.weights, "rates": rates}
-        each = {name: None if values is None else snapshots.each(values) for name, values in of_cells.items()}
-        return {"masses": sizes, "path": self.path, **each}
-
-    def _clouds(self, snapshots: Snapshots, device: torch.device) -> tuple[list[Tensor], list[float]]:
-        """Return the states of each snapshot, on a device, and its model time."""
-        clouds = [torch.from_numpy(cloud).to(device) for cloud in snapshots.clouds()]
-        return clouds, [snapshots.clock.model(time) for time in snapshots.clock.times]
-
     def _field(self, scales: Scales) -> nn.Module:
-        make = networks.resolve(self.network)
+        make = conditional.seeing(networks.resolve(self.network), self.conditions_)
         return build_field(
             make,
             scales,

@@ -11,6 +11,8 @@ FEW = 10_000
 """Points from which on a network of the usual size does not learn them by heart in the usual number of steps."""
 TENTH, LEAST, THIRD = 0.1, 10, 1 / 3
 """Share of each snapshot that is held out; at least so many points, but at most that share."""
+FEWEST = 6
+"""Points of a group of which some are held out: of fewer, too little would be left on either side."""
 NEAR = 0.5
 """How far paths are blurred, in distances to the nearest neighbour."""
 COMPARED = 1000
@@ -61,7 +63,7 @@ def held_out(groups: Sequence[np.ndarray], *, generator: torch.Generator) -> lis
     masks = []
     for names in groups:
         mask, (found, counts) = np.zeros(len(names), dtype=bool), np.unique(names, return_counts=True)
-        if counts.min() < 6:
+        if counts.min() < FEWEST:
             return None
         share = min(max(TENTH, LEAST / len(names)), THIRD)
         for name, count in zip(found, counts, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ class ConditionLeg:
     Parameters
     ----------
     name
-        What the leg is called: its plan is found by it.
+        What the leg is called, such as a text or a tuple: its plan is found by it.
     source, target
         Rows of the points where it begins, ``(n,)``, and where it ends, ``(m,)``. Legs may share points.
     start, stop
@@ -30,7 +31,7 @@ class ConditionLeg:
     tensor([5, 6])
     """
 
-    name: str
+    name: Any
     source: Tensor
     target: Tensor
     start: float = 0.0

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -195,7 +196,7 @@ class LegPairs:
 
 def matched(
     matchings: Sequence[RowMatching],
-    names: Sequence[str],
+    names: Sequence[Any],
     *,
     batch_size: int,
     generator: torch.Generator,
@@ -230,7 +231,8 @@ def matched(
     if not isinstance(ot_batch_size, str) and ot_batch_size < 2:
         raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
     whole = _whole(matchings, ot_batch_size)
-    size = max(LEAST_MATCHED, 2 * batch_size) if isinstance(ot_batch_size, str) else ot_batch_size
+    each = 2 * math.ceil(batch_size / len(matchings))
+    size = max(LEAST_MATCHED, each) if isinstance(ot_batch_size, str) else ot_batch_size
     seeds = [draw_seed(generator) for _ in matchings]
     log.info("%d legs have one plan each, %d take super-batches of %d", sum(whole), len(whole) - sum(whole), size)
     memory = [m.coupling.memory(*m.sizes) for m, one in zip(matchings, whole, strict=True) if one]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -171,12 +171,12 @@ class LegBatches:
         self._start, self._stop = (points.new_tensor(times) for times in _times(legs))
 
     @property
-    def plans(self) -> dict[str, Plan | None]:
+    def plans(self) -> dict[Any, Plan | None]:
         """The plan over all points of each leg, by its name, or ``None`` where super-batches are used."""
         return {leg.name: plan for leg, plan in zip(self.legs, self._pairs.plans, strict=True)}
 
     @property
-    def turnovers(self) -> dict[str, float | None]:
+    def turnovers(self) -> dict[Any, float | None]:
         """The share of the population that growth replaces in each leg, see `WeighedPlan`, where it is known."""
         drawn = (getattr(leg, "drawn", None) for leg in self._pairs.legs)
         found = (plan.turnover if isinstance(plan, WeighedPlan) else None for plan in drawn)

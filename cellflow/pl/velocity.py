@@ -112,7 +112,12 @@ def velocity(
 
 def _evaluate(adata: "AnnData", flow: "SnapshotFlow") -> _Noted:
     states = flow.read(adata, weights=False)
-    return _Noted(flow.velocity(states.x, states.time), flow.rep, flow.time_key, unit_of(adata, flow.time_key))
+    return _Noted(
+        flow.velocity(states.x, states.time, condition=states.condition),
+        flow.rep,
+        flow.time_key,
+        unit_of(adata, flow.time_key),
+    )
 
 
 def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:

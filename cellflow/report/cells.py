@@ -13,6 +13,7 @@ from cellflow import couplings, paths
 from cellflow.cells.absent import absent_groups
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import read_times
+from cellflow.estimators.conditional import refuse
 from cellflow.files import committed
 from cellflow.pl.labels import time_label, unit_of
 from cellflow.report import estimator, few_steps, growth, html, landings, lineage, new_cells, validation
@@ -121,6 +122,8 @@ def write(
     ('report.html', 4)
     """
     flow.read(adata)  # refuses cells of another representation before anything is written
+    if lineage_key is not None:
+        refuse(flow, "report.write(lineage_key=...)", "Leave out `lineage_key`.")
     folder = Path(folder)
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     clones, when = None, time_label(flow.clock_.times[-1], unit_of(adata, flow.time_key))
@@ -144,7 +147,7 @@ def write(
     drawn = drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby)
     for drawing in drawn if clones is None else chain(drawn, [lineage.drawing(clones, when)]):
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
-    if flow.distilled:
+    if flow.distilled and flow.conditions_ is None:  # carries of snapshots as a whole are compared
         sections["steps"] = few_steps.section(folder, folder / FIGURES)
     summary = "" if clones is None else html.paragraph(lineage.sentence(clones, when))
     summary += _summary(adata, flow, folder)

@@ -9,6 +9,7 @@ import pandas as pd
 from cellflow import pl, tl
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import read_times
+from cellflow.estimators import prediction
 from cellflow.pl.canvas import literal
 from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
 from cellflow.pl.fate import MOST
@@ -123,11 +124,10 @@ def _carried(adata: "AnnData", flow: "SnapshotFlow", times: list[float]) -> "Ann
 
     cells, states, obs = flow.read(adata), [], []
     for at in times:
-        before = cells.at(_before(flow, at))
-        found = flow.transport(before.x, start=_before(flow, at), stop=at)
-        states.append(found.x[-1].numpy())
-        names = [f"{name}@{at:g}" for name in adata.obs_names[before.rows]]
-        obs.append(pd.DataFrame({flow.time_key: at, "weight": before.weighed(found.shares()[-1].numpy())}, index=names))
+        for number, part in enumerate(prediction.arriving(flow, cells, at)):
+            states.append(part.x)
+            names = [f"{name}@{at:g}" + (f"#{number}" if number else "") for name in adata.obs_names[part.origin.rows]]
+            obs.append(pd.DataFrame({flow.time_key: at, "weight": part.weight}, index=names))
     x, table = np.concatenate(states), pd.concat(obs)
     if flow.rep == "X":
         return anndata.AnnData(X=x, obs=table, var=adata.var[[]].copy())

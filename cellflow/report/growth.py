@@ -67,6 +67,8 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
 def _turnover(flow: "SnapshotFlow", *, unit: str) -> str:
     """Say which share of the population growth replaces in each interval, and by which relaxation."""
     said = []
+    if isinstance(flow.turnover_, dict):  # many legs: the table of plans is in `flow.turnover_`
+        return ""
     for (start, stop), share, plan in zip(pairwise(flow.clock_.times), flow.turnover_, _plans(flow), strict=True):
         if share is not None:
             relaxation = getattr(plan, "settings", {}).get("relaxation")
@@ -92,7 +94,7 @@ def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) 
     """Draw the growth rates of the fitted cells of each group: median, and the middle half of the cells."""
     states = flow.read(adata, weights=False)
     known = states.take(np.isin(states.time, flow.clock_.times[:-1]))
-    rate = pd.Series(flow.growth_rate(known.x, known.time))
+    rate = pd.Series(flow.growth_rate(known.x, known.time, condition=known.condition))
     groups: Any = pd.Series(read_labels(adata, groupby, setting="groupby").to_numpy()[known.rows])
     quarters = rate.groupby(groups).quantile(np.array([0.25, 0.5, 0.75])).unstack()
     quarters = quarters[groups.value_counts().reindex(quarters.index) >= LEAST].sort_values(0.5)

@@ -8,6 +8,9 @@ import numpy as np
 
 from cellflow.cells.absent import absent_groups
 from cellflow.cells.snapshots import time_unit
+from cellflow.cells.states import States
+from cellflow.estimators.chains import under
+from cellflow.estimators.conditional import Condition, of_cells
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Solver, resolve
 
@@ -42,6 +45,17 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     if adata.isbacked and (copy or adata.is_view):
         raise ValueError("A file, or a view of one, cannot be copied in place. Take `adata.to_memory()` first.")
     return adata.copy() if copy else adata
+
+
+def asked_under(adata: "AnnData", flow: "SnapshotFlow", chosen: States, condition: Condition | None) -> States:
+    """Return chosen cells under a condition that is given, or each under its own.
+
+    Raises
+    ------
+    ValueError
+        When a flow without conditions is given one.
+    """
+    return chosen if condition is None else under(chosen, of_cells(flow, adata, chosen.rows, condition))
 
 
 def note_absent(labels: "pd.Series", time: np.ndarray, times: Sequence[float], weight: np.ndarray | None) -> None:

@@ -8,9 +8,11 @@ import pandas as pd
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
+from cellflow.estimators.chains import alike
+from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, solver_of, target
+from cellflow.tl.cells import about, asked_under, solver_of, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,13 +23,14 @@ NEIGHBORS = 10
 """Measured cells among which the mass of a carried cell is divided: enough to smooth over single cells."""
 
 
-@checked_but("cells", "solver")
+@checked_but("cells", "solver", "condition")
 def push(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
     cells: Cells,
     at: TimeLike,
+    condition: Condition | None = None,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -51,6 +54,9 @@ def push(
         The chosen cells: a mask, names, or rows of ``obs``. All together they carry mass 1.
     at
         Time of a snapshot in ``adata``, not before the chosen cells.
+    condition
+        With a flow that has conditions: what the chosen cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own. They land among measured cells of these conditions.
     groupby
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
@@ -83,16 +89,18 @@ def push(
     1.0
     """
     chosen = solver_of(flow, solver, verb="tl.push", old=old)
-    return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=True)
+    how = (groupby, n_neighbors, chosen, extrapolate, key_added, copy)
+    return _land(adata, flow, cells, at, condition, *how, forward=True)
 
 
-@checked_but("cells", "solver")
+@checked_but("cells", "solver", "condition")
 def pull(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
     cells: Cells,
     at: TimeLike,
+    condition: Condition | None = None,
     groupby: str | None = None,
     n_neighbors: int = NEIGHBORS,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -108,7 +116,7 @@ def pull(
 
     Parameters
     ----------
-    adata, flow, cells, at, groupby, n_neighbors, solver, extrapolate, key_added, copy
+    adata, flow, cells, at, condition, groupby, n_neighbors, solver, extrapolate, key_added, copy
         As for `push`.
 
     Writes
@@ -127,7 +135,8 @@ def pull(
     1.0
     """
     chosen = solver_of(flow, solver, verb="tl.pull", old=old, weighs=False)
-    return _land(adata, flow, cells, at, groupby, n_neighbors, chosen, extrapolate, key_added, copy, forward=False)
+    how = (groupby, n_neighbors, chosen, extrapolate, key_added, copy)
+    return _land(adata, flow, cells, at, condition, *how, forward=False)
 
 
 def _land(
@@ -135,6 +144,7 @@ def _land(
     flow: "SnapshotFlow",
     cells: Cells,
     at: TimeLike,
+    condition: Condition | None,
     groupby: str | None,
     n_neighbors: int,
     solver: Fixed | Adaptive | Jumps,
@@ -147,15 +157,15 @@ def _land(
     """Carry the chosen cells to a snapshot, and write their mass on its cells."""
     states = flow.read(adata)
     groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
-    chosen = states.take(positions(adata, cells))
+    chosen = asked_under(adata, flow, states.take(positions(adata, cells)), condition)
     moment = one_time(at, what="`at`")
-    there = snapshot_at(states, moment, n_neighbors)
+    there = snapshot_at(states, moment, n_neighbors, of=chosen)
     late = chosen.time > moment if forward else chosen.time < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
         raise ValueError(f"{late.sum()} of the chosen cells are {side} time {moment:g}. Use `tl.{other}` for those.")
     span: dict[str, Any] = {"start": chosen.time, "stop": moment, "solver": solver, "extrapolate": extrapolate}
-    found = flow.transport(chosen.x, **span)
+    found = flow.transport(chosen.x, condition=chosen.condition, **span)
     landed = found.x[-1].numpy()
     # Forward, growth weighs the descendants of a cell; backward, each cell has one ancestor, and no weight applies.
     weight = chosen.weighed(found.shares()[-1].numpy() if forward else np.ones(len(chosen)))
@@ -169,8 +179,8 @@ def _land(
     return written if copy else None
 
 
-def snapshot_at(states: States, moment: float, n_neighbors: int) -> States:
-    """Return the cells of a snapshot, among which the mass of carried cells is divided.
+def snapshot_at(states: States, moment: float, n_neighbors: int, *, of: States | None = None) -> States:
+    """Return the cells of a snapshot, among which the mass of carried cells is divided: of the conditions of others.
 
     Raises
     ------
@@ -181,6 +191,11 @@ def snapshot_at(states: States, moment: float, n_neighbors: int) -> States:
     if not len(there):
         known = ", ".join(f"{t:g}" for t in np.unique(states.time))
         raise ValueError(f"No cells at time {moment:g} to carry cells to. Choose one of: {known}.")
+    if of is not None and not len(there := alike(there, of)):
+        raise ValueError(
+            f"No cells at time {moment:g} are under a condition of the chosen ones. Choose another `at`, or say with "
+            "`condition` what these are to be under."
+        )
     if not 1 <= n_neighbors <= len(there):
         raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")
     return there

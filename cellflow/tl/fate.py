@@ -9,11 +9,12 @@ import pandas as pd
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
+from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, note_absent, target
+from cellflow.tl.cells import about, asked_under, note_absent, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 from cellflow.training.run import progress_bar
 
@@ -27,7 +28,7 @@ STEPS = 20
 seed of 100 steps has 91%, at a fifth of the time: ``benchmarks/results/fate.md``."""
 
 
-@checked_but("cells", "solver")
+@checked_but("cells", "solver", "condition")
 def fate(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -35,6 +36,7 @@ def fate(
     groupby: str,
     at: TimeLike | None = None,
     cells: Cells | None = None,
+    condition: Condition | None = None,
     n_samples: int = 100,
     solver: Solver | str | int | None = None,
     n_neighbors: int = NEIGHBORS,
@@ -68,6 +70,9 @@ def fate(
         origins.
     cells
         The cells: a mask, names, or rows of ``obs``; ``None`` for all cells at other times within the fitted range.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own. They land among measured cells of these conditions.
     n_samples
         Simulations of each cell, where there is noise.
     solver
@@ -139,8 +144,9 @@ def fate(
         raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
     note_absent(groups, states.time, flow.clock_.times, states.weight)
     moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
-    there = snapshot_at(states, moment, n_neighbors)
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
+    asked = asked_under(adata, flow, asked, condition)
+    there = snapshot_at(states, moment, n_neighbors, of=asked)
     votes = _Votes(there.x, groups.iloc[there.rows], n_neighbors)
     ends = _ends(flow, asked, moment, chosen, turns, seed)
     with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
@@ -203,7 +209,7 @@ def _ends(
 ) -> Iterator[Trajectory]:
     """Carry all cells to a time, once for each turn; with noise of its own where the solver has any."""
     rng = generator(seed=seed)
-    span: dict[str, Any] = {"start": cells.time, "stop": moment}
+    span: dict[str, Any] = {"start": cells.time, "stop": moment, "condition": cells.condition}
     for _ in range(turns):
         if isinstance(solver, Noisy):
             yield flow.simulate(cells.x, **span, solver=solver, seed=draw_seed(rng))

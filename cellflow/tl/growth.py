@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from cellflow.estimators.conditional import Condition
 from cellflow.renamed import warn
-from cellflow.signature import checked
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about, target
 from cellflow.tl.sensitivity import conclusion
 from cellflow.tl.sensitivity import sensitivity as by_relaxation
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
-@checked
+@checked_but("condition")
 def growth(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
+    condition: Condition | None = None,
     sensitivity: bool = True,
     extrapolate: bool = False,
     key_added: str = "growth",
@@ -44,10 +46,13 @@ def growth(
         Cells with the time and the representation that the flow was fitted on.
     flow
         A flow that was fitted with growth.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own.
     sensitivity
         Whether to match again with half and with double the relaxation, at most 1,000 cells a snapshot, and to warn
         where the ranks of cells or the level of their growth depend on it. Nothing is done where the flow has no
-        relaxation, or ``adata`` lacks a fitted snapshot.
+        relaxation, or has conditions, or ``adata`` lacks a fitted snapshot.
     extrapolate
         Whether cells outside the fitted times are allowed.
     key_added
@@ -88,8 +93,8 @@ def growth(
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True
     """
-    states = flow.read(adata, weights=False)
-    found = flow.growth_rate(states.x, states.time, extrapolate=extrapolate)
+    states = flow.read(adata, condition=condition, weights=False)
+    found = flow.growth_rate(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
     table = by_relaxation(adata, flow) if sensitivity else None
     written = target(adata, copy=copy)
     written.obs[key_added] = found

@@ -1,12 +1,15 @@
 """Cells at times that were not measured."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
+from cellflow.cells.states import States
+from cellflow.estimators.chains import chain_of
+from cellflow.estimators.conditional import Condition, of_cells
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
@@ -16,15 +19,17 @@ from cellflow.tl.genes import Loadings, read_loadings
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellflow.cells.fitted_conditions import FittedConditions
     from cellflow.estimators import SnapshotFlow
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def interpolate(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
     at: TimeLike | Iterable[TimeLike],
+    condition: Condition | None = None,
     origin: str = "both",
     genes: bool | str = "auto",
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
@@ -46,6 +51,10 @@ def interpolate(
         A fitted flow.
     at
         One time or several, in the user's units; each once.
+    condition
+        With a flow that has conditions: which one to predict, such as ``{"drug": "A", "dose": 3.0}``. Its own cells at
+        the fitted times before and after are carried, and before the first of these the untreated ones; of a treatment
+        that was never measured, those of the first time. ``None`` for all cells, each under its own.
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
@@ -75,10 +84,12 @@ def interpolate(
     import anndata
 
     chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
-    cells = flow.read(adata)
+    cells, fitted = flow.read(adata), None
+    if condition is not None:
+        cells, fitted = _under(adata, flow, cells, condition)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     times = distinct_times(at, what="`at`")
-    given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate}
+    given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate, "times": fitted}
     carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
@@ -91,6 +102,16 @@ def interpolate(
         obsm=rep,
         uns={"interpolation": about_states(adata, flow) | weighed},
     )
+
+
+def _under(adata: "AnnData", flow: "SnapshotFlow", cells: States, condition: Condition) -> tuple[States, list[float]]:
+    """Return the cells that a condition is predicted from, under it, and the fitted times at which there are any."""
+    asked = of_cells(flow, adata, cells.rows, condition)
+    chain = chain_of(cells, cast("np.ndarray", asked), cast("FittedConditions", flow.conditions_).effect)
+    times = [time for time in flow.clock_.times if (chain.time == time).any()]
+    if not times:
+        raise ValueError(f"No cells at fitted times are under {condition!r:.60}, nor untreated ones to begin with.")
+    return chain, times
 
 
 def _obs(adata: "AnnData", flow: "SnapshotFlow", part: Carried) -> pd.DataFrame:

@@ -47,8 +47,8 @@ def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
     DataFrame or ``None``
         For each snapshot its ``time``; the standard deviation of the growth of log mass over an interval (``spread``);
         the Spearman correlation of growth with that at ``half`` and at ``double`` the relaxation; and how many times
-        larger the standard deviation is at half than at double (``level``). ``None`` where no plan has a relaxation, or
-        a fitted snapshot is not in ``adata``.
+        larger the standard deviation is at half than at double (``level``). ``None`` where no plan has a relaxation, a
+        fitted snapshot is not in ``adata``, or the flow has conditions.
 
     Examples
     --------
@@ -61,7 +61,8 @@ def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
     """
     columns = {flow.within, flow.weight_key, flow.prior_key} - {None}
     time = read_times(adata, flow.time_key)
-    if not columns <= set(adata.obs) or not set(flow.clock_.times) <= set(time.tolist()):
+    lacks = not columns <= set(adata.obs) or not set(flow.clock_.times) <= set(time.tolist())
+    if lacks or flow.conditions_ is not None:
         return None
     snapshots = flow._snapshots(adata[np.isin(time, flow.clock_.times)])
     clouds, times = flow._clouds(snapshots, torch.device("cpu"))

@@ -6,6 +6,7 @@ import torch
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.states import Cells, States, positions
+from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Fixed, Noisy, Solver, resolve
 from cellflow.metrics import thinned
 from cellflow.renamed import renamed
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
-@checked_but("cells", "solver")
+@checked_but("cells", "solver", "condition")
 def trajectories(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
     cells: Cells | None = None,
+    condition: Condition | None = None,
     n: int = 200,
     stop: TimeLike | None = None,
     n_times: int = 50,
@@ -45,6 +47,9 @@ def trajectories(
         A fitted flow.
     cells
         Cells to follow, each from its own time: a mask or names; ``None`` for a random ``n`` of the first snapshot.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own.
     n
         Number of cells that are drawn if ``cells`` is not given.
     stop
@@ -83,10 +88,11 @@ def trajectories(
         rules = {"stochastic": lambda noisy: {"solver": Noisy() if noisy else Fixed()}}
         solver = renamed("tl.trajectories", old, rules)["solver"]
     chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
-    states = flow.read(adata, weights=cells is None)  # by which cells are drawn
+    states = flow.read(adata, condition=condition, weights=cells is None)  # by which cells are drawn
     followed = _first_cells(flow, states, n, seed) if cells is None else states.take(positions(adata, cells))
     end = flow.clock_.times[-1] if stop is None else one_time(stop, what="`stop`")
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
+    course["condition"] = followed.condition
     if isinstance(chosen, Noisy):
         found = flow.simulate(followed.x, solver=chosen, seed=seed, **course)
     else:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
+from cellflow.estimators.conditional import refuse
 from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at
 from cellflow.signature import checked
@@ -106,6 +107,7 @@ def tune(
     >>> cf.tl.tuned(adata, flow, grid={"steps": [1, 30]}).steps
     30
     """
+    refuse(flow, "tl.tune", "Compare flows by their `score` on cells that were left out.")
     settings = _settings(flow, grid)
     if by not in ("auto", *SCORES):
         raise ValueError(unknown("score", by, ("auto", *SCORES)))

@@ -10,7 +10,8 @@ import pandas as pd
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import Snapshots, read_snapshots
-from cellflow.estimators.snapshot_verbs import check_representation
+from cellflow.estimators.conditional import refuse
+from cellflow.estimators.snapshot_states import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked, checked_but
 from cellflow.tl import held_out, landings, new_cells
@@ -147,6 +148,7 @@ def validate(
     labels = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     if lineage_key is not None:
         read_labels(adata, lineage_key, setting="lineage_key")
+    refuse(flow, "tl.validate", "Leave out cells of a condition and time, fit, and compare with `tl.interpolate`.")
     snapshots = flow._snapshots(adata)
     if labels is not None:
         note_absent(labels, snapshots.time, known_times(flow, snapshots), snapshots.weights)

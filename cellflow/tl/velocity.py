@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellflow.signature import checked
+from cellflow.estimators.conditional import Condition
+from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, target
 from cellflow.tl.genes import read_loadings
 
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
-@checked
+@checked_but("condition")
 def velocity(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
+    condition: Condition | None = None,
     genes: bool = False,
     extrapolate: bool = False,
     key_added: str = "velocity",
@@ -32,6 +34,9 @@ def velocity(
         Cells with the time and the representation that the flow was fitted on.
     flow
         A fitted flow.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own.
     genes
         Whether to write gene velocities too, through the PCA loadings: a dense layer of cells x genes.
     extrapolate
@@ -60,9 +65,9 @@ def velocity(
     >>> adata.obsm["velocity"].shape == adata.obsm["X_latent"].shape
     True
     """
-    states = flow.read(adata, weights=False)
+    states = flow.read(adata, condition=condition, weights=False)
     loadings = read_loadings(adata, flow.rep, genes=genes)
-    found = flow.velocity(states.x, states.time, extrapolate=extrapolate)
+    found = flow.velocity(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
     written.uns[key_added] = about_states(adata, flow)

@@ -34,6 +34,8 @@ class Leg(NamedTuple):
         Model times of the snapshots.
     weights0, weights1
         What each weighs in its snapshot, ``(n,)`` and ``(m,)``; ``None`` for equal weights.
+    condition
+        What the field sees beside, ``(k,)``; ``None`` for nothing.
     """
 
     x0: Tensor
@@ -42,6 +44,7 @@ class Leg(NamedTuple):
     stop: float
     weights0: Tensor | None = None
     weights1: Tensor | None = None
+    condition: Tensor | None = None
 
 
 def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
@@ -98,8 +101,9 @@ def _distances(field: nn.Module, leg: Leg, rng: torch.Generator) -> Tensor:
     like = next(field.parameters())
     i, j = (torch.randperm(len(x), generator=rng)[:MOST] for x in (leg.x0, leg.x1))
     x0, x1 = (x[rows].to(like.device, like.dtype) for x, rows in ((leg.x0, i), (leg.x1, j)))
+    seen = None if leg.condition is None else leg.condition.to(like.device, like.dtype).expand(len(x0), -1)
     with torch.no_grad():
-        carried = grow(field, x0, start=leg.start, stop=leg.stop, solver=SOLVER)
+        carried = grow(field, x0, start=leg.start, stop=leg.stop, solver=SOLVER, condition=seen)
     log_weight = cast("Tensor", carried.log_weight)
     gain = (log_weight[-1] - log_weight[0]).double().cpu()
     z, y = (x.flatten(1).double().cpu() for x in (carried.x[-1], x1))

@@ -34,6 +34,11 @@ def stochastic() -> cf.SnapshotFlow:
 
 
 @cache
+def conditioned() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT, coupling="exact", conditions=cf.Conditions("kind", control="a")).fit(small())
+
+
+@cache
 def perturbing() -> cf.PerturbationFlow:
     return cf.PerturbationFlow(**DRUGS, stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
 
@@ -211,6 +216,15 @@ CALLS: dict[str, Any] = {
             overwrite=flag(True),
         ),
         plain(cf.SnapshotFlow.load, folder=text("nowhere")),
+        plain(lambda **given: conditioned().velocity(**given), x=X, time=number(1.0), condition=other({"kind": "b"})),
+        plain(lambda **given: conditioned().transport(**given), x=X, condition=other({"kind": "b"}), **STEP),
+        plain(
+            lambda **given: conditioned().read(**given).condition,
+            adata=ADATA,
+            cells=other(None),
+            condition=other({"kind": "b"}),
+        ),
+        plain(lambda **given: conditioned().score(**given), adata=ADATA),
     ],
     "PerturbationFlow": [
         Call(
@@ -271,7 +285,10 @@ CALLS: dict[str, Any] = {
         cf.pl.response, treatment=text("b"), group=text("all"), genes=count(3), key=text("response"), ax=other(None)
     ),
     "pl.conditions": drawn(cf.pl.conditions, key=text("response"), ax=other(None)),
-    "tl.velocity": tool(cf.tl.velocity, genes=flag(False), extrapolate=flag(True), **KEYS),
+    "tl.velocity": [
+        tool(cf.tl.velocity, genes=flag(False), extrapolate=flag(True), **KEYS),
+        tool(cf.tl.velocity, conditioned, condition=other({"kind": "b"})),
+    ],
     "tl.growth": tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
     "tl.growth_prior": Call(
         lambda **given: written(cf.tl.growth_prior, **given),
@@ -283,7 +300,10 @@ CALLS: dict[str, Any] = {
         },
         nan=True,
     ),
-    "tl.interpolate": tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False)),
+    "tl.interpolate": [
+        tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False)),
+        tool(cf.tl.interpolate, conditioned, at=AT, solver=SOLVER, condition=other({"kind": "b"})),
+    ],
     "tl.push": tool(
         cf.tl.push, **SOME, groupby=text("kind"), n_neighbors=count(2), solver=SOLVER, extrapolate=flag(False), **KEYS
     ),

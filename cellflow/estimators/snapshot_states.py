@@ -1,0 +1,113 @@
+"""What a `SnapshotFlow` reads: cells with their times, weights and conditions, and states."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from cellflow.cells.snapshots import read_states
+from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
+from cellflow.estimators.conditional import Condition, of_cells
+from cellflow.shapes import in_precision
+from cellflow.signature import checked, checked_but
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators.snapshots import SnapshotFlow
+
+
+@checked_but("cells", "condition")
+def read(
+    self: "SnapshotFlow",
+    adata: "AnnData",
+    cells: Cells | None = None,
+    *,
+    condition: Condition | None = None,
+    weights: bool = True,
+) -> States:
+    """Read the states and times of cells, under the keys of this flow.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on.
+    cells
+        A mask over all cells, names, or rows of ``obs``; ``None`` for all.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own. Categories and numbers that are not given are each cell's own.
+    weights
+        Whether to read the weights of cells, where the flow has a ``weight_key``: what depends on a single cell alone,
+        such as its velocity, needs none.
+
+    Returns
+    -------
+    States
+        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where they
+        are read, and with conditions what the field sees of these ``(n, width)``.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``.
+    KeyError, ValueError
+        When the time, the representation, the weights, a column of the conditions or a cell are missing, or the
+        representation has another width than in ``fit``, or other loadings; when a condition is not known.
+
+    Warns
+    -----
+    UserWarning
+        When the states of fitted cells are others than in ``fit``, or cells are far from those fitted at their time.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(adata)
+    >>> flow.read(adata, adata.obs["time"] == 4).x.shape
+    (400, 2)
+    """
+    self._check_fitted()
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key if weights else None)
+    check_shape(self, states.x.shape)
+    check_representation(self, adata, states.x, states.time)
+    states = states if cells is None else states.take(positions(adata, cells))
+    return replace(states, condition=of_cells(self, adata, states.rows, condition))
+
+
+@checked
+def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray) -> None:
+    """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
+
+    Raises
+    ------
+    ValueError
+        When loadings or the order of columns are others.
+
+    Warns
+    -----
+    UserWarning
+        When the fitted cells have other states, or cells are far from those fitted at their time.
+    """
+    known = getattr(self, "fingerprint_", None)  # models that were saved before there were any have none
+    if known is not None:
+        known.check(adata, self.rep, x, time)
+
+
+def states_of(flow: "SnapshotFlow", x: StatesLike) -> Tensor:
+    """Return states as a tensor in the precision of the field, provided that they have its width."""
+    weight = next(flow.field_.parameters())
+    states = as_states(x, what="`x`")
+    check_shape(flow, states.shape)
+    return in_precision(states, weight, what="`x`")
+
+
+def check_shape(flow: "SnapshotFlow", shape: Sequence[int]) -> None:
+    """Raise unless states have the shape ``(cells, d)`` of those of the fit."""
+    if len(shape) != 2 or shape[1] != flow.n_features_in_:
+        raise ValueError(
+            f"Expected `x` of shape (cells, {flow.n_features_in_}), as `{flow.rep}` had in `fit`; found {tuple(shape)}."
+        )
