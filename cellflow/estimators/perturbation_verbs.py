@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cellflow.estimators.perturbation import PerturbationFlow
 
 WAY = Fixed("midpoint", steps=10)
-"""Default solver: from controls to treated cells ways are nearly straight, and its error is below a thousandth."""
+"""Default solver: trajectories from controls to treated cells are nearly straight; its error is below a thousandth."""
 Condition: TypeAlias = Mapping[str, Any] | pd.DataFrame | StatesLike
 """A condition: a value, or values, for each column; or rows that `cellflow.cells.FittedConditions.encode` made."""
 
