@@ -27,6 +27,7 @@ FEW = {
     "SnapshotFlow": "steps=15",
     "DomainTranslator": "steps=2, batch_size=4, network=SMALL",
     "ImageGenerator": "steps=2, batch_size=4, network=SMALL",
+    "PerturbationFlow": "steps=15",
     "Geodesics": "steps=15",
     "distill": "steps=2",
     "refine": "steps=2, coupling=cf.training.Reflow(solver=2)",

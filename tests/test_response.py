@@ -409,6 +409,7 @@ def test_the_report_says_what_was_found(measured, known, tmp_path):
     assert "1 of 2 conditions cannot be told from nothing: C." in text
     assert "the mean shift" in text
     assert "&lt;Two&gt; drugs" in text
+    assert f"cellflow perturb model={tmp_path} condition.drug=A\n" in text
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         "loss.png", "conditions.png", "response_1.png", "response_2.png",
     }  # fmt: skip
@@ -416,6 +417,16 @@ def test_the_report_says_what_was_found(measured, known, tmp_path):
     text = cf.report.write_perturbation(tmp_path, bare, known[1], title="None", details={}).read_text()
     assert "Not compared with measured changes yet" in text
     assert section(bare) == ""
+
+
+def test_a_report_of_snapshots_shows_what_treatments_change(tmp_path):
+    adata = cf.datasets.branching(seed=0)
+    flow = cf.SnapshotFlow(rep="X_latent", steps=5, device="cpu").fit(adata)
+    adata.obs["drug"] = np.where(np.arange(adata.n_obs) % 2, "A", "control")
+    cf.tl.response(adata, conditions="drug", rep="X_latent", max_cells=50)
+    text = cf.report.write(tmp_path, adata, flow, title="None", details={}).read_text()
+    assert "What treatments change" in text
+    assert (tmp_path / "figures" / "conditions.png").is_file()
 
 
 def test_many_conditions_give_a_page_of_reasonable_length():

@@ -16,7 +16,7 @@ from cellflow.cells.snapshots import read_times
 from cellflow.estimators.conditional import refuse
 from cellflow.files import committed
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import estimator, few_steps, growth, html, landings, lineage, new_cells, validation
+from cellflow.report import conditions, estimator, few_steps, growth, html, landings, lineage, new_cells, validation
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -37,6 +37,7 @@ _TITLES = {
     "trajectories": "Trajectories and velocities",
     "fates": "Where cells end",
     "growth": "Growth",
+    "conditions": "What treatments change",
     "genes": "Genes over time",
     "training": "Training",
     "steps": "How many steps it takes",
@@ -74,8 +75,8 @@ def write(
 ) -> Path:
     """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG files.
 
-    Numbers beside baselines are shown where `cellflow.tl.validate` has written them; nothing is refitted here, and
-    ``adata`` is not changed.
+    Numbers beside baselines are shown where `cellflow.tl.validate` has written them, and what treatments change where
+    `cellflow.tl.response` has; nothing is refitted here, and ``adata`` is not changed.
 
     Parameters
     ----------
@@ -138,6 +139,7 @@ def write(
         "trajectories": "",
         "fates": "" if groupby is None else _absent(adata, flow, groupby),
         "growth": growth.text(adata, flow, unit=unit_of(adata, flow.time_key)) if flow.growth_ else "",
+        "conditions": conditions.section(adata),
         "genes": "",
         "training": "",
         "steps": "",
@@ -145,7 +147,8 @@ def write(
         "run": html.table(None, details.items()),
     }
     drawn = drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby)
-    for drawing in drawn if clones is None else chain(drawn, [lineage.drawing(clones, when)]):
+    drawn = chain(drawn, conditions.drawings(adata), [] if clones is None else [lineage.drawing(clones, when)])
+    for drawing in drawn:
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
     if flow.distilled and flow.conditions_ is None:  # carries of snapshots as a whole are compared
         sections["steps"] = few_steps.section(folder, folder / FIGURES)

@@ -1,5 +1,7 @@
 """The report of a flow from controls to treated cells, and the section on conditions of any report."""
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +88,10 @@ def write_perturbation(
         "fitted": _fitted(flow),
         "conditions": section(adata),
         "training": html.figure(estimator.loss(flow), folder / FIGURES),
-        "use": html.paragraph("In Python:") + html.listing(_python_lines(folder, flow), style="python"),
+        "use": html.paragraph("In Python:")
+        + html.listing(_python_lines(folder, flow), style="python")
+        + html.paragraph("On the command line:")
+        + html.listing(_shell_lines(folder, flow), style="shell"),
         "run": html.table(None, details.items()),
     }
     for drawing in drawings(adata):
@@ -274,6 +279,21 @@ def _python_lines(folder: Path, flow: "PerturbationFlow") -> str:
         f"treated = cf.tl.perturb(adata, flow, condition={flow.treatments_[0]!r})  # controls, as if treated",
         "cf.tl.response(adata, flow)  # writes adata.uns['response']: measured beside predicted changes",
     ])  # fmt: skip
+
+
+def _shell_lines(folder: Path, flow: "PerturbationFlow") -> str:
+    """Return shell commands that use the run."""
+    model, first = shlex.quote(f"model={folder}"), flow.treatments_[0]
+    asked = " ".join(
+        shlex.quote(f"condition.{name}={_typed(value)}") for name, value in first.items() if value is not None
+    )
+    return f"cellflow perturb {model} {asked}\ncellflow report {model}"
+
+
+def _typed(value: object) -> str:
+    """Return a value as it is typed on the command line: in quotation marks where it is more than letters."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if re.fullmatch(r"[\w.+-]+", text, flags=re.ASCII) else "'" + text.replace("'", "\\'") + "'"
 
 
 def _number(value: float) -> str:
