@@ -54,8 +54,9 @@ def _translation(folder: Path, cfg: Settings) -> None:
 
     model = load_run(DomainTranslator, folder, cfg)
     then, source, target = translation.read_again(folder)
-    _learn(folder, cfg, model, source.fitted, target.fitted)
-    _compare(folder, few_steps.compare_translated(model, source, target, feature_network=then.feature_network))
+    _learn(folder, cfg, model, source.fitted, target.fitted, guidance=cfg.guidance)
+    asked = {"feature_network": then.feature_network, "guidance": cfg.guidance}
+    _compare(folder, few_steps.compare_translated(model, source, target, **asked))
     translation.write_report(folder, model, source, target, then)
 
 

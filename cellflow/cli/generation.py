@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from cellflow.cli import image_runs, runs
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
+from cellflow.cli.settings import Settings, conditions_of, load_run, new_folder, settings_of, solver_of
 from cellflow.images import ImageStream
 from cellflow.integrate import Fixed
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
+from cellflow.report.image_conditions import in_turn
 
 if TYPE_CHECKING:
     from cellflow.estimators import ImageGenerator
@@ -36,11 +37,13 @@ def generate(cfg: Settings) -> None:
     few = split.held_out.take(range(2))
     check_solver(cfg, noisy=False)
     check_scores((few.read() if isinstance(few, ImageStream) else few).scaled(), cfg.feature_network)
-    model = ImageGenerator(**settings_of(ImageGenerator, cfg, conditional=images.labels is not None))
+    told = {"conditional": images.labels is not None, "conditions": conditions_of(cfg)}
+    model = ImageGenerator(**settings_of(ImageGenerator, cfg, **told))
 
     def preview(current: ImageGenerator) -> list[Any]:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
-        return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER)).images]
+        given = in_turn(current, split.held_out, SHOWN)
+        return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER), **given).images]
 
     if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview):
         write_report(folder, model, split, cfg)
@@ -69,7 +72,8 @@ def _apply(cfg: Settings) -> None:
     image_runs.require(cfg, "out")
     model = load_run(ImageGenerator, runs.existing_folder(cfg.model), cfg)
     solver = solver_of(cfg, default=SOLVER)
-    images = model.generate(cfg.n, label=cfg.label, guidance=cfg.guidance, solver=solver, seed=cfg.seed)
+    asked = {"label": cfg.label, "condition": image_runs.one_condition(cfg), "guidance": cfg.guidance}
+    images = model.generate(cfg.n, **asked, solver=solver, seed=cfg.seed)
     image_runs.write(images, cfg.out)
 
 

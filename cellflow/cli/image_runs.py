@@ -12,18 +12,20 @@ from cellflow.cli.settings import Settings, plain, run_of
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, read_images, stream_images
 from cellflow.images.limits import MAX_PIXELS
+from cellflow.images.tables import FILE
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
 from cellflow.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lightning_fabric import Fabric
 
     from cellflow.estimators import DomainTranslator, ImageGenerator
 
 log = logging.getLogger("cellflow")
-PREVIEWS = "previews"
+PREVIEWS, TABLE = "previews", "table.csv"
 LEAST_FITTED, LEAST_HELD = 2, 3
 """Least images to fit and to score: fewer than three cannot be shuffled."""
 
@@ -34,7 +36,14 @@ def read(path: str, cfg: Settings, *, labels: str | None = None) -> ImageSet | I
     found = stream_images if cfg.stream else read_images
     most = cfg.get("max_pixels", MAX_PIXELS)  # runs of earlier versions have no such setting
     return found(
-        path, size=size, channels=cfg.channels, labels=labels, skip_unreadable=cfg.skip_unreadable, max_pixels=most
+        path,
+        size=size,
+        channels=cfg.channels,
+        labels=labels,
+        skip_unreadable=cfg.skip_unreadable,
+        max_pixels=most,
+        table=cfg.get("table"),
+        file_column=cfg.get("file_column", FILE),
     )
 
 
@@ -113,7 +122,7 @@ def write(images: ImageSet, out: str | Path) -> None:
 
 
 def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path) -> None:
-    """Write each image as a PNG of its name, one part after the other.
+    """Write each image as a PNG of its name, one part after the other, and their tables as one.
 
     Raises
     ------
@@ -128,11 +137,38 @@ def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path
     paths = [folder / Path(name).with_suffix(".png") for name in names]
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise ValueError(f"Two images would both be written to {twice[0]}. Rename one of them.")
-    written = 0
+    written, tables = 0, []
     for images in parts:
         _write_each(images, paths[written : written + len(images)])
         written += len(images)
+        tables += [] if images.obs is None else [images.obs]
+    if tables:
+        _write_table(tables, [path.relative_to(folder).as_posix() for path in paths[:written]], folder / TABLE)
     log.info("%d images: %s", written, folder)
+
+
+def _write_table(tables: Sequence["pd.DataFrame"], files: Sequence[str], path: Path) -> None:
+    """Write what is known of images, with the names under which they were written."""
+    import pandas as pd
+
+    table = pd.concat(tables).drop(columns=FILE, errors="ignore")
+    table.insert(0, FILE, list(files))
+    with committed(path) as partial:
+        table.to_csv(partial, index=False)
+
+
+def one_condition(cfg: Settings) -> dict[str, str] | None:
+    """Return the condition that images are asked for in.
+
+    Raises
+    ------
+    ValueError
+        When there are several.
+    """
+    asked: dict[str, str] | None = cfg.condition
+    if isinstance(asked, list):
+        raise ValueError(f"Expected one condition of images, `condition.drug=A`; found a list of {len(asked)}.")
+    return asked
 
 
 def require(cfg: Settings, *names: str) -> None:

@@ -93,6 +93,8 @@ SETTINGS: dict[str, Any] = {
     "features": COUNT | str | None,
     "within_labels": bool,
     "labels": Literal["folder"] | None,
+    "table": Path | None,
+    "file_column": str,
     "preview": COUNT,
     "condition_dropout": Annotated[float, Between(0, 1)],
     "n": COUNT,

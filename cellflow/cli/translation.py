@@ -10,12 +10,13 @@ import torch
 from cellflow.cli import image_runs, runs
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, load_run, new_folder, settings_of, solver_of
+from cellflow.cli.settings import Settings, conditions_of, load_run, new_folder, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, read_images
 from cellflow.integrate import Fixed, Noisy
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
+from cellflow.report.image_conditions import in_turn
 from cellflow.seeds import draw_seed, generator_at
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def translate(cfg: Settings) -> None:
     """Fit a translation from two folders, or translate a folder with a fitted one."""
     if cfg.model is not None:
         return _apply(cfg)
-    image_runs.require(cfg, "source", "target")
+    image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     source, target = _both(cfg)
     for name in ("source", "target"):
-        cfg[name] = str(Path(cfg[name]).resolve())
+        cfg[name] = None if cfg[name] is None else str(Path(cfg[name]).resolve())
     _fit(new_folder(cfg, "translate"), source, target, cfg, "translate")
     return None
 
@@ -73,7 +74,8 @@ def _apply(cfg: Settings) -> None:
     then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
-    then.skip_unreadable, then.stream, then.max_pixels = cfg.skip_unreadable, cfg.stream, cfg.max_pixels
+    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column"):
+        then[name] = cfg[name]
     images = image_runs.read(cfg.input, then)
     if isinstance(images, ImageSet):
         return image_runs.write(_carried(model, images, cfg, seed=cfg.seed), cfg.out)
@@ -82,7 +84,7 @@ def _apply(cfg: Settings) -> None:
 
 def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: Settings, *, seed: int) -> ImageSet:
     """Translate images, with noise or without."""
-    return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse)
+    return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse, condition=image_runs.one_condition(cfg))
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
@@ -97,7 +99,8 @@ def _fit(
     from cellflow.estimators import DomainTranslator
 
     splits = [image_runs.hold_out(images, cfg) for images in (source, target)]
-    model = DomainTranslator(**settings_of(DomainTranslator, cfg))
+    others = {"conditions": conditions_of(cfg)} if "conditions" in cfg else {}
+    model = DomainTranslator(**settings_of(DomainTranslator, cfg, **others))
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
     check_solver(cfg, noisy=cfg.stochastic)
@@ -105,7 +108,7 @@ def _fit(
 
     def preview(current: DomainTranslator) -> list[Any]:
         carry = _way(current, cfg, seed=0)
-        return [shown.images, carry(shown).images]
+        return [shown.images, carry(shown, **in_turn(current, splits[1].held_out, len(shown))).images]
 
     if image_runs.fit(folder, cfg, command, model, [split.fitted for split in splits], preview):
         write_report(folder, model, splits[0], splits[1], cfg)
@@ -137,7 +140,7 @@ def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..
     solver = _solver(model, cfg)
     if isinstance(solver, Noisy):
         return partial(model.simulate, solver=solver, seed=seed)
-    return partial(model.translate, solver=solver)
+    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
 
 
 def _solver(model: "DomainTranslator", cfg: Settings) -> Any:
@@ -151,4 +154,28 @@ def _both(cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream
         cells = cell_silhouettes()
         return read_images(cells.only("control"), size=cfg.size), read_images(cells.only("cytd"), size=cfg.size)
     labels = "folder" if cfg.within_labels else None
+    if cfg.target is None:
+        return _by_control(image_runs.read(cfg.source, cfg, labels=labels), cfg)
     return image_runs.read(cfg.source, cfg, labels=labels), image_runs.read(cfg.target, cfg, labels=labels)
+
+
+def _by_control(images: ImageSet | ImageStream, cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:
+    """Return the controls among images, and the others.
+
+    Raises
+    ------
+    ValueError
+        When there are none of either.
+    """
+    from cellflow.estimators.conditional_groups import table_of
+
+    conditions, obs = conditions_of(cfg), table_of(images, what="`source`")
+    if conditions is None:
+        raise ValueError("missing target=..., or the columns that tell which images of `source` are controls.")
+    known = conditions.fit(obs)
+    found = known.read(obs)
+    known.require_control(found)
+    control = torch.from_numpy(found.is_control[found.index])
+    if bool(control.all()):
+        raise ValueError("All images are controls: nothing can be learned of a treatment. Look at the table.")
+    return images.take(control), images.take(~control)

@@ -6,25 +6,29 @@ import torch
 from torch import Tensor
 
 from cellflow import couplings, modes, paths, training
+from cellflow.cells.conditions import Conditions, resolve
+from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
+from cellflow.estimators import generation_distillation
 from cellflow.estimators import generation_verbs as verbs
-from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, REFINING, FlowEstimator, some_rows
+from cellflow.estimators.base import DISTILLING, REFINING, FlowEstimator, some_rows
+from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, width
 from cellflow.estimators.domains import digest
 from cellflow.estimators.fields import Make, network_for
-from cellflow.estimators.guidance import ConditionDropout, Guided
+from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.serialize import FORMER
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.networks import FlowMap
-from cellflow.objectives import FlowMapObjective, NoiseMatching, Objective, VelocityMatching
+from cellflow.objectives import NoiseMatching, Objective, VelocityMatching
 from cellflow.pairing.image_batches import ImageBatches, image_batches
+from cellflow.pairing.image_legs import image_leg_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
 from cellflow.signature import checked_but
 from cellflow.training import ModelCoupling, Recipe, Reflow, Run
-from cellflow.training.distillation import STEPS, TRAJECTORIES
 from cellflow.training.recipe import check_settings
 from cellflow.training.refit import OLD_REFITTING
 from cellflow.training.run import OLD_KEYWORDS
@@ -48,11 +52,15 @@ class ImageGenerator(FlowEstimator):
         is OT-CFM.
     conditional
         Whether to condition on the classes of the images.
+    conditions
+        Conditions of the images in place of classes, read from their ``obs``: a `cellflow.Conditions`, or the name of
+        the column of treatments. They have equal shares of the training.
     condition_dropout
-        Fraction of samples whose class is dropped in training, which guidance and samples without a class require.
+        Fraction of samples whose class or condition is dropped in training, which guidance and samples without a class
+        require.
     network
-        A callable from the channels of the images to a module (with ``condition_dim=`` for classes); ``None`` for a
-        small `UNet` that suits their size.
+        A callable from the channels of the images to a module (with ``condition_dim=`` for classes or conditions);
+        ``None`` for a small `UNet` that suits their size.
     steps
         Optimiser steps.
     batch_size
@@ -78,6 +86,10 @@ class ImageGenerator(FlowEstimator):
         Channels, height and width of the images.
     classes_
         Names of the classes, where they were learned, else ``None``.
+    conditions_
+        The conditions as they were read; ``None`` without.
+    controls_
+        Whether the control was among the images.
 
     Source
     ------
@@ -97,6 +109,8 @@ class ImageGenerator(FlowEstimator):
 
     shape_: tuple[int, int, int]
     classes_: tuple[str, ...] | None
+    conditions_: FittedConditions | None
+    controls_: bool
 
     def __init__(
         self,
@@ -105,6 +119,7 @@ class ImageGenerator(FlowEstimator):
         objective: str = "velocity",
         coupling: CouplingLike = "independent",
         conditional: bool = False,
+        conditions: Conditions | str | None = None,
         condition_dropout: float = 0.1,
         network: Make | None = None,
         steps: int = 10_000,
@@ -120,6 +135,7 @@ class ImageGenerator(FlowEstimator):
         self.objective = objective
         self.coupling = coupling
         self.conditional = conditional
+        self.conditions = conditions
         now = renamed("ImageGenerator", old, FORMER["ImageGenerator"])
         self.condition_dropout = now.get("condition_dropout", condition_dropout)
         self.network = network
@@ -138,7 +154,8 @@ class ImageGenerator(FlowEstimator):
         Parameters
         ----------
         images
-            Images of one shape, with labels where classes are learned; `cellflow.images.read_images` reads them.
+            Images of one shape, with labels where classes are learned, and ``obs`` where conditions are;
+        `cellflow.images.read_images` reads them.
         y
             Not used; for compatibility with scikit-learn.
         run
@@ -149,7 +166,7 @@ class ImageGenerator(FlowEstimator):
         TypeError
             When they are not images.
         ValueError
-            When there is only one image, labels are missing, or settings contradict each other.
+            When there is only one image, labels or ``obs`` are missing, or settings contradict each other.
         FileExistsError, CheckpointError
             As for `DomainTranslator.fit`.
         """
@@ -160,7 +177,9 @@ class ImageGenerator(FlowEstimator):
         images = _of_images(images).to(self._device(run))
         fitted = self._unfitted()
         fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
-        batches = self._batches(images, rng)
+        known = fitted._conditioned(images, resolve(self.conditions))
+        fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
+        batches = self._batches(images, rng, known)
         with seeded(rng):
             fitted.field_ = fitted._blank().to(images.device)
         fitted.history_ = training.fit(
@@ -171,7 +190,7 @@ class ImageGenerator(FlowEstimator):
             generator=rng,
             recipe=self.recipe,
             run=fitted._run(run),
-            about=self._about({"images": digest(images)}),
+            about=self._about(self._digests(images, known)),
         )
         return self._become(fitted)
 
@@ -230,7 +249,8 @@ class ImageGenerator(FlowEstimator):
         refined, images = self._fitted_on(images, run)
         rng, steps = generator_at(int(self.seed), REFINING), self.steps if steps is None else steps
         check_settings(steps, self.batch_size, self.recipe)
-        (noise, real), _, classes = self._both_ends(images, rng)
+        known = self._conditioned(images, self.conditions_)
+        (noise, real), _, classes = self._both_ends(images, rng, known)
         found = training.refit(
             refined.field_,
             self._objective(),
@@ -245,113 +265,51 @@ class ImageGenerator(FlowEstimator):
             recipe=self.recipe,
             condition=None if classes is None else classes[0],
             run=refined._run(run),
-            about=self._about({"images": digest(images)}),
+            about=self._about(self._digests(images, known)),
         )
         refined.history_ = sum(found, self.history_)
         return self._become(refined)
 
-    @checked_but("objective")
-    def distill(
-        self,
-        images: ImageSet | ImageStream,
-        *,
-        steps: int = STEPS,
-        objective: FlowMapObjective | str = TRAJECTORIES,
-        teacher: bool = True,
-        guidance: float = 1.0,
-        recipe: Recipe | None = None,
-        run: Run | None = None,
-        **old: Any,
-    ) -> Self:
-        """Distil the fitted model into a flow map, for ``generate(n, solver=Jumps(1))``.
-
-        Parameters
-        ----------
-        images
-            The images it was fitted on: the map learns from states between noise and them.
-        steps, objective, run
-            As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
-        teacher
-            Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-            the data alone.
-        guidance
-            Strength of classifier-free guidance that the map learns.
-        recipe
-            Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
-            `cellflow.training.distill`.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError, TypeError
-            When the images are not those of the fit, settings are invalid, guidance has no teacher or no classes, or
-            the objective is not one for flow maps.
-
-        Source
-        ------
-        Meng et al. 2023 for guidance.
-
-        Examples
-        --------
-        >>> import cellflow as cf
-        >>> from functools import partial
-        >>> network = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
-        >>> digits = cf.datasets.digits().take(range(40))
-        >>> model = cf.ImageGenerator(network=network, steps=5, batch_size=8).fit(digits).distill(digits, steps=5)
-        >>> model.generate(3, solver=cf.integrate.Jumps(1))
-        ImageSet(3 images, 1 x 8 x 8, generated)
-        """
-        given = renamed("ImageGenerator.distill", old, OLD_DISTILLING)
-        run, teacher = given.get("run", run), given.get("teacher", teacher)
-        distilled, images = self._fitted_on(images, run)
-        if guidance != 1 and (self.classes_ is None or not teacher):
-            raise ValueError(f"Guidance {guidance} needs a model with classes as a teacher (`teacher=True`).")
-        rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
-        distilled.flow_map_ = distilled._blank_map("forward")
-        return self._learn_map(
-            distilled,
-            velocity if guidance == 1 else Guided(velocity, guidance),
-            known=lambda: self._both_ends(images, rng),
-            pairs=lambda: self._batches(images, rng),
-            objective=objective,
-            teacher=teacher,
-            recipe=recipe,
-            run=run,
-            steps=steps,
-            generator=rng,
-            unit=1.0,
-            about=self._about({"images": digest(images)}) | {"guidance": guidance},
-        )
-
+    distill = generation_distillation.distill
     generate, trajectory = verbs.generate, verbs.trajectory
 
-    def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator) -> ImageBatches:
-        return image_batches(
-            None,
-            images,
-            coupling=couplings.resolve(self.coupling),
-            batch_size=self.batch_size,
-            generator=rng,
-            condition="labels" if self.conditional else None,
-            flip=self.flip,
-            path=self.path,
-        )
+    def _conditioned(
+        self, images: ImageSet | ImageStream, conditions: Conditions | FittedConditions | None
+    ) -> Conditioned | None:
+        """Return the images by condition; ``None`` without conditions."""
+        if conditions is None:
+            return None
+        return conditioned(conditions, images, sources=1, dropped=self.condition_dropout > 0)
+
+    def _digests(self, images: ImageSet | ImageStream, known: Conditioned | None) -> dict[str, str]:
+        return {"images": digest(images)} | ({} if known is None else known.digest)
+
+    def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator, known: Conditioned | None) -> ImageBatches:
+        settings: dict[str, Any] = {
+            "coupling": couplings.resolve(self.coupling),
+            "batch_size": self.batch_size,
+            "generator": rng,
+            "flip": self.flip,
+            "path": self.path,
+        }
+        if known is not None:
+            return image_leg_batches(None, images, known.legs, known.seen.to(images.device), **settings)
+        return image_batches(None, images, condition="labels" if self.conditional else None, **settings)
 
     def _both_ends(
-        self, images: ImageSet | ImageStream, rng: torch.Generator
+        self, images: ImageSet | ImageStream, rng: torch.Generator, known: Conditioned | None
     ) -> tuple[list[Tensor], tuple[float, float], list[Tensor] | None]:
-        """Return equal numbers of noise samples and real images, their times, and the classes of both."""
+        """Return equal numbers of noise samples and real images, their times, and the conditions of both."""
         real = images.scaled(chosen := some_rows(len(images), self.shape_, rng))
         n, noise = len(real), torch.randn(real.shape, generator=rng, dtype=torch.float32).to(real.device)
         if self.flip:
             mirrored = (torch.rand(n, 1, 1, 1, generator=rng, dtype=torch.float32) < 0.5).to(images.device)
             real = torch.where(mirrored, real.flip(-1), real)
-        if self.classes_ is None:
+        if self.classes_ is None and known is None:
             return [noise, real], (0.0, 1.0), None
-        classes = images.one_hot(chosen).to(images.device)
-        dropped = (torch.rand(n, 1, generator=rng, dtype=torch.float32) < self.condition_dropout).to(classes)
-        return [noise, real], (0.0, 1.0), [classes * (1 - dropped), classes]
+        seen = (images.one_hot(chosen) if known is None else known.of(chosen)).to(images.device)
+        dropped = (torch.rand(n, 1, generator=rng, dtype=torch.float32) < self.condition_dropout).to(seen)
+        return [noise, real], (0.0, 1.0), [seen * (1 - dropped), seen]
 
     def _fitted_on(self, images: object, run: Run | None) -> tuple[Self, ImageSet | ImageStream]:
         """Return a copy to train further, and images on its device; refuse images unlike those of the fit."""
@@ -370,6 +328,11 @@ class ImageGenerator(FlowEstimator):
     def _check_settings(self) -> None:
         super()._check_settings()
         ConditionDropout(self._objective(), self.condition_dropout)
+        if resolve(self.conditions) is not None and self.conditional:
+            raise ValueError(
+                "Expected classes (`conditional=True`) or `conditions`; found both. Put the class into a column of "
+                "`obs`, and name it in `cf.Conditions(categories=...)`."
+            )
 
     def _objective(self, *, unit: Any = 1.0) -> Objective:
         if self.objective not in OBJECTIVES:
@@ -379,18 +342,27 @@ class ImageGenerator(FlowEstimator):
 
     @modes.single_precision()
     def _blank(self, **settings: int) -> torch.nn.Module:
-        make = network_for(self.network, self.shape_)
-        known = {} if self.classes_ is None else {"condition_dim": len(self.classes_)}
-        return make(self.shape_[0], **known, **settings)
+        seen = width(self.conditions_, dropped=self.condition_dropout > 0) + len(self.classes_ or ())
+        return conditional(network_for(self.network, self.shape_), seen)(self.shape_[0], **settings)
 
     def _learned(self) -> dict[str, Any]:
         classes = None if self.classes_ is None else list(self.classes_)
-        return {"shape": list(self.shape_), "classes": classes, "history": self.history_.columns}
+        known = None if self.conditions_ is None else self.conditions_.record()
+        return {
+            "shape": list(self.shape_),
+            "classes": classes,
+            "history": self.history_.columns,
+            "conditions": known,
+            "controls": self.controls_,
+        }
 
     def _restore(self, learned: dict[str, Any]) -> None:
         self.shape_ = tuple(learned["shape"])
         self.classes_ = None if learned["classes"] is None else tuple(learned["classes"])
         self.history_ = training.History(learned["history"])
+        known = learned.get("conditions")
+        self.conditions_ = None if known is None else FittedConditions.of(known)
+        self.controls_ = learned.get("controls", False)
 
 
 def _of_images(images: object) -> ImageSet | ImageStream:

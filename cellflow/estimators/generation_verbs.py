@@ -1,12 +1,13 @@
 """A fitted `ImageGenerator` makes images, of a class where it has learned them: its verbs, bound in its class."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cellflow import integrate
+from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, relabelled
 from cellflow.estimators.fields import in_parts
 from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.images.pixels import to_bytes
@@ -24,12 +25,13 @@ GENERATION, TRAJECTORY = Fixed("midpoint", steps=50), Fixed("midpoint", steps=48
 SIMULATE = "DomainTranslator.simulate"
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def generate(
     self: "ImageGenerator",
     n: int,
     *,
     label: Labels | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     solver: Fixed | Adaptive | Jumps | str | int = GENERATION,
     seed: int = 0,
@@ -44,6 +46,9 @@ def generate(
         Number of images.
     label
         Their class, by name or number, or one for each; ``None`` for unconditional images.
+    condition
+        Where conditions were learned, theirs: a value for each column, as ``{"drug": "A", "dose": 3.0}``, or a column
+        of ``n`` values, or a data frame of ``n`` rows. It becomes ``obs`` of the images.
     guidance
         Strength of classifier-free guidance: 1 for none, larger values for more typical and less diverse images.
     solver
@@ -61,25 +66,29 @@ def generate(
     TypeError
         For a solver with noise.
     ValueError
-        When the class is unknown, or the model has learned no classes; when guidance has no class, or is given with
-        jumps.
+        When the class or a name is unknown, or the model has learned none; when guidance has no class or condition, or
+        is given with jumps.
+    KeyError
+        When the condition lacks a column, or has one too many.
     """
     chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", noisy=SIMULATE, old=old)
-    condition = _condition(self, n, label, guidance)
-    states = _flow(self, n, condition, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
-    labels = None if condition is None or label is None else condition.argmax(dim=1)
-    return ImageSet(
+    rows = _condition(self, n, label, condition, guidance)
+    states = _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
+    labels = None if rows is None or label is None else rows.argmax(dim=1)
+    found = ImageSet(
         to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
     )
+    return cast("ImageSet", relabelled(found, condition))
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def trajectory(
     self: "ImageGenerator",
     n: int,
     *,
     save: int = 9,
     label: Labels | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     solver: Fixed | Adaptive | Jumps | str | int = TRAJECTORY,
     seed: int = 0,
@@ -90,26 +99,38 @@ def trajectory(
 
     Parameters
     ----------
-    n, label, guidance, solver, seed, batch_size
+    n, label, condition, guidance, solver, seed, batch_size
         As for `generate`.
     save
         Number of equally spaced times, including both ends.
     """
     chosen = integrate.resolve(solver, default=TRAJECTORY, verb="ImageGenerator.trajectory", noisy=SIMULATE, old=old)
-    condition = _condition(self, n, label, guidance)
-    return _flow(self, n, condition, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
+    rows = _condition(self, n, label, condition, guidance)
+    return _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
 
 
-def _condition(flow: "ImageGenerator", n: int, label: Labels | None, guidance: float) -> Tensor | None:
-    """Return the given classes, one-hot; rows of zeros without one, ``None`` if the model has no classes."""
+def _condition(
+    flow: "ImageGenerator", n: int, label: Labels | None, condition: Condition | None, guidance: float
+) -> Tensor | None:
+    """Return the given classes, one-hot, or conditions; rows of zeros without one, ``None`` if none were learned."""
     flow._check_fitted()
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
-    if label is None and guidance != 1:
-        raise ValueError(f"Guidance {guidance} needs a class. Give a `label`.")
+    if label is None and condition is None and guidance != 1:
+        raise ValueError(f"Guidance {guidance} needs a class. Give a `label`, or a `condition`.")
+    if label is not None and flow.classes_ is None:
+        raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
+    if condition is not None:
+        check_guidance(flow, guidance, None)
+        return asked(flow, condition, n)
+    if flow.conditions_ is not None:
+        if flow.condition_dropout == 0:
+            raise ValueError(
+                "With condition_dropout=0 the model has no unconditional images. Give a `condition`, in columns "
+                f"{list(flow.conditions_.columns)}."
+            )
+        return torch.zeros(n, flow.conditions_.width + 1, dtype=torch.float32)
     if flow.classes_ is None:
-        if label is not None:
-            raise ValueError("This model has learned no classes. Fit one with `conditional=True`.")
         return None
     if label is not None:
         return one_hot(label, n, flow.classes_)

@@ -45,6 +45,7 @@ _NAMES = Kind(
     "a list of distinct texts",
     lambda value: many(TEXT, least=1).holds(value) and len(set(value)) == len(value),
 )
+_CONDITIONS = {"conditions": maybe(OBJECT), "controls": TRUTH}
 _SEARCH = {"search_history": HISTORY, "blur": number(0)}
 LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     "SnapshotFlow": (
@@ -60,9 +61,9 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     ),
     "DomainTranslator": (
         {"shape": _SIZE, "pixels": TRUTH, "unit": number(0, above=True), "history": HISTORY},
-        {"fingerprint": maybe(OBJECT), **_SEARCH},
+        {"fingerprint": maybe(OBJECT), **_SEARCH, **_CONDITIONS},
     ),
-    "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, {}),
+    "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, _CONDITIONS),
     "PerturbationFlow": (
         {
             "conditions": OBJECT,

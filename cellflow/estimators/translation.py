@@ -1,5 +1,6 @@
 """`DomainTranslator`: a flow from one set of samples to another, without pairs."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -7,11 +8,16 @@ import torch
 from torch import nn
 
 from cellflow import couplings, paths, training
+from cellflow.cells.conditions import Conditions
+from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint
+from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
-from cellflow.estimators import translation_distillation
+from cellflow.estimators import translation_distillation, translation_refining
 from cellflow.estimators import translation_verbs as verbs
-from cellflow.estimators.base import REFINING, SEARCHING, FlowEstimator
+from cellflow.estimators.base import SEARCHING, FlowEstimator
+from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, hold_out_legs, width
+from cellflow.estimators.conditional_groups import check_conditional, groups_of_both, names_of_classes, with_groups
 from cellflow.estimators.domains import (
     Domain,
     Points,
@@ -25,6 +31,7 @@ from cellflow.estimators.domains import (
     scales_of,
 )
 from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
+from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
@@ -32,14 +39,14 @@ from cellflow.objectives.draw import Unit
 from cellflow.pairing import aside
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
+from cellflow.pairing.image_legs import image_leg_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.signature import checked, checked_but
-from cellflow.training import MarkovianFitting, ModelCoupling, Recipe, Reflow, Run
-from cellflow.training.recipe import check_settings
-from cellflow.training.refit import OLD_REFITTING
+from cellflow.signature import checked
+from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
+from cellflow.training.search import Parts
 
 
 class DomainTranslator(FlowEstimator):
@@ -60,6 +67,15 @@ class DomainTranslator(FlowEstimator):
         the name of a network of `cellflow.metrics.feature_network`. Other features are given to `fit`.
     within_labels
         Whether only samples of one class are paired; for cells, the column of ``obs`` with the class.
+    conditions
+        What differs between target samples, read from their ``obs``: a `cellflow.Conditions`, or the name of the column
+        of treatments. One flow then leads from the source to each of them, and conditions have equal shares of the
+        training. ``None`` for one target.
+    within
+        Column of ``obs`` of both domains, or several: only samples of one group, such as a plate or a donor, are
+        paired.
+    condition_dropout
+        Fraction of samples whose condition is dropped in training, which guidance requires.
     stochastic
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
         and can be simulated with noise in both directions.
@@ -102,6 +118,10 @@ class DomainTranslator(FlowEstimator):
         Whether it was fitted on bytes.
     fingerprint_
         What the representation of cells is known again by; ``None`` without cells.
+    conditions_
+        The conditions as they were read; ``None`` without.
+    controls_
+        Whether the control was among the target samples.
 
     Source
     ------
@@ -115,6 +135,17 @@ class DomainTranslator(FlowEstimator):
     >>> model = DomainTranslator(steps=20).fit(x, x + 3)
     >>> model.translate(x[:5]).shape, model.translate(x[:5] + 3, reverse=True).shape
     (torch.Size([5, 2]), torch.Size([5, 2]))
+
+    Images without and with one of two drugs, in one model:
+
+    >>> import pandas as pd
+    >>> digits = cf.datasets.digits()
+    >>> control, treated = digits.only("0"), digits.only("1", "7")
+    >>> plate = pd.DataFrame({"drug": ["A" if label == 1 else "B" for label in treated.labels.tolist()]})
+    >>> treated = cf.images.read_images(treated, table=plate)
+    >>> model = DomainTranslator(conditions="drug", features=4, steps=2, batch_size=8).fit(control, treated)
+    >>> model.translate(control.take([0, 1]), condition={"drug": "B"}, solver=2).obs["drug"].tolist()
+    ['B', 'B']
     """
 
     shape_: tuple[int, ...]
@@ -123,6 +154,8 @@ class DomainTranslator(FlowEstimator):
     fingerprint_: Fingerprint | None
     search_history_: training.History
     blur_: float
+    conditions_: FittedConditions | None
+    controls_: bool
 
     def __init__(
         self,
@@ -131,6 +164,9 @@ class DomainTranslator(FlowEstimator):
         coupling: CouplingLike = "exact",
         features: int | str | None = None,
         within_labels: bool | str = False,
+        conditions: Conditions | str | None = None,
+        within: str | Sequence[str] | None = None,
+        condition_dropout: float = 0.0,
         stochastic: bool = False,
         heads: str = "shared",
         network: Make | str | None = None,
@@ -151,6 +187,9 @@ class DomainTranslator(FlowEstimator):
         self.coupling = coupling
         self.features = features
         self.within_labels = within_labels
+        self.conditions = conditions
+        self.within = within
+        self.condition_dropout = condition_dropout
         self.stochastic = new.get("stochastic", stochastic)
         self.heads = new.get("heads", heads)
         self.network = network
@@ -201,7 +240,9 @@ class DomainTranslator(FlowEstimator):
         self._check_settings()
         rng = generator(seed=int(self.seed))
         domains = self._read_both(source, target, self._device(run))
+        known = self._conditioned(source, target, domains, resolve_conditions(self.conditions))
         fitted, scales = self._unfitted(), scales_of(*domains)
+        fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.unit_, fitted.fingerprint_ = overall(scales), known_by(source, target, domains, rep=self.rep)
         with seeded(rng):
@@ -212,85 +253,30 @@ class DomainTranslator(FlowEstimator):
         blurs = few and paths.resolve(self.path).sigma == 0
         fitted.blur_ = aside.blur([domain.scaled() for domain in domains]) if blurs else 0.0
         part = partial(self._pair, features=features, rng=searching)
+        sizes = len(domains[0]), len(domains[1])
+
+        def parts() -> Parts | None:
+            if not few:
+                return None
+            if known is None:
+                return hold_out(*domains, part, searching)
+            return hold_out_legs(known, sizes, lambda some: part(*domains, known=some), searching)
+
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
             fitted._objective(unit=fitted.unit_, blur=fitted.blur_),
-            self._pair(*domains, features, rng),
-            parts=lambda: hold_out(*domains, part, searching) if few else None,
+            self._pair(*domains, features, rng, known),
+            parts=parts,
             steps=self.steps,
             generator=rng,
             searching=searching,
             recipe=self.recipe,
             run=run,
-            about=self._about(digests(*domains) | ({"regular": True} if few else {})),
+            about=self._about(self._digests(domains, known) | ({"regular": True} if few else {})),
         )
         return self._become(fitted)
 
-    @checked_but("coupling", "rounds", "steps")
-    def refine(
-        self,
-        source: Samples,
-        target: Samples,
-        *,
-        rounds: int,
-        steps: int | None = None,
-        coupling: ModelCoupling | None = None,
-        run: Run | None = None,
-        **old: Any,
-    ) -> Self:
-        """Train a fitted flow further on its own pairs.
-
-        Parameters
-        ----------
-        source, target
-            The samples it was fitted on. Images in files are all read into memory: give a part of them, `take`.
-        rounds
-            Number of rounds.
-        steps
-            Optimiser steps per round; ``None`` for as many as the fit.
-        coupling
-            How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM),
-            otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path.
-        run
-            As for `cellflow.training.refit`. If it fails, this translator is unchanged.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError
-            When the samples are not those of the fit, or ``rounds`` is below 1.
-
-        Examples
-        --------
-        >>> import torch, cellflow as cf
-        >>> x = torch.randn(50, 2, generator=cf.generator(seed=0))
-        >>> model = cf.DomainTranslator(steps=20).fit(x, x + 3)
-        >>> len(model.refine(x, x + 3, rounds=2, steps=5).history_)
-        30
-        """
-        coupling = renamed("DomainTranslator.refine", old, OLD_REFITTING).get("coupling", coupling)
-        refined, domains = self._fitted_on(source, target, run)
-        steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
-        check_settings(steps, self.batch_size, self.recipe)
-        found = training.refit(
-            refined.field_,
-            self._objective(unit=self.unit_),
-            *(domain.scaled() for domain in domains),
-            coupling=coupling or (MarkovianFitting(sigma=path.sigma) if self.stochastic else Reflow()),
-            rounds=rounds,
-            steps=steps,
-            generator=generator_at(int(self.seed), REFINING),
-            batch_size=self.batch_size,
-            at_once=self.batch_size,
-            recipe=self.recipe,
-            run=refined._run(run),
-            about=self._about(digests(*domains)),
-        )
-        refined.history_ = sum(found, self.history_)
-        return self._become(refined)
-
-    distill = translation_distillation.distill
+    refine, distill = translation_refining.refine, translation_distillation.distill
     translate, simulate, trajectory = verbs.translate, verbs.simulate, verbs.trajectory
 
     def _fitted_on(self, source: Samples, target: Samples, run: Run | None) -> tuple[Self, tuple[Domain, Domain]]:
@@ -305,35 +291,65 @@ class DomainTranslator(FlowEstimator):
     def _check_settings(self) -> None:
         super()._check_settings()
         aside.is_few(self.regularize, 0)
+        check_conditional(self)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
 
     def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
-        return (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
+        objective = (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
+        return ConditionDropout(objective, self.condition_dropout) if self.condition_dropout else objective
 
     def _read_both(self, source: Samples, target: Samples, device: torch.device) -> tuple[Domain, Domain]:
         group = self.within_labels if isinstance(self.within_labels, str) else None
-        return read_both(source, target, rep=self.rep, group=group, device=device)
+        domains = read_both(source, target, rep=self.rep, group=group, device=device)
+        return domains if self.within is None else with_groups(domains, groups_of_both(source, target, self.within))
 
-    def _pair(self, x0: Domain, x1: Domain, features: Features | None, rng: torch.Generator) -> ImageBatches:
+    def _conditioned(
+        self,
+        source: Samples,
+        target: Samples,
+        domains: tuple[Domain, Domain],
+        conditions: Conditions | FittedConditions | None,
+    ) -> Conditioned | None:
+        """Return the target samples by condition, and what each is paired with; ``None`` without conditions."""
+        if conditions is None:
+            return None
+        groups = None if not (self.within or self.within_labels) else names_of_classes(*domains)
+        dropped = self.condition_dropout > 0
+        return conditioned(conditions, target, sources=len(domains[0]), groups=groups, dropped=dropped)
+
+    def _digests(self, domains: tuple[Domain, Domain], known: Conditioned | None) -> dict[str, str]:
+        return digests(*domains) | ({} if known is None else known.digest)
+
+    def _pair(
+        self,
+        x0: Domain,
+        x1: Domain,
+        features: Features | None,
+        rng: torch.Generator,
+        known: Conditioned | None = None,
+    ) -> ImageBatches:
         space = feature_space(self.features, x0)
-        return image_batches(
-            as_images(x0),
-            as_images(x1),
-            coupling=couplings.resolve(self.coupling),
-            batch_size=self.batch_size,
-            generator=rng,
-            features=space if features is None else features,
-            within_labels=bool(self.within_labels),
-            flip=self.flip,
-            ot_batch_size=self.ot_batch_size,
-            path=self.path,
-        )
+        settings: dict[str, Any] = {
+            "coupling": couplings.resolve(self.coupling),
+            "batch_size": self.batch_size,
+            "generator": rng,
+            "features": space if features is None else features,
+            "flip": self.flip,
+            "ot_batch_size": self.ot_batch_size,
+            "path": self.path,
+        }
+        if known is not None:
+            seen = known.seen.to(x1.device)
+            return image_leg_batches(as_images(x0), as_images(x1), known.legs, seen, **settings)
+        within = bool(self.within or self.within_labels)
+        return image_batches(as_images(x0), as_images(x1), within_labels=within, **settings)
 
     def _field(self, scales: Scales) -> nn.Module:
+        conditions = width(self.conditions_, dropped=self.condition_dropout > 0)
         return build_field(
-            network_for(self.network, self.shape_),
+            conditional(network_for(self.network, self.shape_), conditions),
             scales,
             self._objective().heads,
             heads=self.heads,
@@ -350,6 +366,8 @@ class DomainTranslator(FlowEstimator):
             "search_history": self.search_history_.columns,
             "blur": self.blur_,
             "fingerprint": None if self.fingerprint_ is None else self.fingerprint_.record(),
+            "conditions": None if self.conditions_ is None else self.conditions_.record(),
+            "controls": self.controls_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
@@ -357,6 +375,9 @@ class DomainTranslator(FlowEstimator):
         self.unit_, self.history_ = learned["unit"], training.History(learned["history"])
         self.search_history_, self.blur_ = training.History(learned.get("search_history")), learned.get("blur", 0.0)
         self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.shape_[0])
+        known = learned.get("conditions")
+        self.conditions_ = None if known is None else FittedConditions.of(known)
+        self.controls_ = learned.get("controls", False)
 
     def _blank(self) -> nn.Module:
         return self._field(blank(self.shape_[0]))

@@ -3,7 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING, some_rows
-from cellflow.estimators.domains import Samples, digests
+from cellflow.estimators.conditional_verbs import check_guidance
+from cellflow.estimators.domains import Samples
+from cellflow.estimators.guidance import Guided
+from cellflow.estimators.translation_refining import ends
 from cellflow.objectives import FlowMapObjective
 from cellflow.pairing.features import Features
 from cellflow.renamed import renamed
@@ -25,6 +28,7 @@ def distill(
     steps: int = STEPS,
     objective: FlowMapObjective | str = TRAJECTORIES,
     teacher: bool = True,
+    guidance: float = 1.0,
     features: Features | None = None,
     recipe: Recipe | None = None,
     run: Run | None = None,
@@ -43,6 +47,8 @@ def distill(
     teacher
         Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
         the data alone.
+    guidance
+        Strength of guidance towards the condition that the map learns, see `translate`.
     features
         As for `fit`.
     recipe
@@ -70,13 +76,25 @@ def distill(
     given = renamed("DomainTranslator.distill", old, OLD_DISTILLING)
     run, teacher = given.get("run", run), given.get("teacher", teacher)
     distilled, domains = self._fitted_on(source, target, run)
+    conditions = self._conditioned(source, target, domains, self.conditions_)
+    check_guidance(self, guidance, None)
+    if guidance != 1 and not teacher:
+        raise ValueError(f"Guidance {guidance} is that of a teacher. Leave `teacher=True`.")
     rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
     distilled.flow_map_ = distilled._blank_map("both")
+
+    def known() -> tuple[Any, ...]:
+        if conditions is None:
+            return [domain.scaled(some_rows(len(domain), self.shape_, rng)) for domain in domains], (0.0, 1.0)
+        x0, x1, rows = ends(self, domains, conditions, rng)
+        return [x0, x1], (0.0, 1.0), [rows, rows]
+
+    guided = {} if guidance == 1 else {"guidance": guidance}
     return self._learn_map(
         distilled,
-        velocity,
-        known=lambda: ([domain.scaled(some_rows(len(domain), self.shape_, rng)) for domain in domains], (0.0, 1.0)),
-        pairs=lambda: self._pair(*domains, features, rng),
+        velocity if guidance == 1 else Guided(velocity, guidance),
+        known=known,
+        pairs=lambda: self._pair(*domains, features, rng, conditions),
         objective=objective,
         teacher=teacher,
         recipe=recipe,
@@ -84,5 +102,5 @@ def distill(
         steps=steps,
         generator=rng,
         unit=self.unit_,
-        about=self._about(digests(*domains)),
+        about=self._about(self._digests(domains, conditions)) | guided,
     )

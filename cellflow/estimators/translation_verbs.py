@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from cellflow import integrate, paths
+from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.fields import in_parts
+from cellflow.estimators.guidance import Guided
 from cellflow.estimators.representation import check_cells
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
@@ -25,11 +27,13 @@ TRANSLATION, TRAJECTORY, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoi
 """Default solvers: without noise, for trajectories, and with noise."""
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def translate(
     self: "DomainTranslator",
     x: Samples,
     *,
+    condition: Condition | None = None,
+    guidance: float = 1.0,
     reverse: bool = False,
     solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
     batch_size: int = 128,
@@ -41,6 +45,14 @@ def translate(
     ----------
     x
         Samples of the source domain, in any form that `fit` takes.
+    condition
+        Where conditions were learned, the one to carry to: a value for each column, as
+        ``{"drug": "A+B", "dose": 3.0}``, or a column of values, or a data frame with a row for each sample. Categories
+        and numbers that it leaves out are those of the samples. By default each sample has its own, by its ``obs``,
+        which is that of the target: leave it out with ``reverse=True``.
+    guidance
+        Strength of guidance towards the condition: 1 for none, larger values for more typical and less diverse samples.
+        Needs ``condition_dropout``.
     reverse
         Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
     solver
@@ -52,7 +64,7 @@ def translate(
     Returns
     -------
     The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs`` and the
-    representation.
+    representation; in ``obs`` of either the condition that was asked for.
 
     Raises
     ------
@@ -61,21 +73,26 @@ def translate(
     TypeError
         For a solver with noise: `simulate` takes it.
     ValueError
-        When the samples have another shape, or are of another kind, than those of the fit.
+        When the samples have another shape, or are of another kind, than those of the fit; when a name in the condition
+        is unknown, or no condition is needed or possible.
+    KeyError
+        When the condition lacks a column, or has one too many.
     """
     chosen = integrate.resolve(
         solver, default=TRANSLATION, verb="DomainTranslator.translate", noisy="simulate", old=old
     )
-    domain = _known(self, x)
-    flow = _smooth(self, chosen, save=2, reverse=reverse)
-    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
+    domain, rows = _known(self, x, condition)
+    check_guidance(self, guidance, chosen)
+    flow = _smooth(self, chosen, in_turn(rows, batch_size), guidance, save=2, reverse=reverse)
+    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x, condition, reverse=reverse)
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def simulate(
     self: "DomainTranslator",
     x: Samples,
     *,
+    condition: Condition | None = None,
     reverse: bool = False,
     solver: Noisy | str | int = SIMULATION,
     seed: int = 0,
@@ -88,7 +105,7 @@ def simulate(
 
     Parameters
     ----------
-    x, reverse
+    x, condition, reverse
         As for `translate`.
     solver
         `cellflow.integrate.Noisy`; or its method, or its number of steps.
@@ -117,25 +134,28 @@ def simulate(
     chosen: Noisy = integrate.resolve(
         solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
     )
-    domain = _known(self, x)
+    domain, rows = _known(self, x, condition)
     plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
     most = replace(chosen, steps=chosen.steps - (plain > 0))
-    noisy = _noisy(self, most, seed=seed, save=2, reverse=reverse, span=1 - plain)
+    noisy = _noisy(self, most, in_turn(rows, batch_size), seed=seed, save=2, reverse=reverse, span=1 - plain)
+    last_rows = in_turn(rows, batch_size)
 
     def flow(states: Tensor) -> Trajectory:
         found = noisy(states)
-        last = _without_noise(self, found.x[-1], plain, reverse=reverse)
+        last = _without_noise(self, found.x[-1], plain, next(last_rows), reverse=reverse)
         return found._replace(x=torch.stack([states, last]))
 
-    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x)
+    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x, condition, reverse=reverse)
 
 
-@checked_but("solver")
+@checked_but("solver", "condition")
 def trajectory(
     self: "DomainTranslator",
     x: Samples,
     *,
     save: int = 9,
+    condition: Condition | None = None,
+    guidance: float = 1.0,
     reverse: bool = False,
     solver: Solver | str | int = TRAJECTORY,
     seed: int | None = None,
@@ -146,8 +166,8 @@ def trajectory(
 
     Parameters
     ----------
-    x, reverse
-        As for `translate`.
+    x, condition, guidance, reverse
+        As for `translate`; with noise there is no guidance.
     save
         Number of equally spaced times, including both ends.
     solver
@@ -167,21 +187,25 @@ def trajectory(
     if seed is not None and isinstance(chosen, Fixed):  # a seed alone used to ask for noise
         noisy = {"solver": Noisy(chosen.steps), "seed": seed}
         chosen = renamed("DomainTranslator.trajectory", {"seed": seed}, {"seed": lambda _: noisy})["solver"]
-    domain = _known(self, x)
+    domain, given = _known(self, x, condition)
+    check_guidance(self, guidance, chosen)
+    rows = in_turn(given, batch_size)
     if isinstance(chosen, Noisy):
-        flow = _noisy(self, chosen, seed=seed or 0, save=save, reverse=reverse)
+        flow = _noisy(self, chosen, rows, seed=seed or 0, save=save, reverse=reverse)
     else:
-        flow = _smooth(self, chosen, save=save, reverse=reverse)
+        flow = _smooth(self, chosen, rows, guidance, save=save, reverse=reverse)
     return in_parts(flow, _parts(self, domain, batch_size))
 
 
-def _known(flow: "DomainTranslator", x: Samples) -> Domain:
-    """Return samples as a domain; refuse other shapes or kinds than those of the fit."""
+def _known(flow: "DomainTranslator", x: Samples, condition: Condition | None) -> tuple[Domain, Tensor | None]:
+    """Return samples as a domain, and what the field sees of their conditions; refuse others than the fit takes."""
     flow._check_fitted()
     domain = read_domain(x, rep=flow.rep)
     check_domain(flow, domain)
     check_cells(flow, x, domain)
-    return domain
+    obs = getattr(x, "obs", None)
+    rows = own(flow, obs) if condition is None else asked(flow, condition, len(domain), obs=obs)
+    return domain, None if rows is None else rows.to(next(flow.field_.parameters()))
 
 
 @checked
@@ -202,17 +226,31 @@ def _parts(flow: "DomainTranslator", domain: Domain, batch_size: int) -> Iterato
 
 
 def _smooth(
-    flow: "DomainTranslator", solver: Fixed | Adaptive | Jumps, *, save: int, reverse: bool
+    flow: "DomainTranslator",
+    solver: Fixed | Adaptive | Jumps,
+    rows: Iterator[Tensor | None],
+    guidance: float,
+    *,
+    save: int,
+    reverse: bool,
 ) -> Callable[[Tensor], Trajectory]:
-    """Return the flow without noise."""
+    """Return the flow without noise; ``rows`` has the conditions of each part."""
     velocity, (start, stop) = flow._velocity(), (1.0, 0.0) if reverse else (0.0, 1.0)
-    return lambda x: flow._carry(velocity, x, solver, start=start, stop=stop, save=save)
+    field = velocity if guidance == 1 else Guided(velocity, guidance)
+    return lambda x: flow._carry(field, x, solver, start=start, stop=stop, save=save, condition=next(rows))
 
 
 def _noisy(
-    flow: "DomainTranslator", solver: Noisy, *, seed: int, save: int, reverse: bool, span: float = 1.0
+    flow: "DomainTranslator",
+    solver: Noisy,
+    rows: Iterator[Tensor | None],
+    *,
+    seed: int,
+    save: int,
+    reverse: bool,
+    span: float = 1.0,
 ) -> Callable[[Tensor], Trajectory]:
-    """Return the simulation over a ``span`` of model time."""
+    """Return the simulation over a ``span`` of model time; ``rows`` has the conditions of each part."""
     if not flow.stochastic:
         raise TypeError(
             "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
@@ -222,19 +260,22 @@ def _noisy(
     rng = generator(seed=seed, device=next(flow.field_.parameters()).device)
     sigma, field = paths.resolve(flow.path).sigma, flow.field_
     return lambda x: integrate.sde(
-        field, x, sigma=sigma, start=start, stop=stop, solver=solver, save=save, generator=rng
+        field, x, sigma=sigma, start=start, stop=stop, solver=solver, save=save, generator=rng, condition=next(rows)
     )
 
 
-def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, *, reverse: bool) -> Tensor:
+def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, rows: Tensor | None, *, reverse: bool) -> Tensor:
     """Take the last step ``dt`` of a simulation without noise."""
     if dt == 0:
         return x
     with torch.no_grad():
-        found = outputs(flow.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, None), score=True)
+        found = outputs(flow.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, rows), score=True)
     drift = cast("Tensor", found.score_drift)
     return x + dt * (drift - found.velocity if reverse else drift + found.velocity)
 
 
-def _back(flow: "DomainTranslator", states: Tensor, given: Samples) -> Any:
-    return given_back(states.float(), given, rep=flow.rep, keep_labels=bool(flow.within_labels))
+def _back(
+    flow: "DomainTranslator", states: Tensor, given: Samples, condition: Condition | None, *, reverse: bool
+) -> Any:
+    found = given_back(states.float(), given, rep=flow.rep, keep_labels=bool(flow.within_labels))
+    return found if reverse else relabelled(found, condition)

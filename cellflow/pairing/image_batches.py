@@ -13,9 +13,10 @@ from torch import Tensor
 from cellflow.batch import Batch
 from cellflow.couplings import Coupling, CouplingLike, Independent, Plan, resolve
 from cellflow.couplings.coupling import over
-from cellflow.images.sets import Images, ImageSet
-from cellflow.images.streams import ImageStream
+from cellflow.images.sets import Images
 from cellflow.pairing.features import Features, lookups
+from cellflow.pairing.image_checks import check_classes, check_pair, check_sizes, in_files
+from cellflow.pairing.leg_pairs import LegPairs
 from cellflow.pairing.masses import Ends
 from cellflow.pairing.rows import RowMatching, RowPairs, ahead, pair_rows
 from cellflow.paths import GaussianPath, diffusion_of
@@ -24,6 +25,8 @@ from cellflow.signature import checked, checked_but
 
 Loaded = tuple[Tensor, Tensor, Tensor]
 """Source images, target images, and the rows of the latter."""
+Rows = RowPairs | LegPairs
+"""Where paired rows come from: both whole sets, or legs of them."""
 
 _SPARE = 2
 """Blocks that are loaded or matched while others are trained on."""
@@ -107,26 +110,29 @@ def image_batches(
     coupling = over(given, 1.0, diffusion_of(path))
     if coupling != given and not (features is None or isinstance(features, int)):
         raise ValueError(f"{given} takes its noise from the path between images, in pixels: leave out `features`.")
-    _check_sizes(source, target, batch_size)
+    check_sizes(source, target, batch_size)
     asked = _condition(target, condition)
     pairs: _FromImages | _FromNoise
     if source is None:
         if features is not None or within_labels:
             raise ValueError("Noise has no features and no classes: leave out `features` and `within_labels`.")
-        pairs = _from_noise(target, coupling, batch_size, generator, ot_batch_size, flip)
+        matched = matched_with_noise(coupling, batch_size, ot_batch_size)
+        # One point on the other side: only the order of the images is drawn here, each as often as any other.
+        order = RowMatching(Independent(), (1, len(target)), target.device)
+        pairs = from_noise(target, coupling, _rows_of(order, matched, generator), batch_size, generator, flip)
     else:
-        _check_pair(source, target)
+        check_pair(source, target)
         if within_labels:
-            _check_classes(source, target)
+            check_classes(source, target)
         matching = _matching(source, target, coupling, features, within_labels, generator)
-        if ot_batch_size == "whole" and matching.reads_much and _in_files(source, target):
+        if ot_batch_size == "whole" and matching.reads_much and in_files(source, target):
             raise ValueError(
                 f"One plan over both whole sets would hold their {matching.read:,} pixels in memory, which they are "
                 "left in files to avoid. Set `ot_batch_size` to 'auto' or a number, or match principal components, as "
                 "in features=50."
             )
         rows = _rows_of(matching, batch_size, generator, ot_batch_size)
-        pairs = _FromImages(source, target, rows, draw_seed(generator), flip)
+        pairs = from_images(source, target, rows, generator, flip)
     return ImageBatches(pairs, batch_size, asked)
 
 
@@ -145,8 +151,14 @@ class ImageBatches:
     True
     """
 
-    def __init__(self, pairs: "_FromImages | _FromNoise", batch_size: int, condition: Tensor | None) -> None:
-        self._pairs, self.batch_size, self._condition = pairs, batch_size, condition
+    def __init__(
+        self,
+        pairs: "_FromImages | _FromNoise",
+        batch_size: int,
+        condition: Tensor | None,
+        row: Tensor | None = None,
+    ) -> None:
+        self._pairs, self.batch_size, self._condition, self._row = pairs, batch_size, condition, row
 
     @property
     def plans(self) -> list[Plan | None]:
@@ -161,8 +173,12 @@ class ImageBatches:
         """Yield the batches of steps ``start``, ``start + 1`` and so on; threads work ahead."""
         with closing(self._pairs.iterate(start)) as loaded:
             for x0, x1, rows in loaded:
-                condition = None if self._condition is None else self._condition[rows.to(self._condition.device)]
-                yield Batch(x0, x1, condition=condition)
+                yield Batch(x0, x1, condition=None if self._condition is None else self._seen(self._condition, rows))
+
+    def _seen(self, condition: Tensor, rows: Tensor) -> Tensor:
+        """Return what a field sees of target images: a row for each of them, or for each condition."""
+        rows = rows if self._row is None else self._row[rows.to(self._row.device)]
+        return condition[rows.to(condition.device)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +187,7 @@ class _FromImages:
 
     source: Images
     target: Images
-    rows: RowPairs
+    rows: Rows
     seed: int
     flip: bool
 
@@ -184,9 +200,9 @@ class _FromImages:
         with closing(self.rows.iterate(start)) as stream:
             tasks = (partial(self._load, step, *pairs) for step, pairs in enumerate(stream, start))
             # What is in memory is there at once; files are read while others are trained on.
-            yield from _in_threads(tasks) if _in_files(self.source, self.target) else (task() for task in tasks)
+            yield from _in_threads(tasks) if in_files(self.source, self.target) else (task() for task in tasks)
 
-    def _load(self, step: int, i: Tensor, j: Tensor) -> Loaded:
+    def _load(self, step: int, i: Tensor, j: Tensor, *_: Tensor) -> Loaded:
         x0, x1 = self.source.scaled(i), self.target.scaled(j)
         if self.flip:
             mirrored = _coins(len(i), generator_at(self.seed, step), x0)
@@ -200,7 +216,7 @@ class _FromNoise:
 
     target: Images
     coupling: Coupling
-    rows: RowPairs
+    rows: Rows
     batch_size: int
     seed: int
     flip: bool
@@ -213,7 +229,7 @@ class _FromNoise:
         """Yield the pairs of steps ``start``, ``start + 1`` and so on."""
         first, skipped = divmod(start, self.rows.batch_size // self.batch_size)
         with closing(self.rows.iterate(first)) as stream:
-            tasks = (partial(self._match, block, j) for block, (_, j) in enumerate(stream, first))
+            tasks = (partial(self._match, block, j) for block, (_, j, *_) in enumerate(stream, first))
             for loaded in _in_threads(tasks):
                 parts = list(zip(*(side.split(self.batch_size) for side in loaded), strict=True))
                 yield from parts[skipped:]
@@ -261,21 +277,35 @@ def _rows_of(
     )
 
 
-def _from_noise(
-    target: Images,
-    coupling: Coupling,
-    batch_size: int,
-    generator: torch.Generator,
-    ot_batch_size: int | str,
-    flip: bool,
+def from_images(source: Images, target: Images, rows: Rows, generator: torch.Generator, flip: bool) -> _FromImages:
+    """Return the pairs of images of which the rows are paired."""
+    return _FromImages(source, target, rows, draw_seed(generator), flip)
+
+
+def from_noise(
+    target: Images, coupling: Coupling, rows: Rows, batch_size: int, generator: torch.Generator, flip: bool
 ) -> _FromNoise:
+    """Return the pairs of noise and the images whose rows are drawn, as many at a time as are matched."""
+    return _FromNoise(target, coupling, rows, batch_size, draw_seed(generator), flip)
+
+
+def matched_with_noise(coupling: Coupling, batch_size: int, ot_batch_size: int | str) -> int:
+    """Return how many images are matched with noise at once: one batch, or several.
+
+    Raises
+    ------
+    ValueError
+        When that is neither a number nor ``"auto"``.
+
+    Examples
+    --------
+    >>> matched_with_noise(resolve("exact"), 8, 20)
+    24
+    """
     if isinstance(ot_batch_size, str) and ot_batch_size != "auto":
         raise ValueError(f"Expected a number of images to match with noise, or 'auto'; found {ot_batch_size!r}.")
     asked = batch_size if isinstance(ot_batch_size, str) else max(ot_batch_size, batch_size)
-    matched = batch_size * math.ceil(asked / batch_size) if coupling.uses_states else batch_size
-    # One point on the other side: only the order of the images is drawn here, each as often as any other.
-    order = RowMatching(Independent(), (1, len(target)), target.device)
-    return _FromNoise(target, coupling, _rows_of(order, matched, generator), batch_size, draw_seed(generator), flip)
+    return batch_size * math.ceil(asked / batch_size) if coupling.uses_states else batch_size
 
 
 def _matching(
@@ -300,10 +330,6 @@ def _matching(
     )
 
 
-def _in_files(source: Images, target: Images) -> bool:
-    return isinstance(source, ImageStream) or isinstance(target, ImageStream)
-
-
 def _condition(target: Images, condition: Tensor | str | None) -> Tensor | None:
     if condition is None:
         return None
@@ -317,49 +343,3 @@ def _condition(target: Images, condition: Tensor | str | None) -> Tensor | None:
             f"{tuple(condition.shape)}."
         )
     return condition.to(target.device, torch.float32)
-
-
-def _check_sizes(source: Images | None, target: Images, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
-    for side, images in (("source", source), ("target", target)):
-        lacking = [name for name in ("scaled", "shape", "__len__") if not hasattr(images, name)]
-        if lacking and (images is not None or side == "target"):
-            raise TypeError(
-                f"Expected `{side}` as a set of images; found {type(images).__name__}. See `cf.images.read_images`."
-            )
-        if images is not None and len(images) < 2:
-            raise ValueError(f"Expected at least two {side} images; found {len(images)}: there is nothing to learn.")
-
-
-def _check_pair(source: Images, target: Images) -> None:
-    if source.shape != target.shape:
-        (c0, h0, w0), (c1, h1, w1) = source.shape, target.shape
-        raise ValueError(
-            f"Expected source and target images of one shape; found {c0} x {h0} x {w0} and {c1} x {h1} x {w1}. Read "
-            "both with the same `size` and `channels`."
-        )
-    if source.device != target.device:
-        raise ValueError(f"Expected both sets on one device; found {source.device} and {target.device}. Use `.to()`.")
-    if source is target or _same(source, target):
-        raise ValueError("Source and target are the same images. Give two sets, or source=None to start from noise.")
-
-
-def _same(source: Images, target: Images) -> bool:
-    if isinstance(source, ImageSet) and isinstance(target, ImageSet):
-        return torch.equal(source.images, target.images)
-    if isinstance(source, ImageStream) and isinstance(target, ImageStream):
-        # By name, and one look at the disk: the same folder may be written in two ways.
-        return source.names == target.names and source.paths[0].samefile(target.paths[0])
-    return False
-
-
-def _check_classes(source: Images, target: Images) -> None:
-    if source.labels is None or target.labels is None:
-        raise ValueError("Expected labels on both sides for `within_labels`; found none on one of them.")
-    if source.classes != target.classes:
-        raise ValueError(f"Expected the same classes on both sides; found {source.classes} and {target.classes}.")
-    names = source.classes or ()
-    present = [{names[label] for label in side.unique().tolist()} for side in (source.labels, target.labels)]
-    if alone := sorted(present[0] ^ present[1]):
-        raise ValueError(f"Expected every class on both sides; {alone} are on one side only. Leave them out: `only`.")

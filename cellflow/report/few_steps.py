@@ -13,6 +13,7 @@ from cellflow.integrate import Fixed, Jumps, Trajectory
 from cellflow.metrics import features_of, frechet_distance, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
+from cellflow.report.image_conditions import in_turn
 from cellflow.report.image_scores import Split, features_for
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import DomainTranslator, ImageGenerator, SnapshotFlow
+    from cellflow.images import ImageSet
 
 FILE = "few_steps.csv"
 STEPS, TEACHER = (1, 2, 4, 8, 16), 100
@@ -103,15 +105,30 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
 
 
 def compare_translated(
-    model: "DomainTranslator", source: Split[Any], target: Split[Any], *, feature_network: str | None
+    model: "DomainTranslator",
+    source: Split[Any],
+    target: Split[Any],
+    *,
+    feature_network: str | None,
+    guidance: float = 1.0,
 ) -> "pd.DataFrame":
-    """Translate unseen source images, and return their distance to unseen target images."""
+    """Translate unseen source images, and return their distance to unseen target images.
+
+    ``guidance`` is that which the map has built in: the flow beside it gets the same.
+    """
     model._check_fitted()
     inputs, targets = source.in_memory().held_out, target.in_memory()
     used = features_for(feature_network, targets.fitted.scaled())
     real = features_of(targets.held_out.scaled(), used.features)
+    given = in_turn(model, targets.held_out, len(inputs))
+
+    def carry(solver: Any) -> torch.Tensor:
+        pressed = 1.0 if isinstance(solver, Jumps) else guidance
+        made: ImageSet = model.translate(inputs, guidance=pressed, solver=solver, **given)
+        return made.scaled()
+
     return compare(
-        lambda solver: model.translate(inputs, solver=solver).scaled(),
+        carry,
         lambda images: frechet_distance(features_of(images, used.features), real),
         measure=used.name,
     )
@@ -129,10 +146,11 @@ def compare_generated(
     used = features_for(feature_network, known.fitted.scaled())
     real = features_of(known.held_out.scaled(), used.features)
     label = known.held_out.labels if model.classes_ is not None else None
+    given = in_turn(model, known.held_out, len(known.held_out))
 
     def carry(solver: Any) -> torch.Tensor:
         pressed = 1.0 if isinstance(solver, Jumps) else guidance
-        return model.generate(len(known.held_out), label=label, guidance=pressed, solver=solver).scaled()
+        return model.generate(len(known.held_out), label=label, guidance=pressed, solver=solver, **given).scaled()
 
     return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cellflow.renamed import Rules, renamed
 from cellflow.report import estimator, few_steps, html, image_scores
 from cellflow.report.grids import nearest, rows_figure, trajectory_figure
 from cellflow.report.html import Drawing
+from cellflow.report.image_conditions import condition_rows, in_turn
 from cellflow.report.image_scores import ImageScores, Split, score_images
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def write_translation(
         solver = Noisy(20) if model.stochastic else Fixed("midpoint", steps=20)
     carry: Any = model.simulate if isinstance(solver, Noisy) else model.translate
     inputs, targets = source.in_memory(), target.in_memory()
-    made = carry(inputs.held_out, solver=solver)
+    made = carry(inputs.held_out, solver=solver, **in_turn(model, targets.held_out, len(inputs.held_out)))
     scores = score_images(
         made.scaled(),
         targets.fitted.scaled(),
@@ -111,7 +113,13 @@ def write_translation(
         f"{_size(model.shape_)}, without pairs."
     )
     drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
-    use = _use("DomainTranslator", f"{carry.__name__}(images)", "translate", "input=FOLDER out=TRANSLATED", folder)
+    use = _use(
+        "DomainTranslator",
+        f"{carry.__name__}(images{_asking(model)})",
+        "translate",
+        _words(model, "input=FOLDER out=TRANSLATED"),
+        folder,
+    )
     _write(folder, model, drawings, scores, title, lead, details, fitted=_sizes(source, target), use=use)
     return scores
 
@@ -163,7 +171,9 @@ def write_generation(
     )
     lead = f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}."
     drawings = _of_generation(model, real, made)
-    use = _use("ImageGenerator", "generate(64)", "generate", "n=64 out=GENERATED", folder)
+    use = _use(
+        "ImageGenerator", f"generate(64{_asking(model)})", "generate", _words(model, "n=64 out=GENERATED"), folder
+    )
     _write(folder, model, drawings, scores, title, lead, details, fitted=_sizes(images), use=use)
     return scores
 
@@ -215,6 +225,20 @@ def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path)
     return python, f"cellflow {command} {shlex.quote(f'model={folder}')} {rest}"
 
 
+def _asking(model: "DomainTranslator | ImageGenerator") -> str:
+    """Return how a condition is asked for in Python."""
+    if model.conditions_ is None:
+        return ""
+    return ", condition={" + ", ".join(f'"{name}": ...' for name in model.conditions_.columns) + "}"
+
+
+def _words(model: "DomainTranslator | ImageGenerator", words: str) -> str:
+    """Return the words of a command line, with one that asks for a condition."""
+    if model.conditions_ is None:
+        return words
+    return " ".join([words, *(f"condition.{name}=..." for name in model.conditions_.columns)])
+
+
 def _of_translation(
     model: "DomainTranslator", source: Split[ImageSet], target: Split[ImageSet], made: ImageSet, *, noisy: bool
 ) -> Iterator[Drawing]:
@@ -225,6 +249,18 @@ def _of_translation(
         ("nearest\ntarget", nearest(outputs, target.fitted.scaled())),
         ("targets\nat random", target.held_out.scaled()[:SHOWN]),
     ]
+    n = len(inputs)
+    few = source.held_out.take(range(min(SHOWN, len(source.held_out))))
+    carry: Any = partial(model.simulate, solver=Noisy(20)) if noisy else model.translate
+    by_condition = condition_rows(
+        model, lambda condition: carry(few, condition=condition).scaled(), target.held_out, shown=n
+    )
+    if by_condition:
+        yield Drawing(
+            "images", "conditions", rows_figure([("source", inputs), *by_condition]),
+            "The same source images in each condition, and below it real images of that condition, which are not "
+            "paired with them.",
+        )  # fmt: skip
     yield Drawing(
         "images", "translated", rows_figure(rows),
         "Source images that the model never saw, what it made of each, and the target image nearest to that by pixels "
@@ -232,7 +268,8 @@ def _of_translation(
         "others.",
     )  # fmt: skip
     few = source.held_out.take(range(min(TRAJECTORIES, len(source.held_out))))
-    followed = model.trajectory(few, solver=Noisy(24) if noisy else Fixed("midpoint", steps=24))
+    solver = Noisy(24) if noisy else Fixed("midpoint", steps=24)
+    followed = model.trajectory(few, solver=solver, **in_turn(model, target.held_out, len(few)))
     yield Drawing(
         "trajectories", "trajectories", trajectory_figure(followed),
         "Trajectories from the source (t = 0) to the target (t = 1).",
@@ -247,23 +284,34 @@ def _of_generation(model: "ImageGenerator", images: Split[ImageSet], made: Image
         ("nearest\nseen", nearest(outputs, images.fitted.scaled())),
         ("real at\nrandom", images.held_out.scaled()[:SHOWN]),
     ]
+    by_condition = condition_rows(
+        model,
+        lambda condition: model.generate(SHOWN, condition=condition, solver=20).scaled(),
+        images.held_out,
+        shown=SHOWN,
+    )
+    if by_condition:
+        yield Drawing(
+            "images", "conditions", rows_figure(by_condition), "Images of each condition, and below it real ones."
+        )  # fmt: skip
     yield Drawing(
         "images", "generated", rows_figure(rows),
         f"Generated images, and below each the nearest by pixels of {len(images.fitted):,} that the model was fitted "
         "on: a copy would show. The last row is not paired with the others.",
     )  # fmt: skip
     label = None if model.classes_ is None else [k % len(model.classes_) for k in range(TRAJECTORIES)]
+    given = in_turn(model, images.held_out, TRAJECTORIES)
     yield Drawing(
-        "trajectories", "trajectories", trajectory_figure(model.trajectory(TRAJECTORIES, label=label)),
+        "trajectories", "trajectories", trajectory_figure(model.trajectory(TRAJECTORIES, label=label, **given)),
         "From noise (t = 0) to an image (t = 1).",
     )  # fmt: skip
     yield estimator.loss(model)
 
 
 def _as_many(model: "ImageGenerator", unseen: ImageSet, solver: Any) -> ImageSet:
-    """Generate as many images as are held out, of the same classes for a conditional model."""
-    label = unseen.labels if model.classes_ is not None else None
-    return model.generate(len(unseen), label=None if label is None else label.tolist(), solver=solver)
+    """Generate as many images as are held out, of the same classes or conditions for a model of these."""
+    label, given = unseen.labels if model.classes_ is not None else None, in_turn(model, unseen, len(unseen))
+    return model.generate(len(unseen), label=None if label is None else label.tolist(), solver=solver, **given)
 
 
 def _size(shape: tuple[int, ...]) -> str:

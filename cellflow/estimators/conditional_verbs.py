@@ -1,0 +1,145 @@
+"""What the verbs of translators and generators are asked for: conditions in words, and guidance towards them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import repeat
+from typing import Any, Protocol, TypeAlias, Union
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cellflow.cells.condition_rows import ConditionTable
+from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.estimators.conditional_domains import seen
+from cellflow.images.sets import ImageSet
+from cellflow.integrate import Jumps
+
+Condition: TypeAlias = Union[Mapping[str, Any], pd.DataFrame]  # noqa: UP007
+"""A condition in words: a value, or a column of values, for each column that the conditions were read from."""
+
+
+class Conditional(Protocol):
+    """An estimator that may have learned conditions."""
+
+    conditions_: FittedConditions | None
+    controls_: bool
+    condition_dropout: float
+
+
+def asked(flow: Conditional, condition: Condition, n: int, *, obs: pd.DataFrame | None = None) -> Tensor:
+    """Return what the field sees of a condition that is asked for, ``(n, width)``.
+
+    Parameters
+    ----------
+    flow
+        The fitted estimator.
+    condition
+        The condition, for all samples or for each.
+    n
+        Number of samples.
+    obs
+        The table of the samples, for categories and numbers that the condition does not give.
+
+    Raises
+    ------
+    ValueError
+        When the estimator was fitted without conditions, a name is unknown, or the control is asked for and was not
+        trained on.
+    KeyError
+        When a column is missing, or is not one of the conditions.
+    """
+    if flow.conditions_ is None:
+        raise ValueError(
+            "This model was fitted without conditions. Fit one with `conditions=cf.Conditions(treatment=...)`, or "
+            "leave `condition` out."
+        )
+    return _seen(flow, flow.conditions_.table(condition, n, obs=obs))
+
+
+def own(flow: Conditional, obs: pd.DataFrame | None) -> Tensor | None:
+    """Return what the field sees of the conditions that samples have by their own tables; ``None`` without conditions.
+
+    Raises
+    ------
+    ValueError
+        When the samples have no table.
+    KeyError
+        When a column is missing.
+    """
+    if flow.conditions_ is None:
+        return None
+    if obs is None:
+        raise ValueError(
+            "This model has learned conditions: expected a `condition` to carry to, or samples with a table `obs` that "
+            f"tells theirs, in columns {list(flow.conditions_.columns)}; found neither."
+        )
+    return _seen(flow, flow.conditions_.read(obs))
+
+
+def check_guidance(flow: Conditional, guidance: float, solver: object) -> None:
+    """Refuse guidance that the model cannot give.
+
+    Raises
+    ------
+    ValueError
+        When no conditions were dropped in training, or the solver jumps, whose guidance is fixed.
+    TypeError
+        When it is not a number.
+    """
+    if guidance == 1:
+        return
+    if flow.conditions_ is None or flow.condition_dropout == 0:
+        raise ValueError(
+            f"Guidance {guidance} needs a model that was trained with conditions that are dropped at times. Fit one "
+            "with `conditions=...` and `condition_dropout=0.1`."
+        )
+    if isinstance(solver, Jumps):
+        raise ValueError("The guidance of jumps is fixed by `distill(..., guidance=...)`. Leave it out here.")
+
+
+def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:
+    """Yield the conditions of one batch after the other.
+
+    Examples
+    --------
+    >>> [len(part) for part in in_turn(torch.zeros(5, 2), 3)]
+    [3, 2]
+    """
+    return repeat(None) if rows is None else iter(rows.split(batch_size))
+
+
+def relabelled(found: Any, condition: Condition | None) -> Any:
+    """Return samples with the condition that they were carried to in their table.
+
+    Examples
+    --------
+    >>> images = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), obs=pd.DataFrame({"drug": ["control"] * 2}))
+    >>> relabelled(images, {"drug": "A"}).obs["drug"].tolist()
+    ['A', 'A']
+    """
+    if condition is None or not (isinstance(found, ImageSet) or hasattr(found, "obsm")):
+        return found
+    columns = {str(name): list(values) if _many(values) else values for name, values in condition.items()}
+    index = pd.RangeIndex(len(found)) if found.obs is None else found.obs.index
+    obs = pd.DataFrame(columns, index=index)
+    if found.obs is not None:
+        others = found.obs.drop(columns=list(obs.columns), errors="ignore")
+        obs = pd.concat([others, obs], axis=1)[list(dict.fromkeys([*found.obs.columns, *obs.columns]))]
+    if isinstance(found, ImageSet):
+        return replace(found, obs=obs)
+    found.obs = obs
+    return found
+
+
+def _many(values: Any) -> bool:
+    return not isinstance(values, str) and hasattr(values, "__len__")
+
+
+def _seen(flow: Conditional, table: ConditionTable) -> Tensor:
+    if not flow.controls_ and table.is_control[table.index].any():
+        raise ValueError(
+            "The control was not among the conditions of the fit, and a control sample is already its own. Ask for a "
+            f"treatment: {list(flow.conditions_.names) if flow.conditions_ else []}."
+        )
+    return seen(table.vectors, dropped=flow.condition_dropout > 0)[torch.from_numpy(table.index)]
