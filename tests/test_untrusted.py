@@ -66,8 +66,8 @@ def model(request, tmp_path_factory):
 HARMLESS = re.compile(
     r"settings\.(device|steps|batch_size|seed|progress|recipe|coupling|curve|heads|masses|time_key|rep|within\w*|flip"
     r"|weight_key|prior_key|regularize|ot_batch_size|features|growth|stochastic|standardize|conditional|network\.values"
-    r"|condition_dropout|path\.values\.sigma)"
-    r"|learned\.(\w*history|n_cells|turnover|masses|blur|unit|shape|classes|growth|times|fingerprint)|flow_map|digests"
+    r"|condition_dropout|path\.values\.sigma|control|conditions)"
+    r"|learned\.(arms\.(group|cells|controls)|conditions\.(dose|units|categories|numbers|levels|moments|scales|control|separator|trained)|\w*history|n_cells|turnover|masses|blur|unit|shape|classes|growth|times|fingerprint)|flow_map|digests"
 )
 """Of which some changes load: values that are as good, or that only a further training asks for."""
 
@@ -92,6 +92,8 @@ def test_every_entry_of_a_description_is_checked(model):
 def test_every_tensor_of_a_model_is_checked(model, file):
     estimator, folder = model
     description, path = folder / "model.json", folder / file
+    if not path.exists():
+        pytest.skip(f"{estimator.__name__} has no flow map")
     whole, about = path.read_bytes(), description.read_text()
     tensors, said = load_tensors(path)
     try:

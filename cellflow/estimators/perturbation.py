@@ -260,7 +260,8 @@ class PerturbationFlow(FlowEstimator):
 
     def _groups(self) -> list[str]:
         """Return the columns whose groups are apart, each once."""
-        return list(dict.fromkeys([*([] if self.within is None else [self.within]), *self._conditions().categories]))
+        known = getattr(self, "conditions_", None) or self._conditions()
+        return list(dict.fromkeys([*([] if self.within is None else [self.within]), *known.categories]))
 
     def _arms(self, adata: "AnnData") -> Arms:
         return read_arms(adata, self.conditions_, rep=self.rep, within=self._groups())

@@ -10,13 +10,22 @@ import pandas as pd
 from cellflow import training
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.cells.name_vectors import listed
 from cellflow.cells.treatments import name_of
-from cellflow.estimators.arms import Arms
+from cellflow.estimators.arms import Arms, treatments_alone
+from cellflow.training.kinds import TEXT, Kind, check_record, many, whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators.perturbation import PerturbationFlow
+
+
+ARMS: dict[str, Kind] = {
+    **dict.fromkeys(("treatment", "group"), many(TEXT, least=1)),
+    **dict.fromkeys(("cells", "controls"), many(whole(1), least=1)),
+}
+"""Columns of the table of arms."""
 
 
 def table_of(arms: Arms) -> pd.DataFrame:
@@ -67,9 +76,36 @@ def restore(self: "PerturbationFlow", learned: dict[str, Any]) -> None:
     """Restore what `learned` returned."""
     self.conditions_ = FittedConditions.of(learned["conditions"])
     self.treatments_ = tuple(learned["treatments"])
-    self.arms_ = pd.DataFrame(learned["arms"])
+    self.arms_ = _read_arms(learned["arms"])
+    _check_treatments(self)
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
     shifts = np.frombuffer(base64.b64decode(learned["shifts"], validate=True), dtype="<f4")
     self.shifts_ = shifts.reshape(len(self.arms_), self.n_features_in_).astype(np.float32)
     self.search_history_, self.blur_ = training.History(learned["search_history"]), float(learned["blur"])
     self.fingerprint_ = Fingerprint.of(learned["fingerprint"], width=self.n_features_in_)
+
+
+def _read_arms(found: Any) -> pd.DataFrame:
+    """Return the table of arms.
+
+    Raises
+    ------
+    CheckpointError, ValueError
+        When it is not one.
+    """
+    check_record(found, ARMS, what="the table of arms is damaged", under="learned.arms", cure="Use another copy.")
+    return pd.DataFrame(found)
+
+
+def _check_treatments(flow: "PerturbationFlow") -> None:
+    """Refuse treatments that are not those of the table, or are not read by the conditions.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When one is not.
+    """
+    alone = treatments_alone(flow.conditions_)
+    labels = [alone.table(one, 1).labels[0] for one in flow.treatments_]
+    if len(set(labels)) != len(labels) or set(labels) != set(flow.arms_["treatment"]):
+        raise ValueError(f"Expected the treatments of the table of arms; found {listed(labels)}.")
