@@ -71,10 +71,10 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 	.venv-otpfm/bin/pip install -q --disable-pip-version-check -c constraints.txt otpfm
 	touch $@
 
-# Without our constraints: it pins older versions of what both build on.
+# Without our constraints: it pins older versions of what both build on. It imports requests without asking for it.
 .venv-cellflow-tools/installed: Makefile
 	test -x .venv-cellflow-tools/bin/python || $(PYTHON) -m venv .venv-cellflow-tools
-	.venv-cellflow-tools/bin/pip install -q --disable-pip-version-check cellflow-tools
+	.venv-cellflow-tools/bin/pip install -q --disable-pip-version-check cellflow-tools requests
 	touch $@
 
 clean:

@@ -71,7 +71,7 @@ def fitted(adata: Any, n_drugs: int, n_contexts: int, iterations: int, batch_siz
         decoder_dims=[512, 512, 512],
         probability_path={"constant_noise": 0.5},
         match_fn=partial(match_linear, epsilon=0.5, tau_a=1.0, tau_b=1.0),
-        optimizer=optax.adam(5e-4),
+        optimizer=optax.adam(1e-3),
         seed=seed,
     )
     model.train(num_iterations=iterations, batch_size=batch_size, valid_freq=10 * iterations)

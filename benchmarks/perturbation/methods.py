@@ -6,6 +6,7 @@ returns a `Predicted` for each question (``None`` where it has no answer), takes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,22 @@ class Flow:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     timed: bool = False
+    noisy: bool = False  # of the suggested size
 
     def __call__(self, seen: AnnData, asks: Sequence[Ask], *, seed: int) -> list[Answer]:
         if self.timed != ("time" in seen.obs):
             return [None] * len(asks)
-        flow: Any = self._made(seen.obs, seed).fit(seen)
+        flow: Any = self._made(seen.obs, seed)
+        if self.noisy:
+            flow.set_params(path=cf.paths.BrownianBridge(flow.suggest_sigma(seen)), stochastic=True)
+        flow.fit(seen)
         found: list[Answer] = []
         for ask in asks:
             x = np.asarray(ask.start.obsm[REP], dtype=np.float32)
             asked = {"treatment": ask.treatment} | ({} if ask.dose is None else {"dose": ask.dose})
             way = {} if ask.time is None else {"start": float(ask.start.obs["time"].iloc[0]), "stop": ask.time}
-            moved = flow.transport(x, condition=asked, **way)
+            move = partial(flow.simulate, seed=seed) if self.noisy else flow.transport
+            moved = move(x, condition=asked, **way)
             weight = None if moved.log_weight is None else moved.log_weight[-1].double().exp().numpy()
             found.append(Predicted(moved.x[-1].numpy(), weight=weight))
         return found
@@ -96,12 +102,14 @@ class Flow:
     def __repr__(self) -> str:
         """Name every setting, so that other defaults are other rows."""
         obs = pd.DataFrame({"treatment": [CONTROL]})
-        return repr([*sorted(self._made(obs, 0).get_params().items()), self.timed])
+        return repr([*sorted(self._made(obs, 0).get_params().items()), self.timed, self.noisy])
 
 
 FLOWS: dict[str, Method] = {
     "DomainTranslator, 1500 steps": Translated({"steps": 1500}),
     "DomainTranslator, not regularized": Translated({"steps": 1500, "regularize": False}),
     "PerturbationFlow": Flow(),
+    "SnapshotFlow": Flow(timed=True),
+    "SnapshotFlow, with noise": Flow({"steps": 1000}, timed=True, noisy=True),
 }
 METHODS: dict[str, Method] = BASELINES | FLOWS | OTHERS

@@ -30,7 +30,7 @@ Train = Callable[[int], None]
 def main(words: Words = None) -> None:
     """Measure steps, plans and predictions, and write ``perturbation_speed.csv`` and ``.md``."""
     given = options(
-        "speed perturbation", __doc__, words, conditions=100, cells=300, controls=1000, rounds=7, steps=200,
+        "speed perturbation", __doc__, words, conditions=100, cells=200, controls=400, rounds=7, steps=150,
         asked=(10_000, 50),
     )  # fmt: skip
     rows = steps(given.conditions, given.cells, given.controls, given.rounds, given.steps)
