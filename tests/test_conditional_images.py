@@ -110,14 +110,14 @@ def test_noise_meets_every_condition_as_often():
 # --- translation -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_cells_go_where_their_condition_is(dropout):
-    """Gaussians of which each drug moves the mean: seen drugs and combinations, forward and back."""
-    source, target = cells(["control"], n=300, seed=1), cells(["A", "B", "A+B"])
-    model = cf.DomainTranslator(
-        conditions="drug", rep="X", steps=600, batch_size=64, device="cpu", condition_dropout=dropout
-    ).fit(source, target)
-    for drug in ("A", "B", "B+A"):
+@pytest.mark.parametrize("settings", [{}, {"condition_dropout": 0.1}, {"path": BRIDGE, "stochastic": True}])
+def test_cells_go_where_their_condition_is(settings):
+    """Gaussians of which each drug moves the mean: seen drugs and combinations, forward and back; and unseen ones."""
+    source, target = cells(["control"], n=300, seed=1), cells(["A", "B", "C", "A+B"])
+    model = cf.DomainTranslator(conditions="drug", rep="X", steps=600, batch_size=64, device="cpu", **settings).fit(
+        source, target
+    )
+    for drug in ("A", "B", "B+A", "A+C", "C+B"):
         found = model.translate(source, condition={"drug": drug})
         assert set(found.obs["drug"]) == {drug}
         real = cells([drug], n=300, seed=5).X
@@ -125,7 +125,7 @@ def test_cells_go_where_their_condition_is(dropout):
         np.testing.assert_allclose(found.X.std(axis=0), real.std(axis=0), atol=0.12)
     back = model.translate(target, reverse=True)
     assert back.obs["drug"].tolist() == target.obs["drug"].tolist()
-    for drug in ("A", "B", "A+B"):
+    for drug in ("A", "B", "C", "A+B"):
         np.testing.assert_allclose(back.X[(back.obs["drug"] == drug).to_numpy()].mean(axis=0), 0, atol=0.2)
 
 
@@ -151,14 +151,32 @@ def test_guidance_leads_further(translator):
     assert not torch.equal(by[1.0], by[0.0])
 
 
-def test_a_condition_that_does_nothing_and_controls_among_the_targets():
-    """With the control among the targets it can be asked for, and stays where it is."""
-    source, target = cells(["control"], n=200, seed=1), cells(["control", "A"], seed=2)
+def test_the_source_need_not_be_the_control():
+    """With the control among the targets it can be asked for; effects of drugs are counted from where it is."""
+    source, target = cells(["control"], n=200, seed=1), cells(["control", "A", "B"], seed=2)
+    target.X += np.array([5, -3], dtype=np.float32)
     model = cf.DomainTranslator(conditions="drug", rep="X", steps=600, batch_size=64, device="cpu").fit(source, target)
     assert model.controls_
-    stays = model.translate(source, condition={"drug": "control"})
-    assert np.abs(stays.X.mean(axis=0)).max() < 0.12
-    assert model.translate(source, condition={"drug": "A"}).X[:, 0].mean() > 1.8
+    for drug, shift in {"control": (5, -3), "A": (7, -3), "A+B": (7, -1.5)}.items():
+        found = model.translate(source, condition={"drug": drug}).X
+        np.testing.assert_allclose(found.mean(axis=0), shift, atol=0.15)
+
+
+def test_effects_grow_with_the_dose():
+    """A shift that is linear in the dose: a dose between those of the fit, of a drug with noise around it."""
+    doses, source = (1.0, 2.0, 4.0), cells(["control"], n=300, seed=1)
+    target = cells(["control"] * 6)
+    target.obs["drug"] = np.repeat(["A", "A", "A", "B", "B", "B"], 150)
+    target.obs["dose"] = np.repeat([*doses, *doses], 150)
+    along = np.where(target.obs["drug"] == "A", 1.0, -0.5) * target.obs["dose"]
+    target.X += np.stack([along, 0 * along], axis=1).astype(np.float32)
+    conditions = cf.Conditions("drug", "dose")
+    model = cf.DomainTranslator(conditions=conditions, rep="X", steps=400, batch_size=64, device="cpu").fit(
+        source, target
+    )
+    for drug, dose, shift in (("A", 3.0, 3.0), ("B", 4.0, -2.0), ("A", 2.0, 2.0)):
+        found = model.translate(source, condition={"drug": drug, "dose": dose})
+        np.testing.assert_allclose(found.X.mean(axis=0), (shift, 0), atol=0.25)
 
 
 def test_samples_are_paired_within_their_groups():

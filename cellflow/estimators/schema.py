@@ -61,7 +61,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     ),
     "DomainTranslator": (
         {"shape": _SIZE, "pixels": TRUTH, "unit": number(0, above=True), "history": HISTORY},
-        {"fingerprint": maybe(OBJECT), **_SEARCH, **_CONDITIONS},
+        {"fingerprint": maybe(OBJECT), "segments": maybe(whole(0)), **_SEARCH, **_CONDITIONS},
     ),
     "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, _CONDITIONS),
     "PerturbationFlow": (

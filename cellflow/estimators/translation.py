@@ -17,6 +17,7 @@ from cellflow.estimators import translation_distillation, translation_refining
 from cellflow.estimators import translation_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, hold_out_legs, width
+from cellflow.estimators.conditional_fields import Displaced, additive_effects
 from cellflow.estimators.conditional_groups import check_conditional, groups_of_both, names_of_classes, with_groups
 from cellflow.estimators.domains import (
     Domain,
@@ -34,6 +35,7 @@ from cellflow.estimators.fields import Make, Scales, blank, build_field, network
 from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
+from cellflow.networks.additive import AdditiveShift
 from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
 from cellflow.objectives.draw import Unit
 from cellflow.pairing import aside
@@ -122,6 +124,8 @@ class DomainTranslator(FlowEstimator):
         The conditions as they were read; ``None`` without.
     controls_
         Whether the control was among the target samples.
+    segments_
+        Number of segments of the curves by which additive effects of treatments depend on doses; ``None`` without.
 
     Source
     ------
@@ -156,6 +160,7 @@ class DomainTranslator(FlowEstimator):
     blur_: float
     conditions_: FittedConditions | None
     controls_: bool
+    segments_: int | None
 
     def __init__(
         self,
@@ -245,8 +250,10 @@ class DomainTranslator(FlowEstimator):
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.unit_, fitted.fingerprint_ = overall(scales), known_by(source, target, domains, rep=self.rep)
+        shift = additive_effects(known, *domains)
+        fitted.segments_ = None if shift is None else len(shift.axis)
         with seeded(rng):
-            fitted.field_ = fitted._field(scales).to(domains[0].device)
+            fitted.field_ = fitted._field(scales, shift).to(domains[0].device)
         searching = generator_at(int(self.seed), SEARCHING)
         run, fitted.search_history_ = fitted._run(run), training.History()
         few = self._regular(run, regular(self.regularize, self.coupling, domains, features))
@@ -346,16 +353,20 @@ class DomainTranslator(FlowEstimator):
         within = bool(self.within or self.within_labels)
         return image_batches(as_images(x0), as_images(x1), within_labels=within, **settings)
 
-    def _field(self, scales: Scales) -> nn.Module:
-        conditions = width(self.conditions_, dropped=self.condition_dropout > 0)
-        return build_field(
-            conditional(network_for(self.network, self.shape_), conditions),
+    def _field(self, scales: Scales, shift: AdditiveShift | None = None) -> nn.Module:
+        dropped = self.condition_dropout > 0
+        field = build_field(
+            conditional(network_for(self.network, self.shape_), width(self.conditions_, dropped=dropped)),
             scales,
             self._objective().heads,
             heads=self.heads,
             sigma=paths.resolve(self.path).sigma,
             standardize=len(self.shape_) == 1,
         )
+        if self.segments_ is None or self.conditions_ is None:
+            return field
+        blank_shift = partial(AdditiveShift, self.conditions_.effects.width, self.shape_[0], segments=self.segments_)
+        return Displaced(field, shift or blank_shift(), first=int(dropped))
 
     def _learned(self) -> dict[str, Any]:
         return {
@@ -368,6 +379,7 @@ class DomainTranslator(FlowEstimator):
             "fingerprint": None if self.fingerprint_ is None else self.fingerprint_.record(),
             "conditions": None if self.conditions_ is None else self.conditions_.record(),
             "controls": self.controls_,
+            "segments": self.segments_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
@@ -377,7 +389,7 @@ class DomainTranslator(FlowEstimator):
         self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.shape_[0])
         known = learned.get("conditions")
         self.conditions_ = None if known is None else FittedConditions.of(known)
-        self.controls_ = learned.get("controls", False)
+        self.controls_, self.segments_ = learned.get("controls", False), learned.get("segments")
 
     def _blank(self) -> nn.Module:
         return self._field(blank(self.shape_[0]))
