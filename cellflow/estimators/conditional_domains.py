@@ -122,7 +122,7 @@ def conditioned(
 
     Examples
     --------
-    >>> import anndata, cellflow as cf
+    >>> import anndata, pandas as pd, cellflow as cf
     >>> obs = pd.DataFrame({"drug": ["A", "B"] * 2}, index=list("abcd"))
     >>> found = conditioned(cf.Conditions("drug"), anndata.AnnData(np.zeros((4, 2)), obs=obs), sources=3)
     >>> [(leg.name, leg.target.tolist()) for leg in found.legs]

@@ -86,6 +86,7 @@ def with_groups(domains: tuple[Domain, Domain], groups: Groups) -> tuple[Domain,
 
     Examples
     --------
+    >>> import torch
     >>> from cellflow.estimators.domains import Points
     >>> both = Points(torch.zeros(2, 1)), Points(torch.ones(1, 1))
     >>> with_groups(both, (np.array(["x", "y"]), np.array(["y"])))[1].labels

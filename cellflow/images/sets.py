@@ -209,7 +209,6 @@ def read_images(
     Examples
     --------
     >>> import numpy as np
-    import pandas as pd
     >>> read_images(np.zeros((3, 20, 30)), size=16, labels=["a", "b", "a"])
     ImageSet(3 images, 1 x 16 x 16, 2 classes)
     >>> import pandas as pd

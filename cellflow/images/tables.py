@@ -194,6 +194,7 @@ def part_of(obs: pd.DataFrame | None, rows: Tensor) -> pd.DataFrame | None:
 
     Examples
     --------
+    >>> import torch
     >>> part_of(pd.DataFrame({"dose": [0, 1, 2]}), torch.tensor([2, 0]))["dose"].tolist()
     [2, 0]
     """
