@@ -273,6 +273,16 @@ def test_means_of_conditions_bend_their_pairs():
     assert batch.bend0[~mine].abs().max() < 0.5
 
 
+def test_the_report_says_which_conditions_were_fitted(tmp_path):
+    adata = drifting(n=15)
+    flow = flow_of(coupling="auto").fit(adata).distill(adata, steps=1)
+    page = cf.report.write(tmp_path, adata, flow, title="Drugs", details={}, groupby="drug").read_text()
+    assert "Which conditions were fitted" in page
+    assert page.count("control at 0") == 2
+    with pytest.raises(ValueError, match="does not know conditions yet"):
+        cf.report.write(tmp_path, adata, flow, title="Drugs", details={}, groupby="drug", lineage_key="drug")
+
+
 def test_donors_without_treatments_share_a_field():
     adata = cells([("none", t, (t, 0)) for t in (0.0, 1.0, 2.0)] * 2, n=20, donor=np.repeat(["d1", "d2"], 60))
     flow = flow_of(conditions=cf.Conditions(categories=("donor",)), coupling="exact").fit(adata)

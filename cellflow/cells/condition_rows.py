@@ -183,6 +183,8 @@ def _treated(
     dose: tuple[str, ...],
 ) -> Treated:
     """Return the treatments of one row."""
+    if not treatment and not dose:  # nothing but donors, cell lines and the like
+        return ()
     if not treatment:
         return treated(_aligned(dose[0], dose, doses[0], control=None), added=False)
     if all(text is None for text in texts):

@@ -16,7 +16,18 @@ from cellflow.cells.snapshots import read_times
 from cellflow.estimators.conditional import refuse
 from cellflow.files import committed
 from cellflow.pl.labels import time_label, unit_of
-from cellflow.report import conditions, estimator, few_steps, growth, html, landings, lineage, new_cells, validation
+from cellflow.report import (
+    chains,
+    conditions,
+    estimator,
+    few_steps,
+    growth,
+    html,
+    landings,
+    lineage,
+    new_cells,
+    validation,
+)
 from cellflow.report.figures import MOST_SNAPSHOTS, drawings
 from cellflow.tl import testable_times
 
@@ -30,6 +41,7 @@ _TITLES = {
     "opening": "Where cells go",
     "lineage": "Beside real clones",
     "fitted": "What was fitted",
+    "chains": "Which conditions were fitted",
     "validation": "How good the predictions are",
     "new_cells": "Whether new cells are carried as well",
     "couplings": "Whether cells go where they belong",
@@ -134,6 +146,7 @@ def write(
         "opening": "",
         "lineage": "" if clones is None else lineage.table(clones) + lineage.unsaved(flow),
         "fitted": _fitted(adata, flow),
+        "chains": chains.section(adata, flow),
         **_scored(adata, flow),
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",

@@ -54,12 +54,14 @@ def drawings(
         read_labels(adata, groupby, setting="groupby")
     yield from _validation(adata, unit)
     yield from _predictions(adata, flow, basis, unit)
-    figure = blank(7.2, 5.4)
-    pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
-    yield Drawing(
-        "trajectories", "trajectories", figure,
-        f"Trajectories of cells of the first snapshot to {time_label(flow.clock_.times[-1], unit)}, over all cells.",
-    )  # fmt: skip
+    if flow.conditions_ is None:  # untreated cells of a first snapshot alone do not say under what to follow them
+        figure = blank(7.2, 5.4)
+        pl.trajectories(adata, flow, basis=basis, ax=figure.subplots())
+        yield Drawing(
+            "trajectories", "trajectories", figure,
+            "Trajectories of cells of the first snapshot to "
+            f"{time_label(flow.clock_.times[-1], unit)}, over all cells.",
+        )  # fmt: skip
     figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     shown = _covered(adata, flow)
@@ -143,8 +145,11 @@ def _fates(adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str) -> 
     few = adata[_thin(adata, flow)].copy()
     end = flow.clock_.times[-1]
     there = few[read_times(few, flow.time_key) == end]
-    few.obs[groupby] = _commonest(few.obs[groupby], there.obs[groupby])
-    tl.fate(few, flow, groupby=groupby, n_neighbors=min(NEIGHBORS, there.n_obs), key_added="fate")
+    shown = groupby
+    if flow.conditions_ is not None and groupby in flow.conditions_.columns:  # which the flow reads
+        shown = f"{groupby}, the commonest"
+    few.obs[shown] = _commonest(few.obs[groupby], there.obs[groupby])
+    tl.fate(few, flow, groupby=shown, n_neighbors=min(NEIGHBORS, there.n_obs), key_added="fate")
     where = time_label(end, unit_of(adata, flow.time_key))
     if few.uns["fate"]["kind"] == "simulation":
         said = (

@@ -49,7 +49,7 @@ def trajectories(
         Cells to follow, each from its own time: a mask or names; ``None`` for a random ``n`` of the first snapshot.
     condition
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own.
+        ``None`` for each cell's own; of untreated cells that were measured once, no motion is learned.
     n
         Number of cells that are drawn if ``cells`` is not given.
     stop
