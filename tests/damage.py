@@ -68,7 +68,8 @@ def damaged_tensors(tensors):
         others["int8"] = tensor.to(torch.int8)
         if tensor.is_floating_point():
             others |= {"half": tensor.half(), "double": tensor.double(), "complex": tensor.to(torch.complex64)}
-            others |= {str(bad): torch.full_like(tensor, bad) for bad in (math.nan, math.inf)}
+            bads = (math.nan, math.inf) if tensor.numel() else ()  # nothing of an empty one can be damaged
+            others |= {str(bad): torch.full_like(tensor, bad) for bad in bads}
         changes |= {how: tensors | {name: other} for how, other in others.items()}
         for turn, (how, made) in enumerate(changes.items()):
             if number == 0 or turn % len(changes) in (number % len(changes), (number + 5) % len(changes)):

@@ -130,6 +130,13 @@ class LegPairs:
         """Return the same pairs with a share of their growth."""
         return replace(self, legs=[leg.shrunk(share) for leg in self.legs])
 
+    def only(self, chosen: Sequence[bool]) -> "LegPairs":
+        """Return the pairs of some legs alone."""
+        kept = [number for number, taken in enumerate(chosen) if taken]
+        legs, rows = ([side[number] for number in kept] for side in (self.legs, self.rows))
+        shares = self.shares[kept]
+        return replace(self, legs=legs, rows=rows, shares=shares / shares.sum())
+
     def weighted(self, number: int) -> tuple[Weighted, Weighted]:
         """Return the rows where the pairs of a leg begin and where they end, each with how much it counts."""
         leg, (source, target) = self.legs[number], self.rows[number]

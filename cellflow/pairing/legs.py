@@ -205,6 +205,23 @@ class LegBatches:
         """Return the same pairs with a share of their growth; the sizes of the population stay."""
         return LegBatches(self._pairs.shrunk(share), self._points, self.legs, self._conditions, self._bends)
 
+    def only(self, chosen: Sequence[bool]) -> "LegBatches":
+        """Return the pairs of some legs alone, by the same plans; these share the batch as before.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> points, one = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([1])
+        >>> legs = [ConditionLeg(name, torch.tensor([0]), one + k) for k, name in enumerate("AB")]
+        >>> batches = leg_batches(points, legs, batch_size=2, generator=cf.generator(seed=0))
+        >>> next(iter(batches.only([False, True]))).x1.flatten()
+        tensor([5., 5.])
+        """
+        pairs = self._pairs.only(chosen)
+        legs = [leg for leg, taken in zip(self.legs, chosen, strict=True) if taken]
+        bends = None if self._bends is None else self._bends[:, torch.tensor(chosen)]
+        return LegBatches(pairs, self._points, legs, self._conditions, bends)
+
     def leaving(self, points: Tensor, *, batches: int) -> Batch:
         """Return those pairs of the first batches whose source is among some points, a mask over all ``(p,)``."""
         found = []

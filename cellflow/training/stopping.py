@@ -46,6 +46,8 @@ class EarlyStopping:
         Batches of pairs whose source is not trained on, from the plan of all samples. Not needed without growth.
     legs
         The samples that are not trained on. Not needed without growth.
+    judge
+        A function of the field that is measured in place of all of this, see `cellflow.training.effects`.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class EarlyStopping:
     seed: int
     leaving: Sequence[Batch] = ()
     legs: Sequence[Leg] = ()
+    judge: Callable[[nn.Module], float] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("batches", Batch), ("leaving", Batch), ("legs", Leg)):
@@ -85,6 +88,8 @@ class EarlyStopping:
         ValueError
             When there are no batches.
         """
+        if self.judge is not None:
+            return {HELD_OUT: self.judge(field)}
         if not self.batches:
             raise ValueError("Expected `batches` of held-out samples to measure on; found none.")
         like = next(field.parameters())

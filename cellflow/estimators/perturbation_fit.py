@@ -1,0 +1,167 @@
+"""What a perturbation flow is built of: effects in closed form, one scale, and the cells that are held out."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.errors import ConvergenceError
+from cellflow.estimators.arms import Arms
+from cellflow.estimators.fields import Scales, check_scales
+from cellflow.networks.additive import AdditiveShift
+from cellflow.networks.treated import Treated
+from cellflow.pairing import aside
+from cellflow.pairing.condition_legs import ConditionLeg
+from cellflow.pairing.legs import LegBatches
+from cellflow.training.additive import fit_additive
+from cellflow.training.effects import Fold, HeldArm, folds_of
+from cellflow.training.noise import chance_of
+
+log = logging.getLogger(__name__)
+
+LEAST = 10
+"""Cells on either side from which on held-out ones are compared."""
+CHANCE = 0.05
+"""How likely chance is at most where cells are said to be told apart."""
+MOST = 100
+"""Cells of each side that are held out where they are many."""
+
+
+def scales_of(x: np.ndarray, *, standardize: bool | str) -> Scales:
+    """Return the scales of all cells: one for all columns, unless each is to count alike.
+
+    The columns of a representation that spread little, as the last principal components, are mostly noise. Divided by
+    its own spread, each has as much of a say as any other in how a network tells cells apart, and what it learns of a
+    group of cells then holds for others less.
+
+    Examples
+    --------
+    >>> x = np.array([[4.0, 0.0], [-4.0, 3.0]])
+    >>> scales_of(x, standardize=True).scale, scales_of(x, standardize="loss").scale
+    (tensor([3.0208, 3.0208]), tensor([4.0000, 1.5000]))
+    """
+    shift, scale = (torch.from_numpy(found(axis=0, dtype=np.float64)).float() for found in (x.mean, x.std))
+    if standardize is True:
+        check_scales(Scales(shift, scale, scale, 1.0), standardize=True)
+        scale = torch.where(scale > 0, scale.double().square().mean().sqrt().float(), 0)
+    return Scales(shift, scale, scale, 1.0)
+
+
+def effects_of(arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> AdditiveShift:
+    """Return the additive effects of treatments on the mean of the cells of some legs."""
+    seen = [arms.table.vectors[leg.condition, conditions.effect] for leg in legs]
+    effects = torch.from_numpy(np.stack(seen)).double()
+    sides = [[arms.x[rows.numpy()].astype(np.float64) for rows in (leg.source, leg.target)] for leg in legs]
+    changes = torch.from_numpy(np.stack([after.mean(axis=0) - before.mean(axis=0) for before, after in sides]))
+    noise = torch.tensor([1 / len(before) + 1 / len(after) for before, after in sides], dtype=torch.float64)
+    counts = [len(after) for _, after in sides]
+    spread = torch.from_numpy(np.average([after.var(axis=0) for _, after in sides], axis=0, weights=counts))
+    curvature = torch.from_numpy(np.asarray(conditions.dose_curvature, dtype=np.float64))
+    return fit_additive(changes, noise=noise, spread=spread, effects=effects, curvature=curvature).shift.float()
+
+
+def amounts_of(arms: Arms, conditions: FittedConditions) -> tuple[float, bool]:
+    """Return the typical amount of a treatment, and whether there is one treatment only, at one amount."""
+    effects = arms.table.vectors[:, conditions.effect]
+    seen = np.unique(effects[(effects != 0).any(axis=1)], axis=0)
+    return (float(np.median(np.abs(seen).max(axis=1))), len(seen) == 1) if len(seen) else (1.0, False)
+
+
+Build = Callable[[Sequence[ConditionLeg]], Treated]
+"""An untrained field, from the legs that it sees."""
+
+
+def folds(
+    arms: Arms,
+    batches: LegBatches,
+    *,
+    build: Build,
+    pair: Callable[[Arms], LegBatches],
+    generator: torch.Generator,
+) -> list[Fold]:
+    """Divide the cells of a fit: whole groups in three folds or, with fewer groups, cells of each arm in one.
+
+    Parameters
+    ----------
+    arms, batches
+        The cells, and their pairs.
+    build
+        Returns an untrained field.
+    pair
+        Pairs some of the cells.
+    generator
+        Chooses cells.
+
+    Returns
+    -------
+    folds
+        Empty where there are too few cells.
+    """
+    found = _by_group(arms, batches, build)
+    return found if found else _by_cell(arms, build, pair, generator)
+
+
+def _by_group(arms: Arms, batches: LegBatches, build: Build) -> list[Fold]:
+    """Hold whole groups out: those of a treatment that other groups have as well tell what is learned of them."""
+    of = [arm.group for arm in arms.arms for _ in np.unique(arms.table.index[arm.target])]
+    sizes = dict.fromkeys(of, 0)
+    for leg, group in zip(batches.legs, of, strict=True):
+        sizes[group] += min(len(leg.source), len(leg.target))
+    comparable = [group for group, size in sizes.items() if size >= LEAST]
+    found = []
+    for held in folds_of(comparable, [sizes[group] for group in comparable]) or []:
+        apart = [group in held for group in of]
+        seen = [leg for leg, out in zip(batches.legs, apart, strict=True) if not out]
+        known = {leg.condition for leg in seen}
+        judged = [leg for leg, out in zip(batches.legs, apart, strict=True) if out and leg.condition in known]
+        judged = [leg for leg in judged if min(len(leg.source), len(leg.target)) >= LEAST]
+        if judged:
+            found.append(Fold(build(seen), batches.only([not out for out in apart]), held_arms(arms, judged)))
+    return found
+
+
+def _by_cell(arms: Arms, build: Build, pair: Callable[[Arms], LegBatches], generator: torch.Generator) -> list[Fold]:
+    """Hold out some controls of every group and some treated cells of every arm that has enough of them."""
+    sides = {(arm.group, ""): arm.source for arm in arms.arms}
+    sides |= {(arm.group, arm.label): arm.target for arm in arms.arms}
+    held = np.zeros(len(arms.x), dtype=bool)
+    for rows in sides.values():
+        count = round(len(rows) * min(max(aside.TENTH, MOST / len(rows)), aside.THIRD))
+        if count >= LEAST:
+            held[rows[torch.randperm(len(rows), generator=generator)[:count].numpy()]] = True
+    judged = [leg for leg in arms.taken(held).legs() if min(len(leg.source), len(leg.target)) >= LEAST]
+    if not judged:
+        return []
+    seen = arms.taken(~held)
+    try:
+        return [Fold(build(seen.legs()), pair(seen), held_arms(arms, judged))]
+    except (ConvergenceError, ValueError) as error:
+        log.warning("No cells are held out, since the others cannot be paired: %s", error)
+        return []
+
+
+def told_apart(arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> Tensor:
+    """Return whether the cells under each treatment can be told from controls, 1 or 0, ``(p,)``."""
+    effects, sides = arms.table.vectors[:, conditions.effect], held_arms(arms, legs)
+    known: dict[tuple[int, ...], float] = {}
+    found = []
+    for has in effects.T != 0:
+        which = tuple(k for k, leg in enumerate(legs) if has[leg.condition])
+        if which not in known:
+            known[which] = float(not which or chance_of([sides[k][:2] for k in which]) <= CHANCE)
+        found.append(known[which])
+    return torch.tensor(found)
+
+
+def held_arms(arms: Arms, legs: Sequence[ConditionLeg]) -> list[HeldArm]:
+    """Return the cells of legs."""
+
+    def at(rows: Tensor) -> Tensor:
+        return torch.from_numpy(arms.x[rows.cpu().numpy()])
+
+    return [
+        HeldArm(at(leg.source), at(leg.target), torch.from_numpy(arms.table.vectors[leg.condition])) for leg in legs
+    ]
