@@ -133,6 +133,14 @@ def test_what_is_no_treatment_is_that_of_each_cell():
     assert as_x.obs["condition"].unique().tolist() == ["A, donor x"]
 
 
+def test_cells_of_no_group_are_carried_too():
+    adata = make_treated()
+    flow = cf.PerturbationFlow(**QUICK, within="donor").fit(adata)
+    assert "donor" in cf.tl.perturb(adata, flow, condition={"drug": "A"}).obs
+    del adata.obs["donor"]
+    assert "donor" not in cf.tl.perturb(adata, flow, condition={"drug": "A"}).obs
+
+
 def test_many_cells_are_carried_some_at_a_time(known, monkeypatch):
     adata, flow = known
     whole = cf.tl.perturb(adata, flow)
@@ -205,6 +213,17 @@ def test_what_does_something_is_told_from_what_does_not(measured):
     assert (table["changed_genes_floor"] == 0).all()
     assert table.loc["A", "ceiling"] > 0.9
     assert (table[["cells", "controls"]].to_numpy() == [[50, 60], [40, 60]]).all()
+
+
+def test_what_cannot_be_told_from_nothing_is_left_alone(measured, known):
+    adata, flow = known
+    table = measured.uns["response"].set_index("treatment")
+    assert table.loc["C", "share"] == 0 < table.loc["A", "share"] <= 1
+    assert (
+        ((table[["share", "share_of_differences"]] >= 0) & (table[["share", "share_of_differences"]] <= 1)).all().all()
+    )
+    found = cf.tl.perturb(adata, flow, condition={"drug": "C"})
+    np.testing.assert_allclose(found.obsm["X_pca"], adata.obsm["X_pca"][(adata.obs["drug"] == "control").to_numpy()])
 
 
 def test_changes_are_those_of_the_means(measured, known):

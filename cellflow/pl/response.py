@@ -41,7 +41,8 @@ def response(
     adata
         Holds what `cellflow.tl.response` wrote for a flow.
     treatment, group
-        Names, as in the table that was written; ``None`` for the one with the largest change of those that are left.
+        Names, as in the table that was written; ``None`` for the one with the largest change of those that are left,
+        and can be told from nothing.
     genes
         How many genes to name, or the names of those to name.
     key
@@ -177,6 +178,7 @@ def _row(table: pd.DataFrame, treatment: str | None, group: str | None) -> int:
             if not len(found):
                 raise ValueError(unknown(column, asked, list(left[column].astype(str).unique())))
             left = found
+    left = left[left["told"].astype(bool)] if left["told"].any() else left
     return int(left.index.to_numpy()[left["energy_distance"].to_numpy().argmax()])
 
 

@@ -112,6 +112,8 @@ def section(adata: "AnnData", key: str = "response") -> str:
         "energy_distance_floor": "half against half",
         "changed_genes": "Changed genes",
         "changed_genes_floor": "half against half",
+        "share": "Share of the effect",
+        "share_of_differences": "of how cells differ",
         "energy_distance_flow": "Flow to treated cells",
         "energy_distance_shift": "mean shift",
         "correlation_flow": "Correlation of changes, flow",
@@ -132,7 +134,9 @@ def section(adata: "AnnData", key: str = "response") -> str:
     header = ("Condition", "Cells / controls", "Told from nothing", *(names[name] for name in shown))
     found = html.paragraph(
         "Energy distances are from the measured controls to the treated cells, beside those of two halves of the "
-        "treated cells; a condition is told from nothing where cells divided at random are rarely as far apart."
+        "treated cells; a condition is told from nothing where cells divided at random are rarely as far apart. The "
+        "shares are what a flow keeps of each effect, and of how it differs between cells: as much as cells that it "
+        "held out confirm, and nothing of what it could not tell from nothing."
     )
     found += html.table(header, rows, numbers=range(1, len(header)))
     if len(table) > len(rows):
@@ -150,7 +154,9 @@ def drawings(adata: "AnnData", key: str = "response") -> Iterator[Drawing]:
     if f"{key}{PREDICTED}" not in adata.varm:
         return
     table = read_response(adata, key)
-    order = sorted(range(len(table)), key=lambda k: (table["fitted"].iloc[k], -table["energy_distance"].iloc[k]))
+    # First what the flow has not seen, and what is something, from the largest change on.
+    first = table.assign(untold=~table["told"].astype(bool), near=-table["energy_distance"])
+    order = first.sort_values(["untold", "fitted", "near"], kind="stable").index.tolist()
     for number, k in enumerate(order[:MOST_DRAWN]):
         figure, row = html.blank(6.0, 5.8), table.iloc[k]
         pl.response(adata, treatment=row["treatment"], group=row["group"], key=key, ax=figure.subplots())

@@ -73,14 +73,32 @@ def predicted(
     there, control = flow.arms_, arms.x[arm.source]
     vector = arms.table.vectors[arms.table.index[arm.target[0]]]
     shift = mean_shift(flow, arm.label, arm.group, vector[flow.conditions_.effect])
+    kept = shares_of(flow, vector[flow.conditions_.effect])
     moved, treated = carried(flow, arms, arm), arms.x[some(arm.target, most, generator)]
     few = some(np.arange(len(moved)), most, generator)
     row = {
         "fitted": bool(((there["treatment"] == arm.label) & (there["group"] == arm.group)).any()),
+        **kept,
         "energy_distance_flow": energy_distance(moved[few], treated),
         "energy_distance_shift": energy_distance((control[few] + shift).astype(np.float32), treated),
     }
     return row, moved.mean(axis=0, dtype=np.float64) - control.mean(axis=0, dtype=np.float64), shift
+
+
+def shares_of(flow: "PerturbationFlow", effect: np.ndarray) -> dict[str, float]:
+    """Return how much of the effect of a treatment a flow keeps, and how much of how it differs between cells.
+
+    Parameters
+    ----------
+    flow
+        A fitted flow.
+    effect
+        What a field sees of the treatment, ``(e,)``.
+    """
+    amounts = np.abs(effect).astype(np.float64)
+    parts = amounts / max(amounts.sum(), np.finfo(float).tiny)
+    kept = {"share": flow.field_.share, "share_of_differences": flow.field_.own}
+    return {name: float(parts @ np.asarray(values.cpu(), dtype=np.float64)) for name, values in kept.items()}
 
 
 def decoded(change: np.ndarray, loadings: Loadings | None) -> np.ndarray:

@@ -113,7 +113,7 @@ def perturb(
                 if values is not None and loadings is not None:
                     values[at : at + len(carried)] = loadings.decode(carried)
                 bar(at + len(carried), None)
-    whole, columns = flow.rep == "X", list(dict.fromkeys([*flow.conditions_.columns, *flow._groups()]))
+    whole, columns = flow.rep == "X", _columns(flow, obs)
     own = _own_columns(asked, obs)
     known = flow.fingerprint_
     return anndata.AnnData(
@@ -162,6 +162,11 @@ def _loadings(adata: "AnnData", flow: "PerturbationFlow", genes: Any, n: int) ->
     if found is None or lacking or not names:
         raise KeyError(f"Expected names of genes that the PCA saw in `genes`; found {listed(lacking)}.")
     return found.some(places)
+
+
+def _columns(flow: "PerturbationFlow", obs: pd.DataFrame) -> list[str]:
+    """Return the columns of the result that are the user's: of conditions, and of groups where the cells have them."""
+    return list(dict.fromkeys([*flow.conditions_.columns, *(name for name in flow._groups() if name in obs)]))
 
 
 def _own_columns(asked: Sequence[Asked], obs: pd.DataFrame) -> dict[str, Any]:

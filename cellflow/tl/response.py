@@ -82,9 +82,11 @@ def response(
         false discovery rate of 5 % among all conditions). With genes, ``changed_genes`` (by Welch's test, at the same
         rate), ``changed_genes_floor``, the number between two halves of the treated cells, and ``ceiling``, the
         correlation over genes of the changes of two halves. With a flow, ``fitted``, whether it has seen this treatment
-        in this group; ``energy_distance_flow`` and ``energy_distance_shift``, from predicted to treated cells, for the
-        flow and for the mean shift of the fit (of treatments not fitted, that which is linear in the condition); and,
-        where genes are known, ``correlation_flow`` and ``correlation_shift``, of predicted and measured changes.
+        in this group; ``share`` and ``share_of_differences``, how much of the effect of the treatment, and of how it
+        differs between cells, it keeps, as cells that it held out confirmed; ``energy_distance_flow`` and
+        ``energy_distance_shift``, from predicted to treated cells, for the flow and for the mean shift of the fit (of
+        treatments not fitted, that which is linear in the condition); and, where genes are known, ``correlation_flow``
+        and ``correlation_shift``, of predicted and measured changes.
     ``varm[key_added]``
         With genes, the mean change of each, ``(genes, rows)``: a column for each row of the table.
     ``varm[f"{key_added}_predicted"]``
