@@ -1,6 +1,7 @@
 """Calls of what has images: sets, their pixels and features, scores of images, translation and generation."""
 
 import tempfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,35 @@ def translated(**given: Any) -> Any:
     source, target = given.pop("source", CLOUD.make()), given.pop("target", CLOUD.make() + 1)
     model = cf.DomainTranslator(**({"steps": 1, "batch_size": 4, "device": "cpu"} | given))
     return model.fit(source, target).translate(CLOUD.make(), solver=1)
+
+
+def drugged() -> cf.images.ImageSet:
+    return pictures(obs=pd.DataFrame({"drug": ["A", "B"] * 3, "plate": [1, 1, 2, 2, 1, 2], "dose": [1.0, 2.0] * 3}))
+
+
+TELLING = {"network": SMALL, "steps": 1, "batch_size": 4, "device": "cpu"}
+
+
+@cache
+def conditional_translator() -> cf.DomainTranslator:
+    settings = {"conditions": cf.Conditions("drug", "dose"), "condition_dropout": 0.2}
+    return cf.DomainTranslator(**settings, **TELLING).fit(pictures(images=bright().images), drugged())
+
+
+@cache
+def conditional_generator() -> cf.ImageGenerator:
+    return cf.ImageGenerator(conditions="drug", **TELLING).fit(drugged())
+
+
+def told_translation(**given: Any) -> Any:
+    source = replace(drugged(), images=bright().images)
+    model = cf.DomainTranslator(**(TELLING | given)).fit(source, drugged())
+    condition = {"condition": {"drug": "A"}} if model.conditions_ is not None else {}
+    return model.translate(source, **condition, solver=1).images
+
+
+def told_generation(**given: Any) -> Any:
+    return cf.ImageGenerator(**(TELLING | given)).fit(drugged()).generate(2, solver=1).images
 
 
 def saved_elsewhere(model: Any) -> Any:
@@ -281,6 +311,13 @@ CALLS: dict[str, Any] = {
         ),
         saved_elsewhere(generator_fitted),
         plain(cf.ImageGenerator.load, folder=text("nowhere")),
+        plain(told_generation, conditions=text("drug"), condition_dropout=number(0.2)),
+        plain(
+            lambda **given: conditional_generator().generate(2, **given).images,
+            condition=other({"drug": "A"}),
+            guidance=number(1.5),
+            solver=count(1),
+        ),
     ],
     "DomainTranslator": [
         Call(
@@ -303,6 +340,13 @@ CALLS: dict[str, Any] = {
         plain(lambda **given: stochastic_translator().simulate(**given), x=CLOUD, solver=count(2), seed=count(0)),
         saved_elsewhere(translator_fitted),
         plain(cf.DomainTranslator.load, folder=text("nowhere")),
+        plain(told_translation, conditions=text("drug"), within=text("plate"), condition_dropout=number(0.2)),
+        plain(
+            lambda **given: conditional_translator().translate(pictures(), **given).images,
+            condition=other({"drug": "A", "dose": 1.5}),
+            guidance=number(1.5),
+            solver=count(1),
+        ),
     ],
     "datasets.mnist": plain(cf.datasets.mnist, split=text("validation")),
     "datasets.fashion_mnist": plain(cf.datasets.fashion_mnist, split=text("validation")),
