@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.shapes import check_dense
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -92,6 +94,8 @@ class Labelled(ABC):
                 f"Expected `obs` as a table with a row for each of {len(self)} images, and columns of different names; "
                 f"found {len(self.obs)} rows and columns {list(self.obs.columns)}."
             )
+        if not isinstance(self.classes, tuple | list | None):
+            raise TypeError(f"Expected `classes` as a tuple of names; found {type(self.classes).__name__}.")
         if self.labels is None:
             return
         labels = self.labels
@@ -158,6 +162,8 @@ def numbers_of(indices: Tensor | Sequence[int], n: int) -> Tensor:
     >>> numbers_of([0, -1], 5)
     tensor([0, 4])
     """
+    if isinstance(indices, Tensor):
+        check_dense(indices, what="`indices`")
     rows = indices.detach() if isinstance(indices, Tensor) else torch.from_numpy(_whole(np.asarray(indices)))
     if rows.dtype == torch.bool and rows.shape == (n,):
         return rows.nonzero().squeeze(1)

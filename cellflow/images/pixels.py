@@ -118,6 +118,7 @@ def to_bytes(images: Tensor) -> Tensor:
     >>> to_bytes(torch.tensor([-1.2, -1.0, 0.0, 1.0]))
     tensor([  0,   0, 128, 255], dtype=torch.uint8)
     """
+    check_dense(images, what="`images`")
     if not torch.isfinite(images).all():
         raise ValueError("Expected finite pixels; found NaN or infinity. The flow that made these images diverged.")
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -56,8 +56,9 @@ class ImageStream(Labelled):
     obs: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
-        if not self.paths:
-            raise ValueError("Expected the paths of one image or more; found none.")
+        if not isinstance(self.paths, tuple | list) or not self.paths:
+            found = "none" if isinstance(self.paths, tuple | list) else type(self.paths).__name__
+            raise ValueError(f"Expected a tuple with the paths of one image or more; found {found}.")
         if self.conversion.sides is None or self.conversion.channels is None:
             raise ValueError(
                 "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
