@@ -35,7 +35,7 @@ IMAGES = [
     "network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1", "batch_size=4",
     "solver.steps=2", "holdout=0.25", "preview=100000",
 ]  # fmt: skip
-COMMANDS = {"fit": "model", "distill": "flow_map", "translate": "model"}
+COMMANDS = {"fit": "model", "perturb": "model", "distill": "flow_map", "translate": "model"}
 """For each command the file of weights that it writes."""
 
 
@@ -84,6 +84,9 @@ def words(data, request):
     def found(verb, run):
         if verb == "fit":
             return ["fit", f"data.path={data / 'cells.h5ad'}", *CELLS, *QUICK, f"out={run}"]
+        if verb == "perturb":
+            treated = ["conditions.treatment=fate", "conditions.control=lower", *CELLS[1:]]
+            return ["perturb", f"data.path={data / 'cells.h5ad'}", *treated, *QUICK, f"out={run}"]
         if verb == "translate":
             return ["translate", f"source={data / 'a'}", f"target={data / 'b'}", *IMAGES, *QUICK, f"out={run}"]
         if not run.exists():
@@ -116,7 +119,7 @@ def same_weights(verb, one, other):
 @pytest.mark.parametrize(
     ("verb", "number"),
     crossed(
-        {("fit", signal.SIGTERM), ("distill", signal.SIGKILL)},
+        {("fit", signal.SIGTERM), ("perturb", signal.SIGINT), ("distill", signal.SIGKILL)},
         [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL],
     ),
 )
