@@ -12,8 +12,8 @@ import pytest
 import cellflow as cf
 from cellflow.cli import main, runs
 from cellflow.cli.compose import settings_from
-from cellflow.cli.perturbation import file_of, having
-from cellflow.cli.settings import conditions_of
+from cellflow.cli.perturbation import having
+from cellflow.cli.settings import conditions_of, file_words
 from conftest import make_treated
 
 FAST = ["steps=30", "batch_size=32", "progress=false", "device=cpu"]
@@ -184,8 +184,8 @@ def test_commands_on_snapshots_refuse_a_flow_without_times(command, finished, ca
 
 @pytest.mark.parametrize("name", ["a/b", "../..", "\u03b2", "x" * 300, "CON:", " "])
 def test_a_condition_is_no_path(name):
-    found = file_of({"drug": name})
-    assert Path(found).name == found
+    (found,) = file_words({"drug": name})
+    assert Path(f"perturbed-{found}.h5ad").name == f"perturbed-{found}.h5ad"
     assert len(found) <= 60
     assert found.isascii()
 
@@ -212,3 +212,53 @@ def test_settings_of_the_run_are_kept(finished):
     kept = runs.read_settings(finished)
     assert kept["conditions"]["dose"] == "dose"
     assert kept["data"]["holdout"] == {"donor": "x", "drug": "B"}
+
+
+@pytest.fixture(scope="module")
+def over_time(tmp_path_factory):
+    """A run over days and drugs: B has no cells at day 0, and begins with the controls."""
+    place = tmp_path_factory.mktemp("over_time")
+    adata = anndata.concat([treated(), treated(), treated()], index_unique="-")
+    adata.obs["day"] = np.repeat([0.0, 1.0, 3.0], adata.n_obs // 3)
+    adata.obsm["X_pca"] += 0.2 * adata.obs["day"].to_numpy(dtype=np.float32)[:, None]
+    adata = adata[~((adata.obs["day"] == 0) & (adata.obs["drug"] == "B"))].copy()
+    adata.write_h5ad(place / "cells.h5ad")
+    asked = ["data.time_key=day", "conditions=drug", "within=donor", "validate=false", "coupling=exact"]
+    assert main(["fit", f"data.path={place / 'cells.h5ad'}", f"out={place / 'run'}", *asked, *FAST]) == 0
+    return place / "run"
+
+
+def test_a_flow_over_time_takes_conditions(over_time):
+    flow = cf.SnapshotFlow.load(over_time)
+    assert flow.conditions in ("drug", cf.Conditions("drug"))
+    assert flow.conditions_.names == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["interpolate", "at=2", "condition.drug=B"], "interpolated-2-B.h5ad"),
+        (["interpolate", "at=2", "condition={drug: A+B}"], "interpolated-2-A+B.h5ad"),
+        (["interpolate", "at=2"], "interpolated-2.h5ad"),
+        (["velocity", "condition.drug=control"], "velocity-control.h5ad"),
+        (["fate", "groupby=donor", "condition.drug=A", "progress=false"], "fate-A.h5ad"),
+    ],
+    ids=str,
+)
+def test_commands_on_snapshots_take_a_condition(words, name, over_time, tmp_path):
+    run = Path(shutil.copytree(over_time, tmp_path / "run"))
+    assert main([words[0], f"model={run}", *words[1:]]) == 0
+    assert anndata.read_h5ad(run / name).n_obs > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("condition.drug=C", "No 'C' in 'drug'"),
+        ("condition.line=x", "'line' is none of the columns"),
+        ("condition=[{drug: A}]", "Expected `condition` to be"),
+    ],
+)
+def test_wrong_conditions_of_snapshots_get_one_sentence(word, said, over_time, capsys):
+    assert main(["velocity", f"model={over_time}", word]) == 1
+    assert said in capsys.readouterr().err

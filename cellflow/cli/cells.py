@@ -14,6 +14,7 @@ from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import (
     Settings,
     conditions_of,
+    file_words,
     free,
     load_run,
     new_folder,
@@ -74,10 +75,11 @@ def interpolate(cfg: Settings) -> None:
 
     folder, flow, adata = read_run(cfg)
     times = _times(cfg.at, "at")
-    name = "interpolated-" + "-".join(f"{time:.12g}" for time in times)
+    name = "interpolated-" + "-".join([*(f"{time:.12g}" for time in times), *file_words(cfg.condition)])
     out = free(cfg.out, folder / f"{name}.h5ad")
     solver = solver_of(cfg, default=Fixed())
-    found = tl.interpolate(adata, flow, at=times, origin=cfg.origin, solver=solver, extrapolate=cfg.extrapolate)
+    asked = {"condition": cfg.condition, "origin": cfg.origin, "extrapolate": cfg.extrapolate}
+    found = tl.interpolate(adata, flow, at=times, solver=solver, **asked)
     runs.write_cells(found, out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
     _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
@@ -89,12 +91,13 @@ def velocity(cfg: Settings) -> None:
 
     folder, flow, adata = read_run(cfg)
     check_figures(adata, cfg.basis, rep=flow.rep)
-    out = free(cfg.out, folder / "velocity.h5ad")
-    tl.velocity(adata, flow, genes=cfg.genes, extrapolate=cfg.extrapolate)
+    name = "-".join(["velocity", *file_words(cfg.condition)])
+    out = free(cfg.out, folder / f"{name}.h5ad")
+    tl.velocity(adata, flow, condition=cfg.condition, genes=cfg.genes, extrapolate=cfg.extrapolate)
     runs.write_cells(adata, out)
     log.info("velocities per unit of %s: %s", flow.time_key, out)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
-    _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, "velocity")
+    _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, name)
 
 
 def fate(cfg: Settings) -> None:
@@ -103,12 +106,13 @@ def fate(cfg: Settings) -> None:
 
     folder, flow, adata = read_run(cfg)
     check_figures(adata, cfg.basis, rep=flow.rep)
-    out = free(cfg.out, folder / "fate.h5ad")
-    asked = {name: cfg[name] for name in ("groupby", "at", "n_samples", "seed", "progress")}
+    name = "-".join(["fate", *file_words(cfg.condition)])
+    out = free(cfg.out, folder / f"{name}.h5ad")
+    asked = {name: cfg[name] for name in ("groupby", "at", "condition", "n_samples", "seed", "progress")}
     tl.fate(adata, flow, solver=solver_of(cfg, default=None), **asked)
     runs.write_cells(adata, out)
     log.info("fates by %s: %s", cfg.groupby, out)
-    _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, "fate")
+    _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, name)
 
 
 def report(cfg: Settings) -> None:

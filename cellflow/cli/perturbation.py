@@ -1,10 +1,9 @@
 """Commands on control and treated cells: fit a flow between them, and predict with it."""
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import (
     Settings,
     conditions_of,
+    file_words,
     free,
     load_run,
     new_folder,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cellflow")
 RESPONSE = "response.csv"
 """The table of measured and predicted changes."""
-LONGEST = 60
-"""Letters of a condition in the name of a file."""
 
 
 def perturb(cfg: Settings) -> None:
@@ -112,7 +110,7 @@ def _predict(cfg: Settings) -> None:
     from cellflow import tl
 
     folder, flow, adata = _read_run(cfg)
-    out = free(cfg.out, folder / f"{file_of(cfg.condition)}.h5ad")
+    out = free(cfg.out, folder / f"{'-'.join(['perturbed', *file_words(cfg.condition)])}.h5ad")
     if isinstance(cfg.cells, Mapping):
         adata = adata[having(adata, cfg.cells, setting="cells")]
     found = tl.perturb(
@@ -186,16 +184,3 @@ def having(adata: "AnnData", wanted: Mapping[str, str], *, setting: str) -> np.n
     if not found.any():
         raise ValueError(f"No cell has all of {dict(wanted)}, which `{setting}` asks for.")
     return found
-
-
-def file_of(condition: Any) -> str:
-    """Return the name of a file for predicted cells: letters of the condition that any file system takes.
-
-    Examples
-    --------
-    >>> file_of({"drug": "A+B/../x", "dose": "10 nM"}), file_of(None)
-    ('perturbed-A+B_.._x-10_nM', 'perturbed')
-    """
-    asked = condition if isinstance(condition, list) else [] if condition is None else [condition]
-    texts = ["-".join(str(value) for value in each.values()) for each in asked]
-    return "-".join(["perturbed", *(re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII) for text in texts)])[:LONGEST]

@@ -117,9 +117,9 @@ SETTINGS: dict[str, Any] = {
 OF_COMMANDS: dict[str, dict[str, Any]] = {
     "fit": {"data.path": Path, "threads": Annotated[int, Between(1, 1024)]},
     "demo": {"threads": Annotated[int, Between(1, 1024)] | None},
-    "interpolate": {"model": Path},
-    "velocity": {"model": Path},
-    "fate": {"model": Path, "at": float | str | None},
+    "interpolate": {"model": Path, "condition": dict[str, str] | None},
+    "velocity": {"model": Path, "condition": dict[str, str] | None},
+    "fate": {"model": Path, "condition": dict[str, str] | None, "at": float | str | None},
     "report": {"model": Path},
     "distill": {"model": Path, "objective": Literal[(TRAJECTORIES, *OF_MAPS)]},
     "generate": {"objective": Literal[OF_GENERATORS]},

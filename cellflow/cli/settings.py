@@ -1,5 +1,6 @@
 """Shared by all commands: settings as plain values, the parts built of them, and where results are written."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,8 @@ from cellflow.training import Run
 if TYPE_CHECKING:
     from cellflow.estimators.base import FlowEstimator
 
+LONGEST = 60
+"""Letters of conditions in the name of a file."""
 Estimator = TypeVar("Estimator", bound="FlowEstimator")
 
 
@@ -173,3 +176,16 @@ def free(out: str | None, default: Path) -> Path:
         raise FileExistsError(f"{path} exists. Choose another file with `out=`.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def file_words(condition: Mapping[str, str] | list[dict[str, str]] | None) -> list[str]:
+    """Return what the name of a file says of conditions: letters of their values that any file system takes.
+
+    Examples
+    --------
+    >>> file_words({"drug": "A+B/../x", "dose": "10 nM"}), file_words(None)
+    (['A+B_.._x-10_nM'], [])
+    """
+    asked = condition if isinstance(condition, list) else [] if condition is None else [condition]
+    texts = "-".join(str(value) for each in asked for value in each.values())
+    return [re.sub(r"[^\w.+-]", "_", texts, flags=re.ASCII)[:LONGEST]] if texts else []
