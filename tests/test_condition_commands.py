@@ -223,7 +223,7 @@ def over_time(tmp_path_factory):
     adata.obsm["X_pca"] += 0.2 * adata.obs["day"].to_numpy(dtype=np.float32)[:, None]
     adata = adata[~((adata.obs["day"] == 0) & (adata.obs["drug"] == "B"))].copy()
     adata.write_h5ad(place / "cells.h5ad")
-    asked = ["data.time_key=day", "conditions=drug", "within=donor", "validate=false", "coupling=exact"]
+    asked = ["data.time_key=day", "conditions=drug", "within=donor", "coupling=exact"]
     assert main(["fit", f"data.path={place / 'cells.h5ad'}", f"out={place / 'run'}", *asked, *FAST]) == 0
     return place / "run"
 

@@ -25,7 +25,7 @@ from cellflow.cli.settings import (
     solver_of,
 )
 from cellflow.errors import unknown
-from cellflow.integrate import Fixed
+from cellflow.estimators.perturbation_verbs import WAY
 from cellflow.lock import A_SAVE, locked
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _predict(cfg: Settings) -> None:
         condition=cfg.condition,
         cells=adata.obs_names if cfg.cells == "all" else None,
         genes=cfg.genes,
-        solver=solver_of(cfg, default=Fixed()),
+        solver=solver_of(cfg, default=WAY),
         progress=cfg.progress,
     )
     runs.write_cells(found, out)
