@@ -8,6 +8,7 @@ import torch
 
 import cellflow as cf
 from cellflow.cells.snapshots import Snapshots
+from cellflow.cli import main
 from cellflow.estimators.chains import legs_of
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
@@ -281,6 +282,15 @@ def test_the_report_says_which_conditions_were_fitted(tmp_path):
     assert page.count("control at 0") == 2
     with pytest.raises(ValueError, match="does not know conditions yet"):
         cf.report.write(tmp_path, adata, flow, title="Drugs", details={}, groupby="drug", lineage_key="drug")
+
+
+def test_the_command_line_fits_time_and_treatment_together(tmp_path):
+    drifting(n=12).write_h5ad(tmp_path / "cells.h5ad")
+    given = [f"data.path={tmp_path / 'cells.h5ad'}", "data.time_key=time", "conditions.treatment=drug", "steps=2"]
+    fast = ["recipe.warmup=1", "progress=false", "batch_size=8"]
+    assert main(["fit", *given, *fast, f"out={tmp_path / 'run'}"]) in (0, None)
+    assert cf.SnapshotFlow.load(tmp_path / "run").conditions_.names == ("A", "B")
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_donors_without_treatments_share_a_field():

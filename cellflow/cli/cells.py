@@ -147,6 +147,8 @@ def make_flow(cfg: Settings) -> "SnapshotFlow":
     columns = {"time_key": cfg.data.time_key, "rep": cfg.data.rep}
     if "conditions" in cfg:  # a demo has none
         columns["conditions"] = conditions_of(cfg)
+    if columns.get("conditions") is not None and cfg.data.lineage_key is not None:
+        raise ValueError("Clones are not compared with fates under conditions yet. Leave out `data.lineage_key`.")
     return SnapshotFlow(**settings_of(SnapshotFlow, cfg, **columns))
 
 
