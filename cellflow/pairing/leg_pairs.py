@@ -133,8 +133,8 @@ class LegPairs:
     def only(self, chosen: Sequence[bool]) -> "LegPairs":
         """Return the pairs of some legs alone."""
         kept = [number for number, taken in enumerate(chosen) if taken]
-        legs, rows = ([side[number] for number in kept] for side in (self.legs, self.rows))
         shares = self.shares[kept]
+        legs, rows = [self.legs[number] for number in kept], [self.rows[number] for number in kept]
         return replace(self, legs=legs, rows=rows, shares=shares / shares.sum())
 
     def weighted(self, number: int) -> tuple[Weighted, Weighted]:
