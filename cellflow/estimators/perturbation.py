@@ -60,8 +60,8 @@ class PerturbationFlow(FlowEstimator):
 
     **No harm.** A part of the cells is held out first: whole groups, where there are three, and otherwise cells. They
     say for how many steps to train, how much of an effect there is, and how much of it differs between cells, see
-    `cellflow.training.effects`. A treatment whose cells cannot be told from controls, by a permutation test at 5 %, has
-    none: under it cells stay where they are, as they do under the control.
+    `cellflow.training.effects`. A treatment whose cells cannot be told from controls, by a permutation test at 5 %,
+    keeps only what is above chance, often nothing: under it cells stay where they are, as they do under the control.
 
     Parameters
     ----------

@@ -18,15 +18,13 @@ from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.pairing.legs import LegBatches
 from cellflow.training.additive import fit_additive
 from cellflow.training.effects import Fold, HeldArm, folds_of
-from cellflow.training.noise import chance_of
+from cellflow.training.noise import told_from_controls
 
 log = logging.getLogger(__name__)
 
 LEAST = 10
 """Cells on either side from which on held-out ones are compared."""
-CHANCE = 0.05
-"""How likely chance is at most where cells are said to be told apart."""
-MOST = 100
+MOST = 300
 """Cells of each side that are held out where they are many."""
 
 
@@ -144,14 +142,14 @@ def _by_cell(arms: Arms, build: Build, pair: Callable[[Arms], LegBatches], gener
 
 
 def told_apart(arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> Tensor:
-    """Return whether the cells under each treatment can be told from controls, 1 or 0, ``(p,)``."""
+    """Return how well the cells under each treatment can be told from controls, from 0 to 1, ``(p,)``."""
     effects, sides = arms.table.vectors[:, conditions.effect], held_arms(arms, legs)
     known: dict[tuple[int, ...], float] = {}
     found = []
     for has in effects.T != 0:
         which = tuple(k for k, leg in enumerate(legs) if has[leg.condition])
         if which not in known:
-            known[which] = float(not which or chance_of([sides[k][:2] for k in which]) <= CHANCE)
+            known[which] = told_from_controls([sides[k][:2] for k in which]).share if which else 1.0
         found.append(known[which])
     return torch.tensor(found)
 

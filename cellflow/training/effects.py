@@ -33,11 +33,12 @@ SHARES = torch.linspace(0, 1, 11, dtype=torch.float64)
 RESAMPLED = 50
 """How often held-out cells are resampled."""
 CLOSE = 0.02
-"""Distances that differ by less are said to be equal, as a part of the smaller one."""
+"""Distances to groups held out that differ by less are said to be equal, as a part of the smaller one."""
 WHOLE = 0.9
 """A share from which on nothing speaks against all: by so much it differs between samples of some dozens of cells."""
-MOST_CELLS, MOST_ARMS = 100, 32
-"""Most cells of each side, and arms of each fold, that are looked at."""
+MOST_ARMS, MOST_CELLS, MOST_OF_ARM = 32, 1000, 300
+"""Most arms of each fold that are looked at, and cells of a side: of all arms together, but for 100 of each, and of
+one."""
 SOLVER = Fixed("midpoint", steps=5)
 """How they are carried: to a fraction of the distance between them."""
 
@@ -151,7 +152,9 @@ def confirmed_effects(
             )
         )
     history = _mean(histories)
-    best, falls = _earliest(torch.cat([seen.distances(max(len(s.carried) for s in looks)) for seen in looks]))
+    best, falls = _earliest(
+        torch.cat([seen.distances(max(len(s.carried) for s in looks)) for seen in looks]), CLOSE * (len(folds) > 1)
+    )
     chosen = steps if falls and len(history) >= steps // PART else min(steps, math.ceil(LONGER * EVERY * (best + 1)))
     arms = [arm for seen in looks for arm in seen.arms]
     known = [
@@ -190,7 +193,8 @@ class _Looks:
     def __post_init__(self) -> None:
         rng, held = generator_at(self.seed, 0), self.fold.held
         some = [held[k] for k in torch.randperm(len(held), generator=rng)[:MOST_ARMS].tolist()]
-        self.arms = [HeldArm(_some(arm.x0, rng), _some(arm.x1, rng), arm.condition) for arm in some]
+        most = min(max(MOST_CELLS // len(some), 100), MOST_OF_ARM)
+        self.arms = [HeldArm(_some(arm.x0, most, rng), _some(arm.x1, most, rng), arm.condition) for arm in some]
         effects = torch.stack([arm.condition[: self.width] for arm in self.arms])
         shift = self.fold.field.shift
         self.shifts = list(shift(effects.to(shift.line)).double().cpu())
@@ -264,13 +268,13 @@ def _distances(arm: HeldArm, carried: Tensor, shift: Tensor) -> Tensor:
     return torch.stack(found).clamp(min=0).sqrt()
 
 
-def _earliest(distances: Tensor) -> tuple[int, bool]:
+def _earliest(distances: Tensor, close: float) -> tuple[int, bool]:
     """Return the earliest look that is as good as the best one, and whether the distance still falls at the last ones.
 
     Distances hardly change over many looks, while a network learns ever more of the cells that it sees by heart.
     """
     means = distances.mean(dim=0).min(dim=1).values
-    early = int((means <= (1 + CLOSE) * means.min()).int().argmax())
+    early = int((means <= (1 + close) * means.min()).int().argmax())
     return early, len(means) - early <= PATIENCE
 
 
@@ -297,8 +301,8 @@ def _weights(n: int, generator: torch.Generator | None) -> Tensor:
     return torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(drawn.shape).double()) / n
 
 
-def _some(x: Tensor, rng: torch.Generator) -> Tensor:
-    return x[torch.randperm(len(x), generator=rng)[:MOST_CELLS].to(x.device)]
+def _some(x: Tensor, most: int, rng: torch.Generator) -> Tensor:
+    return x[torch.randperm(len(x), generator=rng)[:most].to(x.device)]
 
 
 def _mean(histories: Sequence[History]) -> History:

@@ -1,6 +1,7 @@
 """Whether treated cells can be told from controls at all, or differ by no more than halves of the controls would."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,12 +10,30 @@ from cellflow.seeds import generator
 
 MOST = 300
 """Most cells of each side that are compared."""
+UNLIKELY = 0.05
+"""A chance up to which cells are said to be told apart."""
 PERMUTED = 199
 """How often cells are dealt out anew."""
 
 
-def chance_of(arms: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return how likely controls and treated cells would differ as much as they do if treatments did nothing.
+class Told(NamedTuple):
+    """How well treated cells can be told from controls.
+
+    Attributes
+    ----------
+    chance
+        How likely they would differ as much if treatments did nothing: from 0.005 to 1.
+    share
+        How much of the difference is not chance: 1 where that is unlikely, and otherwise what is above the average by
+        chance, 0 if nothing is.
+    """
+
+    chance: float
+    share: float
+
+
+def told_from_controls(arms: Sequence[tuple[Tensor, Tensor]]) -> Told:
+    """Return how well treated cells can be told from controls.
 
     This is the permutation test of the energy distance, with cells dealt out anew within each arm, for all arms
     together: effects that no arm shows by itself can be told from chance where several have them.
@@ -24,24 +43,25 @@ def chance_of(arms: Sequence[tuple[Tensor, Tensor]]) -> float:
     arms
         Controls ``(n, d)`` and treated cells ``(m, d)`` of each arm.
 
-    Returns
-    -------
-    float
-        Between 0.005 and 1: the smaller, the less it is chance.
-
     Source
     ------
-    Székely and Rizzo 2004, "Testing for equal distributions in high dimension", section 2.
+    Székely and Rizzo 2004, "Testing for equal distributions in high dimension", section 2, for the test; James and
+    Stein 1961, with the positive part, for the share.
 
     Examples
     --------
     >>> x, y = torch.randn(2, 60, 5, generator=generator(seed=0))
-    >>> chance_of([(x, y)]) > 0.05, chance_of([(x, y + 1)])
-    (True, 0.005)
+    >>> told_from_controls([(x, y + 1)])
+    Told(chance=0.005, share=1.0)
+    >>> told_from_controls([(x, y)]).share < 0.3
+    True
     """
     rng = generator(seed=0)
     found = torch.stack([_statistics(x0, x1, rng) for x0, x1 in arms]).sum(dim=0)
-    return float((1 + (found[1:] >= found[0]).sum()) / (1 + PERMUTED))
+    observed, dealt = float(found[0]), found[1:]
+    chance = float((1 + (dealt >= observed).sum()) / (1 + PERMUTED))
+    above = max(0.0, 1 - float(dealt.mean()) / observed) if observed > 0 else 0.0
+    return Told(round(chance, 3), 1.0 if chance <= UNLIKELY else above)
 
 
 def _statistics(x0: Tensor, x1: Tensor, rng: torch.Generator) -> Tensor:
