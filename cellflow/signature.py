@@ -229,7 +229,7 @@ def _fits_number(value: object, hint: type) -> bool:
 
 def _is_huge(value: object) -> bool:
     """Whether a whole number is too large for torch and NumPy, which take 64 bits, where any number would do."""
-    return isinstance(value, Integral) and not -(2**63) <= int(value) < 2**63
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _fits_collection(value: object, origin: type, inner: tuple[Any, ...]) -> bool:

@@ -331,9 +331,16 @@ ALL_TOOLS = {
     "pl.velocity": lambda adata, flow, folder: cf.pl.velocity(adata, flow),
     "report.write": lambda adata, flow, folder: cf.report.write(folder, adata, flow, title="t", details={}),
 }
+OF_TREATMENTS = {
+    "read": lambda adata, flow: flow.read(adata),
+    "score": lambda adata, flow: flow.score(adata),
+    "tl.perturb": cf.tl.perturb,
+    "tl.response": cf.tl.response,
+}
 WITHOUT_WEIGHTS = {"tl.growth_prior", "tl.testable_times", "tl.tune", "tl.tuned"}
 """Tools that ask nothing of what a flow has learned: of its settings at most."""
 STORED = {"pl.fate", "pl.descendants", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
+STORED |= {"pl.response", "pl.conditions"}
 """Plots of what tools have written: those of states and velocities carry with them what they belong to."""
 CARRIED = {
     "velocity": lambda adata, stored: cf.pl.velocity(stored),
@@ -366,6 +373,25 @@ def test_every_tool_warns_of_other_states(growing, tool, tmp_path):
         warnings.filterwarnings("error", message=".*of the fitted cells among these.*")
         with pytest.raises(UserWarning, match="have other values"):
             ALL_TOOLS[tool](other, flow, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def treating():
+    adata = with_pca(expression())
+    adata.obs["drug"] = np.where(adata.obs["day"] == 0, "control", "A")
+    flow = cf.PerturbationFlow(conditions="drug", steps=3, batch_size=16, device="cpu")
+    return adata, flow.fit(adata)
+
+
+@pytest.mark.parametrize("tool", OF_TREATMENTS)
+def test_every_tool_of_treatments_refuses_another_pca_and_warns_of_other_states(treating, tool):
+    adata, flow = treating
+    with pytest.raises(ValueError, match="another PCA than that of `fit`"):
+        OF_TREATMENTS[tool](ALL_CHANGES["new PCA"](adata, "X_pca"), flow)
+    other = adata.copy()
+    other.obsm["X_pca"] = other.obsm["X_pca"] * FLIP
+    with pytest.raises(UserWarning, match="have other values"):
+        OF_TREATMENTS[tool](other, flow)
 
 
 @pytest.fixture(scope="module")
@@ -406,8 +432,9 @@ def test_results_of_before_are_drawn(stored):
 
 def test_all_tools_are_crossed():
     named = {f"{room}.{name}" for room in ("tl", "pl") for name in getattr(cf, room).__all__}
-    assert named <= set(ALL_TOOLS) | WITHOUT_WEIGHTS | STORED
-    assert set(ALL_TOOLS) | WITHOUT_WEIGHTS | STORED <= named | {"read", "score", "distill", "report.write"}
+    crossed = set(ALL_TOOLS) | set(OF_TREATMENTS) | WITHOUT_WEIGHTS | STORED
+    assert named <= crossed
+    assert crossed <= named | {"read", "score", "distill", "report.write"}
 
 
 @pytest.fixture(scope="module")

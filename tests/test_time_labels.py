@@ -48,7 +48,8 @@ def noted(adata, tool):
     return adata.uns["validation_about" if tool == "validate" else "interpolation" if tool == "interpolate" else tool]
 
 
-TOOLS = sorted(set(cf.tl.__all__) - {"testable_times", "tuned", "growth_prior"})  # which write nothing about a time
+NO_TIME = {"testable_times", "tuned", "growth_prior", "perturb", "response"}
+TOOLS = sorted(set(cf.tl.__all__) - NO_TIME)  # which write nothing about a time
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -107,7 +108,7 @@ SHOWN = {
 
 
 def test_every_plot_is_tested():
-    assert set(SHOWN) - {"pull"} == set(cf.pl.__all__) - {"loss"}  # a loss knows no time
+    assert set(SHOWN) - {"pull"} == set(cf.pl.__all__) - {"loss", "response", "conditions"}  # which know no time
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -173,7 +173,7 @@ class SnapshotFlow(FlowEstimator):
     """
 
     clock_: Clock
-    conditions_: FittedConditions | None
+    conditions_: FittedConditions | None = None
     n_features_in_: int
     n_cells_: tuple[int, ...]
     masses_: Sizes | None

@@ -193,4 +193,4 @@ def check_unit(unit: Unit) -> None:
     if any(not isinstance(one, Real) for one in each):
         raise TypeError(f"Expected `unit` as a number, or a tuple of one for each dimension; found {unit!r}.")
     if not all(least <= one <= most for one in each):
-        raise ValueError(f"Expected a unit > 0, from {least:g} to {most:g}; found {unit}. Rescale the data.")
+        raise ValueError(f"Expected a finite unit > 0, from {least:g} to {most:g}; found {unit}. Rescale the data.")

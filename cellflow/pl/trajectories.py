@@ -102,9 +102,10 @@ def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str
     """Follow cells on an AnnData of its own, with nothing but times, weights and states in it."""
     import anndata
 
+    x = flow.read(adata).x
     seen = () if flow.conditions_ is None else flow.conditions_.columns
     keys = list(dict.fromkeys([flow.time_key, *([] if flow.weight_key is None else [flow.weight_key]), *seen]))
-    x, obs = flow.read(adata).x, adata.obs[keys].copy()
+    obs = adata.obs[keys].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
     tl.trajectories(light, flow, n=n, solver=solver)
     found: dict[str, Any] = light.uns["trajectories"]

@@ -50,11 +50,11 @@ def told_from_controls(arms: Sequence[tuple[Tensor, Tensor]]) -> Told:
 
     Examples
     --------
-    >>> x, y = torch.randn(2, 60, 5, generator=generator(seed=0))
+    >>> x, y = torch.randn(2, 60, 5, generator=generator(seed=1))
     >>> told_from_controls([(x, y + 1)])
     Told(chance=0.005, share=1.0)
-    >>> told_from_controls([(x, y)]).share < 0.3
-    True
+    >>> told_from_controls([(x, y)])
+    Told(chance=0.835, share=0.0)
     """
     rng = generator(seed=0)
     found = torch.stack([_statistics(x0, x1, rng) for x0, x1 in arms]).sum(dim=0)

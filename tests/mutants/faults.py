@@ -79,8 +79,8 @@ FAULTS = (
         ("test_growth_prior.py::test_travel_that_is_taken_for_death_is_called_so",),
     ),
     Fault(
-        "mass on the way", "objectives/draw.py", "torch.lerp(batch.log_mass0, batch.log_mass1, s)",
-        "torch.lerp(batch.log_mass1, batch.log_mass0, s)",
+        "mass on the way", "objectives/draw.py", "torch.lerp(before, after, s)",
+        "torch.lerp(after, before, s)",
         ("test_growth.py::test_the_exact_field_minimises_growth_matching",),
     ),
     Fault(
