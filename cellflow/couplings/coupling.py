@@ -64,27 +64,6 @@ def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
     return coupling if settled is None else settled(duration, sigma)
 
 
-def balanced(coupling: Coupling) -> Coupling | None:
-    """Return a coupling in which points keep their shares, and that is as another in all else; ``None`` for none such.
-
-    A coupling that changes masses, and could do without, has a method ``balanced``.
-
-    Parameters
-    ----------
-    coupling
-        The other coupling.
-
-    Examples
-    --------
-    >>> balanced(UnbalancedSinkhorn()).keeps_mass, balanced(Custom(UnbalancedSinkhorn()))
-    (True, None)
-    """
-    if coupling.keeps_mass:
-        return coupling
-    alike = getattr(coupling, "balanced", None)
-    return None if alike is None else alike()
-
-
 @checked
 @dataclass(frozen=True)
 class Custom:

@@ -152,18 +152,6 @@ class UnbalancedSinkhorn:
         )
         return replace(self, relaxation=(source, target), free_motion=self._frees_motion)
 
-    def balanced(self) -> "Balanced":
-        """Return a coupling like it in which every point keeps its share.
-
-        Examples
-        --------
-        >>> import torch
-        >>> x0, x1 = torch.zeros(2, 1), torch.tensor([[0.0], [9.0]])
-        >>> UnbalancedSinkhorn().balanced()(x0, x1, torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0])).marginals()[0]
-        tensor([0.2500, 0.7500], dtype=torch.float64)
-        """
-        return Balanced(replace(self, relaxation=(math.inf, math.inf), free_motion=self._frees_motion))
-
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes."""
         return dense_memory(n, m)
@@ -232,32 +220,6 @@ class UnbalancedSinkhorn:
             return self.relaxation, self.relaxation
         source, target = self.relaxation  # a YAML file brings the pair as a list
         return source, target
-
-
-@dataclass(frozen=True)
-class Balanced:
-    """An unbalanced coupling whose relaxations are infinite: weights are shares, and points keep theirs.
-
-    Parameters
-    ----------
-    coupling
-        The coupling.
-    """
-
-    keeps_mass: ClassVar[bool] = True
-    uses_states: ClassVar[bool] = True
-    divisible: ClassVar[bool] = True
-
-    coupling: UnbalancedSinkhorn
-
-    def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
-        return self.coupling.memory(n, m)
-
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
-        """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``, whose points have shares ``a`` and ``b``."""
-        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
-        return self.coupling(x0, x1, a / a.sum(), b / b.sum())
 
 
 def _above_none(side: object) -> bool:

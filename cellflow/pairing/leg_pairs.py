@@ -20,7 +20,7 @@ from cellflow.couplings import Plan
 from cellflow.couplings.draws import systematic
 from cellflow.errors import ConvergenceError
 from cellflow.machine import usable_cores
-from cellflow.pairing.masses import Ends
+from cellflow.pairing.masses import Ends, match
 from cellflow.pairing.rows import (
     DRAWN_STEPS,
     LEAST_MATCHED,
@@ -250,7 +250,7 @@ def matched(
         if not whole[number]:
             return SuperBatches(matching, size, seed, 1, ends[number])
         try:
-            return WholePlan.of(matching, ends[number], seed, steps_per_block=DRAWN_STEPS)
+            return WholePlan(*match(matching, *matching.rows(), ends[number]), seed, DRAWN_STEPS)
         except (ConvergenceError, ValueError) as error:
             error.add_note(f"This was found between {matching.sizes} points, of {names[number]!r}.")
             raise

@@ -12,11 +12,8 @@ at rates known beforehand, the coupling is asked for a plan from what the source
 :math:`a_i e^{g_i}` scaled to the size of the later population; :math:`m_0` is as before, so that a pair grows by
 :math:`g_i`, up to a constant, and by what the plan itself changes.
 
-Of the growth :math:`g_i` of source points that a plan finds, a share c can be taken where the rest is noise of few
-samples. What does not grow has to move: a second plan, which keeps masses and is like the first in all else, leads from
-:math:`a_i e^{c g_i}`, scaled to the size of the later population, to b. So the pairs lead to the later population
-whatever the share is: to less growth belongs more motion. Where there is no such coupling, the motion stays, and
-:math:`m_1 = m_0 e^{c g + k}` with the constant at which the size of the population is kept.
+Of the growth of a pair, :math:`g = \log m_1 - \log m_0`, a share c can be taken where the rest is noise of few
+samples: :math:`m_1 = m_0 e^{c g + k}`, with the constant at which the size of the population is kept.
 """
 
 import math
@@ -167,46 +164,8 @@ def match(
     plan = coupling(x0, x1, expected, b)
     if ends.masses is None:
         return plan, plan
-    return grown(coupling, x0, x1, ends, plan)
-
-
-def grown(coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, ends: Ends, plan: Plan) -> tuple[Plan, WeighedPlan]:
-    """Return the plan and its pairs with masses, with the share of growth that is asked for.
-
-    Parameters
-    ----------
-    coupling, x0, x1, ends
-        As for `match`; pairs carry masses.
-    plan
-        The plan of the coupling itself.
-
-    Examples
-    --------
-    Of two clusters the second triples. Without growth, one in four moves:
-
-    >>> import torch, cellflow as cf
-    >>> from cellflow.pairing.rows import RowMatching
-    >>> x, y = torch.tensor([[0.0], [9.0]]), torch.tensor([[0.0], [9.0], [9.0], [9.0]])
-    >>> matching = RowMatching(cf.couplings.resolve("auto"), (2, 4), x.device, x.__getitem__, y.__getitem__)
-    >>> for share in (1.0, 0.0):
-    ...     plan, weighed = match(matching, *matching.rows(), Ends((1.0, 1.0), share=share))
-    ...     print(f"moved {plan.dense()[0, 1:].sum():.2f}, turnover {weighed.turnover:.2f}")
-    moved 0.00, turnover 0.25
-    moved 0.25, turnover 0.00
-    """
-    masses = ends.masses or (1.0, 1.0)
-    a, b = (
-        _shares(given, x) * mass for given, x, mass in zip((ends.source, ends.target), (x0, x1), masses, strict=True)
-    )
     weighed = _weighed(plan, a, b, masses)
-    if ends.share == 1:
-        return plan, weighed
-    kept = getattr(coupling, "balanced", lambda: None)()
-    if kept is None:
-        return plan, weighed.shrunk(plan, ends.share)
-    expected = torch.softmax(a.log() - ends.share * weighed.source, dim=0) * masses[1]
-    plan = kept(x0, x1, expected, b)
-    return plan, _weighed(plan, a, b, masses)
+    return plan, weighed if ends.share == 1 else weighed.shrunk(plan, ends.share)
 
 
 def relative(masses: Sequence[float], n: int) -> list[Masses]:

@@ -10,15 +10,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan, Within
-from cellflow.couplings.coupling import balanced
 from cellflow.machine import usable_cores
-from cellflow.pairing.masses import Ends, WeighedPlan, grown, match
+from cellflow.pairing.masses import Ends, WeighedPlan, match
 from cellflow.seeds import draw_seed, generator_at
 
 log = logging.getLogger(__name__)
@@ -86,11 +85,6 @@ class RowMatching:
         """Match rows ``(k,)`` with rows ``(l,)``, weighted by ``a`` and ``b``."""
         x0, x1 = (self.source(i), self.target(j)) if self.coupling.uses_states else (as_points(i), as_points(j))
         return self._over(i, j)(x0, x1, a, b)
-
-    def balanced(self) -> "RowMatching | None":
-        """Return the matching with points that keep their shares; ``None`` where its coupling knows none."""
-        coupling = balanced(self.coupling)
-        return None if coupling is None else replace(self, coupling=coupling)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Return all row numbers of both sides."""
@@ -164,21 +158,11 @@ class WholePlan:
     drawn: Plan | WeighedPlan
     seed: int
     steps_per_block: int
-    matching: RowMatching
-    ends: Ends
-
-    @classmethod
-    def of(cls, matching: RowMatching, ends: Ends, seed: int, *, steps_per_block: int) -> "WholePlan":
-        """Match two whole sets."""
-        return cls(*match(matching, *matching.rows(), ends), seed, steps_per_block, matching, ends)
 
     def shrunk(self, share: float) -> "WholePlan":
-        """Return pairs with a share of the growth of these, if they grow."""
-        if not isinstance(self.drawn, WeighedPlan):
-            return self
-        ends = replace(self.ends, share=share)
-        plan, drawn = grown(self.matching, *self.matching.rows(), ends, self.plan)
-        return replace(self, plan=plan, drawn=drawn, ends=ends)
+        """Return the same pairs with a share of their growth, if they grow."""
+        weighed = isinstance(self.drawn, WeighedPlan)
+        return replace(self, drawn=cast("WeighedPlan", self.drawn).shrunk(self.plan, share)) if weighed else self
 
     def block(self, index: int, batch_size: int) -> Pairs:
         """Draw the pairs of ``steps_per_block`` batches: every row about equally often."""
@@ -351,15 +335,13 @@ def _prepared(
     if size is None:
         if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
             log.info("pairing %d with %d points: one plan (%s)", n, m, _name(matching.coupling))
-        whole = WholePlan.of(matching, ends, seed, steps_per_block=DRAWN_STEPS)
-        if isinstance(whole.drawn, WeighedPlan):
-            found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(whole.plan, "settings", {}).items())
+        plan, drawn = match(matching, *matching.rows(), ends)
+        if isinstance(drawn, WeighedPlan):
+            found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
             log.info(
-                "growth replaces %.0f %% of the population%s",
-                100 * whole.drawn.turnover,
-                f" ({found})" if found else "",
+                "growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else ""
             )
-        return whole
+        return WholePlan(plan, drawn, seed, DRAWN_STEPS)
     log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, _name(matching.coupling))
     return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
 
