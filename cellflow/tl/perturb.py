@@ -1,7 +1,7 @@
 """Cells under conditions, measured or not."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,6 +155,8 @@ def _loadings(adata: "AnnData", flow: "PerturbationFlow", genes: Any, n: int) ->
             )
             return None
         return found
+    if isinstance(genes, type) or not isinstance(genes, Iterable):
+        raise TypeError(f"Expected `genes` as True, False, 'auto' or names of genes; found {genes!r:.60}.")
     names = [genes] if isinstance(genes, str) else list(genes)
     found = read_loadings(adata, flow.rep, genes=True)
     places = pd.Index([] if found is None else adata.var_names[found.seen]).get_indexer(names)
