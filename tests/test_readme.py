@@ -116,6 +116,8 @@ def apart(names):
 def test_every_block_and_every_call_runs(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(cf.datasets.digits().take(range(3)), tmp_path / "folder")
+    files = sorted(path.name for path in (tmp_path / "folder").rglob("*.png"))
+    (tmp_path / "plate.csv").write_text("file,drug\n" + "".join(f"{file},A\n" for file in files))
     names: dict[str, object] = {}
     for code in blocks(SECTIONS[title]):
         run(code, names)

@@ -51,7 +51,7 @@ def absent_groups(
     for before, after in pairwise(times):
         for here, there, what in ((before, after, _VANISHED), (after, before, _APPEARED)):
             for group, share in _absent(shares[here], counts[there]):
-                said = f"Group {group!r} ({100 * share:.2g} % at time {here:g}) has no cells at time {there:g}: {what}"
+                said = f"Group {group!r} ({100 * share:.0f} % at time {here:g}) has no cells at time {there:g}: {what}"
                 found.append((share, said))
     return [said for _, said in sorted(found, key=lambda one: -one[0])]
 

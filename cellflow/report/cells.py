@@ -198,6 +198,8 @@ def _left_out(scores: list[validation.Score], unit: str) -> str:
 
 
 def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path, *, tested: bool) -> str:
+    if flow.conditions_ is not None:
+        return html.paragraph("Not tested against left-out cells: flows with conditions are not validated yet.")
     command = html.listing(_report_line(folder) + " validate=true")
     if testable_times(adata, flow):
         return (

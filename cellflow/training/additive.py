@@ -105,7 +105,7 @@ def fit_additive(
     tried = [_Fit.of(y, noise, features, form, own) for form in _forms(shift) for own in OWN]
     best = max(tried, key=lambda each: each.likelihood)
     best = best if best.likelihood > tried[0].likelihood + GAIN else tried[0]
-    log.info("Additive effects of treatments: %s.", best.told())
+    log.debug("Additive effects of treatments: %s.", best.told())
     dual = best.dual(y, noise)
     for name, share, block, scale in zip(BLOCKS, best.form, features, scales, strict=True):
         setattr(shift, name, (1 - best.own) * share * (block * scale).T @ dual * spread.sqrt())
