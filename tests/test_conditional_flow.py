@@ -199,6 +199,34 @@ def test_tools_take_each_cell_under_its_own_condition_or_another(fitted):
     assert flow.score(adata) > -0.4
 
 
+def test_treated_cells_are_pulled_to_the_untreated_ones_that_they_began_as(fitted):
+    flow, adata = fitted
+    adata = adata.copy()
+    first = adata.obs["time"] == 0
+    late = (adata.obs["time"] == 4) & (adata.obs["drug"] == "A")
+    x = adata.obsm["X_pca"][late.to_numpy()]
+    for name, given in (("own", {}), ("said", {"condition": {"drug": "A"}})):
+        cf.tl.pull(adata, flow, cells=late, at=0, n_neighbors=1, groupby="drug", key_added=name, **given)
+        assert adata.uns[name]["groups"]["mass"].to_dict() == {"control": pytest.approx(1)}
+    landed = flow.transport(x, start=4, stop=0, condition={"drug": "A"}).x[-1].numpy()
+    there = adata.obsm["X_pca"][first.to_numpy()]
+    nearest = np.linalg.norm(landed[:, None] - there[None], axis=2).argmin(axis=1)
+    expected = np.bincount(nearest, minlength=len(there)) / len(landed)
+    np.testing.assert_allclose(adata.obs["own"][first], expected, atol=1e-9)
+    cf.tl.fate(adata, flow, groupby="drug", cells=late, at=0)
+    assert adata.obsm["fate"].columns.tolist() == ["control"]
+
+
+def test_a_late_treatment_is_pulled_to_the_controls_of_its_beginning_only():
+    parts = [("control", 0.0, (0, 0)), ("control", 1.0, (1, 0)), ("A", 2.0, (2, 0)), ("B", 1.0, (0, 1))]
+    adata = cells(parts, n=20)
+    flow = flow_of().fit(adata)
+    cf.tl.pull(adata, flow, cells=adata.obs["drug"] == "A", at=1, groupby="drug")
+    assert adata.uns["pull"]["groups"]["mass"].to_dict() == {"control": pytest.approx(1)}
+    with pytest.raises(ValueError, match="or lead to it"):
+        cf.tl.pull(adata, flow, cells=adata.obs["drug"] == "A", at=0)
+
+
 def test_growth_score_distillation_and_a_saved_model(growing, tmp_path):
     flow, adata = growing
     assert flow.growth_

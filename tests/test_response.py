@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import sparse, stats
 
 import cellflow as cf
 from cellflow.integrate import Fixed
@@ -75,6 +75,25 @@ def test_genes_are_decoded_through_the_loadings(known):
     assert cf.tl.perturb(adata, flow, condition={"drug": "A"}, genes=False).X is None
     with pytest.raises(KeyError, match="'gene3'"):
         cf.tl.perturb(adata, flow, genes=["gene2", "gene3"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_moments_of_sparse_counts_do_not_overflow(dtype):
+    counts = np.array([[0, 100, 250], [200, 0, 30], [17, 4, 250]])
+    adata = anndata.AnnData(sparse.csr_matrix(counts.astype(dtype)))
+    found = moments(adata, np.arange(3))
+    np.testing.assert_allclose(found.mean, counts.mean(axis=0))
+    np.testing.assert_allclose(found.variance, counts.var(axis=0, ddof=1))
+
+
+def test_a_sparse_representation_is_as_a_dense_one(known):
+    adata, flow = known
+    thin = adata.copy()
+    thin.obsm["X_pca"] = sparse.csr_matrix(thin.obsm["X_pca"])
+    again = cf.PerturbationFlow(conditions="drug", steps=400, batch_size=64, device="cpu").fit(thin)
+    found, expected = (cf.tl.perturb(*pair, condition={"drug": "A"}) for pair in ((thin, again), (adata, flow)))
+    np.testing.assert_array_equal(found.obsm["X_pca"], expected.obsm["X_pca"])
+    np.testing.assert_array_equal(found.X, expected.X)
 
 
 def test_too_many_genes_are_left_out_unless_they_are_asked_for(known, monkeypatch, caplog):

@@ -128,20 +128,43 @@ def under(states: States, condition: np.ndarray | None) -> States:
     return States(states.x, states.time, states.rows, condition, states.weight)
 
 
-def alike(there: States, asked: States) -> States:
-    """Return those cells that have a condition which some others have; all of a flow without conditions.
+def among(states: States, asked: States, *, at: float, effect: slice) -> States:
+    """Return the cells at a time that some others are compared with there: of the same conditions, or leading to these.
+
+    Parameters
+    ----------
+    states
+        Cells, each with its own condition.
+    asked
+        Those others, with the conditions that they are carried under.
+    at
+        The time.
+    effect
+        Which part of a condition is of the treatments.
+
+    Returns
+    -------
+    States
+        Cells of these conditions. Of a condition without any at this time, the untreated ones that its chain begins
+        with, see `chain_of`, if these are of this time.
 
     Examples
     --------
-    >>> seen = np.array([[0.0], [1.0]], "float32")
-    >>> states = States(np.zeros((2, 2), "float32"), np.zeros(2), np.arange(2), seen)
-    >>> alike(states, states.take(np.array([1]))).rows
-    array([1])
+    >>> seen = np.array([[0.0], [0.0], [1.0]], "float32")
+    >>> states = States(np.zeros((3, 2), "float32"), np.array([0.0, 5.0, 5.0]), np.arange(3), seen)
+    >>> among(states, states.take(np.array([2])), at=0.0, effect=slice(0, 1)).rows
+    array([0])
     """
+    there = states.at(at)
     if there.condition is None or asked.condition is None:
         return there
-    wanted = {row.tobytes() for row in np.unique(asked.condition, axis=0)}
-    return there.take(np.flatnonzero([row.tobytes() in wanted for row in np.ascontiguousarray(there.condition)]))
+    own = [row.tobytes() for row in np.ascontiguousarray(there.condition)]
+    wanted = {row.tobytes(): row for row in np.unique(asked.condition, axis=0)}
+    chosen = np.array([row in wanted for row in own], dtype=bool)
+    for row in wanted.keys() - set(own):
+        chain = chain_of(states, np.tile(wanted[row], (len(states), 1)), effect)
+        chosen |= np.isin(there.rows, chain.rows)
+    return there.take(np.flatnonzero(chosen))
 
 
 def _untreated(

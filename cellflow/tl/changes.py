@@ -75,8 +75,9 @@ def moments(adata: "AnnData", rows: np.ndarray) -> Moments:
 def _of(expression: Any) -> Moments:
     n = expression.shape[0]
     if hasattr(expression, "multiply"):
+        expression = expression.astype(np.float64)  # squares of small integers overflow
         both = expression, expression.multiply(expression)
-        mean, square = (np.asarray(part.mean(axis=0, dtype=np.float64)).ravel() for part in both)
+        mean, square = (np.asarray(part.mean(axis=0)).ravel() for part in both)
         return Moments(n, mean, np.maximum(square - mean**2, 0) * n / max(n - 1, 1))
     dense = np.asarray(expression, dtype=np.float64)
     return Moments(n, dense.mean(axis=0), dense.var(axis=0) * n / max(n - 1, 1))

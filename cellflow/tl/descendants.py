@@ -8,7 +8,7 @@ import pandas as pd
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
-from cellflow.estimators.chains import alike
+from cellflow.estimators.chains import among
 from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
@@ -56,7 +56,8 @@ def push(
         Time of a snapshot in ``adata``, not before the chosen cells.
     condition
         With a flow that has conditions: what the chosen cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own. They land among measured cells of these conditions.
+        ``None`` for each cell's own. They land among measured cells of these conditions; at a time before the first of
+        these, among the untreated ones that the condition begins with.
     groupby
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
@@ -159,7 +160,7 @@ def _land(
     groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     chosen = asked_under(adata, flow, states.take(positions(adata, cells)), condition)
     moment = one_time(at, what="`at`")
-    there = snapshot_at(states, moment, n_neighbors, of=chosen)
+    there = snapshot_at(flow, states, moment, n_neighbors, of=chosen)
     late = chosen.time > moment if forward else chosen.time < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
@@ -179,8 +180,10 @@ def _land(
     return written if copy else None
 
 
-def snapshot_at(states: States, moment: float, n_neighbors: int, *, of: States | None = None) -> States:
-    """Return the cells of a snapshot, among which the mass of carried cells is divided: of the conditions of others.
+def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, n_neighbors: int, *, of: States) -> States:
+    """Return the cells of a snapshot, among which the mass of carried cells is divided.
+
+    With conditions, these are cells of the conditions of others, or the untreated ones that lead to these.
 
     Raises
     ------
@@ -191,10 +194,10 @@ def snapshot_at(states: States, moment: float, n_neighbors: int, *, of: States |
     if not len(there):
         known = ", ".join(f"{t:g}" for t in np.unique(states.time))
         raise ValueError(f"No cells at time {moment:g} to carry cells to. Choose one of: {known}.")
-    if of is not None and not len(there := alike(there, of)):
+    if flow.conditions_ is not None and not len(there := among(states, of, at=moment, effect=flow.conditions_.effect)):
         raise ValueError(
-            f"No cells at time {moment:g} are under a condition of the chosen ones. Choose another `at`, or say with "
-            "`condition` what these are to be under."
+            f"No cells at time {moment:g} are under a condition of the chosen ones, or lead to it. Choose another "
+            "`at`, or say with `condition` what these are to be under."
         )
     if not 1 <= n_neighbors <= len(there):
         raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")

@@ -72,7 +72,7 @@ def fate(
         The cells: a mask, names, or rows of ``obs``; ``None`` for all cells at other times within the fitted range.
     condition
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own. They land among measured cells of these conditions.
+        ``None`` for each cell's own. They land as in `push`.
     n_samples
         Simulations of each cell, where there is noise.
     solver
@@ -146,7 +146,7 @@ def fate(
     moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
     asked = asked_under(adata, flow, asked, condition)
-    there = snapshot_at(states, moment, n_neighbors, of=asked)
+    there = snapshot_at(flow, states, moment, n_neighbors, of=asked)
     votes = _Votes(there.x, groups.iloc[there.rows], n_neighbors)
     ends = _ends(flow, asked, moment, chosen, turns, seed)
     with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.errors import unknown
+from cellflow.shapes import as_states
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,7 +84,7 @@ def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings 
             f"{rep!r}, and `adata.varm` has {list(adata.varm)}. Run `sc.pp.pca(adata)` and fit on {REP!r}."
         )
     matrix = np.asarray(adata.varm[LOADINGS], dtype=np.float64)
-    scores = np.asarray(adata.obsm[REP], dtype=np.float64)
+    scores = as_states(adata.obsm[REP], what=repr(REP)).numpy().astype(np.float64)
     seen = (matrix != 0).any(axis=1)
     _check_loadings(adata, matrix, scores)
     offset = _mean_expression(adata) - scores.mean(axis=0) @ matrix.T
