@@ -208,6 +208,15 @@ def test_cells_are_chosen_by_what_is_printed():
         having(adata, {"donor": "x", "alone": "q"}, setting="cells")
 
 
+@pytest.mark.parametrize(("within", "said"), [([], True), (["within=donor"], False)])
+def test_what_is_left_out_of_a_condition_that_is_fitted_is_said_to_be_seen(within, said, tmp_path, capfd):
+    """Cells of one donor, without `within`, are of the same condition as those of the others."""
+    treated().write_h5ad(tmp_path / "cells.h5ad")
+    assert perturb(tmp_path / "cells.h5ad", tmp_path / "run", "data.holdout={donor: x}", *within) == 0
+    found = capfd.readouterr()
+    assert ("count as seen" in found.out + found.err) == said
+
+
 def test_settings_of_the_run_are_kept(finished):
     kept = runs.read_settings(finished)
     assert kept["conditions"]["dose"] == "dose"

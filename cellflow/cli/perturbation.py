@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from cellflow.cells.treatments import coded
 from cellflow.cli import runs
@@ -145,6 +146,13 @@ def _held_out(adata: "AnnData", flow: "PerturbationFlow", wanted: Mapping[str, s
     held = chosen & ~table.is_control[table.index]
     if not held.any():
         raise ValueError(f"No treated cells have {dict(wanted)}, to leave out as `data.holdout`: all are controls.")
+    groups = {str(k): pd.factorize(adata.obs[name])[0] for k, name in enumerate(flow._groups())}
+    arms = pd.DataFrame(groups | {"condition": table.index}).groupby([*groups, "condition"]).ngroup().to_numpy()
+    if np.isin(arms[held], arms[~held]).any():
+        log.warning(
+            "data.holdout leaves out some cells of conditions of which others are fitted: these conditions count as "
+            "seen. Leave out a whole condition, or a group, see `within`"
+        )
     return np.asarray(held)
 
 

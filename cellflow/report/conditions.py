@@ -136,8 +136,8 @@ def section(adata: "AnnData", key: str = "response") -> str:
         "Energy distances are from the measured controls to the treated cells, beside those of two halves of the "
         "treated cells; a condition is told from nothing where cells divided at random are rarely as far apart. The "
         "shares are what a flow keeps of each effect, and of how it differs between cells: as much as cells that it "
-        "held out confirm. It looks at all cells that have a treatment, alone or with others, and keeps some of what the "
-        "table, which tests each condition by itself, cannot tell from nothing."
+        "held out confirm. It looks at all cells that have a treatment, alone or with others, and may keep some "
+        "of what the table, which tests each condition by itself, cannot tell from nothing."
     )
     found += html.table(header, rows, numbers=range(1, len(header)))
     if len(table) > len(rows):
