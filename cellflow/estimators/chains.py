@@ -80,7 +80,10 @@ def legs_of(snapshots: Snapshots) -> list[ConditionLeg]:
     if not legs:
         raise ValueError(f"Each condition has cells at one time only: {_listed(alone)}. A flow needs two or more.")
     if alone:
-        log.info("of conditions with one snapshot no motion is learned: %s", _listed(alone))
+        log.warning(
+            "of conditions with one snapshot no motion is learned, and what the flow says of theirs is that of others: %s",
+            _listed(alone),
+        )
     return legs
 
 
