@@ -81,7 +81,7 @@ def legs_of(snapshots: Snapshots) -> list[ConditionLeg]:
         raise ValueError(f"Each condition has cells at one time only: {_listed(alone)}. A flow needs two or more.")
     if alone:
         log.warning(
-            "of conditions with one snapshot no motion is learned, and what the flow says of theirs is that of others: %s",
+            "of conditions with one snapshot no motion is learned, and theirs is made up of that of others: %s",
             _listed(alone),
         )
     return legs
