@@ -256,6 +256,27 @@ def test_labels_are_different_whatever_the_names_are():
     assert len(set(table.labels)) == len(table) == 3
 
 
+@pytest.mark.parametrize("separator", ["+", None, ", ", " and ", "/"])
+@pytest.mark.parametrize("doses", [(1000001, 1000002), (0.5, 0.5000004), (1e-9, 1.0000001e-9), (1, 3)])
+def test_labels_say_which_condition_it_is_whatever_else_there_is(separator, doses):
+    names = ["control", "A", "A 1", "A, dose 1", "'A'", "A+B", "B", "x, donor y"]
+    both = [*itertools.product(names, doses, ["y", "y, donor z"])]
+    obs = pd.DataFrame([*both] * 5, columns=["drug", "dose", "donor"])
+    fitted = Conditions("drug", "dose", categories=("donor",), separator=separator).fit(obs)
+    table = fitted.read(obs)
+    assert len(set(table.labels)) == len(table) >= 2 * len(set(names) - {"A+B"}) + 2
+    for row in range(len(table)):  # alone it is called the same
+        assert fitted.read(obs.iloc[table.rows(row)]).labels == (table.labels[row],)
+        assert "#" not in table.labels[row]
+
+
+def test_doses_that_differ_by_rounding_alone_are_one():
+    obs = cells(drug=["control", "A", "A"], dose=[0, 0.3, 0.1 + 0.2])
+    fitted = Conditions("drug", "dose").fit(obs)
+    assert fitted.read(obs).labels == ("control", "A, dose 0.3")
+    assert fitted.read(obs.astype({"dose": "float32"})).labels == ("control", "A, dose 0.3")
+
+
 def embedded(obs, table, uns=None):
     return Conditions("drug", embeddings={"drug": table}).fit(obs, uns)
 

@@ -10,6 +10,7 @@ import torch
 
 import cellflow as cf
 from cellflow.estimators.arms import group_names
+from cellflow.estimators.conditional_groups import groups_of
 from cellflow.estimators.mean_shift import mean_shift
 from cellflow.pairing.legs import LegBatches
 from conftest import make_treated
@@ -183,6 +184,45 @@ def test_a_control_that_is_not_there_is_refused():
 def test_the_groups_of_several_columns_are_told_apart():
     obs = pd.DataFrame({"a": ["x", "x", "y"], "b": ["1", "2", "1"]}, index=list("pqr"))
     assert group_names(anndata.AnnData(obs=obs), ["a", "b"]).tolist() == ["x, 1", "x, 2", "y, 1"]
+
+
+@pytest.mark.parametrize("names", [("a, b", "c", "a", "b, c"), ("'a, b'", "c", "a, b", "c"), ("a", "'b", "a", "b")])
+def test_groups_are_apart_whatever_their_names_hold(names):
+    first, second, other, last = names
+    obs = pd.DataFrame({"g": [first, other], "h": [second, last]}, index=list("pq"))
+    cells = anndata.AnnData(np.zeros((2, 1), "float32"), obs=obs)
+    assert len(set(group_names(cells, ["g", "h"]))) == len(set(groups_of(cells, ["g", "h"], what="it"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "Int64", "category", "str"])
+def test_whole_numbers_are_the_same_groups_in_every_form(kind):
+    donors = pd.Series([1, 2, 10, 1] * 3, index=list("pqrstuvwxyz_")).astype(kind)
+    cells = anndata.AnnData(np.zeros((12, 1), "float32"), obs=pd.DataFrame({"donor": donors}))
+    expected = ["1", "2", "10", "1"] * 3
+    assert group_names(cells, ["donor"]).tolist() == groups_of(cells, "donor", what="it").tolist() == expected
+
+
+def test_fits_know_their_groups_in_every_form():
+    adata = make_treated()
+    adata.obs["donor"] = np.arange(adata.n_obs) % 2
+    flow = cf.PerturbationFlow(conditions="drug", within="donor", **QUICK).fit(adata)
+    adata.obs["donor"] = adata.obs["donor"].astype(float)
+    cf.tl.response(adata, flow)
+    assert adata.uns["response"]["fitted"].all()
+
+
+def test_doses_that_look_alike_are_saved_and_asked_for(tmp_path):
+    adata = make_treated()
+    doses = np.array([1000001.0, 1000002.0, 0.3, 0.1 + 0.2])[np.arange(adata.n_obs) % 4]
+    adata.obs["dose"] = np.where(adata.obs["drug"] == "control", 0.0, doses)
+    flow = cf.PerturbationFlow(conditions=cf.Conditions("drug", "dose"), **QUICK).fit(adata)
+    assert len(flow.treatments_) == 6
+    flow.save(tmp_path)
+    back = cf.PerturbationFlow.load(tmp_path, device="cpu")
+    found = cf.tl.perturb(adata, back).obs["condition"].unique()
+    assert [*found] == list(dict.fromkeys(flow.arms_["treatment"]))
+    adata.obs["dose"] = adata.obs["dose"].astype("float32")
+    assert len(cf.PerturbationFlow(conditions=cf.Conditions("drug", "dose"), **QUICK).fit(adata).treatments_) == 6
 
 
 def test_a_saved_flow_is_the_same(known, tmp_path):

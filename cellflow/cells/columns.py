@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.treatments import coded
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -111,7 +113,9 @@ def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
             f"{missing} of {adata.n_obs} cells have no group in `adata.obs[{column!r}]`. Leave them out first: "
             f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
         )
-    return np.asarray(labels.to_numpy().astype(str))
+    codes, names = coded(adata.obs[column])  # 1 and 1.0 are one group, as they are one treatment
+    found: np.ndarray = np.array(names, dtype=str)[codes]
+    return found
 
 
 def read_weights(adata: "AnnData", column: str) -> np.ndarray:

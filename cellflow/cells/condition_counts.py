@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.condition_rows import Key, label_of, names_tuple
+from cellflow.cells.condition_labels import label_of
+from cellflow.cells.condition_rows import Key, names_tuple
 
 if TYPE_CHECKING:
     from cellflow.cells.conditions import Conditions

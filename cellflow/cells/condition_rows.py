@@ -221,22 +221,3 @@ def _aligned(
         raise ValueError(f"Expected one dose, or {len(names)}, in {column!r} for {names}; found {doses}.")
     each = doses * len(names) if len(doses) == 1 else doses
     return [(name, dose) for name, dose in zip(names, each, strict=False) if name != control]
-
-
-def label_of(key: Key, columns: "FittedConditions | Conditions") -> str:
-    """Return the name of a condition for people."""
-    (effect, levels, numbers), named = key, names_tuple(columns.dose)
-    doses = {dose for _, dose in effect}
-    joint = columns.separator or "+"
-    if not effect:
-        first = columns.control if columns.treatment else " + ".join(f"{name} 0" for name in named)
-    elif not columns.treatment:
-        first = ", ".join(f"{name} {dose:g}" for name, dose in effect)
-    elif len(doses) == 1:  # NaN is the same object, or doses are equal
-        dose = next(iter(doses))
-        first = joint.join(name for name, _ in effect) + (f", {named[0]} {dose:g}" if dose == dose else "")
-    else:
-        first = joint.join(f"{name} {dose:g}" for name, dose in effect)
-    rest = [f"{name} {value}" for name, value in zip(columns.categories, levels, strict=True)]
-    rest += [f"{name} {value:g}" for name, value in zip(columns.numbers, numbers, strict=True)]
-    return ", ".join([first, *rest])

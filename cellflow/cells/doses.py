@@ -135,11 +135,23 @@ def one_unit(units: Iterable[str], *, column: str) -> str:
     return found[0] if found else ""
 
 
+def digits(number: float) -> str:
+    """Return a number with as many digits as it needs to be told from every other.
+
+    Examples
+    --------
+    >>> digits(3.0), digits(1e9), digits(1000001.0), digits(0.1)
+    ('3', '1e+09', '1000001', '0.1')
+    """
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number)).removesuffix(".0")
+
+
 def _number(value: Any) -> tuple[float, str] | None:
     """Return a dose and its unit; ``None`` where it is neither a number nor text with one."""
     if isinstance(value, str):
         match = _FORM.fullmatch(value.translate(_MICRO))
-        return None if match is None else (float(match["number"]), match["unit"] or "")
+        return None if match is None else (_rounded(float(match["number"])), match["unit"] or "")
     number = number_of(value)
     return None if number is None else (number, "")
 
@@ -147,16 +159,24 @@ def _number(value: Any) -> tuple[float, str] | None:
 def number_of(value: Any) -> float | None:
     """Return a real number, or text that is one, as such; ``None`` for anything else: truth values, lengths of time.
 
+    It has 15 digits, or as many as a type of less precision has: 0.1 + 0.2 is 0.3, and so is 0.3 as float32.
+
     Examples
     --------
-    >>> number_of("3"), number_of(True), number_of(2)
-    (3.0, None, 2.0)
+    >>> number_of("3"), number_of(True), number_of(2), number_of(0.1 + 0.2), number_of(np.float32(0.3))
+    (3.0, None, 2.0, 0.3, 0.3)
     """
     if is_missing(value) or isinstance(value, bool | np.bool_ | np.timedelta64 | np.datetime64 | np.complexfloating):
         return None
     if not isinstance(value, str) and not isinstance(value, Real | Decimal):
         return None
     try:
-        return float(value)
+        return _rounded(float(str(value) if isinstance(value, np.float32 | np.float16) else value))
     except (ValueError, OverflowError):
         return None
+
+
+def _rounded(number: float) -> float:
+    """Return a number without the error of rounding in its last digits."""
+    found = float(f"{number:.15g}")
+    return found if math.isfinite(found) else number

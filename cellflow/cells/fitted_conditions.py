@@ -1,6 +1,5 @@
 """What `Conditions` learns from a table: names, scales of doses, and how they become the numbers that a field sees."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.condition_labels import label_of
 from cellflow.cells.condition_record import read_record
-from cellflow.cells.condition_rows import ConditionTable, Key, keys_of, label_of
+from cellflow.cells.condition_rows import ConditionTable, Key, keys_of
 from cellflow.cells.condition_words import rows_of
 from cellflow.cells.doses import DoseScale
 from cellflow.cells.name_vectors import NameVectors, listed
@@ -243,13 +243,11 @@ class FittedConditions:
         order = sorted(range(len(keys)), key=lambda k: (bool(keys[k][0]), *keys[k]))
         place = np.argsort(order)
         keys = [keys[k] for k in order]
-        labels = [label_of(key, self) for key in keys]
-        times = Counter(labels)
         contexts = {key[1:]: k for k, key in reversed(list(enumerate(keys)))}
         return ConditionTable(
             vectors=np.stack([self._vector(key) for key in keys]) if keys else np.zeros((0, self.width), np.float32),
             index=place[index] if len(index) else index,
-            labels=tuple(label if times[label] == 1 else f"{label} #{k}" for k, label in enumerate(labels)),
+            labels=tuple(label_of(key, self) for key in keys),
             is_control=np.array([not key[0] for key in keys], dtype=bool),
             context=np.array([contexts[key[1:]] for key in keys], dtype=np.int64),
         )

@@ -38,6 +38,40 @@ def name_of(value: Any) -> str | None:
     return str(value)
 
 
+def quoted(text: str, marks: Sequence[str]) -> str:
+    """Return a text in quotes if it holds one of some marks, or begins as if it were in quotes.
+
+    Examples
+    --------
+    >>> quoted("a", [", "]), quoted("a, b", [", "]), quoted("a, b", [])
+    ('a', "'a, b'", 'a, b')
+    """
+    return repr(text) if marks and (text[:1] in ("'", '"') or any(mark in text for mark in marks)) else text
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return one text for several names, which no other names in that number have.
+
+    Examples
+    --------
+    >>> joined(["a", "b"]), joined(["a, b", "c"]), joined(["a", "b, c"]), joined(["a, b"])
+    ('a, b', "'a, b', c", "a, 'b, c'", 'a, b')
+    """
+    return names[0] if len(names) == 1 else ", ".join(quoted(name, [", "]) for name in names)
+
+
+def joined_columns(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one text for each row of several columns of names ``(n,)``, the same for the same names alone.
+
+    Examples
+    --------
+    >>> joined_columns([np.array(["a", "b"]), np.array(["x", "x"])]).tolist()
+    ['a, x', 'b, x']
+    """
+    rows, place = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return np.array([joined(row) for row in rows.tolist()], dtype=str)[place.reshape(-1)]
+
+
 def coded(column: pd.Series, read: Callable[[Any], Any] = name_of) -> tuple[np.ndarray, list[Any]]:
     """Return the different values of a column as read, and which of them each row has, ``(n,)``.
 
@@ -67,7 +101,7 @@ def coded(column: pd.Series, read: Callable[[Any], Any] = name_of) -> tuple[np.n
         values = [None if key is None else key[1] for key in table]
     else:
         first, unique = pd.factorize(column, use_na_sentinel=False)
-        values = list(unique)
+        values = [*unique.to_numpy()] if unique.dtype in ("float32", "float16") else list(unique)  # of their precision
     turned, found = np.zeros(len(values), dtype=np.int64), dict[Any, int]()
     for code in pd.unique(first):
         turned[code] = found.setdefault(read(values[code]), len(found))

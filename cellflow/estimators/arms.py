@@ -12,6 +12,7 @@ from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import listed
 from cellflow.cells.snapshots import read_rep
+from cellflow.cells.treatments import joined_columns
 from cellflow.pairing.condition_legs import ConditionLeg
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def group_names(adata: "AnnData", within: Sequence[str]) -> np.ndarray:
     if not len(within):
         return np.full(adata.n_obs, ALL)
     columns = [read_groups(adata, name, setting="within") for name in within]
-    return np.array([", ".join(names) for names in zip(*columns, strict=True)], dtype=str)
+    return joined_columns(columns)
 
 
 def _some(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def legs_of(snapshots: Snapshots) -> list[ConditionLeg]:
     places: dict[tuple[int, str], dict[float, np.ndarray]] = {}
     for condition in range(len(table)):
         mine = table.rows(condition)
-        for group in sorted(set(groups[mine])):
+        for group in sorted(set(groups[mine].tolist())):
             rows = mine[groups[mine] == group]
             times = snapshots.time[rows]
             places[condition, group] = {float(t): rows[times == t] for t in np.unique(times)}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.conditions import resolve
+from cellflow.cells.treatments import coded, joined_columns
 from cellflow.estimators.domains import Domain
 from cellflow.images.labels import named_labels
 
@@ -77,8 +78,9 @@ def groups_of(given: Any, within: str | Sequence[str], *, what: str) -> np.ndarr
         missing = int(obs[name].isna().sum())
         if missing:
             raise ValueError(f"{missing} of {len(obs)} samples have no {name!r} in `obs` of {what}. Leave them out.")
-        columns.append(obs[name].astype(str).to_numpy(dtype=object))
-    return np.array([", ".join(values) for values in zip(*columns, strict=True)])
+        codes, different = coded(obs[name])
+        columns.append(np.array(different, dtype=str)[codes])
+    return joined_columns(columns)
 
 
 def with_groups(domains: tuple[Domain, Domain], groups: Groups) -> tuple[Domain, Domain]:

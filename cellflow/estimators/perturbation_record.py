@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow import training
+from cellflow.cells.doses import number_of
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import listed
@@ -44,7 +45,7 @@ def treatments_of(adata: "AnnData", conditions: FittedConditions, arms: Arms) ->
 def _plain(value: Any) -> str | float | None:
     """Return a value of a column as text, a number, or nothing."""
     if isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_):
-        return None if value != value else float(value)
+        return None if value != value else number_of(value)
     return name_of(value)
 
 
@@ -53,7 +54,7 @@ def about(arms: Arms) -> dict[str, Any]:
     found = hashlib.sha256(np.ascontiguousarray(arms.x).tobytes())
     for part in (arms.table.vectors, arms.table.index):
         found.update(np.ascontiguousarray(part).tobytes())
-    found.update("\n".join(map(str, arms.groups)).encode())
+    found.update("\n".join(repr(str(name)) for name in arms.groups).encode())
     return {"cells": found.hexdigest()[:16]}
 
 

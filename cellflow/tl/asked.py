@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.treatments import quoted
 from cellflow.estimators.arms import treatments_alone
 
 if TYPE_CHECKING:
@@ -56,18 +57,20 @@ def read_asked(
     """
     treatments = treatments_alone(flow.conditions_)
     found: dict[tuple[bytes, bytes], Asked] = {}
+    asked: list[Asked] = []
     for one in _several(flow, condition):
         table = flow.conditions_.table(one, len(obs), obs=obs)
         own = {name: one[name] for name in treatments.columns if name in one}
-        rest = [f"{name} {value}" for name, value in one.items() if name not in own]
+        rest = [f"{name} {quoted(str(value), [', '])}" for name, value in one.items() if name not in own]
         label = ", ".join([treatments.table(own, 1).labels[0], *rest])
         what = table.vectors.tobytes(), table.index.tobytes()
-        if what in found:
+        if what in found and condition is not None:  # treatments of the fit may be as one for it
             raise ValueError(
                 f"{dict(one)} is asked for twice in `condition`: it is {found[what].label!r}. Name each condition once."
             )
         found[what] = Asked(one, label, table.vectors, table.index)
-    return list(found.values())
+        asked.append(found[what])
+    return asked
 
 
 def table_of_asked(
