@@ -182,3 +182,78 @@ def test_the_field_of_treatments_keeps_scores_and_refuses_what_it_cannot_read():
             field(torch.zeros(3), torch.zeros(3, 2), wrong)
     with pytest.raises(ValueError, match="reach > 0"):
         Treated(network, AdditiveShift(2, 2), reach=0.0)
+
+
+def line(*effects, dim=2):
+    """Additive effects that are lines in the amount, one treatment a row."""
+    shift = AdditiveShift(len(effects), dim)
+    shift.line.copy_(torch.tensor(effects))
+    return shift
+
+
+class Amounts(torch.nn.Module):
+    """A network that says what amounts it is asked about: a number times the first, and another times the second."""
+
+    def forward(self, t, x, condition=None):
+        return condition[:, :2] @ torch.tensor([[10.0, 0.0], [0.0, 100.0]])
+
+
+def moved_by(field, *effects):
+    """What a field moves a point by, one row for each condition."""
+    zero = torch.zeros(len(effects), 2)
+    return field(zero[:, 0], zero, torch.tensor(effects))
+
+
+def test_a_treatment_without_an_effect_changes_nothing_of_what_others_do():
+    """At any amount, in the sum of effects and in how cells differ."""
+    field = Treated(Amounts(), line([3.0, 0.0], [0.0, 4.0], [5.0, 5.0]))
+    field.share.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    found = moved_by(field, [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 7.0, 2.0], [0.5, 0.0, 0.0], [0.5, 1.0, 0.0])
+    assert found.tolist() == [[13.0, 0.0]] * 3 + [[4.0, 0.0]] * 2  # a half of the effect, and a quarter of 10
+    assert moved_by(field, [0.0, 0.0, 0.0], [0.0, 2.0, 1.0]).abs().max() == 0
+
+
+def test_treatments_of_a_combination_keep_their_own_shares_and_equal_ones_are_as_for_one():
+    field = Treated(Amounts(), line([3.0, 0.0], [0.0, 4.0]))
+    field.own.zero_()
+    field.share.copy_(torch.tensor([0.5, 0.25]))
+    assert moved_by(field, [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]).tolist() == [[1.5, 0.0], [0.0, 1.0], [1.5, 1.0]]
+    field.own.fill_(0.5)
+    field.share.fill_(0.5)
+    torch.testing.assert_close(moved_by(field, [1.0, 1.0]), torch.tensor([[0.5 * (3 + 5), 0.5 * (4 + 50)]]))
+
+
+def test_a_treatment_with_shares_of_its_own_has_them_at_any_dose():
+    field = Treated(Amounts(), line([3.0, 0.0], [0.0, 4.0]))
+    field.own.zero_()
+    field.keep(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 0.0]]))
+    found = moved_by(field, [1.0, 2.0], [0.25, 0.5], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0])
+    torch.testing.assert_close(found, torch.tensor([[1.5, 4], [0.375, 1], [3, 4], [3, 0], [0, 0]]))
+
+
+def drugs(effects, *, n=150, seed=0):
+    """Cells of one group: each treatment shifts a Gaussian."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.normal(size=(n, 3)) + np.asarray(change) for change in effects.values()])
+    obs = pd.DataFrame({"drug": np.repeat(list(effects), n)}).rename(index=str)
+    return anndata.AnnData(obs=obs, obsm={"X_pca": x.astype("float32")})
+
+
+@pytest.mark.parametrize("given", ["axes", "vectors"])
+def test_a_treatment_that_its_cells_do_not_tell_from_nothing_stays_so_beside_told_ones(given, tmp_path):
+    """N does nothing; of A+N it is known that it does something; with vectors every axis belongs to every treatment."""
+    adata = drugs({"control": [0, 0, 0], "A": [3, 0, 0], "B": [0, 2, 0], "N": [0, 0, 0], "A+N": [3, 0, 0]})
+    table = {name: np.random.default_rng(3).normal(size=(3, 5))[k] for k, name in enumerate("ABN")}
+    conditions = cf.Conditions("drug", embeddings=None if given == "axes" else {"drug": table})
+    flow = cf.PerturbationFlow(conditions=conditions, steps=90, device="cpu").fit(adata)
+    flow.save(tmp_path)
+    back, x = cf.PerturbationFlow.load(tmp_path, device="cpu"), adata.obsm["X_pca"][:150]
+    mean = {}
+    for drug in ("A", "B", "N", "A+N", "control", "B+N"):
+        found, again = (one.transport(x, condition={"drug": drug}).x for one in (flow, back))
+        assert torch.equal(found, again)
+        mean[drug] = (found[-1].numpy() - x).mean(axis=0)
+    assert np.linalg.norm(mean["N"]) < 0.1
+    assert (mean["control"] == 0).all()
+    for drug, change in (("A", [3, 0, 0]), ("B", [0, 2, 0]), ("A+N", [3, 0, 0]), ("B+N", [0, 2, 0])):
+        np.testing.assert_allclose(mean[drug], change, atol=0.35, err_msg=drug)

@@ -128,6 +128,8 @@ class PerturbationFlow(FlowEstimator):
         Width of the representation.
     segments_
         Pieces of the curves of additive effects over doses.
+    told_
+        Treatments of the fit that have shares of their own, as combinations whose cells say otherwise than its parts.
     fingerprint_
         What the representation of cells is known again by.
 
@@ -155,6 +157,7 @@ class PerturbationFlow(FlowEstimator):
     search_history_: training.History
     blur_: float
     segments_: int
+    told_: int
     fingerprint_: Fingerprint | None
 
     def __init__(
@@ -267,7 +270,8 @@ class PerturbationFlow(FlowEstimator):
             fitted.field_.share.copy_(found.share)
             fitted.field_.own.copy_(found.own)
         if regular:
-            fitted.field_.share.mul_(perturbation_fit.told_apart(arms, fitted.conditions_, batches.legs).to(device))
+            perturbation_fit.confirm(fitted.field_, arms, fitted.conditions_, batches.legs)
+        fitted.told_ = len(fitted.field_.seen)
         return self._become(fitted)
 
     read, score = verbs.read, verbs.score
@@ -343,7 +347,9 @@ class PerturbationFlow(FlowEstimator):
             recipe=self.recipe,
         )
 
-    def _field(self, scales: Scales, effects: AdditiveShift, reach: float = 1.0, whole: bool = False) -> Treated:
+    def _field(
+        self, scales: Scales, effects: AdditiveShift, reach: float = 1.0, whole: bool = False, told: int = 0
+    ) -> Treated:
         network = build_field(
             partial(networks.resolve(self.network), condition_dim=self.conditions_.width),
             scales,
@@ -352,12 +358,12 @@ class PerturbationFlow(FlowEstimator):
             sigma=paths.resolve(self.path).sigma,
             standardize=self.standardize,
         )
-        return Treated(network, effects, reach=reach, whole=whole)
+        return Treated(network, effects, reach=reach, whole=whole, seen=told)
 
     def _blank(self) -> nn.Module:
         treatments = self.conditions_.effect
         effects = AdditiveShift(treatments.stop - treatments.start, self.n_features_in_, segments=self.segments_)
-        return self._field(blank(self.n_features_in_), effects)
+        return self._field(blank(self.n_features_in_), effects, told=self.told_)
 
 
 def _clouds(arms: Arms) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from cellflow.errors import ConvergenceError
 from cellflow.estimators.arms import Arms
 from cellflow.estimators.fields import Scales, check_scales
 from cellflow.networks.additive import AdditiveShift
-from cellflow.networks.treated import Treated
+from cellflow.networks.treated import SAME, Treated
 from cellflow.pairing import aside
 from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.pairing.legs import LegBatches
@@ -26,6 +26,8 @@ LEAST = 10
 """Cells on either side from which on held-out ones are compared."""
 MOST = 300
 """Cells of each side that are held out where they are many."""
+EQUAL = 1e-6
+"""Shares that differ by less are one."""
 
 
 def scales_of(x: np.ndarray, *, standardize: bool | str) -> Scales:
@@ -141,17 +143,61 @@ def _by_cell(arms: Arms, build: Build, pair: Callable[[Arms], LegBatches], gener
         return []
 
 
-def told_apart(arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> Tensor:
-    """Return how well the cells under each treatment can be told from controls, from 0 to 1, ``(p,)``."""
-    effects, sides = arms.table.vectors[:, conditions.effect], held_arms(arms, legs)
-    known: dict[tuple[int, ...], float] = {}
-    found = []
-    for has in effects.T != 0:
-        which = tuple(k for k, leg in enumerate(legs) if has[leg.condition])
-        if which not in known:
-            known[which] = told_from_controls([sides[k][:2] for k in which]).share if which else 1.0
-        found.append(known[which])
-    return torch.tensor(found)
+def confirm(field: Treated, arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> None:
+    """Leave of the shares of a field what the cells under each treatment can be told from controls by.
+
+    Treatments are compared one by one. What an axis stands for is told by the treatment that is this axis alone, where
+    there is one: cells under a combination say nothing of which of its treatments does something. A combination of
+    named treatments that its own cells do not show does what its treatments do. Those with other shares than their axes
+    have them for themselves.
+
+    Parameters
+    ----------
+    field
+        Its shares are changed.
+    arms, conditions, legs
+        The cells, how treatments are read, and which cells are under which.
+    """
+    seen, of = _distinct(arms.table.vectors[:, conditions.effect])
+    sides, which = held_arms(arms, legs), np.array([of[leg.condition] for leg in legs])
+    told = np.array([_told(sides, which == row) for row in range(len(seen))])
+    by_axis = _axes(seen, told, sides, which)
+    parts = np.abs(seen) / np.abs(seen).sum(axis=1, keepdims=True)
+    named = conditions.effects.vectors is None
+    kept = np.maximum(told, parts @ by_axis if named else 0.0)
+    share, own = (parts @ each.cpu().double().numpy() for each in (field.share, field.own))
+    field.share.mul_(torch.from_numpy(by_axis).to(field.share))
+    final = field.share.cpu().double().numpy()
+    apart = (np.abs(final - (kept * share)[:, None]) * (seen != 0)).max(axis=1, initial=0) > EQUAL
+    field.keep(*(torch.from_numpy(each[apart]).float() for each in (seen, np.column_stack([kept * share, own]))))
+
+
+def _distinct(effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return distinct treatments, at whatever dose, and which of them each row has: -1 for the control."""
+    lengths, of = np.linalg.norm(effects, axis=1), np.full(len(effects), -1)
+    some = lengths > 0
+    if not some.any():
+        return np.zeros((0, effects.shape[1])), of
+    unit = effects[some] / lengths[some, None]
+    first, of[some] = np.unique((unit @ unit.T > SAME).argmax(axis=1), return_inverse=True)
+    return unit[first].astype(np.float64), of
+
+
+def _axes(seen: np.ndarray, told: np.ndarray, sides: Sequence[HeldArm], which: np.ndarray) -> np.ndarray:
+    """Return how well what each axis stands for is told from nothing: by itself, or by all that have it, ``(p,)``."""
+    single, known, found = (seen != 0).sum(axis=1) == 1, dict[bytes, float](), []
+    for has in seen.T != 0:
+        alone, key = has & single, has.tobytes()
+        if not alone.any() and key not in known:
+            known[key] = _told(sides, np.isin(which, np.flatnonzero(has)))
+        found.append(float(told[alone].max()) if alone.any() else known[key])
+    return np.array(found)
+
+
+def _told(sides: Sequence[HeldArm], some: np.ndarray) -> float:
+    """Return how well the treated cells of some arms are told from controls, all together; 1 for no arms."""
+    arms = [arm[:2] for arm, one in zip(sides, some, strict=True) if one]
+    return told_from_controls(arms).share if arms else 1.0
 
 
 def held_arms(arms: Arms, legs: Sequence[ConditionLeg]) -> list[HeldArm]:

@@ -67,6 +67,7 @@ def learned(self: "PerturbationFlow") -> dict[str, Any]:
         "shifts": base64.b64encode(self.shifts_.astype("<f4").tobytes()).decode("ascii"),
         "n_features_in": self.n_features_in_,
         "segments": self.segments_,
+        "told": self.told_,
         "history": self.history_.columns,
         "search_history": self.search_history_.columns,
         "blur": self.blur_,
@@ -80,7 +81,7 @@ def restore(self: "PerturbationFlow", learned: dict[str, Any]) -> None:
     self.treatments_ = tuple(learned["treatments"])
     self.arms_ = _read_arms(learned["arms"])
     _check_treatments(self)
-    self.segments_ = learned["segments"]
+    self.segments_, self.told_ = learned["segments"], learned["told"]
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
     shifts = np.frombuffer(base64.b64decode(learned["shifts"], validate=True), dtype="<f4")
     self.shifts_ = shifts.reshape(len(self.arms_), self.n_features_in_).astype(np.float32)

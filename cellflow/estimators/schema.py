@@ -72,6 +72,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
             "shifts": TEXT,
             "n_features_in": whole(1),
             "segments": whole(0),
+            "told": whole(0),
             "history": HISTORY,
             "fingerprint": maybe(OBJECT),
             **_SEARCH,

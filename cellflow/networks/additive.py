@@ -62,8 +62,10 @@ class AdditiveShift(nn.Module):
             self.register_buffer(name, torch.zeros(segments))
         self.register_buffer("slope", torch.zeros(segments, dim))
 
-    def forward(self, effect: Tensor) -> Tensor:
+    def forward(self, effect: Tensor, share: Tensor | None = None) -> Tensor:
         """Return the displacement ``(n, dim)`` under each condition, of which ``effect`` is the part of treatments.
+
+        With ``share`` ``(n, width)``, each term of the sum counts by its own.
 
         Raises
         ------
@@ -73,8 +75,10 @@ class AdditiveShift(nn.Module):
         check_points(effect, name="effect", axes=2)
         if effect.shape[1] != len(self.line):
             raise ValueError(f"Expected treatments of width {len(self.line)}; found {effect.shape[1]}.")
-        found = effect @ self.line + doses(effect, self.curvature) @ self.dose
-        return found + within(effect[:, self.axis], self.low, self.high) @ self.slope
+        terms = effect, doses(effect, self.curvature), within(effect[:, self.axis], self.low, self.high)
+        if share is not None:
+            terms = terms[0] * share, terms[1] * share, terms[2] * share[:, self.axis]
+        return terms[0] @ self.line + terms[1] @ self.dose + terms[2] @ self.slope
 
 
 def doses(effect: Tensor, curvature: Tensor) -> Tensor:

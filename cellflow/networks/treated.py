@@ -6,20 +6,24 @@ from torch import Tensor, nn
 from cellflow.fields import Field, Outputs, outputs
 from cellflow.networks.additive import AdditiveShift
 
+SAME = 1 - 1e-6
+"""The cosine of the angle between two treatments from which on they are the same one, at whatever dose."""
+
 
 class Treated(nn.Module):
     r"""A field that treatments move cells by, and under which the control stays where it is.
 
     .. math::
 
-        v(t, x, c) = s(c) \, (\mathrm{shift}(c) + r(c) \, d(t, x, c)), \quad
-        d = a(c) \, N(t, x, c), \quad a(c) = \min(1, \max_q |c_q| / \rho)
+        v(t, x, c) = \sum_q s_q \, \mathrm{shift}_q(c_q) + \bar s \, \bar r \, d(t, x, c'), \quad
+        d = a(c) \, N(t, x, c), \quad a(c) = \min(1, \max_q |c_q| / \rho), \quad c'_q = c_q \min(1, s_q / \bar s)
 
     with additive effects of the treatments, which no optimiser trains, and a network N whose part grows from 0 with the
     amount, so that a dose between 0 and a measured one moves cells a part of the way there. The shares s, of
     all, and r, of what differs between cells, are those that cells which were not trained on confirm, see
-    `cellflow.training.effects`: those of a combination are means over its treatments by their amounts. With r = 0 this
-    is a mean shift, and with s = 0 no change.
+    `cellflow.training.effects`. Bars are means over the treatments by what is kept of their amounts, ``s_q |c_q|``: a
+    treatment of share 0 changes nothing of what others beside it do. With r = 0 this is a mean shift, and with s = 0 no
+    change. Combinations, or vectors, that were measured have shares of their own where `keep` was told so.
 
     Where there is a single treatment, the network learns the whole of what it does, ``whole``, and its difference from
     the mean shift is d: a constant says nothing of cells that respond otherwise than those of the fit.
@@ -34,11 +38,15 @@ class Treated(nn.Module):
         The amount from which on the network counts in full.
     whole
         Whether the network learns the whole displacement, and not only what the additive effects leave.
+    seen
+        How many treatments have shares of their own.
 
     Attributes
     ----------
     share, own
         The shares s and r of each treatment ``(p,)``, 1 until they are set.
+    seen, kept
+        Treatments with shares of their own, as vectors of length 1 ``(k, p)``, and these shares ``(k, 2)``.
 
     Examples
     --------
@@ -54,15 +62,19 @@ class Treated(nn.Module):
     >>> field.share.copy_(torch.tensor([1.0, 0.0]))
     tensor([1., 0.])
     >>> field(torch.zeros(3), torch.zeros(3, 1), conditions).flatten().tolist()
-    [0.0, 3.0, 3.5]
+    [0.0, 3.0, 3.0]
     """
 
     reach: Tensor
     share: Tensor
     own: Tensor
     whole: Tensor
+    seen: Tensor
+    kept: Tensor
 
-    def __init__(self, network: Field, shift: AdditiveShift, *, reach: float = 1.0, whole: bool = False) -> None:
+    def __init__(
+        self, network: Field, shift: AdditiveShift, *, reach: float = 1.0, whole: bool = False, seen: int = 0
+    ) -> None:
         super().__init__()
         if not reach > 0:
             raise ValueError(f"Expected reach > 0; found {reach}.")
@@ -71,6 +83,33 @@ class Treated(nn.Module):
         self.register_buffer("whole", torch.full((), float(whole)))
         for name in ("share", "own"):
             self.register_buffer(name, torch.ones(len(shift.line)))
+        self.register_buffer("seen", torch.zeros(seen, len(shift.line)))
+        self.register_buffer("kept", torch.ones(seen, 2))
+
+    def keep(self, treatments: Tensor, kept: Tensor) -> None:
+        """Give treatments ``(k, p)`` shares s and r of their own ``(k, 2)``, at any dose; those before are replaced."""
+        self.seen, self.kept = nn.functional.normalize(treatments, dim=1).to(self.share), kept.to(self.share)
+
+    def shares(self, effect: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shares s and r of each term of treatments ``(n, p)``, of the same shape.
+
+        Examples
+        --------
+        >>> field = Treated(torch.nn.Identity(), AdditiveShift(width=2, dim=1))
+        >>> field.keep(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.5, 0.0]]))
+        >>> field.shares(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))[0].tolist()
+        [[1.0, 1.0], [0.5, 0.5]]
+        """
+        share, own = (each.expand(len(effect), -1) for each in (self.share, self.own))
+        if not len(self.seen):
+            return share, own
+        close, row = (nn.functional.normalize(effect, dim=1) @ self.seen.T).max(dim=1, keepdim=True)
+        known = close > SAME
+        share, own = (
+            torch.where(known, each, other)
+            for each, other in zip(self.kept[row.squeeze(1)].split(1, dim=1), (share, own), strict=True)
+        )
+        return share, own
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor | Outputs:
         """Return the field at times ``t`` ``(n,)`` and states ``x`` ``(n, d)`` under conditions ``(n, k)``.
@@ -84,11 +123,23 @@ class Treated(nn.Module):
         if condition is None or condition.ndim != 2 or condition.shape[1] < width:
             found = None if condition is None else tuple(condition.shape)
             raise ValueError(f"Expected a condition (n, k) with k >= {width}, treatments first; found {found}.")
-        effect, found = condition[:, :width], self.network(t, x, condition)
-        amounts = effect.abs()
-        part = (amounts.amax(dim=1, keepdim=True) / self.reach).clamp(max=1)
-        parts = amounts / amounts.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        share, own = (parts @ shares[:, None] for shares in (self.share, self.own))
-        shift = self.shift(effect)
-        velocity = share * (shift + own * (part * outputs(found).velocity - self.whole * shift))
+        effect = condition[:, :width]
+        shares, owns = self.shares(effect)
+        share, own, told = _told(effect, shares, owns)
+        found = self.network(t, x, torch.cat([told, condition[:, width:]], dim=1))
+        part = (told.abs().amax(dim=1, keepdim=True) / self.reach).clamp(max=1)
+        apart = part * outputs(found).velocity - self.whole * self.shift(told)
+        velocity = self.shift(effect, shares) + share * own * apart
         return velocity if isinstance(found, Tensor) else outputs(found)._replace(velocity=velocity)
+
+
+def _told(effect: Tensor, shares: Tensor, owns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean shares ``(n, 1)`` by what is kept of the amounts, and amounts as a network sees them ``(n, p)``.
+
+    Amounts of a treatment alone, and of those with equal shares, are seen as they are.
+    """
+    kept = shares * effect.abs()
+    total = kept.sum(dim=1, keepdim=True)
+    share, own = ((each * kept).sum(dim=1, keepdim=True) / total.clamp(min=1e-12) for each in (shares, owns))
+    scale = torch.where(share > 0, (shares / share.clamp(min=1e-12)).clamp(max=1), 1)
+    return share, own, effect * scale

@@ -1,6 +1,6 @@
 """One arm of an experiment: what was measured, what chance makes of it, and what a flow predicts."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import PerturbationFlow
+    from cellflow.networks.treated import Treated
 
 
 def measured(arms: Arms, arm: Arm, most: int, generator: torch.Generator) -> dict[str, Any]:
@@ -97,8 +98,10 @@ def shares_of(flow: "PerturbationFlow", effect: np.ndarray) -> dict[str, float]:
     """
     amounts = np.abs(effect).astype(np.float64)
     parts = amounts / max(amounts.sum(), np.finfo(float).tiny)
-    kept = {"share": flow.field_.share, "share_of_differences": flow.field_.own}
-    return {name: float(parts @ np.asarray(values.cpu(), dtype=np.float64)) for name, values in kept.items()}
+    field = cast("Treated", flow.field_)
+    kept = field.shares(torch.from_numpy(effect[None]).to(field.share))
+    names = ("share", "share_of_differences")
+    return {name: float(parts @ each[0].cpu().double().numpy()) for name, each in zip(names, kept, strict=True)}
 
 
 def decoded(change: np.ndarray, loadings: Loadings | None) -> np.ndarray:
