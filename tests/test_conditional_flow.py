@@ -227,6 +227,52 @@ def test_a_late_treatment_is_pulled_to_the_controls_of_its_beginning_only():
         cf.tl.pull(adata, flow, cells=adata.obs["drug"] == "A", at=0)
 
 
+def test_interpolated_cells_say_what_they_are_under(fitted):
+    flow, adata = fitted
+    asked = cf.tl.interpolate(adata, flow, at=2.0, condition={"drug": "A"})
+    assert asked.obs["drug"].tolist() == ["A"] * 120
+    late = cf.tl.interpolate(adata, flow, at=0.5, origin="before", condition={"drug": "B"})
+    assert late.obs["drug"].tolist() == ["B"] * 60
+    own = cf.tl.interpolate(adata, flow, at=2.0)
+    assert own.obs["drug"].tolist() == adata.obs.loc[own.obs["origin"], "drug"].tolist()
+    encoded = flow.conditions_.encode({"drug": "A"}, adata.n_obs)
+    assert "drug" not in cf.tl.interpolate(adata, flow, at=2.0, condition=encoded).obs
+
+
+def test_columns_of_the_user_are_kept_in_what_is_interpolated():
+    adata = drifting(n=20)
+    adata.obs["weight"] = np.arange(adata.n_obs) % 7 / 2
+    adata.obs["origin"] = "here"
+    flow = flow_of(conditions=cf.Conditions("drug", numbers=("weight",), categories=("origin",))).fit(adata)
+    found = cf.tl.interpolate(adata, flow, at=2.0)
+    assert set(found.obs["origin"]) == {"here"}
+    assert found.obs["weight"].tolist() == adata.obs.loc[found.obs["predicted_origin"], "weight"].tolist()
+    assert found.obs["predicted_weight"].sum() == pytest.approx(1)
+    cf.pl.interpolation(adata, found, basis="X_pca")
+
+
+def test_treatments_without_controls_are_noted(caplog):
+    parts = [(drug, time, ZERO) for drug in "AB" for time in (0.0, 1.0)]
+    flow_of().fit(cells(parts, n=10))
+    assert "No cells are controls ('control' in 'drug')" in caplog.text
+    caplog.clear()
+    flow_of().fit(cells([*parts, ("control", 0.0, ZERO)], n=10))
+    assert "No cells are controls" not in caplog.text
+
+
+def test_names_that_files_divide_are_refused(fitted):
+    flow, adata = fitted
+    adata, late = adata.copy(), adata.obs["time"] == 4
+    for call in (
+        lambda key: cf.tl.velocity(adata, flow, key_added=key),
+        lambda key: cf.tl.pull(adata, flow, cells=late, at=1, key_added=key),
+        lambda key: cf.tl.fate(adata, flow, groupby="drug", key_added=key),
+        lambda key: cf.tl.trajectories(adata, flow, key_added=key),
+    ):
+        with pytest.raises(ValueError, match=r"without '/', .* Take 'run_1'"):
+            call("run/1")
+
+
 def test_growth_score_distillation_and_a_saved_model(growing, tmp_path):
     flow, adata = growing
     assert flow.growth_

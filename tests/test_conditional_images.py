@@ -146,6 +146,22 @@ def test_each_sample_may_have_its_own_condition(translator):
     assert not torch.equal(*ends)
 
 
+def test_what_was_not_done_is_not_said():
+    control, treated = cells(["control"]), cells(["A", "B", "A+B"])
+    both = treated.obs["drug"].str.split("+")
+    treated.obs["d1"] = ["A" if "A" in names else "control" for names in both]
+    treated.obs["d2"] = ["B" if "B" in names else "control" for names in both]
+    treated.obs["amount"] = 3.0
+    conditions = cf.Conditions(("d1", "d2"), dose="amount")
+    model = cf.DomainTranslator(rep="X", conditions=conditions, steps=2, batch_size=8, device="cpu")
+    model.fit(control, treated)
+    control.obs = control.obs.assign(d1="control", d2="B", amount=7.0)
+    found = model.translate(control, condition={"d1": "A", "amount": 3.0}, solver=1)
+    assert found.obs[["d1", "d2", "amount"]].drop_duplicates().to_numpy().tolist() == [["A", "control", 3.0]]
+    again = model.conditions_.read(found.obs)
+    assert again.labels == ("A, amount 3",) or len(again) == 1
+
+
 def test_guidance_leads_further(translator):
     x, to = CONTROL.take([0, 7]), {"drug": "B"}
     by = {g: translator.trajectory(x, condition=to, guidance=g, solver=1, save=2).x[-1] for g in (0.0, 1.0, 2.0)}

@@ -96,6 +96,41 @@ def test_a_sparse_representation_is_as_a_dense_one(known):
     np.testing.assert_array_equal(found.X, expected.X)
 
 
+def test_columns_of_the_user_are_kept():
+    adata = with_genes()
+    adata.obs = adata.obs.rename(columns={"drug": "condition", "donor": "origin"})
+    adata.obs["dose"] = np.where(adata.obs["condition"] == "control", 0, 100)
+    flow = cf.PerturbationFlow(conditions=cf.Conditions("condition", dose="dose", categories=("origin",)), steps=3)
+    found = cf.tl.perturb(adata, flow.fit(adata), condition={"condition": "A", "dose": 10.0})
+    assert set(found.obs["condition"]) == {"A"}
+    assert set(found.obs["origin"]) == {"x", "y"}
+    assert found.obs["predicted_condition"].cat.categories.tolist() == ["A, dose 10"]
+    control = adata.obs["condition"] == "control"
+    assert found.obs["predicted_origin"].tolist() == adata.obs_names[control].tolist()
+    assert found.obs["origin"].tolist() == adata.obs["origin"][control].tolist()
+    asked = flow.conditions_.encode({"condition": "A", "dose": 10.0}, control.sum(), obs=adata.obs[control])
+    np.testing.assert_array_equal(flow.read(found).condition, asked)
+
+
+def test_a_response_has_a_name_that_files_hold(known):
+    adata, flow = known
+    with pytest.raises(ValueError, match="without '/'"):
+        cf.tl.response(adata, flow, key_added="r/1")
+
+
+def test_vectors_that_a_file_has_divided_are_refused_with_the_cause(tmp_path):
+    adata = with_genes()
+    adata.obs["drug"] = adata.obs["drug"].replace({"A": "A/b"})
+    table = {"A/b": np.array([1.0, 0.0]), "C": np.array([0.0, 1.0])}
+    flow = cf.PerturbationFlow(conditions=cf.Conditions("drug", embeddings={"drug": "table"}), steps=3)
+    adata.uns["table"] = {"A": {"b": table["A/b"]}, "C": table["C"]}  # as h5ad gives it back
+    with pytest.raises(ValueError, match="Files divide names at '/', such as 'A/b'.*data frame"):
+        flow.fit(adata)
+    adata.uns["table"] = pd.DataFrame(table, index=["one", "two"]).T
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert flow.fit(anndata.read_h5ad(tmp_path / "cells.h5ad")).conditions_.names == ("A/b", "C")
+
+
 def test_too_many_genes_are_left_out_unless_they_are_asked_for(known, monkeypatch, caplog):
     adata, flow = known
     monkeypatch.setattr(sys.modules["cellflow.tl.perturb"], "MOST_DECODED", 100)

@@ -48,6 +48,19 @@ def rows_of(
     return pd.DataFrame({name: pd.Series(list(given[name]), dtype=object) for name in fitted.columns})
 
 
+def nothing(fitted: "FittedConditions") -> dict[str, Any]:
+    """Return what the columns of treatments and doses hold where they are not given: the control, and 0.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> obs = pd.DataFrame({"drug": ["control", "A"] * 2, "dose": [0, 1, 0, 3]})
+    >>> nothing(cf.Conditions("drug", dose="dose").fit(obs))
+    {'drug': 'control', 'dose': 0.0}
+    """
+    return dict.fromkeys(fitted.treatment, fitted.control) | dict.fromkeys(fitted.dose, 0.0)
+
+
 def _such(fitted: "FittedConditions") -> str:
     return "{" + ", ".join(f"{name!r}: ..." for name in fitted.columns) + "}"
 

@@ -206,6 +206,12 @@ def read_vectors(given: Any, *, what: str) -> NameVectors:
 
 def _vector(row: Any, *, name: str, what: str) -> np.ndarray:
     """Return one vector."""
+    if isinstance(row, Mapping):
+        inner = f"{name}/{next(iter(row), '...')}"
+        raise ValueError(
+            f"Expected numbers for {name!r} in {what}; found a mapping. Files divide names at '/', such as {inner!r}: "
+            "keep the table as a data frame with names as its index, which is stored as it is."
+        )
     try:
         vector = np.asarray(row).astype(np.float64)
     except (TypeError, ValueError) as error:

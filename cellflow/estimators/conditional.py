@@ -1,6 +1,7 @@
 """What a field sees beside time and state: conditions read, given in words, and known to its network."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.conditions import Conditions, resolve
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.shapes import as_states, in_precision
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from cellflow.estimators.snapshots import SnapshotFlow
 
+log = logging.getLogger(__name__)
+
 Condition: TypeAlias = Mapping[str, Any] | pd.DataFrame | np.ndarray | Tensor
 """A condition in words, from columns to values; a table of such; or what a field sees of it, ``(n, width)``."""
 
@@ -26,6 +30,19 @@ def fitted_to(conditions: Conditions | str | None, adata: "AnnData") -> FittedCo
     """Return the conditions of cells as they are learned; ``None`` for none."""
     chosen = resolve(conditions)
     return None if chosen is None else chosen.fit(adata.obs, adata.uns)
+
+
+def note_no_control(fitted: FittedConditions | None, table: ConditionTable | None) -> None:
+    """Warn in the log where there are treatments, and no cells without one."""
+    if fitted is None or table is None or not fitted.effects.width or table.is_control.any():
+        return
+    where = fitted.treatment or fitted.dose
+    log.warning(
+        "No cells are controls (%r in %r): each treatment is known beside the others alone, and what is predicted of "
+        "untreated cells, or of treatments that were not fitted, was never measured",
+        fitted.control if fitted.treatment else 0,
+        " or ".join(where),
+    )
 
 
 def of_cells(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellflow.cells.condition_rows import ConditionTable
+from cellflow.cells.condition_words import nothing
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.estimators.conditional_domains import seen
 from cellflow.images.sets import ImageSet
@@ -109,18 +110,23 @@ def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:
     return repeat(None) if rows is None else iter(rows.split(batch_size))
 
 
-def relabelled(found: Any, condition: Condition | None) -> Any:
+def relabelled(found: Any, condition: Condition | None, fitted: FittedConditions | None) -> Any:
     """Return samples with the condition that they were carried to in their table.
+
+    Of several columns of treatments and doses, those that the condition does not give are the control, and 0.
 
     Examples
     --------
+    >>> import cellflow as cf
+    >>> fitted = cf.Conditions("drug").fit(pd.DataFrame({"drug": ["A", "control"]}))
     >>> images = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), obs=pd.DataFrame({"drug": ["control"] * 2}))
-    >>> relabelled(images, {"drug": "A"}).obs["drug"].tolist()
+    >>> relabelled(images, {"drug": "A"}, fitted).obs["drug"].tolist()
     ['A', 'A']
     """
-    if condition is None or not (isinstance(found, ImageSet) or hasattr(found, "obsm")):
+    if condition is None or fitted is None or not (isinstance(found, ImageSet) or hasattr(found, "obsm")):
         return found
-    columns = {str(name): list(values) if _many(values) else values for name, values in condition.items()}
+    given = {str(name): list(values) if _many(values) else values for name, values in condition.items()}
+    columns = nothing(fitted) | given
     index = pd.RangeIndex(len(found)) if found.obs is None else found.obs.index
     obs = pd.DataFrame(columns, index=index)
     if found.obs is not None:

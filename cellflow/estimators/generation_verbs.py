@@ -78,7 +78,7 @@ def generate(
     found = ImageSet(
         to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
     )
-    return cast("ImageSet", relabelled(found, condition))
+    return cast("ImageSet", relabelled(found, condition, self.conditions_))
 
 
 @checked_but("solver", "condition")

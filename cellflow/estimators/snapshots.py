@@ -267,6 +267,7 @@ class SnapshotFlow(FlowEstimator):
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.conditions_ = conditional.fitted_to(self.conditions, adata)
         snapshots = fitted._snapshots(adata)
+        conditional.note_no_control(fitted.conditions_, snapshots.conditions)
         fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
         self._check_growth(fitted.growth_)

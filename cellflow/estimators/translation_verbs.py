@@ -64,7 +64,8 @@ def translate(
     Returns
     -------
     The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs`` and the
-    representation; in ``obs`` of either the condition that was asked for.
+    representation; in ``obs`` of either the condition that was asked for, and of several columns of treatments those
+    that it leaves out as the control.
 
     Raises
     ------
@@ -278,4 +279,4 @@ def _back(
     flow: "DomainTranslator", states: Tensor, given: Samples, condition: Condition | None, *, reverse: bool
 ) -> Any:
     found = given_back(states.float(), given, rep=flow.rep, keep_labels=bool(flow.within_labels))
-    return found if reverse else relabelled(found, condition)
+    return found if reverse else relabelled(found, condition, flow.conditions_)

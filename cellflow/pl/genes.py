@@ -140,6 +140,9 @@ def _quartiles(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the predicted times, and the weighted mean of a gene at each."""
     time = read_times(predicted, time_key)
-    weight, values = predicted.obs["weight"].to_numpy(), expression(predicted, name)
+    weight, values = (
+        predicted.obs[str(predicted.uns.get("interpolation", {}).get("weight", "weight"))].to_numpy(),
+        expression(predicted, name),
+    )
     times = np.unique(time)
     return times, np.array([np.average(values[time == t], weights=weight[time == t]) for t in times])

@@ -73,7 +73,7 @@ def interpolation(
     rep = str(about.get("rep") or next(iter(predicted.obsm), "X"))
     picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
     carried = picture.states(read_rep(predicted, rep), at)
-    weight = predicted.obs["weight"].to_numpy()
+    weight = predicted.obs[str(about.get("weight", "weight"))].to_numpy()
     weights = read_weights(adata, about["weight_key"]) if "weight_key" in about else np.ones(adata.n_obs)
     times = np.unique(at)
     figure = figure_or_new(figure, size=(8.4, 3.9 * len(times)))

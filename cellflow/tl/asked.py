@@ -1,12 +1,13 @@
 """The conditions that a prediction is asked for: what a field sees of them, what they are called, what is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.condition_words import nothing
 from cellflow.cells.treatments import quoted
 from cellflow.estimators.arms import treatments_alone
 
@@ -89,18 +90,34 @@ def table_of_asked(
     columns
         Names of columns.
     """
-    known, n = flow.conditions_, len(obs)
-    nothing = dict.fromkeys(known.treatment, known.control) | dict.fromkeys(known.dose, 0.0)
-    found = {}
+    empty, n, found = nothing(flow.conditions_), len(obs), {}
     for name in columns:
         parts = []
         for one in asked:
-            if name in one.given or name in nothing:
-                parts.append(np.full(n, one.given.get(name, nothing.get(name)), dtype=object))
+            if name in one.given or name in empty:
+                parts.append(np.full(n, one.given.get(name, empty.get(name)), dtype=object))
             else:
                 parts.append(obs[name].to_numpy(dtype=object))
-        found[name] = _column(np.concatenate(parts))
+        found[name] = column_of(np.concatenate(parts))
     return found
+
+
+def set_apart(own: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]:
+    """Return columns of a result beside those of the user: where one is called the same, ours is ``predicted_...``.
+
+    Examples
+    --------
+    >>> set_apart({"origin": 1, "weight": 2}, ["drug", "weight"])
+    {'origin': 1, 'predicted_weight': 2}
+    """
+    return {free_name(name, columns): values for name, values in own.items()}
+
+
+def free_name(name: str, columns: Collection[str]) -> str:
+    """Return what a column of a result is called beside those of the user, see `set_apart`."""
+    while name in columns:
+        name = f"predicted_{name}"
+    return name
 
 
 def _several(flow: "PerturbationFlow", condition: Any) -> Sequence[Mapping[str, Any]]:
@@ -122,7 +139,7 @@ def _several(flow: "PerturbationFlow", condition: Any) -> Sequence[Mapping[str, 
     return given
 
 
-def _column(values: np.ndarray) -> Any:
+def column_of(values: np.ndarray) -> Any:
     """Return numbers as such, and everything else as categories of text, missing where it is missing."""
     column = pd.Series(values, dtype=object)
     missing = column.isna()

@@ -47,6 +47,27 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
     return adata.copy() if copy else adata
 
 
+def check_key(key_added: str) -> None:
+    """Refuse a name of what is written that cannot be stored in a file.
+
+    Raises
+    ------
+    ValueError
+        When it holds "/", at which files divide names.
+
+    Examples
+    --------
+    >>> check_key("run/1")
+    Traceback (most recent call last):
+    ValueError: Expected `key_added` without '/', at which files divide names; found 'run/1'. Take 'run_1'.
+    """
+    if "/" in key_added:
+        raise ValueError(
+            f"Expected `key_added` without '/', at which files divide names; found {key_added!r}. Take "
+            f"{key_added.replace('/', '_')!r}."
+        )
+
+
 def asked_under(adata: "AnnData", flow: "SnapshotFlow", chosen: States, condition: Condition | None) -> States:
     """Return chosen cells under a condition that is given, or each under its own.
 

@@ -12,7 +12,7 @@ from cellflow.estimators.chains import among
 from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, asked_under, solver_of, target
+from cellflow.tl.cells import about, asked_under, check_key, solver_of, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,7 +67,7 @@ def push(
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -156,6 +156,7 @@ def _land(
     forward: bool,
 ) -> "AnnData | None":
     """Carry the chosen cells to a snapshot, and write their mass on its cells."""
+    check_key(key_added)
     states = flow.read(adata)
     groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     chosen = asked_under(adata, flow, states.take(positions(adata, cells)), condition)

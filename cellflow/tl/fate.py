@@ -14,7 +14,7 @@ from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
 from cellflow.seeds import draw_seed, generator
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, asked_under, note_absent, target
+from cellflow.tl.cells import about, asked_under, check_key, note_absent, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 from cellflow.training.run import progress_bar
 
@@ -87,7 +87,7 @@ def fate(
     progress
         Whether to show a bar with the time left.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -132,6 +132,7 @@ def fate(
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
     """
+    check_key(key_added)
     states = flow.read(adata, weights=flow.weight_key in adata.obs)  # for shares of groups alone
     default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
     chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.fate")

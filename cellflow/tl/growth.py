@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cellflow.estimators.conditional import Condition
 from cellflow.renamed import warn
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.sensitivity import conclusion
 from cellflow.tl.sensitivity import sensitivity as by_relaxation
 
@@ -56,7 +56,7 @@ def growth(
     extrapolate
         Whether cells outside the fitted times are allowed.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -93,6 +93,7 @@ def growth(
     >>> adata.obs["growth"].shape == (adata.n_obs,)
     True
     """
+    check_key(key_added)
     states = flow.read(adata, condition=condition, weights=False)
     found = flow.growth_rate(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
     table = by_relaxation(adata, flow) if sensitivity else None

@@ -9,7 +9,7 @@ from cellflow.cells.gene_sets import APOPTOSIS, CELL_CYCLE
 from cellflow.errors import unknown
 from cellflow.renamed import warn
 from cellflow.signature import checked
-from cellflow.tl.cells import target
+from cellflow.tl.cells import check_key, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,7 +69,7 @@ def growth_prior(
     seed
         Seed of the genes that scores are compared with.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -115,6 +115,7 @@ def growth_prior(
     >>> adata.obs.groupby("hours")["growth_prior"].mean().round(3).to_dict()
     {0: 0.025, 24: -0.018, 48: -0.024, 72: -0.014}
     """
+    check_key(key_added)
     if unit not in UNITS:
         raise ValueError(unknown("unit", unit, UNITS))
     for name, (low, high) in (("birth", birth), ("death", death)):

@@ -1,18 +1,20 @@
 """Cells at times that were not measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
+from cellflow.cells.condition_words import nothing, rows_of
 from cellflow.cells.states import States
 from cellflow.estimators.chains import chain_of
 from cellflow.estimators.conditional import Condition, of_cells
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
+from cellflow.tl.asked import column_of, free_name, set_apart
 from cellflow.tl.cells import about_states, solver_of
 from cellflow.tl.genes import Loadings, read_loadings
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
     from cellflow.cells.fitted_conditions import FittedConditions
     from cellflow.estimators import SnapshotFlow
+
+
+WEIGHT = "weight"
+"""Column with the weight of each predicted cell."""
 
 
 @checked_but("solver", "condition")
@@ -68,7 +74,9 @@ def interpolate(
     -------
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
-        carried from), ``origin_time``, and ``weight`` (sums to 1 at each time). ``X`` holds decoded genes, in the units
+        carried from), ``origin_time``, and ``weight`` (sums to 1 at each time); with conditions also their columns,
+        which say what each cell was carried under, unless that was given in numbers alone. Where one of these is called
+        ``origin``, ours is ``predicted_origin``; likewise the others. ``X`` holds decoded genes, in the units
         of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time,
         the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation.
 
@@ -94,10 +102,13 @@ def interpolate(
     states = np.concatenate([part.x for part in carried])
     expression, var = _expression(adata, loadings, states)
     weighed = {} if flow.weight_key is None else {"weight_key": flow.weight_key}
+    under = _columns(adata, flow, condition)
+    if WEIGHT in under:
+        weighed["weight"] = free_name(WEIGHT, under.columns)
     rep = {} if flow.rep == "X" else {flow.rep: states}
     return anndata.AnnData(
         X=states if flow.rep == "X" else expression,
-        obs=pd.concat([_obs(adata, flow, part) for part in carried]),
+        obs=pd.concat([_obs(adata, flow, part, under) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
         uns={"interpolation": about_states(adata, flow) | weighed},
@@ -114,10 +125,28 @@ def _under(adata: "AnnData", flow: "SnapshotFlow", cells: States, condition: Con
     return chain, times
 
 
-def _obs(adata: "AnnData", flow: "SnapshotFlow", part: Carried) -> pd.DataFrame:
+def _columns(adata: "AnnData", flow: "SnapshotFlow", condition: Condition | None) -> pd.DataFrame:
+    """Return the columns of what every cell is carried under, but for time; none where these are not known."""
+    fitted = flow.conditions_
+    found: pd.DataFrame = adata.obs[[]]
+    if fitted is not None and condition is None:
+        found = adata.obs[list(fitted.columns)]
+    elif fitted is not None and isinstance(condition, Mapping | pd.DataFrame):
+        rows = rows_of(condition, adata.n_obs, fitted, obs=adata.obs)
+        given = {
+            name: column_of(rows[name].where(rows[name].notna(), value).to_numpy())
+            for name, value in nothing(fitted).items()
+        }
+        rest = {name: column_of(rows[name].to_numpy()) for name in fitted.columns if name not in given}
+        found = pd.DataFrame(given | rest, index=adata.obs_names)
+    return found[[name for name in found if name != flow.time_key]]
+
+
+def _obs(adata: "AnnData", flow: "SnapshotFlow", part: Carried, under: pd.DataFrame) -> pd.DataFrame:
     names = adata.obs_names[part.origin.rows].astype(str)
-    columns = {flow.time_key: part.time, "origin": names, "origin_time": part.origin.time, "weight": part.weight}
-    return pd.DataFrame(columns, index=[f"{name}@{part.time:.12g}" for name in names])
+    own = set_apart({"origin": names, "origin_time": part.origin.time, WEIGHT: part.weight}, under.columns)
+    table = pd.DataFrame({flow.time_key: part.time} | own, index=[f"{name}@{part.time:.12g}" for name in names])
+    return pd.concat([table, under.iloc[part.origin.rows].set_axis(table.index)], axis=1)
 
 
 def _expression(

@@ -14,7 +14,7 @@ from cellflow.estimators.arms import treatments_alone
 from cellflow.estimators.perturbation_verbs import WAY, check_cells
 from cellflow.integrate import Adaptive, Fixed, resolve
 from cellflow.signature import checked_but
-from cellflow.tl.asked import Asked, read_asked, table_of_asked
+from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
 from cellflow.tl.genes import Loadings, read_loadings
 from cellflow.training.run import progress_bar
 
@@ -71,8 +71,9 @@ def perturb(
     AnnData
         One row per condition and cell: ``obsm[rep]``; in ``obs`` the columns of the condition and of groups, and
         ``condition`` (its name), ``origin`` (name of the cell it was carried from) and ``weight`` (sums to 1 in each
-        condition), which take the place of columns of yours that are called so. ``X`` holds decoded genes, in the
-        units of the PCA's input, or nothing. ``uns["perturbation"]``: ``"rep"``, and ``"fingerprint"``, by which plots
+        condition). Where a column of the condition or of groups is called so, it is kept, and these are
+        ``predicted_condition``, ``predicted_origin`` and ``predicted_weight``. ``X`` holds decoded genes, in the units
+        of the PCA's input, or nothing. ``uns["perturbation"]``: ``"rep"``, and ``"fingerprint"``, by which plots
         notice another representation.
 
     Raises
@@ -114,7 +115,7 @@ def perturb(
                     values[at : at + len(carried)] = loadings.decode(carried)
                 bar(at + len(carried), None)
     whole, columns = flow.rep == "X", _columns(flow, obs)
-    own = _own_columns(asked, obs)
+    own = set_apart(_own_columns(asked, obs), columns)
     known = flow.fingerprint_
     return anndata.AnnData(
         X=states if whole else values,

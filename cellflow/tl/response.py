@@ -15,7 +15,7 @@ from cellflow.estimators.arms import ALL, Arms
 from cellflow.estimators.mean_shift import shifts_of
 from cellflow.seeds import generator_at
 from cellflow.signature import checked_but
-from cellflow.tl.cells import target
+from cellflow.tl.cells import check_key, target
 from cellflow.tl.changes import discovered, moments
 from cellflow.tl.genes import LOADINGS, REP, read_loadings
 from cellflow.tl.measured import correlation, decoded, measured, measured_genes, predicted
@@ -69,7 +69,7 @@ def response(
     seed
         Seed of the random divisions of cells.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -118,6 +118,7 @@ def response(
     >>> adata.uns["response"].set_index("treatment")["told"].to_dict()
     {'A': True, 'nothing': False}
     """
+    check_key(key_added)
     if max_cells < 2:
         raise ValueError(f"Expected max_cells >= 2; found {max_cells}.")
     arms, rep, groups = _arms(adata, flow, conditions, control, within, rep)

@@ -12,7 +12,7 @@ from cellflow.metrics import thinned
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about_states, target
+from cellflow.tl.cells import about_states, check_key, target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,7 +64,7 @@ def trajectories(
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -84,6 +84,7 @@ def trajectories(
     >>> adata.uns["trajectories"]["x"].shape
     (10, 5, 2)
     """
+    check_key(key_added)
     if old:
         rules = {"stochastic": lambda noisy: {"solver": Noisy() if noisy else Fixed()}}
         solver = renamed("tl.trajectories", old, rules)["solver"]

@@ -14,7 +14,7 @@ from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at
 from cellflow.signature import checked
 from cellflow.tl import held_out, new_cells
-from cellflow.tl.cells import about, target
+from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.held_out import inside, known_times
 from cellflow.tl.validate import MAX_CELLS
 
@@ -71,7 +71,7 @@ def tune(
     max_cells
         As for `validate`.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -107,6 +107,7 @@ def tune(
     >>> cf.tl.tuned(adata, flow, grid={"steps": [1, 30]}).steps
     30
     """
+    check_key(key_added)
     refuse(flow, "tl.tune", "Compare flows by their `score` on cells that were left out.")
     settings = _settings(flow, grid)
     if by not in ("auto", *SCORES):

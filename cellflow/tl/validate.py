@@ -15,7 +15,7 @@ from cellflow.estimators.snapshot_states import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked, checked_but
 from cellflow.tl import held_out, landings, new_cells
-from cellflow.tl.cells import about, note_absent, solver_of, target
+from cellflow.tl.cells import about, check_key, note_absent, solver_of, target
 from cellflow.tl.held_out import inside, known_times, refitted, unseen
 from cellflow.tl.landings import Scored
 from cellflow.tl.new_cells import Split
@@ -85,7 +85,7 @@ def validate(
     solver
         As for `interpolate`.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -140,6 +140,7 @@ def validate(
     >>> sorted(adata.uns["validation_couplings"]["method"].unique())
     ['exact plan', 'flow', 'not moving', 'plan of the flow']
     """
+    check_key(key_added)
     carried = solver_of(flow, solver, verb="tl.validate", old={})
     if adata.isbacked and adata.is_view:
         raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from cellflow.estimators.conditional import Condition
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about_states, target
+from cellflow.tl.cells import about_states, check_key, target
 from cellflow.tl.genes import read_loadings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def velocity(
     extrapolate
         Whether cells outside the fitted times are allowed.
     key_added
-        Name of what is written.
+        Name of what is written, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -65,6 +65,7 @@ def velocity(
     >>> adata.obsm["velocity"].shape == adata.obsm["X_latent"].shape
     True
     """
+    check_key(key_added)
     states = flow.read(adata, condition=condition, weights=False)
     loadings = read_loadings(adata, flow.rep, genes=genes)
     found = flow.velocity(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
