@@ -118,7 +118,7 @@ def relabelled(found: Any, condition: Condition | None, fitted: FittedConditions
     Examples
     --------
     >>> import cellflow as cf
-    >>> fitted = cf.Conditions("drug").fit(pd.DataFrame({"drug": ["A", "control"]}))
+    >>> fitted = cf.Conditions("drug").fit(pd.DataFrame({"drug": ["A", "control"] * 2}))
     >>> images = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), obs=pd.DataFrame({"drug": ["control"] * 2}))
     >>> relabelled(images, {"drug": "A"}, fitted).obs["drug"].tolist()
     ['A', 'A']
