@@ -54,7 +54,7 @@ def nothing(fitted: "FittedConditions") -> dict[str, Any]:
     Examples
     --------
     >>> import cellflow as cf
-    >>> obs = pd.DataFrame({"drug": ["control", "A"] * 2, "dose": [0, 1, 0, 3]})
+    >>> obs = pd.DataFrame({"drug": ["control", "A"] * 2, "dose": [0, 3] * 2})
     >>> nothing(cf.Conditions("drug", dose="dose").fit(obs))
     {'drug': 'control', 'dose': 0.0}
     """
