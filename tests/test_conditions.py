@@ -277,6 +277,34 @@ def test_doses_that_differ_by_rounding_alone_are_one():
     assert fitted.read(obs.astype({"dose": "float32"})).labels == ("control", "A, dose 0.3")
 
 
+@pytest.mark.parametrize(("dose", "said"), [(1000.0, False), (1001.0, True), (1e9, True), (1e-9, False)])
+def test_doses_far_beyond_those_in_training_are_said(dose, said, caplog):
+    fitted = Conditions("drug", "dose").fit(cells(drug=["control", "A", "A"], dose=[0, 1, 100]))
+    fitted.encode({"drug": ["A", "A"], "dose": [1.0, dose]}, 2)
+    assert ("times the largest in training, 100" in caplog.text) == said
+
+
+def test_spaces_around_names_are_none():
+    obs = cells(drug=["control", "A", "B", "A+B", "control ", " A", "B ", " B + A"], line=["x", "x ", " x", "x"] * 2)
+    fitted = Conditions("drug", control=" control", categories=("line",)).fit(obs)
+    assert fitted.names == ("A", "B")
+    assert fitted.read(obs).labels == ("control, line x", "A, line x", "A+B, line x", "B, line x")
+    assert embedded(obs, {"A ": [1.0, 0.0], " B": [0.0, 1.0]}).encode({"drug": " A "}, 1).any()
+
+
+def test_names_with_one_vector_are_said(caplog):
+    obs = cells(drug=["control", "A", "B", "C"])
+    embedded(obs, {"A": [1.0, 1.0], "B": [0.0, 1.0], "C": [1.0, 1.0]})
+    assert "the vectors of 'A' and 'C' are the same" in caplog.text
+
+
+def test_vectors_that_cancel_are_refused_where_they_do():
+    table = {"A": [1.0, 0.1], "B": [-1.0, -0.1]}
+    embedded(cells(drug=["control", "A", "B"]), table)
+    with pytest.raises(ValueError, match=re.escape("the vectors of 'A+B' are 0, or cancel")):
+        embedded(cells(drug=["control", "A", "B", "A+B"]), table)
+
+
 def embedded(obs, table, uns=None):
     return Conditions("drug", embeddings={"drug": table}).fit(obs, uns)
 
@@ -390,6 +418,13 @@ BAD_CELLS = {
     "truth values for doses": (lambda o: o.assign(dose=True), "amounts in the dose column 'dose'"),
     "lengths of time for doses": (lambda o: o.assign(dose=pd.Timedelta(days=1)), "amounts in the dose column 'dose'"),
     "several units": (lambda o: o.assign(dose=["1 nM", "1 uM"] * 12), "doses in one unit in 'dose'; found 'nM', 'uM'"),
+    "a unit at some": (lambda o: o.assign(dose=["100 nM", 1] * 12), "found some in 'nM' and 1 without a unit. Write"),
+    "a unit at some, as text": (lambda o: o.assign(dose=["100 nM", "1"] * 12), "such as '1 nM'"),
+    "a unit at one of two": (lambda o: o.assign(drug="A+B", dose="1 nM+3"), "found some in 'nM' and 3 without a unit"),
+    "three cells of each": (
+        lambda o: pd.concat([o] * 3).assign(donor=np.repeat(np.arange(24), 3)),
+        "24 different values in 'donor': does it name cells",
+    ),
     "more doses than names": (lambda o: o.assign(dose="1+2+3"), "Expected one dose, or"),
     "no treatment": (lambda o: o.assign(drug=o["drug"].where(o["drug"] != "A")), "Some cells have no treatment"),
     "half a combination": (lambda o: o.assign(drug="A+"), "no name on one side of '+'"),
@@ -482,6 +517,7 @@ BAD_TABLES = {
     "a name twice in two types": ({1: [1.0], "1": [1.0]}, "found several for '1'"),
     "no name": (pd.DataFrame({"x": [1.0, 2.0]}, index=["A", None]), "a name for each vector"),
     "a name in the data missing": ({"A": [1.0]}, "no vector for 'B', which the data hold"),
+    "zero": ({"A": [1.0, 0.0], "B": [0.0, 0.0]}, "the vectors of 'B' are 0, or cancel"),
     "all zero": ({"A": [0.0], "B": [0.0]}, "All vectors of `embeddings['drug']`"),
     "an array": (np.ones((2, 2)), "found ndarray"),
     "no such key": ("fingerprints", "No `uns['fingerprints']`"),

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 MANY = 20
 """Conditions from which it is suspected that they name cells, ..."""
-FEW = 3
+FEW = 5
 """... where fewer cells than this have each, on average."""
+SHOWN = 3
+"""Conditions that a message shows."""
 
 
 def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], index: np.ndarray) -> None:
@@ -44,8 +46,8 @@ def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], inde
         )
     lonely = np.flatnonzero(counts < 2)
     if len(lonely):
-        shown = ", ".join(repr(label_of(keys[k], columns)) for k in lonely[:FEW])
-        more = f" and {len(lonely) - FEW} others" if len(lonely) > FEW else ""
+        shown = ", ".join(repr(label_of(keys[k], columns)) for k in lonely[:SHOWN])
+        more = f" and {len(lonely) - SHOWN} others" if len(lonely) > SHOWN else ""
         raise ValueError(
             f"Only one cell has the condition {shown}{more}: two or more are needed. Leave it out: `adata = adata["
             f"adata.obs.groupby({names}, observed=True, dropna=False)[{names[0]!r}].transform('size') > 1].copy()`."

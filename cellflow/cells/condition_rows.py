@@ -112,7 +112,7 @@ def parsed(
         place[k] = keys.setdefault(_key(values, columns, treatment, dose), len(keys))
     at = slice(len(treatment), len(treatment) + len(dose))
     units = tuple(
-        one_unit((unit for _, unit in different), column=name)
+        one_unit(((max(amounts, default=0.0), unit) for amounts, unit in different), column=name)
         for name, (_, different) in zip(dose, read[at], strict=True)
     )
     return (list(keys), place[codes] if len(obs) else codes), units

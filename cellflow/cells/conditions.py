@@ -13,6 +13,8 @@ from cellflow.cells.condition_rows import Key, names_tuple, parsed
 from cellflow.cells.doses import DoseScale
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import NameVectors, listed, read_vectors
+from cellflow.cells.told_apart import check_told_apart
+from cellflow.cells.treatments import stripped
 from cellflow.signature import checked
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class Conditions:
             object.__setattr__(self, name, columns if len(columns) > 1 else columns[0] if columns else None)
         for name in ("categories", "numbers"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "control", stripped(self.control))
         _check_columns(self)
         if self.embeddings is not None:
             # Plain numbers, which print, compare and are saved.
@@ -128,7 +131,7 @@ class Conditions:
             When a column, or a key of ``uns``, is missing.
         ValueError
             When a name, dose or number is missing or unusable; when a condition has a single cell, or there are about
-            as many conditions as cells; when a name in the data has no vector in its table.
+            as many conditions as cells; when a name in the data has no vector in its table, or one that is 0.
 
         Examples
         --------
@@ -157,6 +160,7 @@ class Conditions:
             moments=tuple(_moments([key[2][k] for key in keys], name) for k, name in enumerate(self.numbers)),
             trained=tuple(names),
         )
+        check_told_apart(keys, fitted)
         if treatment and all(key[0] for key in keys) and (alike := fitted.like_control()):
             log.warning(
                 "No cell has the control %r in %r, while some have %r. If that is no treatment, set "

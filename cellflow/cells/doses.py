@@ -105,27 +105,37 @@ def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[
     pairs = [each for each in found if each is not None]
     bad = [dose for dose, _ in pairs if not (math.isfinite(dose) and dose >= 0)]
     if bad:
-        raise ValueError(
-            f"Expected doses of 0 or more in {column!r}; found {bad[0]:g}. Amounts are not logarithms: a log10 dose is "
-            f"turned back with `10.0 ** adata.obs[{column!r}]`; leave other cells out first."
+        cure = (
+            f"Amounts are not logarithms: a log10 dose is turned back with `10.0 ** adata.obs[{column!r}]`; leave "
+            "other cells out first."
+            if math.isfinite(bad[0])
+            else "No finite amount is that: fill it in, or leave these cells out."
         )
-    return tuple(dose for dose, _ in pairs), one_unit((unit for _, unit in pairs), column=column)
+        raise ValueError(f"Expected doses of 0 or more in {column!r}; found {bad[0]:g}. {cure}")
+    return tuple(dose for dose, _ in pairs), one_unit(pairs, column=column)
 
 
-def one_unit(units: Iterable[str], *, column: str) -> str:
-    """Return the only unit of a column; ``""`` for numbers without one, and a 0 needs none.
+def one_unit(doses: Iterable[tuple[float, str]], *, column: str) -> str:
+    """Return the only unit of doses; ``""`` for numbers without one, and a 0 needs none.
 
     Raises
     ------
     ValueError
-        When there are several.
+        When there are several, or some have one and others do not.
 
     Examples
     --------
-    >>> one_unit(["nM", "", "nM"], column="dose")
+    >>> one_unit([(10.0, "nM"), (0.0, ""), (3.0, "nM")], column="dose")
     'nM'
     """
-    found = sorted(set(units) - {""})
+    given = list(doses)
+    found = sorted({unit for _, unit in given} - {""})
+    bare = next((dose for dose, unit in given if dose and not unit), None)
+    if found and bare is not None:
+        raise ValueError(
+            f"Expected doses in one unit in {column!r}; found some in {found[0]!r} and {digits(bare)} without a unit. "
+            f"Write the unit to each, such as '{digits(bare)} {found[0]}', or none to any: 1 uM is 1000 nM."
+        )
     if len(found) > 1:
         shown = ", ".join(map(repr, found[:NAMED]))
         raise ValueError(

@@ -1,5 +1,6 @@
 """What `Conditions` learns from a table: names, scales of doses, and how they become the numbers that a field sees."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,14 @@ from cellflow.cells.condition_labels import label_of
 from cellflow.cells.condition_record import read_record
 from cellflow.cells.condition_rows import ConditionTable, Key, keys_of
 from cellflow.cells.condition_words import rows_of
-from cellflow.cells.doses import DoseScale
+from cellflow.cells.doses import DoseScale, digits
 from cellflow.cells.name_vectors import NameVectors, listed
 from cellflow.cells.treatments import Treated
 
+log = logging.getLogger(__name__)
+
+BEYOND = 10.0
+"""Times the largest dose in training beyond which a dose is said to be far from all that was learned."""
 FAR = 1e6
 """Spreads from the mean of a continuous covariate beyond which it is another quantity."""
 MOST = 2**26
@@ -244,13 +249,26 @@ class FittedConditions:
         place = np.argsort(order)
         keys = [keys[k] for k in order]
         contexts = {key[1:]: k for k, key in reversed(list(enumerate(keys)))}
+        vectors = np.stack([self._vector(key) for key in keys]) if keys else np.zeros((0, self.width), np.float32)
+        self._say_what_is_beyond(keys)
         return ConditionTable(
-            vectors=np.stack([self._vector(key) for key in keys]) if keys else np.zeros((0, self.width), np.float32),
+            vectors=vectors,
             index=place[index] if len(index) else index,
             labels=tuple(label_of(key, self) for key in keys),
             is_control=np.array([not key[0] for key in keys], dtype=bool),
             context=np.array([contexts[key[1:]] for key in keys], dtype=np.int64),
         )
+
+    def _say_what_is_beyond(self, keys: list[Key]) -> None:
+        """Log which dose lies farthest beyond those in training, if it is far."""
+        doses = {pair for key in keys for pair in key[0] if pair[1] > BEYOND * self._scale(pair[0]).largest}
+        if doses:
+            name, dose = max(doses, key=lambda pair: pair[1] / self._scale(pair[0]).largest)
+            log.warning(
+                "A dose of %s of %r is %.3g times the largest in training, %s: nothing was learned there. Is it in the "
+                "same unit?",
+                *(digits(dose), name, dose / self._scale(name).largest, digits(self._scale(name).largest)),
+            )
 
     def _vector(self, key: Key) -> np.ndarray:
         """Return what a field sees of a condition, ``(width,)``."""

@@ -24,18 +24,31 @@ def is_missing(value: Any) -> bool:
 
 
 def name_of(value: Any) -> str | None:
-    """Return a value of a column as a name; ``None`` where it is missing. Whole numbers have no decimals.
+    """Return a value of a column as a name; ``None`` where it is missing.
+
+    Whole numbers have no decimals, and no name has spaces around it.
 
     Examples
     --------
-    >>> name_of("DMSO"), name_of(3.0), name_of(True), name_of(float("nan"))
+    >>> name_of("DMSO "), name_of(3.0), name_of(True), name_of(float("nan"))
     ('DMSO', '3', 'True', None)
     """
     if is_missing(value):
         return None
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return str(value)
+    return stripped(str(value))
+
+
+def stripped(name: str) -> str:
+    """Return a name without spaces around it; spaces alone are one.
+
+    Examples
+    --------
+    >>> stripped(" A "), stripped("  ")
+    ('A', '  ')
+    """
+    return name.strip() or name
 
 
 def quoted(text: str, marks: Sequence[str]) -> str:
