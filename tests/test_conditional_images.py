@@ -425,3 +425,15 @@ def undropped(model):
 def test_generators_refuse_what_they_have_not_learned(use, error, message, generator):
     with pytest.raises(error, match=message):
         use(generator)
+
+
+def test_images_of_a_figure_have_the_same_size_in_rows_of_any_length():
+    from cellflow.report.grids import GAP, rows_figure
+
+    figure = rows_figure([("many", torch.zeros(6, 1, 8, 8)), ("few", torch.zeros(2, 1, 8, 8))])
+    many, few = (ax.images[0].get_array() for ax in figure.axes)
+    assert many.shape == few.shape
+    assert (few[:, : 2 * (8 + GAP) - GAP] == many[:, : 2 * (8 + GAP) - GAP]).all()
+    assert (few[:, 2 * (8 + GAP) - GAP :] == 255).all()
+    heights = [ax.get_position().height for ax in figure.axes]
+    assert heights[0] == pytest.approx(heights[1])

@@ -58,10 +58,14 @@ def save_grid(path: Path, rows: Sequence[Tensor]) -> None:
 
 
 def rows_figure(rows: Rows) -> "Figure":
-    """Return a figure with one labelled row for each entry; images of one column belong together."""
+    """Return a figure with one labelled row for each entry; images of one column belong together.
+
+    All images have the size that the longest row leaves them; shorter rows end in white.
+    """
     from matplotlib.figure import Figure
 
-    pictures = [tile([images]) for _, images in rows]
+    most = max(len(images) for _, images in rows)
+    pictures = [_lengthened(tile([images]), len(images), most) for _, images in rows]
     width, margin = 9.0, 1.1  # inches; the margin holds the labels
     heights = [(width - margin) * picture.shape[0] / picture.shape[1] for picture in pictures]
     figure = Figure(figsize=(width, sum(heights) * 1.06))  # an automatic layout would cut off the labels
@@ -108,6 +112,12 @@ def _bytes(images: Tensor) -> np.ndarray:
     channels = values.shape[1]
     shown = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
     return shown.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _lengthened(picture: np.ndarray, n: int, most: int) -> np.ndarray:
+    """Return a row of ``n`` images as wide as one of ``most``."""
+    side = (picture.shape[1] + GAP) // n
+    return np.pad(picture, [(0, 0), (0, (most - n) * side), (0, 0)], constant_values=255)
 
 
 def _padded(picture: np.ndarray, *, axis: int) -> np.ndarray:

@@ -247,7 +247,7 @@ def _of_translation(
         ("source", inputs),
         ("translated", outputs),
         ("nearest\ntarget", nearest(outputs, target.fitted.scaled())),
-        ("targets\nat random", target.held_out.scaled()[:SHOWN]),
+        ("targets\nat random", target.held_out.scaled()[: len(inputs)]),
     ]
     n = len(inputs)
     few = source.held_out.take(range(min(SHOWN, len(source.held_out))))
