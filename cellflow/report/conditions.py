@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import PerturbationFlow
 
 PAGE, FIGURES = "report.html", "figures"
-MOST_ROWS, MOST_NAMES, MOST_DRAWN = 200, 20, 3
+MOST_ROWS, MOST_NAMES, MOST_DRAWN = 200, 8, 3
 """Conditions in the table, names in a sentence, and conditions of which the genes are drawn."""
 CLOSER = 0.95
 """An energy distance below this share of another is closer, and above its inverse farther; between, both tie."""
@@ -176,10 +176,9 @@ def untold(table: pd.DataFrame) -> str:
     names = [name_of_row(row) for _, row in table[~table["told"]].iterrows()]
     if not names:
         return "Every condition can be told from nothing."
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return (
-        f"{len(names)} of {len(table)} conditions cannot be told from nothing: {', '.join(names[:MOST_NAMES])}{more}."
-    )
+    if len(names) == len(table) > MOST_NAMES:
+        return f"None of {len(table)} conditions can be told from nothing."
+    return f"{len(names)} of {_conditions(len(table))} cannot be told from nothing: {_listed(names)}."
 
 
 def verdict(table: pd.DataFrame) -> list[str]:
@@ -210,12 +209,14 @@ def verdict(table: pd.DataFrame) -> list[str]:
     middle = float(np.median(ratio))
     word = "is worth more than" if middle < CLOSER and closer > farther else "only ties with"
     word = "is worse than" if middle > 1 / CLOSER and farther > closer else word
-    where = "that it did not see" if not seen else "that it was fitted on"
-    said = (
-        f"The flow {word} the mean shift: it is closer to the treated cells in {closer} and farther in {farther} of "
-        f"{n} condition{'s' if n > 1 else ''} {where} (median energy distance {middle:.2f} times its own)."
-    )
-    found = [said]
+    where = f"{_conditions(n)} {'that it was fitted on' if seen else 'that it did not see'}"
+    if word == "only ties with":
+        said = f": it is closer to the treated cells in {closer} and farther in {farther} of {where}"
+    elif word == "is worse than":
+        said = f" in {farther} of {where}: it is farther from the treated cells there, and closer in {closer}"
+    else:
+        said = f" in {closer} of {where}: it is closer to the treated cells there, and farther in {farther}"
+    found = [f"The flow {word} the mean shift{said} (median energy distance {middle:.2f} times its own)."]
     if word != "is worth more than":
         found.append("Where it does, the mean shift says as much with fewer assumptions: use that.")
     if seen:
@@ -229,12 +230,21 @@ def _invented(table: pd.DataFrame) -> list[str]:
     """Say where cells are carried away although nothing can be told."""
     still = table[~table["told"]]
     bad = still[still["energy_distance_flow"] > HARM * still["energy_distance"]]
-    names = [name_of_row(row) for _, row in bad.iterrows()][:MOST_NAMES]
+    names = [name_of_row(row) for _, row in bad.iterrows()]
     if not names:
         return []
     return [
-        f"The flow changes cells where nothing can be told from no change: {', '.join(names)}. Do not rely on it there."
+        f"The flow changes cells where nothing can be told from no change: {_listed(names)}. Do not rely on it there."
     ]
+
+
+def _conditions(n: int) -> str:
+    return f"{n} condition{'s' if n > 1 else ''}"
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first names of a list for a sentence."""
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def _summary(adata: "AnnData", key: str = "response") -> str:
