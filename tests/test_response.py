@@ -402,6 +402,7 @@ def test_the_figure_of_a_response_names_genes_and_says_how_good_it_is(measured):
     assert "seen in the fit" in ax.get_title()
     assert "cannot be told" not in ax.get_title()
     assert "cannot be told from nothing" in cf.pl.response(measured, treatment="C").get_title()
+    assert "nothing is predicted" not in ax.get_title()
     chosen = cf.pl.response(measured, genes=["gene8"])
     assert [text.get_text() for text in chosen.texts] == ["gene8"]
     for given, error in (
@@ -413,6 +414,35 @@ def test_the_figure_of_a_response_names_genes_and_says_how_good_it_is(measured):
             cf.pl.response(measured, **given)
 
 
+def test_a_figure_says_where_nothing_is_predicted(measured):
+    adata = measured.copy()
+    adata.varm["response_predicted"][:] = 0
+    adata.uns["response"][["correlation_flow", "correlation_shift"]] = np.nan
+    title = cf.pl.response(adata, treatment="A").get_title()
+    assert "nothing is predicted" in title
+    assert "nan" not in title
+
+
+@pytest.mark.parametrize(
+    ("separator", "written", "asked"),
+    [("+", "A+C", "C+A"), ("+", "A+C, dose 3", "C + A, dose 3"), (" & ", "A & C", "C & A"), ("", "A+C", None)],
+)
+def test_a_combination_has_no_order(separator, written, asked, measured):
+    adata = measured.copy()
+    adata.uns["response"]["treatment"] = [written, "D"]
+    adata.uns["response_about"]["separator"] = separator
+    assert written in cf.pl.response(adata, treatment=asked or written).get_title()
+    with pytest.raises(ValueError, match="treatment"):
+        cf.pl.response(adata, treatment="C+A" if asked is None else "C")
+
+
+def test_the_separator_of_combinations_is_written(known):
+    adata = known[0].copy()
+    for separator, written in (("/", "/"), (None, "")):
+        cf.tl.response(adata, conditions=cf.Conditions("drug", separator=separator), genes=False)
+        assert adata.uns["response_about"] == {"rep": "X_pca", "within": "", "separator": written}
+
+
 def test_figures_say_what_to_run_first(known):
     adata = known[0].copy()
     for draw in (cf.pl.response, cf.pl.conditions):
@@ -421,6 +451,38 @@ def test_figures_say_what_to_run_first(known):
     cf.tl.response(adata, conditions="drug")
     with pytest.raises(KeyError, match="with a flow"):
         cf.pl.response(adata)
+
+
+def crossed(box, start, end):
+    """Whether a segment goes through a box, by many places along it."""
+    along = start + np.linspace(0, 1, 500)[:, None] * (end - start)
+    return ((along > box[:2] + 1) & (along < box[2:] - 1)).all(axis=1).any()
+
+
+def test_names_and_leaders_keep_clear_of_points_lines_and_each_other():
+    from matplotlib.text import Text
+
+    ax = Figure(figsize=(6, 5)).subplots()
+    points = np.random.default_rng(1).normal(size=(60, 2)) * [0.1, 0.02]
+    ax.scatter(*points.T)
+    ax.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
+    lines = np.array([[[-0.5, 0.0], [0.5, 0.0]], [[-0.5, -0.5], [0.5, 0.5]]])
+    names = write_names(ax, *points[:40].T, [f"name {k}" for k in range(40)], clear=points[40:], lines=lines)
+    assert len(names) > 5
+    ax.figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text).extents for text in ax.texts]
+    places = ax.transData.transform(points)
+    ends = ax.transData.transform(lines.reshape(-1, 2)).reshape(-1, 2, 2)
+    leaders = 0
+    for number, (text, box) in enumerate(zip(ax.texts, boxes, strict=True)):
+        assert not ((places > box[:2]) & (places < box[2:])).all(axis=1).any()
+        assert not any(crossed(box, *line) for line in ends)
+        if not text.arrow_patch.get_visible():
+            continue
+        leaders += 1
+        start, end = ax.transData.transform(text.xy), (box[:2] + box[2:]) / 2
+        assert not any(crossed(other, start, end) for k, other in enumerate(boxes) if k != number), text.get_text()
+    assert leaders
 
 
 def test_no_name_covers_another():
@@ -447,6 +509,21 @@ def test_the_map_puts_no_change_at_the_cross(measured):
     assert np.linalg.norm(told[0]) > 3 * np.linalg.norm(untold_[0])
 
 
+def test_one_condition_far_out_does_not_squeeze_the_map_of_many():
+    places = np.random.default_rng(0).normal(size=(30, 2)) * [3, 0.2]
+    table = table_of([(f"drug{k}", True, True, 9.0, 1.0, 1.0) for k in range(30)])
+    adata = anndata.AnnData(uns={"response": table, "response_states": places})
+    assert cf.pl.conditions(adata).get_yscale() == "linear"
+    places[4] = 0, 8
+    ax = cf.pl.conditions(adata)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "asinh")
+    assert "logarithmic" in ax.get_ylabel()
+    assert "logarithmic" not in ax.get_xlabel()
+    names = [text.get_text() for text in ax.texts]
+    assert names[0] == "no change"
+    assert {"drug4", f"drug{np.abs(places[:, 0]).argmax()}"} < set(names)
+
+
 def table_of(rows):
     columns = ["treatment", "told", "fitted", "energy_distance", "energy_distance_flow", "energy_distance_shift"]
     return pd.DataFrame(rows, columns=columns).assign(group="all")
@@ -456,7 +533,11 @@ def table_of(rows):
     ("rows", "said"),
     [
         ([("A", True, False, 9.0, 1.0, 2.0)], "is worth more than the mean shift"),
-        ([("A", True, False, 9.0, 2.0, 1.0)], "is worse than the mean shift"),
+        (
+            [("A", True, False, 9.0, 1.0, 2.0), ("B", True, False, 9.0, 1.0, 1.0)],
+            "is worth more than the mean shift in 1 of 2 conditions that it did not see",
+        ),
+        ([("A", True, False, 9.0, 2.0, 1.0)], "is worse than the mean shift in 1 of 1 condition that"),
         ([("A", True, False, 9.0, 1.0, 1.01)], "only ties with the mean shift"),
         ([("A", True, False, 9.0, 1.0, 2.0), ("B", True, False, 9.0, 2.0, 1.0)], "only ties with the mean shift"),
         ([("A", True, True, 9.0, 1.0, 2.0)], "that it was fitted on"),
@@ -474,6 +555,16 @@ def test_the_verdict_is_honest(rows, said):
 def test_nothing_is_said_against_what_does_no_harm():
     assert verdict(table_of([("A", False, False, 0.2, 0.21, 0.2)])) == []
     assert untold(table_of([("A", True, False, 9.0, 1.0, 2.0)])) == "Every condition can be told from nothing."
+
+
+def test_of_many_conditions_not_all_are_named():
+    rows = [(f"drug{k}", False, False, 0.2, 1.0, 0.2) for k in range(22)]
+    assert untold(table_of(rows)) == "None of 22 conditions can be told from nothing."
+    assert untold(table_of(rows[:1])) == "1 of 1 condition cannot be told from nothing: drug0."
+    rows.append(("other", True, True, 9.0, 1.0, 1.0))
+    assert untold(table_of(rows)).startswith("22 of 23 conditions cannot be told from nothing: drug0, ")
+    assert untold(table_of(rows)).endswith("drug7 and 14 more.")
+    assert "drug7 and 14 more" in verdict(table_of(rows))[-1]
 
 
 def test_the_report_says_what_was_found(measured, known, tmp_path):

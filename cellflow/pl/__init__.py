@@ -1,11 +1,12 @@
 """Plots of what `cellflow.tl` wrote. Each returns its axes or figure, and none shows or saves it."""
 
+from cellflow.pl.conditions import conditions
 from cellflow.pl.descendants import descendants
 from cellflow.pl.fate import fate
 from cellflow.pl.genes import genes
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.loss import loss
-from cellflow.pl.response import conditions, response
+from cellflow.pl.response import response
 from cellflow.pl.trajectories import trajectories
 from cellflow.pl.validation import validation
 from cellflow.pl.velocity import velocity

@@ -1,6 +1,7 @@
-"""Names beside points, none over another."""
+"""Names beside points: none over another, over a point, or over a line."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,18 +15,49 @@ if TYPE_CHECKING:
 
 SIZE = 8.5
 """Size of the letters, in points."""
-AWAY = (4, 11, 20, 32, 46, 62)
+AWAY = (4, 9, 16, 26, 38)
 """How far from its point a name may stand, in points; the nearest free place is taken."""
 TURNS = np.arange(0, 360, 30)
 """Directions in which places are tried, in degrees."""
-MARK = 4.0
-"""Half the side of what a point covers, in pixels."""
+MARK = 3.0
+"""Half the side of what a point covers, in points."""
 
 
-def write_names(ax: "Axes", x: np.ndarray, y: np.ndarray, names: Sequence[str], *, clear: np.ndarray) -> list[str]:
+@dataclass
+class _Room:
+    """What is drawn already, in pixels.
+
+    Attributes
+    ----------
+    points, names
+        Boxes ``(m, 4)``: left, bottom, right, top.
+    lines, leaders
+        Segments ``(m, 2, 2)``: start and end.
+    inside
+        The box ``(4,)`` of the axes.
+    """
+
+    points: np.ndarray
+    names: np.ndarray
+    lines: np.ndarray
+    leaders: np.ndarray
+    inside: np.ndarray
+
+
+def write_names(
+    ax: "Axes",
+    x: np.ndarray,
+    y: np.ndarray,
+    names: Sequence[str],
+    *,
+    clear: np.ndarray,
+    lines: np.ndarray | None = None,
+    marks: np.ndarray | None = None,
+) -> list[str]:
     """Write the names of points beside them, the first ones first; those for which there is no room are left out.
 
-    The axes have to be as they will stay: limits and layout decide where there is room.
+    A name that cannot stand beside its point has a leader, which crosses no other name, leader or point. The axes have
+    to be as they will stay: limits and layout decide where there is room.
 
     Parameters
     ----------
@@ -37,6 +69,10 @@ def write_names(ax: "Axes", x: np.ndarray, y: np.ndarray, names: Sequence[str], 
         Their names.
     clear
         Other points ``(m, 2)`` that no name may cover.
+    lines
+        Segments ``(m, 2, 2)``, start and end, that no name may cover; ``None`` for none.
+    marks
+        Half the side of what each of the points to name covers, in points ``(k,)``; ``None`` for that of a dot.
 
     Returns
     -------
@@ -52,12 +88,20 @@ def write_names(ax: "Axes", x: np.ndarray, y: np.ndarray, names: Sequence[str], 
     """
     figure = cast("Figure", ax.get_figure(root=True))
     figure.draw_without_rendering()  # layout is done when drawn
-    inside, scale = ax.get_window_extent(), figure.dpi / 72
+    scale = figure.dpi / 72
     points = ax.transData.transform(np.column_stack([x, y]))
-    taken = [_around(point) for point in (*points, *ax.transData.transform(clear))]
-    taken += [np.asarray(text.get_window_extent().extents) for text in ax.texts]
+    marks = np.full(len(points), MARK) if marks is None else np.asarray(marks)
+    others = ax.transData.transform(clear)
+    drawn = np.zeros((0, 2, 2)) if lines is None else np.asarray(lines, dtype=np.float64)
+    room = _Room(
+        points=np.concatenate([_around(points, scale * marks[:, None]), _around(others, scale * MARK)]),
+        names=np.array([text.get_window_extent().extents for text in ax.texts]).reshape(-1, 4),
+        lines=ax.transData.transform(drawn.reshape(-1, 2)).reshape(-1, 2, 2),
+        leaders=np.zeros((0, 2, 2)),
+        inside=np.asarray(ax.get_window_extent().extents),
+    )
     written = []
-    for name, point, at in zip(names, points, zip(x, y, strict=True), strict=True):
+    for name, point, mark, at in zip(names, points, marks, zip(x, y, strict=True), strict=True):
         text = ax.annotate(
             literal(name), at, xytext=(0, 0), textcoords="offset points", fontsize=SIZE, color=INK, ha="center",
             va="center", zorder=5, arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK, "alpha": 0.6},
@@ -65,41 +109,97 @@ def write_names(ax: "Axes", x: np.ndarray, y: np.ndarray, names: Sequence[str], 
         leader = cast("FancyArrowPatch", text.arrow_patch)
         leader.set_visible(False)
         box = text.get_window_extent()
-        place = _free(point, box.width, box.height, taken, np.asarray(inside.extents), scale)
+        half = np.array([box.width, box.height]) / 2
+        place = _free(point, half, room, scale * (np.array(AWAY) + mark - MARK))
         if place is None:
             text.remove()
             continue
-        centre, away = place
+        centre, beside = place
         text.set_position((centre - point) / scale)
-        leader.set_visible(away > AWAY[0])
-        taken.append(_box(centre, box.width, box.height))
+        room.names = np.concatenate([room.names, _around(centre[None], half)])
+        if not beside:
+            leader.set_visible(True)
+            room.leaders = np.concatenate([room.leaders, [[point, centre]]])
         written.append(name)
     return written
 
 
-def _free(
-    point: np.ndarray, width: float, height: float, taken: Sequence[np.ndarray], inside: np.ndarray, scale: float
-) -> tuple[np.ndarray, float] | None:
-    """Return the centre of the nearest free place of a name, in pixels, and how far away it is."""
-    boxes = np.array(taken)
-    for away in AWAY:
+def _free(point: np.ndarray, half: np.ndarray, room: _Room, aways: np.ndarray) -> tuple[np.ndarray, bool] | None:
+    """Return the centre of the nearest free place of a name, in pixels, and whether it needs no leader there."""
+    for away in aways:
         for turn in np.deg2rad(TURNS):
             way = np.array([np.cos(turn), np.sin(turn)])
-            room = np.array([width, height]) / 2  # as far as the letters need in that direction, and then some
-            centre = point + way * (scale * away + room * np.abs(way))
-            low, high = centre - room, centre + room
-            if (low < inside[:2]).any() or (high > inside[2:]).any():
-                continue
-            apart = (boxes[:, 2:] <= low).any(axis=1) | (boxes[:, :2] >= high).any(axis=1)
-            if apart.all():
-                return centre, away
+            centre = point + way * (away + half * np.abs(way))  # as far as the letters need in that direction
+            box, beside = _around(centre[None], half), away == aways[0]
+            led = beside or _leads(np.array([[point, centre]]), room)
+            if led and _fits(box, room) and _nearest(point, box[0], room, aways[1]):
+                return centre, beside
     return None
 
 
-def _around(point: np.ndarray) -> np.ndarray:
-    return np.concatenate([point - MARK, point + MARK])
+def _nearest(point: np.ndarray, box: np.ndarray, room: _Room, near: float) -> bool:
+    """Return whether no other point is so near to a name ``(4,)`` that it would seem to be that one's."""
+    centres = (room.points[:, :2] + room.points[:, 2:]) / 2
+    far = np.linalg.norm(centres - np.clip(centres, box[:2], box[2:]), axis=1)
+    own = float(np.linalg.norm(point - np.clip(point, box[:2], box[2:])))
+    return bool((far >= min(own, near) - 1e-6).all())
 
 
-def _box(centre: np.ndarray, width: float, height: float) -> np.ndarray:
-    half = np.array([width, height]) / 2
-    return np.concatenate([centre - half, centre + half])
+def _fits(box: np.ndarray, room: _Room) -> bool:
+    """Return whether a name ``(1, 4)`` covers nothing."""
+    if (box[0, :2] < room.inside[:2]).any() or (box[0, 2:] > room.inside[2:]).any():
+        return False
+    taken = np.concatenate([room.points, room.names])
+    apart = (taken[:, 2:] <= box[:, :2]).any(axis=1) | (taken[:, :2] >= box[:, 2:]).any(axis=1)
+    return bool(apart.all() and not _crosses(np.concatenate([room.lines, room.leaders]), box).any())
+
+
+def _leads(leader: np.ndarray, room: _Room) -> bool:
+    """Return whether a leader ``(1, 2, 2)`` crosses no name, no other leader, and no point but its own."""
+    start = leader[0, 0]
+    own = (room.points[:, :2] <= start).all(axis=1) & (room.points[:, 2:] >= start).all(axis=1)
+    boxes = np.concatenate([room.points[~own], room.names])
+    return not _crosses(leader, boxes).any() and not _meet(leader[0], room.leaders).any()
+
+
+def _crosses(segments: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return which segments ``(m, 2, 2)`` go through which boxes ``(k, 4)``, as ``(m, k)``.
+
+    Examples
+    --------
+    >>> _crosses(np.array([[[0.0, 0.0], [2.0, 2.0]]]), np.array([[1.0, 0.0, 3.0, 3.0], [0.0, 1.0, 0.5, 2.0]])).tolist()
+    [[True, False]]
+    """
+    start, way = segments[:, None, 0], segments[:, None, 1] - segments[:, None, 0]
+    way = np.where(way == 0, 1e-9, way)  # upright and level ones
+    one, other = (boxes[None, :, :2] - start) / way, (boxes[None, :, 2:] - start) / way
+    enters, leaves = np.minimum(one, other).max(axis=-1), np.maximum(one, other).min(axis=-1)
+    found: np.ndarray = (enters <= leaves) & (leaves >= 0) & (enters <= 1)
+    return found
+
+
+def _meet(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which of other segments ``(m, 2, 2)`` one ``(2, 2)`` crosses.
+
+    Examples
+    --------
+    >>> others = np.array([[[0.0, 2.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]])
+    >>> _meet(np.array([[0.0, 0.0], [2.0, 2.0]]), others).tolist()
+    [True, False]
+    """
+    start, end = others[:, 0], others[:, 1]
+    apart = _side(segment[0], segment[1], start) * _side(segment[0], segment[1], end)
+    found: np.ndarray = (apart <= 0) & (_side(start, end, segment[0]) * _side(start, end, segment[1]) <= 0)
+    return found
+
+
+def _side(start: np.ndarray, end: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return on which side of lines points are, by its sign."""
+    way, to = end - start, points - start
+    found: np.ndarray = way[..., 0] * to[..., 1] - way[..., 1] * to[..., 0]
+    return found
+
+
+def _around(points: np.ndarray, half: np.ndarray | float) -> np.ndarray:
+    """Return boxes ``(m, 4)`` around points ``(m, 2)``."""
+    return np.concatenate([points - half, points + half], axis=1)

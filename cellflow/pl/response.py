@@ -1,13 +1,13 @@
-"""Predicted against measured change of genes, and a map of conditions by what they change."""
+"""Predicted against measured change of genes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from cellflow.errors import unknown
-from cellflow.pl.canvas import GREY, INK, OBSERVED, PALETTE, PREDICTED, axes_or_new, literal, plain
+from cellflow.pl.canvas import GREY, INK, OBSERVED, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.names import write_names
 from cellflow.signature import checked
 from cellflow.tl.response import PREDICTED as PREDICTED_KEY
@@ -16,10 +16,6 @@ from cellflow.tl.response import name_of_row
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-
-_HOLLOW: dict[str, Any] = {"s": 30, "facecolors": "none", "linewidths": 1.2}
-MOST_NAMES = 60
-"""Conditions that a map names at most: those that change most."""
 
 
 @checked
@@ -34,17 +30,18 @@ def response(
 ) -> "Axes":
     """Draw the predicted against the measured mean change of every gene, under one treatment in one group of cells.
 
-    Genes on the line are predicted rightly. Those farthest from no change are named, as far as there is room.
+    Genes on the line are predicted rightly. Those farthest from no change are named first, and only where a name covers
+    no line, no point and no other name.
 
     Parameters
     ----------
     adata
         Holds what `cellflow.tl.response` wrote for a flow.
     treatment, group
-        Names, as in the table that was written; ``None`` for the one with the largest change of those that are left,
-        and can be told from nothing.
+        Names, as in the table that was written, a combination in any order; ``None`` for the one with the largest
+        change of those that are left, and can be told from nothing.
     genes
-        How many genes to name, or the names of those to name.
+        How many genes to name at most, or the names of those to name.
     key
         Name under which `cellflow.tl.response` wrote.
     ax
@@ -69,7 +66,8 @@ def response(
     'predicted change'
     """
     table = read_response(adata, key)
-    place = _row(table, treatment, group)
+    separator = adata.uns.get(f"{key}_about", {}).get("separator", "+")
+    place = _row(table, treatment, group, separator)
     if f"{key}{PREDICTED_KEY}" not in adata.varm:
         raise KeyError(
             f"No `adata.varm[{key + PREDICTED_KEY!r}]`, the predicted change of genes. Run `cf.tl.response(adata, "
@@ -84,73 +82,15 @@ def response(
     ax.margins(0.12)
     _line(ax)
     row = table.iloc[place]
-    ax.set(xlabel="measured change", ylabel="predicted change", title=literal(_title(row)))
+    title = _title(row, nothing=not np.any(predicted[known]))
+    ax.set(xlabel="measured change", ylabel="predicted change", title=literal(title))
     ax.title.set_fontsize(10)
     plain(ax)
     chosen = _chosen(adata, genes, np.where(known, np.maximum(np.abs(measured), np.abs(predicted)), -1.0))
     ax.scatter(measured[chosen], predicted[chosen], s=16, color=PREDICTED, linewidths=0, zorder=3)
     names = [str(adata.var_names[k]) for k in chosen]
-    write_names(ax, measured[chosen], predicted[chosen], names, clear=np.zeros((0, 2)))
-    return ax
-
-
-@checked
-def conditions(adata: "AnnData", *, key: str = "response", ax: "Axes | None" = None) -> "Axes":
-    """Draw a map of conditions: near each other where they change the cells alike, far from the cross where much.
-
-    The two axes are the directions in which the mean of the cells changes most, over all conditions; the cross is no
-    change. Conditions that cannot be told from nothing are hollow.
-
-    Parameters
-    ----------
-    adata
-        Holds what `cellflow.tl.response` wrote.
-    key
-        Name under which it wrote.
-    ax
-        Axes to draw on; ``None`` for new ones.
-
-    Raises
-    ------
-    KeyError
-        When nothing was written.
-
-    Examples
-    --------
-    >>> import anndata, cellflow as cf
-    >>> x, drug = np.random.default_rng(0).normal(size=(90, 3)), np.repeat(["control", "A", "B"], 30)
-    >>> x[drug == "A", 0] += 3
-    >>> adata = anndata.AnnData(obs=pd.DataFrame({"drug": drug}, index=[f"c{k}" for k in range(90)]), obsm={"X_pca": x})
-    >>> cf.tl.response(adata, conditions="drug")
-    >>> [text.get_text() for text in cf.pl.conditions(adata).texts]
-    ['no change', 'A', 'B']
-    """
-    table = read_response(adata, key)
-    if f"{key}_states" not in adata.uns:
-        raise KeyError(f"No `adata.uns[{key + '_states'!r}]`. Run `cf.tl.response(adata, ...)` first.")
-    change = np.asarray(adata.uns[f"{key}_states"], dtype=np.float64)
-    _, values, ways = np.linalg.svd(change, full_matrices=False)
-    places = np.zeros((len(change), 2))
-    places[:, : len(ways[:2])] = change @ ways[:2].T
-    shares = np.append(values**2 / max((values**2).sum(), np.finfo(float).tiny), [0.0, 0.0])
-    ax = axes_or_new(ax, size=(6.6, 5.6))
-    ax.scatter(0, 0, marker="+", s=90, color=INK, linewidths=1.4, zorder=4)
-    for label, rows, colour in _coloured(table):
-        told = table["told"].to_numpy(bool) & rows
-        ax.scatter(places[told, 0], places[told, 1], s=34, color=colour, linewidths=0, zorder=3, label=literal(label))
-        ax.scatter(*places[rows & ~told].T, **_HOLLOW, edgecolors=colour, zorder=3)
-    ax.margins(0.16)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set(
-        xlabel=f"first direction of change ({shares[0]:.0%} of squares)",
-        ylabel=f"second direction ({shares[1]:.0%})",
-    )
-    _legend(ax, table)
-    plain(ax)
-    order = np.argsort(-np.square(places).sum(axis=1), kind="stable")[:MOST_NAMES]
-    x, y = np.concatenate([[[0.0, 0.0]], places[order]]).T
-    names = _names(table)
-    write_names(ax, x, y, ["no change", *(names[k] for k in order)], clear=places)
+    points = np.column_stack([measured, predicted])
+    write_names(ax, points[chosen, 0], points[chosen, 1], names, clear=points[known], lines=_lines(ax))
     return ax
 
 
@@ -169,9 +109,10 @@ def read_response(adata: "AnnData", key: str = "response") -> pd.DataFrame:
     return pd.DataFrame(adata.uns[key]).reset_index(drop=True)
 
 
-def _row(table: pd.DataFrame, treatment: str | None, group: str | None) -> int:
+def _row(table: pd.DataFrame, treatment: str | None, group: str | None, separator: str) -> int:
     """Return the place of a row of the table."""
     left = table
+    treatment = _as_written(treatment, list(table["treatment"].astype(str)), separator)
     for column, asked in (("treatment", treatment), ("group", group)):
         if asked is not None:
             found = left[left[column].astype(str) == asked]
@@ -182,14 +123,36 @@ def _row(table: pd.DataFrame, treatment: str | None, group: str | None) -> int:
     return int(left.index.to_numpy()[left["energy_distance"].to_numpy().argmax()])
 
 
-def _title(row: pd.Series) -> str:
-    """Return what is drawn, and how well it is predicted."""
+def _as_written(treatment: str | None, known: list[str], separator: str) -> str | None:
+    """Return a treatment as a table has it: the names of a combination have no order."""
+    if treatment is None or treatment in known or not separator:
+        return treatment
+
+    def parts(label: str) -> tuple[list[str], str]:
+        names, _, rest = label.partition(", ")  # what follows is its dose, for instance
+        return sorted(name.strip() for name in names.split(separator)), rest
+
+    return next((label for label in known if parts(label) == parts(treatment)), treatment)
+
+
+def _title(row: pd.Series, *, nothing: bool) -> str:
+    """Return what is drawn, and how well it is predicted; ``nothing`` where no change is predicted at all."""
     seen = "seen in the fit" if row.get("fitted") else "not seen in the fit"
     said = "" if row["told"] else "\nthis condition cannot be told from nothing"
-    return (
-        f"{name_of_row(row)}, {seen}\ncorrelation {row['correlation_flow']:.2f} (mean shift "
-        f"{row['correlation_shift']:.2f}, half against half {row['ceiling']:.2f}){said}"
-    )
+    others = f"mean shift {_number(row['correlation_shift'])}, half against half {_number(row['ceiling'])}"
+    flow = f"correlation {_number(row['correlation_flow'])} ({others})"
+    flow = f"nothing is predicted\ncorrelation of the {others}" if nothing else flow
+    return f"{name_of_row(row)}, {seen}\n{flow}{said}"
+
+
+def _number(correlation: float) -> str:
+    return f"{correlation:.2f}" if np.isfinite(correlation) else "unknown"
+
+
+def _lines(ax: "Axes") -> np.ndarray:
+    """Return the lines of no change and of equal change, ``(3, 2, 2)``."""
+    low, high = ax.get_xlim()
+    return np.array([[[low, 0], [high, 0]], [[0, low], [0, high]], [[low, low], [high, high]]])
 
 
 def _line(ax: "Axes") -> None:
@@ -211,29 +174,3 @@ def _chosen(adata: "AnnData", genes: int | Sequence[str], size: np.ndarray) -> n
     if lacking:
         raise KeyError(f"No gene {lacking[0]!r} among those whose change was predicted.")
     return np.asarray(places)
-
-
-def _coloured(table: pd.DataFrame) -> list[tuple[str, np.ndarray, str]]:
-    """Return what a colour stands for: treatments where there are several and groups too, as far as colours last."""
-    treatments = list(dict.fromkeys(table["treatment"]))
-    if table["group"].nunique() == 1 or not 1 < len(treatments) <= len(PALETTE):
-        return [("", np.ones(len(table), dtype=bool), OBSERVED)]
-    return [(name, (table["treatment"] == name).to_numpy(), PALETTE[k]) for k, name in enumerate(treatments)]
-
-
-def _names(table: pd.DataFrame) -> list[str]:
-    """Return the names of conditions: what tells them apart."""
-    if table["group"].nunique() == 1:
-        return [str(name) for name in table["treatment"]]
-    if table["treatment"].nunique() == 1 or len(_coloured(table)) > 1:
-        return [str(name) for name in table["group"]]
-    return [name_of_row(row) for _, row in table.iterrows()]
-
-
-def _legend(ax: "Axes", table: pd.DataFrame) -> None:
-    several = len(_coloured(table)) > 1
-    if not table["told"].all():
-        colour = INK if several else OBSERVED
-        ax.scatter([], [], **_HOLLOW, edgecolors=colour, label="cannot be told from nothing")
-    if several or not table["told"].all():
-        ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=3, frameon=False)

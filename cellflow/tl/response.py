@@ -94,7 +94,8 @@ def response(
     ``uns[f"{key_added}_states"]``
         The mean change of the states, in units of the representation, ``(rows, d)``.
     ``uns[f"{key_added}_about"]``
-        ``"rep"``, and ``"within"``, the columns of groups.
+        ``"rep"``; ``"within"``, the columns of groups; and ``"separator"``, what is between the names of a combination,
+        empty where none are combined.
 
     Raises
     ------
@@ -121,7 +122,8 @@ def response(
     check_key(key_added)
     if max_cells < 2:
         raise ValueError(f"Expected max_cells >= 2; found {max_cells}.")
-    arms, rep, groups = _arms(adata, flow, conditions, control, within, rep)
+    arms, about = _arms(adata, flow, conditions, control, within, rep)
+    rep = about["rep"]
     looks = _looks_at_genes(adata, genes, len(arms.arms))
     decodes = looks and flow is not None and (flow.rep == "X" or (flow.rep == REP and LOADINGS in adata.varm))
     loadings = read_loadings(adata, rep, genes="auto") if decodes and rep != "X" else None
@@ -146,7 +148,7 @@ def response(
     table.insert(list(table).index("p") + 1, "told", discovered(table["p"].to_numpy()))
     _say(table)
     written = target(adata, copy=copy)
-    written.uns[key_added], written.uns[f"{key_added}_about"] = table, {"rep": rep, "within": ", ".join(groups)}
+    written.uns[key_added], written.uns[f"{key_added}_about"] = table, about
     written.uns[f"{key_added}_states"] = shifts_of(arms)
     for name, columns in ((key_added, found), (f"{key_added}{PREDICTED}", guessed)):
         written.varm.pop(name, None)
@@ -173,17 +175,22 @@ def _arms(
     control: str | None,
     within: str | None,
     rep: str,
-) -> tuple[Arms, str, list[str]]:
-    """Return the cells, the representation, and the columns of groups."""
+) -> tuple[Arms, dict[str, str]]:
+    """Return the cells, and what is written about them."""
     if flow is not None:
         for name, value in (("conditions", conditions), ("control", control), ("within", within)):
             if value is not None:
                 raise ValueError(f"`{name}` is that of the flow: leave it out, or leave the flow out.")
         flow.read(adata)
-        return _both_sides(flow._arms(adata)), flow.rep, flow._groups()
+        return _both_sides(flow._arms(adata)), _about(flow)
     known = PerturbationFlow(conditions=conditions or "condition", control=control, within=within, rep=rep)
     known.conditions_ = known._conditions().fit(adata.obs, adata.uns)
-    return _both_sides(known._arms(adata)), rep, known._groups()
+    return _both_sides(known._arms(adata)), _about(known)
+
+
+def _about(flow: PerturbationFlow) -> dict[str, str]:
+    separator = flow.conditions_.separator or ""
+    return {"rep": flow.rep, "within": ", ".join(flow._groups()), "separator": separator}
 
 
 def _both_sides(arms: Arms) -> Arms:
