@@ -249,7 +249,7 @@ class PerturbationFlow(FlowEstimator):
                 return fitted._field(scales, effects, reach=reach, whole=alone).to(device)
 
         fitted.field_ = build(batches.legs)
-        fitted.segments_ = len(fitted.field_.shift.axis)
+        fitted.segments_, fitted.told_ = len(fitted.field_.shift.axis), len(fitted.field_.seen)  # while it is watched
         found = fitted._search(arms, batches, objective, build, searching, device) if regular else None
         steps, recipe = self.steps, self.recipe or Recipe()
         fitted.search_history_ = training.History()
