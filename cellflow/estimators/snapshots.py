@@ -112,8 +112,8 @@ class SnapshotFlow(FlowEstimator):
         as there were up to the minimum, and otherwise for ``steps``. A path without noise is blurred by half of the
         typical distance from a cell to its nearest neighbour, divided by the root of the number of dimensions. Of the
         growth of pairs, much of which is an accident of few cells, the share is learned with which held-out cells come
-        closest to those of the next snapshot, unless ``prior_key`` says what is expected of each. Below 750 steps, or
-        with groups of fewer than six cells, nothing is held out.
+        closest to those of the next snapshot, or all where less is hardly better, unless ``prior_key`` says what is
+        expected of each. Below 750 steps, or with groups of fewer than six cells, nothing is held out.
     standardize
         Whether the network sees standardised states inside the model; inputs and outputs keep their units. ``"loss"``
         to measure errors in units of the spread of each dimension too, so that narrow ones count as much as wide ones;
