@@ -13,7 +13,7 @@ from torch import nn
 import cellflow as cf
 from cellflow import pl, tl
 from cellflow.fields import Outputs
-from cellflow.tl.fate import wilson
+from cellflow.tl.fate_ends import wilson
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 

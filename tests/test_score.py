@@ -11,7 +11,7 @@ import cellflow as cf
 from cellflow.errors import NotFittedError
 from cellflow.integrate import Fixed, Trajectory
 from cellflow.metrics import wasserstein
-from cellflow.tl.fate import wilson
+from cellflow.tl.fate_ends import wilson
 from conftest import make_cells
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")

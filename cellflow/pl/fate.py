@@ -2,14 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.basis import read_basis
 from cellflow.pl.canvas import GREY, dot_size, figure_or_new, literal
 from cellflow.pl.cells import time_colors
 from cellflow.pl.labels import time_label, unit_of_result
 from cellflow.signature import checked
+from cellflow.tl.fate_table import read_fate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,29 +60,27 @@ def fate(
     >>> [ax.get_title() for ax in figure.axes][:2] == list(adata.obsm["fate"].columns)[:2]
     True
     """
-    if key not in adata.obsm or key not in adata.uns:
-        raise KeyError(f"No `adata.obsm[{key!r}]`. Run `cf.tl.fate(adata, flow, groupby=...)` first.")
-    table = adata.obsm[key]
-    if len(table.columns) > MOST:
-        raise ValueError(f"There are {len(table.columns)} groups; at most {MOST} are drawn. Merge some first.")
-    about: dict[str, Any] = dict(adata.uns[key])
+    table = read_fate(adata, key)
+    if len(table.groups) > MOST:
+        raise ValueError(f"There are {len(table.groups)} groups; at most {MOST} are drawn. Merge some first.")
+    about = table.about
     time = read_times(adata, about["time_key"]) if about.get("time_key") in adata.obs else None
     unit = unit_of_result(adata, about)
     picture = read_basis(adata, basis, rep=str(about["rep"]), components=components, time=time, unit=unit)
-    columns = min(COLUMNS, len(table.columns))
-    rows = -(-len(table.columns) // columns)
+    columns = min(COLUMNS, len(table.groups))
+    rows = -(-len(table.groups) // columns)
     figure = figure_or_new(figure, size=(2.9 * columns + 1.0, 2.9 * rows + 0.4))
     panels = figure.subplots(rows, columns, squeeze=False)
-    known = table.notna().all(axis=1).to_numpy()
-    xy, size = picture.xy, dot_size(len(table))
+    known = table.known
+    xy, size = picture.xy, dot_size(len(known))
     style = {"s": size, "linewidths": 0, "rasterized": True}
-    for ax, group in zip(panels.flat, table.columns, strict=False):
+    for ax, group in zip(panels.flat, table.groups, strict=False):
         ax.scatter(*xy[~known].T, color=GREY, alpha=0.5, **style)
-        values = table[group].to_numpy(dtype=np.float64)[known]
+        values = table.share(group)[known]
         marks = ax.scatter(*xy[known].T, c=values, cmap=time_colors(), vmin=0, vmax=1, **style)
-        ax.set_title(literal(str(group)))
+        ax.set_title(literal(group))
         picture.dress(ax)
-    for ax in panels.flat[len(table.columns) :]:
+    for ax in panels.flat[len(table.groups) :]:
         ax.set_visible(False)
     figure.colorbar(marks, ax=panels, label=_said(about, unit), fraction=0.04, pad=0.02)
     return figure

@@ -20,6 +20,7 @@ from cellflow.report import html
 from cellflow.report.html import Drawing, blank
 from cellflow.seeds import generator
 from cellflow.tl.descendants import NEIGHBORS
+from cellflow.tl.fate_table import read_fate
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,11 +73,11 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
     early = np.concatenate([snapshot.rows for snapshot in snapshots[:-1]])
     neighbors = min(NEIGHBORS, len(snapshots[-1]))
     written = cast("AnnData", tl.fate(adata, flow, groupby=groupby, n_neighbors=neighbors, copy=True))
-    fates = written.obsm["fate"]
+    fates = read_fate(written)
     last = snapshots[-1].rows
-    names = [str(name) for name in fates.columns]
+    names = list(fates.groups)
     member = (pd.Series(groups[last]).fillna("none").to_numpy()[:, None] == names).astype(np.float64)
-    said = {FLOW: fates.iloc[early].to_numpy(), **_beside(snapshots, member, flow)}
+    said = {FLOW: fates.shares[early], **_beside(snapshots, member, flow)}
     tables = {name: pd.DataFrame(shares, columns=names) for name, shares in said.items()}
     known = groups[early], clones[early], groups[last], clones[last]
     overlap = {name: fate_overlap(table, *known).numpy() for name, table in tables.items()}

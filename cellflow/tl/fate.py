@@ -1,27 +1,29 @@
 """Fates of cells: the share of each group around the places where they end, simulated where a flow has noise."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
-from cellflow.integrate import Fixed, Jumps, Noisy, Solver, Trajectory, resolve
-from cellflow.seeds import draw_seed, generator
+from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, asked_under, check_key, note_absent, target
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
+from cellflow.tl.fate_ends import Votes, count_ends, ends_of, wilson
+from cellflow.tl.fate_table import column, write_fate
 from cellflow.training.run import progress_bar
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
 
 STEPS = 20
 """Steps of a simulation. On embryoid bodies 89% of the shares lie in the intervals of a run of 100 steps, where another
@@ -94,9 +96,12 @@ def fate(
     Writes
     ------
     ``obsm[key_added]``
-        Table of cells by groups: probability, or share; missing for all other cells.
+        Table of cells by groups: probability, or share; missing for all other cells. A name that files cannot hold is
+        changed there: "Ery/Mega" is the column "Ery_Mega".
     ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
         The ends of its interval; missing for all cells without simulation.
+    ``obs[f"{key_added}_{column}"]``
+        Each column of that table by itself, such as ``obs["fate_Neutrophil"]``, for ``sc.pl.embedding``.
     ``obs[f"{key_added}_spread"]``
         Root mean squared distance of a cell's end points from their mean, in units of the representation; 0 for one
         end point.
@@ -104,8 +109,10 @@ def fate(
         Where growth was learned: descendants of a cell at a later time, relative to those of other cells unless sizes
         of the population were given.
     ``uns[key_added]``
-        ``"at"``, ``"groupby"``, ``"kind"`` (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``,
-        ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
+        ``"groups"``, the true names of the groups in the order of the columns; ``"at"``, ``"groupby"``,
+        ``"direction"`` (``"backward"`` where all cells are after that time, and these are origins), ``"kind"``
+        (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and
+        ``"unit"`` of time.
 
     Raises
     ------
@@ -148,104 +155,27 @@ def fate(
     asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
     asked = asked_under(adata, flow, asked, condition)
     there = snapshot_at(flow, states, moment, n_neighbors, of=asked)
-    votes = _Votes(there.x, groups.iloc[there.rows], n_neighbors)
-    ends = _ends(flow, asked, moment, chosen, turns, seed)
+    votes = Votes(there.x, groups.iloc[there.rows], n_neighbors)
+    ends = ends_of(flow, asked, moment, chosen, turns, seed)
     with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
-        share, spread, mass, effective = _count(asked, moment, votes, ends, bar)
+        share, spread, mass, effective = count_ends(asked, moment, votes, ends, bar)
     low, high = wilson(share, effective, confidence) if noisy else (np.full_like(share, np.nan),) * 2
     written = target(adata, copy=copy)
-    for name, values in ((key_added, share), (f"{key_added}_low", low), (f"{key_added}_high", high)):
-        written.obsm[name] = _table(adata, asked.rows, values, votes.groups)
-    written.obs[f"{key_added}_spread"] = _column(adata, asked.rows, spread if noisy else np.zeros_like(spread))
-    if flow.growth_:
-        later = asked.time < moment
-        written.obs[f"{key_added}_descendants"] = _column(adata, asked.rows, np.where(later, mass / turns, np.nan))
-    written.uns[key_added] = {
+    noted = {
         "at": moment,
         "groupby": groupby,
+        "direction": _direction(asked.time, moment),
         "kind": "simulation" if noisy else "neighbors",
         "n_samples": turns,
         "confidence": confidence,
         **about(adata, flow),
     }
+    write_fate(written, key_added, asked.rows, {"": share, "_low": low, "_high": high}, votes.groups, noted)
+    written.obs[f"{key_added}_spread"] = column(adata, asked.rows, spread if noisy else np.zeros_like(spread))
+    if flow.growth_:
+        later = asked.time < moment
+        written.obs[f"{key_added}_descendants"] = column(adata, asked.rows, np.where(later, mass / turns, np.nan))
     return written if copy else None
-
-
-def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of Wilson's interval for shares among ``n`` draws, or an effective number of weighted ones.
-
-    Examples
-    --------
-    >>> low, high = wilson(np.array([0.5]), 100, 0.95)
-    >>> low.round(3), high.round(3)
-    (array([0.404]), array([0.596]))
-    """
-    from scipy.stats import norm
-
-    z = norm.ppf((1 + confidence) / 2)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    # At shares of 0 and 1 the ends meet the share: rounding must not put them on its wrong side.
-    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
-
-
-class _Votes:
-    """The groups of the nearest measured cells."""
-
-    def __init__(self, cells: np.ndarray, groups: pd.Series, n_neighbors: int) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
-        codes, names = pd.factorize(groups.fillna("none"), sort=True)
-        self.groups = [str(name) for name in names]
-        self._member = np.eye(len(names))[codes]
-        self._nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return the share of each group around states ``(n, d)``, ``(n, groups)``."""
-        return np.asarray(self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1))
-
-
-def _ends(
-    flow: "SnapshotFlow", cells: States, moment: float, solver: Solver, turns: int, seed: int
-) -> Iterator[Trajectory]:
-    """Carry all cells to a time, once for each turn; with noise of its own where the solver has any."""
-    rng = generator(seed=seed)
-    span: dict[str, Any] = {"start": cells.time, "stop": moment, "condition": cells.condition}
-    for _ in range(turns):
-        if isinstance(solver, Noisy):
-            yield flow.simulate(cells.x, **span, solver=solver, seed=draw_seed(rng))
-        else:
-            yield flow.transport(cells.x, **span, solver=solver)
-
-
-def _count(
-    cells: States, moment: float, votes: _Votes, ends: Iterator[Trajectory], bar: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread, mass and number.
-
-    Spread and mass are ``(n,)``. The effective number of end points with weights is ``(sum w)^2 / sum w^2``, ``(n, 1)``
-    (Kish 1965).
-    """
-    x = cells.x
-    # Forward in time an end point stands for all descendants there. Backward each cell has one origin: growth weighs
-    # populations, but cancels from the law of a line of descent.
-    grows = np.where(cells.time < moment, 1.0, 0.0)
-    share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
-    mass, mass_squared = np.zeros(len(x)), np.zeros(len(x))
-    for turn, found in enumerate(ends):
-        end, weight = found.x[-1].numpy(), np.ones(len(x))
-        if found.log_weight is not None:
-            weight = np.exp(grows * (found.log_weight[-1] - found.log_weight[0]).double().numpy())
-        share += weight[:, None] * votes(end)
-        total += weight[:, None] * (end - x)
-        squares += weight * np.square(end - x).sum(axis=1)
-        mass += weight
-        mass_squared += weight**2
-        bar(turn + 1, None)
-    # Divided once, at the end: a share that is always 1 is exactly 1.
-    mean = total / mass[:, None]
-    spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
-    return share / mass[:, None], spread, mass, (mass**2 / mass_squared)[:, None]
 
 
 def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
@@ -257,13 +187,9 @@ def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
     return others
 
 
-def _table(adata: "AnnData", rows: np.ndarray, values: np.ndarray, groups: list[str]) -> pd.DataFrame:
-    table = np.full((adata.n_obs, len(groups)), np.nan)
-    table[rows] = values
-    return pd.DataFrame(table, index=adata.obs_names, columns=groups)
-
-
-def _column(adata: "AnnData", rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    column = np.full(adata.n_obs, np.nan)
-    column[rows] = values
-    return column
+def _direction(time: np.ndarray, moment: float) -> str:
+    """Say whether cells are before the time of their fates, or after it: then these are origins."""
+    before, after = (time < moment).any(), (time > moment).any()
+    if before and after:
+        log.info("%d cells are after time %g: their shares are those of their origins.", (time > moment).sum(), moment)
+    return "both" if before and after else "backward" if after else "forward"

@@ -1,0 +1,92 @@
+"""Where cells end, and which groups are there: shares of groups among end points, and their intervals."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.states import States
+from cellflow.integrate import Noisy, Solver, Trajectory
+from cellflow.seeds import draw_seed, generator
+from cellflow.tl.fate_table import WITHOUT
+
+if TYPE_CHECKING:
+    from cellflow.estimators import SnapshotFlow
+
+
+def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of Wilson's interval for shares among ``n`` draws, or an effective number of weighted ones.
+
+    Examples
+    --------
+    >>> low, high = wilson(np.array([0.5]), 100, 0.95)
+    >>> low.round(3), high.round(3)
+    (array([0.404]), array([0.596]))
+    """
+    from scipy.stats import norm
+
+    z = norm.ppf((1 + confidence) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    # At shares of 0 and 1 the ends meet the share: rounding must not put them on its wrong side.
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+class Votes:
+    """The groups of the nearest measured cells."""
+
+    def __init__(self, cells: np.ndarray, groups: pd.Series, n_neighbors: int) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
+        codes, names = pd.factorize(groups.fillna(WITHOUT), sort=True)
+        self.groups = [str(name) for name in names]
+        self._member = np.eye(len(names))[codes]
+        self._nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the share of each group around states ``(n, d)``, ``(n, groups)``."""
+        return np.asarray(self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1))
+
+
+def ends_of(
+    flow: "SnapshotFlow", cells: States, moment: float, solver: Solver, turns: int, seed: int
+) -> Iterator[Trajectory]:
+    """Carry all cells to a time, once for each turn; with noise of its own where the solver has any."""
+    rng = generator(seed=seed)
+    span: dict[str, Any] = {"start": cells.time, "stop": moment, "condition": cells.condition}
+    for _ in range(turns):
+        if isinstance(solver, Noisy):
+            yield flow.simulate(cells.x, **span, solver=solver, seed=draw_seed(rng))
+        else:
+            yield flow.transport(cells.x, **span, solver=solver)
+
+
+def count_ends(
+    cells: States, moment: float, votes: Votes, ends: Iterator[Trajectory], bar: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean vote ``(n, groups)`` of the end points of each cell, their spread, mass and number.
+
+    Spread and mass are ``(n,)``. The effective number of end points with weights is ``(sum w)^2 / sum w^2``, ``(n, 1)``
+    (Kish 1965).
+    """
+    x = cells.x
+    # Forward in time an end point stands for all descendants there. Backward each cell has one origin: growth weighs
+    # populations, but cancels from the law of a line of descent.
+    grows = np.where(cells.time < moment, 1.0, 0.0)
+    share, total, squares = np.zeros((len(x), len(votes.groups))), np.zeros(x.shape), np.zeros(len(x))
+    mass, mass_squared = np.zeros(len(x)), np.zeros(len(x))
+    for turn, found in enumerate(ends):
+        end, weight = found.x[-1].numpy(), np.ones(len(x))
+        if found.log_weight is not None:
+            weight = np.exp(grows * (found.log_weight[-1] - found.log_weight[0]).double().numpy())
+        share += weight[:, None] * votes(end)
+        total += weight[:, None] * (end - x)
+        squares += weight * np.square(end - x).sum(axis=1)
+        mass += weight
+        mass_squared += weight**2
+        bar(turn + 1, None)
+    # Divided once, at the end: a share that is always 1 is exactly 1.
+    mean = total / mass[:, None]
+    spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
+    return share / mass[:, None], spread, mass, (mass**2 / mass_squared)[:, None]
