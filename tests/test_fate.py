@@ -257,7 +257,7 @@ def test_many_cells_at_once_end_where_few_do(fork):
 def test_a_bar_says_how_long_it_takes(fork, capsys):
     adata, flow = fork[0].copy(), fork[1]
     tl.fate(adata, flow, groupby="end", cells=some(adata), n_samples=3, solver=2, progress=True)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "fates" in said
     assert "3/3" in said
     assert "loss" not in said

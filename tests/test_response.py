@@ -206,9 +206,9 @@ def test_many_cells_are_carried_some_at_a_time(known, monkeypatch):
 
 def test_a_bar_is_shown_where_it_is_asked_for(known, capsys):
     cf.tl.perturb(*known, progress=True)
-    assert "perturbing" in capsys.readouterr().out
+    assert "perturbing" in capsys.readouterr().err
     cf.tl.perturb(*known)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_memory_is_that_of_the_result():

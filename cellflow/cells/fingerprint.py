@@ -205,7 +205,7 @@ class Fingerprint:
 
     def _other_order(self, adata: "AnnData", rep: str, where: str) -> str:
         """Say that the columns are in another order."""
-        found = _columns(adata, rep)
+        found = _columns(adata, rep, self.mean.shape[1])
         if self.columns is None or found is None or found[0] == self.columns[0] or found[1] != self.columns[1]:
             return ""
         return (
@@ -317,7 +317,7 @@ def fingerprint(
     order = np.argsort(hashes, kind="stable")
     rows = np.concatenate([order[snapshot[order] == k][:SKETCHED] for k in range(len(times))])
     known = Fingerprint(
-        columns=_columns(adata, rep),
+        columns=_columns(adata, rep, x.shape[1]),
         loadings=_loadings(adata, rep, x.shape[1]),
         times=times,
         counts=counts,
@@ -331,12 +331,12 @@ def fingerprint(
     return replace(known, sums=short(sums(x[rows].astype(np.float64), known._middle, known._scale)))
 
 
-def _columns(adata: "AnnData", rep: str) -> tuple[str, str] | None:
-    """Return digests of the names of the columns, in order and sorted."""
+def _columns(adata: "AnnData", rep: str, width: int) -> tuple[str, str] | None:
+    """Return digests of the names of the first columns, in order and sorted."""
     found = adata.var_names if rep == "X" else getattr(adata.obsm[rep], "columns", None)
     if found is None:
         return None
-    names = [str(name) for name in found]
+    names = [str(name) for name in found[:width]]
     ordered, by_name = (hashlib.sha256("\n".join(some).encode()).hexdigest()[:16] for some in (names, sorted(names)))
     return ordered, by_name
 
@@ -350,8 +350,10 @@ def _loadings(adata: "AnnData", rep: str, width: int) -> np.ndarray | None:
     if _key(rep) not in adata.varm:
         return None
     matrix = np.asarray(adata.varm[_key(rep)], dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[1] != width or not np.isfinite(matrix).all():
+    wide = adata.n_vars if rep == "X" else adata.obsm[rep].shape[1]  # of which a flow may use the first columns
+    if matrix.ndim != 2 or matrix.shape[1] != wide or width > wide or not np.isfinite(matrix).all():
         return None
+    matrix = matrix[:, :width]
     size = np.abs(matrix)
     moments = (matrix, matrix**2, matrix**3, size, size**3, matrix != 0)
     return short(np.stack([moment.sum(axis=0) for moment in moments], axis=1))

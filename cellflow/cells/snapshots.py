@@ -102,6 +102,7 @@ def read_snapshots(
     within: str | None = None,
     weight_key: str | None = None,
     prior_key: str | None = None,
+    n_pcs: int | None = None,
 ) -> Snapshots:
     """Read the time, the representation and, if asked, the group, weight and expected growth of every cell.
 
@@ -120,6 +121,8 @@ def read_snapshots(
         Column of ``obs`` with the weight of every cell; ``None`` where all weigh the same.
     prior_key
         Column of ``obs`` with the expected rate of growth of every cell; ``None`` for no expectation.
+    n_pcs
+        How many of the first columns of the representation are read; ``None`` for all.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def read_snapshots(
     if empty:
         raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
     rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
-    return Snapshots(read_rep(adata, rep), time, Clock(tuple(times.tolist())), groups, weights, rates)
+    return Snapshots(read_rep(adata, rep, n_pcs=n_pcs), time, Clock(tuple(times.tolist())), groups, weights, rates)
 
 
 def _check_snapshots(time: np.ndarray, time_key: str) -> None:
@@ -179,13 +182,19 @@ def _check_snapshots(time: np.ndarray, time_key: str) -> None:
 
 
 def read_states(
-    adata: "AnnData", *, time_key: str, rep: str, cells: Cells | None = None, weight_key: str | None = None
+    adata: "AnnData",
+    *,
+    time_key: str,
+    rep: str,
+    cells: Cells | None = None,
+    weight_key: str | None = None,
+    n_pcs: int | None = None,
 ) -> States:
     """Read the representation, the time and, if asked, the weight of all cells, or of some.
 
     Parameters
     ----------
-    adata, time_key, rep, weight_key
+    adata, time_key, rep, weight_key, n_pcs
         As for `read_snapshots`; cells of a single time will do.
     cells
         A mask over all cells, or names; ``None`` for all.
@@ -204,7 +213,8 @@ def read_states(
     (49, np.float64(72.0))
     """
     weight = None if weight_key is None else read_weights(adata, weight_key)
-    states = States(read_rep(adata, rep), read_times(adata, time_key), np.arange(adata.n_obs), weight=weight)
+    x = read_rep(adata, rep, n_pcs=n_pcs)
+    states = States(x, read_times(adata, time_key), np.arange(adata.n_obs), weight=weight)
     return states if cells is None else states.take(positions(adata, cells))
 
 
@@ -252,8 +262,8 @@ def time_unit(adata: "AnnData", time_key: str) -> str:
     return "days" if pd.api.types.is_timedelta64_dtype(dtype) else ""
 
 
-def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
-    """Return a representation as float32, ``(n, d)``.
+def read_rep(adata: "AnnData", rep: str, *, n_pcs: int | None = None) -> np.ndarray:
+    """Return a representation as float32, ``(n, d)``, or its first ``n_pcs`` columns.
 
     Examples
     --------
@@ -271,6 +281,8 @@ def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
     values = as_states(adata.X[:] if rep == "X" else adata.obsm[rep], what=repr(rep)).numpy()
     if values.ndim != 2:
         raise ValueError(f"Expected numbers of shape (cells, dimensions) in {rep!r}; found shape {values.shape}.")
+    if n_pcs is not None:
+        values = values[:, : _fewer(n_pcs, values.shape[1], rep)]
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         first = ", ".join(adata.obs_names[bad][:3])
@@ -278,6 +290,18 @@ def read_rep(adata: "AnnData", rep: str) -> np.ndarray:
             f"{bad.sum()} of {len(values)} cells have NaN or infinite values in {rep!r}, for example {first}."
         )
     return _single(values, rep)
+
+
+def _fewer(n_pcs: int, columns: int, rep: str) -> int:
+    """Return how many of the first columns are read, provided that there are as many, and that they have an order."""
+    if rep == "X":
+        raise ValueError(
+            "`n_pcs` chooses the first columns of a representation in `obsm`; the genes of `X` have no such order. Run "
+            "`sc.pp.pca(adata)` and set `rep='X_pca'`, or leave out `n_pcs`."
+        )
+    if not 1 <= n_pcs <= columns:
+        raise ValueError(f"Expected `n_pcs` from 1 to the {columns} columns of {rep!r}; found {n_pcs}.")
+    return n_pcs
 
 
 def _single(values: np.ndarray, rep: str) -> np.ndarray:

@@ -52,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "condition": dict[str, str] | list[dict[str, str]] | None,
     "cells": dict[str, str] | Literal["controls", "all"],
     # A fit.
+    "n_pcs": COUNT | None,
     "steps": COUNT,
     "batch_size": COUNT,
     "seed": int,
@@ -68,7 +69,7 @@ SETTINGS: dict[str, Any] = {
     "device": DEVICE,
     "devices": COUNT,
     "threads": Annotated[int, Between(1, 1024)] | None,
-    "progress": bool,
+    "progress": bool | None,
     "resume": bool,
     "save_every": COUNT,
     "save_minutes": Annotated[float, Between(0, math.inf, open=True)] | None,

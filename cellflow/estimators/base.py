@@ -260,7 +260,8 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             setattr(self, history, before + found)
             cast("Callable[[Self], object]", watch)(self)
 
-        progress = run.progress or bool(self.get_params(deep=False)["progress"])
+        said = run.progress, self.get_params(deep=False)["progress"]
+        progress = True if True in said else False if False in said else None
         return replace(run, progress=progress, watch=None if watch is None else look)
 
     def _regular(self, run: Run, decided: bool) -> bool:

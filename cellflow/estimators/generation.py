@@ -74,7 +74,7 @@ class ImageGenerator(FlowEstimator):
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
-        Whether to show a bar while fitting.
+        Whether to show a bar while fitting; ``None`` for in a terminal.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class ImageGenerator(FlowEstimator):
         flip: bool = False,
         seed: int = 0,
         device: str = "auto",
-        progress: bool = False,
+        progress: bool | None = None,
         **old: Any,
     ) -> None:
         self.path = path

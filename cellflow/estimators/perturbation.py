@@ -107,7 +107,7 @@ class PerturbationFlow(FlowEstimator):
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
-        Whether to show a bar while fitting.
+        Whether to show a bar while fitting; ``None`` for in a terminal.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class PerturbationFlow(FlowEstimator):
         ot_batch_size: int | str = "auto",
         seed: int = 0,
         device: str = "auto",
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         self.control = control
         self.conditions = conditions

@@ -30,7 +30,7 @@ CHECKED_LEGS = 20
 
 def read(self: "SnapshotFlow", adata: "AnnData") -> Snapshots:
     """Return the cells under the keys of a flow, with their conditions where it has any."""
-    keys = ("time_key", "rep", "within", "weight_key", "prior_key")
+    keys = ("time_key", "rep", "within", "weight_key", "prior_key", "n_pcs")
     found = read_snapshots(adata, **{key: getattr(self, key) for key in keys})
     fitted = getattr(self, "conditions_", None)
     return found if fitted is None else replace(found, conditions=fitted.read(adata.obs))

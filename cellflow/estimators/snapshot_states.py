@@ -71,7 +71,8 @@ def read(
     (400, 2)
     """
     self._check_fitted()
-    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=self.weight_key if weights else None)
+    weight_key = self.weight_key if weights else None
+    states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=weight_key, n_pcs=self.n_pcs)
     check_shape(self, states.x.shape)
     check_representation(self, adata, states.x, states.time)
     states = states if cells is None else states.take(positions(adata, cells))

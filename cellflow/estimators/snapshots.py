@@ -48,6 +48,8 @@ class SnapshotFlow(FlowEstimator):
         with one word before or after them, such as "E8.5", "24h" or "day 3", which is left away.
     rep
         Key of the representation in ``obsm``, or ``"X"``.
+    n_pcs
+        How many of its first columns are used; ``None`` for all. `suggest` says how many are above noise.
     path
         Path between paired cells, with ``sigma`` in units of the representation: a path, or the name of one. The
         ``sigma`` of `BrownianBridge` is its standard deviation from the first snapshot to the last; `suggest_sigma`
@@ -125,7 +127,7 @@ class SnapshotFlow(FlowEstimator):
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
-        Whether to show a bar while fitting.
+        Whether to show a bar while fitting; ``None`` for in a terminal.
 
     Attributes
     ----------
@@ -188,6 +190,7 @@ class SnapshotFlow(FlowEstimator):
         *,
         time_key: str = "time",
         rep: str = "X_pca",
+        n_pcs: int | None = None,
         path: GaussianPath | str = "linear",
         coupling: CouplingLike = "auto",
         steps: int = 3000,
@@ -208,7 +211,7 @@ class SnapshotFlow(FlowEstimator):
         ot_batch_size: int | str = "auto",
         seed: int = 0,
         device: str = "auto",
-        progress: bool = False,
+        progress: bool | None = None,
         **given: Any,
     ) -> None:
         old = growth is None or (isinstance(growth, str) and growth != AUTO)
@@ -216,6 +219,7 @@ class SnapshotFlow(FlowEstimator):
         new = renamed("SnapshotFlow", former, FORMER["SnapshotFlow"])
         self.time_key = time_key
         self.rep = rep
+        self.n_pcs = n_pcs
         self.path = path
         self.coupling = coupling
         self.steps = steps
@@ -308,7 +312,7 @@ class SnapshotFlow(FlowEstimator):
     def suggest_sigma(self, adata: "AnnData") -> float:
         """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
 
-        Only ``time_key``, ``rep`` and ``seed`` are used; see `cellflow.cells.suggest_sigma` for the rule.
+        Only ``time_key``, ``rep``, ``n_pcs`` and ``seed`` are used; see `cellflow.cells.suggest_sigma` for the rule.
 
         Examples
         --------
@@ -317,7 +321,7 @@ class SnapshotFlow(FlowEstimator):
         >>> sigma = cf.SnapshotFlow(rep="X_latent").suggest_sigma(adata)
         >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), stochastic=True)
         """
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep)
+        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, n_pcs=self.n_pcs)
         clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
         return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
 

@@ -106,7 +106,7 @@ class DomainTranslator(FlowEstimator):
     device
         ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
     progress
-        Whether to show a bar while fitting.
+        Whether to show a bar while fitting; ``None`` for in a terminal.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class DomainTranslator(FlowEstimator):
         ot_batch_size: int | str = "auto",
         seed: int = 0,
         device: str = "auto",
-        progress: bool = False,
+        progress: bool | None = None,
         **given: Any,
     ) -> None:
         new = renamed("DomainTranslator", given, FORMER["DomainTranslator"])

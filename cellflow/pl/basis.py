@@ -87,6 +87,7 @@ def read_basis(
     components: tuple[int, int] = (0, 1),
     time: np.ndarray | None = None,
     unit: str = "time",
+    n_pcs: int | None = None,
 ) -> Basis:
     """Return the basis of a name.
 
@@ -104,6 +105,8 @@ def read_basis(
         The time of every cell, for a representation of one column, which is drawn over time.
     unit
         Unit of time.
+    n_pcs
+        How many of the first columns of the representation states and velocities have; ``None`` for all.
 
     Raises
     ------
@@ -120,8 +123,8 @@ def read_basis(
     ('latent 1', 'latent 2')
     """
     key = _key(adata, basis)
-    values, x = read_rep(adata, key), read_rep(adata, rep)
-    same = key == rep
+    same, x = key == rep, read_rep(adata, rep, n_pcs=n_pcs)
+    values = x if same else read_rep(adata, key)
     if same and values.shape[1] == 1 and time is not None:
         return Basis(np.column_stack([time, values[:, 0]]), (unit, _axis(adata, key, 0)), x, (0,))
     if len(set(components)) != 2 or not all(0 <= c < values.shape[1] for c in components):

@@ -9,7 +9,7 @@ from cellflow.cells.snapshots import read_rep, read_times
 from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import GREY, OBSERVED, PREDICTED, dot_size, figure_or_new, literal
 from cellflow.pl.labels import time_label, unit_of_result
-from cellflow.pl.noted import check_noted
+from cellflow.pl.noted import check_noted, width_of
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def interpolation(
     unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
     time, at = read_times(adata, time_key), read_times(predicted, time_key)
     rep = str(about.get("rep") or next(iter(predicted.obsm), "X"))
-    picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
+    n_pcs = width_of(about)
+    picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit, n_pcs=n_pcs)
     carried = picture.states(read_rep(predicted, rep), at)
     weight = predicted.obs[str(about.get("weight", "weight"))].to_numpy()
     weights = read_weights(adata, about["weight_key"]) if "weight_key" in about else np.ones(adata.n_obs)

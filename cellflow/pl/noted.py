@@ -37,7 +37,18 @@ def check_noted(adata: "AnnData", about: Mapping[str, Any]) -> None:
     """
     if not {"fingerprint", "rep", "time_key"} <= set(about) or about["time_key"] not in adata.obs:
         return
-    x = read_rep(adata, str(about["rep"]))
+    x = read_rep(adata, str(about["rep"]), n_pcs=width_of(about))
     known = Fingerprint.of(about["fingerprint"], width=x.shape[1])
     if known is not None:
         known.check(adata, str(about["rep"]), x, read_times(adata, str(about["time_key"])))
+
+
+def width_of(about: Mapping[str, Any]) -> int | None:
+    """Return how many of the first columns of its representation a result has; ``None`` for all.
+
+    Examples
+    --------
+    >>> width_of({"rep": "X_pca", "n_pcs": 10}), width_of({"rep": "X_pca"})
+    (10, None)
+    """
+    return None if about.get("n_pcs") is None else int(about["n_pcs"])

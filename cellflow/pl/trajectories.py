@@ -11,7 +11,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new
 from cellflow.pl.cells import by_column, by_time, draw_cells
 from cellflow.pl.labels import unit_of_result
-from cellflow.pl.noted import check_noted
+from cellflow.pl.noted import check_noted, width_of
 from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def trajectories(
     found = _stored(adata, key) if flow is None else _follow(adata, flow, n, solver)
     rep, time_key = str(found["rep"]), str(found["time_key"])
     unit = unit_of_result(adata, found)
-    picture = read_basis(adata, basis, rep=rep, components=components, time=read_times(adata, time_key), unit=unit)
+    time, n_pcs = read_times(adata, time_key), width_of(found)
+    picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit, n_pcs=n_pcs)
     coloring = by_time(adata, time_key, unit) if color is None else by_column(adata, color)
     ax = axes_or_new(ax, size=(6.4, 5.2))
     draw_cells(ax, picture.xy, coloring, alpha=0.55)

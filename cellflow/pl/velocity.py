@@ -10,7 +10,7 @@ from cellflow.pl.basis import Basis, read_basis
 from cellflow.pl.canvas import INK, axes_or_new, literal
 from cellflow.pl.cells import Coloring, by_column, by_time, draw_cells
 from cellflow.pl.labels import rate_label, unit_of, unit_of_result
-from cellflow.pl.noted import check_noted
+from cellflow.pl.noted import check_noted, width_of
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ LEAST = 3.0
 
 
 class _Noted(NamedTuple):
-    """Velocities ``(n, d)``, the representation they belong to, and the time column and its unit where known."""
+    """Velocities ``(n, d)``, the representation they belong to, and the time column and its unit where known.
+
+    Last is how many of the first columns of the representation they have; ``None`` for all.
+    """
 
     velocity: np.ndarray
     rep: str
     time_key: str | None
     unit: str
+    n_pcs: int | None
 
 
 @checked
@@ -96,7 +100,9 @@ def velocity(
         raise ValueError(unknown("kind", kind, KINDS))
     noted = _read(adata, key, rep) if flow is None else _evaluate(adata, flow)
     time = None if noted.time_key is None else read_times(adata, noted.time_key)
-    picture = read_basis(adata, basis, rep=noted.rep, components=components, time=time, unit=noted.unit)
+    picture = read_basis(
+        adata, basis, rep=noted.rep, components=components, time=time, unit=noted.unit, n_pcs=noted.n_pcs
+    )
     arrows = picture.velocities(noted.velocity)
     if picture.over_time and kind != "cell":
         raise ValueError(
@@ -117,6 +123,7 @@ def _evaluate(adata: "AnnData", flow: "SnapshotFlow") -> _Noted:
         flow.rep,
         flow.time_key,
         unit_of(adata, flow.time_key),
+        flow.n_pcs,
     )
 
 
@@ -130,7 +137,7 @@ def _read(adata: "AnnData", key: str, rep: str | None) -> _Noted:
     note = adata.uns.get(key, {})
     check_noted(adata, note)
     rep = rep or note.get("rep") or _only_fit(adata, key, values.shape[1])
-    return _Noted(values, str(rep), note.get("time_key"), unit_of_result(adata, note))
+    return _Noted(values, str(rep), note.get("time_key"), unit_of_result(adata, note), width_of(note))
 
 
 def _only_fit(adata: "AnnData", key: str, width: int) -> str:

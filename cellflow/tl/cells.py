@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, str]:
-    """Return what is stored with every result: the representation, the time column, and the unit of time."""
-    return {"rep": flow.rep, "time_key": flow.time_key, "unit": time_unit(adata, flow.time_key)}
+def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, Any]:
+    """Return what is stored with every result: the representation, the time column, and the unit of time.
+
+    With them goes the number of columns of the representation, where the flow uses the first ones only.
+    """
+    found = {"rep": flow.rep, "time_key": flow.time_key, "unit": time_unit(adata, flow.time_key)}
+    return found | ({} if flow.n_pcs is None else {"n_pcs": flow.n_features_in_})
 
 
 def about_states(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, Any]:

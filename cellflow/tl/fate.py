@@ -44,7 +44,7 @@ def fate(
     n_neighbors: int = NEIGHBORS,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     key_added: str = "fate",
     copy: bool = False,
 ) -> "AnnData | None":

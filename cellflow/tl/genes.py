@@ -51,7 +51,7 @@ class Loadings:
         return np.asarray((velocity @ self.matrix.T).astype(np.float32))
 
 
-def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings | None:
+def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str, width: int | None = None) -> Loadings | None:
     """Return the map from the representation to genes, or ``None`` where there is none.
 
     The offset is the mean residual of the components: for all cells of the PCA, their mean expression; for a subset,
@@ -65,6 +65,8 @@ def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings 
         The representation of the flow.
     genes
         Whether to decode genes; ``"auto"`` where loadings are there.
+    width
+        How many of the first components states have; ``None`` for all.
 
     Raises
     ------
@@ -85,8 +87,9 @@ def read_loadings(adata: "AnnData", rep: str, *, genes: bool | str) -> Loadings 
         )
     matrix = np.asarray(adata.varm[LOADINGS], dtype=np.float64)
     scores = as_states(adata.obsm[REP], what=repr(REP)).numpy().astype(np.float64)
-    seen = (matrix != 0).any(axis=1)
     _check_loadings(adata, matrix, scores)
+    matrix, scores = matrix[:, :width], scores[:, :width]
+    seen = (matrix != 0).any(axis=1)
     offset = _mean_expression(adata) - scores.mean(axis=0) @ matrix.T
     return Loadings(matrix[seen], offset[seen], seen)
 

@@ -95,7 +95,7 @@ def interpolate(
     cells, fitted = flow.read(adata), None
     if condition is not None:
         cells, fitted = _under(adata, flow, cells, condition)
-    loadings = read_loadings(adata, flow.rep, genes=genes)
+    loadings = read_loadings(adata, flow.rep, genes=genes, width=flow.n_features_in_)
     times = distinct_times(at, what="`at`")
     given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate, "times": fitted}
     carried = [part for t in times for part in predict(flow, cells, float(t), **given)]

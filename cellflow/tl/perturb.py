@@ -40,7 +40,7 @@ def perturb(
     cells: Cells | None = None,
     genes: bool | str | Sequence[str] = "auto",
     solver: Fixed | Adaptive | str | int = WAY,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> "AnnData":
     """Predict what cells would be under conditions, measured or not.
 

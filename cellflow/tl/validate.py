@@ -206,7 +206,7 @@ def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
     >>> testable_times(cf.datasets.hsmm(), cf.SnapshotFlow(time_key="hours", rep="X"))
     [24.0, 48.0]
     """
-    return inside(flow, read_snapshots(adata, time_key=flow.time_key, rep=flow.rep))
+    return inside(flow, read_snapshots(adata, time_key=flow.time_key, rep=flow.rep, n_pcs=flow.n_pcs))
 
 
 def _chosen(flow: "SnapshotFlow", inner: list[float], times: TimeLike | Iterable[TimeLike] | None) -> list[float]:

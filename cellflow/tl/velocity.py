@@ -67,7 +67,7 @@ def velocity(
     """
     check_key(key_added)
     states = flow.read(adata, condition=condition, weights=False)
-    loadings = read_loadings(adata, flow.rep, genes=genes)
+    loadings = read_loadings(adata, flow.rep, genes=genes, width=flow.n_features_in_)
     found = flow.velocity(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found

@@ -125,7 +125,8 @@ def fit(
         state.require_within(last)
         last = state.step if _stops(state, stopping) else last
         stream = _train(state, objective, _shared(batches, state, last, fabric), steps, last, fabric)
-        with Interrupt() as interrupt, progress_bar(shown=run.progress, start=state.step, steps=steps) as bar:
+        shown = run.progress if fabric.is_global_zero else False
+        with Interrupt() as interrupt, progress_bar(shown=shown, start=state.step, steps=steps) as bar:
             saves, told = _Saves(state, run, fabric), on_step if fabric.is_global_zero else None
             rows: list[dict[str, Tensor | float]] = []
             for row in stream:

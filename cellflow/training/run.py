@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -34,7 +35,7 @@ class Run:
     save_every, save_minutes
         Steps and minutes between two saves of the state, whichever come first; ``None`` minutes for by steps alone.
     progress
-        Whether to show a bar with the loss and the time left.
+        Whether to show a bar with the loss and the time left; ``None`` for in a terminal.
     watch
         Called every ``watch_every`` steps and after the last one, with the averaged weights in the field: by estimators
         with an estimator that can be used as if it were fitted, by `cellflow.training.fit` with the `History`.
@@ -67,7 +68,7 @@ class Run:
     resume: bool = False
     save_every: int = 1000
     save_minutes: float | None = 2.0
-    progress: bool = False
+    progress: bool | None = None
     watch: Callable[[Any], object] | None = None
     watch_every: int = 1000
     fabric: "Fabric | None" = None
@@ -225,25 +226,27 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def progress_bar(
-    *, shown: bool, start: int, steps: int, what: str = "training"
+    *, shown: bool | None, start: int, steps: int, what: str = "training"
 ) -> Iterator[Callable[[int, float | None], None]]:
     """Yield a function of step and loss that moves the bar, or does nothing if no bar is shown.
 
-    Beside the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss,
-    that is ``None``.
+    With ``shown=None`` there is one where the stream of errors is a terminal: not in files, pipes and notebooks. Beside
+    the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss, that
+    is ``None``.
 
     Examples
     --------
     >>> with progress_bar(shown=False, start=0, steps=10) as bar:
     ...     bar(5, 0.1)
     """
-    if not shown:
+    if not (sys.stderr.isatty() if shown is None else shown):
         yield lambda step, loss: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
-    with Progress(TextColumn(what), *columns, console=Console()) as progress:  # rich's own shows one at a time
+    console = Console(stderr=True)  # its own: of those with rich's, one is shown at a time
+    with Progress(TextColumn(what), *columns, console=console) as progress:
         task = progress.add_task(what, total=steps, completed=start, said="")
         yield lambda step, loss: progress.update(task, completed=step, said="" if loss is None else f"loss {loss:.4g}")

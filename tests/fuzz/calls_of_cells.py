@@ -164,6 +164,7 @@ CALLS: dict[str, Any] = {
             {
                 "time_key": text("day"),
                 "rep": text("X_pca"),
+                "n_pcs": count(2),
                 "path": text("linear"),
                 "coupling": text("exact"),
                 "steps": count(1),
