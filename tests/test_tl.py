@@ -128,11 +128,14 @@ def test_genes_that_the_pca_did_not_see_are_not_invented(genes_and_flow):
     assert adata.layers["velocity"][:, ::2].all()
 
 
-def test_loadings_that_do_not_fit_the_expression_are_refused(genes_and_flow):
+def test_loadings_that_do_not_fit_the_expression_are_refused(genes_and_flow, caplog):
     adata, flow = genes_and_flow[0].copy(), genes_and_flow[1]
     adata.X = adata.X.power(2)
     with pytest.raises(ValueError, match="changed after the PCA"):
-        tl.interpolate(adata, flow, at=2.0)
+        tl.interpolate(adata, flow, at=2.0, genes=True)
+    assert tl.interpolate(adata, flow, at=2.0).n_vars == 0
+    assert "genes are not decoded" in caplog.text
+    assert "changed after the PCA" in caplog.text
     assert tl.interpolate(adata, flow, at=2.0, genes=False).n_vars == 0
 
 

@@ -3,6 +3,7 @@
 from cellflow.cells.clock import Clock
 from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.conditions import Conditions
+from cellflow.cells.decoders import Decoder, fit_decoder, scvi_decoder
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.states import States, as_states
 from cellflow.cells.suggest import suggest_relaxation, suggest_sigma
@@ -11,9 +12,12 @@ __all__ = [
     "Clock",
     "ConditionTable",
     "Conditions",
+    "Decoder",
     "FittedConditions",
     "States",
     "as_states",
+    "fit_decoder",
+    "scvi_decoder",
     "suggest_relaxation",
     "suggest_sigma",
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from cellflow.cells.expression import places_of
 from cellflow.cli.settings import Settings, solver_of
 from cellflow.errors import unknown
 from cellflow.integrate import Fixed, Jumps, Noisy
@@ -50,6 +51,7 @@ def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Itera
     for gene in genes:
         if gene not in adata.var_names:
             raise KeyError(f"`markers` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data.")
+        places_of(adata.var_names, [gene])  # refuses names that several genes have
 
 
 def check_solver(cfg: Settings, *, noisy: bool) -> None:

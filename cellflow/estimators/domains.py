@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from cellflow.cells.columns import read_groups
+from cellflow.cells.decoders import Decoder
+from cellflow.cells.decoding import about_genes, var_of
+from cellflow.cells.loadings import Loadings
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import CouplingLike, resolve
@@ -166,18 +169,21 @@ def read_both(
     return x0, x1
 
 
-def given_back(states: Tensor, given: Samples, *, rep: str, keep_labels: bool) -> Any:
+def given_back(
+    states: Tensor, given: Samples, *, rep: str, keep_labels: bool, decoder: Loadings | Decoder | None = None
+) -> Any:
     """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
-    Images keep their names and ``obs``, and labels if asked; cells keep ``obs``, in a new AnnData; a tensor comes back
-    as one, a data frame with its index and columns, everything else as an array.
+    Images keep their names and ``obs``, and labels if asked; cells keep ``obs``, in a new AnnData, with genes where
+    there is a decoder; a tensor comes back as one, a data frame with its index and columns, everything else as an
+    array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
         labels = None if labels is None else labels.cpu()
         return ImageSet(to_bytes(states), labels, given.names, classes, obs=given.obs)
     if hasattr(given, "obsm"):
-        return _cells(states, cast("AnnData", given), rep)
+        return _cells(states, cast("AnnData", given), rep, decoder)
     read = as_states(given, what="`x`")
     values = to_bytes(states) if read.dtype == torch.uint8 and states.ndim == 4 else states
     if read.is_floating_point():
@@ -281,10 +287,13 @@ def _from_cells(adata: "AnnData", rep: str, group: str | None) -> Points:
     return Points(x, labels, classes)
 
 
-def _cells(states: Tensor, adata: "AnnData", rep: str) -> "AnnData":
+def _cells(states: Tensor, adata: "AnnData", rep: str, decoder: Loadings | Decoder | None) -> "AnnData":
     import anndata
 
     x, obs = states.numpy(), adata.obs.copy()
     if rep == "X":
         return anndata.AnnData(X=x, obs=obs, var=adata.var.copy())
-    return anndata.AnnData(obs=obs, obsm={rep: x})
+    if decoder is None:
+        return anndata.AnnData(obs=obs, obsm={rep: x})
+    uns = {"translation": {"rep": rep, **about_genes(adata, decoder)}}
+    return anndata.AnnData(X=decoder.decode(x), obs=obs, var=var_of(adata, decoder), obsm={rep: x}, uns=uns)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from cellflow import integrate, paths
+from cellflow.cells.decoders import Decoder
+from cellflow.cells.decoding import Decode, Genes, read_decoder
+from cellflow.cells.loadings import Loadings
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.fields import in_parts
@@ -21,13 +24,15 @@ from cellflow.signature import checked, checked_but
 from cellflow.training.recipe import check_settings
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from cellflow.estimators.translation import DomainTranslator
 
 TRANSLATION, TRAJECTORY, SIMULATION = Fixed("midpoint", steps=20), Fixed("midpoint", steps=24), Noisy(steps=50)
 """Default solvers: without noise, for trajectories, and with noise."""
 
 
-@checked_but("solver", "condition")
+@checked_but("solver", "condition", "genes", "decode")
 def translate(
     self: "DomainTranslator",
     x: Samples,
@@ -35,6 +40,10 @@ def translate(
     condition: Condition | None = None,
     guidance: float = 1.0,
     reverse: bool = False,
+    genes: Genes = "auto",
+    layer: str | None = None,
+    use_raw: bool = False,
+    decode: Decode | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
     batch_size: int = 128,
     **old: Any,
@@ -55,6 +64,13 @@ def translate(
         Needs ``condition_dropout``.
     reverse
         Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
+    genes
+        Of cells: whether to decode genes through the stored PCA loadings, or the names of those to decode. ``"auto"``
+        decodes all that the PCA saw where there are loadings that fit ``X``, and they take at most 1 GiB.
+    layer, use_raw
+        Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
+    decode
+        Another decoder: `cellflow.cells.Decoder`, or a function from states ``(n, d)`` to the genes of ``var_names``.
     solver
         `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
         method, or a number of steps.
@@ -63,9 +79,10 @@ def translate(
 
     Returns
     -------
-    The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs`` and the
-    representation; in ``obs`` of either the condition that was asked for, and of several columns of treatments those
-    that it leaves out as the control.
+    The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs``, the
+    representation and, in ``X``, decoded genes in the units of the PCA's input, of which ``uns["translation"]`` says
+    ``"variance_carried"`` and ``"genes_left_out"``, as `cellflow.tl.interpolate` does; in ``obs`` of either the
+    condition that was asked for, and of several columns of treatments those that it leaves out as the control.
 
     Raises
     ------
@@ -84,17 +101,23 @@ def translate(
     )
     domain, rows = _known(self, x, condition)
     check_guidance(self, guidance, chosen)
+    decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
     flow = _smooth(self, chosen, in_turn(rows, batch_size), guidance, save=2, reverse=reverse)
-    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x, condition, reverse=reverse)
+    carried = in_parts(flow, _parts(self, domain, batch_size)).x[-1]
+    return _back(self, carried, x, condition, decoder, reverse=reverse)
 
 
-@checked_but("solver", "condition")
+@checked_but("solver", "condition", "genes", "decode")
 def simulate(
     self: "DomainTranslator",
     x: Samples,
     *,
     condition: Condition | None = None,
     reverse: bool = False,
+    genes: Genes = "auto",
+    layer: str | None = None,
+    use_raw: bool = False,
+    decode: Decode | None = None,
     solver: Noisy | str | int = SIMULATION,
     seed: int = 0,
     batch_size: int = 128,
@@ -106,7 +129,7 @@ def simulate(
 
     Parameters
     ----------
-    x, condition, reverse
+    x, condition, reverse, genes, layer, use_raw, decode
         As for `translate`.
     solver
         `cellflow.integrate.Noisy`; or its method, or its number of steps.
@@ -136,6 +159,7 @@ def simulate(
         solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
     )
     domain, rows = _known(self, x, condition)
+    decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
     plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
     most = replace(chosen, steps=chosen.steps - (plain > 0))
     noisy = _noisy(self, most, in_turn(rows, batch_size), seed=seed, save=2, reverse=reverse, span=1 - plain)
@@ -146,7 +170,8 @@ def simulate(
         last = _without_noise(self, found.x[-1], plain, next(last_rows), reverse=reverse)
         return found._replace(x=torch.stack([states, last]))
 
-    return _back(self, in_parts(flow, _parts(self, domain, batch_size)).x[-1], x, condition, reverse=reverse)
+    carried = in_parts(flow, _parts(self, domain, batch_size)).x[-1]
+    return _back(self, carried, x, condition, decoder, reverse=reverse)
 
 
 @checked_but("solver", "condition")
@@ -275,8 +300,28 @@ def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, rows: Tensor 
     return x + dt * (drift - found.velocity if reverse else drift + found.velocity)
 
 
+def _decoder(flow: "DomainTranslator", x: Samples, genes: Genes, how: dict[str, Any]) -> Loadings | Decoder | None:
+    """Return what decodes the genes of cells; ``None`` where samples are no cells, or have no genes."""
+    if hasattr(x, "obsm"):
+        adata = cast("AnnData", x)
+        return read_decoder(adata, flow.rep, genes=genes, width=flow.shape_[0], rows=adata.n_obs, **how)
+    if any(how.values()) or not (genes is False or (isinstance(genes, str) and genes == "auto")):
+        raise ValueError(
+            f"Genes are decoded where cells are given (AnnData); found {type(x).__name__}. Leave `genes` and `decode` "
+            "out."
+        )
+    return None
+
+
 def _back(
-    flow: "DomainTranslator", states: Tensor, given: Samples, condition: Condition | None, *, reverse: bool
+    flow: "DomainTranslator",
+    states: Tensor,
+    given: Samples,
+    condition: Condition | None,
+    decoder: Loadings | Decoder | None,
+    *,
+    reverse: bool,
 ) -> Any:
-    found = given_back(states.float(), given, rep=flow.rep, keep_labels=bool(flow.within_labels))
+    keep = bool(flow.within_labels)
+    found = given_back(states.float(), given, rep=flow.rep, keep_labels=keep, decoder=decoder)
     return found if reverse else relabelled(found, condition, flow.conditions_)

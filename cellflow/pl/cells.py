@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.expression import places_of
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size, literal
 
@@ -82,7 +83,7 @@ def by_column(adata: "AnnData", name: str) -> Coloring:
 
 def expression(adata: "AnnData", gene: str) -> np.ndarray:
     """Return the expression of one gene, ``(n,)``."""
-    column = adata.X[:, adata.var_names.get_loc(gene)]
+    column = adata.X[:, int(places_of(adata.var_names, [gene])[0])]
     return np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=np.float64).ravel()
 
 

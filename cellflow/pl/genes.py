@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.cells.columns import read_weights
+from cellflow.cells.expression import places_of
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
@@ -53,7 +54,7 @@ def genes(
     KeyError
         When a gene is not there; the message has close matches.
     ValueError
-        When the prediction holds no genes.
+        When the prediction holds no genes, or several are called alike.
 
     Examples
     --------
@@ -99,6 +100,7 @@ def _check(adata: "AnnData", name: str, where: str) -> None:
         close = get_close_matches(name, adata.var_names, n=5) or get_close_matches(name.upper(), adata.var_names, n=5)
         hint = f"Close matches: {close}." if close else "Nothing there has a similar name."
         raise KeyError(f"No gene {name!r} in {where}. {hint}")
+    places_of(adata.var_names, [name], where=where.strip("`"))  # refuses names that several genes have
 
 
 def _draw(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.expression import places_of
 from cellflow.errors import unknown
 from cellflow.pl.canvas import GREY, INK, OBSERVED, PREDICTED, axes_or_new, literal, plain
 from cellflow.pl.names import write_names
@@ -169,8 +170,8 @@ def _chosen(adata: "AnnData", genes: int | Sequence[str], size: np.ndarray) -> n
         order = np.argsort(-size, kind="stable")[: max(int(genes), 0)]
         return order[size[order] >= 0]
     names = [genes] if isinstance(genes, str) else list(genes)
-    places = adata.var_names.get_indexer(names)
-    lacking = [name for name, place in zip(names, places, strict=True) if place < 0 or size[place] < 0]
+    places = places_of(adata.var_names, names)
+    lacking = [name for name, place in zip(names, places, strict=True) if size[place] < 0]
     if lacking:
         raise KeyError(f"No gene {lacking[0]!r} among those whose change was predicted.")
-    return np.asarray(places)
+    return places

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellflow.cells.expression import places_of
 from cellflow.cells.gene_sets import APOPTOSIS, CELL_CYCLE
 from cellflow.errors import unknown
 from cellflow.renamed import warn
@@ -90,7 +91,8 @@ def growth_prior(
     Raises
     ------
     ValueError
-        When the unit is unknown, bounds are reversed, fewer than 5 genes of a set are there, or the expression is
+        When the unit is unknown, bounds are reversed, two genes of a set have one name, fewer than 5 are there, or the
+        expression is
         counts, or not finite.
     KeyError
         When there is no expression, or no such layer.
@@ -127,6 +129,7 @@ def growth_prior(
     cycling = set(map(str.upper, cell_cycle))
     sets = {"cell_cycle": list(cell_cycle), "apoptosis": [gene for gene in apoptosis if gene.upper() not in cycling]}
     found = {name: _found(genes, names, name) for name, names in sets.items()}
+    genes.var_names_make_unique()  # others may share names, which scanpy cannot tell apart
     if not 0 <= seed < 2**32:
         raise ValueError(f"Expected a `seed` from 0 to 2^32 - 1; found {seed}.")
     scores = {name: _score(genes, names, seed) for name, names in found.items()}
@@ -172,6 +175,8 @@ def _found(genes: "AnnData", names: Sequence[str], name: str) -> list[str]:
             f"are called {', '.join(genes.var_names[:3])} and so on. Name genes by their symbols, keep more of them, "
             "in `adata.raw` for example, or give a list of your own."
         )
+    if found:
+        places_of(genes.var_names, found)  # refuses names that several genes have
     return found
 
 

@@ -16,7 +16,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
 from cellflow.tl.asked import column_of, free_name, set_apart
 from cellflow.tl.cells import about_states, solver_of
-from cellflow.tl.genes import Loadings, read_loadings
+from cellflow.tl.genes import Decode, Genes, about_genes, read_decoder, var_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +29,7 @@ WEIGHT = "weight"
 """Column with the weight of each predicted cell."""
 
 
-@checked_but("solver", "condition")
+@checked_but("solver", "condition", "genes", "decode")
 def interpolate(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -37,7 +37,10 @@ def interpolate(
     at: TimeLike | Iterable[TimeLike],
     condition: Condition | None = None,
     origin: str = "both",
-    genes: bool | str = "auto",
+    genes: Genes = "auto",
+    layer: str | None = None,
+    use_raw: bool = False,
+    decode: Decode | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     **old: Any,
@@ -64,7 +67,12 @@ def interpolate(
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
-        Whether to decode genes through the stored PCA loadings; ``"auto"`` decodes where they exist.
+        Whether to decode genes through the stored PCA loadings, or the names of those to decode; ``"auto"`` decodes
+        where they exist, and warns in the log where ``X`` is no longer what they were computed from.
+    layer, use_raw
+        Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
+    decode
+        Another decoder: `cellflow.cells.Decoder`, or a function from states ``(n, d)`` to the genes of ``var_names``.
     solver
         As for `SnapshotFlow.transport`.
     extrapolate
@@ -78,7 +86,9 @@ def interpolate(
         which say what each cell was carried under, unless that was given in numbers alone. Where one of these is called
         ``origin``, ours is ``predicted_origin``; likewise the others. ``X`` holds decoded genes, in the units
         of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time,
-        the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation.
+        the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation;
+        with genes ``"variance_carried"``, the share of their variance that the components carry, and
+        ``"genes_left_out"``, the number of those that cannot be decoded.
 
     Examples
     --------
@@ -95,12 +105,13 @@ def interpolate(
     cells, fitted = flow.read(adata), None
     if condition is not None:
         cells, fitted = _under(adata, flow, cells, condition)
-    loadings = read_loadings(adata, flow.rep, genes=genes, width=flow.n_features_in_)
+    how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
+    decoder = read_decoder(adata, flow.rep, **how, width=flow.n_features_in_)
     times = distinct_times(at, what="`at`")
     given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate, "times": fitted}
     carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
     states = np.concatenate([part.x for part in carried])
-    expression, var = _expression(adata, loadings, states)
+    expression, var = (None, None) if decoder is None else (decoder.decode(states), var_of(adata, decoder))
     weighed = {} if flow.weight_key is None else {"weight_key": flow.weight_key}
     under = _columns(adata, flow, condition)
     if WEIGHT in under:
@@ -111,7 +122,7 @@ def interpolate(
         obs=pd.concat([_obs(adata, flow, part, under) for part in carried]),
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
-        uns={"interpolation": about_states(adata, flow) | weighed},
+        uns={"interpolation": about_states(adata, flow) | weighed | about_genes(adata, decoder)},
     )
 
 
@@ -147,11 +158,3 @@ def _obs(adata: "AnnData", flow: "SnapshotFlow", part: Carried, under: pd.DataFr
     own = set_apart({"origin": names, "origin_time": part.origin.time, WEIGHT: part.weight}, under.columns)
     table = pd.DataFrame({flow.time_key: part.time} | own, index=[f"{name}@{part.time:.12g}" for name in names])
     return pd.concat([table, under.iloc[part.origin.rows].set_axis(table.index)], axis=1)
-
-
-def _expression(
-    adata: "AnnData", loadings: Loadings | None, states: np.ndarray
-) -> tuple[np.ndarray | None, pd.DataFrame | None]:
-    if loadings is None:
-        return None, None
-    return loadings.decode(states), adata.var[loadings.seen].copy()

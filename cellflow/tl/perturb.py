@@ -1,13 +1,11 @@
 """Cells under conditions, measured or not."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.name_vectors import listed
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, positions
 from cellflow.estimators.arms import treatments_alone
@@ -15,7 +13,7 @@ from cellflow.estimators.perturbation_verbs import WAY, check_cells
 from cellflow.integrate import Adaptive, Fixed, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
-from cellflow.tl.genes import Loadings, read_loadings
+from cellflow.tl.genes import MOST_DECODED, Decode, Genes, about_genes, read_decoder, var_of
 from cellflow.training.run import progress_bar
 
 if TYPE_CHECKING:
@@ -23,22 +21,21 @@ if TYPE_CHECKING:
 
     from cellflow.estimators import PerturbationFlow
 
-log = logging.getLogger(__name__)
-
 AT_ONCE, ON_A_GPU = 2048, 2**16
 """Cells that are carried at a time: on a CPU as many as fit its cache."""
-MOST_DECODED = 2**28
-"""Numbers of decoded genes, 1 GiB, beyond which they are left out unless they are asked for."""
 
 
-@checked_but("condition", "cells", "genes", "solver")
+@checked_but("condition", "cells", "genes", "decode", "solver")
 def perturb(
     adata: "AnnData",
     flow: "PerturbationFlow",
     *,
     condition: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     cells: Cells | None = None,
-    genes: bool | str | Sequence[str] = "auto",
+    genes: Genes = "auto",
+    layer: str | None = None,
+    use_raw: bool = False,
+    decode: Decode | None = None,
     solver: Fixed | Adaptive | str | int = WAY,
     progress: bool | None = None,
 ) -> "AnnData":
@@ -60,7 +57,10 @@ def perturb(
         A mask over all cells, names, or rows of ``obs``; ``None`` for the controls.
     genes
         Whether to decode genes through the stored PCA loadings; or the names of those to decode. ``"auto"`` decodes
-        all where there are loadings, and they take at most 1 GiB.
+        all that the PCA saw where there are loadings that fit ``X``, and they take at most 1 GiB; of genes that it did
+        not see a warning is logged.
+    layer, use_raw, decode
+        As for `interpolate`.
     solver
         As for `PerturbationFlow.transport`.
     progress
@@ -74,7 +74,7 @@ def perturb(
         condition). Where a column of the condition or of groups is called so, it is kept, and these are
         ``predicted_condition``, ``predicted_origin`` and ``predicted_weight``. ``X`` holds decoded genes, in the units
         of the PCA's input, or nothing. ``uns["perturbation"]``: ``"rep"``, and ``"fingerprint"``, by which plots
-        notice another representation.
+        notice another representation; with genes ``"variance_carried"`` and ``"genes_left_out"``, as of `interpolate`.
 
     Raises
     ------
@@ -100,9 +100,10 @@ def perturb(
     check_cells(flow, adata, x)
     x, obs = x[rows], adata.obs.iloc[rows]
     asked = read_asked(flow, condition, obs)
-    loadings = _loadings(adata, flow, genes, len(rows) * len(asked))
+    how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw, "most": MOST_DECODED}
+    decoder = read_decoder(adata, flow.rep, **how, width=x.shape[1], rows=len(rows) * len(asked))
     states = np.empty((len(asked) * len(rows), x.shape[1]), dtype=np.float32)
-    values = None if loadings is None else np.empty((len(states), len(loadings.matrix)), dtype=np.float32)
+    values = None if decoder is None else np.empty((len(states), len(decoder.names)), dtype=np.float32)
     at_once = AT_ONCE if next(flow.field_.parameters()).device.type == "cpu" else ON_A_GPU
     with progress_bar(shown=progress, start=0, steps=len(states), what="perturbing") as bar:
         for number, one in enumerate(asked):
@@ -111,18 +112,18 @@ def perturb(
                 carried = flow.transport(x[some], condition=one.vectors[one.index[some]], solver=chosen).x[-1].numpy()
                 at = number * len(rows) + start
                 states[at : at + len(carried)] = carried
-                if values is not None and loadings is not None:
-                    values[at : at + len(carried)] = loadings.decode(carried)
+                if values is not None and decoder is not None:
+                    values[at : at + len(carried)] = decoder.decode(carried)
                 bar(at + len(carried), None)
     whole, columns = flow.rep == "X", _columns(flow, obs)
     own = set_apart(_own_columns(asked, obs), columns)
-    known = flow.fingerprint_
+    noted = {} if flow.fingerprint_ is None else {"fingerprint": flow.fingerprint_.note()}
     return anndata.AnnData(
         X=states if whole else values,
         obs=pd.DataFrame(table_of_asked(flow, asked, obs, columns) | own, index=_names(obs, asked)),
-        var=adata.var[[]].copy() if whole else None if loadings is None else adata.var[loadings.seen].copy(),
+        var=adata.var[[]].copy() if whole else None if decoder is None else var_of(adata, decoder),
         obsm={} if whole else {flow.rep: states},
-        uns={"perturbation": {"rep": flow.rep} | ({} if known is None else {"fingerprint": known.note()})},
+        uns={"perturbation": {"rep": flow.rep} | noted | about_genes(adata, decoder)},
     )
 
 
@@ -140,31 +141,6 @@ def _chosen(adata: "AnnData", flow: "PerturbationFlow", cells: Cells | None) -> 
     table = treatments.read(adata.obs)
     treatments.require_control(table)
     return np.flatnonzero(table.is_control[table.index])
-
-
-def _loadings(adata: "AnnData", flow: "PerturbationFlow", genes: Any, n: int) -> Loadings | None:
-    """Return the map to the genes that are decoded, for ``n`` rows."""
-    if isinstance(genes, bool) or (isinstance(genes, str) and genes == "auto"):
-        found = read_loadings(adata, flow.rep, genes=genes)
-        if genes == "auto" and found is not None and n * len(found.matrix) > MOST_DECODED:
-            log.warning(
-                "genes are not decoded: %d rows of %d genes take %.1f GiB. Name some with `genes=[...]`, or decode all "
-                "with `genes=True`",
-                n,
-                len(found.matrix),
-                4 * n * len(found.matrix) / 2**30,
-            )
-            return None
-        return found
-    if isinstance(genes, type) or not isinstance(genes, Iterable):
-        raise TypeError(f"Expected `genes` as True, False, 'auto' or names of genes; found {genes!r:.60}.")
-    names = [genes] if isinstance(genes, str) else list(genes)
-    found = read_loadings(adata, flow.rep, genes=True)
-    places = pd.Index([] if found is None else adata.var_names[found.seen]).get_indexer(names)
-    lacking = [str(name) for name, place in zip(names, places, strict=True) if place < 0]
-    if found is None or lacking or not names:
-        raise KeyError(f"Expected names of genes that the PCA saw in `genes`; found {listed(lacking)}.")
-    return found.some(places)
 
 
 def _columns(flow: "PerturbationFlow", obs: pd.DataFrame) -> list[str]:

@@ -127,6 +127,7 @@ def response(
     looks = _looks_at_genes(adata, genes, len(arms.arms))
     decodes = looks and flow is not None and (flow.rep == "X" or (flow.rep == REP and LOADINGS in adata.varm))
     loadings = read_loadings(adata, rep, genes="auto") if decodes and rep != "X" else None
+    decodes = decodes and (rep == "X" or loadings is not None)  # there are none where they do not fit `X`
     controls = {arm.group: moments(adata, arm.source) for arm in arms.arms} if looks else {}
     rows, found, guessed = [], [], []
     for number, arm in enumerate(arms.arms):

@@ -1,13 +1,14 @@
 """The velocity of every cell."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellflow.cells.expression import places_of
 from cellflow.estimators.conditional import Condition
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, check_key, target
-from cellflow.tl.genes import read_loadings
+from cellflow.tl.genes import Decode, Loadings, about_genes, read_decoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
-@checked_but("condition")
+@checked_but("condition", "decode")
 def velocity(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
     condition: Condition | None = None,
     genes: bool = False,
+    layer: str | None = None,
+    use_raw: bool = False,
+    decode: Decode | None = None,
     extrapolate: bool = False,
     key_added: str = "velocity",
     copy: bool = False,
@@ -39,6 +43,8 @@ def velocity(
         ``None`` for each cell's own.
     genes
         Whether to write gene velocities too, through the PCA loadings: a dense layer of cells x genes.
+    layer, use_raw, decode
+        As for `interpolate`.
     extrapolate
         Whether cells outside the fitted times are allowed.
     key_added
@@ -52,7 +58,8 @@ def velocity(
         Velocity in the representation, per unit of the user's time.
     ``uns[key_added]``
         ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the velocity belongs to; ``"fingerprint"``, by which
-        plots notice another representation.
+        plots notice another representation; with genes ``"variance_carried"`` and ``"genes_left_out"``, as of
+        `interpolate`.
     ``layers[key_added]``
         With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
 
@@ -67,13 +74,15 @@ def velocity(
     """
     check_key(key_added)
     states = flow.read(adata, condition=condition, weights=False)
-    loadings = read_loadings(adata, flow.rep, genes=genes, width=flow.n_features_in_)
+    how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
+    decoder = read_decoder(adata, flow.rep, **how, width=states.x.shape[1])
     found = flow.velocity(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
-    written.uns[key_added] = about_states(adata, flow)
-    if loadings is not None:
-        layer = np.zeros(written.shape, dtype=np.float32)
-        layer[:, loadings.seen] = loadings.decode_velocity(found)
-        written.layers[key_added] = layer
+    written.uns[key_added] = about_states(adata, flow) | about_genes(adata, decoder)
+    if decoder is not None:
+        changes = np.zeros(written.shape, dtype=np.float32)
+        columns = decoder.seen if isinstance(decoder, Loadings) else places_of(adata.var_names, list(decoder.names))
+        changes[:, columns] = decoder.change(states.x, found)
+        written.layers[key_added] = changes
     return written if copy else None

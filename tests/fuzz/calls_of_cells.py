@@ -2,9 +2,11 @@
 
 import tempfile
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import torch
 
 import cellflow as cf
 from fuzz.annotated import small
@@ -117,6 +119,21 @@ def learned(conditions: cf.Conditions, obs: pd.DataFrame) -> Any:
     return [fitted.record(), fitted.read(obs).vectors]
 
 
+def decoder() -> cf.cells.Decoder:
+    """Of two genes, from three numbers."""
+    return cf.cells.Decoder(lambda x: x[:, :2], ["MCM5", "PCNA"])
+
+
+def model() -> Any:
+    """What stands in for a model of scvi-tools: three genes, from three numbers."""
+    module = torch.nn.Linear(3, 3)
+    module.generative = lambda z, library, batch_index: {"px": SimpleNamespace(scale=module(z).softmax(-1))}
+    return SimpleNamespace(module=module, adata=small()[:, :3])
+
+
+DECODED = {"genes": flag(False), "layer": other(None), "use_raw": flag(False), "decode": other(lambda: decoder())}
+
+
 CALLS: dict[str, Any] = {
     "cells.as_states": plain(cf.cells.as_states, given=CLOUD, what=text("`x`")),
     "cells.Clock": [
@@ -124,6 +141,33 @@ CALLS: dict[str, Any] = {
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).model(time), time=number(2.0)),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).around(time), time=number(2.0)),
     ],
+    "cells.Decoder": Call(
+        lambda x, **given: cf.cells.Decoder(**given).decode(x),
+        {
+            "x": other(lambda: X.make().numpy()),
+            "function": other(lambda: lambda x: x),
+            "genes": other(["a", "b", "c"]),
+            "tensors": flag(False),
+            "linear": flag(True),
+            "width": count(3),
+            "carried": number(0.5),
+            "chosen": other(None),
+        },
+    ),
+    "cells.fit_decoder": Call(
+        lambda **given: cf.cells.fit_decoder(**given).decode(X.make().numpy()),
+        {
+            "adata": ADATA,
+            "rep": text("X_pca"),
+            "n_pcs": other(None),
+            "layer": other(None),
+            "use_raw": flag(False),
+        },
+    ),
+    "cells.scvi_decoder": Call(
+        lambda **given: cf.cells.scvi_decoder(**given).decode(X.make().numpy()),
+        {"model": other(lambda: model()), "batch": other(None), "target_sum": number(100.0)},
+    ),
     "cells.Conditions": [
         using(
             cf.cells.Conditions,
@@ -263,7 +307,7 @@ CALLS: dict[str, Any] = {
         perturbing,
         condition=other({"kind": "b"}),
         cells=other(None),
-        genes=flag(False),
+        **DECODED,
         solver=SOLVER,
         progress=flag(False),
     ),
@@ -287,7 +331,7 @@ CALLS: dict[str, Any] = {
     ),
     "pl.conditions": drawn(cf.pl.conditions, key=text("response"), ax=other(None)),
     "tl.velocity": [
-        tool(cf.tl.velocity, genes=flag(False), extrapolate=flag(True), **KEYS),
+        tool(cf.tl.velocity, **DECODED, extrapolate=flag(True), **KEYS),
         tool(cf.tl.velocity, conditioned, condition=other({"kind": "b"})),
     ],
     "tl.growth": tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
@@ -302,7 +346,7 @@ CALLS: dict[str, Any] = {
         nan=True,
     ),
     "tl.interpolate": [
-        tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False)),
+        tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False), **DECODED),
         tool(cf.tl.interpolate, conditioned, at=AT, solver=SOLVER, condition=other({"kind": "b"})),
     ],
     "tl.push": tool(
