@@ -63,6 +63,8 @@ SETTINGS: dict[str, Any] = {
     "weight_key": str | None,
     "prior_key": str | None,
     "within": str | None,
+    "ensemble": Annotated[int, Between(2, 1024)] | None,
+    "replicate_key": str | None,
     "standardize": bool | Literal["loss"],
     "regularize": AUTO_OR_BOOL,
     "ot_batch_size": COUNT | Literal["auto", "whole"],

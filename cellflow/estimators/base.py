@@ -20,6 +20,7 @@ from cellflow.estimators.loading import (
     DESCRIPTION,
     FORMAT,
     MAP,
+    MEMBERS,
     WEIGHTS,
     read_description,
     restore,
@@ -73,6 +74,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     history_: History
     flow_map_: FlowMap
     map_history_: History
+    members_: "tuple[Self, ...]"
 
     def __init_subclass__(cls, **settings: Any) -> None:
         """Let the verbs that train hold the folder of their run from their first line, before anything is computed.
@@ -89,6 +91,11 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     def distilled(self) -> bool:
         """Whether there is a flow map, so that few jumps replace many solver steps."""
         return hasattr(self, "flow_map_")
+
+    @property
+    def members(self) -> "tuple[Self, ...]":
+        """Fitted estimators that show how this one would vary, where it has an ensemble; none otherwise."""
+        return getattr(self, "members_", ())
 
     @checked
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -118,7 +125,15 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         folder = path_of(folder, name="folder")
         settings = {name: encode(value, name=name) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
-        tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None}
+        tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None, MEMBERS: None}
+        if self.members:
+            fields = nn.ModuleList(member.field_ for member in self.members)
+            tensors[MEMBERS] = ("members", fields.state_dict())
+            seeds, history = (
+                [member.get_params(deep=False)["seed"] for member in self.members],
+                self.members[0].history_,
+            )
+            about["members"] = {"seeds": seeds, "history": history.columns}
         if self.distilled:
             known = self.flow_map_
             tensors[MAP] = ("flow map", known.state_dict())

@@ -7,7 +7,7 @@ header of the weights. Only then is memory taken, as much as the file of weights
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from cellflow.estimators.model_files import DIGESTS, model_file, refuse_other
 from cellflow.estimators.outline import outline
 from cellflow.estimators.schema import ALWAYS, CURE, LEARNED, VALUES, check_described, check_learned
 from cellflow.estimators.serialize import FORMER, PARTS, decode, modern_settings, modern_tensors
+from cellflow.estimators.snapshot_members import members_of
 from cellflow.networks import Standardized
 from cellflow.seeds import generator, seeded
 from cellflow.signature import check_type
@@ -27,7 +28,7 @@ from cellflow.training.reading import DTYPES, Header, check_finite, check_tensor
 if TYPE_CHECKING:
     from cellflow.estimators.base import FlowEstimator
 
-WEIGHTS, DESCRIPTION, MAP = "model.safetensors", "model.json", "flow_map.safetensors"
+WEIGHTS, DESCRIPTION, MAP, MEMBERS = "model.safetensors", "model.json", "flow_map.safetensors", "members.safetensors"
 """Names of the files of a model."""
 FORMAT = 2
 """Version of the saved model; a newer one than this is refused, an older one is converted."""
@@ -120,7 +121,8 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     what, device = f"{folder / DESCRIPTION} does not describe a {type(model).__name__}", model._device()
     check_learned(schema_of(type(model)), about, what=what)
     old = model.get_params(deep=False) if about["format"] == 1 else {}
-    digests, files = about.get(DIGESTS, {}), {WEIGHTS, *([MAP] if about.get("flow_map") is not None else [])}
+    parts = {"flow_map": MAP, "members": MEMBERS}
+    digests, files = about.get(DIGESTS, {}), {WEIGHTS, *(parts[key] for key in parts if about.get(key) is not None)}
     if digests and digests.keys() != files:
         raise CheckpointError(
             f"{what}: expected `{DIGESTS}` of {sorted(files)}; found {shown(sorted(digests))}. {CURE}"
@@ -151,6 +153,28 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     _fill(model.field_, path, header, old)
     refuse_other(path, WEIGHTS, digests)
     model.field_.to(device).eval()
+    if about.get("members") is not None:
+        _restore_members(model, about["members"], folder / MEMBERS, digests, outlined="network" not in given)
+
+
+def _restore_members(
+    model: "FlowEstimator", about: Mapping[str, Any], path: Path, digests: Mapping[str, str], *, outlined: bool
+) -> None:
+    """Give an estimator its members, whose fields lie in one file, each under its number."""
+    file, seeds = model_file(path, digests), about["seeds"]
+    header = _header(file, kind="members")
+
+    def blank() -> nn.Module:
+        return nn.ModuleList(model._blank() for _ in seeds)
+
+    if outlined:
+        check_tensors(header.tensors, outline(blank, header.tensors, source=file), source=file, model="members")
+    with seeded(generator(seed=0)):
+        fields = cast("nn.ModuleList", blank())
+    _fill(fields, file, header, {})
+    refuse_other(file, MEMBERS, digests)
+    fields.to(model._device()).eval()
+    model.members_ = members_of(cast("Any", model), list(fields), seeds, History(about["history"]))
 
 
 def _blank_map(model: "FlowEstimator", spans: str, growth: bool, what: str) -> None:

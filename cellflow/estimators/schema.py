@@ -34,8 +34,10 @@ MOST_PIXELS = 2**28
 _DIGESTS = table(Kind("a SHA-256", lambda value: TEXT.holds(value) and _DIGEST.fullmatch(value) is not None))
 DESCRIBED = {"format": whole(1), "estimator": TEXT, "settings": OBJECT, "learned": OBJECT}
 """What every description holds."""
-DESCRIBED_SOMETIMES = {"flow_map": maybe(OBJECT), DIGESTS: _DIGESTS}
+DESCRIBED_SOMETIMES = {"flow_map": maybe(OBJECT), "members": maybe(OBJECT), DIGESTS: _DIGESTS}
 FLOW_MAP = {"spans": one_of(*SPANS), "history": HISTORY}
+MEMBERS = {"seeds": many(whole(0), least=2), "history": HISTORY}
+"""What is known of the members of an ensemble beside their weights."""
 _SIZE = Kind(
     f"the length of a vector, or channels, height and width of images of at most {MOST_PIXELS:,} numbers",
     lambda value: many(whole(1), least=1, most=3).holds(value) and len(value) != 2 and prod(value) <= MOST_PIXELS,
@@ -151,6 +153,10 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
         check_record(learned["fingerprint"], FINGERPRINT, what=what, under="learned.fingerprint", cure=CURE)
     if about.get("flow_map") is not None:
         check_record(about["flow_map"], FLOW_MAP, {"growth": TRUTH}, what=what, under="flow_map", cure=CURE)
+    if about.get("members") is not None:
+        check_record(about["members"], MEMBERS, what=what, under="members", cure=CURE)
+        if "times" not in learned:
+            raise CheckpointError(f"{what}: it has `members`, and {name} has no ensembles. {CURE}")
     n = len(learned.get("times", ()))
     for key, least in (("n_cells", 0), ("masses", 0), ("turnover", 1)):
         found = learned.get(key)

@@ -15,6 +15,7 @@ from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import suggest_sigma
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
 from cellflow.estimators import conditional, snapshot_distillation, snapshot_pairs, snapshot_record, snapshot_states
+from cellflow.estimators import snapshot_members as members
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.fields import Scales, blank, build_field, spreads, takes_heads, unit_of
@@ -122,6 +123,12 @@ class SnapshotFlow(FlowEstimator):
         the coupling still sees the representation as it is.
     ot_batch_size
         Cells of each snapshot that are matched at once, see `cellflow.pairing.paired_batches`.
+    ensemble
+        Members beside the flow, such as 5, that say how it would vary: fits of other seeds on resampled cells, from
+        which tools make intervals; see `members`. ``None`` for none.
+    replicate_key
+        Column of ``obs`` with the donor, or another replicate, of each cell: members resample whole donors. ``None``
+        for single cells, whose intervals say nothing of other donors.
     seed
         Seed of all random numbers.
     device
@@ -209,6 +216,8 @@ class SnapshotFlow(FlowEstimator):
         regularize: bool | str = "auto",
         standardize: bool | str = True,
         ot_batch_size: int | str = "auto",
+        ensemble: int | None = None,
+        replicate_key: str | None = None,
         seed: int = 0,
         device: str = "auto",
         progress: bool | None = None,
@@ -238,6 +247,8 @@ class SnapshotFlow(FlowEstimator):
         self.regularize = regularize
         self.standardize = standardize
         self.ot_batch_size = ot_batch_size
+        self.ensemble = ensemble
+        self.replicate_key = replicate_key
         self.seed = seed
         self.device = device
         self.progress = progress
@@ -271,6 +282,7 @@ class SnapshotFlow(FlowEstimator):
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.conditions_ = conditional.fitted_to(self.conditions, adata)
         snapshots = fitted._snapshots(adata)
+        donors = members.donors(self, adata, snapshots)
         conditional.note_no_control(fitted.conditions_, snapshots.conditions)
         fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
@@ -289,10 +301,11 @@ class SnapshotFlow(FlowEstimator):
         fitted.search_history_ = training.History()
         blurs = regular and paths.resolve(self.path).sigma == 0
         fitted.blur_ = aside.blur(self._clouds(snapshots, device)[0]) if blurs else 0.0
+        objective = fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_)
 
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
-            fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_),
+            objective,
             batches,
             parts=lambda: (
                 snapshot_pairs.parts(self, snapshots, coupling, searching, fitted.masses_, device, whole=growing)
@@ -306,6 +319,8 @@ class SnapshotFlow(FlowEstimator):
             run=run,
             about=self._about(snapshots.about() | ({"regular": True} if regular else {})),
         )
+        given = (snapshots, donors, coupling, objective, scales, run)
+        fitted.members_ = members.fit_members(fitted, *given)
         return self._become(fitted)
 
     @checked
@@ -342,6 +357,7 @@ class SnapshotFlow(FlowEstimator):
                 raise TypeError(f"Expected `{name}` to be True or False; found {value!r}.")
         self._check_growth(couplings.resolve(self.coupling) == COUPLINGS[AUTO] if self.growth == AUTO else self.growth)
         aside.is_few(self.regularize, 0)
+        members.check_settings(self.ensemble, self.replicate_key)
         super()._check_settings()
 
     def _check_growth(self, learned: bool) -> None:
