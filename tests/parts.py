@@ -58,7 +58,12 @@ ALL_COUPLINGS = {
     "barely relaxed": UnbalancedSinkhorn(epsilon=0.5, relaxation=math.inf, tolerance=TIGHT),
 }
 """Those that match clouds of any sizes."""
-COUPLINGS_OF_THEIR_OWN_POINTS = [Given(), Within("exact", [0, 1, 1], [1, 0, 1]), Custom(torch.dist)]
+COUPLINGS_OF_THEIR_OWN_POINTS = [
+    Given(),
+    Given({(0.0, 1.0): [[0.5, 0.0], [0.2, 0.3]]}),
+    Within("exact", [0, 1, 1], [1, 0, 1]),
+    Custom(torch.dist),
+]
 ALL_COSTS = [SquaredEuclidean(), Euclidean()]
 
 FLOW_MAP_OBJECTIVES = [

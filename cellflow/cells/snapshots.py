@@ -45,6 +45,8 @@ class Snapshots:
         Expected rate of growth of every cell, ``(n,)``, per unit of the user's time; ``None`` where none is expected.
     conditions
         The conditions, and which of them every cell has; ``None`` for none.
+    names
+        The name of every cell, ``(n,)``, where they are known.
     """
 
     x: np.ndarray
@@ -54,6 +56,7 @@ class Snapshots:
     weights: np.ndarray | None = None
     rates: np.ndarray | None = None
     conditions: ConditionTable | None = None
+    names: np.ndarray | None = None
 
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
@@ -66,7 +69,8 @@ class Snapshots:
         )
         table = self.conditions
         kept = None if table is None else replace(table, index=table.index[cells])
-        return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept)
+        names = None if self.names is None else self.names[cells]
+        return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept, names)
 
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
@@ -150,7 +154,8 @@ def read_snapshots(
     if empty:
         raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
     rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
-    return Snapshots(read_rep(adata, rep, n_pcs=n_pcs), time, Clock(tuple(times.tolist())), groups, weights, rates)
+    x, names = read_rep(adata, rep, n_pcs=n_pcs), adata.obs_names.to_numpy()
+    return Snapshots(x, time, Clock(tuple(times.tolist())), groups, weights, rates, names=names)
 
 
 def _check_snapshots(time: np.ndarray, time_key: str) -> None:

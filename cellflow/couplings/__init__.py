@@ -4,7 +4,7 @@ A coupling is deterministic; randomness enters when its plan is sampled. Which o
 
 * `Exact`: optimal transport, the least total cost. The default, except for snapshots of cells.
 * `Independent`: pairs drawn at random.
-* `Given`: pairs that are known already.
+* `Given`: pairs that are known already, or plans that another tool has computed.
 * `Sinkhorn`: entropic optimal transport; ``Sinkhorn("path")`` for the noise of a `BrownianBridge`.
 * `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots; without settings
   (``"auto"``) the default for these.
@@ -17,7 +17,8 @@ of two clouds is a coupling too (`Custom`), for which both are assumed with caut
 from cellflow.couplings.cost import Euclidean, SquaredEuclidean
 from cellflow.couplings.coupling import COUPLINGS, Coupling, CouplingLike, Custom, resolve
 from cellflow.couplings.dense import DensePlan
-from cellflow.couplings.exact import Exact, Given, Independent
+from cellflow.couplings.exact import Exact, Independent
+from cellflow.couplings.given import Given
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.relative import Relative

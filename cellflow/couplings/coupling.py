@@ -6,7 +6,8 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
-from cellflow.couplings.exact import Exact, Given, Independent
+from cellflow.couplings.exact import Exact, Independent
+from cellflow.couplings.given import Given
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.problem import dense_memory
 from cellflow.couplings.unbalanced import UnbalancedSinkhorn
@@ -62,6 +63,33 @@ def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
     """
     settled = getattr(coupling, "over", None)
     return coupling if settled is None else settled(duration, sigma)
+
+
+def between(
+    coupling: Coupling, start: float, stop: float, source: Tensor | None = None, target: Tensor | None = None
+) -> Coupling:
+    """Return a coupling as it is between two snapshots: itself, unless it holds plans of several.
+
+    A coupling that does has a method ``between`` of the same arguments.
+
+    Parameters
+    ----------
+    coupling
+        The coupling.
+    start, stop
+        Their model times.
+    source, target
+        Rows of the points that are matched, among those that a plan is of, ``(n,)`` and ``(m,)``; ``None`` for all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> given = Given({(0.0, 0.5): torch.eye(2), (0.5, 1.0): torch.ones(2, 3)})
+    >>> between(given, 0.5, 1.0), between(Exact(), 0.5, 1.0) == Exact()
+    (Given(2 x 3), True)
+    """
+    found = getattr(coupling, "between", None)
+    return coupling if found is None else found(start, stop, source, target)
 
 
 @checked

@@ -1,4 +1,4 @@
-"""The couplings without regularisation: given pairs, independent pairs, and optimal transport."""
+"""The couplings without regularisation: independent pairs, and optimal transport."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,57 +7,14 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost, SquaredEuclidean
+from cellflow.couplings.given import POINT_MEMORY
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.sparse import SparsePlan
 from cellflow.errors import ConvergenceError
 from cellflow.signature import checked
 
-POINT_MEMORY = 32
-"""Bytes for each point where nothing is solved: a weight, a sum and a row number or two."""
 _OPTIMAL = 1  # POT's result code of a solved problem
-
-
-@checked
-@dataclass(frozen=True)
-class Given:
-    """Known pairs: each source point is matched with the target point of the same row.
-
-    For paired data, or pairs that a model has generated itself.
-
-    Examples
-    --------
-    >>> import torch
-    >>> Given()(torch.zeros(3, 2), torch.ones(3, 2)).permutation
-    tensor([0, 1, 2])
-    """
-
-    keeps_mass: ClassVar[bool] = True
-    uses_states: ClassVar[bool] = False
-    divisible: ClassVar[bool] = False  # random parts of the clouds would break the pairs
-
-    def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes: a few numbers for each point."""
-        return POINT_MEMORY * (n + m)
-
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
-        """Couple ``x0`` and ``x1``, both ``(n, ...)``; the weight of a pair is that of its source.
-
-        Raises
-        ------
-        ValueError
-            When the clouds differ in size, or the weights of the two ends of a pair differ.
-        """
-        check_clouds(x0, x1)
-        if len(x0) != len(x1):
-            raise ValueError(f"Expected as many target points as source points; found {len(x0)} and {len(x1)}.")
-        a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
-        if not torch.allclose(a, b):
-            raise ValueError(
-                "Expected the same weight at both ends of each pair; found different ones. Give them once."
-            )
-        rows = torch.arange(len(x0), device=x0.device)
-        return SparsePlan(rows, rows, a / a.sum(), shape=(len(x0), len(x0)))
 
 
 @checked

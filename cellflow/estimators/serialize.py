@@ -111,7 +111,9 @@ def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     if isinstance(value, partial) and not value.args and _name(value.func) is not None:
         return {"partial": _name(value.func), "values": {key: inner(item) for key, item in value.keywords.items()}}
     if is_dataclass(value) and _name(type(value)) is not None:
-        return {"part": _name(type(value)), "values": {f.name: inner(getattr(value, f.name)) for f in fields(value)}}
+        own = getattr(value, "saved_values", None)  # of a part that holds data
+        kept = {f.name: getattr(value, f.name) for f in fields(value)} if own is None else own()
+        return {"part": _name(type(value)), "values": {key: inner(item) for key, item in kept.items()}}
     return {"class": _name(value)} if _name(value) is not None else {"custom": repr(value)}
 
 

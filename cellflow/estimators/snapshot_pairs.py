@@ -11,6 +11,7 @@ from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.couplings import Coupling
 from cellflow.estimators.chains import legs_of
+from cellflow.estimators.given_plans import placed
 from cellflow.estimators.population import LOOKED_THROUGH, Sizes, hold_out
 from cellflow.pairing import Curve, aside, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
@@ -80,6 +81,7 @@ def pair(
     curve: Curve | str | None = None,
 ) -> PairedBatches | LegBatches:
     """Pair each snapshot with the next; with conditions, those of each condition."""
+    coupling = placed(coupling, snapshots, growing=sizes is not None)
     if snapshots.conditions is not None:
         return pair_legs(self, snapshots, coupling, rng, sizes, device, curve)
     known, times = self._clouds(snapshots, device)

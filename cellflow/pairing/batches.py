@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
-from cellflow.couplings.coupling import over
+from cellflow.couplings.coupling import between, over
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
 from cellflow.pairing.curves import Bends, Curve
@@ -195,7 +195,7 @@ def intervals(
     groups = [None] * len(sizes) if within is None else groups_of(within, sizes, weighed=masses is not None)
     matchings = [
         RowMatching(
-            over(coupling, stop - start, diffusion_of(path)),
+            over(between(coupling, start, stop), stop - start, diffusion_of(path)),
             (len(x0), len(x1)),
             device,
             source=x0.__getitem__,

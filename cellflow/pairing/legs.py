@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
-from cellflow.couplings.coupling import over
+from cellflow.couplings.coupling import between, over
 from cellflow.pairing.batches import mean_of
 from cellflow.pairing.condition_legs import ConditionLeg, balanced, check_legs
 from cellflow.pairing.given import clouds_of, numbers_of_points
@@ -111,7 +111,7 @@ def leg_batches(
     log.info("pairing %d legs of %d conditions%s", len(legs), conditioned, "" if shares else ", balanced over these")
     matchings = [
         RowMatching(
-            over(chosen, leg.stop - leg.start, diffusion),
+            over(between(chosen, leg.start, leg.stop, leg.source, leg.target), leg.stop - leg.start, diffusion),
             (len(leg.source), len(leg.target)),
             points.device,
             source=lambda i, leg=leg: points[leg.source[i]],  # type: ignore[misc]
