@@ -120,6 +120,18 @@ def fits(value, kind):
     return isinstance(value, dict if origin in (dict, kinds.Mapping) else list)
 
 
+def says(word, kind):
+    """Whether a word may be one of a kind: no other word is a truth value, a number or nothing."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, kinds.types.UnionType):
+        return any(says(word, each) for each in args)
+    if origin is Annotated:
+        return says(word, args[0])
+    if kind in (bool, int, float, type(None)):
+        return VALUES[word] is kind or (kind is float and VALUES[word] is int)
+    return origin is not Literal or word in args
+
+
 def kind(command, cfg, name):
     group, _, inner = name.partition(".")
     if group not in PARTS or not cfg[group].get("_target_"):
@@ -147,6 +159,7 @@ def test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence(command):
                 for key in name.split("."):
                     found = found[key]
                 assert fits(found, expected), (name, word, found)
+                assert says(word, expected), (name, word, found)
     assert refused >= 7 * len([each for each in ALL_SETTINGS if each[0] == command and "data.path" not in each]) / 2
 
 

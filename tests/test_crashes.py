@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from crashing import kills, on_a_full_disk, run, said, without_rights
-from trainings import ALL_TRAININGS, cells, train, weights
+from trainings import ALL_REFINEMENTS, ALL_TRAININGS, cells, refine_in, train, weights
 
 import cellflow as cf
 from cellflow.errors import CheckpointError
@@ -137,6 +137,32 @@ def test_a_killed_training_goes_on_to_the_same_weights(whole, tmp_path, verb, ev
         assert torch.equal(weights(resumed), whole[verb])
         assert names(folder) == [STATE]
     assert {0, 3, 8} <= steps <= {0, 3, 6, 8}
+
+
+def rounds_of(folder):
+    """The step at which each round was saved last, where it was."""
+    places = [folder / f"round-{turn}" / STATE for turn in range(2)]
+    return tuple(load_tensors(place)[1]["step"] for place in places if place.exists())
+
+
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [("reflow", 9), ("diffusion", 7)] + [pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ALL_REFINEMENTS],
+)
+def test_killed_rounds_go_on_to_the_same_weights_and_history(tmp_path, kind, every):
+    """Killed while it fits to pairs of its own: in either round, between them, and as their generator is written."""
+    whole, folder, met = ALL_REFINEMENTS[kind](None), tmp_path / "run", set()
+    again = {"before": lambda: shutil.rmtree(folder, ignore_errors=True), "every": every}
+    for _ in kills(folder, refine_in, kind, folder, **again):
+        met.add(rounds_of(folder))
+        resumed = ALL_REFINEMENTS[kind](cf.Run(folder, resume=bool(rounds_of(folder)), save_every=2))
+        assert torch.equal(weights(resumed.field_), weights(whole.field_))
+        assert resumed.history_.columns == whole.history_.columns
+        assert rounds_of(folder) == (5, 5)
+        assert names(folder) == ["round-0", "round-1"]
+        assert [names(place) for place in sorted(folder.iterdir())] == [["generator.safetensors", STATE]] * 2
+    assert {(), (5, 5)} <= met
+    assert {len(saved) for saved in met} == {0, 1, 2}
 
 
 def begun(verb, folder):

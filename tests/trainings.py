@@ -43,6 +43,23 @@ def translate(run, **settings):
 ALL_TRAININGS = {"fit": fit, "distil": distil, "translate": translate}
 
 
+def refine(run, *, stochastic=False):
+    """Two rounds on pairs of the model's own: reflow, or by its diffusion, of which every pair is drawn."""
+    x = torch.randn(40, 2, generator=cf.generator(seed=0))
+    noisy = {"path": cf.paths.BrownianBridge(0.5), "stochastic": True} if stochastic else {}
+    flow = cf.DomainTranslator(**SMALL | FEW | noisy | {"steps": 2}).fit(x, x + 3)
+    coupling = cf.training.MarkovianFitting(0.5, solver=2) if stochastic else cf.training.Reflow(solver=2)
+    return flow.refine(x, x + 3, rounds=2, steps=5, coupling=coupling, run=run)
+
+
+ALL_REFINEMENTS = {"reflow": refine, "diffusion": partial(refine, stochastic=True)}
+
+
+def refine_in(kind, folder):
+    """Refine in a folder, with a save every second step."""
+    ALL_REFINEMENTS[kind](cf.Run(folder, save_every=2))
+
+
 def weights(module):
     return torch.cat([value.flatten() for value in module.state_dict().values()])
 

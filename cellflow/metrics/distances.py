@@ -14,6 +14,7 @@ from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Exact, SquaredEuclidean
 from cellflow.couplings.draws import systematic
 from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.shapes import finite
 from cellflow.signature import checked
 
 _PAIRS_AT_ONCE = 2**22  # 32 MiB of float64
@@ -127,7 +128,7 @@ def thinned(
     """
     if most < 1:
         raise ValueError(f"Expected most >= 1 points; found {most}.")
-    points = as_states(x, what="`x`")
+    points = finite(as_states(x, what="`x`"), what="`x`")
     known = weights_of(None if weights is None else as_states(weights, what="`weights`"), points, name="weights")
     if len(points) <= most:
         return points, None if weights is None else known

@@ -15,6 +15,7 @@ from torch import Tensor
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Plan
 from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.shapes import finite
 from cellflow.signature import checked
 
 NEIGHBORS = 10
@@ -103,7 +104,7 @@ def label_shares(
     if n_neighbors < 1:
         raise ValueError(f"Expected n_neighbors >= 1; found {n_neighbors}.")
     cells, there, n = _groups(labels, labels_next, x_next)
-    states = as_states(x_next, what="`x_next`").cpu()
+    states = finite(as_states(x_next, what="`x_next`"), what="`x_next`").cpu()
     if states.ndim != 2:
         raise ValueError(f"Expected `x_next` as states (m, d); found shape {tuple(states.shape)}.")
     member = torch.eye(n, dtype=torch.float64)[there[there >= 0]]
@@ -166,7 +167,7 @@ def clone_agreement(
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     cells, there, n = _groups(clones, clones_next, x_next)
-    states = as_states(x_next, what="`x_next`").cpu()
+    states = finite(as_states(x_next, what="`x_next`"), what="`x_next`").cpu()
     known, member = states[there >= 0].double(), torch.eye(n, dtype=torch.float64)[there[there >= 0]]
     size = member.sum(dim=0)
     both = torch.bincount(cells[cells >= 0], minlength=n).bool() & (size > 0)

@@ -119,30 +119,32 @@ MAPS = PAIRS | {"teacher": other(None), "diagonal": number(0.5), "adaptive": num
 
 CALLS: dict[str, Any] = {
     "generator": plain(cf.generator, seed=count(3), device=text("cpu")),
-    "Batch": plain(lambda **parts: cf.Batch(**parts).span(), **BATCH_PARTS),
+    "Batch": Call(lambda **parts: cf.Batch(**parts).span(), BATCH_PARTS, nan=True),
     # paths
     "paths.Linear": using(cf.paths.Linear, on_a_path, sigma=number(0.1)),
     "paths.Trigonometric": using(cf.paths.Trigonometric, on_a_path, sigma=number(0.1)),
     "paths.VariancePreserving": using(
         cf.paths.VariancePreserving, on_a_path, sigma=number(0.1), beta_min=number(0.1), beta_max=number(20.0)
     ),
-    "paths.BrownianBridge": [
+    "paths.BrownianBridge": [  # within a training, which finds what is not a number by its loss
         using(cf.paths.BrownianBridge, on_a_path, sigma=number(0.3)),
-        plain(
+        Call(
             lambda **given: cf.paths.BrownianBridge(0.3).sample(**given),
-            x0=CLOUD,
-            x1=tensor(8, 2, seed=1),
-            t=TIMES,
-            generator=GENERATOR,
-            duration=positive(8),
+            {
+                "x0": CLOUD,
+                "x1": tensor(8, 2, seed=1),
+                "t": TIMES,
+                "generator": GENERATOR,
+                "duration": positive(8),
+            },
+            nan=True,
         ),
-        plain(
+        Call(
             lambda s, generator, **parts: cf.paths.BrownianBridge(0.3).between(
                 cf.Batch(**parts), s, generator=generator
             ),
-            s=TIMES,
-            generator=GENERATOR,
-            **BATCH_PARTS,
+            {"s": TIMES, "generator": GENERATOR, **BATCH_PARTS},
+            nan=True,
         ),
     ],
     "paths.Uniform": plain(

@@ -10,6 +10,8 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Literal, get_args, get_origin
 from unittest import mock
 
 import numpy as np
@@ -183,7 +185,37 @@ def _wrong(code: int, said: str, words: list[str], *, begun: list[Path]) -> str 
         return f"code {code}, and no sentence: {said[-300:]!r}"
     if code and begun:
         return f"only after the training: {said[-300:]!r}"
+    return None if code else _misread(words)
+
+
+def _misread(words: list[str]) -> str | None:
+    """Return which words were taken for a truth value or a number, and are none; told by Python, not by `kinds`."""
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if equals and name in SETTINGS and not any(_is(value, each) for each in _alternatives(kind_of(name, words[0]))):
+            return f"{word!r} was taken for something else"
     return None
+
+
+def _alternatives(kind: object) -> list[object]:
+    """Return the kinds of which one is enough, without their ranges."""
+    if get_origin(kind) is Annotated:
+        return _alternatives(get_args(kind)[0])
+    return [part for each in get_args(kind) for part in _alternatives(each)] if isinstance(kind, UnionType) else [kind]
+
+
+def _is(value: str, kind: object) -> bool:
+    """Whether a word says a truth value, a number, nothing, or one of some words; all else is left to `kinds`."""
+    if kind is bool:
+        return value.lower() in ("true", "false", "yes", "no", "on", "off")
+    if kind in (int, float):
+        try:
+            return np.isfinite(kind(value)) or "inf" in value
+        except ValueError:
+            return False
+    if kind is type(None):
+        return value.lower() in ("null", "~")
+    return get_origin(kind) is not Literal or value.strip("'") in get_args(kind)
 
 
 def _where(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Inputs as hypothesis draws them: a public name, one of its calls, and an oddity for some of its arguments."""
 
+import re
 import signal
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,14 @@ import torch
 from hypothesis import strategies as st
 
 from fuzz.calls import Call, gathered
-from fuzz.judge import fault_of, holds_nan
+from fuzz.judge import fault_of, holds_nan, place, said, short
 from fuzz.oddities import chosen, value_of
 
 SECONDS = 60
 """Longest that an input may take."""
+
+UNKNOWN = {"one nan", "one inf", "all nan", "nan in states", "inf in states"}
+"""Oddities of numbers that are not known: whoever takes them says so, rather than that a model went wrong."""
 
 calls = cache(gathered)
 
@@ -72,10 +76,18 @@ def ending(one: Input) -> str | None:
     except TooLongError:
         return f"took more than {SECONDS} seconds"
     except Exception as error:  # noqa: BLE001 - this is the judge
-        return fault_of(error)
+        return fault_of(error) or blamed_on_others(error, one.odd)
     finally:
         plt.close("all")
     return f"NaN in silence: {one.name}[{one.which}]" if not call.nan and holds_nan(found) else None
+
+
+def blamed_on_others(error: Exception, odd: Mapping[str, str]) -> str | None:
+    """Say where numbers that are not known came in unseen: the error speaks of something else, found only later."""
+    alone = len(odd) == 1 and set(odd.values()) <= UNKNOWN
+    if alone and not re.search("NaN|infinit|finite|missing|whole numbers|bytes|pixels|Run `", said(error)):
+        return f"NaN or infinity was given, and is not what is said: {short(error)} at {place(error)}"
+    return None
 
 
 @contextmanager

@@ -122,6 +122,10 @@ BEFORE = [
     Input("training.EarlyStopping", 0, {"seed": "numpy"}),
     Input("SnapshotFlow", 6, {"time": "its words", "x": "one inf"}),
     Input("SnapshotFlow", 8, {"adata": "None"}),
+    *(
+        Input("SnapshotFlow", 3, {"x": odd})
+        for odd in ("one nan", "all nan", "sparse", "with gradient", "an array of text")
+    ),
 ]
 """One of each kind that the first run found; ``python -m tests.fuzz`` finds others."""
 

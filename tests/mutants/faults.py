@@ -285,7 +285,10 @@ FAULTS = (
     Fault(
         "yes and no on the command line", "cli/kinds.py", "bool(_require(value, isinstance(value, bool)))",
         "bool(value)",
-        ("test_command_settings.py::test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence",),
+        (
+            "test_command_settings.py::test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence",
+            "fuzz/test_command_lines.py::test_what_once_ended_badly_does_not",
+        ),
     ),
     Fault(
         "digest of the tensors", "estimators/model_files.py", "if name in digests and not _is(file, digests[name]):",
@@ -325,7 +328,20 @@ FAULTS = (
     Fault(
         "states that are not known", "shapes.py", "    if bool(torch.isfinite(x).all()):\n        return x\n",
         "    return x\n",
-        ("test_states.py::test_what_is_no_state_is_refused_with_the_argument_named",),
+        ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
+    ),
+    Fault(
+        "states in their many forms", "shapes.py",
+        "values.is_nested or values.layout == torch.strided else values.to_dense()", "True else values",
+        ("test_states.py::test_every_form_of_states_gives_the_same",),
+    ),
+    Fault(
+        "states with gradients", "shapes.py", "values = given.detach()", "values = given",
+        ("test_states.py::test_every_form_of_states_gives_the_same",),
+    ),
+    Fault(
+        "states of text", "shapes.py", 'array.dtype.kind not in "biufc" or not array.ndim', "not array.ndim",
+        ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
     ),
     Fault(
         "types of a signature", "signature.py", "    if _fits(value, hint):", "    if True:",
