@@ -197,6 +197,14 @@ def test_overview_lists_every_command(capsys):
     assert all(f"\n  {command} " in shown for command in COMMANDS)
 
 
+def test_the_version_is_told_and_the_package_runs_without_its_script(capsys):
+    assert main(["--version"]) == 0
+    said = f"cellflow {cf.__version__}\n"
+    assert capsys.readouterr().out == said
+    command = [sys.executable, "-m", "cellflow", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -190,6 +190,24 @@ def test_a_condition_is_no_path(name):
     assert found.isascii()
 
 
+def test_other_conditions_have_other_files():
+    """However alike what a file system takes of their names is."""
+    asked = [
+        {"drug": "\u00e9"}, {"drug": "\u00fc"}, {"drug": "_"}, {"drug": "10 nM"}, {"drug": "10_nM"}, {"drug": "A-1"},
+        {"drug": "A", "dose": "1"}, {"drug": "x" * 300}, {"drug": "x" * 299}, [{"drug": "A"}, {"drug": "1", "dose": ""}],
+    ]  # fmt: skip
+    assert len({name for one in asked for name in file_words(one)}) == len(asked)
+    assert file_words({"drug": "A+B", "dose": "0.5"}) == ["A+B-0.5"]
+
+
+def test_doses_said_in_words_are_numbers(run):
+    assert main(["perturb", f"model={run}", "condition.drug=B", "condition.dose=2.5", f"out={run / 'one.h5ad'}"]) == 0
+    found = anndata.read_h5ad(run / "one.h5ad").obs
+    assert found["dose"].unique().tolist() == [2.5]
+    assert found["dose"].dtype == np.float64
+    assert found["drug"].dtype == "category"
+
+
 def test_columns_of_the_user_may_be_called_anything():
     cfg = settings_from("perturb", ["condition.conc.[nM]=3", "condition.it's=${x}", "cells.a b=1"])
     assert cfg.condition == {"conc.[nM]": "3", "it's": "${x}"}

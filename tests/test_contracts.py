@@ -27,7 +27,7 @@ LAYERS = {
     "training": 3, "pairing": 3,
     "estimators": 4,
     "tl": 5, "pl": 5, "report": 5,
-    "cli": 6, "data": 6,
+    "cli": 6, "__main__": 6, "data": 6,
 }  # fmt: skip
 
 HEAVY = {"scanpy", "matplotlib", "hydra", "ot", "lightning_fabric", "sklearn", "torchdiffeq"}

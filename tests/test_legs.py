@@ -245,6 +245,17 @@ def test_a_plan_that_is_not_found_says_of_which_leg():
     assert "drug 0" in caught.value.__notes__[0]
 
 
+def test_legs_are_called_by_their_words():
+    """Also where they are found by a condition, times and a group."""
+    points, rows = torch.zeros(4, 2), torch.arange(4).split(2)
+    leg = ConditionLeg(("A", 0.0, 3.5, "donor 1"), *rows)
+    with pytest.raises(ValueError, match="of leg 'A, 0, 3.5, donor 1'; found only weights of 0"):
+        leg_batches(points, [leg], weights=torch.zeros(4), generator=cf.generator(0))
+    with pytest.raises(TypeError, match="name of a leg as text or a tuple; found list"):
+        ConditionLeg(["A"], *rows)
+    assert leg_batches is cf.pairing.leg_batches
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -414,6 +414,22 @@ def test_the_figure_of_a_response_names_genes_and_says_how_good_it_is(measured):
             cf.pl.response(measured, **given)
 
 
+def test_what_is_coloured_is_named():
+    """Of genes that are not asked for by name: those for whose names there is no room look like all others."""
+    n, scores = 60, {"correlation_flow": 0.9, "correlation_shift": 0.8, "ceiling": 0.95}
+    table = table_of([("A", True, True, 9.0, 1.0, 1.0)]).assign(**scores)
+    along = np.linspace(0.01, 1, n)[:, None]
+    var = pd.DataFrame(index=[f"a gene that is called {k}" for k in range(n)])
+    varm = {"response": along, "response_predicted": along**9}
+    adata = anndata.AnnData(var=var, varm=varm, uns={"response": table})
+    for genes in (n, list(adata.var_names)):
+        ax = cf.pl.response(adata, genes=genes)
+        coloured = {tuple(place) for place in ax.collections[-1].get_offsets().tolist()}
+        named = {tuple(float(each) for each in text.xy) for text in ax.texts}
+        assert 0 < len(named) < n
+        assert coloured == named if genes == n else len(coloured) == n
+
+
 def test_a_figure_says_where_nothing_is_predicted(measured):
     adata = measured.copy()
     adata.varm["response_predicted"][:] = 0

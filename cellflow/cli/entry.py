@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import cellflow
 from cellflow.cli import cells, distillation, generation, perturbation, runs, translation
 from cellflow.cli.compose import configs_folder, settings_from
 from cellflow.cli.failures import EXPECTED, sentence
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     command, rest = (given[0], given[1:]) if given else ("--help", [])
     if command in ("--help", "-h", "help"):
         print(overview(configs_folder(), COMMANDS))  # noqa: T201
+        return 0
+    if command in ("--version", "-V", "version"):
+        print(f"cellflow {cellflow.__version__}")  # noqa: T201
         return 0
     if command not in COMMANDS:
         print(f"cellflow: unknown command {command!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)  # noqa: T201

@@ -1,5 +1,7 @@
 """Shared by all commands: settings as plain values, the parts built of them, and where results are written."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -181,11 +183,18 @@ def free(out: str | None, default: Path) -> Path:
 def file_words(condition: Mapping[str, str] | list[dict[str, str]] | None) -> list[str]:
     """Return what the name of a file says of conditions: letters of their values that any file system takes.
 
+    Where other letters, or more of them, are left out, a digest of the conditions tells them from others.
+
     Examples
     --------
-    >>> file_words({"drug": "A+B/../x", "dose": "10 nM"}), file_words(None)
-    (['A+B_.._x-10_nM'], [])
+    >>> file_words({"drug": "A+B", "dose": "10"}), file_words({"drug": "\u00e9"}), file_words(None)
+    (['A+B-10'], ['_-cb01a3'], [])
     """
     asked = condition if isinstance(condition, list) else [] if condition is None else [condition]
-    texts = "-".join(str(value) for each in asked for value in each.values())
-    return [re.sub(r"[^\w.+-]", "_", texts, flags=re.ASCII)[:LONGEST]] if texts else []
+    values = [str(value) for each in asked for value in each.values()]
+    words, plain = "-".join(values), re.compile(r"[\w.+]+", flags=re.ASCII)
+    if not values or (len(words) <= LONGEST and all(plain.fullmatch(value) for value in values)):
+        return [words] if values else []
+    digest = hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()[:6]
+    known = re.sub(r"[^\w.+-]", "_", words, flags=re.ASCII)
+    return [f"{known[: LONGEST - len(digest) - 1]}-{digest}"]

@@ -1,7 +1,6 @@
 """Target samples by condition, and the source samples that each of them is paired with."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,14 +13,11 @@ from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.conditions import Conditions
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import listed
-from cellflow.errors import ConvergenceError
 from cellflow.estimators.conditional_groups import Groups, table_of
 from cellflow.estimators.domains import Samples
 from cellflow.pairing import ImageBatches, aside
 from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.training.search import Parts
-
-log = logging.getLogger(__name__)
 
 FEWEST = 6
 """Fewest samples on either side of a leg of which some are held out, see `cellflow.pairing.aside.held_out`."""
@@ -188,12 +184,8 @@ def hold_out_legs(
         mask = np.zeros(size, dtype=bool)
         mask[rows] = chosen[0]
         masks.append(torch.from_numpy(mask))
-    try:
-        kept = pair(_only(known, known.legs, ~masks[0], ~masks[1]))
-        return Parts(kept, pair(_only(known, large, *masks)))
-    except (ConvergenceError, ValueError) as error:
-        log.warning("No samples are held out, since a part of them cannot be paired: %s", error)
-        return None
+    seen, held = _only(known, known.legs, ~masks[0], ~masks[1]), _only(known, large, *masks)
+    return aside.divided(lambda: Parts(pair(seen), pair(held)), what="samples")
 
 
 def both_ends(batches: ImageBatches, n: int) -> tuple[Tensor, Tensor, Tensor]:

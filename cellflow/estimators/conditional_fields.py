@@ -1,62 +1,15 @@
-"""A field that additive effects of treatments displace vectors by, beside what a network adds."""
+"""The additive effects of treatments on the vectors of a translation."""
 
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from cellflow.estimators.domains import Domain, Points
-from cellflow.fields import Field, Outputs, outputs
 from cellflow.networks.additive import AdditiveShift
 from cellflow.training.additive import fit_additive
 
 if TYPE_CHECKING:
     from cellflow.estimators.conditional_domains import Conditioned
-
-
-class Displaced(nn.Module):
-    """A field plus the mean displacement that additive effects of treatments bring, which no optimiser trains.
-
-    What treatments do together, where it was not measured, is the sum of what they do, but for what the network says.
-
-    Parameters
-    ----------
-    network
-        Any field of the whole condition; a score that it returns beside the velocity stays as it is.
-    shift
-        The additive effects.
-    first
-        Where in a condition the numbers of the treatments begin.
-
-    Examples
-    --------
-    >>> shift = AdditiveShift(width=2, dim=1)
-    >>> shift.line.copy_(torch.tensor([[3.0], [4.0]]))
-    tensor([[3.],
-            [4.]])
-    >>> field = Displaced(lambda t, x, condition: x, shift)
-    >>> field(torch.zeros(2), torch.ones(2, 1), torch.tensor([[0.0, 0.0], [1.0, 1.0]])).flatten()
-    tensor([1., 8.])
-    """
-
-    def __init__(self, network: Field, shift: AdditiveShift, *, first: int = 0) -> None:
-        super().__init__()
-        self.network, self.shift, self.first = network, shift, first
-
-    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor | Outputs:
-        """Return the field at times ``t`` ``(n,)``, states ``x`` ``(n, d)`` and conditions ``(n, k)``.
-
-        Raises
-        ------
-        ValueError
-            When there is no condition.
-        """
-        if condition is None:
-            raise ValueError("Expected a condition, which this field was fitted with; found none.")
-        found = self.network(t, x, condition)
-        known, last = outputs(found), self.first + len(self.shift.line)
-        velocity = known.velocity + self.shift(condition[:, self.first : last])
-        return velocity if isinstance(found, Tensor) else known._replace(velocity=velocity)
 
 
 def additive_effects(known: "Conditioned | None", source: Domain, target: Domain) -> AdditiveShift | None:

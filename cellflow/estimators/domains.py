@@ -1,7 +1,6 @@
 """Domains: images or vectors, read into one form, and returned in the form in which they were given."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from cellflow.cells.loadings import Loadings
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import CouplingLike, resolve
-from cellflow.errors import ConvergenceError
 from cellflow.estimators.fields import Scales, blank
 from cellflow.images.labels import named_labels
 from cellflow.images.pixels import to_bytes
@@ -30,8 +28,6 @@ from cellflow.pairing import ImageBatches, aside
 from cellflow.pairing.features import Features
 from cellflow.shapes import in_precision
 from cellflow.training.search import Parts
-
-log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -266,12 +262,13 @@ def hold_out(
     if masks is None:
         return None
     held = [torch.from_numpy(mask).to(one.device) for one, mask in zip(both, masks, strict=True)]
-    try:
-        kept = pair(*(one.take(~mask) for one, mask in zip(both, held, strict=True)))
-        return Parts(kept, pair(*(one.take(mask) for one, mask in zip(both, held, strict=True))))
-    except (ConvergenceError, ValueError) as error:
-        log.warning("No samples are held out, since a part of them cannot be paired: %s", error)
-        return None
+    kept = [~mask for mask in held]
+
+    def parts() -> Parts:
+        seen, out = ([one.take(chosen) for one, chosen in zip(both, masks, strict=True)] for masks in (kept, held))
+        return Parts(pair(*seen), pair(*out))
+
+    return aside.divided(parts, what="samples")
 
 
 def as_images(domain: Domain) -> Images:

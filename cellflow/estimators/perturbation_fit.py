@@ -1,6 +1,5 @@
 """What a perturbation flow is built of: effects in closed form, one scale, and the cells that are held out."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cellflow.cells.fitted_conditions import FittedConditions
-from cellflow.errors import ConvergenceError
 from cellflow.estimators.arms import Arms
 from cellflow.estimators.fields import Scales, check_scales
 from cellflow.networks.additive import AdditiveShift
@@ -19,8 +17,6 @@ from cellflow.pairing.legs import LegBatches
 from cellflow.training.additive import fit_additive
 from cellflow.training.effects import Fold, HeldArm, folds_of
 from cellflow.training.noise import told_from_controls
-
-log = logging.getLogger(__name__)
 
 LEAST = 10
 """Cells on either side from which on held-out ones are compared."""
@@ -136,11 +132,8 @@ def _by_cell(arms: Arms, build: Build, pair: Callable[[Arms], LegBatches], gener
     if not judged:
         return []
     seen = arms.taken(~held)
-    try:
-        return [Fold(build(seen.legs()), pair(seen), held_arms(arms, judged))]
-    except (ConvergenceError, ValueError) as error:
-        log.warning("No cells are held out, since the others cannot be paired: %s", error)
-        return []
+    fold = aside.divided(lambda: Fold(build(seen.legs()), pair(seen), held_arms(arms, judged)), what="cells")
+    return [] if fold is None else [fold]
 
 
 def confirm(field: Treated, arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> None:

@@ -1,6 +1,5 @@
 """The population at each snapshot: its size, and which of its cells are held out."""
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -13,12 +12,9 @@ import torch
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import COUPLINGS, Coupling
-from cellflow.errors import ConvergenceError
 from cellflow.pairing import PairedBatches, aside
 from cellflow.training.confirmed import Leg
 from cellflow.training.search import Parts
-
-log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """The setting by which growth is learned where the coupling is the one of this name."""
@@ -140,14 +136,10 @@ def hold_out(
     held = np.zeros(len(snapshots.x), dtype=bool)
     for time, mask in zip(snapshots.clock.times, masks, strict=True):
         held[snapshots.at(time)] = mask
-    try:
-        with warnings.catch_warnings():  # the fit itself has warned of groups that a snapshot lacks
-            warnings.simplefilter("ignore")
-            parts = Parts(pair(snapshots.take(~held)), pair(snapshots.take(held)))
-    except (ConvergenceError, ValueError) as error:
-        log.warning("No cells are held out, since a part of them cannot be paired: %s", error)
-        return None
-    if whole is None:
+    with warnings.catch_warnings():  # the fit itself has warned of groups that a snapshot lacks
+        warnings.simplefilter("ignore")
+        parts = aside.divided(lambda: Parts(pair(snapshots.take(~held)), pair(snapshots.take(held))), what="cells")
+    if parts is None or whole is None:
         return parts
     leaving = whole.leaving(torch.from_numpy(np.concatenate(masks)), batches=LOOKED_THROUGH)
     return parts._replace(leaving=[leaving], legs=_legs(snapshots.take(held)))

@@ -17,7 +17,7 @@ from cellflow.estimators import translation_distillation, translation_refining
 from cellflow.estimators import translation_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, hold_out_legs, width
-from cellflow.estimators.conditional_fields import Displaced, additive_effects
+from cellflow.estimators.conditional_fields import additive_effects
 from cellflow.estimators.conditional_groups import check_conditional, groups_of_both, names_of_classes, with_groups
 from cellflow.estimators.domains import (
     Domain,
@@ -36,6 +36,7 @@ from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.networks.additive import AdditiveShift
+from cellflow.networks.treated import Displaced
 from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
 from cellflow.objectives.draw import Unit
 from cellflow.pairing import aside

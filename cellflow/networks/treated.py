@@ -1,4 +1,4 @@
-"""The field of treatments: what they displace all cells by, and a network on how cells differ in it."""
+"""Fields of treatments: what they displace all cells by, and a network on how cells differ in it."""
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,52 @@ class Treated(nn.Module):
         apart = part * outputs(found).velocity - self.whole * self.shift(told)
         velocity = self.shift(effect, shares) + share * own * apart
         return velocity if isinstance(found, Tensor) else outputs(found)._replace(velocity=velocity)
+
+
+class Displaced(nn.Module):
+    """A field plus the mean displacement that additive effects of treatments bring, which no optimiser trains.
+
+    What treatments do together, where it was not measured, is the sum of what they do, but for what the network says.
+    Unlike in `Treated`, the control moves too, by the network alone: from one domain to another. Nothing is confirmed.
+
+    Parameters
+    ----------
+    network
+        Any field of the whole condition; a score that it returns beside the velocity stays as it is.
+    shift
+        The additive effects.
+    first
+        Where in a condition the numbers of the treatments begin.
+
+    Examples
+    --------
+    >>> shift = AdditiveShift(width=2, dim=1)
+    >>> shift.line.copy_(torch.tensor([[3.0], [4.0]]))
+    tensor([[3.],
+            [4.]])
+    >>> field = Displaced(lambda t, x, condition: x, shift)
+    >>> field(torch.zeros(2), torch.ones(2, 1), torch.tensor([[0.0, 0.0], [1.0, 1.0]])).flatten()
+    tensor([1., 8.])
+    """
+
+    def __init__(self, network: Field, shift: AdditiveShift, *, first: int = 0) -> None:
+        super().__init__()
+        self.network, self.shift, self.first = network, shift, first
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor | Outputs:
+        """Return the field at times ``t`` ``(n,)``, states ``x`` ``(n, d)`` and conditions ``(n, k)``.
+
+        Raises
+        ------
+        ValueError
+            When there is no condition.
+        """
+        if condition is None:
+            raise ValueError("Expected a condition, which this field was fitted with; found none.")
+        found = self.network(t, x, condition)
+        known, last = outputs(found), self.first + len(self.shift.line)
+        velocity = known.velocity + self.shift(condition[:, self.first : last])
+        return velocity if isinstance(found, Tensor) else known._replace(velocity=velocity)
 
 
 def _told(effect: Tensor, shares: Tensor, owns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,11 +1,18 @@
 """Against learning points by heart: which of them are held out, and how far paths are blurred."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from cellflow.errors import ConvergenceError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FEW = 10_000
 """Points from which on a network of the usual size does not learn them by heart in the usual number of steps."""
@@ -71,6 +78,28 @@ def held_out(groups: Sequence[np.ndarray], *, generator: torch.Generator) -> lis
             mask[np.flatnonzero(names == name)[chosen.numpy()]] = True
         masks.append(mask)
     return masks
+
+
+def divided(make: Callable[[], T], *, what: str) -> T | None:
+    """Return what is made of both parts, or ``None`` where a part cannot be paired, as a warning in the log says.
+
+    Parameters
+    ----------
+    make
+        Pairs both parts.
+    what
+        What is held out, in the plural.
+
+    Examples
+    --------
+    >>> divided(lambda: "batches", what="cells")
+    'batches'
+    """
+    try:
+        return make()
+    except (ConvergenceError, ValueError) as error:
+        log.warning("No %s are held out, since a part of them cannot be paired: %s", what, error)
+        return None
 
 
 def blur(clouds: Sequence[Tensor]) -> float:

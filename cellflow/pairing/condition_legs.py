@@ -1,13 +1,16 @@
 """Legs: which points are paired with each other, for each condition, group and stretch of time."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cellflow.signature import checked
 
+
+@checked
 @dataclass(frozen=True, eq=False)
 class ConditionLeg:
     """Points that are paired with each other: those of one condition, and of one group, over one stretch of time.
@@ -22,6 +25,11 @@ class ConditionLeg:
         Model times of both.
     condition
         Row of its condition in the table of conditions.
+
+    Raises
+    ------
+    TypeError
+        When the name is none that a mapping can find again, such as a list.
 
     Examples
     --------
@@ -38,10 +46,26 @@ class ConditionLeg:
     stop: float = 1.0
     condition: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, Hashable):
+            raise TypeError(f"Expected the name of a leg as text or a tuple; found {type(self.name).__name__}.")
+
     def of(self, points: Tensor) -> "ConditionLeg":
         """Return the leg of some points only, a mask over all of them ``(p,)``; a side may be left empty."""
         source, target = (rows[points[rows]] for rows in (self.source, self.target))
         return replace(self, source=source, target=target)
+
+
+def called(name: Any) -> str:
+    """Return what a leg is called in a message.
+
+    Examples
+    --------
+    >>> called("A"), called(("A", 0.0, 3.5, "donor 1"))
+    ("'A'", "'A, 0, 3.5, donor 1'")
+    """
+    parts = name if isinstance(name, tuple) else (name,)
+    return repr(", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts))
 
 
 def balanced(legs: Sequence[ConditionLeg]) -> list[float]:
@@ -92,15 +116,17 @@ def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | N
     for leg in legs:
         for side, rows in (("source", leg.source), ("target", leg.target)):
             if rows.ndim != 1 or not len(rows):
-                raise ValueError(f"Expected rows (n,) in `{side}` of leg {leg.name!r}; found {tuple(rows.shape)}.")
+                raise ValueError(
+                    f"Expected rows (n,) in `{side}` of leg {called(leg.name)}; found {tuple(rows.shape)}."
+                )
             if rows.dtype != torch.int64 or int(rows.min()) < 0 or int(rows.max()) >= points:
                 raise ValueError(
                     f"Expected rows of {points} points, as whole numbers (int64), in `{side}` of leg "
-                    f"{leg.name!r}; found {rows.dtype} up to {rows.max()}."
+                    f"{called(leg.name)}; found {rows.dtype} up to {rows.max()}."
                 )
         if not leg.start < leg.stop:
-            raise ValueError(f"Expected leg {leg.name!r} to go forward in time; found {leg.start} to {leg.stop}.")
+            raise ValueError(f"Expected leg {called(leg.name)} to go forward in time; found {leg.start} to {leg.stop}.")
         if conditions is not None and not 0 <= leg.condition < conditions:
             raise ValueError(
-                f"Expected one of {conditions} rows of `conditions` for leg {leg.name!r}; found {leg.condition}."
+                f"Expected one of {conditions} rows of `conditions` for leg {called(leg.name)}; found {leg.condition}."
             )

@@ -20,6 +20,7 @@ from cellflow.couplings import Plan
 from cellflow.couplings.draws import systematic
 from cellflow.errors import ConvergenceError
 from cellflow.machine import usable_cores
+from cellflow.pairing.condition_legs import called
 from cellflow.pairing.masses import Ends, match
 from cellflow.pairing.rows import (
     DRAWN_STEPS,
@@ -252,7 +253,7 @@ def matched(
         try:
             return WholePlan(*match(matching, *matching.rows(), ends[number]), seed, DRAWN_STEPS)
         except (ConvergenceError, ValueError) as error:
-            error.add_note(f"This was found between {matching.sizes} points, of {names[number]!r}.")
+            error.add_note(f"This was found between {matching.sizes} points, of {called(names[number])}.")
             raise
 
     with ThreadPoolExecutor(threads) as pool:

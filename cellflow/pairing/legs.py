@@ -14,7 +14,7 @@ from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
 from cellflow.couplings.coupling import between, over
 from cellflow.pairing.batches import mean_of
-from cellflow.pairing.condition_legs import ConditionLeg, balanced, check_legs
+from cellflow.pairing.condition_legs import ConditionLeg, balanced, called, check_legs
 from cellflow.pairing.given import clouds_of, numbers_of_points
 from cellflow.pairing.leg_pairs import LegPairs, matched
 from cellflow.pairing.masses import Ends, Masses, WeighedPlan, relative
@@ -27,7 +27,7 @@ from cellflow.signature import checked, checked_but
 log = logging.getLogger(__name__)
 
 
-@checked_but("coupling", "path", "legs")
+@checked_but("coupling", "path")
 def leg_batches(
     points: Tensor,
     legs: Sequence[ConditionLeg],
@@ -258,9 +258,10 @@ def _ends(leg: ConditionLeg, masses: Masses | None, weight: Tensor | None, rate:
     source, target = (None if weight is None else weight[rows.to(weight.device)] for rows in (leg.source, leg.target))
     for share in (source, target):
         if share is not None and ((share < 0).any() or share.sum() == 0):
+            found = float(share.min()), float(share.max())
             raise ValueError(
-                f"Expected `weights` that are not negative, and not all 0 on a side of leg {leg.name!r}; found weights "
-                f"from {float(share.min()):g} to {float(share.max()):g}."
+                f"Expected `weights` that are not negative, and not all 0 on a side of leg {called(leg.name)}; found "
+                f"{'only weights of 0' if found == (0, 0) else 'weights from {:g} to {:g}'.format(*found)}."
             )
     gain = None if rate is None else rate[leg.source.to(rate.device)] * (leg.stop - leg.start)
     return Ends(masses, source, target, gain)

@@ -42,7 +42,8 @@ def response(
         Names, as in the table that was written, a combination in any order; ``None`` for the one with the largest
         change of those that are left, and can be told from nothing.
     genes
-        How many genes to name at most, or the names of those to name.
+        How many genes to name at most, or the names of those to name; these are coloured even where there is no room
+        for their names.
     key
         Name under which `cellflow.tl.response` wrote.
     ax
@@ -88,10 +89,12 @@ def response(
     ax.title.set_fontsize(10)
     plain(ax)
     chosen = _chosen(adata, genes, np.where(known, np.maximum(np.abs(measured), np.abs(predicted)), -1.0))
-    ax.scatter(measured[chosen], predicted[chosen], s=16, color=PREDICTED, linewidths=0, zorder=3)
     names = [str(adata.var_names[k]) for k in chosen]
     points = np.column_stack([measured, predicted])
-    write_names(ax, points[chosen, 0], points[chosen, 1], names, clear=points[known], lines=_lines(ax))
+    written = write_names(ax, points[chosen, 0], points[chosen, 1], names, clear=points[known], lines=_lines(ax))
+    if isinstance(genes, int | np.integer):  # a colour without a name says nothing, unless the gene was asked for
+        chosen = chosen[np.isin(names, written)]
+    ax.scatter(measured[chosen], predicted[chosen], s=16, color=PREDICTED, linewidths=0, zorder=3)
     return ax
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.condition_words import nothing
+from cellflow.cells.doses import number_of
 from cellflow.cells.treatments import quoted
 from cellflow.estimators.arms import treatments_alone
 
 if TYPE_CHECKING:
+    from cellflow.cells.fitted_conditions import FittedConditions
     from cellflow.estimators import PerturbationFlow
 
 
@@ -98,7 +100,7 @@ def table_of_asked(
                 parts.append(np.full(n, one.given.get(name, empty.get(name)), dtype=object))
             else:
                 parts.append(obs[name].to_numpy(dtype=object))
-        found[name] = column_of(np.concatenate(parts))
+        found[name] = column_of(np.concatenate(parts), amounts=name in amounts_of(flow.conditions_))
     return found
 
 
@@ -139,10 +141,25 @@ def _several(flow: "PerturbationFlow", condition: Any) -> Sequence[Mapping[str, 
     return given
 
 
-def column_of(values: np.ndarray) -> Any:
-    """Return numbers as such, and everything else as categories of text, missing where it is missing."""
+def amounts_of(fitted: "FittedConditions") -> tuple[str, ...]:
+    """Return the columns of numbers: of doses, and of what is continuous."""
+    return (*fitted.dose, *fitted.numbers)
+
+
+def column_of(values: np.ndarray, *, amounts: bool = False) -> Any:
+    """Return numbers as such, and everything else as categories of text, missing where it is missing.
+
+    In a column of ``amounts`` text that says a number is one, as on the command line, where everything is text.
+
+    Examples
+    --------
+    >>> column_of(np.array(["3.0", 1], dtype=object), amounts=True)
+    array([3., 1.])
+    """
     column = pd.Series(values, dtype=object)
     missing = column.isna()
+    if amounts and all(number_of(value) is not None for value in column[~missing]):
+        return column.map(number_of).astype(np.float64).to_numpy()
     if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in column[~missing]):
         return column.astype(np.float64).to_numpy()
     return pd.Categorical(column.where(missing, column.astype(str)))

@@ -14,7 +14,7 @@ from cellflow.estimators.conditional import Condition, of_cells
 from cellflow.estimators.prediction import Carried, predict
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
-from cellflow.tl.asked import column_of, free_name, set_apart
+from cellflow.tl.asked import amounts_of, column_of, free_name, set_apart
 from cellflow.tl.cells import about_states, solver_of
 from cellflow.tl.genes import Decode, Genes, about_genes, read_decoder, var_of
 
@@ -144,12 +144,11 @@ def _columns(adata: "AnnData", flow: "SnapshotFlow", condition: Condition | None
         found = adata.obs[list(fitted.columns)]
     elif fitted is not None and isinstance(condition, Mapping | pd.DataFrame):
         rows = rows_of(condition, adata.n_obs, fitted, obs=adata.obs)
-        given = {
-            name: column_of(rows[name].where(rows[name].notna(), value).to_numpy())
-            for name, value in nothing(fitted).items()
-        }
-        rest = {name: column_of(rows[name].to_numpy()) for name in fitted.columns if name not in given}
-        found = pd.DataFrame(given | rest, index=adata.obs_names)
+        given = {name: rows[name].where(rows[name].notna(), value) for name, value in nothing(fitted).items()}
+        rest = {name: rows[name] for name in fitted.columns if name not in given}
+        amounts = amounts_of(fitted)
+        told = {name: column_of(values.to_numpy(), amounts=name in amounts) for name, values in (given | rest).items()}
+        found = pd.DataFrame(told, index=adata.obs_names)
     return found[[name for name in found if name != flow.time_key]]
 
 

@@ -12,6 +12,7 @@ from fuzz.calls import (
     CLOUD_OF_OTHERS,
     FIELD,
     GENERATOR,
+    Call,
     batch,
     count,
     flag,
@@ -53,6 +54,14 @@ TRAINING = {
 def trained(**given: Any) -> Any:
     history = T.fit(**given)
     return [history.columns, list(given["field"].parameters())]
+
+
+def rows(start: int, stop: int) -> Argument:
+    return Argument("tensor", lambda: torch.arange(start, stop))
+
+
+def leg_batches(leg: cf.pairing.ConditionLeg) -> cf.pairing.LegBatches:
+    return P.leg_batches(CLOUD.make(), [leg], torch.eye(1), batch_size=4, generator=RNG())
 
 
 def drawn_from(batches: Any) -> Any:
@@ -105,6 +114,32 @@ CALLS: dict[str, Any] = {
             generator=GENERATOR,
         ),
     ],
+    "pairing.ConditionLeg": Call(
+        lambda **given: drawn_from(leg_batches(P.ConditionLeg(**given))),
+        {
+            "name": text("A"),
+            "source": rows(0, 4),
+            "target": rows(4, 8),
+            "start": number(0.0),
+            "stop": number(1.0),
+            "condition": count(0),
+        },
+    ),
+    "pairing.leg_batches": plain(
+        lambda **given: drawn_from(P.leg_batches(**given)),
+        points=CLOUD,
+        legs=other(lambda: [P.ConditionLeg("A", torch.arange(4), torch.arange(4, 8))]),
+        conditions=tensor(1, 2),
+        coupling=text("exact"),
+        batch_size=count(4),
+        generator=GENERATOR,
+        ot_batch_size=count(4),
+        masses=other([(1.0, 2.0)]),
+        weights=positive(8),
+        rates=other(None),
+        path=text("linear"),
+        shares=other([1.0]),
+    ),
     "pairing.Straight": using(P.Straight, straight),
     "pairing.Spline": using(P.Spline, straight, bend=number(1.0)),
     "pairing.Mean": using(P.Mean, straight, spline=text("auto")),

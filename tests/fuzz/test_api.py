@@ -29,6 +29,7 @@ RECORDS = {
     "metrics.Preservation",
     "objectives.FlowMapObjective",
     "pairing.ImageBatches",
+    "pairing.LegBatches",
     "pairing.PairedBatches",
     "paths.GaussianPath",
     "paths.PathPoint",
