@@ -192,10 +192,9 @@ def test_a_condition_is_no_path(name):
 
 def test_other_conditions_have_other_files():
     """However alike what a file system takes of their names is."""
-    asked = [
-        {"drug": "\u00e9"}, {"drug": "\u00fc"}, {"drug": "_"}, {"drug": "10 nM"}, {"drug": "10_nM"}, {"drug": "A-1"},
-        {"drug": "A", "dose": "1"}, {"drug": "x" * 300}, {"drug": "x" * 299}, [{"drug": "A"}, {"drug": "1", "dose": ""}],
-    ]  # fmt: skip
+    names = ["\u00e9", "\u00fc", "_", "10 nM", "10_nM", "A-1", "x" * 300, "x" * 299]
+    several = [{"drug": "A"}, {"drug": "1", "dose": ""}]
+    asked = [*({"drug": name} for name in names), {"drug": "A", "dose": "1"}, several]
     assert len({name for one in asked for name in file_words(one)}) == len(asked)
     assert file_words({"drug": "A+B", "dose": "0.5"}) == ["A+B-0.5"]
 
