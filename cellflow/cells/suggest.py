@@ -130,6 +130,20 @@ def suggest_relaxation(snapshots: Sequence[Tensor], *, factor: float = RELAXATIO
     ]
 
 
+@checked
+def median_costs(snapshots: Sequence[Tensor], *, generator: torch.Generator) -> list[float]:
+    """Return the median squared distance between the points of neighbouring snapshots, of at most 1000 each.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> median_costs([torch.zeros(5, 1), torch.full((5, 1), 2.0)], generator=cf.generator(seed=0))
+    [4.0]
+    """
+    some = [_some(cloud, generator) for cloud in snapshots]
+    return [_cost(x0, x1) for x0, x1 in pairwise(some)]
+
+
 def _some(cloud: Tensor, generator: torch.Generator) -> Tensor:
     rows = torch.randperm(len(cloud), generator=generator)[:SAMPLE]
     return cloud[rows.to(cloud.device)].flatten(1).double()

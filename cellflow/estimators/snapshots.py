@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import nn
 
 from cellflow import couplings, networks, paths, training
@@ -11,10 +10,16 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.conditions import Conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
-from cellflow.cells.snapshots import Snapshots, read_snapshots
-from cellflow.cells.suggest import suggest_sigma
+from cellflow.cells.snapshots import Snapshots
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
-from cellflow.estimators import conditional, snapshot_distillation, snapshot_pairs, snapshot_record, snapshot_states
+from cellflow.estimators import (
+    conditional,
+    snapshot_distillation,
+    snapshot_pairs,
+    snapshot_record,
+    snapshot_states,
+    snapshot_suggestion,
+)
 from cellflow.estimators import snapshot_members as members
 from cellflow.estimators import snapshot_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
@@ -27,7 +32,7 @@ from cellflow.pairing import Curve, aside, curves
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
-from cellflow.signature import checked, checked_but
+from cellflow.signature import checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 
@@ -282,6 +287,7 @@ class SnapshotFlow(FlowEstimator):
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
         fitted.conditions_ = conditional.fitted_to(self.conditions, adata)
         snapshots = fitted._snapshots(adata)
+        snapshot_suggestion.note_width(self, snapshots.x.shape[1])
         donors = members.donors(self, adata, snapshots)
         conditional.note_no_control(fitted.conditions_, snapshots.conditions)
         fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
@@ -323,23 +329,7 @@ class SnapshotFlow(FlowEstimator):
         fitted.members_ = members.fit_members(fitted, *given)
         return self._become(fitted)
 
-    @checked
-    def suggest_sigma(self, adata: "AnnData") -> float:
-        """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
-
-        Only ``time_key``, ``rep``, ``n_pcs`` and ``seed`` are used; see `cellflow.cells.suggest_sigma` for the rule.
-
-        Examples
-        --------
-        >>> import cellflow as cf
-        >>> adata = cf.datasets.branching(seed=0)
-        >>> sigma = cf.SnapshotFlow(rep="X_latent").suggest_sigma(adata)
-        >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), stochastic=True)
-        """
-        snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, n_pcs=self.n_pcs)
-        clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
-        return suggest_sigma(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
-
+    suggest, suggest_sigma = snapshot_suggestion.suggest, snapshot_suggestion.suggest_sigma
     distill = snapshot_distillation.distill
     read, score = snapshot_states.read, verbs.score
     transport, simulate, grow = verbs.transport, verbs.simulate, verbs.grow

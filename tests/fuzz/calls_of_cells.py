@@ -273,6 +273,7 @@ CALLS: dict[str, Any] = {
             condition=other({"kind": "b"}),
         ),
         plain(lambda **given: conditioned().score(**given), adata=ADATA),
+        plain(lambda **given: fitted().suggest(**given).settings, adata=ADATA),
     ],
     "PerturbationFlow": [
         Call(
