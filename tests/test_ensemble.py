@@ -1,5 +1,6 @@
 """Ensembles: members of other seeds and resampled cells, saved, loaded, resumed; what tools make of them."""
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,8 @@ import cellflow as cf
 from cellflow.cells.resampling import read_donors, resampled
 from cellflow.cells.snapshots import read_snapshots
 from cellflow.errors import CheckpointError
+from cellflow.estimators.snapshot_members import counts
+from cellflow.tl.intervals import agreement, t_interval
 from cellflow.training.ensembles import Ensemble, EnsembleBatches
 from conftest import make_cells, make_treated
 
@@ -217,3 +220,120 @@ def test_unusable_settings_are_refused_before_anything_is_trained(wrong, error, 
 def test_snapshots_of_few_cells_are_refused():
     with pytest.raises(ValueError, match="expected 5 or more; found 3 at time 1. Leave"):
         cf.SnapshotFlow(**QUICK, coupling="exact", ensemble=2).fit(make_cells(sizes=(20, 3, 20)))
+
+
+@pytest.fixture(scope="module")
+def growing():
+    adata = told_cells()
+    draw = np.random.default_rng(1).normal(size=(adata.n_obs, 6)).astype(np.float32)
+    adata = anndata.AnnData(draw, obs=adata.obs, obsm=dict(adata.obsm))
+    flow = cf.SnapshotFlow(**QUICK, ensemble=3).fit(adata)
+    return adata, flow
+
+
+def test_velocities_say_how_far_members_agree(growing):
+    adata, flow = growing[0].copy(), growing[1]
+    cf.tl.velocity(adata, flow)
+    own, *others = velocities(flow, adata)
+    expected = np.mean([cosine(own, other) for other in others], axis=0)
+    assert adata.obs["velocity_confidence"].to_numpy() == pytest.approx(expected, abs=1e-5)
+    assert (adata.uns["velocity"]["members"], adata.uns["velocity"]["confidence"]) == (3, 0.9)
+    wide = cf.tl.velocity(adata, flow, confidence=0.99, copy=True).obs["velocity_spread"]
+    assert (wide >= adata.obs["velocity_spread"]).all()
+    alone = cf.SnapshotFlow(**QUICK).fit(adata)
+    cf.tl.velocity(adata, alone)
+    assert not [name for name in adata.obs if name.startswith("velocity")]
+    assert "members" not in adata.uns["velocity"]
+
+
+def cosine(x, y):
+    return (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 12])
+def test_the_angle_holds_directions_that_deviate_as_members_do(dim):
+    draw = np.random.default_rng(dim)
+    truth = np.tile(10 * np.eye(dim)[0], (2000, 1))
+    found, *errors = draw.normal(size=(6, 2000, dim)) * np.linspace(0.5, 1, dim)
+    _, within = agreement(truth + found, truth + found + errors)
+    held = np.rad2deg(np.arccos(cosine(truth, truth + found))) <= within
+    assert 0.85 < held.mean() < 0.95
+
+
+def test_the_interval_of_t_holds_what_deviates_as_members_do():
+    draw = np.random.default_rng(0)
+    value, members = draw.normal(size=20000), draw.normal(size=(5, 20000)) + 7
+    low, high = t_interval(value, members)
+    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(0.9, abs=0.01)
+    for wrong in ({"members": members[:1]}, {"confidence": 1.0}):
+        with pytest.raises(ValueError, match="Expected"):
+            t_interval(value, **{"members": members, "confidence": 0.9} | wrong)
+
+
+def test_growth_has_ends(growing):
+    adata, flow = growing[0].copy(), growing[1]
+    cf.tl.growth(adata, flow, sensitivity=False)
+    rates = [one.growth_rate(adata.obsm["X_pca"], adata.obs["day"]) for one in flow.members]
+    half = (adata.obs["growth_high"] - adata.obs["growth_low"]) / 2
+    assert half.to_numpy() == pytest.approx(2.92 * np.std(rates, axis=0, ddof=1), rel=1e-3, abs=1e-6)
+    assert (adata.obs["growth_low"] <= adata.obs["growth"]).all()
+
+
+@pytest.mark.parametrize("origin", ["both", "before"])
+def test_means_of_interpolated_cells_have_ends_per_component_and_gene(growing, origin):
+    adata, flow = growing
+    loadings = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
+    middle = cf.tl.interpolate(adata, flow, at=[0.5, 1], decode=lambda x: x @ loadings, origin=origin)
+    noted = middle.uns["interpolation"]
+    here = middle.obs["day"] == 0.5
+    mean = middle.obs["weight"][here].to_numpy() @ middle.obsm["X_pca"][here]
+    assert noted["mean"][0] == pytest.approx(mean, abs=1e-5)
+    assert noted["at"].tolist() == [0.5, 1]
+    assert (noted["mean_low"] < noted["mean"]).all()
+    assert middle.varm["mean"] == pytest.approx((noted["mean"] @ loadings).T, abs=1e-4)
+    # The mean of a snapshot itself varies with the cells alone, by the standard error of a mean.
+    spread = (noted["mean_high"] - noted["mean_low"])[1] / 2 / 2.92
+    error = adata.obsm["X_pca"][adata.obs["day"] == 1].std(axis=0) / np.sqrt(60)
+    assert (spread < 3 * error).all()
+    assert (middle.obs["spread"][middle.obs["day"] == 1] == 0).all()
+    assert (middle.obs["spread"][here] > 0).all()
+
+
+def test_results_with_members_survive_files(growing, tmp_path):
+    adata, flow = growing[0].copy(), growing[1]
+    cf.tl.velocity(adata, flow)
+    cf.tl.growth(adata, flow, sensitivity=False)
+    middle = cf.tl.interpolate(adata, flow, at=0.5)
+    for written in (adata, middle):
+        written.write_h5ad(tmp_path / "file.h5ad")
+        back = anndata.read_h5ad(tmp_path / "file.h5ad")
+        assert list(back.obs) == list(written.obs)
+    assert back.uns["interpolation"]["mean_low"] == pytest.approx(middle.uns["interpolation"]["mean_low"])
+
+
+def test_samples_of_the_fit_are_found_again(growing):
+    """Also where cells of other times are among those of the fit."""
+    adata, flow = growing
+    fitted = np.flatnonzero(np.isin(adata.obs["day"], (0, 1, 5)))
+    snapshots = read_snapshots(adata, time_key="day", rep="X_pca")
+    drawn = counts(flow, adata, fitted)
+    for row, member in zip(drawn, flow.members, strict=True):
+        rows = resampled(snapshots, generator=cf.seeds.generator_at(member.seed, 0))
+        assert np.array_equal(row, np.bincount(rows, minlength=adata.n_obs))
+
+
+def test_members_of_a_distilled_flow_are_followed_by_steps(growing):
+    adata, flow = growing
+    flow.distill(adata, steps=3)
+    jumped = cf.tl.interpolate(adata, flow, at=0.5, solver=cf.integrate.Jumps(1))
+    assert np.isfinite(jumped.uns["interpolation"]["mean_low"]).all()
+    assert len(flow.members) == 3
+
+
+def test_validation_says_that_it_fits_without_members(caplog):
+    adata = told_cells(sizes=(20, 20, 20))
+    flow = cf.SnapshotFlow(**QUICK | {"steps": 2}, coupling="exact", ensemble=2)
+    cf.tl.validate(adata, flow, keep_aside=False, max_cells=20)
+    assert "tl.validate fits without an ensemble" in caplog.text
+    with pytest.raises(ValueError, match="ensemble"):
+        cf.tl.tune(adata, flow, grid={"ensemble": [None, 5]})

@@ -35,7 +35,7 @@ def distill(
     """Distil the fitted flow into a flow map, for ``transport(..., solver=Jumps(1))``.
 
     The map jumps between any two times of the fitted range, forward and backward; where growth was learned, with the
-    weights of cells.
+    weights of cells. With an ensemble the map is that of the flow; its members have none, and are followed by steps.
 
     Parameters
     ----------

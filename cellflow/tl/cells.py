@@ -89,6 +89,17 @@ def note_absent(labels: "pd.Series", time: np.ndarray, times: Sequence[float], w
         log.warning(said)
 
 
+def note_no_members(flow: "SnapshotFlow", verb: str) -> None:
+    """Say in the log that new fits are made without the ensemble of a flow, where it has one."""
+    if flow.ensemble is not None:
+        log.warning(
+            "%s fits without an ensemble: scores are those of a flow itself, and %d members would take several times "
+            "as long.",
+            verb,
+            flow.ensemble,
+        )
+
+
 def solver_of(
     flow: "SnapshotFlow", solver: Solver | str | int, *, verb: str, old: Mapping[str, Any], weighs: bool = True
 ) -> Fixed | Adaptive | Jumps:

@@ -1,11 +1,14 @@
 """The growth rate of every cell, and what is expected of it from its genes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cellflow.estimators.conditional import Condition
 from cellflow.renamed import warn
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
+from cellflow.tl.intervals import ENDS, LEVEL, check_confidence, leave_no_intervals, t_interval
 from cellflow.tl.sensitivity import conclusion
 from cellflow.tl.sensitivity import sensitivity as by_relaxation
 
@@ -23,6 +26,7 @@ def growth(
     condition: Condition | None = None,
     sensitivity: bool = True,
     extrapolate: bool = False,
+    confidence: float = LEVEL,
     key_added: str = "growth",
     copy: bool = False,
 ) -> "AnnData | None":
@@ -55,6 +59,8 @@ def growth(
         relaxation, or has conditions, or ``adata`` lacks a fitted snapshot.
     extrapolate
         Whether cells outside the fitted times are allowed.
+    confidence
+        With an ensemble, the coverage that intervals are made for.
     key_added
         Name of what is written, without "/".
     copy
@@ -66,6 +72,9 @@ def growth(
         Rate at which the log of a cell's mass grows, per unit of the user's time.
     ``uns[key_added]``
         ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the rate belongs to.
+    ``obs[f"{key_added}_low"]``, ``obs[f"{key_added}_high"]``
+        With an ensemble: the ends of Student's interval over its members. ``uns[key_added]`` then has ``"confidence"``
+        and ``"members"`` too.
     ``uns[f"{key_added}_sensitivity"]``
         ``"table"``: for each snapshot the ``spread`` of the growth of log mass over an interval by the plans, its rank
         correlation with that at ``half`` and at ``double`` the relaxation, and how many times larger the spread is at
@@ -94,12 +103,19 @@ def growth(
     True
     """
     check_key(key_added)
+    check_confidence(confidence)
     states = flow.read(adata, condition=condition, weights=False)
-    found = flow.growth_rate(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
+    given: dict[str, Any] = {"condition": states.condition, "extrapolate": extrapolate}
+    found, *members = (one.growth_rate(states.x, states.time, **given) for one in (flow, *flow.members))
     table = by_relaxation(adata, flow) if sensitivity else None
     written = target(adata, copy=copy)
     written.obs[key_added] = found
+    leave_no_intervals(written, key_added, ENDS)
     written.uns[key_added] = about(adata, flow)
+    if members:
+        for suffix, values in zip(ENDS, t_interval(found, np.stack(members), confidence=confidence), strict=True):
+            written.obs[f"{key_added}{suffix}"] = values
+        written.uns[key_added] |= {"confidence": confidence, "members": len(members)}
     written.uns.pop(f"{key_added}_sensitivity", None)
     if table is not None:
         said = conclusion(table, known=flow.prior_key is not None)

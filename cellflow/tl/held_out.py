@@ -135,10 +135,11 @@ def unseen(flow: "SnapshotFlow", times: list[float]) -> list[float]:
 
 
 def refitted(adata: "AnnData", flow: "SnapshotFlow", cells: np.ndarray, *, seed: int) -> "SnapshotFlow":
-    """Return a new fit of the settings of a flow on some of the cells, a mask over all."""
+    """Return a new fit of the settings of a flow on some of the cells, a mask over all; without an ensemble."""
     from sklearn.base import clone
 
-    found: SnapshotFlow = clone(flow).set_params(seed=seed).fit(adata[cells])
+    alone = {"seed": seed, "ensemble": None, "replicate_key": None}
+    found: SnapshotFlow = clone(flow).set_params(**alone).fit(adata[cells])
     return found
 
 

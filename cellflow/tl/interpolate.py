@@ -17,6 +17,8 @@ from cellflow.signature import checked_but
 from cellflow.tl.asked import amounts_of, column_of, free_name, set_apart
 from cellflow.tl.cells import about_states, solver_of
 from cellflow.tl.genes import Decode, Genes, about_genes, read_decoder, var_of
+from cellflow.tl.interpolated_means import cell_spread, gene_means, means, member_predictions
+from cellflow.tl.intervals import LEVEL, check_confidence
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 """Column with the weight of each predicted cell."""
+SPREAD = "spread"
+"""Column with how far members of an ensemble carry a cell from where the flow does."""
 
 
 @checked_but("solver", "condition", "genes", "decode")
@@ -43,6 +47,7 @@ def interpolate(
     decode: Decode | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
+    confidence: float = LEVEL,
     **old: Any,
 ) -> "AnnData":
     """Predict cells at times that were not measured.
@@ -77,6 +82,8 @@ def interpolate(
         As for `SnapshotFlow.transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
+    confidence
+        With an ensemble, the coverage that intervals of means are made for.
 
     Returns
     -------
@@ -88,7 +95,11 @@ def interpolate(
         of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time,
         the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation;
         with genes ``"variance_carried"``, the share of their variance that the components carry, and
-        ``"genes_left_out"``, the number of those that cannot be decoded.
+        ``"genes_left_out"``, the number of those that cannot be decoded. With an ensemble: ``obs["spread"]``, the root
+        mean squared distance from where the flow carries a cell to where members do; in ``uns["interpolation"]`` the
+        times ``"at"`` and the ``"mean"`` state at each, ``(times, d)``, with the ends ``"mean_low"`` and
+        ``"mean_high"`` of Student's interval over members, each of which counts the cells that it was trained on; with
+        genes the same in ``varm``, ``(genes, times)``.
 
     Examples
     --------
@@ -101,27 +112,35 @@ def interpolate(
     """
     import anndata
 
+    check_confidence(confidence)
     chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
     cells, fitted = flow.read(adata), None
     if condition is not None:
         cells, fitted = _under(adata, flow, cells, condition)
     how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
     decoder = read_decoder(adata, flow.rep, **how, width=flow.n_features_in_)
-    times = distinct_times(at, what="`at`")
+    times = [float(t) for t in distinct_times(at, what="`at`")]
     given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate, "times": fitted}
-    carried = [part for t in times for part in predict(flow, cells, float(t), **given)]
+    carried = [part for t in times for part in predict(flow, cells, t, **given)]
+    members = member_predictions(adata, flow, cells, times, given) if flow.members else []
     states = np.concatenate([part.x for part in carried])
     expression, var = (None, None) if decoder is None else (decoder.decode(states), var_of(adata, decoder))
-    weighed = {} if flow.weight_key is None else {"weight_key": flow.weight_key}
+    weighed: dict[str, Any] = {} if flow.weight_key is None else {"weight_key": flow.weight_key}
     under = _columns(adata, flow, condition)
     if WEIGHT in under:
         weighed["weight"] = free_name(WEIGHT, under.columns)
     rep = {} if flow.rep == "X" else {flow.rep: states}
+    obs = pd.concat([_obs(adata, flow, part, under) for part in carried])
+    if members:
+        obs[free_name(SPREAD, under.columns)] = cell_spread(carried, members)
+        weighed |= means(carried, members, times, confidence)
+    known = gene_means(carried, members, times, confidence, decoder) if members and decoder is not None else None
     return anndata.AnnData(
         X=states if flow.rep == "X" else expression,
-        obs=pd.concat([_obs(adata, flow, part, under) for part in carried]),
+        obs=obs,
         var=adata.var[[]].copy() if flow.rep == "X" else var,
         obsm=rep,
+        varm=known,
         uns={"interpolation": about_states(adata, flow) | weighed | about_genes(adata, decoder)},
     )
 

@@ -3,10 +3,22 @@
 Members show variance, not bias: what all of them get wrong is not seen.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from cellflow.integrate import Fixed, Jumps
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.integrate import Solver
 
 LEVEL = 0.9
 """Coverage that intervals are made for."""
+ENDS = ("_low", "_high")
+"""What the names of the ends of an interval end in."""
 
 
 def t_interval(value: np.ndarray, members: np.ndarray, *, confidence: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +66,32 @@ def t_half_width(members: np.ndarray, *, confidence: float = LEVEL) -> np.ndarra
     if len(members) < 2:
         raise ValueError(f"Expected the results of two members or more; found {len(members)}.")
     return np.asarray(t.ppf((1 + confidence) / 2, len(members) - 1) * np.std(members, axis=0, ddof=1))[()]
+
+
+def for_members(solver: "Solver") -> "Solver":
+    """Return the solver of members for that of a flow: its own, or steps in place of jumps, since maps are the flow's.
+
+    Examples
+    --------
+    >>> for_members(Jumps(2)) == Fixed()
+    True
+    """
+    return Fixed() if isinstance(solver, Jumps) else solver
+
+
+def leave_no_intervals(adata: "AnnData", key: str, suffixes: Sequence[str]) -> None:
+    """Remove the columns that an earlier flow with an ensemble wrote beside a result, which are not of this one.
+
+    Examples
+    --------
+    >>> import anndata, pandas as pd
+    >>> adata = anndata.AnnData(obs=pd.DataFrame({"growth_low": [0.0]}, index=["a"]), uns={"growth": {"members": 5}})
+    >>> leave_no_intervals(adata, "growth", ENDS)
+    >>> list(adata.obs)
+    []
+    """
+    if "members" in adata.uns.get(key, {}):
+        adata.obs = adata.obs.drop(columns=[f"{key}{suffix}" for suffix in suffixes], errors="ignore")
 
 
 def check_confidence(confidence: float) -> None:

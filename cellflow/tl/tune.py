@@ -14,7 +14,7 @@ from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at
 from cellflow.signature import checked
 from cellflow.tl import held_out, new_cells
-from cellflow.tl.cells import about, check_key, target
+from cellflow.tl.cells import about, check_key, note_no_members, target
 from cellflow.tl.held_out import inside, known_times
 from cellflow.tl.validate import MAX_CELLS
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 """The values of each setting, of which all combinations are tried; or several such mappings."""
 SCORES = {"times": "W1 at left-out times", "new cells": "energy distance of new cells"}
-FIXED = ("rep", "time_key", "weight_key", "seed")
-"""Settings that make scores incomparable."""
+FIXED = ("rep", "time_key", "weight_key", "seed", "ensemble", "replicate_key")
+"""Settings that make scores incomparable, or no difference to them."""
 CONFIDENCE = 0.95
 
 
@@ -119,6 +119,7 @@ def tune(
     by = ("times" if times else "new cells") if by == "auto" else by
     if by == "times" and not times:
         raise ValueError('There is no snapshot between two others to leave out. Tune with `by="new cells"`.')
+    note_no_members(flow, "tl.tune")
     rows = []
     for number, one in enumerate(settings):
         log.info("setting %d of %d: %s", number + 1, len(settings), _text(one))

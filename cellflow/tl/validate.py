@@ -15,7 +15,7 @@ from cellflow.estimators.snapshot_states import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked, checked_but
 from cellflow.tl import held_out, landings, new_cells
-from cellflow.tl.cells import about, check_key, note_absent, solver_of, target
+from cellflow.tl.cells import about, check_key, note_absent, note_no_members, solver_of, target
 from cellflow.tl.held_out import inside, known_times, refitted, unseen
 from cellflow.tl.landings import Scored
 from cellflow.tl.new_cells import Split
@@ -126,7 +126,8 @@ def validate(
     Intervals of 95 % say where the score of one fit would lie if other cells had been measured
     (`cellflow.metrics.standard_error`; a bootstrap, over cells and over clones, for the third table) and, where
     ``n_seeds`` is above 1, with another seed. With one seed they are too short by what seeds add; those of the energy
-    distance are too long near 0, where ``p`` is the better test.
+    distance are too long near 0, where ``p`` is the better test. New fits have no ensemble, as the log says where the
+    flow has one: intervals here are those of scores.
 
     Examples
     --------
@@ -161,6 +162,7 @@ def validate(
             f"To leave out {', '.join(f'{time:g}' for time in seen)} the settings are fitted again, and a new fit has "
             "no flow map to jump with. Take `solver=Fixed()`, or fit and distil a flow without these times first."
         )
+    note_no_members(flow, "tl.validate")
     splits = _splits(adata, flow, snapshots, carried, n_seeds) if keep_aside else []
     coupled = groupby is not None or lineage_key is not None
     if not (chosen or keep_aside or coupled):

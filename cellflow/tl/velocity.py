@@ -9,6 +9,10 @@ from cellflow.estimators.conditional import Condition
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, check_key, target
 from cellflow.tl.genes import Decode, Loadings, about_genes, read_decoder
+from cellflow.tl.intervals import LEVEL, agreement, check_confidence, leave_no_intervals
+
+SUFFIXES = ("_confidence", "_spread")
+"""What the columns of an ensemble end in."""
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +31,7 @@ def velocity(
     use_raw: bool = False,
     decode: Decode | None = None,
     extrapolate: bool = False,
+    confidence: float = LEVEL,
     key_added: str = "velocity",
     copy: bool = False,
 ) -> "AnnData | None":
@@ -47,6 +52,8 @@ def velocity(
         As for `interpolate`.
     extrapolate
         Whether cells outside the fitted times are allowed.
+    confidence
+        With an ensemble, the share of directions that the angle is made to hold.
     key_added
         Name of what is written, without "/".
     copy
@@ -62,6 +69,11 @@ def velocity(
         `interpolate`.
     ``layers[key_added]``
         With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
+    ``obs[f"{key_added}_confidence"]``, ``obs[f"{key_added}_spread"]``
+        With an ensemble: the mean cosine between the velocities of its members and that of the flow, 1 where they
+        agree; and the angle around the velocity within which members put its direction, in degrees: see `agreement` in
+        `cellflow.tl.intervals`. ``uns[key_added]`` then has ``"confidence"`` and ``"members"`` too. It is called a
+        spread, as it holds the true direction less often than that: what all members get wrong is not in it.
 
     Examples
     --------
@@ -73,13 +85,21 @@ def velocity(
     True
     """
     check_key(key_added)
+    check_confidence(confidence)
     states = flow.read(adata, condition=condition, weights=False)
     how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
     decoder = read_decoder(adata, flow.rep, **how, width=states.x.shape[1])
-    found = flow.velocity(states.x, states.time, condition=states.condition, extrapolate=extrapolate)
+    given: dict[str, Any] = {"condition": states.condition, "extrapolate": extrapolate}
+    found, *members = (one.velocity(states.x, states.time, **given) for one in (flow, *flow.members))
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
+    leave_no_intervals(written, key_added, SUFFIXES)
     written.uns[key_added] = about_states(adata, flow) | about_genes(adata, decoder)
+    if members:
+        both = agreement(found, np.stack(members), confidence=confidence)
+        for suffix, values in zip(SUFFIXES, both, strict=True):
+            written.obs[f"{key_added}{suffix}"] = values
+        written.uns[key_added] |= {"confidence": confidence, "members": len(members)}
     if decoder is not None:
         changes = np.zeros(written.shape, dtype=np.float32)
         columns = decoder.seen if isinstance(decoder, Loadings) else places_of(adata.var_names, list(decoder.names))
