@@ -50,7 +50,7 @@ def hematopoiesis(method: Method, seed: int) -> Row:
 
 def larry(method: Method, seed: int) -> Row:
     """Score cells of day 2 whose clones are known later: the share of neutrophils among what they become."""
-    course, truth, kinds = _larry()
+    course, truth, kinds = larry_cells(LARRY)
     motion = method.fit(course, seed=seed).motion(0, 2)
     known = ~np.isnan(truth)
     masses = motion.descendants(_one_hot(kinds, ["Neutrophil", "Monocyte"]))[known]
@@ -164,8 +164,11 @@ SETS: dict[str, Truth] = {
 
 
 @lru_cache(maxsize=1)
-def _larry() -> tuple[Course, np.ndarray, np.ndarray]:
-    """Return the snapshots, the share of neutrophils of each cell of day 2 if known, and the types on day 6."""
+def larry_cells(cells: int) -> tuple[Course, np.ndarray, np.ndarray]:
+    """Return snapshots of so many cells a day, with all whose fate is known; their fates; and the types on day 6.
+
+    A fate is the share of neutrophils in the clone of a cell of day 2, NaN where it is unknown.
+    """
     from sklearn.neighbors import KNeighborsClassifier
 
     adata = anndata.read_h5ad(_file("lineage", "larry_fates.h5ad"))
@@ -173,7 +176,7 @@ def _larry() -> tuple[Course, np.ndarray, np.ndarray]:
     rng, chosen = np.random.default_rng(0), []
     for time in np.unique(day):
         here, known = np.flatnonzero(day == time), np.flatnonzero((day == time) & ~np.isnan(truth))
-        others = rng.permutation(np.setdiff1d(here, known))[: LARRY - len(known)]
+        others = rng.permutation(np.setdiff1d(here, known))[: max(0, cells - len(known))]
         chosen.append(np.sort(np.concatenate([known, others])))
     x, named = np.asarray(adata.obsm["X_spring"], np.float64), cf.datasets.hematopoiesis()
     kinds = named.obs["state"].isin(["Neutrophil", "Monocyte", "undiff"]).to_numpy()

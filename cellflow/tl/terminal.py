@@ -1,0 +1,157 @@
+"""Terminal states: where the cells that a flow carries settle in a snapshot, without labels; initial ones backward."""
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.states import States
+from cellflow.integrate import Noisy, Solver
+from cellflow.metrics import thinned
+from cellflow.seeds import generator
+from cellflow.tl.fate_ends import ends_of
+from cellflow.tl.settling import LANDMARKS, settle
+
+if TYPE_CHECKING:
+    from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""The setting with which terminal states are found."""
+CARRIED = 4 * LANDMARKS
+"""Most cells that are carried to find them."""
+RESTLESS = 0.5
+"""Speed at the end, as a share of that of all cells on their way, from which a state is said to be moving still."""
+
+
+@dataclass(frozen=True, eq=False)
+class TerminalStates:
+    """States that were found in a snapshot.
+
+    Parameters
+    ----------
+    names
+        Their names ``(k,)``; the one with the most mass first.
+    membership
+        How much the measured cells of the snapshot belong to each ``(m, k)``; rows sum to 1.
+    mass
+        Share of the carried mass that ends in each ``(k,)``.
+    stability
+        How far resampled halves of the end points agree on each ``(k,)``: 1 where they all do.
+    speed
+        Mean speed of the end points of each, as a share of the mean speed of all cells on their way ``(k,)``.
+    """
+
+    names: tuple[str, ...]
+    membership: np.ndarray
+    mass: np.ndarray
+    stability: np.ndarray
+    speed: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The name of the state of each measured cell of the snapshot ``(m,)``."""
+        return np.array(self.names, dtype=object)[self.membership.argmax(axis=1)]
+
+    def note(self) -> dict[str, Any]:
+        """Return what is kept of them in ``uns``: a table of the states."""
+        columns = {"state": list(self.names), "mass": self.mass, "stability": self.stability, "speed": self.speed}
+        return {"states": pd.DataFrame(columns, index=[str(k) for k in range(len(self.names))])}
+
+
+def terminal_states(
+    flow: "SnapshotFlow",
+    carried: States,
+    there: States,
+    moment: float,
+    solver: Solver,
+    *,
+    labels: pd.Series | None,
+    backward: bool,
+    seed: int,
+) -> TerminalStates:
+    """Find the states of a snapshot in which carried cells settle.
+
+    Parameters
+    ----------
+    flow
+        A fitted flow.
+    carried
+        Cells at other times, all before or all after the snapshot.
+    there
+        The measured cells of the snapshot.
+    moment
+        Its time, in the user's units.
+    solver
+        How cells are carried: once each, with noise where it has any.
+    labels
+        Labels of all cells, by which states are named; ``None`` for numbers.
+    backward
+        Whether the cells are carried back, so that the states are initial ones.
+    seed
+        Seed of the noise and of the resampling.
+    """
+    rng = generator(seed=seed)
+    some, _ = thinned(np.arange(len(carried)), carried.weight, CARRIED, generator=rng)
+    chosen = carried.take(np.sort(some.numpy()))
+    found = next(ends_of(flow, chosen, moment, solver, 1, seed))
+    ends, weight = found.x[-1].numpy(), np.ones(len(chosen))
+    if found.log_weight is not None and not backward:
+        weight = np.exp((found.log_weight[-1] - found.log_weight[0]).double().numpy())
+    kept, _ = thinned(np.arange(len(ends)), weight, LANDMARKS, generator=rng)
+    rows = np.sort(kept.numpy())
+    settled = settle(ends[rows].astype(np.float64), np.random.default_rng(seed))
+    membership = settled.membership(there.x)
+    word = "initial" if backward else "terminal"
+    named = None if labels is None else labels.iloc[there.rows].to_numpy()
+    names = _names(word, membership.argmax(axis=1), settled.n_states, named)
+    speed = _speed(flow, chosen.take(rows), ends[rows], moment)
+    speeds = np.array([speed[settled.state == k].mean() for k in range(settled.n_states)])
+    states = TerminalStates(names, membership, settled.mass, settled.stability, speeds)
+    _say(states, word, moment, restless=not backward and not isinstance(solver, Noisy))
+    return states
+
+
+def _names(word: str, state: np.ndarray, n: int, labels: np.ndarray | None) -> tuple[str, ...]:
+    """Name states by the commonest label of their cells, with numbers where several have the same, or by numbers."""
+    found = [f"{word} {k + 1}" for k in range(n)]
+    if labels is None:
+        return tuple(found)
+    for k in range(n):
+        known = pd.Series(labels[state == k]).dropna()
+        found[k] = str(known.mode().iloc[0]) if len(known) else found[k]
+    return tuple(
+        f"{name} {found[: k + 1].count(name)}" if found.count(name) > 1 else name for k, name in enumerate(found)
+    )
+
+
+def _speed(flow: "SnapshotFlow", cells: States, ends: np.ndarray, moment: float) -> np.ndarray:
+    """Return the speed of end points, as a share of the mean speed of the cells where they were measured."""
+    before = np.linalg.norm(flow.velocity(cells.x, cells.time, condition=cells.condition), axis=1).mean()
+    after = np.linalg.norm(flow.velocity(ends, moment, condition=cells.condition), axis=1)
+    return np.asarray(after / before if before > 0 else np.zeros_like(after))
+
+
+def _say(states: TerminalStates, word: str, moment: float, *, restless: bool) -> None:
+    told = "; ".join(
+        f"{name!r}: {mass:.0%} of the mass, stability {stability:.2f}, speed {speed:.2f}"
+        for name, mass, stability, speed in zip(
+            states.names, states.mass, states.stability, states.speed, strict=True
+        )
+    )
+    n = len(states.names)
+    log.info("%d %s state%s at time %g: %s.", n, word, "s" if n > 1 else "", moment, told)
+    if n == 1:
+        log.warning(
+            "All cells settle in one %s state at time %g, as far as these cells tell: every fate is 1. Give `groupby` "
+            "without `terminal` for fates toward groups that no valley of density divides.", word, moment,
+        )  # fmt: skip
+    moving = [name for name, speed in zip(states.names, states.speed, strict=True) if speed > RESTLESS]
+    if restless and moving:
+        log.warning(
+            "Cells still move in %s at time %g, at more than half the mean speed of all: they may go on to other "
+            "states after the last snapshot, which nothing here can tell.", ", ".join(map(repr, moving)), moment,
+        )  # fmt: skip
