@@ -28,10 +28,10 @@ class CellRank:
 
         python, course = cellrank_python(), case.course
         with tempfile.TemporaryDirectory(prefix="cellrank-") as folder:
-            plans = {f"plan{k}": plan.dense().numpy() for k, plan in enumerate(plans_of(case, self.coupling))}
+            given = {f"plan{k}": plan.dense().numpy() for k, plan in enumerate(plans_of(case, self.coupling))}
             time = np.repeat(course.times, [len(cloud) for cloud in course.clouds])
-            x, ends = np.concatenate(course.clouds), case.ends.astype(str)
-            np.savez(Path(folder, "given.npz"), x=x, time=time, ends=ends, names=np.array(case.names), **plans)
+            given |= {"x": np.concatenate(course.clouds), "time": time, "ends": case.ends.astype(str)}
+            np.savez(Path(folder, "given.npz"), allow_pickle=False, names=np.array(case.names), **given)
             environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
             done = subprocess.run(
                 [python, WORKER, folder], capture_output=True, text=True, env=environment, check=False

@@ -55,7 +55,7 @@ class Flow:
     def shares(self, case: Case, *, seed: int) -> np.ndarray:
         adata, flow = case.course.adata(), self._flow().set_params(seed=seed)
         sizes = [len(cloud) for cloud in case.course.clouds]
-        adata.obs["group"] = np.concatenate([np.repeat("earlier", sum(sizes[:-1])), case.ends])
+        adata.obs["group"] = np.concatenate([np.full(sum(sizes[:-1]), None), case.ends])
         if self.bridge:
             flow.set_params(path=cf.paths.BrownianBridge(flow.suggest_sigma(adata)), stochastic=True)
         starts = np.cumsum([0, *sizes[:-1]])

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """Offending values that a message shows."""
+MOST_NUMBERS, MOST_FRACTIONS = 100, 30
+"""Different numbers of a column that may still be names of groups: whole ones, and others."""
 
 
 def read_column(adata: "AnnData", name: str, *, setting: str) -> pd.Series:
@@ -83,6 +85,43 @@ def read_labels(adata: "AnnData", column: str, *, setting: str) -> pd.Series:
         )
     labels = given.astype(object)
     return labels.where(labels.isna(), labels.astype(str))
+
+
+def read_kinds(adata: "AnnData", column: str, *, setting: str, instead: str = "") -> pd.Series:
+    """Return the label of every cell as `read_labels` does, where they are few enough to be groups.
+
+    Parameters
+    ----------
+    adata, column, setting
+        As for `read_column`.
+    instead
+        What else may be done, for the message.
+
+    Raises
+    ------
+    TypeError, KeyError
+        As for `read_column`.
+    ValueError
+        When they are numbers of a continuous quantity. Categories are groups, whatever they are called.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> read_kinds(cf.datasets.hsmm(), "hours", setting="groupby").nunique()
+    4
+    """
+    given = read_column(adata, column, setting=setting)
+    kinds, different = pd.api.types, given.nunique()
+    if kinds.is_numeric_dtype(given.dtype) and not kinds.is_bool_dtype(given.dtype):
+        numbers = given.dropna().to_numpy(dtype=np.float64)
+        whole = bool((numbers == np.round(numbers)).all())
+        if different > (MOST_NUMBERS if whole else MOST_FRACTIONS):
+            raise ValueError(
+                f"`adata.obs[{column!r}]` holds {different} different numbers for {len(given)} cells: no groups. Name "
+                f"a column with labels in `{setting}`, or divide it first, for example with "
+                f"`adata.obs['part'] = pd.cut(adata.obs[{column!r}], 5).astype(str)`.{instead}"
+            )
+    return read_labels(adata, column, setting=setting)
 
 
 def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:

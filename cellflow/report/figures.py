@@ -18,7 +18,6 @@ from cellflow.pl.labels import rate_label, time_label, unit_of
 from cellflow.pl.validation import KINDS, figure_size
 from cellflow.report import estimator, growth
 from cellflow.report.html import Drawing, blank
-from cellflow.tl.descendants import NEIGHBORS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -149,7 +148,7 @@ def _fates(adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str) -> 
     if flow.conditions_ is not None and groupby in flow.conditions_.columns:  # which the flow reads
         shown = f"{groupby}, the commonest"
     few.obs[shown] = _commonest(few.obs[groupby], there.obs[groupby])
-    tl.fate(few, flow, groupby=shown, n_neighbors=min(NEIGHBORS, there.n_obs), key_added="fate")
+    tl.fate(few, flow, groupby=shown, key_added="fate")
     where = time_label(end, unit_of(adata, flow.time_key))
     if few.uns["fate"]["kind"] == "simulation":
         said = (

@@ -71,8 +71,7 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
     states, times = flow.read(adata), flow.clock_.times
     snapshots = [states.at(time) for time in times]
     early = np.concatenate([snapshot.rows for snapshot in snapshots[:-1]])
-    neighbors = min(NEIGHBORS, len(snapshots[-1]))
-    written = cast("AnnData", tl.fate(adata, flow, groupby=groupby, n_neighbors=neighbors, copy=True))
+    written = cast("AnnData", tl.fate(adata, flow, groupby=groupby, copy=True))
     fates = read_fate(written)
     last = snapshots[-1].rows
     names = list(fates.groups)

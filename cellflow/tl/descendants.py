@@ -1,5 +1,6 @@
 """Descendants and ancestors: where the mass of chosen cells goes, and where it came from."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 NEIGHBORS = 10
 """Measured cells among which the mass of a carried cell is divided: enough to smooth over single cells."""
 
+log = logging.getLogger(__name__)
+
 
 @checked_but("cells", "solver", "condition")
 def push(
@@ -32,7 +35,7 @@ def push(
     at: TimeLike,
     condition: Condition | None = None,
     groupby: str | None = None,
-    n_neighbors: int = NEIGHBORS,
+    n_neighbors: int | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     key_added: str = "push",
@@ -61,7 +64,8 @@ def push(
     groupby
         Column of ``obs`` over whose groups the mass is summed.
     n_neighbors
-        Measured cells among which the mass of a carried cell is divided.
+        Measured cells among which the mass of a carried cell is divided; ``None`` for 10, or all of a snapshot that has
+        fewer.
     solver
         As for `SnapshotFlow.transport`.
     extrapolate
@@ -103,7 +107,7 @@ def pull(
     at: TimeLike,
     condition: Condition | None = None,
     groupby: str | None = None,
-    n_neighbors: int = NEIGHBORS,
+    n_neighbors: int | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = Fixed(),
     extrapolate: bool = False,
     key_added: str = "pull",
@@ -147,7 +151,7 @@ def _land(
     at: TimeLike,
     condition: Condition | None,
     groupby: str | None,
-    n_neighbors: int,
+    n_neighbors: int | None,
     solver: Fixed | Adaptive | Jumps,
     extrapolate: bool,
     key_added: str,
@@ -161,7 +165,8 @@ def _land(
     groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     chosen = asked_under(adata, flow, states.take(positions(adata, cells)), condition)
     moment = one_time(at, what="`at`")
-    there = snapshot_at(flow, states, moment, n_neighbors, of=chosen)
+    there = snapshot_at(flow, states, moment, of=chosen)
+    neighbors = neighbors_of(n_neighbors, there, moment)
     late = chosen.time > moment if forward else chosen.time < moment
     if late.any():
         other, side = ("pull", "after") if forward else ("push", "before")
@@ -172,7 +177,7 @@ def _land(
     # Forward, growth weighs the descendants of a cell; backward, each cell has one ancestor, and no weight applies.
     weight = chosen.weighed(found.shares()[-1].numpy() if forward else np.ones(len(chosen)))
     mass = np.zeros(adata.n_obs)
-    mass[there.rows] = _mass_on(there.x, landed, weight, n_neighbors)
+    mass[there.rows] = _mass_on(there.x, landed, weight, neighbors)
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
     written.uns[key_added] = {"at": moment, "n_cells": len(chosen), **about(adata, flow)}
@@ -181,7 +186,7 @@ def _land(
     return written if copy else None
 
 
-def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, n_neighbors: int, *, of: States) -> States:
+def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, *, of: States) -> States:
     """Return the cells of a snapshot, among which the mass of carried cells is divided.
 
     With conditions, these are cells of the conditions of others, or the untreated ones that lead to these.
@@ -189,7 +194,7 @@ def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, n_neighbors
     Raises
     ------
     ValueError
-        When there are none, or fewer than ``n_neighbors``.
+        When there are none.
     """
     there = states.at(moment)
     if not len(there):
@@ -200,9 +205,25 @@ def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, n_neighbors
             f"No cells at time {moment:g} are under a condition of the chosen ones, or lead to it. Choose another "
             "`at`, or say with `condition` what these are to be under."
         )
+    return there
+
+
+def neighbors_of(n_neighbors: int | None, there: States, moment: float) -> int:
+    """Return how many measured cells of a snapshot stand around a carried one.
+
+    Raises
+    ------
+    ValueError
+        When a number was asked for that the snapshot has not.
+    """
+    if n_neighbors is None:
+        found = min(NEIGHBORS, len(there))
+        if found < NEIGHBORS:
+            log.info("There are %d cells at time %g: n_neighbors is %d instead of %d.", found, moment, found, NEIGHBORS)
+        return found
     if not 1 <= n_neighbors <= len(there):
         raise ValueError(f"Expected 1 <= n_neighbors <= {len(there)} (cells at time {moment:g}); found {n_neighbors}.")
-    return there
+    return n_neighbors
 
 
 def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighbors: int) -> np.ndarray:

@@ -1,21 +1,23 @@
 """Fates of cells: the share of each group around the places where they end, simulated where a flow has noise."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
-from cellflow.cells.columns import read_labels
+from cellflow.cells.columns import read_kinds
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, asked_under, check_key, note_absent, target
-from cellflow.tl.descendants import NEIGHBORS, snapshot_at
+from cellflow.tl.descendants import neighbors_of, snapshot_at
 from cellflow.tl.fate_ends import Votes, count_ends, ends_of, wilson
-from cellflow.tl.fate_table import column, write_fate
+from cellflow.tl.fate_table import WITHOUT, column, write_fate
+from cellflow.tl.terminal import AUTO, terminal_states, write_states
 from cellflow.training.run import progress_bar
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 log = logging.getLogger(__name__)
+
+INSTEAD = ' Or leave it out: `terminal="auto"` finds where cells settle.'
+"""What a message adds where a column holds no groups."""
 
 STEPS = 20
 """Steps of a simulation. On embryoid bodies 89% of the shares lie in the intervals of a run of 100 steps, where another
@@ -35,13 +40,14 @@ def fate(
     adata: "AnnData",
     flow: "SnapshotFlow",
     *,
-    groupby: str,
+    groupby: str | None = None,
+    terminal: str | None = None,
     at: TimeLike | None = None,
     cells: Cells | None = None,
     condition: Condition | None = None,
     n_samples: int = 100,
     solver: Solver | str | int | None = None,
-    n_neighbors: int = NEIGHBORS,
+    n_neighbors: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool | None = None,
@@ -66,7 +72,11 @@ def fate(
     flow
         A fitted flow.
     groupby
-        Column of ``obs`` with the groups; cells without one count as ``"none"``.
+        Column of ``obs`` with the groups; cells without one count as ``"none"``. With ``terminal`` the states are named
+        by it.
+    terminal
+        ``"auto"`` to find the groups: states of that snapshot in which carried mass settles, so that a valley of low
+        density divides them. ``None`` for those of ``groupby``. Backward in time they are initial states.
     at
         Time of a snapshot in ``adata``; ``None`` for the last fitted one. Times before the cells' own give their
         origins.
@@ -81,7 +91,7 @@ def fate(
         As for `SnapshotFlow.simulate`; or as for `SnapshotFlow.transport`, for fates without noise. ``None`` for
         ``Noisy(20)`` with a score, and ``Fixed()`` without one.
     n_neighbors
-        Measured cells that an end point is compared with.
+        Measured cells that an end point is compared with; ``None`` for 10, or all of a snapshot that has fewer.
     confidence
         Coverage of the interval.
     seed
@@ -108,25 +118,38 @@ def fate(
     ``obs[f"{key_added}_descendants"]``
         Where growth was learned: descendants of a cell at a later time, relative to those of other cells unless sizes
         of the population were given.
+    ``obs[f"{key_added}_terminal"]``, ``obs[f"{key_added}_membership"]``
+        With ``terminal``: the state of each measured cell at that time, and how much it belongs to it, 0 to 1.
     ``uns[key_added]``
         ``"groups"``, the true names of the groups in the order of the columns; ``"at"``, ``"groupby"``,
         ``"direction"`` (``"backward"`` where all cells are after that time, and these are origins), ``"kind"``
         (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and
-        ``"unit"`` of time.
+        ``"unit"`` of time; with ``terminal`` the table ``"states"``: of each state its share of the carried mass, its
+        stability (1 where resampled halves of the end points agree on it, at least 0.5) and its speed, as a share of
+        the mean speed of all cells.
 
     Raises
     ------
+    KeyError
+        When there is no such column, or cell.
     TypeError
         For a solver with noise, when the flow was fitted without a score.
+    ValueError
+        When the column holds a continuous quantity; when there are no cells at that time, or none at others.
 
     Notes
     -----
+    A terminal state is one as far as the snapshot shows: whether cells would go on afterwards cannot be told, and where
+    they move faster than on their way a warning is logged. Groups between which cells lie everywhere are one state, a
+    continuum that is strongly bent may be two, and a state with less than a fiftieth of the mass is joined to another.
+
     A flow knows no labels: a group that a neighbouring fitted snapshot lacks is carried into others, or made of them.
     Of those that are a twentieth of a snapshot or more a warning is logged.
 
     Source
     ------
-    Wilson 1927 for the interval; Kish 1965 for the effective number of weighted simulations.
+    Wilson 1927 for the interval; Kish 1965 for the effective number of weighted simulations; Monti et al. 2003 for the
+    stability of states.
 
     Examples
     --------
@@ -138,8 +161,16 @@ def fate(
     >>> cf.tl.fate(adata, flow, groupby="fate", cells=first, n_samples=5)
     >>> adata.obsm["fate"][first.to_numpy()].sum(axis=1).round(6).unique()
     array([1.])
+
+    Without labels, the two branches are found:
+
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=150).fit(adata)
+    >>> cf.tl.fate(adata, flow, terminal="auto")
+    >>> list(adata.obsm["fate"].columns)
+    ['terminal 1', 'terminal 2']
     """
     check_key(key_added)
+    _check_asked(groupby, terminal, n_samples, confidence)
     states = flow.read(adata, weights=flow.weight_key in adata.obs)  # for shares of groups alone
     default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
     chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.fate")
@@ -147,35 +178,71 @@ def fate(
         check_weighs(flow)
     noisy = isinstance(chosen, Noisy)
     turns = n_samples if noisy else 1
-    groups = read_labels(adata, groupby, setting="groupby")
-    if n_samples < 2 or not 0 < confidence < 1:
-        raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
-    note_absent(groups, states.time, flow.clock_.times, states.weight)
+    labels = None if groupby is None else read_kinds(adata, groupby, setting="groupby", instead=INSTEAD)
+    if labels is not None:
+        note_absent(labels, states.time, flow.clock_.times, states.weight)
     moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
-    asked = _all_but(flow, states, moment) if cells is None else states.take(positions(adata, cells))
-    asked = asked_under(adata, flow, asked, condition)
-    there = snapshot_at(flow, states, moment, n_neighbors, of=asked)
-    votes = Votes(there.x, groups.iloc[there.rows], n_neighbors)
-    ends = ends_of(flow, asked, moment, chosen, turns, seed)
+    others = _all_but(flow, states, moment)
+    asked = asked_under(adata, flow, others if cells is None else states.take(positions(adata, cells)), condition)
+    there = snapshot_at(flow, states, moment, of=asked)
+    neighbors = neighbors_of(n_neighbors, there, moment)
+    found = None
+    if terminal is not None:
+        way = others.time < moment if (asked.time < moment).any() else others.time > moment
+        carried = asked_under(adata, flow, others.take(way), condition)
+        found = terminal_states(flow, carried, there, moment, chosen, labels=labels, seed=seed)
+    groups = pd.Series(found.labels) if found is not None else cast("pd.Series", labels).iloc[there.rows]
+    votes = Votes(there.x, groups, neighbors)
+    _note_small(groups, neighbors, moment)
     with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
+        ends = ends_of(flow, asked, moment, chosen, turns, seed)
         share, spread, mass, effective = count_ends(asked, moment, votes, ends, bar)
     low, high = wilson(share, effective, confidence) if noisy else (np.full_like(share, np.nan),) * 2
-    written = target(adata, copy=copy)
     noted = {
         "at": moment,
-        "groupby": groupby,
+        "groupby": groupby or "",
         "direction": _direction(asked.time, moment),
         "kind": "simulation" if noisy else "neighbors",
         "n_samples": turns,
         "confidence": confidence,
         **about(adata, flow),
     }
+    written = target(adata, copy=copy)
     write_fate(written, key_added, asked.rows, {"": share, "_low": low, "_high": high}, votes.groups, noted)
     written.obs[f"{key_added}_spread"] = column(adata, asked.rows, spread if noisy else np.zeros_like(spread))
     if flow.growth_:
         later = asked.time < moment
         written.obs[f"{key_added}_descendants"] = column(adata, asked.rows, np.where(later, mass / turns, np.nan))
+    if found is not None:
+        write_states(written, key_added, there.rows, found)
     return written if copy else None
+
+
+def _check_asked(groupby: str | None, terminal: str | None, n_samples: int, confidence: float) -> None:
+    if groupby is None and terminal is None:
+        raise ValueError(
+            "Expected a column with groups in `groupby`, or `terminal='auto'` to find the states where cells settle; "
+            "found neither."
+        )
+    if terminal not in (None, AUTO):
+        raise ValueError(
+            f"Expected `terminal` to be 'auto' or None; found {terminal!r}. For fates toward known groups, name their "
+            "column in `groupby`."
+        )
+    if n_samples < 2 or not 0 < confidence < 1:
+        raise ValueError(f"Expected n_samples >= 2 and 0 < confidence < 1; found {n_samples} and {confidence}.")
+
+
+def _note_small(groups: pd.Series, n_neighbors: int, moment: float) -> None:
+    """Warn of groups that cannot get a share of 1, having fewer cells than an end point has neighbours."""
+    counts = groups.fillna(WITHOUT).value_counts()
+    small = [f"{str(name)!r} ({n} cells)" for name, n in counts.items() if n < n_neighbors < len(groups)]
+    if small:
+        log.warning(
+            "Fewer than %d cells at time %g are in %s, and an end point has so many neighbors: the share of such a "
+            "group stays below 1 even where all cells go there. Merge it with another, or lower `n_neighbors`.",
+            n_neighbors, moment, ", ".join(small),
+        )  # fmt: skip
 
 
 def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 LONGEST = 80
 """Bytes of a name in a file: with the rest of a path well below the 255 that file systems allow."""
-TAKEN = ("spread", "descendants", "_index", "zarr.json")
-"""Names that no group may have in a file: of other columns that are written, and of what files keep for themselves."""
+BESIDE = ("spread", "descendants", "terminal", "membership")
+"""Other columns of ``obs`` that are written under a key."""
+TAKEN = (*BESIDE, "_index", "zarr.json")
+"""Names that no group may have in a file: of other columns, and of what files keep for themselves."""
 WITHOUT = "none"
 """What cells without a group count as."""
 
@@ -220,7 +222,7 @@ def write_fate(
             f"The fate toward {taken[0]!r} would be written over `adata.obs[{f'{key}_{taken[0]}'!r}]`, which was read. "
             "Choose another `key_added`."
         )
-    forget(adata, key)
+    _forget(adata, key, kept=read)
     for name, values in tables.items():
         table = np.full((adata.n_obs, len(columns)), np.nan)
         table[rows] = values
@@ -230,12 +232,12 @@ def write_fate(
     adata.uns[key] = {"groups": np.array(groups, dtype=object), **about}
 
 
-def forget(adata: "AnnData", key: str) -> None:
+def _forget(adata: "AnnData", key: str, kept: set[Any]) -> None:
     """Remove the columns of earlier fates of the same name, which may be toward groups that these have not."""
-    if key not in adata.obsm or not isinstance(adata.uns.get(key), dict) or "groups" not in adata.uns[key]:
+    if key not in adata.obsm or "groups" not in adata.uns.get(key, ()):
         return
-    for name in [f"{key}_{column}" for column in adata.obsm[key].columns]:
-        if name in adata.obs:
+    for name in [f"{key}_{column}" for column in (*adata.obsm[key].columns, *BESIDE)]:
+        if name in adata.obs and name not in kept:
             del adata.obs[name]
 
 

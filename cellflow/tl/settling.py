@@ -2,7 +2,8 @@
 
 End points are clustered many times, each time on one half of them, into more clusters than there can be states. Two
 clusters are one state unless the other half, which has not chosen them, shows a valley between them. What most halves
-say is the answer, and how many of them say it is its stability. A continuum has no valleys, and is one state.
+say is the answer, and how many of them say it is its stability. A continuum has no valleys, and is one state, unless it
+is strongly bent.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ MOST_CLUSTERS = 20
 """Clusters of a half, of which states are made."""
 LEAST = 25
 """End points of a half in a cluster on average: fewer show valleys by chance."""
-VALLEY = 0.5
-"""Density in a valley, as a share of the lower of both peaks: that of two equal Gaussians which are 3.4 standard
+VALLEY = 0.6
+"""Density in a valley, as a share of the lower of both peaks: about that of two equal Gaussians which are 3.2 standard
 deviations apart."""
 SMALLEST = 0.02
 """Share of the mass of a state. Smaller ones are joined to the next."""
@@ -116,34 +117,38 @@ def settle(x: np.ndarray, rng: np.random.Generator) -> Settled:
 
 def _states_of_half(x: np.ndarray, half: np.ndarray, seed: int) -> np.ndarray:
     """Return the states of all points ``(n,)``, by clusters of one half and the valleys of the other."""
-    from scipy.sparse.csgraph import connected_components
     from sklearn.cluster import KMeans
 
     k = min(MOST_CLUSTERS, int(half.sum()) // LEAST)
     if k < 2:
         return np.zeros(len(x), int)
-    found = KMeans(k, n_init=1, random_state=seed).fit(x[half])
-    cluster, centres = found.predict(x), found.cluster_centers_
-    others = [x[~half & (cluster == c)] for c in range(k)]
-    one = np.eye(k, dtype=bool)
+    state: np.ndarray = KMeans(k, n_init=1, random_state=seed).fit(x[half]).predict(x)
+    between = np.full((k, k), -1.0)
     for a in range(k):
         for b in range(a):
-            one[a, b] = _valley(others[a], others[b], centres[a], centres[b]) >= VALLEY
-    return np.asarray(connected_components(one, directed=False)[1][cluster])
+            between[a, b] = between[b, a] = _valley(x, half, state == a, state == b)
+    while between.max() >= VALLEY:  # the two between which there is the least of a valley become one
+        a, b = divmod(int(between.argmax()), k)
+        state[state == b] = a
+        between[b], between[:, b] = -1.0, -1.0
+        for c in set(np.unique(state)) - {a}:
+            between[a, c] = between[c, a] = _valley(x, half, state == a, state == c)
+    return state
 
 
-def _valley(a: np.ndarray, b: np.ndarray, centre_a: np.ndarray, centre_b: np.ndarray) -> float:
+def _valley(x: np.ndarray, half: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """Return the density between two clusters, as a share of the lower of both peaks: 1 where there is no valley.
 
-    Densities are those along the line between their centres.
+    Densities are those of the other half, along the line between the centres that the clusters have in this one: it
+    was not chosen by these points, so that noise in many dimensions shows no valley.
     """
-    way = centre_b - centre_a
-    length = float(way @ way)
-    if length == 0:
+    start, stop = (x[half & side].mean(axis=0) if (half & side).any() else None for side in (a, b))
+    if start is None or stop is None or not (start != stop).any():
         return 1.0
-    if min(len(a), len(b)) < 2:
+    way = stop - start
+    sides = [(x[~half & side] - start) @ way / (way @ way) for side in (a, b)]
+    if min(map(len, sides)) < 2:
         return 0.0
-    sides = [(points - centre_a) @ way / length for points in (a, b)]
     along = np.concatenate(sides)
     # Silverman's rule on the spread within the clusters: of both together it would fill the valley.
     width = 1.06 * max(float(np.mean([side.std() for side in sides])), 1e-9) * len(along) ** -0.2

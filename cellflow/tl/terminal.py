@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.states import States
-from cellflow.integrate import Noisy, Solver
+from cellflow.integrate import Solver
 from cellflow.metrics import thinned
 from cellflow.seeds import generator
 from cellflow.tl.fate_ends import ends_of
+from cellflow.tl.fate_table import column
 from cellflow.tl.settling import LANDMARKS, settle
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from cellflow.estimators import SnapshotFlow
 
 log = logging.getLogger(__name__)
@@ -23,8 +26,11 @@ AUTO = "auto"
 """The setting with which terminal states are found."""
 CARRIED = 4 * LANDMARKS
 """Most cells that are carried to find them."""
-RESTLESS = 0.5
+RESTLESS = 1.0
 """Speed at the end, as a share of that of all cells on their way, from which a state is said to be moving still."""
+SURE = 0.75
+"""Stability below which it is said that halves do not always agree."""
+TERMINAL = "terminal"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +60,7 @@ class TerminalStates:
     @property
     def labels(self) -> np.ndarray:
         """The name of the state of each measured cell of the snapshot ``(m,)``."""
-        return np.array(self.names, dtype=object)[self.membership.argmax(axis=1)]
+        return np.asarray(np.array(self.names, dtype=object)[self.membership.argmax(axis=1)])
 
     def note(self) -> dict[str, Any]:
         """Return what is kept of them in ``uns``: a table of the states."""
@@ -70,7 +76,6 @@ def terminal_states(
     solver: Solver,
     *,
     labels: pd.Series | None,
-    backward: bool,
     seed: int,
 ) -> TerminalStates:
     """Find the states of a snapshot in which carried cells settle.
@@ -80,7 +85,7 @@ def terminal_states(
     flow
         A fitted flow.
     carried
-        Cells at other times, all before or all after the snapshot.
+        Cells at other times, all before the snapshot, or all after it: then the states are initial ones.
     there
         The measured cells of the snapshot.
     moment
@@ -89,12 +94,10 @@ def terminal_states(
         How cells are carried: once each, with noise where it has any.
     labels
         Labels of all cells, by which states are named; ``None`` for numbers.
-    backward
-        Whether the cells are carried back, so that the states are initial ones.
     seed
         Seed of the noise and of the resampling.
     """
-    rng = generator(seed=seed)
+    rng, backward = generator(seed=seed), bool((carried.time > moment).all())
     some, _ = thinned(np.arange(len(carried)), carried.weight, CARRIED, generator=rng)
     chosen = carried.take(np.sort(some.numpy()))
     found = next(ends_of(flow, chosen, moment, solver, 1, seed))
@@ -105,14 +108,23 @@ def terminal_states(
     rows = np.sort(kept.numpy())
     settled = settle(ends[rows].astype(np.float64), np.random.default_rng(seed))
     membership = settled.membership(there.x)
-    word = "initial" if backward else "terminal"
+    word = "initial" if backward else TERMINAL
     named = None if labels is None else labels.iloc[there.rows].to_numpy()
     names = _names(word, membership.argmax(axis=1), settled.n_states, named)
     speed = _speed(flow, chosen.take(rows), ends[rows], moment)
     speeds = np.array([speed[settled.state == k].mean() for k in range(settled.n_states)])
     states = TerminalStates(names, membership, settled.mass, settled.stability, speeds)
-    _say(states, word, moment, restless=not backward and not isinstance(solver, Noisy))
+    _say(states, word, moment)
     return states
+
+
+def write_states(adata: "AnnData", key: str, rows: np.ndarray, found: TerminalStates) -> None:
+    """Write the state of each measured cell of the snapshot, how much it belongs to it, and the table of states."""
+    states = np.full(adata.n_obs, None, dtype=object)
+    states[rows] = found.labels
+    adata.obs[f"{key}_terminal"] = pd.Categorical(states, categories=list(found.names))
+    adata.obs[f"{key}_membership"] = column(adata, rows, found.membership.max(axis=1))
+    adata.uns[key] |= found.note()
 
 
 def _names(word: str, state: np.ndarray, n: int, labels: np.ndarray | None) -> tuple[str, ...]:
@@ -135,23 +147,26 @@ def _speed(flow: "SnapshotFlow", cells: States, ends: np.ndarray, moment: float)
     return np.asarray(after / before if before > 0 else np.zeros_like(after))
 
 
-def _say(states: TerminalStates, word: str, moment: float, *, restless: bool) -> None:
-    told = "; ".join(
-        f"{name!r}: {mass:.0%} of the mass, stability {stability:.2f}, speed {speed:.2f}"
-        for name, mass, stability, speed in zip(
-            states.names, states.mass, states.stability, states.speed, strict=True
-        )
+def _say(states: TerminalStates, word: str, moment: float) -> None:
+    """Say what was found, and where it cannot be told."""
+    each = [*zip(states.names, states.mass, states.stability, states.speed, strict=True)]
+    told = (
+        f"{name!r}: {mass:.0%} of the mass, stability {sure:.2f}, speed {fast:.2f}" for name, mass, sure, fast in each
     )
-    n = len(states.names)
-    log.info("%d %s state%s at time %g: %s.", n, word, "s" if n > 1 else "", moment, told)
+    n = len(each)
+    log.info("%d %s state%s at time %g: %s.", n, word, "s" if n > 1 else "", moment, "; ".join(told))
     if n == 1:
         log.warning(
             "All cells settle in one %s state at time %g, as far as these cells tell: every fate is 1. Give `groupby` "
             "without `terminal` for fates toward groups that no valley of density divides.", word, moment,
         )  # fmt: skip
-    moving = [name for name, speed in zip(states.names, states.speed, strict=True) if speed > RESTLESS]
-    if restless and moving:
+    elif shaky := [name for name, _, sure, _ in each if sure < SURE]:
         log.warning(
-            "Cells still move in %s at time %g, at more than half the mean speed of all: they may go on to other "
-            "states after the last snapshot, which nothing here can tell.", ", ".join(map(repr, moving)), moment,
+            "Resampled halves of the cells do not always agree on %s: stability below %g.",
+            ", ".join(map(repr, shaky)), SURE,
+        )  # fmt: skip
+    if word == TERMINAL and (moving := [name for name, *_, fast in each if fast > RESTLESS]):
+        log.warning(
+            "Cells move faster in %s at time %g than all did on average: they may go on to other states after this "
+            "snapshot, which nothing here can tell.", ", ".join(map(repr, moving)), moment,
         )  # fmt: skip

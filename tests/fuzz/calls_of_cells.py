@@ -378,6 +378,7 @@ CALLS: dict[str, Any] = {
     "tl.fate": tool(
         cf.tl.fate,
         groupby=text("kind"),
+        terminal=other(None),
         at=number(3.0),
         cells=other(None),
         n_samples=count(2),
