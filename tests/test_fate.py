@@ -261,3 +261,28 @@ def test_a_bar_says_how_long_it_takes(fork, capsys):
     assert "fates" in said
     assert "3/3" in said
     assert "loss" not in said
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_members_of_an_ensemble_widen_the_interval(stochastic):
+    """Members that shift cells up and down beside the flow: half a width is Student's t times their spread."""
+    shifted = [lambda t, x, by=by: Outputs(torch.full_like(x, by), torch.zeros_like(x)) for by in (0.0, -0.4, 0.0, 0.4)]
+    if not stochastic:
+        shifted = [lambda t, x, by=by: torch.full_like(x, by) for by in (0.0, -0.4, 0.0, 0.4)]
+    adata, flow, x = line(shifted[0], stochastic=stochastic)
+    given = {"groupby": "end", "n_samples": 60, "n_neighbors": 100, "confidence": 0.9}
+    tl.fate(adata, flow, **given)
+    before = {name: adata.obsm[name]["upper"].dropna().to_numpy() for name in ("fate", "fate_low", "fate_high")}
+    flow.members_ = tuple(line(one, stochastic=stochastic)[1] for one in shifted[1:])
+    tl.fate(adata, flow, **given)
+    share, low, high = (adata.obsm[name]["upper"].dropna().to_numpy() for name in ("fate", "fate_low", "fate_high"))
+    assert np.array_equal(share, before["fate"])
+    assert adata.uns["fate"]["members"] == 3
+    assert (low <= share).all()
+    assert (share <= high).all()
+    if stochastic:
+        assert (high - low).mean() > 1.2 * (before["fate_high"] - before["fate_low"]).mean()
+        return
+    assert len(before["fate_low"]) == 0
+    shares = [np.clip(0.5 + (x + by) / 1.0, 0, 1) for by in (-0.4, 0.0, 0.4)]  # a hundred cells, 0.01 apart
+    assert high == pytest.approx(np.clip(shares[1] + 2.92 * np.std(shares, axis=0, ddof=1), 0, 1), abs=0.05)

@@ -15,7 +15,7 @@ from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, asked_under, check_key, note_absent, target
 from cellflow.tl.descendants import neighbors_of, snapshot_at
-from cellflow.tl.fate_ends import Votes, count_ends, ends_of, wilson
+from cellflow.tl.fate_ends import Votes, bounds, count_ends, ends_of, member_shares
 from cellflow.tl.fate_table import WITHOUT, column, write_fate
 from cellflow.tl.terminal import AUTO, terminal_states, write_states
 from cellflow.training.run import progress_bar
@@ -59,9 +59,10 @@ def fate(
     An end point is assigned to the groups of its nearest measured cells.
 
     * With a flow that has learned a score each cell is simulated many times, and its fate is a probability. The
-      interval accounts for the number of simulations only, not for errors of the model.
+      interval accounts for the number of simulations; with an ensemble also for what its members differ in. Errors that
+      all of them share are not in it.
     * Without a score a cell has one end point, and its fate is the share of each group among the cells around it: how
-      near it lands to the border of a group, not how likely it is to get there. There is no interval.
+      near it lands to the border of a group, not how likely it is to get there. Only an ensemble gives an interval.
     * Where growth was learned, an end point is weighted by the descendants of the cell there: the probability is that
       of a descendant. How many descendants a cell has is written too, for means over cells.
 
@@ -109,7 +110,7 @@ def fate(
         Table of cells by groups: probability, or share; missing for all other cells. A name that files cannot hold is
         changed there: "Ery/Mega" is the column "Ery_Mega".
     ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
-        The ends of its interval; missing for all cells without simulation.
+        The ends of its interval; missing for all cells without simulation or ensemble.
     ``obs[f"{key_added}_{column}"]``
         Each column of that table by itself, such as ``obs["fate_Neutrophil"]``, for ``sc.pl.embedding``.
     ``obs[f"{key_added}_spread"]``
@@ -124,9 +125,9 @@ def fate(
         ``"groups"``, the true names of the groups in the order of the columns; ``"at"``, ``"groupby"``,
         ``"direction"`` (``"backward"`` where all cells are after that time, and these are origins), ``"kind"``
         (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and
-        ``"unit"`` of time; with ``terminal`` the table ``"states"``: of each state its share of the carried mass, its
-        stability (1 where resampled halves of the end points agree on it, at least 0.5) and its speed, as a share of
-        the mean speed of all cells.
+        ``"unit"`` of time; with an ensemble ``"members"``. With ``terminal`` the table ``"states"``: of each state its
+        share of the carried mass, its stability (1 where resampled halves of the end points agree on it, at least 0.5)
+        and its speed, as a share of the mean speed of all cells.
 
     Raises
     ------
@@ -194,10 +195,14 @@ def fate(
     groups = pd.Series(found.labels) if found is not None else cast("pd.Series", labels).iloc[there.rows]
     votes = Votes(there.x, groups, neighbors)
     _note_small(groups, neighbors, moment)
-    with progress_bar(shown=progress, start=0, steps=turns, what="fates") as bar:
+    each = max(2, turns // max(1, len(flow.members))) if noisy else 1  # of a member: together as many as of the flow
+    with progress_bar(shown=progress, start=0, steps=turns + each * len(flow.members), what="fates") as bar:
         ends = ends_of(flow, asked, moment, chosen, turns, seed)
         share, spread, mass, effective = count_ends(asked, moment, votes, ends, bar)
-    low, high = wilson(share, effective, confidence) if noisy else (np.full_like(share, np.nan),) * 2
+        beside = member_shares(
+            flow, asked, moment, votes, chosen, each, seed, lambda done, loss: bar(turns + done, loss)
+        )
+    low, high = bounds(share, effective if noisy else None, beside, confidence)
     noted = {
         "at": moment,
         "groupby": groupby or "",
@@ -205,6 +210,7 @@ def fate(
         "kind": "simulation" if noisy else "neighbors",
         "n_samples": turns,
         "confidence": confidence,
+        **({} if beside is None else {"members": len(beside)}),
         **about(adata, flow),
     }
     written = target(adata, copy=copy)

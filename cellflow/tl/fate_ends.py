@@ -10,6 +10,7 @@ from cellflow.cells.states import States
 from cellflow.integrate import Noisy, Solver, Trajectory
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.fate_table import WITHOUT
+from cellflow.tl.intervals import for_members, t_half_width
 
 if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
@@ -31,6 +32,37 @@ def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[n
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     # At shares of 0 and 1 the ends meet the share: rounding must not put them on its wrong side.
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)
+
+
+def bounds(
+    share: np.ndarray, effective: np.ndarray | None, members: np.ndarray | None, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the intervals of shares ``(n, k)``; NaN where nothing is known of their errors.
+
+    Parameters
+    ----------
+    share
+        The shares.
+    effective
+        The effective number of simulations ``(n, 1)``; ``None`` without noise.
+    members
+        The shares by each member of an ensemble ``(m, n, k)``; ``None`` without one. Errors of both origins are
+        independent, and their squares add up.
+    confidence
+        Coverage of the interval.
+
+    Examples
+    --------
+    >>> [end.round(2) for end in bounds(np.array([0.5]), None, np.array([[0.4], [0.5], [0.6]]), 0.9)]
+    [array([0.21]), array([0.79])]
+    """
+    if effective is None and members is None:
+        return np.full_like(share, np.nan), np.full_like(share, np.nan)
+    low, high = (share, share) if effective is None else wilson(share, effective, confidence)
+    if members is not None:
+        half = t_half_width(members, confidence=confidence)
+        low, high = share - np.hypot(share - low, half), share + np.hypot(high - share, half)
+    return np.clip(low, 0, share), np.clip(high, share, 1)
 
 
 class Votes:
@@ -90,3 +122,25 @@ def count_ends(
     mean = total / mass[:, None]
     spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
     return share / mass[:, None], spread, mass, (mass**2 / mass_squared)[:, None]
+
+
+def member_shares(
+    flow: "SnapshotFlow",
+    cells: States,
+    moment: float,
+    votes: Votes,
+    solver: Solver,
+    turns: int,
+    seed: int,
+    bar: Any,
+) -> np.ndarray | None:
+    """Return the shares by each member of an ensemble ``(m, n, k)``, with noise of its own; ``None`` without one."""
+    found = []
+    for number, member in enumerate(flow.members):
+
+        def moved(turn: int, _: None, done: int = number * turns) -> None:
+            bar(done + turn, None)
+
+        ends = ends_of(member, cells, moment, for_members(solver), turns, seed + number + 1)
+        found.append(count_ends(cells, moment, votes, ends, moved)[0])
+    return np.stack(found) if found else None
