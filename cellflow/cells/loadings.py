@@ -60,6 +60,12 @@ class Loadings:
         total = float(self.variance.sum())
         return 1 - float(self.left.sum()) / total if total > 0 else float("nan")
 
+    @property
+    def carried_of(self) -> np.ndarray:
+        """The share of the variance of each gene that the components carry, ``(genes,)``; NaN for one without."""
+        known = self.variance > 0
+        return np.where(known, 1 - self.left / np.where(known, self.variance, 1), np.nan)
+
     def some(self, places: np.ndarray) -> "Loadings":
         """Return the same map to some of its genes, by their places among them."""
         places = np.unique(places)

@@ -8,6 +8,8 @@ from cellflow.pl.interpolation import interpolation
 from cellflow.pl.loss import loss
 from cellflow.pl.response import response
 from cellflow.pl.trajectories import trajectories
+from cellflow.pl.trends import trends
+from cellflow.pl.trends_heatmap import trends_heatmap
 from cellflow.pl.validation import validation
 from cellflow.pl.velocity import velocity
 
@@ -20,6 +22,8 @@ __all__ = [
     "loss",
     "response",
     "trajectories",
+    "trends",
+    "trends_heatmap",
     "validation",
     "velocity",
 ]

@@ -8,6 +8,7 @@ from cellflow.tl.interpolate import interpolate
 from cellflow.tl.perturb import perturb
 from cellflow.tl.response import response
 from cellflow.tl.trajectories import trajectories
+from cellflow.tl.trends import trends
 from cellflow.tl.tune import tune, tuned
 from cellflow.tl.validate import testable_times, validate
 from cellflow.tl.velocity import velocity
@@ -23,6 +24,7 @@ __all__ = [
     "response",
     "testable_times",
     "trajectories",
+    "trends",
     "tune",
     "tuned",
     "validate",

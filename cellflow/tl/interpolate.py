@@ -116,7 +116,7 @@ def interpolate(
     chosen = solver_of(flow, solver, verb="tl.interpolate", old=old)
     cells, fitted = flow.read(adata), None
     if condition is not None:
-        cells, fitted = _under(adata, flow, cells, condition)
+        cells, fitted = chain_under(adata, flow, cells, condition)
     how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
     decoder = read_decoder(adata, flow.rep, **how, width=flow.n_features_in_)
     times = [float(t) for t in distinct_times(at, what="`at`")]
@@ -145,7 +145,9 @@ def interpolate(
     )
 
 
-def _under(adata: "AnnData", flow: "SnapshotFlow", cells: States, condition: Condition) -> tuple[States, list[float]]:
+def chain_under(
+    adata: "AnnData", flow: "SnapshotFlow", cells: States, condition: Condition
+) -> tuple[States, list[float]]:
     """Return the cells that a condition is predicted from, under it, and the fitted times at which there are any."""
     asked = of_cells(flow, adata, cells.rows, condition)
     chain = chain_of(cells, cast("np.ndarray", asked), cast("FittedConditions", flow.conditions_).effect)

@@ -62,6 +62,7 @@ def prepared() -> Any:
     cf.tl.growth(adata, growing())
     cf.tl.trajectories(adata, growing(), n=3, n_times=4)
     cf.tl.fate(adata, growing(), groupby="kind", n_samples=2, solver=1, n_neighbors=3)
+    cf.tl.trends(adata, growing(), genes=["MCM5", "PCNA"], decode=decoder(), n_times=4, n_bootstrap=3)
     cf.tl.response(adata, perturbing(), max_cells=9)
     adata.varm["response_predicted"] = adata.varm["response"] / 2
     adata.uns["response"] = adata.uns["response"].assign(correlation_flow=1.0, correlation_shift=0.5)
@@ -96,6 +97,12 @@ def drawn(function: Any, /, *, flow: bool = False, **arguments: Argument) -> Cal
         lambda **given: function(**given) and None,
         {"adata": Argument("adata", lambda: kept().copy()), **made, **arguments},
     )
+
+
+def trended(adata: Any, flow: Any, **given: Any) -> Any:
+    """Trends toward fates, which are written first where that is possible."""
+    cf.tl.fate(adata, flow, groupby="kind", n_neighbors=3)
+    return cf.tl.trends(adata, flow, **given)
 
 
 SOLVER, AT, SEED, COPY = count(1), number(2.0), count(0), flag(False)
@@ -388,6 +395,36 @@ CALLS: dict[str, Any] = {
         seed=SEED,
         **KEYS,
     ),
+    "tl.trends": [
+        tool(
+            trended,
+            genes=other(["MCM5", "PCNA"]),
+            by=text("fate"),
+            fates=text("a"),
+            at=other([0.0, 2.0]),
+            n_times=count(3),
+            layer=other(None),
+            use_raw=flag(False),
+            decode=other(lambda: decoder()),
+            n_samples=count(2),
+            n_bootstrap=count(3),
+            max_cells=count(9),
+            solver=SOLVER,
+            confidence=number(0.9),
+            seed=SEED,
+            progress=flag(False),
+            **KEYS,
+        ),
+        tool(
+            cf.tl.trends,
+            conditioned,
+            genes=text("MCM5"),
+            decode=other(lambda: decoder()),
+            by=other(None),
+            condition=other({"kind": "b"}),
+            n_bootstrap=count(3),
+        ),
+    ],
     "tl.validate": tool(
         cf.tl.validate,
         fitted,
@@ -416,6 +453,18 @@ CALLS: dict[str, Any] = {
     ),
     "pl.trajectories": drawn(
         cf.pl.trajectories, flow=True, color=text("kind"), n=count(3), solver=SOLVER, key=text("trajectories"), **SPOT
+    ),
+    "pl.trends": drawn(
+        cf.pl.trends, genes=text("MCM5"), fates=text("a"), points=flag(True), key=text("trends"), figure=other(None)
+    ),
+    "pl.trends_heatmap": drawn(
+        cf.pl.trends_heatmap,
+        genes=other(["MCM5", "PCNA"]),
+        fates=text("a"),
+        order_by=text("a"),
+        cmap=text("viridis"),
+        key=text("trends"),
+        figure=other(None),
     ),
     "pl.fate": drawn(cf.pl.fate, key=text("fate"), **SPOT),
     "pl.descendants": drawn(cf.pl.descendants, time_key=text("day"), key=text("push")),
