@@ -278,11 +278,27 @@ def test_a_better_flow_scores_higher(known):
         flow.score(alone)
 
 
-def test_few_cells_are_not_learned_by_heart(caplog):
-    adata = make_treated(sizes=(60, 60, 60), dim=10)
-    flow = cf.PerturbationFlow(conditions="drug", steps=900, batch_size=32, device="cpu").fit(adata)
+def test_few_cells_are_not_learned_by_heart_also_while_they_are_watched(tmp_path):
+    """What is saved or asked on the way has the shares of the end: a treatment that does nothing does nothing there."""
+    adata, moved = make_treated(sizes=(120, 60, 60), dim=10), []
+    inert = np.flatnonzero(adata.obs["drug"] == "control")[::2]
+    adata.obs.iloc[inert, adata.obs.columns.get_loc("drug")] = "C"
+    x = controls(adata)[:9]
+
+    def watch(watched):
+        watched.save(tmp_path, overwrite=True)
+        moved.append(watched.transport(x, condition={"drug": "C"}).x.diff(dim=0).norm().item())
+
+    run = cf.Run(watch=watch, watch_every=10)
+    flow = cf.PerturbationFlow(conditions="drug", steps=900, batch_size=32, device="cpu").fit(adata, run=run)
     assert len(flow.search_history_)
     assert flow.blur_ > 0
+    saved = cf.PerturbationFlow.load(tmp_path, device="cpu")
+    assert flow.field_.share.min() < 0.5 < flow.field_.share.max()
+    for name, value in flow.field_.state_dict().items():
+        assert torch.equal(saved.field_.state_dict()[name], value), name
+    assert max(moved) < 0.5
+    assert len(moved) > 2
     plain = cf.PerturbationFlow(conditions="drug", regularize=False, **QUICK).fit(adata)
     assert not len(plain.search_history_)
     assert plain.blur_ == 0

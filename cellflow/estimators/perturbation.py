@@ -249,13 +249,15 @@ class PerturbationFlow(FlowEstimator):
                 return fitted._field(scales, effects, reach=reach, whole=alone).to(device)
 
         fitted.field_ = build(batches.legs)
-        fitted.segments_, fitted.told_ = len(fitted.field_.shift.axis), len(fitted.field_.seen)  # while it is watched
+        fitted.segments_ = len(fitted.field_.shift.axis)
         found = fitted._search(arms, batches, objective, build, searching, device) if regular else None
         steps, recipe = self.steps, self.recipe or Recipe()
         fitted.search_history_ = training.History()
         if found is not None:
             steps, fitted.search_history_ = found.steps, found.history
             recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+        kept = perturbation_fit.kept_shares(fitted.field_, found, arms, fitted.conditions_, batches.legs, regular)
+        fitted.told_ = len(kept["seen"])
         fitted.history_ = training.fit(
             fitted.field_,
             objective,
@@ -263,15 +265,10 @@ class PerturbationFlow(FlowEstimator):
             steps=steps,
             generator=rng,
             recipe=recipe,
-            run=run,
+            run=replace(run, watch=perturbation_fit.watched_with(run.watch, fitted.field_, kept)),
             about=self._about(perturbation_record.about(arms) | ({"regular": True} if regular else {})),
         )
-        if found is not None:
-            fitted.field_.share.copy_(found.share)
-            fitted.field_.own.copy_(found.own)
-        if regular:
-            perturbation_fit.confirm(fitted.field_, arms, fitted.conditions_, batches.legs)
-        fitted.told_ = len(fitted.field_.seen)
+        perturbation_fit.exchanged(fitted.field_, kept)
         return self._become(fitted)
 
     read, score = verbs.read, verbs.score

@@ -1,6 +1,7 @@
 """What a perturbation flow is built of: effects in closed form, one scale, and the cells that are held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from cellflow.pairing import aside
 from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.pairing.legs import LegBatches
 from cellflow.training.additive import fit_additive
-from cellflow.training.effects import Fold, HeldArm, folds_of
+from cellflow.training.effects import Confirmed, Fold, HeldArm, folds_of
 from cellflow.training.noise import told_from_controls
 
 LEAST = 10
@@ -24,6 +25,8 @@ MOST = 300
 """Cells of each side that are held out where they are many."""
 EQUAL = 1e-6
 """Shares that differ by less are one."""
+SHARES = ("share", "own", "seen", "kept")
+"""Buffers of a field in which its shares are."""
 
 
 def scales_of(x: np.ndarray, *, standardize: bool | str) -> Scales:
@@ -163,6 +166,61 @@ def confirm(field: Treated, arms: Arms, conditions: FittedConditions, legs: Sequ
     final = field.share.cpu().double().numpy()
     apart = (np.abs(final - (kept * share)[:, None]) * (seen != 0)).max(axis=1, initial=0) > EQUAL
     field.keep(*(torch.from_numpy(each[apart]).float() for each in (seen, np.column_stack([kept * share, own]))))
+
+
+def kept_shares(
+    field: Treated,
+    found: Confirmed | None,
+    arms: Arms,
+    conditions: FittedConditions,
+    legs: Sequence[ConditionLeg],
+    regular: bool,
+) -> dict[str, Tensor]:
+    """Return the shares that a field has once it is trained, by the names of its buffers; it keeps those it has.
+
+    Parameters
+    ----------
+    field
+        The field, as it is trained.
+    found
+        What held-out cells confirm, if they were asked.
+    arms, conditions, legs
+        As for `confirm`.
+    regular
+        Whether treatments that cannot be told from controls are left out.
+    """
+    before = {name: getattr(field, name).clone() for name in SHARES}
+    if found is not None:
+        field.share.copy_(found.share)
+        field.own.copy_(found.own)
+    if regular:
+        confirm(field, arms, conditions, legs)
+    return exchanged(field, before)
+
+
+def exchanged(field: Treated, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a field other shares, and return those that it had."""
+    before = {name: getattr(field, name) for name in shares}
+    for name, value in shares.items():
+        setattr(field, name, value)
+    return before
+
+
+def watched_with(
+    watch: Callable[[Any], object] | None, field: Treated, shares: Mapping[str, Tensor]
+) -> Callable[[Any], object] | None:
+    """Return a watch under which a field has its final shares, so that what is predicted or saved there is shrunk."""
+    if watch is None:
+        return None
+
+    def look(history: Any) -> object:
+        trained = exchanged(field, shares)
+        try:
+            return watch(history)
+        finally:
+            exchanged(field, trained)
+
+    return look
 
 
 def _distinct(effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
