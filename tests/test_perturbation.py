@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import cellflow as cf
+from cellflow.errors import NotFittedError
 from cellflow.estimators.arms import group_names
 from cellflow.estimators.conditional_groups import groups_of
 from cellflow.estimators.mean_shift import mean_shift
+from cellflow.estimators.perturbation_verbs import WAY
+from cellflow.integrate import Jumps
 from cellflow.pairing.legs import LegBatches
 from conftest import make_treated
 
@@ -302,6 +305,32 @@ def test_few_cells_are_not_learned_by_heart_also_while_they_are_watched(tmp_path
     plain = cf.PerturbationFlow(conditions="drug", regularize=False, **QUICK).fit(adata)
     assert not len(plain.search_history_)
     assert plain.blur_ == 0
+
+
+def test_one_jump_is_the_way_that_a_distilled_flow_goes(tmp_path):
+    """Under every treatment, and back; one that does nothing moves no cell, and other cells are refused."""
+    adata = make_treated(sizes=(120, 80, 80))
+    inert = np.flatnonzero(adata.obs["drug"] == "control")[::2]
+    adata.obs.iloc[inert, adata.obs.columns.get_loc("drug")] = "C"
+    flow = cf.PerturbationFlow(conditions="drug", steps=500, batch_size=64, device="cpu").fit(adata)
+    x = torch.from_numpy(controls(adata))
+    with pytest.raises(NotFittedError, match="Call `distill` first"):
+        flow.transport(x, condition={"drug": "A"}, solver=Jumps(1))
+    with pytest.raises(ValueError, match="Leave out held-out cells"):
+        flow.distill(adata[::2].copy(), steps=1)
+    flow.distill(adata, steps=200)
+    flow.save(tmp_path)
+    saved = cf.PerturbationFlow.load(tmp_path, device="cpu")
+    for drug in ("A", "B"):
+        way, jump = (flow.transport(x, condition={"drug": drug}, solver=s).x[-1] for s in (WAY, Jumps(1)))
+        assert (way - jump).norm(dim=1).mean() < 0.1
+        back = flow.transport(jump, condition={"drug": drug}, solver=Jumps(1), reverse=True).x[-1]
+        assert (back - x).norm(dim=1).mean() < 0.15
+        assert torch.equal(saved.transport(x, condition={"drug": drug}, solver=Jumps(1)).x[-1], jump)
+    still = flow.transport(x, condition={"drug": "C"}, solver=Jumps(1)).x[-1]
+    assert (still - x).norm(dim=1).max() < 0.05
+    found = cf.tl.perturb(adata, flow, condition={"drug": "A"}, solver=Jumps(1))
+    assert np.allclose(found.obsm["X_pca"].mean(axis=0), [3, 0, 0], atol=0.5)
 
 
 def test_other_cells_than_those_of_the_fit_are_noticed(known):

@@ -140,7 +140,7 @@ def models():
         return {
             "flow": cf.SnapshotFlow(time_key="day", **noisy).fit(seen).distill(seen, steps=3),
             "translator": cf.DomainTranslator(**noisy).fit(source, source + 3).distill(source, source + 3, steps=3),
-            "drugs": cf.PerturbationFlow(conditions="drug", **noisy).fit(TREATED),
+            "drugs": cf.PerturbationFlow(conditions="drug", **noisy).fit(TREATED).distill(TREATED, steps=3),
             "generator": cf.ImageGenerator(network=unet, conditional=True, **QUICK)
             .fit(IMAGES)
             .distill(IMAGES, steps=3, objective="semigroup"),
@@ -212,15 +212,15 @@ ALL_VERBS = {
     "SnapshotFlow.transport": Verb(lambda m, **s: m["flow"].transport(X, **SPAN, **s).x, Fixed(), SMOOTH, "simulate"),
     "SnapshotFlow.simulate": Verb(lambda m, **s: m["flow"].simulate(X, **SPAN, **s).x, Noisy(), SDE, "transport"),
     "PerturbationFlow.transport": Verb(
-        lambda m, **s: m["drugs"].transport(X, condition={"drug": "A"}, **s).x, Fixed("midpoint", steps=10), ODE,
-        {Noisy: "simulate", Jumps: r"cf.integrate.Fixed\(\)"},
+        lambda m, **s: m["drugs"].transport(X, condition={"drug": "A"}, **s).x, Fixed("midpoint", steps=10), SMOOTH,
+        "simulate",
     ),
     "PerturbationFlow.simulate": Verb(
         lambda m, **s: m["drugs"].simulate(X, condition={"drug": "A"}, **s).x, Noisy(), SDE, "transport"
     ),
     "tl.perturb": Verb(
-        lambda m, **s: cf.tl.perturb(TREATED, m["drugs"], **s).obsm["X_pca"], Fixed("midpoint", steps=10), ODE,
-        {Noisy: "PerturbationFlow.simulate", Jumps: r"cf.integrate.Fixed\(\)"},
+        lambda m, **s: cf.tl.perturb(TREATED, m["drugs"], **s).obsm["X_pca"], Fixed("midpoint", steps=10), SMOOTH,
+        "PerturbationFlow.simulate",
     ),
     "DomainTranslator.translate": Verb(
         lambda m, **s: m["translator"].translate(X, **s), Fixed("midpoint", steps=20), SMOOTH, "simulate"

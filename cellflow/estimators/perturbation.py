@@ -16,7 +16,7 @@ from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
-from cellflow.estimators import perturbation_fit, perturbation_record
+from cellflow.estimators import perturbation_distillation, perturbation_fit, perturbation_record
 from cellflow.estimators import perturbation_verbs as verbs
 from cellflow.estimators.arms import Arms, check_arms, read_arms
 from cellflow.estimators.base import SEARCHING, FlowEstimator
@@ -273,6 +273,7 @@ class PerturbationFlow(FlowEstimator):
 
     read, score = verbs.read, verbs.score
     transport, simulate, velocity = verbs.transport, verbs.simulate, verbs.velocity
+    distill = perturbation_distillation.distill
     _learned, _restore = perturbation_record.learned, perturbation_record.restore
 
     def _check_settings(self) -> None:

@@ -202,7 +202,7 @@ def exchanged(field: Treated, shares: Mapping[str, Tensor]) -> dict[str, Tensor]
     """Give a field other shares, and return those that it had."""
     before = {name: getattr(field, name) for name in shares}
     for name, value in shares.items():
-        setattr(field, name, value)
+        setattr(field, name, value.to(before[name]))  # a training may have made the field double
     return before
 
 

@@ -13,7 +13,7 @@ from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
 from cellflow.estimators.arms import Arm, Arms
 from cellflow.estimators.fields import few_at_once
-from cellflow.integrate import Adaptive, Fixed, Noisy, Trajectory
+from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.failures import check_finite
 from cellflow.metrics import population_distance
 from cellflow.seeds import generator, generator_at
@@ -117,7 +117,7 @@ def transport(
     condition: Condition,
     reverse: bool = False,
     save: int = 2,
-    solver: Fixed | Adaptive | str | int = WAY,
+    solver: Fixed | Adaptive | Jumps | str | int = WAY,
 ) -> Trajectory:
     """Carry control cells to what they are in a condition, without noise.
 
@@ -133,7 +133,8 @@ def transport(
     save
         Number of equally spaced points of the way to return, both ends included.
     solver
-        `cellflow.integrate.Fixed` or `Adaptive`; or the name of a method, or a number of steps.
+        `cellflow.integrate.Fixed` or `Adaptive`; or the name of a method, or a number of steps. After ``distill``
+        also `cellflow.integrate.Jumps`.
 
     Returns
     -------
@@ -143,15 +144,14 @@ def transport(
     Raises
     ------
     NotFittedError
-        Before ``fit``.
+        Before ``fit``; for ``Jumps`` before ``distill``.
     TypeError
-        For a solver with noise: `simulate` takes it; for ``Jumps``, since this flow has no flow map.
+        For a solver with noise: `simulate` takes it.
     KeyError, ValueError
         When a column of the condition is missing or unknown, a name was not seen in training and has no embedding, or
         the states have another width than the model's.
     """
-    verb = "PerturbationFlow.transport"
-    chosen = integrate.resolve(solver, default=WAY, verb=verb, noisy="simulate", jumps="cf.integrate.Fixed()")
+    chosen = integrate.resolve(solver, default=WAY, verb="PerturbationFlow.transport", noisy="simulate")
     states, rows = _inputs(self, x, condition)
     start, stop = (1.0, 0.0) if reverse else (0.0, 1.0)
     found = self._carry(self._velocity(), states, chosen, start=start, stop=stop, save=save, condition=rows)

@@ -10,7 +10,7 @@ from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, positions
 from cellflow.estimators.arms import treatments_alone
 from cellflow.estimators.perturbation_verbs import WAY, check_cells
-from cellflow.integrate import Adaptive, Fixed, resolve
+from cellflow.integrate import Adaptive, Fixed, Jumps, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
 from cellflow.tl.genes import MOST_DECODED, Decode, Genes, about_genes, read_decoder, var_of
@@ -36,7 +36,7 @@ def perturb(
     layer: str | None = None,
     use_raw: bool = False,
     decode: Decode | None = None,
-    solver: Fixed | Adaptive | str | int = WAY,
+    solver: Fixed | Adaptive | Jumps | str | int = WAY,
     progress: bool | None = None,
 ) -> "AnnData":
     """Predict what cells would be under conditions, measured or not.
@@ -94,8 +94,7 @@ def perturb(
     """
     import anndata
 
-    others: dict[str, Any] = {"noisy": "PerturbationFlow.simulate", "jumps": "cf.integrate.Fixed()"}
-    chosen = resolve(solver, default=WAY, verb="tl.perturb", **others)
+    chosen = resolve(solver, default=WAY, verb="tl.perturb", noisy="PerturbationFlow.simulate")
     rows, x = _chosen(adata, flow, cells), read_rep(adata, flow.rep)
     check_cells(flow, adata, x)
     x, obs = x[rows], adata.obs.iloc[rows]

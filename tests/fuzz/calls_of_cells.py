@@ -312,6 +312,13 @@ CALLS: dict[str, Any] = {
         plain(lambda **given: perturbing().velocity(**given), x=X, condition=other({"kind": "b"}), t=number(0.5)),
         plain(lambda **given: len(perturbing().read(**given)), adata=ADATA, cells=other(None), condition=other(None)),
         plain(lambda **given: perturbing().score(**given), adata=ADATA),
+        plain(
+            lambda **given: cf.PerturbationFlow(**DRUGS).fit(small()).distill(**given).map_history_.columns,
+            adata=ADATA,
+            steps=count(1),
+            objective=text("trajectories"),
+            teacher=flag(True),
+        ),
     ],
     "tl.perturb": tool(
         cf.tl.perturb,
