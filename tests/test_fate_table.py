@@ -90,3 +90,11 @@ def test_origins_are_called_so(named):
     cf.tl.fate(adata, flow, groupby="kind", at=0, n_neighbors=4)
     assert read_fate(adata).backward
     assert not read_fate(cf.tl.fate(adata, flow, groupby="kind", n_neighbors=4, copy=True)).backward
+
+
+def test_hundreds_of_groups_are_as_many_columns(named):
+    adata, flow = named[0].copy(), named[1]
+    adata.obs["each"] = [f"kind {k % 150}" for k in range(adata.n_obs)]
+    cf.tl.fate(adata, flow, groupby="each")
+    found = read_fate(adata)
+    assert sum(f"fate_{name}" in adata.obs for name in found.columns) == len(found.groups) > 70

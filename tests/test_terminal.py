@@ -73,6 +73,8 @@ def test_states_are_named_by_labels_and_backward_are_initial(fork):
     assert ((origin.share("initial 1") > 0.99) == up)[late].all()
     cf.tl.fate(adata, flow, terminal="auto", at=1, cells=~late, groupby="type")
     assert read_fate(adata).groups == ("stem 1", "stem 2")
+    cf.tl.fate(adata, flow, terminal="auto", cells=late)  # these are there already
+    assert read_fate(adata).groups == ("terminal 1", "terminal 2")
 
 
 def test_what_cannot_be_told_is_said(fork, caplog):
@@ -143,4 +145,4 @@ def test_small_groups_and_small_snapshots_are_said(fork, caplog):
     cf.tl.fate(some, flow, groupby="type")
     assert "Fewer than 10 cells at time 2 are in" not in caplog.text
     cf.tl.fate(some, flow, groupby="type", n_neighbors=20)
-    assert "Fewer than 20 cells at time 2 are in 'Mono' (14 cells)" in caplog.text
+    assert "Fewer than 20 cells at time 2 are in 'Mono' (14)," in caplog.text

@@ -112,7 +112,7 @@ def read_kinds(adata: "AnnData", column: str, *, setting: str, instead: str = ""
     """
     given = read_column(adata, column, setting=setting)
     kinds, different = pd.api.types, given.nunique()
-    if kinds.is_numeric_dtype(given.dtype) and not kinds.is_bool_dtype(given.dtype):
+    if kinds.is_integer_dtype(given.dtype) or kinds.is_float_dtype(given.dtype):
         numbers = given.dropna().to_numpy(dtype=np.float64)
         whole = bool((numbers == np.round(numbers)).all())
         if different > (MOST_NUMBERS if whole else MOST_FRACTIONS):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
-from cellflow.cells.columns import read_kinds
+from cellflow.cells.columns import NAMED, read_kinds
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
@@ -189,8 +189,7 @@ def fate(
     neighbors = neighbors_of(n_neighbors, there, moment)
     found = None
     if terminal is not None:
-        way = others.time < moment if (asked.time < moment).any() else others.time > moment
-        carried = asked_under(adata, flow, others.take(way), condition)
+        carried = asked_under(adata, flow, _one_side(others, asked, moment), condition)
         found = terminal_states(flow, carried, there, moment, chosen, labels=labels, seed=seed)
     groups = pd.Series(found.labels) if found is not None else cast("pd.Series", labels).iloc[there.rows]
     votes = Votes(there.x, groups, neighbors)
@@ -242,12 +241,13 @@ def _check_asked(groupby: str | None, terminal: str | None, n_samples: int, conf
 def _note_small(groups: pd.Series, n_neighbors: int, moment: float) -> None:
     """Warn of groups that cannot get a share of 1, having fewer cells than an end point has neighbours."""
     counts = groups.fillna(WITHOUT).value_counts()
-    small = [f"{str(name)!r} ({n} cells)" for name, n in counts.items() if n < n_neighbors < len(groups)]
+    small = [f"{str(name)!r} ({n})" for name, n in counts.items() if n < n_neighbors < len(groups)]
     if small:
+        said = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} others" if len(small) > NAMED else "")
         log.warning(
             "Fewer than %d cells at time %g are in %s, and an end point has so many neighbors: the share of such a "
             "group stays below 1 even where all cells go there. Merge it with another, or lower `n_neighbors`.",
-            n_neighbors, moment, ", ".join(small),
+            n_neighbors, moment, said,
         )  # fmt: skip
 
 
@@ -258,6 +258,13 @@ def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
     if not len(others):
         raise ValueError(f"All cells are at time {moment:g}; there is none to follow. Choose another `at`.")
     return others
+
+
+def _one_side(others: States, asked: States, moment: float) -> States:
+    """Return the other cells before a time, or those after it where all that are asked are there, or none is before."""
+    before, after = others.time < moment, others.time > moment
+    backward = (asked.time > moment).any() and not (asked.time < moment).any()
+    return others.take(after if after.any() and (backward or not before.any()) else before)
 
 
 def _direction(time: np.ndarray, moment: float) -> str:

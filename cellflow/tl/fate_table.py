@@ -222,23 +222,22 @@ def write_fate(
             f"The fate toward {taken[0]!r} would be written over `adata.obs[{f'{key}_{taken[0]}'!r}]`, which was read. "
             "Choose another `key_added`."
         )
-    _forget(adata, key, kept=read)
+    stale = _columns_before(adata, key) - read
     for name, values in tables.items():
         table = np.full((adata.n_obs, len(columns)), np.nan)
         table[rows] = values
         adata.obsm[f"{key}{name}"] = pd.DataFrame(table, index=adata.obs_names, columns=columns)
-    for name, values in zip(columns, tables[""].T, strict=True):
-        adata.obs[f"{key}_{name}"] = column(adata, rows, values)
+    each = adata.obsm[key].add_prefix(f"{key}_")
+    kept = adata.obs.drop(columns=list(stale.union(each.columns)), errors="ignore")
+    adata.obs = pd.concat([kept, each], axis=1)  # at once: there may be hundreds
     adata.uns[key] = {"groups": np.array(groups, dtype=object), **about}
 
 
-def _forget(adata: "AnnData", key: str, kept: set[Any]) -> None:
-    """Remove the columns of earlier fates of the same name, which may be toward groups that these have not."""
+def _columns_before(adata: "AnnData", key: str) -> set[Any]:
+    """Return the columns of earlier fates of the same name, which may be toward groups that others have not."""
     if key not in adata.obsm or "groups" not in adata.uns.get(key, ()):
-        return
-    for name in [f"{key}_{column}" for column in (*adata.obsm[key].columns, *BESIDE)]:
-        if name in adata.obs and name not in kept:
-            del adata.obs[name]
+        return set()
+    return {f"{key}_{column}" for column in (*adata.obsm[key].columns, *BESIDE)}
 
 
 def column(adata: "AnnData", rows: np.ndarray, values: np.ndarray) -> np.ndarray:
