@@ -327,6 +327,8 @@ ALL_TOOLS = {
     "tl.trajectories": lambda adata, flow, folder: cf.tl.trajectories(adata, flow, n=3),
     "tl.validate": lambda adata, flow, folder: cf.tl.validate(adata, flow, groupby="type", keep_aside=False),
     "tl.velocity": lambda adata, flow, folder: cf.tl.velocity(adata, flow),
+    "pl.descendants": lambda adata, flow, folder: cf.pl.descendants(adata, flow, groupby="type"),
+    "pl.movie": lambda adata, flow, folder: cf.pl.movie(adata, flow, path=folder / "a.gif", n=3, n_frames=2, dpi=20),
     "pl.trajectories": lambda adata, flow, folder: cf.pl.trajectories(adata, flow, n=3),
     "pl.velocity": lambda adata, flow, folder: cf.pl.velocity(adata, flow),
     "report.write": lambda adata, flow, folder: cf.report.write(folder, adata, flow, title="t", details={}),
@@ -339,8 +341,8 @@ OF_TREATMENTS = {
 }
 WITHOUT_WEIGHTS = {"tl.growth_prior", "tl.testable_times", "tl.tune", "tl.tuned"}
 """Tools that ask nothing of what a flow has learned: of its settings at most."""
-STORED = {"pl.fate", "pl.descendants", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
-STORED |= {"pl.response", "pl.conditions"}
+STORED = {"pl.fate", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
+STORED |= {"pl.cells", "pl.growth", "pl.response", "pl.conditions"}
 """Plots of what tools have written: those of states and velocities carry with them what they belong to."""
 CARRIED = {
     "velocity": lambda adata, stored: cf.pl.velocity(stored),

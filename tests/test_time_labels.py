@@ -1,5 +1,7 @@
 """Every result of `tl` carries its time column and unit, and every plot labels its times with them."""
 
+import tempfile
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -79,8 +81,12 @@ def drawn(name, told, **given):
         predicted = cf.tl.interpolate(adata, flow, at=[0.0, clock["middle"]])
         kind = {"genes": ["MYOG"]} if name == "genes" else {}
         return getattr(cf.pl, name)(adata, predicted, **kind, **given, figure=figure).axes
-    if name == "fate":
-        return cf.pl.fate(adata, **given, figure=figure).axes
+    if name in ("fate", "growth"):
+        return getattr(cf.pl, name)(adata, **given, figure=figure).axes
+    if name == "movie":
+        with tempfile.TemporaryDirectory() as folder:
+            cf.pl.movie(adata, path=f"{folder}/cells.gif", n=3, n_frames=2, dpi=20, figure=figure)
+        return figure.axes
     settings = {"velocity": {"kind": "grid"}, "pull": {"key": "pull"}}.get(name, {})
     first = flow if name == "loss" else adata
     getattr(cf.pl, "descendants" if name == "pull" else name)(first, **settings, **given, ax=figure.subplots())
@@ -100,15 +106,21 @@ SHOWN = {
     "pull": {"hours": "at 0 hours", "Timedelta": "at 0 days"},
     "fate": {"hours": "at 72 hours", "Timedelta": "at 3 days"},
     "genes": {"hours": "hours", "Timedelta": "days"},
+    "growth": {"hours": "per hour", "Timedelta": "per day"},
     "interpolation": {"hours": "36 hours", "Timedelta": "1.5 days"},
+    "movie": {"hours": "72 hours", "Timedelta": "3 days"},
     "trajectories": {"hours": "hours", "Timedelta": "days"},
     "validation": {"hours": "24 hours", "Timedelta": "1 day"},
     "velocity": {"hours": "per hour", "Timedelta": "per day"},
 }
 
 
+UNTOLD = {"loss", "response", "conditions", "cells"}
+"""Plots that know no time, or are told the column."""
+
+
 def test_every_plot_is_tested():
-    assert set(SHOWN) - {"pull"} == set(cf.pl.__all__) - {"loss", "response", "conditions"}  # which know no time
+    assert set(SHOWN) - {"pull"} == set(cf.pl.__all__) - UNTOLD
 
 
 @pytest.mark.parametrize("name", SHOWN)

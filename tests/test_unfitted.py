@@ -62,6 +62,8 @@ PLOTS = {
     "velocity": lambda: cf.pl.velocity(CELLS, FLOW),
     "trajectories": lambda: cf.pl.trajectories(CELLS, FLOW),
     "loss": lambda: cf.pl.loss(FLOW),
+    "descendants": lambda: cf.pl.descendants(CELLS, FLOW, groupby="kind"),
+    "movie": lambda: cf.pl.movie(CELLS, FLOW, path="never.gif"),
 }
 REPORTS = {
     "write": lambda folder: cf.report.write(folder, CELLS, FLOW, **REPORT),

@@ -81,7 +81,7 @@ class Basis:
 
 def read_basis(
     adata: "AnnData",
-    basis: str,
+    basis: str | None,
     *,
     rep: str,
     components: tuple[int, int] = (0, 1),
@@ -96,7 +96,8 @@ def read_basis(
     adata
         The cells.
     basis
-        ``"pca"`` or ``"X_pca"`` for ``obsm["X_pca"]``; ``"X"`` for the expression itself.
+        ``"pca"`` or ``"X_pca"`` for ``obsm["X_pca"]``; ``"X"`` for the expression itself; ``None`` for
+        ``obsm["X_umap"]`` if it is there, else for ``rep``.
     rep
         The representation that states and velocities are given in.
     components
@@ -122,7 +123,7 @@ def read_basis(
     >>> read_basis(adata, "latent", rep="X_latent").labels
     ('latent 1', 'latent 2')
     """
-    key = _key(adata, basis)
+    key = _key(adata, ("X_umap" if "X_umap" in adata.obsm else rep) if basis is None else basis)
     same, x = key == rep, read_rep(adata, rep, n_pcs=n_pcs)
     values = x if same else read_rep(adata, key)
     if same and values.shape[1] == 1 and time is not None:

@@ -1,165 +1,132 @@
-"""Cells as marks, coloured by a number or a category."""
+"""Cells on an embedding, coloured by a number or a category."""
 
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from cellflow.cells.expression import places_of
 from cellflow.cells.snapshots import read_times
-from cellflow.pl.canvas import GREY, MARKERS, PALETTE, dot_size, literal
+from cellflow.pl.basis import read_basis
+from cellflow.pl.canvas import GREY
+from cellflow.pl.coloring import Coloring, by_column, by_time, expression, time_colors
+from cellflow.pl.labels import unit_of
+from cellflow.pl.look import Limit, Look
+from cellflow.pl.marks import draw_cells
+from cellflow.pl.panels import panels
+from cellflow.signature import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
-MOST_TICKS = 12
+__all__ = ["Coloring", "by_column", "by_time", "cells", "draw_cells", "expression", "time_colors"]
 
 
-@dataclass(frozen=True)
-class Coloring:
-    """What the colour of cells shows.
+@checked
+def cells(
+    adata: "AnnData",
+    *,
+    basis: str | None = None,
+    color: str | Sequence[str] | None = None,
+    by: str | None = None,
+    time_key: str | None = None,
+    components: tuple[int, int] = (0, 1),
+    cmap: "str | Colormap | None" = None,
+    palette: str | Sequence[str] | Mapping[str, str] | None = None,
+    size: float | None = None,
+    alpha: float | None = None,
+    legend_loc: str | None = "right margin",
+    layer: str | None = None,
+    use_raw: bool = False,
+    sort_order: bool = True,
+    vmin: Limit = None,
+    vmax: Limit = None,
+    na_color: str = GREY,
+    frameon: bool | None = None,
+    title: str | Sequence[str] | None = None,
+    ncols: int = 4,
+    ax: "Axes | None" = None,
+    figure: "Figure | None" = None,
+) -> "Axes | Figure":
+    """Draw cells on an embedding, in one panel or in small multiples.
 
     Parameters
     ----------
-    label
-        Name of the colour bar or legend.
-    values
-        A number or a category for every cell.
-    ticks
-        Values to mark on the colour bar; empty for round numbers.
+    adata
+        The cells.
+    basis
+        What to draw on: ``"umap"`` for ``obsm["X_umap"]``; ``None`` for a UMAP if there is one, else the PCA.
+    color
+        Column of ``obs``, or gene; several for a panel each. ``None`` for time, where ``time_key`` is given.
+    by
+        ``"time"`` for a panel for each snapshot, or a column for one for each of its groups, with all other cells in
+        grey; ``None`` for all cells together.
+    time_key
+        Column of ``obs`` with the time.
+    components
+        Which two columns of the basis to show.
+    cmap
+        Colours of numbers: a name of matplotlib, or a colour map; ``None`` for viridis without its palest end.
     palette
-        Colours of the categories, in their order.
-    """
+        Colours of categories: a list, a name of matplotlib, or a colour for each category; ``None`` for those in
+        ``uns[f"{column}_colors"]``, or else those of Okabe and Ito, with other marks where they do not suffice.
+    size
+        Area of the mark of a cell, in square points; ``None`` for smaller ones the more cells there are.
+    alpha
+        Opacity, between 0 and 1; ``None`` for that of the plot.
+    legend_loc
+        Where names of categories stand: ``"right margin"``, ``"on data"``, or ``"none"``.
+    layer
+        Layer that holds the expression of genes; ``None`` for ``X``.
+    use_raw
+        Whether genes are read from ``adata.raw``.
+    sort_order
+        Whether cells with high values are drawn on top; otherwise in random order.
+    vmin, vmax
+        Ends of the scale of colours: numbers, or percentiles such as ``"p99"``; ``None`` for the extremes.
+    na_color
+        Colour of cells without a value.
+    frameon
+        Whether there are axes around the cells; ``None`` for those of the plot.
+    title
+        Title of the panel, or of each; ``None`` for what tells panels apart.
+    ncols
+        Panels beside each other, at most.
+    ax
+        Axes to draw on, for a single panel; ``None`` for new ones.
+    figure
+        Figure to draw on; ``None`` for a new one.
 
-    label: str
-    values: pd.Series
-    ticks: tuple[float, ...] = ()
-    palette: tuple[str, ...] = PALETTE
-
-
-def by_time(adata: "AnnData", time_key: str, unit: str) -> Coloring:
-    """Colour cells by their time, in the unit given."""
-    time = read_times(adata, time_key)
-    return Coloring(unit, pd.Series(time), _readable(np.unique(time)))
-
-
-def by_column(adata: "AnnData", name: str) -> Coloring:
-    """Colour cells by a column of ``obs``, or by the expression of a gene.
+    Returns
+    -------
+    Axes or Figure
+        The axes of a single panel, or the figure of several.
 
     Raises
     ------
     KeyError
-        When there is neither; the message has close matches.
+        When there is no such basis, column, gene or layer.
     ValueError
-        When there are more categories than can be told apart.
+        When a setting is not possible, or there are too many panels or categories.
 
     Examples
     --------
     >>> import cellflow as cf
-    >>> by_column(cf.datasets.hsmm(), "MYOG").label
-    'MYOG'
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> figure = cf.pl.cells(adata, basis="latent", color="fate", by="time", time_key="time")
+    >>> figure.axes[0].get_title()
+    'time 0'
     """
-    if name not in adata.obs and name not in adata.var_names:
-        close = get_close_matches(name, [*map(str, adata.obs.columns), *adata.var_names], n=5)
-        hint = f"Did you mean one of {close}?" if close else f"Columns of obs: {list(adata.obs.columns)}."
-        raise KeyError(f"No `adata.obs[{name!r}]`, and no gene of that name. {hint}")
-    if name not in adata.obs:
-        return Coloring(name, pd.Series(expression(adata, name)))
-    column = adata.obs[name]
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return Coloring(name, column.reset_index(drop=True))
-    column = column.astype("category").reset_index(drop=True)
-    most = len(PALETTE) * len(MARKERS)
-    if len(column.cat.categories) > most:
-        raise ValueError(
-            f"`adata.obs[{name!r}]` has {len(column.cat.categories)} categories; at most {most} are drawn."
-        )
-    return Coloring(name, column, palette=_palette(adata, name, len(column.cat.categories)))
-
-
-def expression(adata: "AnnData", gene: str) -> np.ndarray:
-    """Return the expression of one gene, ``(n,)``."""
-    column = adata.X[:, int(places_of(adata.var_names, [gene])[0])]
-    return np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=np.float64).ravel()
-
-
-def draw_cells(ax: "Axes", xy: np.ndarray, coloring: Coloring | None, *, alpha: float = 0.8) -> None:
-    """Draw cells ``(n, 2)`` with a colour bar or a legend beside them; without colours, in grey."""
-    size = dot_size(len(xy))
-    style: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": True, "zorder": 1}
-    if coloring is None:
-        ax.scatter(xy[:, 0], xy[:, 1], color=GREY, **style)
-    elif isinstance(coloring.values.dtype, pd.CategoricalDtype):
-        _categories(ax, xy, coloring, style)
-    else:
-        _numbers(ax, xy, coloring, style)
-
-
-def time_colors() -> "Colormap":
-    """Return viridis without its palest end, which vanishes on white."""
-    import matplotlib as mpl
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)), name="time")
-
-
-def _numbers(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str, Any]) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    # In the order of the file, later cells would hide earlier ones.
-    order = np.random.default_rng(0).permutation(len(xy))
-    x, y = xy[order].T
-    values = coloring.values.to_numpy(dtype=np.float64, na_value=np.nan)[order]
-    marks = ax.scatter(x, y, c=values, cmap=time_colors(), **style)
-    # A mappable of its own: the bar is opaque where the marks are not.
-    scale = ScalarMappable(marks.norm, marks.cmap)
-    bar = ax.figure.colorbar(scale, ax=ax, label=literal(coloring.label), fraction=0.05, pad=0.02, aspect=30)
-    bar.outline.set_visible(False)
-    if coloring.ticks:
-        bar.set_ticks(coloring.ticks, labels=[f"{tick:g}" for tick in coloring.ticks])
-
-
-def _categories(ax: "Axes", xy: np.ndarray, coloring: Coloring, style: dict[str, Any]) -> None:
-    from matplotlib.legend import Legend
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for k, category in enumerate(coloring.values.cat.categories):
-        color, marker = coloring.palette[k % len(coloring.palette)], MARKERS[k // len(coloring.palette)]
-        mark: dict[str, Any] = {"color": color, "marker": marker}
-        x, y = xy[(coloring.values == category).to_numpy()].T
-        ax.scatter(x, y, **mark, **style)
-        handles.append(Line2D([], [], linestyle="", markersize=6, label=literal(str(category)), **mark))
-    if coloring.values.isna().any():
-        x, y = xy[coloring.values.isna().to_numpy()].T
-        ax.scatter(x, y, color=GREY, **style)
-        handles.append(Line2D([], [], linestyle="", markersize=6, label="none", color=GREY, marker="o"))
-    # Added as an artist, so that the axes may have a legend of their own beside it.
-    legend = Legend(
-        ax,
-        handles,
-        [str(handle.get_label()) for handle in handles],
-        title=literal(coloring.label),
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        alignment="left",
-        ncols=1 + (len(handles) - 1) // 16,
-    )
-    ax.add_artist(legend).set_clip_on(False)  # else the layout leaves no room for it
-
-
-def _readable(times: np.ndarray) -> tuple[float, ...]:
-    """Return the times where all of them can be written beside a colour bar, else none."""
-    gaps = np.diff(times) / np.ptp(times) if len(times) > 1 else np.ones(1)
-    return tuple(times.tolist()) if len(times) <= MOST_TICKS and gaps.min() > 0.05 else ()
-
-
-def _palette(adata: "AnnData", name: str, n: int) -> tuple[str, ...]:
-    """Return the colours that scanpy noted for a column, if there is one for each category; else ours."""
-    noted = adata.uns.get(f"{name}_colors", ())
-    return tuple(map(str, noted)) if len(noted) == n else PALETTE
+    look = Look(
+        cmap, palette, size, alpha, legend_loc, layer, use_raw, sort_order, vmin, vmax, na_color, frameon, title, ncols
+    )  # fmt: skip
+    time, unit = (None, "time") if time_key is None else (read_times(adata, time_key), unit_of(adata, time_key))
+    rep = next((key for key in ("X_umap", "X_pca", *adata.obsm) if key in adata.obsm), "X")
+    picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit)
+    made = panels(
+        adata, color=color, by=by, time_key=time_key, unit=unit, look=look, ax=ax, figure=figure
+    )  # fmt: skip
+    for panel in made.panels:
+        made.draw(panel, picture.xy, alpha=0.8)
+        picture.dress(panel.ax)
+    return made.finish(picture.xy)

@@ -26,7 +26,7 @@ def interpolation(
     predicted: "AnnData",
     *,
     time_key: str | None = None,
-    basis: str = "pca",
+    basis: str | None = None,
     components: tuple[int, int] = (0, 1),
     figure: "Figure | None" = None,
 ) -> "Figure":
@@ -45,7 +45,8 @@ def interpolation(
     time_key
         Column of ``obs`` with the time, in both; ``None`` for the one noted in ``predicted``.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``.
+        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the representation
+        of the prediction.
     components
         Which two columns of the basis to show.
     figure

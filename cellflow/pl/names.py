@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,8 @@ SIZE = 8.5
 """Size of the letters, in points."""
 AWAY = (4, 9, 16, 26, 38)
 """How far from its point a name may stand, in points; the nearest free place is taken."""
+FAR = (2, 8, 16, 26, 38, 52, 68)
+"""The same, for a name that stands best on its point."""
 TURNS = np.arange(0, 360, 30)
 """Directions in which places are tried, in degrees."""
 MARK = 3.0
@@ -53,6 +55,7 @@ def write_names(
     clear: np.ndarray,
     lines: np.ndarray | None = None,
     marks: np.ndarray | None = None,
+    on: bool = False,
 ) -> list[str]:
     """Write the names of points beside them, the first ones first; those for which there is no room are left out.
 
@@ -73,6 +76,8 @@ def write_names(
         Segments ``(m, 2, 2)``, start and end, that no name may cover; ``None`` for none.
     marks
         Half the side of what each of the points to name covers, in points ``(k,)``; ``None`` for that of a dot.
+    on
+        Whether a name may stand on its point, as on the middle of a group of cells, and there stands best.
 
     Returns
     -------
@@ -93,8 +98,9 @@ def write_names(
     marks = np.full(len(points), MARK) if marks is None else np.asarray(marks)
     others = ax.transData.transform(clear)
     drawn = np.zeros((0, 2, 2)) if lines is None else np.asarray(lines, dtype=np.float64)
+    covered = np.concatenate([_around(points, scale * marks[:, None]), _around(others, scale * MARK)])
     room = _Room(
-        points=np.concatenate([_around(points, scale * marks[:, None]), _around(others, scale * MARK)]),
+        points=covered[:0] if on else covered,
         names=np.array([text.get_window_extent().extents for text in ax.texts]).reshape(-1, 4),
         lines=ax.transData.transform(drawn.reshape(-1, 2)).reshape(-1, 2, 2),
         leaders=np.zeros((0, 2, 2)),
@@ -105,12 +111,15 @@ def write_names(
         text = ax.annotate(
             literal(name), at, xytext=(0, 0), textcoords="offset points", fontsize=SIZE, color=INK, ha="center",
             va="center", zorder=5, arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK, "alpha": 0.6},
+            **(_outlined() if on else {}),
         )  # fmt: skip
         leader = cast("FancyArrowPatch", text.arrow_patch)
         leader.set_visible(False)
         box = text.get_window_extent()
         half = np.array([box.width, box.height]) / 2
-        place = _free(point, half, room, scale * (np.array(AWAY) + mark - MARK))
+        aways = np.array([0.0, *FAR]) if on else np.array(AWAY) + mark - MARK
+        place = _on(point, half, room) if on else None
+        place = place or _free(point, half, room, scale * aways)
         if place is None:
             text.remove()
             continue
@@ -122,6 +131,20 @@ def write_names(
             room.leaders = np.concatenate([room.leaders, [[point, centre]]])
         written.append(name)
     return written
+
+
+def _outlined() -> dict[str, Any]:
+    """Return a white line around letters, to be read on cells."""
+    from matplotlib.patheffects import withStroke
+
+    return {"path_effects": [withStroke(linewidth=2.4, foreground="white")], "fontweight": "bold"}
+
+
+def _on(point: np.ndarray, half: np.ndarray, room: _Room) -> tuple[np.ndarray, bool] | None:
+    """Return the place on a point, moved as far as the axes reach, if it is free."""
+    low, high = room.inside[:2] + half, room.inside[2:] - half
+    centre = np.clip(point, low, np.maximum(low, high))
+    return (centre, True) if _fits(_around(centre[None], half), room) else None
 
 
 def _free(point: np.ndarray, half: np.ndarray, room: _Room, aways: np.ndarray) -> tuple[np.ndarray, bool] | None:

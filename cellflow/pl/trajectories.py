@@ -1,5 +1,6 @@
 """Trajectories of single cells, over all cells."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,15 +9,18 @@ from cellflow import tl
 from cellflow.cells.snapshots import read_times
 from cellflow.integrate import Fixed, Solver
 from cellflow.pl.basis import Basis, read_basis
-from cellflow.pl.canvas import INK, axes_or_new
-from cellflow.pl.cells import by_column, by_time, draw_cells
+from cellflow.pl.canvas import INK
 from cellflow.pl.labels import unit_of_result
+from cellflow.pl.look import look_of
 from cellflow.pl.noted import check_noted, width_of
+from cellflow.pl.panels import panels
+from cellflow.pl.streams import Strokes
 from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from cellflow.estimators import SnapshotFlow
 
@@ -26,14 +30,18 @@ def trajectories(
     adata: "AnnData",
     flow: "SnapshotFlow | None" = None,
     *,
-    basis: str = "pca",
-    color: str | None = None,
+    basis: str | None = None,
+    color: str | Sequence[str] | None = None,
+    by: str | None = None,
     n: int = 50,
     solver: Solver | str | int = Fixed(),
     components: tuple[int, int] = (0, 1),
     key: str = "trajectories",
+    linewidth: float = 1.0,
     ax: "Axes | None" = None,
-) -> "Axes":
+    figure: "Figure | None" = None,
+    **look: Any,
+) -> "Axes | Figure":
     """Draw the trajectories of some cells over all cells.
 
     Parameters
@@ -44,10 +52,13 @@ def trajectories(
         A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written. ``None`` to draw what
         `cellflow.tl.trajectories` wrote.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``. In an embedding other than the flow's representation,
-        trajectories are projected through the nearest cells.
+        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
+        representation. In another embedding than that, trajectories are projected through the nearest cells.
     color
-        Column of ``obs``, or gene, that colours the cells; ``None`` for their time.
+        Column of ``obs``, or gene, that colours the cells, or several for a panel each; ``None`` for their time.
+    by
+        ``"time"`` for a panel for each snapshot, with the part of the trajectories that leads to it; or a column for
+        one for each of its groups, with the trajectories of cells of the group; ``None`` for all together.
     n
         Most trajectories that are drawn.
     solver
@@ -56,13 +67,27 @@ def trajectories(
         Which two columns of the basis to show.
     key
         Name under which `cellflow.tl.trajectories` wrote.
+    linewidth
+        How thick lines are: 2 for twice as much.
     ax
-        Axes to draw on; ``None`` for new ones.
+        Axes to draw on, for a single panel; ``None`` for new ones.
+    figure
+        Figure to draw on; ``None`` for a new one.
+    **look
+        How cells are drawn: ``cmap``, ``palette``, ``size``, ``alpha``, ``legend_loc``, ``layer``, ``use_raw``,
+        ``sort_order``, ``vmin``, ``vmax``, ``na_color``, ``frameon``, ``title`` and ``ncols``, as for `cells`.
+
+    Returns
+    -------
+    Axes or Figure
+        The axes of a single panel, or the figure of several.
 
     Raises
     ------
     KeyError
-        When there is nothing to draw, or no such basis or column.
+        When there is nothing to draw, or no such basis, column or gene.
+    ValueError
+        When a setting is not possible.
 
     Examples
     --------
@@ -75,20 +100,44 @@ def trajectories(
     """
     if n < 1:
         raise ValueError(f"Expected n >= 1 trajectories to draw; found {n}.")
-    found = _stored(adata, key) if flow is None else _follow(adata, flow, n, solver)
+    how, strokes = look_of("pl.trajectories", look), Strokes(linewidth=linewidth)
+    found = stored_courses(adata, key) if flow is None else follow(adata, flow, n, solver)
     rep, time_key = str(found["rep"]), str(found["time_key"])
-    unit = unit_of_result(adata, found)
-    time, n_pcs = read_times(adata, time_key), width_of(found)
+    unit, time = unit_of_result(adata, found), read_times(adata, time_key)
+    n_pcs = width_of(found)
     picture = read_basis(adata, basis, rep=rep, components=components, time=time, unit=unit, n_pcs=n_pcs)
-    coloring = by_time(adata, time_key, unit) if color is None else by_column(adata, color)
-    ax = axes_or_new(ax, size=(6.4, 5.2))
-    draw_cells(ax, picture.xy, coloring, alpha=0.55)
-    _draw(ax, _projected(picture, np.asarray(found["x"]), np.asarray(found["time"]), n))
-    picture.dress(ax)
-    return ax
+    laid: dict[str, Any] = {"time_key": time_key, "unit": unit, "look": how}
+    made = panels(adata, color=color, by=by, ax=ax, figure=figure, **laid)
+    x, at = np.asarray(found["x"]), np.asarray(found["time"])
+    known = adata.obs_names.get_indexer([str(name) for name in found["origin"]])
+    times = np.unique(time)
+    keyed = False
+    for panel in made.panels:
+        made.draw(panel, picture.xy, alpha=0.55)
+        if panel.time is not None:
+            before = times[times < panel.time][-1:]
+            paths = _projected(picture, *_between(x, at, before, panel.time), n)
+        elif panel.title is not None and by is not None:
+            ours = (known >= 0) & panel.shown[known]
+            paths = _projected(picture, x[:, ours], at[:, ours], n)
+        else:
+            paths = _projected(picture, x, at, n)
+        _draw(panel.ax, paths, strokes.smaller(len(made.panels)).linewidth, keyed=not keyed)
+        keyed = keyed or len(paths) > 0
+        picture.dress(panel.ax)
+    return made.finish(picture.xy)
 
 
-def _stored(adata: "AnnData", key: str) -> dict[str, Any]:
+def stored_courses(adata: "AnnData", key: str) -> dict[str, Any]:
+    """Return what `cellflow.tl.trajectories` wrote.
+
+    Raises
+    ------
+    KeyError
+        When there is nothing of that name.
+    ValueError
+        When it is of another representation.
+    """
     if key not in adata.uns:
         raise KeyError(
             f"No `adata.uns[{key!r}]`. Available: {list(adata.uns)}. Run `cf.tl.trajectories(adata, flow)` first, or "
@@ -99,7 +148,9 @@ def _stored(adata: "AnnData", key: str) -> dict[str, Any]:
     return found
 
 
-def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int) -> dict[str, Any]:
+def follow(
+    adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int = Fixed(), *, n_times: int = 50
+) -> dict[str, Any]:
     """Follow cells on an AnnData of its own, with nothing but times, weights and states in it."""
     import anndata
 
@@ -108,30 +159,51 @@ def _follow(adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str
     keys = list(dict.fromkeys([flow.time_key, *([] if flow.weight_key is None else [flow.weight_key]), *seen]))
     obs = adata.obs[keys].copy()
     light = anndata.AnnData(X=x, obs=obs) if flow.rep == "X" else anndata.AnnData(obs=obs, obsm={flow.rep: x})
-    tl.trajectories(light, flow, n=n, solver=solver)
+    tl.trajectories(light, flow, n=n, n_times=n_times, solver=solver)
     found: dict[str, Any] = light.uns["trajectories"]
     return found
 
 
 def _projected(picture: Basis, x: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
     """Return at most ``n`` projected trajectories, ``(n, n_times, 2)``, spread evenly over those that are there."""
+    if not x.shape[1]:
+        return np.zeros((0, len(x), 2))
     rows = np.unique(np.linspace(0, x.shape[1] - 1, min(n, x.shape[1])).round().astype(int))
     x, time = x[:, rows], time[:, rows]
     flat = picture.states(x.reshape(-1, x.shape[2]), time.reshape(-1))
     return flat.reshape(*time.shape, 2).transpose(1, 0, 2)
 
 
-def _draw(ax: "Axes", paths: np.ndarray) -> None:
+def _between(x: np.ndarray, time: np.ndarray, before: np.ndarray, stop: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return states and times between a snapshot and the one before, all at as many moments; none for the first."""
+    if not len(before):
+        return x[:, :0], time[:, :0]
+    low, high = np.maximum(float(before[0]), time.min(axis=0)), np.minimum(stop, time.max(axis=0))
+    through = np.flatnonzero(high > low)
+    moments = np.linspace(low[through], high[through], max(2, len(x) // 2))
+    part = np.empty((len(moments), len(through), x.shape[2]))
+    for k, cell in enumerate(through):
+        order = np.argsort(time[:, cell], kind="stable")
+        for c in range(x.shape[2]):
+            part[:, k, c] = np.interp(moments[:, k], time[order, cell], x[order, cell, c])
+    return part, moments
+
+
+def _draw(ax: "Axes", paths: np.ndarray, width: float, *, keyed: bool) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import Normal, Stroke
 
-    casing = [Stroke(linewidth=2.2, foreground="white", alpha=0.7), Normal()]
-    lines = LineCollection(list(paths), colors=INK, linewidths=0.9, alpha=0.85, path_effects=casing, zorder=2)
+    if not len(paths):
+        return
+    casing = [Stroke(linewidth=2.2 * width, foreground="white", alpha=0.7), Normal()]
+    lines = LineCollection(list(paths), colors=INK, linewidths=0.9 * width, alpha=0.85, path_effects=casing, zorder=2)
     lines.set_label("trajectories")
     ax.add_collection(lines)
     marks: dict[str, Any] = {"s": 18, "linewidths": 0.8, "edgecolors": INK, "zorder": 3}
     starts = ax.scatter(*paths[:, 0].T, facecolors="white", label="start", **marks)
     ends = ax.scatter(*paths[:, -1].T, facecolors=INK, label="end", **marks)
+    if not keyed:
+        return
     ax.legend(
         handles=[starts, ends],
         loc="lower right",

@@ -120,6 +120,12 @@ TREATED = pd.DataFrame({
 })  # fmt: skip
 
 
+def cells_movie(path: Any) -> Any:
+    """Return a path in a folder of its own, where it is one for a file."""
+    named = isinstance(path, str) and path.endswith(".gif") and "/" not in path
+    return f"{tempfile.mkdtemp()}/{path}" if named else path
+
+
 def learned(conditions: cf.Conditions, obs: pd.DataFrame) -> Any:
     """What is learned of cells, and what a field sees of them."""
     fitted = conditions.fit(obs)
@@ -458,6 +464,38 @@ CALLS: dict[str, Any] = {
     "pl.velocity": drawn(
         cf.pl.velocity, kind=text("grid"), color=text("kind"), key=text("velocity"), rep=text("X_pca"), **SPOT
     ),
+    "pl.cells": drawn(
+        cf.pl.cells,
+        color=text("kind"),
+        by=text("kind"),
+        time_key=text("day"),
+        cmap=text("viridis"),
+        size=number(4.0),
+        alpha=number(0.5),
+        legend_loc=text("on data"),
+        vmin=number(0.0),
+        vmax=number(1.0),
+        na_color=text("grey"),
+        palette=other(lambda: ["#0072B2", "#E69F00"]),
+        title=text("cells"),
+        **SPOT,
+    ),
+    "pl.growth": drawn(cf.pl.growth, groupby=text("kind"), key=text("growth"), **SPOT),
+    "pl.movie": Call(
+        lambda path="cells.gif", **given: cf.pl.movie(path=cells_movie(path), **given) and None,
+        {
+            "adata": Argument("adata", lambda: kept().copy()),
+            "flow": other(None),
+            "path": text("cells.gif"),
+            "n_frames": count(2),
+            "dpi": count(20),
+            "n": count(3),
+            "fps": number(5.0),
+            "color": text("kind"),
+            "key": text("trajectories"),
+            **SPOT,
+        },
+    ),
     "pl.trajectories": drawn(
         cf.pl.trajectories, flow=True, color=text("kind"), n=count(3), solver=SOLVER, key=text("trajectories"), **SPOT
     ),
@@ -473,8 +511,16 @@ CALLS: dict[str, Any] = {
         key=text("trends"),
         figure=other(None),
     ),
-    "pl.fate": drawn(cf.pl.fate, key=text("fate"), **SPOT),
-    "pl.descendants": drawn(cf.pl.descendants, time_key=text("day"), key=text("push")),
+    "pl.fate": drawn(cf.pl.fate, kind=text("simplex"), color=text("kind"), by=text("day"), key=text("fate"), **SPOT),
+    "pl.descendants": drawn(
+        cf.pl.descendants,
+        flow=True,
+        groupby=text("kind"),
+        cells=other(None),
+        reverse=flag(False),
+        time_key=text("day"),
+        key=text("push"),
+    ),
     "pl.genes": drawn(
         cf.pl.genes,
         predicted=Argument("adata", lambda: kept()[:8].copy()),

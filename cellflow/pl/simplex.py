@@ -1,0 +1,126 @@
+"""Fates of cells as places between the fates: on a triangle, or on a circle of more than three."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellflow.pl.canvas import GREY, INK, figure_or_new
+from cellflow.pl.fates import Fates
+from cellflow.pl.look import Look
+from cellflow.pl.marks import written
+from cellflow.pl.panels import panels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINE = 0.22
+"""Half the width over which cells between two fates are scattered."""
+
+
+def draw_simplex(
+    adata: "AnnData",
+    found: Fates,
+    *,
+    color: str | Sequence[str] | None,
+    by: str | None,
+    look: Look,
+    figure: "Figure | None",
+) -> "Figure":
+    """Draw each cell at the mean of the places of the fates, weighted by its own.
+
+    Raises
+    ------
+    ValueError
+        When there is one fate only.
+
+    Source
+    ------
+    Velten et al. 2017 (Nature Cell Biology 19, 271-281), circular projection of fate probabilities.
+    """
+    if len(found.groups) < 2:
+        raise ValueError(f"There is one fate, {found.groups[0]!r}, and nothing between fates. Use `kind='bars'`.")
+    few = adata[found.known]
+    order = around(found.shares[found.known])
+    corners = places(len(order))
+    xy = found.shares[found.known][:, order] @ corners
+    if len(order) == 2:
+        xy[:, 1] += LINE * np.random.default_rng(0).uniform(-1, 1, size=len(xy))
+    time_key = found.time_key if found.time_key in adata.obs else None
+    single = (isinstance(color, str) or color is None or len(color) == 1) and by is None
+    laid: dict[str, Any] = {"time_key": time_key, "unit": found.unit, "look": look}
+    if single and figure is None:
+        figure = figure_or_new(None, size=(6.4, 5.4))
+    made = panels(few, color=color, by=by, ax=None, figure=figure, **laid)
+    names = [found.groups[k] for k in order]
+    colors = [found.colors(adata, look)[k] for k in order]
+    for panel in made.panels:
+        _frame(panel.ax, corners, names, colors, small=len(made.panels) > 1)
+        made.draw(panel, xy, alpha=0.7)
+    whole = made.finish(xy)
+    return whole if whole is figure or not hasattr(whole, "get_xlabel") else whole.figure  # type: ignore[return-value]
+
+
+def places(n: int) -> np.ndarray:
+    """Return the places of ``n`` fates ``(n, 2)``: two on a line, others on a circle, the first on top.
+
+    Examples
+    --------
+    >>> places(3).round(2)
+    array([[ 0.  ,  1.  ],
+           [ 0.87, -0.5 ],
+           [-0.87, -0.5 ]])
+    """
+    if n == 2:
+        return np.array([[-1.0, 0.0], [1.0, 0.0]])
+    turn = np.pi / 2 - 2 * np.pi * np.arange(n) / n
+    found: np.ndarray = np.column_stack([np.cos(turn), np.sin(turn)]).round(12) + 0.0
+    return found
+
+
+def around(shares: np.ndarray) -> np.ndarray:
+    """Return an order of fates around a circle in which those that cells have together are neighbours.
+
+    Starting from the commonest, each is followed by that with which it shares most, among those that are left.
+
+    Examples
+    --------
+    >>> around(np.array([[0.5, 0.0, 0.5, 0.0], [0.6, 0.0, 0.4, 0.0], [0.0, 0.4, 0.2, 0.4]]))
+    array([0, 2, 1, 3])
+    """
+    if shares.shape[1] <= 3:
+        return np.arange(shares.shape[1])
+    together = shares.T @ shares
+    order, left = [int(shares.sum(axis=0).argmax())], set(range(shares.shape[1]))
+    left.remove(order[0])
+    while left:
+        order.append(max(sorted(left), key=lambda k: together[order[-1], k]))
+        left.remove(order[-1])
+    return np.array(order)
+
+
+def _frame(ax: "Axes", corners: np.ndarray, names: list[str], colors: list[str], *, small: bool) -> None:
+    """Draw the edges between the fates, and their names outside."""
+    closed = np.concatenate([corners, corners[:1]])
+    if len(corners) > 3:
+        turn = np.linspace(0, 2 * np.pi, 181)
+        closed = np.column_stack([np.cos(turn), np.sin(turn)])
+    ax.plot(*closed.T, color=GREY, linewidth=0.8, zorder=0)
+    for corner, name, color in zip(corners, names, colors, strict=True):
+        x, y = corner
+        ax.scatter(x, y, s=70, color=color, edgecolors=INK, linewidths=0.6, zorder=4)
+        side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"
+        if len(corners) == 2:
+            side = "center"
+        stands = "bottom" if y > 0.3 or len(corners) == 2 else "top" if y < -0.3 else "center"
+        lift = 0.12 if len(corners) == 2 else 0.0
+        ax.annotate(
+            written(name, 16), (x, y + lift), xytext=(9 * x * (side != "center"), 9 * y), textcoords="offset points",
+            ha=side, va=stands, fontsize=7.5 if small else 9, color=INK, zorder=5,
+        )  # fmt: skip
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    low = -0.6 if len(corners) == 2 else float(corners[:, 1].min()) - 0.2
+    ax.set(xlim=(-1.15, 1.15), ylim=(low, 0.6 if len(corners) == 2 else 1.3))
