@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         pairing,
         paths,
         pl,
+        pp,
         report,
         tl,
         training,
@@ -35,7 +36,7 @@ __version__ = "0.1.0"
 
 _MODULES = frozenset({
     "cells", "couplings", "data", "datasets", "errors", "estimators", "fields", "images", "integrate", "metrics",
-    "networks", "objectives", "pairing", "paths", "pl", "report", "tl", "training",
+    "networks", "objectives", "pairing", "paths", "pl", "pp", "report", "tl", "training",
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
@@ -69,6 +70,7 @@ __all__ = [
     "pairing",
     "paths",
     "pl",
+    "pp",
     "report",
     "tl",
     "training",

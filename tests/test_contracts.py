@@ -26,7 +26,7 @@ LAYERS = {
     "objectives": 2, "metrics": 2, "cells": 2, "images": 2, "datasets": 2,
     "training": 3, "pairing": 3,
     "estimators": 4,
-    "tl": 5, "pl": 5, "report": 5,
+    "tl": 5, "pl": 5, "pp": 5, "report": 5,
     "cli": 6, "__main__": 6, "data": 6,
 }  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_every_yaml_instantiates(path):
 
 PUBLIC = (
     "paths", "couplings", "objectives", "networks", "integrate", "training", "cells", "images", "pairing",
-    "datasets", "metrics", "estimators", "tl", "pl", "report",
+    "datasets", "metrics", "estimators", "tl", "pl", "pp", "report",
 )  # fmt: skip
 
 

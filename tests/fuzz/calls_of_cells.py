@@ -5,6 +5,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -135,6 +136,20 @@ def learned(conditions: cf.Conditions, obs: pd.DataFrame) -> Any:
 def decoder() -> cf.cells.Decoder:
     """Of two genes, from three numbers."""
     return cf.cells.Decoder(lambda x: x[:, :2], ["MCM5", "PCNA"])
+
+
+def reference() -> Any:
+    """Cells with components of their genes."""
+    adata = small()
+    _, _, loadings = np.linalg.svd(adata.X - adata.X.mean(axis=0), full_matrices=False)
+    adata.varm["PCs"] = loadings[:3].T
+    adata.obsm["X_pca"] = (adata.X - adata.X.mean(axis=0)) @ adata.varm["PCs"]
+    return adata
+
+
+def projected(new: Any, **given: Any) -> Any:
+    found = cf.pp.project(new, **given)
+    return (new if found is None else found).obsm[given["rep"]]
 
 
 def model() -> Any:
@@ -354,6 +369,18 @@ CALLS: dict[str, Any] = {
         cf.pl.response, treatment=text("b"), group=text("all"), genes=count(3), key=text("response"), ax=other(None)
     ),
     "pl.conditions": drawn(cf.pl.conditions, key=text("response"), ax=other(None)),
+    "pp.project": Call(
+        projected,
+        {
+            "new": ADATA,
+            "reference": other(lambda: reference()),
+            "rep": text("X_pca"),
+            "layer": other(None),
+            "use_raw": flag(False),
+            "max_missing": number(0.3),
+            "copy": flag(False),
+        },
+    ),
     "tl.velocity": [
         tool(cf.tl.velocity, **DECODED, extrapolate=flag(True), **KEYS),
         tool(cf.tl.velocity, conditioned, condition=other({"kind": "b"})),
