@@ -53,7 +53,7 @@ class Flow:
     bridge: bool = False
 
     def shares(self, case: Case, *, seed: int) -> np.ndarray:
-        adata, flow = case.course.adata(), self._flow().set_params(seed=seed)
+        adata, flow = case.course.adata(), cf.SnapshotFlow(time_key=TIME, rep=REP, seed=seed, **self.settings)
         sizes = [len(cloud) for cloud in case.course.clouds]
         adata.obs["group"] = np.concatenate([np.full(sum(sizes[:-1]), None), case.ends])
         if self.bridge:
@@ -64,13 +64,6 @@ class Flow:
         cf.tl.fate(adata, flow.fit(adata), groupby="group", cells=cells, n_samples=SAMPLES, seed=seed)
         found = read_fate(adata)
         return np.stack([found.share(name)[cells] for name in case.names], axis=1)
-
-    def _flow(self) -> cf.SnapshotFlow:
-        return cf.SnapshotFlow(time_key=TIME, rep=REP, **self.settings)
-
-    def __repr__(self) -> str:
-        """Name every setting, so that other defaults are other rows."""
-        return repr([*sorted(self._flow().get_params().items()), self.bridge, SAMPLES])
 
 
 def plans_of(case: Case, coupling: Coupling) -> list[Plan]:
@@ -110,5 +103,7 @@ FLOWS: dict[str, Method] = {
     "bridge": Flow(bridge=True),
     "bridge, Sinkhorn": Flow({"coupling": Sinkhorn("path")}, bridge=True),
     "bridge, unbalanced, 2 x travel": Flow({"coupling": UNBALANCED, "growth": True}, bridge=True),
+    "bridge, moscot-like": Flow({"coupling": MOSCOT, "growth": True}, bridge=True),
+    "bridge, not regularized": Flow({"regularize": False}, bridge=True),
 }
 METHODS: dict[str, Method] = STATIC | CELLRANK | FLOWS
