@@ -91,6 +91,9 @@ def test_regression_on_the_expression_of_the_pca_gives_its_loadings(known):
     x = adata.obsm["X_pca"]
     np.testing.assert_allclose(decoder.decode(x), plain.decode(x), atol=1e-3)
     assert decoder.carried == pytest.approx(plain.carried, abs=1e-4)
+    few = np.array([2, 7])
+    np.testing.assert_allclose(decoder.some(few).carried_of, plain.some(few).carried_of, atol=1e-4)
+    assert decoder.some(few).carried == pytest.approx(plain.some(few).carried, abs=1e-4)
     found = tl.interpolate(moved(adata), flow, at=2.0, decode=cf.cells.fit_decoder(moved(adata), use_raw=True))
     assert list(found.var_names) == ["other", *adata.var_names[::-1]]
     np.testing.assert_allclose(found[:, "other"].X, 1, atol=1e-4)

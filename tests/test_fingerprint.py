@@ -325,6 +325,7 @@ ALL_TOOLS = {
     "tl.pull": lambda adata, flow, folder: cf.tl.pull(adata, flow, cells=adata.obs["day"] == 3, at=0),
     "tl.push": lambda adata, flow, folder: cf.tl.push(adata, flow, cells=adata.obs["day"] == 0, at=3),
     "tl.trajectories": lambda adata, flow, folder: cf.tl.trajectories(adata, flow, n=3),
+    "tl.trends": lambda adata, flow, folder: cf.tl.trends(adata, flow, genes=True, by=None, n_times=3, n_bootstrap=2),
     "tl.validate": lambda adata, flow, folder: cf.tl.validate(adata, flow, groupby="type", keep_aside=False),
     "tl.velocity": lambda adata, flow, folder: cf.tl.velocity(adata, flow),
     "pl.descendants": lambda adata, flow, folder: cf.pl.descendants(adata, flow, groupby="type"),
@@ -342,7 +343,7 @@ OF_TREATMENTS = {
 WITHOUT_WEIGHTS = {"tl.growth_prior", "tl.testable_times", "tl.tune", "tl.tuned"}
 """Tools that ask nothing of what a flow has learned: of its settings at most."""
 STORED = {"pl.fate", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
-STORED |= {"pl.cells", "pl.growth", "pl.response", "pl.conditions"}
+STORED |= {"pl.cells", "pl.growth", "pl.response", "pl.conditions", "pl.trends", "pl.trends_heatmap"}
 """Plots of what tools have written: those of states and velocities carry with them what they belong to."""
 CARRIED = {
     "velocity": lambda adata, stored: cf.pl.velocity(stored),

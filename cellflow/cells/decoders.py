@@ -40,8 +40,8 @@ class Decoder:
         Whether it is linear, but for a constant: then the mean of cells is decoded in place of the cells, much faster.
     width
         The width ``d`` of the states that it takes; ``None`` where that is not known.
-    carried
-        The share of the variance of the genes that it carries; NaN where that is not known.
+    variance, left
+        The variance of each gene, and what of it the decoder leaves over, ``(genes,)``; ``None`` where not known.
 
     Raises
     ------
@@ -62,7 +62,8 @@ class Decoder:
     tensors: bool = False
     linear: bool = False
     width: int | None = None
-    carried: float = float("nan")
+    variance: np.ndarray | None = None
+    left: np.ndarray | None = None
     chosen: np.ndarray | None = None
     """Which columns of the result are kept; ``None`` for all."""
 
@@ -83,6 +84,22 @@ class Decoder:
     def names(self) -> pd.Index:
         """The names of the genes that are kept."""
         return self.all_names if self.chosen is None else self.all_names[self.chosen]
+
+    @property
+    def carried(self) -> float:
+        """The share of the variance of the genes that it carries; NaN where that is not known."""
+        if self.variance is None or self.left is None:
+            return float("nan")
+        kept = slice(None) if self.chosen is None else self.chosen
+        return share_carried(self.variance[kept], self.left[kept])
+
+    @property
+    def carried_of(self) -> np.ndarray:
+        """The share of the variance of each gene that it carries, ``(genes,)``; NaN where that is not known."""
+        if self.variance is None or self.left is None:
+            return np.full(len(self.names), np.nan)
+        kept = slice(None) if self.chosen is None else self.chosen
+        return shares_carried(self.variance[kept], self.left[kept])
 
     def some(self, places: np.ndarray) -> "Decoder":
         """Return the same map to some of its genes, by their places among them."""
@@ -143,6 +160,30 @@ class Decoder:
         finally:
             for module, training in modes.items():
                 module.training = training
+
+
+def share_carried(variance: np.ndarray, left: np.ndarray) -> float:
+    """Return the share of the variance of genes that is not left over; NaN where there is none.
+
+    Examples
+    --------
+    >>> share_carried(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    0.5
+    """
+    total = float(variance.sum())
+    return 1 - float(left.sum()) / total if total > 0 else float("nan")
+
+
+def shares_carried(variance: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return the same of each gene ``(genes,)``.
+
+    Examples
+    --------
+    >>> shares_carried(np.array([1.0, 4.0, 0.0]), np.array([1.0, 1.0, 0.0]))
+    array([0.  , 0.75,  nan])
+    """
+    known = variance > 0
+    return np.where(known, 1 - left / np.where(known, variance, 1), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,11 +260,11 @@ def fit_decoder(
     if not np.isfinite(squares).all():
         raise ValueError(f"`{expression.where}` holds NaN or infinity. Remove or impute these genes first.")
     matrix = np.linalg.lstsq(scores.T @ scores, products.T, rcond=1e-10)[0]
-    variance = squares - total**2 / n
-    explained = np.einsum("dg,gd->g", matrix, products)
-    carried = float(explained.sum() / variance.sum()) if variance.sum() > 0 else float("nan")
+    variance = np.maximum(squares - total**2 / n, 0)
+    left = np.maximum(variance - np.einsum("dg,gd->g", matrix, products), 0)
     affine = Affine(matrix, total / n - middle @ matrix)
-    return Decoder(affine, [str(name) for name in expression.names], linear=True, width=width, carried=carried)
+    names = [str(name) for name in expression.names]
+    return Decoder(affine, names, linear=True, width=width, variance=variance / n, left=left / n)
 
 
 @checked

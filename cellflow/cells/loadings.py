@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.decoders import share_carried, shares_carried
 from cellflow.cells.expression import Expression, places_of, read_expression
 from cellflow.cells.fingerprint import LOADINGS as KEYS
 from cellflow.errors import unknown
@@ -57,14 +58,12 @@ class Loadings:
     @property
     def carried(self) -> float:
         """The share of the variance of the genes that the components carry."""
-        total = float(self.variance.sum())
-        return 1 - float(self.left.sum()) / total if total > 0 else float("nan")
+        return share_carried(self.variance, self.left)
 
     @property
     def carried_of(self) -> np.ndarray:
         """The share of the variance of each gene that the components carry, ``(genes,)``; NaN for one without."""
-        known = self.variance > 0
-        return np.where(known, 1 - self.left / np.where(known, self.variance, 1), np.nan)
+        return shares_carried(self.variance, self.left)
 
     def some(self, places: np.ndarray) -> "Loadings":
         """Return the same map to some of its genes, by their places among them."""

@@ -119,7 +119,7 @@ def trends(
         ``"expression"``, or their states ``"decoded"``.
         ``"by"``, ``"groupby"``, ``"confidence"``, ``"n_bootstrap"``, ``"kind"`` (``"simulation"`` or ``"transport"``),
         ``"rep"``, ``"time_key"``, ``"unit"`` of time; and ``"variance_carried"``, the share of the variance of each
-        gene that the decoder carries ``(genes,)``, where it is known.
+        gene that the decoder carries ``(genes,)``, NaN where it is not known.
 
     Raises
     ------
@@ -185,7 +185,6 @@ def trends(
         _say_unknown(groups, mean, times)
     written = target(adata, copy=copy)
     order = _order(genes, decoder)
-    carried = {"variance_carried": decoder.carried_of[order]} if isinstance(decoder, Loadings) else {}
     points = measured_means(adata, flow, decoder, groups, labels_of(adata, table), {"layer": layer, "use_raw": use_raw})
     written.uns[key_added] = {
         "mean": mean[:, order],
@@ -202,7 +201,7 @@ def trends(
         "confidence": confidence,
         "n_bootstrap": n_bootstrap,
         "kind": "simulation" if isinstance(chosen, Noisy) else "transport",
-        **carried,
+        "variance_carried": decoder.carried_of[order],
         **about(adata, flow),
     }
     return written if copy else None
