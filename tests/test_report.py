@@ -3,6 +3,8 @@
 import base64
 import re
 import shlex
+import subprocess
+import sys
 from functools import partial
 from html import unescape
 from html.parser import HTMLParser
@@ -13,11 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import cellflow as cf
 from cellflow.errors import NotFittedError
 from cellflow.report import lineage
 from cellflow.report.estimator import chosen
+from cellflow.report.html import save_vector
 from cellflow.report.validation import Score, compare, headline, read_scores, sentence
 
 METHODS = ("flow", "linear transport", "previous and next", "previous snapshot", "next snapshot", "half against half")
@@ -89,7 +93,8 @@ def fitted():
 def test_the_page_needs_nothing_else(tmp_path, fitted):
     page = report(tmp_path, *fitted)
     assert page.references
-    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.references)
+    kinds = ("#", "data:image/png;base64,", "data:image/svg+xml;base64,")
+    assert all(ref.startswith(kinds) for ref in page.references)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "http" not in page.text
     assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text())
@@ -106,9 +111,98 @@ def test_figures_are_the_files_beside_the_page(tmp_path, fitted):
     shown = [base64.b64decode(image["src"].split(",")[1]) for image in page.images]
     files = {path.read_bytes() for path in (tmp_path / "figures").glob("*.png")}
     assert set(shown) == files
-    assert len(files) == len(shown) == 4
+    assert len(files) == len(shown) == 5
     assert all(data.startswith(b"\x89PNG") for data in files)
     assert all(len(image["alt"]) > 20 for image in page.images)
+
+
+def test_figures_can_be_saved_as_they_are_beside_the_page(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    kept = [base64.b64decode(ref.split(",")[1]) for ref in page.references if ref.startswith("data:image/svg")]
+    assert set(kept) == {path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
+    assert len(kept) == len(page.images)
+    assert all(b"<text" in data for data in kept)  # letters, not their outlines
+
+
+def test_many_marks_are_a_picture_in_a_drawing(tmp_path):
+    figure = Figure()
+    marks = figure.subplots().scatter(*np.random.default_rng(0).normal(size=(2, 2000)))
+    save_vector(figure, tmp_path / "many.svg")
+    text = (tmp_path / "many.svg").read_text()
+    assert "data:image/png" in text
+    assert len(text) < 200_000
+    assert not marks.get_rasterized()
+
+
+def test_contents_lead_to_every_section(tmp_path, fitted):
+    page = report(tmp_path, *fitted)
+    html = (tmp_path / "report.html").read_text()
+    assert [ref for ref in page.references if ref.startswith("#")] == [
+        f"#{name}" for name in re.findall(r'<section id="(\w+)">', html)
+    ]
+
+
+def test_cells_are_coloured_and_counted_by_group(tmp_path, fitted):
+    adata = snapshots(n=40)
+    adata.obs["kind"] = ["rare"] * 3 + ["a"] * 57 + ["b"] * 60
+    adata.obsm["X_umap"] = adata.obsm["X_rep"][:, :2].copy()
+    page = report(tmp_path, adata, fit(adata), groupby="kind")
+    assert "37 (92%)" in page.text
+    assert "Fewer than 20 cells: rare." in page.text
+    assert "a UMAP" not in page.text.partition("What is not on this page")[2].partition("The run")[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"groupby": "depth"}, ValueError, "no groups"),
+        ({"groupby": "kind"}, KeyError, r"No `adata.obs\['kind'\]`"),
+        ({"basis": "umap"}, KeyError, "X_umap"),
+        ({"genes": ["GATA2"]}, KeyError, "Is it 'GATA1'"),
+        ({"genes": ["TWICE"]}, ValueError, "called 'TWICE'"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_is_written(tmp_path, asked, error, words):
+    adata = snapshots()
+    adata = anndata.AnnData(np.ones((36, 3), "float32"), obs=adata.obs, obsm=dict(adata.obsm))
+    adata.var_names = ["GATA1", "TWICE", "TWICE"]
+    adata.obs["depth"] = np.arange(36) * 1.5
+    with pytest.raises(error, match=words):
+        report(tmp_path / "page", adata, fit(adata), **asked)
+    assert not (tmp_path / "page").exists()
+
+
+def test_what_is_left_out_is_named_with_its_reason(tmp_path, fitted):
+    said = report(tmp_path, *fitted).text.partition("What is not on this page")[2]
+    said = said[said.index("Cell types") :]
+    for words in ("Columns of obs: day", "Genes over time", "sc.tl.umap"):
+        assert words in said
+
+
+def test_fates_that_were_written_are_those_of_the_page(tmp_path):
+    adata = snapshots(n=40)
+    adata.obs["kind"] = np.tile(["left", "right"], 60)
+    flow = fit(adata)
+    cf.tl.fate(adata, flow, groupby="kind", n_neighbors=5)
+    page = report(tmp_path, adata, flow)
+    assert "Where cells end" in page.text
+    assert (tmp_path / "figures" / "fates.png").exists()
+
+
+def test_nobody_else_writes_into_the_folder_meanwhile(tmp_path, fitted):
+    code = (
+        "import sys; from cellflow.lock import locked\n"
+        f"with locked({str(tmp_path)!r}):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    with (
+        subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as other,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        other.stdout.readline()
+        patch.setattr("cellflow.report.cells.A_SAVE", 0.1)
+        with pytest.raises(cf.errors.CheckpointError, match="process"):
+            report(tmp_path, *fitted)
+        other.stdin.close()
 
 
 @pytest.fixture

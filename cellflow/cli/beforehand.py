@@ -48,10 +48,8 @@ def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Itera
 
     if basis is not None:
         read_basis(adata, basis, rep=rep)
-    for gene in genes:
-        if gene not in adata.var_names:
-            raise KeyError(f"`markers` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data.")
-        places_of(adata.var_names, [gene])  # refuses names that several genes have
+    if asked := list(genes):
+        places_of(adata.var_names, asked, where="adata.var_names")
 
 
 def check_solver(cfg: Settings, *, noisy: bool) -> None:

@@ -41,13 +41,13 @@ def fit(cfg: Settings) -> None:
     """Fit a flow, and write its run folder."""
     adata = read_cells(cfg.data.path)
     cfg.data.path = str(Path(cfg.data.path).resolve())
-    with locked(new_folder(cfg, "fit")):
-        _fit_into(Path(cfg.out), adata, cfg, "fit")
+    with runs.tidied(new_folder(cfg, "fit")), locked(cfg.out):
+        _fit_into(Path(cfg.out), adata, cfg, "fit", genes=list(cfg.data.genes))
 
 
 def demo(cfg: Settings) -> None:
     """Run an example on data in the package: fit, prediction of what is held out, report."""
-    with locked(new_folder(cfg, "demo")):
+    with runs.tidied(new_folder(cfg, "demo")), locked(cfg.out):
         _demo_into(Path(cfg.out), cfg)
 
 
@@ -118,10 +118,12 @@ def fate(cfg: Settings) -> None:
 def report(cfg: Settings) -> None:
     """Write the report of a fitted run again."""
     folder, flow, adata = read_run(cfg)
-    check_figures(adata, cfg.data.basis, rep=flow.rep)
+    genes = list(cfg.data.genes) or list(kept_settings(folder, "fit").data.get("genes") or [])
+    check_figures(adata, cfg.data.basis, rep=flow.rep, genes=genes)
     if cfg.validate:
         _validate(folder, adata, flow, cfg)
-    write_report(folder, adata, flow, asked=cfg)
+    _add_fates(folder, adata)
+    write_report(folder, adata, flow, genes, asked=cfg)
     log.info("open %s", folder / runs.REPORT)
 
 
@@ -174,8 +176,11 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes
         _validate(folder, adata, flow, cfg)
     seconds["all"] = watch.seconds()
     runs.write_facts(folder, **facts, seconds=seconds)
-    write_report(folder, adata, flow, genes)
-    log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
+    if cfg.get("report", True):
+        write_report(folder, adata, flow, genes)
+        log.info("fitted in %.1f s; the report is %s", seconds["fit"], folder / runs.REPORT)
+    else:
+        log.info("fitted in %.1f s; `cellflow report model=%s` writes the report", seconds["fit"], folder)
     return flow
 
 
@@ -227,6 +232,16 @@ def _keep(figure: Any, folder: Path, name: str) -> None:
     """Save a figure in the run folder."""
     with committed(folder / "figures" / f"{name}.png") as partial:
         getattr(figure, "figure", figure).savefig(partial, dpi=150)
+
+
+def _add_fates(folder: Path, adata: "AnnData") -> None:
+    """Take the fates that `cellflow fate` wrote for these cells, where there are any, so that the report has them."""
+    file = folder / "fate.h5ad"
+    if not file.exists() or "fate" in adata.obsm:
+        return
+    found = read_cells(file)
+    if "fate" in found.obsm and "fate" in found.uns and found.obs_names.equals(adata.obs_names):
+        adata.obsm["fate"], adata.uns["fate"] = found.obsm["fate"], found.uns["fate"]
 
 
 def write_report(

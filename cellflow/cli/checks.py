@@ -64,7 +64,7 @@ def set_word(settings: dict[str, Any], name: str, text: str, command: str) -> No
     ValueError
         When there is no such setting, or the text says no value of its kind.
     """
-    name = SHORT.get(name, name)
+    name = _whole_name(name, settings)
     top, dot, column = name.partition(".")
     if dot and column and top in OF_THE_USER and top in settings:
         value = read(text, str, name=name)
@@ -81,6 +81,12 @@ def set_word(settings: dict[str, Any], name: str, text: str, command: str) -> No
         for key in [key for key in node if not parts.takes(taken, key)]:
             del node[key]  # a default of the part that was there before
     node[last] = value
+
+
+def _whole_name(name: str, settings: Mapping[str, Any]) -> str:
+    """Return the setting that a word in its place stands for, where the command has it, and none of that name."""
+    meant, known = SHORT.get(name, name), settings.keys() - GROUPS
+    return meant if name not in known and (name in settings or meant in dict(leaves(settings))) else name
 
 
 def complete(settings: Mapping[str, Any], command: str) -> None:

@@ -25,14 +25,21 @@ SHOWN = 12
 
 def generate(cfg: Settings) -> None:
     """Fit a generator to a folder, or make images with a fitted one."""
-    from cellflow.estimators import ImageGenerator
-
     if cfg.model is not None:
         return _apply(cfg)
     image_runs.require(cfg, "data")
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
     cfg.data = str(Path(cfg.data).resolve())
     folder = new_folder(cfg, "generate")
+    with runs.tidied(folder):
+        _fit(folder, images, cfg)
+    return None
+
+
+def _fit(folder: Path, images: Any, cfg: Settings) -> None:
+    """Fit and write everything that a run folder holds."""
+    from cellflow.estimators import ImageGenerator
+
     split = image_runs.hold_out(images, cfg)
     few = split.held_out.take(range(2))
     check_solver(cfg, noisy=False)
@@ -47,7 +54,6 @@ def generate(cfg: Settings) -> None:
 
     if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview):
         write_report(folder, model, split, cfg)
-    return None
 
 
 def report(cfg: Settings) -> None:

@@ -48,7 +48,7 @@ def perturb(cfg: Settings) -> None:
     flow, adata = make_flow(cfg), read_cells(cfg.data.path)
     check_solver(cfg, noisy=False)
     cfg.data.path = str(Path(cfg.data.path).resolve())
-    with locked(new_folder(cfg, "perturb")):
+    with runs.tidied(new_folder(cfg, "perturb")), locked(cfg.out):
         _fit(Path(cfg.out), flow, adata, cfg)
     return None
 

@@ -3,7 +3,8 @@
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -99,6 +100,29 @@ def estimator_of(folder: Path) -> str:
     return str(about["estimator"])
 
 
+@contextmanager
+def tidied(folder: Path) -> Iterator[None]:
+    """Leave nothing behind of a run that ended before anything was saved: its settings, and a folder with no more.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with tidied(folder):
+    ...     write_settings(folder, {"steps": 3})
+    >>> folder.exists()
+    False
+    """
+    try:
+        yield
+    finally:
+        if not begun(folder) and not (folder / DESCRIPTION).exists():
+            for name in (CONFIG, CELLS):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something of the user's is in it
+                folder.rmdir()
+
+
 class Stopwatch:
     """Wall time since it was made.
 
@@ -117,7 +141,7 @@ class Stopwatch:
 
 
 MAY_CHANGE = {
-    "resume", "progress", "validate", "keep_aside", "n_seeds", "device", "threads", "out", "steps", "preview",
+    "resume", "progress", "validate", "report", "keep_aside", "n_seeds", "device", "threads", "out", "steps", "preview",
     "save_every", "save_minutes", "feature_network", "target_class", "solver",
 }  # fmt: skip
 """Settings that a resumed run may have changed."""

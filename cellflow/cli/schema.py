@@ -16,8 +16,11 @@ OF_RUNS = ("path", "coupling", "curve", "network")
 """Parts that a command takes from a finished run, but for what is given again."""
 GROUPS = (*PARTS, "data", "conditions")
 """Settings that have settings: ``data.path``."""
-SHORT = {"conditions": "conditions.treatment"}
-"""Groups that may be said in one word, as in Python, and the setting that it is."""
+SHORT = {
+    "conditions": "conditions.treatment", "groupby": "data.groupby", "genes": "data.genes", "basis": "data.basis",
+    "lineage_key": "data.lineage_key",
+}  # fmt: skip
+"""What may be said in one word, as in Python, and the setting that it is, where a command has no other of that name."""
 OF_THE_USER = ("condition", "cells")
 """Settings whose inner names are columns of the user's own: ``condition.drug``."""
 SHARE = Annotated[float, Between(0, 1, open=True)]
@@ -40,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "data.groupby": str | None,
     "data.lineage_key": str | None,
     "data.basis": str | None,
+    "data.genes": list[str],
     "data.holdout": TIMES,
     # What a field sees.
     "conditions.treatment": str | list[str] | None,
@@ -76,6 +80,7 @@ SETTINGS: dict[str, Any] = {
     "save_every": COUNT,
     "save_minutes": Annotated[float, Between(0, math.inf, open=True)] | None,
     "validate": bool,
+    "report": bool,
     "keep_aside": bool,
     "n_seeds": COUNT,
     # Demos.

@@ -39,14 +39,17 @@ def translate(cfg: Settings) -> None:
     source, target = _both(cfg)
     for name in ("source", "target"):
         cfg[name] = None if cfg[name] is None else str(Path(cfg[name]).resolve())
-    _fit(new_folder(cfg, "translate"), source, target, cfg, "translate")
+    folder = new_folder(cfg, "translate")
+    with runs.tidied(folder):
+        _fit(folder, source, target, cfg, "translate")
     return None
 
 
 def demo(cfg: Settings) -> None:
     """Translate untreated cells into treated ones, by their outlines."""
     folder = new_folder(cfg, "demo")
-    _fit(folder, *_both(cfg), cfg, "demo task=translation")
+    with runs.tidied(folder):
+        _fit(folder, *_both(cfg), cfg, "demo task=translation")
 
 
 def report(cfg: Settings) -> None:

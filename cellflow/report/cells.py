@@ -12,11 +12,15 @@ import numpy as np
 from cellflow import couplings, paths
 from cellflow.cells.absent import absent_groups
 from cellflow.cells.columns import read_labels
+from cellflow.cells.expression import places_of
 from cellflow.cells.snapshots import read_times
 from cellflow.estimators.conditional import refuse
 from cellflow.files import committed
+from cellflow.lock import A_SAVE, locked
+from cellflow.pl.basis import read_basis
 from cellflow.pl.labels import time_label, unit_of
 from cellflow.report import (
+    cell_types,
     chains,
     conditions,
     estimator,
@@ -24,6 +28,7 @@ from cellflow.report import (
     growth,
     html,
     landings,
+    left_out,
     lineage,
     new_cells,
     validation,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 PAGE, FIGURES = "report.html", "figures"
 _TITLES = {
     "opening": "Where cells go",
+    "cells": "The cells",
     "lineage": "Beside real clones",
     "fitted": "What was fitted",
     "chains": "Which conditions were fitted",
@@ -48,12 +54,15 @@ _TITLES = {
     "predictions": "Predicted beside observed cells",
     "trajectories": "Trajectories and velocities",
     "fates": "Where cells end",
+    "drivers": "Genes that go with a fate",
+    "trends": "Genes toward each fate",
     "growth": "Growth",
     "conditions": "What treatments change",
     "genes": "Genes over time",
     "training": "Training",
     "steps": "How many steps it takes",
     "use": "How to use this flow",
+    "left_out": "What is not on this page",
     "run": "The run",
 }
 
@@ -85,10 +94,11 @@ def write(
     groupby: str | None = None,
     lineage_key: str | None = None,
 ) -> Path:
-    """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG files.
+    """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG and SVG files.
 
-    Numbers beside baselines are shown where `cellflow.tl.validate` has written them, and what treatments change where
-    `cellflow.tl.response` has; nothing is refitted here, and ``adata`` is not changed.
+    Numbers beside baselines are shown where `cellflow.tl.validate` has written them, fates where `cellflow.tl.fate`
+    has, and what treatments change where `cellflow.tl.response` has; nothing is refitted here, and ``adata`` is not
+    changed. What is left out is listed on the page, with the reason. No other process can write there meanwhile.
 
     Parameters
     ----------
@@ -104,11 +114,12 @@ def write(
     details
         What else is known about the run: settings, versions, wall time.
     basis
-        What cells are drawn on; ``None`` for the representation of the flow.
+        What cells are drawn on; ``None`` for a UMAP where there is one, and else the representation of the flow.
     genes
         Genes to draw over time, where the flow works on principal components.
     groupby
-        Column of ``obs`` with groups of cells, whose fates are drawn; ``None`` for no fates.
+        Column of ``obs`` with groups of cells, such as their types: they are coloured by it, and the fates toward
+        these groups are drawn, with the genes that go with them; ``None`` for none.
     lineage_key
         Column of ``obs`` with the clone of each cell: with ``groupby``, fates are compared with what clones became.
 
@@ -121,8 +132,11 @@ def write(
     ------
     NotFittedError
         Before ``fit``.
-    KeyError
-        When a gene, the column or the basis is not there.
+    KeyError, ValueError
+        When a gene, the column or the basis is not there, several genes have one name, or the column holds numbers
+        that differ from cell to cell.
+    CheckpointError
+        When another process is at work in the folder.
 
     Examples
     --------
@@ -132,18 +146,45 @@ def write(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = cf.report.write(folder, adata, flow, title="A walk", details={"wall time": "2 s"})
     ...     page.name, page.read_text().count("<img")
-    ('report.html', 4)
+    ('report.html', 5)
     """
     flow.read(adata)  # refuses cells of another representation before anything is written
     if lineage_key is not None:
         refuse(flow, "report.write(lineage_key=...)", "Leave out `lineage_key`.")
+    basis = basis or (left_out.UMAP if left_out.UMAP in adata.obsm else flow.rep)
+    _check(adata, flow, basis=basis, genes=genes, groupby=groupby)
     folder = Path(folder)
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=A_SAVE):
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        return _write(folder, adata, flow, title, details, basis, genes, groupby, lineage_key)
+
+
+def _check(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str], groupby: str | None) -> None:
+    """Refuse what is not there before anything is drawn."""
+    read_basis(adata, basis, rep=flow.rep, time=read_times(adata, flow.time_key))
+    if groupby is not None:
+        read_labels(adata, groupby, setting="groupby")
+    if len(genes):
+        places_of(adata.var_names, list(genes), where="adata.var_names")
+
+
+def _write(
+    folder: Path,
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    title: str,
+    details: Mapping[str, str],
+    basis: str,
+    genes: Sequence[str],
+    groupby: str | None,
+    lineage_key: str | None,
+) -> Path:
     clones, when = None, time_label(flow.clock_.times[-1], unit_of(adata, flow.time_key))
     if groupby is not None and lineage_key is not None:
         clones = lineage.compare(adata, flow, groupby=groupby, lineage_key=lineage_key)
     sections = {
         "opening": "",
+        "cells": "" if groupby is None else cell_types.table(adata, flow, groupby=groupby),
         "lineage": "" if clones is None else lineage.table(clones) + lineage.unsaved(flow),
         "fitted": _fitted(adata, flow),
         "chains": chains.section(adata, flow),
@@ -151,15 +192,18 @@ def write(
         "predictions": _predictions_note(adata, flow),
         "trajectories": "",
         "fates": "" if groupby is None else _absent(adata, flow, groupby),
+        "drivers": "",
+        "trends": "",
         "growth": growth.text(adata, flow, unit=unit_of(adata, flow.time_key)) if flow.growth_ else "",
         "conditions": conditions.section(adata),
         "genes": "",
         "training": "",
         "steps": "",
         "use": _use(folder, adata, flow),
+        "left_out": left_out.section(adata, flow, basis=basis, groupby=groupby, genes=genes),
         "run": html.table(None, details.items()),
     }
-    drawn = drawings(adata, flow, basis=basis or flow.rep, genes=genes, groupby=groupby)
+    drawn = drawings(adata, flow, basis=basis, genes=genes, groupby=groupby)
     drawn = chain(drawn, conditions.drawings(adata), [] if clones is None else [lineage.drawing(clones, when)])
     for drawing in drawn:
         sections[drawing.section] += html.figure(drawing, folder / FIGURES)
@@ -256,7 +300,8 @@ def _predictions_note(adata: "AnnData", flow: "SnapshotFlow") -> str:
 def _use(folder: Path, adata: "AnnData", flow: "SnapshotFlow") -> str:
     at = _unmeasured(adata, flow)
     return (
-        html.paragraph("In Python:")
+        estimator.unsaved(folder)
+        + html.paragraph("In Python:")
         + html.listing(_python_lines(folder, flow, at), style="python")
         + html.paragraph("On the command line:")
         + html.listing(_shell_lines(folder, at), style="shell")

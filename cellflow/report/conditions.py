@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellflow import couplings, paths, pl
 from cellflow.files import committed
+from cellflow.lock import A_SAVE, locked
 from cellflow.pl.response import read_response
 from cellflow.report import estimator, html
 from cellflow.report.html import Drawing
@@ -83,12 +84,18 @@ def write_perturbation(
     """
     flow.read(adata)  # refuses cells of another representation before anything is written
     folder = Path(folder)
-    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=A_SAVE):
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        return _write(folder, adata, flow, title, details)
+
+
+def _write(folder: Path, adata: "AnnData", flow: "PerturbationFlow", title: str, details: Mapping[str, str]) -> Path:
     sections = {
         "fitted": _fitted(flow),
         "conditions": section(adata),
         "training": html.figure(estimator.loss(flow), folder / FIGURES),
-        "use": html.paragraph("In Python:")
+        "use": estimator.unsaved(folder)
+        + html.paragraph("In Python:")
         + html.listing(_python_lines(folder, flow), style="python")
         + html.paragraph("On the command line:")
         + html.listing(_shell_lines(folder, flow), style="shell"),

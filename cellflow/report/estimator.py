@@ -3,9 +3,11 @@
 import inspect
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow import pl
+from cellflow.estimators.loading import DESCRIPTION
 from cellflow.report import html
 from cellflow.report.html import Drawing
 
@@ -58,6 +60,15 @@ def shown(value: Any) -> str:
 def parameters(estimator: "Estimator") -> str:
     """Return the number of weights of a fitted estimator, in words."""
     return f"{sum(weights.numel() for weights in estimator.field_.parameters()):,} parameters"
+
+
+def unsaved(folder: Path) -> str:
+    """Say that the folder of a page holds no model, which the lines on it load; nothing where it does."""
+    if (folder / DESCRIPTION).exists():
+        return ""
+    return html.paragraph("The flow is not saved here yet, which these lines need:") + html.listing(
+        f"flow.save({str(folder)!r})", style="note"
+    )
 
 
 def loss(estimator: "Estimator") -> Drawing:

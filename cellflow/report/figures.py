@@ -7,16 +7,13 @@ import numpy as np
 import pandas as pd
 
 from cellflow import pl, tl
-from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import read_times
 from cellflow.estimators import prediction
 from cellflow.pl.canvas import literal
-from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
-from cellflow.pl.fate import MOST
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
 from cellflow.pl.validation import KINDS, figure_size
-from cellflow.report import estimator, growth
+from cellflow.report import cell_types, estimator, fates, growth
 from cellflow.report.html import Drawing, blank
 
 if TYPE_CHECKING:
@@ -26,12 +23,6 @@ if TYPE_CHECKING:
 
 MOST_SNAPSHOTS = 6
 """Snapshots that are drawn beside their prediction; of more, as many are chosen evenly."""
-MOST_CELLS = 500
-"""Cells of a snapshot over which the expression of a gene is averaged: 500 decoded cells are 70 MB for 17,000 genes."""
-MOST_GROUPS = MOST - 2
-"""Groups whose fates are drawn; all others are one, and cells without a group another."""
-MOST_COLORS = 24
-"""Groups that are told apart by colour; of more, the rare ones are put together."""
 MOMENTS = 25
 _VALIDATED = {
     "times": "Distance from each prediction to the cells that were left out: further left is better. Below the noise "
@@ -49,8 +40,7 @@ def drawings(
 ) -> Iterator[Drawing]:
     """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
     unit = unit_of(adata, flow.time_key)
-    if groupby is not None:
-        read_labels(adata, groupby, setting="groupby")
+    yield cell_types.drawing(adata, flow, basis=basis, groupby=groupby)
     yield from _validation(adata, unit)
     yield from _predictions(adata, flow, basis, unit)
     if flow.conditions_ is None:  # untreated cells of a first snapshot alone do not say under what to follow them
@@ -64,19 +54,18 @@ def drawings(
     figure = blank(7.2, 5.4)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
     shown = _covered(adata, flow)
-    if groupby is not None and shown.obs[groupby].nunique() > MOST_COLORS:
+    if groupby is not None and shown.obs[groupby].nunique() > cell_types.MOST_COLORS:
         shown = shown.copy()
-        shown.obs[groupby] = _commonest(shown.obs[groupby], shown.obs[groupby])
+        shown.obs[groupby] = cell_types.grouped(shown, groupby)
     pl.velocity(shown, flow, basis=basis, kind=kind, color=groupby, ax=figure.subplots())
     yield Drawing(
         "trajectories" if groupby is None else "opening", "velocity", figure,
         f"Where cells move (change {rate_label(unit)})."
         + (" Averaged where there are enough cells; thicker lines are faster." if kind == "stream" else ""),
     )  # fmt: skip
-    if groupby is not None:
-        yield _fates(adata, flow, basis, groupby)
-        if flow.growth_:
-            yield growth.drawing(adata, flow, groupby=groupby, unit=unit)
+    yield from fates.drawings(adata, flow, basis=basis, groupby=groupby, genes=genes)
+    if groupby is not None and flow.growth_:
+        yield growth.drawing(adata, flow, groupby=groupby, unit=unit)
     if len(genes):
         yield _genes(adata, flow, genes)
     yield estimator.loss(flow)
@@ -139,48 +128,14 @@ def _before(flow: "SnapshotFlow", time: float) -> float:
     return flow.clock_.times[flow.clock_.times.index(time) - 1]
 
 
-def _fates(adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str) -> Drawing:
-    """Draw the fates of some cells of each fitted snapshot before the last."""
-    few = adata[_thin(adata, flow)].copy()
-    end = flow.clock_.times[-1]
-    there = few[read_times(few, flow.time_key) == end]
-    shown = groupby
-    if flow.conditions_ is not None and groupby in flow.conditions_.columns:  # which the flow reads
-        shown = f"{groupby}, the commonest"
-    few.obs[shown] = _commonest(few.obs[groupby], there.obs[groupby])
-    tl.fate(few, flow, groupby=shown, key_added="fate")
-    where = time_label(end, unit_of(adata, flow.time_key))
-    if few.uns["fate"]["kind"] == "simulation":
-        said = (
-            f"Each cell was simulated {few.uns['fate']['n_samples']} times: the share of its end points at {where} "
-            "that are in each group. Errors of the flow are not part of these probabilities."
-        )
-    else:
-        said = (
-            f"The share of each group among the measured cells around the place where a cell ends at {where}. This "
-            "flow has no noise: a share between 0 and 1 means that the cell lands near the border of a group, and is "
-            "no probability. For probabilities, fit a flow with `stochastic=True`."
-        )
-    figure = pl.fate(few, basis=basis, figure=blank(11.0, 0.4 + 2.9 * -(-few.obsm["fate"].shape[1] // FATES_PER_ROW)))
-    return Drawing("fates", "fates", figure, f"{said} Grey: cells at {where}.")
-
-
-def _commonest(groups: pd.Series, there: pd.Series) -> pd.Series:
-    """Return groups as names, with those that are rare at the end put together, so that not too many are drawn."""
-    kept = there.astype(object).value_counts().index[:MOST_GROUPS]
-    named = groups.astype(object)
-    return named.where(named.isin(kept) | named.isna(), "other groups")
-
-
 def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Drawing:
     """Draw the course of genes, decoding few cells at a time."""
     import anndata
 
-    few, first, last = adata[_thin(adata, flow)], flow.clock_.times[0], flow.clock_.times[-1]
+    few, first, last = adata[fates.thin(adata, flow)], flow.clock_.times[0], flow.clock_.times[-1]
     course = []
     for time in np.union1d(np.linspace(first, last, MOMENTS), flow.clock_.times):
-        decoded = tl.interpolate(few, flow, at=float(time), genes=True)
-        course.append(decoded[:, decoded.var_names.isin(genes)].copy())
+        course.append(tl.interpolate(few, flow, at=float(time), genes=list(genes)))
     rows = -(-len(genes) // GENES_PER_ROW)
     figure = blank(10.4, 0.6 + 2.5 * rows)
     unseen = [t for t in np.unique(read_times(adata, flow.time_key)) if t not in flow.clock_.times]
@@ -190,13 +145,6 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
         "Predicted mean expression (line), beside the measured one (dots). The line is decoded from "
         "the representation, which keeps a part of each gene only, so it need not meet the dots.",
     )  # fmt: skip
-
-
-def _thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
-    """Return the positions of at most ``MOST_CELLS`` cells of each fitted snapshot, in order."""
-    time, rng = read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
-    chosen = [rng.permutation(np.flatnonzero(time == t))[:MOST_CELLS] for t in flow.clock_.times]
-    return np.sort(np.concatenate(chosen))
 
 
 def _few(times: list[float]) -> list[float]:

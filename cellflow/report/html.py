@@ -8,12 +8,17 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from cellflow.files import committed
 
 if TYPE_CHECKING:
+    from matplotlib.collections import Collection
     from matplotlib.figure import Figure
 
 DPI, SCREEN_DPI = 160, 100
+MOST_MARKS = 300
+"""Marks of one kind that are drawn as such in an SVG; more are a picture in it, which opens at once."""
 
 
 class Drawing(NamedTuple):
@@ -44,7 +49,7 @@ def page(title: str, lead: str, summary: str, sections: Mapping[str, str], title
     return Template(files("cellflow.report").joinpath("template.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         lead=escape(lead),
-        contents="\n".join(f'<a href="#{name}">{titles[name]}</a>' for name in there),
+        contents="\n".join(f'<li><a href="#{name}">{titles[name]}</a></li>' for name in there),
         summary=summary,
         sections="\n".join(
             f'<section id="{name}">\n<h2>{titles[name]}</h2>\n{there[name]}\n</section>' for name in there
@@ -53,14 +58,52 @@ def page(title: str, lead: str, summary: str, sections: Mapping[str, str], title
 
 
 def figure(drawing: Drawing, folder: Path) -> str:
-    """Save a figure, and return it as HTML that holds the same picture."""
-    path = folder / f"{drawing.name}.png"
+    """Save a figure as PNG and as SVG, and return it as HTML that holds both: one to see, and one to keep."""
+    path, vector = (folder / f"{drawing.name}.{kind}" for kind in ("png", "svg"))
     with committed(path) as partial:
         drawing.figure.savefig(partial, dpi=DPI)
-    data, said = b64encode(path.read_bytes()).decode("ascii"), escape(drawing.caption)
+    with committed(vector) as partial:
+        save_vector(drawing.figure, partial)
+    data, said = _base64(path), escape(drawing.caption)
     width = round(drawing.figure.get_figwidth() * SCREEN_DPI)
     image = f'<img width="{width}" src="data:image/png;base64,{data}" alt="{said}">'
-    return f"<figure>{image}<figcaption>{said}</figcaption></figure>\n"
+    kept = f'<a download="{escape(vector.name)}" href="data:image/svg+xml;base64,{_base64(vector)}">Save as SVG</a>'
+    return f"<figure>{image}<figcaption>{said} <span>{kept}</span></figcaption></figure>\n"
+
+
+def save_vector(figure: "Figure", path: Path) -> None:
+    """Save a figure as SVG with text that can be edited; what has many marks is a picture within it.
+
+    Parameters
+    ----------
+    figure
+        The figure; it stays as it is.
+    path
+        The file.
+    """
+    from matplotlib import rc_context
+    from matplotlib.collections import Collection
+
+    many = [mark for mark in figure.findobj(Collection) if _marks(mark) > MOST_MARKS]
+    before = [mark.get_rasterized() for mark in many]
+    for mark in many:
+        mark.set_rasterized(True)
+    try:
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cellflow"}):
+            figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None})
+    finally:
+        for mark, rastered in zip(many, before, strict=True):
+            mark.set_rasterized(rastered)
+
+
+def _marks(collection: "Collection") -> int:
+    """Return how many points, lines or cells of a mesh a collection draws."""
+    offsets, values = np.asarray(collection.get_offsets()), collection.get_array()
+    return max(len(offsets), len(collection.get_paths()), 0 if values is None else values.size)
+
+
+def _base64(path: Path) -> str:
+    return b64encode(path.read_bytes()).decode("ascii")
 
 
 def paragraph(text: str, *, style: str = "") -> str:

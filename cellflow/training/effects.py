@@ -23,6 +23,7 @@ from cellflow.seeds import draw_seed, generator_at
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+from cellflow.training.run import Stopped
 from cellflow.training.search import LONGER, PART
 from cellflow.training.stopping import EVERY, HELD_OUT, PATIENCE, EarlyStopping
 
@@ -139,18 +140,12 @@ def confirmed_effects(
     looks = [_Looks(fold, width, seed + number) for number, fold in enumerate(folds)]
     histories = []
     for number, (fold, seen) in enumerate(zip(folds, looks, strict=True)):
-        histories.append(
-            fit(
-                deepcopy(fold.field),
-                objective,
-                fold.seen,
-                steps=steps,
-                until=steps // PART,
-                generator=generator_at(seed, number),
-                recipe=recipe,
-                stopping=EarlyStopping((), seed, judge=seen),
-            )
-        )
+        settings: dict[str, Any] = {"steps": steps, "until": steps // PART, "recipe": recipe}
+        settings |= {"generator": generator_at(seed, number), "stopping": EarlyStopping((), seed, judge=seen)}
+        try:
+            histories.append(fit(deepcopy(fold.field), objective, fold.seen, **settings))
+        except Stopped as stop:
+            raise Stopped(stop.step, stop.steps, None, search="the effects of treatments") from None
     history = _mean(histories)
     best, falls = _earliest(
         torch.cat([seen.distances(max(len(s.carried) for s in looks)) for seen in looks]), CLOSE * (len(folds) > 1)

@@ -210,6 +210,8 @@ class Stopped(KeyboardInterrupt):
         The step after which it stopped, and how many there were to be.
     folder
         Where it was saved; ``None`` where it was not.
+    search
+        What was searched for by a training that is never saved, in words; nothing for others.
 
     Examples
     --------
@@ -217,8 +219,13 @@ class Stopped(KeyboardInterrupt):
     Stopped after step 3 of 9. Saved in run; continue with `resume=True`.
     """
 
-    def __init__(self, step: int, steps: int, folder: str | Path | None) -> None:
-        self.saved = folder is not None
+    def __init__(self, step: int, steps: int, folder: str | Path | None, *, search: str = "") -> None:
+        self.saved, self.step, self.steps = folder is not None, step, steps
+        if search:
+            super().__init__(
+                f"Stopped in the search for {search}, which is not saved: it begins again with the next fit."
+            )
+            return
         said = f"Stopped after step {step} of {steps}"
         where = f". Saved in {folder}; continue with `resume=True`."
         super().__init__(said + (where if self.saved else "; nothing was saved, as no `folder` was given."))

@@ -1,0 +1,112 @@
+"""Fates of cells, the courses of genes toward them, and the genes that go with them."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow import pl, tl
+from cellflow.cells.snapshots import read_times
+from cellflow.pl.fate import COLUMNS as FATES_PER_ROW
+from cellflow.pl.fate import MOST
+from cellflow.pl.labels import time_label, unit_of
+from cellflow.report.html import Drawing, blank
+from cellflow.tl.fate_table import read_fate
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+MOST_CELLS = 500
+"""Cells of a snapshot over which the expression of a gene is averaged: 500 decoded cells are 70 MB for 17,000 genes."""
+MOST_GROUPS = MOST - 2
+"""Groups whose fates are drawn; all others are one, and cells without a group another."""
+MOMENTS, MOST_LINES, GENES_PER_ROW, FEWEST_ROWS = 25, 12, 4, 6
+"""Times of a trend; genes that are drawn as lines, and side by side; genes from which on there is a map too."""
+RESAMPLES = 50
+"""Resamples of the cells for the bands of trends: their ends are then known to a tenth of their width."""
+
+
+def drawings(
+    adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None, genes: Sequence[str]
+) -> Iterator[Drawing]:
+    """Draw the fates that were written, or else those toward the groups of a column, and what follows from them."""
+    few = _with_fates(adata, flow, groupby)
+    if few is None:
+        return
+    yield _fates(few, flow, basis)
+    if len(genes):
+        yield from _trends(few, flow, list(genes))
+
+
+def thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
+    """Return the positions of at most ``MOST_CELLS`` cells of each fitted snapshot, in order."""
+    time, rng = read_times(adata, flow.time_key), np.random.default_rng(flow.seed)
+    chosen = [rng.permutation(np.flatnonzero(time == t))[:MOST_CELLS] for t in flow.clock_.times]
+    return np.sort(np.concatenate(chosen))
+
+
+def written(adata: "AnnData") -> bool:
+    """Return whether there are fates that `cellflow.tl.fate` has written, toward no more groups than are drawn."""
+    return "fate" in adata.obsm and "fate" in adata.uns and len(read_fate(adata).groups) <= MOST
+
+
+def _with_fates(adata: "AnnData", flow: "SnapshotFlow", groupby: str | None) -> "AnnData | None":
+    """Return some cells of each fitted snapshot with their fates; ``None`` where there are none to be had."""
+    if not written(adata) and groupby is None:
+        return None
+    few = adata[thin(adata, flow)].copy()
+    if written(adata):
+        return few
+    there = few[read_times(few, flow.time_key) == flow.clock_.times[-1]]
+    shown = str(groupby)
+    if flow.conditions_ is not None and groupby in flow.conditions_.columns:  # which the flow reads
+        shown = f"{groupby}, the commonest"
+    few.obs[shown] = _commonest(few.obs[groupby], there.obs[groupby])
+    tl.fate(few, flow, groupby=shown, key_added="fate", progress=False)
+    return few
+
+
+def _fates(few: "AnnData", flow: "SnapshotFlow", basis: str) -> Drawing:
+    """Draw the fates of some cells of each fitted snapshot before that of the fates."""
+    about, table = few.uns["fate"], read_fate(few)
+    where = time_label(table.at, unit_of(few, flow.time_key))
+    if about.get("kind") == "simulation":
+        said = (
+            f"Each cell was simulated {about['n_samples']} times: the share of its end points at {where} "
+            "that are in each group. Errors of the flow are not part of these probabilities."
+        )
+    else:
+        said = (
+            f"The share of each group among the measured cells around the place where a cell ends at {where}. This "
+            "flow has no noise: a share between 0 and 1 means that the cell lands near the border of a group, and is "
+            "no probability. For probabilities, fit a flow with `stochastic=True`."
+        )
+    figure = pl.fate(few, basis=basis, figure=blank(11.0, 0.4 + 2.9 * -(-len(table.groups) // FATES_PER_ROW)))
+    return Drawing("fates", "fates", figure, f"{said} Grey: cells at {where}.")
+
+
+def _trends(few: "AnnData", flow: "SnapshotFlow", genes: list[str]) -> Iterator[Drawing]:
+    """Draw the expression of genes along the courses toward each fate, and of many genes as a map too."""
+    tl.trends(few, flow, genes=genes, n_times=MOMENTS, n_bootstrap=RESAMPLES, max_cells=MOST_CELLS, progress=False)
+    shown = genes[:MOST_LINES]
+    figure = blank(11.0, 0.8 + 2.6 * -(-len(shown) // GENES_PER_ROW))
+    yield Drawing(
+        "trends", "trends", pl.trends(few, genes=shown, figure=figure),
+        "Expression along the courses that lead to each fate, decoded from the representation: mean, and a band of "
+        "what the cells at hand leave open. Dots: measured cells of the group. Bands show no bias of the flow.",
+    )  # fmt: skip
+    if len(genes) >= FEWEST_ROWS:
+        yield Drawing(
+            "trends", "trends_heatmap", pl.trends_heatmap(few, figure=blank(11.0, 1.4 + 0.22 * len(genes))),
+            "The same of all genes, each from its lowest to its highest, in the order of their peaks.",
+        )  # fmt: skip
+
+
+def _commonest(groups: pd.Series, there: pd.Series) -> pd.Series:
+    """Return groups as names, with those that are rare at the end put together, so that not too many are drawn."""
+    kept = there.astype(object).value_counts().index[:MOST_GROUPS]
+    named = groups.astype(object)
+    return named.where(named.isin(kept) | named.isna(), "other groups")

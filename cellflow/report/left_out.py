@@ -1,0 +1,41 @@
+"""What a page does not show, and what it would need for that."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cellflow.report import html
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+UMAP = "X_umap"
+
+
+def section(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None, genes: Sequence[str]) -> str:
+    """Return the reasons for what is left out as a list of HTML; nothing where all is there."""
+    return html.bullets(reasons) if (reasons := _reasons(adata, flow, basis, groupby, genes)) else ""
+
+
+def _reasons(
+    adata: "AnnData", flow: "SnapshotFlow", basis: str, groupby: str | None, genes: Sequence[str]
+) -> list[str]:
+    found = []
+    if groupby is None:
+        found.append(
+            "Cell types, growth by group, fates and drivers: no column with groups was named. Columns of obs: "
+            f"{', '.join(map(str, adata.obs.columns))}. Name one with `groupby=`."
+        )
+    if not len(genes):
+        found.append("Genes over time, and trends toward fates: no genes were named. Name some with `genes=`.")
+    if UMAP not in adata.obsm and basis == flow.rep:
+        found.append(
+            f"A UMAP: there is none in the cells, so the figures are drawn on {flow.rep}. Run `sc.pp.neighbors(adata)` "
+            "and `sc.tl.umap(adata)`, or name another embedding with `basis=`."
+        )
+    if not flow.growth_:
+        found.append("Growth: this flow was fitted without it. Set `growth=True`, or `coupling='auto'`.")
+    if flow.conditions_ is not None and "response" not in adata.uns:
+        found.append("What treatments change: run `cf.tl.response(adata, flow)` before the page is written.")
+    return found
