@@ -1,5 +1,8 @@
 """Ensembles: members of other seeds and resampled cells, saved, loaded, resumed; what tools make of them."""
 
+import copy
+import json
+
 import anndata
 import numpy as np
 import pytest
@@ -77,9 +80,18 @@ def test_members_are_saved_and_loaded(fitted, tmp_path):
     assert cf.SnapshotFlow.load(tmp_path, device="cpu").members == ()
 
 
-def test_a_model_without_the_file_of_its_members_is_refused(tmp_path):
+def test_a_model_whose_members_do_not_fit_is_refused(tmp_path):
     adata = told_cells()
     cf.SnapshotFlow(**QUICK, coupling="exact", ensemble=2).fit(adata).save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    known = about["members"]
+    wrong = [{}, known | {"seeds": [1]}, known | {"seeds": "ab"}, known | {"seeds": [1.5, 2]}, known | {"more": 1}]
+    for found in (*wrong, known | {"seeds": [1, 2, 3]}, known | {"seeds": [7] * 100_000}, None, 5):
+        (tmp_path / "model.json").write_text(json.dumps(about | {"members": found}))
+        with pytest.raises(CheckpointError, match="members"):
+            cf.SnapshotFlow.load(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert len(cf.SnapshotFlow.load(tmp_path).members) == 2
     (tmp_path / "members.safetensors").unlink()
     with pytest.raises(CheckpointError, match="members"):
         cf.SnapshotFlow.load(tmp_path)
@@ -297,6 +309,24 @@ def test_means_of_interpolated_cells_have_ends_per_component_and_gene(growing, o
     assert (spread < 3 * error).all()
     assert (middle.obs["spread"][middle.obs["day"] == 1] == 0).all()
     assert (middle.obs["spread"][here] > 0).all()
+
+
+def test_fates_have_ends(growing):
+    """Without noise a share has an interval from members alone; with, it is wider than that of simulations."""
+    adata, flow = growing[0].copy(), growing[1]
+    path = cf.paths.BrownianBridge(0.3)
+    noisy = cf.SnapshotFlow(**QUICK, coupling="exact", stochastic=True, path=path, ensemble=2).fit(adata)
+    for one, least in ((flow, 0.0), (noisy, 1e-3)):
+        cf.tl.fate(adata, one, groupby="kind", n_samples=5, n_neighbors=5)
+        known = adata.obsm["fate"].notna().all(axis=1)
+        share, low, high = (adata.obsm[f"fate{end}"][known].to_numpy() for end in ("", "_low", "_high"))
+        assert ((low >= 0) & (low <= share + 1e-9) & (share <= high + 1e-9) & (high <= 1)).all()
+        assert (high - low > least).any()
+    alone = copy.copy(noisy)
+    alone.members_ = ()
+    cf.tl.fate(adata, alone, groupby="kind", n_samples=5, n_neighbors=5)
+    assert np.array_equal(adata.obsm["fate"][known], share)
+    assert (adata.obsm["fate_low"][known].to_numpy() >= low - 1e-9).all()
 
 
 def test_results_with_members_survive_files(growing, tmp_path):

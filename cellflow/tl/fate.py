@@ -59,8 +59,8 @@ def fate(
     An end point is assigned to the groups of its nearest measured cells.
 
     * With a flow that has learned a score each cell is simulated many times, and its fate is a probability. The
-      interval accounts for the number of simulations; with an ensemble also for what its members differ in. Errors that
-      all of them share are not in it.
+      interval accounts for the number of simulations; with an ensemble, whose members are simulated as often each,
+      also for what these differ in. Errors that all of them share are not in it.
     * Without a score a cell has one end point, and its fate is the share of each group among the cells around it: how
       near it lands to the border of a group, not how likely it is to get there. Only an ensemble gives an interval.
     * Where growth was learned, an end point is weighted by the descendants of the cell there: the probability is that
@@ -194,12 +194,11 @@ def fate(
     groups = pd.Series(found.labels) if found is not None else cast("pd.Series", labels).iloc[there.rows]
     votes = Votes(there.x, groups, neighbors)
     _note_small(groups, neighbors, moment)
-    each = max(2, turns // max(1, len(flow.members))) if noisy else 1  # of a member: together as many as of the flow
-    with progress_bar(shown=progress, start=0, steps=turns + each * len(flow.members), what="fates") as bar:
+    with progress_bar(shown=progress, start=0, steps=turns * (1 + len(flow.members)), what="fates") as bar:
         ends = ends_of(flow, asked, moment, chosen, turns, seed)
         share, spread, mass, effective = count_ends(asked, moment, votes, ends, bar)
         beside = member_shares(
-            flow, asked, moment, votes, chosen, each, seed, lambda done, loss: bar(turns + done, loss)
+            flow, asked, moment, votes, chosen, turns, seed, lambda done, loss: bar(turns + done, loss)
         )
     low, high = bounds(share, effective if noisy else None, beside, confidence)
     noted = {

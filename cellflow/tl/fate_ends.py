@@ -46,8 +46,8 @@ def bounds(
     effective
         The effective number of simulations ``(n, 1)``; ``None`` without noise.
     members
-        The shares by each member of an ensemble ``(m, n, k)``; ``None`` without one. Errors of both origins are
-        independent, and their squares add up.
+        The shares by each member of an ensemble ``(m, n, k)``, of as many simulations; ``None`` without one. These vary
+        by their simulations too, so that the wider one of both intervals accounts for both.
     confidence
         Coverage of the interval.
 
@@ -61,7 +61,7 @@ def bounds(
     low, high = (share, share) if effective is None else wilson(share, effective, confidence)
     if members is not None:
         half = t_half_width(members, confidence=confidence)
-        low, high = share - np.hypot(share - low, half), share + np.hypot(high - share, half)
+        low, high = np.minimum(low, share - half), np.maximum(high, share + half)
     return np.clip(low, 0, share), np.clip(high, share, 1)
 
 

@@ -60,12 +60,28 @@ def t_half_width(members: np.ndarray, *, confidence: float = LEVEL) -> np.ndarra
     >>> t_half_width(np.array([-1.0, 0.0, 1.0])).round(2)
     np.float64(2.92)
     """
+    return np.asarray(t_quantile(len(members), confidence) * np.std(members, axis=0, ddof=1))[()]
+
+
+def t_quantile(members: int, confidence: float) -> float:
+    """Return half of the width of Student's interval in standard deviations over some members.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two members, or the confidence is not between 0 and 1.
+
+    Examples
+    --------
+    >>> round(t_quantile(5, 0.9), 2)
+    2.13
+    """
     from scipy.stats import t
 
     check_confidence(confidence)
-    if len(members) < 2:
-        raise ValueError(f"Expected the results of two members or more; found {len(members)}.")
-    return np.asarray(t.ppf((1 + confidence) / 2, len(members) - 1) * np.std(members, axis=0, ddof=1))[()]
+    if members < 2:
+        raise ValueError(f"Expected the results of two members or more; found {members}.")
+    return float(t.ppf((1 + confidence) / 2, members - 1))
 
 
 def for_members(solver: "Solver") -> "Solver":

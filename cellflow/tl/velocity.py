@@ -73,7 +73,8 @@ def velocity(
         With an ensemble: the mean cosine between the velocities of its members and that of the flow, 1 where they
         agree; and the angle around the velocity within which members put its direction, in degrees: see `agreement` in
         `cellflow.tl.intervals`. ``uns[key_added]`` then has ``"confidence"`` and ``"members"`` too. It is called a
-        spread, as it holds the true direction less often than that: what all members get wrong is not in it.
+        spread, since what all members get wrong is not in it; in simulations 90 % held the true direction of 89 % of
+        cells in 2 dimensions and of 98 % in 10, see ``benchmarks/results/ensemble.md``.
 
     Examples
     --------
