@@ -32,7 +32,7 @@ def words_of(command):
     if package in PACKAGES:
         inner = words.pop(0) if words[0] != "--commit-table" else "training"
         return importlib.import_module(f"{module}.{inner}"), words
-    plain = package in ("bridges", "embryoid_body") or package.startswith("studies.")
+    plain = package in ("bridges", "drivers", "embryoid_body") or package.startswith("studies.")
     return importlib.import_module(module if plain else f"{module}.__main__"), words
 
 

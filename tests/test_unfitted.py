@@ -57,6 +57,8 @@ TOOLS = {
     "perturb": lambda: cf.tl.perturb(TREATED, PERTURBATION),
     "response": lambda: cf.tl.response(TREATED, PERTURBATION),
     "fate": lambda: cf.tl.fate(CELLS, FLOW, groupby="kind"),
+    "drivers": lambda: cf.tl.drivers(CELLS, FLOW, fate="one"),
+    "perturb_genes": lambda: cf.tl.perturb_genes(CELLS, FLOW, genes={"a": "up"}, groupby="kind"),
 }
 PLOTS = {
     "velocity": lambda: cf.pl.velocity(CELLS, FLOW),

@@ -3,6 +3,7 @@
 from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
 from cellflow.datasets.perturbed import kang, norman
 from cellflow.datasets.planar import eight_gaussians, moons, s_curve
+from cellflow.datasets.planted import planted_drivers
 from cellflow.datasets.simulated import Branching, branching
 from cellflow.datasets.single_cell import cite, embryoid_body, hematopoiesis, hsmm
 from cellflow.datasets.treated import Perturbations, perturbations
@@ -27,5 +28,6 @@ __all__ = [
     "norman",
     "nuclei",
     "perturbations",
+    "planted_drivers",
     "s_curve",
 ]

@@ -3,6 +3,7 @@
 from cellflow.pl.cells import cells
 from cellflow.pl.conditions import conditions
 from cellflow.pl.descendants import descendants
+from cellflow.pl.drivers import drivers
 from cellflow.pl.fate import fate
 from cellflow.pl.genes import genes
 from cellflow.pl.growth import growth
@@ -20,6 +21,7 @@ __all__ = [
     "cells",
     "conditions",
     "descendants",
+    "drivers",
     "fate",
     "genes",
     "growth",

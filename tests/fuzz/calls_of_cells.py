@@ -31,6 +31,27 @@ def growing() -> cf.SnapshotFlow:
     return cf.SnapshotFlow(**FLAT).fit(small())
 
 
+def with_components() -> Any:
+    """Cells whose components are those of their genes."""
+    import scanpy as sc
+
+    adata = small()
+    sc.pp.pca(adata, n_comps=3)
+    return adata
+
+
+@cache
+def on_components() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT, coupling="exact").fit(with_components())
+
+
+def with_fates() -> Any:
+    adata = small()
+    cf.tl.fate(adata, growing(), groupby="kind", n_samples=2, solver=1, n_neighbors=3)
+    adata.obsm["fate"]["a"] = adata.obs["rate"].where(adata.obs["day"] < 3.0) / 2  # of so few cells all may be alike
+    return adata
+
+
 @cache
 def stochastic() -> cf.SnapshotFlow:
     return cf.SnapshotFlow(**FLAT, coupling="exact", stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
@@ -64,6 +85,8 @@ def prepared() -> Any:
     cf.tl.trajectories(adata, growing(), n=3, n_times=4)
     cf.tl.fate(adata, growing(), groupby="kind", n_samples=2, solver=1, n_neighbors=3)
     cf.tl.trends(adata, growing(), genes=["MCM5", "PCNA"], decode=decoder(), n_times=4, n_bootstrap=3)
+    cf.tl.drivers(fated := with_fates(), growing(), fate="a")
+    adata.uns |= {name: fated.uns[name] for name in ("drivers", "drivers_about")}
     cf.tl.response(adata, perturbing(), max_cells=9)
     adata.varm["response_predicted"] = adata.varm["response"] / 2
     adata.uns["response"] = adata.uns["response"].assign(correlation_flow=1.0, correlation_shift=0.5)
@@ -366,6 +389,7 @@ CALLS: dict[str, Any] = {
             nan=True,
         ),
     ],
+    "pl.drivers": drawn(cf.pl.drivers, n_genes=count(3), key=text("drivers"), figure=other(None)),
     "pl.response": drawn(
         cf.pl.response, treatment=text("b"), group=text("all"), genes=count(3), key=text("response"), ax=other(None)
     ),
@@ -466,6 +490,40 @@ CALLS: dict[str, Any] = {
             n_bootstrap=count(3),
         ),
     ],
+    "tl.drivers": Call(
+        lambda **given: written(cf.tl.drivers, **given),
+        {
+            "adata": Argument("adata", with_fates),
+            "flow": other(lambda: growing()),
+            "fate": text("a"),
+            "time": other(None),
+            "given": other(["rate"]),
+            "key": text("fate"),
+            "seed": SEED,
+            **KEYS,
+        },
+        nan=True,
+    ),
+    "tl.perturb_genes": Call(
+        lambda **given: written(cf.tl.perturb_genes, **given),
+        {
+            "adata": Argument("adata", with_components),
+            "flow": other(lambda: on_components()),
+            "genes": other({"TP53": "up"}),
+            "groupby": text("kind"),
+            "at": number(3.0),
+            "cells": other(None),
+            "n_random": count(2),
+            "n_samples": count(2),
+            "max_cells": count(9),
+            "lineage_key": text("clone"),
+            "solver": SOLVER,
+            "n_neighbors": count(3),
+            "seed": SEED,
+            **KEYS,
+        },
+        nan=True,
+    ),
     "tl.validate": tool(
         cf.tl.validate,
         fitted,

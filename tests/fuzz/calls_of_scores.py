@@ -357,6 +357,16 @@ CALLS: dict[str, Any] = {
         doses=other([1.0, 2.0]),
         seed=count(0),
     ),
+    "datasets.planted_drivers": plain(
+        lambda **given: cf.datasets.planted_drivers(**given).X,
+        n_cells=count(5),
+        n_genes=count(7),
+        n_drivers=count(2),
+        correlation=number(0.3),
+        dropout=number(0.5),
+        times=other([0.0, 1.0]),
+        seed=count(0),
+    ),
     "datasets.branching": plain(
         lambda **given: cf.datasets.branching(**given).obsm,
         n_cells=count(5),

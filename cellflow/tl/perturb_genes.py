@@ -1,0 +1,331 @@
+"""What another amount of a gene would do to the fates that a flow predicts."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.clock import TimeLike, one_time
+from cellflow.cells.columns import read_kinds, read_labels
+from cellflow.cells.states import Cells, States, positions
+from cellflow.estimators.snapshot_verbs import check_weighs
+from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
+from cellflow.signature import checked_but
+from cellflow.tl.cells import about, check_key, target
+from cellflow.tl.descendants import neighbors_of, snapshot_at
+from cellflow.tl.fate import STEPS
+from cellflow.tl.fate_ends import Votes, count_ends, ends_of
+from cellflow.tl.fate_table import read_fate
+from cellflow.tl.gene_shifts import read_gene_shifts
+from cellflow.tl.intervals import check_confidence, t_half_width
+from cellflow.training.run import progress_bar
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.estimators import SnapshotFlow
+
+log = logging.getLogger(__name__)
+
+SMALL = 0.1
+"""Shift, in units of the distance from a cell to its nearest neighbour, below which it is said to be small."""
+FEW = 0.1
+"""Share of random genes that do as much, above which a change is said to be no more than that of any gene."""
+
+
+@checked_but("genes", "cells", "solver")
+def perturb_genes(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    *,
+    genes: Mapping[str, str | float],
+    groupby: str | None = None,
+    at: TimeLike | None = None,
+    cells: Cells | None = None,
+    quantiles: tuple[float, float] = (0.05, 0.95),
+    layer: str | None = None,
+    use_raw: bool = False,
+    n_random: int = 50,
+    n_samples: int = 20,
+    max_cells: int = 500,
+    lineage_key: str | None = None,
+    confidence: float = 0.9,
+    solver: Solver | str | int | None = None,
+    n_neighbors: int | None = None,
+    key: str = "fate",
+    seed: int = 0,
+    progress: bool | None = None,
+    key_added: str = "perturb_genes",
+    copy: bool = False,
+) -> "AnnData | None":
+    """Set genes to a low or high amount, carry cells on with and without it, and compare their fates.
+
+    The change of expression is projected through the PCA loadings: a cell is shifted along the way in which the genes
+    covary over all cells, and carried by the flow from there, with the same noise. **This is not regulation.** The flow
+    knows where cells in a state went, and not why; a shift along the loadings stands for cells that differ in the gene
+    and in all that goes with it, whether it is a cause or not, and a marker shifts fates as a regulator does. What it
+    can say is which fates are near in the direction of a gene: an order of candidates for experiments. A real knock-out
+    leads to states that no fitted cell was in, of which a flow knows nothing.
+
+    One gene moves a state by little. So the same change is made to random genes that the components see as strongly:
+    what is no larger than their changes is not particular to the gene.
+
+    Parameters
+    ----------
+    adata
+        Cells with the time and the representation that the flow was fitted on, PCA loadings, and the expression they
+        were computed from.
+    flow
+        A fitted flow, on principal components.
+    genes
+        What each gene is set to in all cells, together: ``"down"`` or ``"up"`` for a quantile over all cells, or a
+        number in units of the expression.
+    groupby, at
+        Column of ``obs`` with the groups, and the time of a snapshot; ``None`` for those of the fates that
+        `cellflow.tl.fate` wrote under ``key``, or the last fitted snapshot.
+    cells
+        The cells: a mask, names, or rows of ``obs``; ``None`` for those of the first fitted snapshot.
+    quantiles
+        What ``"down"`` and ``"up"`` are.
+    layer, use_raw
+        Where the expression is that the PCA was computed from: a layer, or ``adata.raw``; ``adata.X`` by default.
+    n_random
+        How many random genes, or sets of genes, the change is compared with; 0 for none.
+    n_samples
+        Simulations of each cell, where there is noise.
+    max_cells
+        Cells that are drawn, where there are more.
+    lineage_key
+        Column of ``obs`` with clones, donors or other units that were sampled; ``None`` for cells. Intervals are over
+        these.
+    confidence
+        Coverage of the intervals, for what varies with cells, and between the members of an ensemble.
+    solver
+        As for `cellflow.tl.fate`.
+    n_neighbors
+        Measured cells that an end point is compared with; ``None`` for as in `cellflow.tl.fate`.
+    key
+        Name under which `cellflow.tl.fate` wrote.
+    seed
+        Seed of the noise, the cells and the random genes.
+    progress
+        Whether to show a bar; ``None`` for in a terminal.
+    key_added
+        Name of what is written, without "/".
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Writes
+    ------
+    ``uns[key_added]``
+        Table of the groups, the largest change first: ``group``, mean share ``before`` and ``after``, ``change``, its
+        interval ``low`` and ``high``, ``rank`` of its size among those of the random genes (1: larger than all), and
+        ``p_random``, the share of these that change as much, itself counted.
+    ``uns[f"{key_added}_about"]``
+        ``"genes"``, ``"amounts"``, ``"at"``, ``"groupby"``, ``"n_cells"``, ``"n_random"``, ``"shift"`` (root mean
+        square, in units of the representation), ``"relative_shift"`` (in units of the median distance from a cell to
+        its nearest neighbour), ``"confidence"``, ``"rep"``, ``"time_key"`` and ``"unit"``.
+    ``obsm[key_added]``
+        The shift of each cell ``(n, d)``; missing for others.
+    ``obsm[f"{key_added}_change"]``
+        The change of its shares ``(n, groups)``, in alphabetical order of the groups; missing for others.
+
+    Raises
+    ------
+    KeyError
+        When there is no such gene, column or layer, or the components do not see the gene.
+    ValueError
+        When several genes have that name, loadings do not fit the expression, or there are no cells before ``at``.
+
+    Source
+    ------
+    Phipson and Smyth 2010 for p values of random draws, which count the observed one.
+
+    Examples
+    --------
+    >>> import scanpy as sc, cellflow as cf
+    >>> adata = cf.datasets.branching(seed=0)
+    >>> sc.pp.pca(adata, n_comps=2)
+    >>> flow = cf.SnapshotFlow(steps=20).fit(adata)
+    >>> cf.tl.perturb_genes(adata, flow, genes={"gene0": "up"}, groupby="fate", n_random=9)
+    >>> adata.uns["perturb_genes"].columns.tolist()
+    ['group', 'before', 'after', 'change', 'low', 'high', 'rank', 'p_random']
+    """
+    check_key(key_added)
+    check_confidence(confidence)
+    if min(n_random, n_samples - 1, max_cells - 2) < 0:
+        found = n_random, n_samples, max_cells
+        raise ValueError(f"Expected n_random >= 0, n_samples >= 1 and max_cells >= 2; found {found}.")
+    states = flow.read(adata, weights=flow.weight_key in adata.obs)
+    groupby, moment = _groups_and_time(adata, flow, groupby, at, key)
+    groups = read_kinds(adata, groupby, setting="groupby")
+    rng = np.random.default_rng(seed)
+    chosen = _chosen(adata, flow, states, cells, moment, max_cells, rng)
+    shifts = read_gene_shifts(adata, flow, chosen.rows, genes, quantiles, layer=layer, use_raw=use_raw)
+    clones = None if lineage_key is None else read_labels(adata, lineage_key, setting="lineage_key")
+    there = snapshot_at(flow, states, moment, of=chosen)
+    votes = Votes(there.x, groups.iloc[there.rows], neighbors_of(n_neighbors, there, moment))
+    law = _solver(flow, solver)
+    turns = n_samples if isinstance(law, Noisy) else 1
+    own, others = shifts.own(), shifts.random(n_random, rng)
+
+    def fates(shift: np.ndarray | float, by: "SnapshotFlow" = flow) -> np.ndarray:
+        moved = States((chosen.x + shift).astype(np.float32), chosen.time, chosen.rows, chosen.condition, chosen.weight)
+        return count_ends(moved, moment, votes, ends_of(by, moved, moment, law, turns, seed), lambda *_: None)[0]
+
+    weight = chosen.weighed(np.full(len(chosen), 1 / len(chosen)))
+    before = fates(0.0)
+    change = fates(own) - before
+    with progress_bar(shown=progress, start=0, steps=max(len(others), 1), what="random genes") as bar:
+        random = np.zeros((len(others), len(votes.groups)))
+        for number, shift in enumerate(others):
+            random[number] = weight @ (fates(shift) - before)
+            bar(number + 1, None)
+    members = [weight @ (fates(own, one) - fates(0.0, one)) for one in flow.members]
+    half = _half_width(change, weight, _units(clones, chosen), confidence)
+    if members:
+        half = np.hypot(half, t_half_width(np.array(members), confidence=confidence))
+    table = _table(votes.groups, weight @ before, weight @ change, half, random)
+    length, relative = _sizes(own, chosen)
+    _say(list(genes), table, relative, len(others))
+    written = target(adata, copy=copy)
+    written.uns[key_added] = table
+    written.uns[f"{key_added}_about"] = {
+        "genes": np.array(list(genes), dtype=object),
+        "amounts": np.array([str(amount) for amount in genes.values()], dtype=object),
+        "at": moment,
+        "groupby": groupby,
+        "n_cells": len(chosen),
+        "n_random": len(others),
+        "shift": length,
+        "relative_shift": relative,
+        "confidence": confidence,
+        **about(adata, flow),
+    }
+    for name, values in ((key_added, own), (f"{key_added}_change", change)):
+        whole = np.full((adata.n_obs, values.shape[1]), np.nan, dtype=np.float32)
+        whole[chosen.rows] = values
+        written.obsm[name] = whole
+    return written if copy else None
+
+
+def _groups_and_time(
+    adata: "AnnData", flow: "SnapshotFlow", groupby: str | None, at: TimeLike | None, key: str
+) -> tuple[str, float]:
+    """Return what is asked for, or what the fates were predicted with."""
+    last = flow.clock_.times[-1]
+    if groupby is not None:
+        return groupby, last if at is None else one_time(at, what="`at`")
+    fates = read_fate(adata, key)
+    if not fates.groupby:
+        raise ValueError("These fates are toward terminal states and no column of `obs`. Name one in `groupby`.")
+    return fates.groupby, fates.at if at is None else one_time(at, what="`at`")
+
+
+def _chosen(
+    adata: "AnnData",
+    flow: "SnapshotFlow",
+    states: States,
+    cells: Cells | None,
+    moment: float,
+    most: int,
+    rng: np.random.Generator,
+) -> States:
+    """Return the cells, at most as many as are asked for, all before a time."""
+    first = flow.clock_.times[0]
+    chosen = states.at(first) if cells is None else states.take(positions(adata, cells))
+    late = int((chosen.time >= moment).sum())
+    if late or len(chosen) < 2:
+        raise ValueError(
+            f"Expected two cells or more, all before time {moment:g}; found {len(chosen)}, of which {late} are not. "
+            "Name others in `cells`, or choose a later `at`."
+        )
+    if len(chosen) <= most:
+        return chosen
+    return chosen.take(np.sort(rng.permutation(len(chosen))[:most]))
+
+
+def _solver(flow: "SnapshotFlow", solver: Solver | str | int | None) -> Solver:
+    default: Solver = Noisy(STEPS) if flow.stochastic else Fixed()
+    chosen: Solver = default if solver is None else resolve(solver, default=default, verb="tl.perturb_genes")
+    if isinstance(chosen, Jumps):
+        check_weighs(flow)
+    return chosen
+
+
+def _units(clones: pd.Series | None, cells: States) -> np.ndarray:
+    """Return the number of the sampled unit of each cell ``(n,)``; a cell without a clone is one by itself."""
+    if clones is None:
+        return np.arange(len(cells))
+    codes, names = pd.factorize(clones.iloc[cells.rows])
+    return np.where(codes < 0, len(names) + np.arange(len(codes)), codes)
+
+
+def _half_width(change: np.ndarray, weight: np.ndarray, units: np.ndarray, confidence: float) -> np.ndarray:
+    """Return half of the interval of the mean change ``(groups,)``, where cells of one unit vary together."""
+    from scipy.stats import t
+
+    codes = np.unique(units, return_inverse=True)[1]
+    n = int(codes.max()) + 1
+    if n < 2:
+        raise ValueError("All cells are of one unit in `lineage_key`: there is no interval. Name other cells.")
+    off = weight[:, None] * (change - weight @ change)
+    sums = np.zeros((n, change.shape[1]))
+    np.add.at(sums, codes, off)
+    error = np.sqrt((sums**2).sum(axis=0) * n / (n - 1))
+    return np.asarray(t.ppf((1 + confidence) / 2, n - 1) * error)
+
+
+def _table(
+    groups: list[str], before: np.ndarray, change: np.ndarray, half: np.ndarray, random: np.ndarray
+) -> pd.DataFrame:
+    larger = (np.abs(random) >= np.abs(change)).sum(axis=0)
+    some = len(random) > 0
+    table = pd.DataFrame(
+        {
+            "group": np.array(groups, dtype=object),
+            "before": before,
+            "after": before + change,
+            "change": change,
+            "low": change - half,
+            "high": change + half,
+            "rank": np.where(some, larger + 1.0, np.nan),
+            "p_random": np.where(some, (larger + 1) / (len(random) + 1), np.nan),
+        }
+    )
+    table = table.iloc[np.argsort(-np.abs(change), kind="stable")].reset_index(drop=True)
+    table.index = table.index.astype(str)
+    return table
+
+
+def _sizes(shift: np.ndarray, cells: States) -> tuple[float, float]:
+    """Return the root mean squared shift, and the same in units of the median distance to the nearest neighbour."""
+    from sklearn.neighbors import NearestNeighbors
+
+    length = float(np.sqrt((shift**2).sum(axis=1).mean()))
+    nearest = float(np.median(NearestNeighbors(n_neighbors=1).fit(cells.x).kneighbors()[0]))
+    return length, length / nearest if nearest > 0 else float("nan")
+
+
+def _say(genes: list[str], table: pd.DataFrame, relative: float, n_random: int) -> None:
+    """Say in the log what a change means, where that is little."""
+    names, best = " and ".join(genes), table.iloc[0]
+    if relative < SMALL:
+        log.warning(
+            "The change of %s moves cells by %.1g %% of the distance to their nearest neighbour: less than what two "
+            "cells of one kind differ by.",
+            names,
+            100 * relative,
+        )
+    if n_random and best["p_random"] > FEW:
+        log.warning(
+            "The largest change, of %s by %+.2g, is number %d in size among those by %d random genes with loadings of "
+            "like length: it is not particular to %s.",
+            best["group"],
+            best["change"],
+            best["rank"],
+            n_random,
+            names,
+        )
