@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +31,8 @@ _WORDS: dict[Any, str] = {
 def checked(thing: T) -> T:
     """Refuse arguments of other types than the signature states, before the first line of a function runs.
 
-    On a class it holds for its constructor. Numbers are no truth values, and whole numbers have no fraction. A protocol
+    On a class it holds for its constructor. Numbers are no truth values, and whole numbers have no fraction; one in a
+    tensor or an array of no axes is one, and whatever has a path of text is a path, see `as_stated`. A protocol
     is told apart by whether it is called, and what is imported for type checkers alone by its name; what the signature
     leaves open stays open. Which values are possible is checked where they are used.
 
@@ -118,6 +120,32 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     raise TypeError(f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}")
 
 
+def as_stated(value: Any, hint: Any, *, name: str, where: str) -> Any:
+    """Return a value as a signature states it: a number out of a tensor or an array of no axes, a path as a `Path`.
+
+    Parameters
+    ----------
+    value, hint, name, where
+        As for `check_type`.
+
+    Raises
+    ------
+    TypeError
+        When it is of another type.
+
+    Examples
+    --------
+    >>> as_stated(torch.tensor(0.5), float, name="sigma", where="Linear")
+    0.5
+    """
+    if not _fits(value, hint):
+        plain = _plain(value)
+        if plain is not value and _fits(plain, hint):
+            return plain
+    check_type(value, hint, name=name, where=where)
+    return value
+
+
 def check_stored(owner: object, *left: str) -> None:
     """Raise unless what a constructor has stored, under the names of its arguments, is as its signature states.
 
@@ -154,20 +182,26 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     rest = next((n for n, each in signature.parameters.items() if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
     positional = names[: names.index(rest)] if rest in names else names
 
-    def check(given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def taken(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not hints:
             hints.update({name: hint for name, hint in _stated(function, signature).items() if name not in left})
         # Too many or too few arguments: Python says so when the function itself is called.
-        for name, value in chain(zip(positional, given, strict=False), named.items()):
+        for place, (name, value) in enumerate(chain(zip(positional, given, strict=False), [*named.items()])):
             hint = hints.get(name, Any)
-            if type(value) is not hint and hint is not Any:
-                check_type(value, hint, name=name, where=shown)
+            if type(value) is hint or hint is Any:
+                continue
+            plain = as_stated(value, hint, name=name, where=shown)
+            if plain is not value and name in named:
+                named[name] = plain
+            elif plain is not value:
+                given = (*given[:place], plain, *given[place + 1 :])
         if rest in hints:
             for value in given[len(positional) :]:
                 check_type(value, hints[rest], name=rest, where=shown)
+        return given, named
 
     def call(*given: Any, **named: Any) -> Any:
-        check(given, named)
+        given, named = taken(given, named)
         return function(*given, **named)
 
     # It has the names of its function's module, where examples in docstrings are looked for.
@@ -225,6 +259,16 @@ def _fits_number(value: object, hint: type) -> bool:
     if hint is bool or switch:
         return switch and hint is bool
     return isinstance(value, Integral) if hint is int else isinstance(value, Real) and not _is_huge(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return the number in a tensor or an array of no axes, and what stands for a path as a `Path`."""
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim == 0 and not getattr(value, "is_meta", False):
+        number = value.item()
+        return number if isinstance(number, bool | int | float) else value
+    if isinstance(value, os.PathLike) and isinstance(value.__fspath__(), str):
+        return Path(value)
+    return value
 
 
 def _is_huge(value: object) -> bool:

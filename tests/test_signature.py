@@ -3,6 +3,7 @@
 import doctest
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,47 @@ def test_what_a_signature_states_is_let_in(hint, value):
 def test_anything_else_is_refused_by_name(hint, value):
     with pytest.raises(TypeError, match=r"^f\(\) expected `x` to be .+; found .+"):
         check_type(value, hint, name="x", where="f")
+
+
+@checked
+def echo(x: Any = None, *, n: int = 0, a: float | None = 0.0, on: bool = False, path: str | Path = "") -> tuple:
+    return n, a, on, path
+
+
+class Somewhere:
+    """A path that is none of Python's own, as those of py.path and of cloud stores."""
+
+    def __fspath__(self):
+        return "some/where"
+
+
+def test_numbers_in_arrays_and_paths_of_any_kind_arrive_as_python_has_them():
+    found = echo(n=torch.tensor(3), a=np.array(0.5), on=torch.tensor(True), path=Somewhere())
+    assert found == (3, 0.5, True, Path("some/where"))
+    assert [type(value) for value in found[:3]] == [int, float, bool]
+    assert echo(a=torch.tensor(2))[1] == 2
+    wrong = {
+        "n": [torch.tensor(2.5), torch.tensor([1]), torch.tensor(3, device="meta"), np.array("3"), torch.tensor(True)],
+        "a": [torch.tensor(1j), np.array(True)],
+        "on": [np.array(1)],
+        "path": [b"bytes", 3],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(TypeError, match=f"expected `{name}` to be"):
+                echo(**{name: value})
+
+
+def test_parts_hold_numbers_and_devices_have_any_form(tmp_path):
+    """Whatever they are made of, parts print, compare and are saved; a device is not kept with a model."""
+    assert cf.paths.BrownianBridge(torch.tensor(0.5)) == cf.paths.BrownianBridge(np.float64(0.5))
+    assert "sigma=0.5" in repr(cf.paths.BrownianBridge(torch.tensor(0.5)))
+    x = torch.randn(20, 2, generator=cf.generator(seed=0))
+    device = torch.device("cpu")
+    model = cf.DomainTranslator(steps=2, batch_size=4, device=device).fit(x, x + 3)
+    assert model.device is device
+    model.save(tmp_path)
+    cf.DomainTranslator.load(tmp_path, device=device)
 
 
 def test_an_argument_can_be_left_to_the_function():

@@ -151,7 +151,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         cls,
         folder: str | Path,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         **parts: Any,
     ) -> Self:
         """Load a model that `save` wrote. No code in the files is run.

@@ -127,7 +127,7 @@ class ImageGenerator(FlowEstimator):
         recipe: Recipe | None = None,
         flip: bool = False,
         seed: int = 0,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         progress: bool | None = None,
         **old: Any,
     ) -> None:

@@ -179,7 +179,7 @@ class PerturbationFlow(FlowEstimator):
         standardize: bool | str = True,
         ot_batch_size: int | str = "auto",
         seed: int = 0,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         progress: bool | None = None,
     ) -> None:
         self.control = control

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from cellflow import cells, couplings, networks, pairing, paths, training
@@ -100,6 +101,8 @@ def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     inner = partial(encode, name=name, depth=depth + 1)
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, torch.device):
+        return str(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, pd.Timedelta):

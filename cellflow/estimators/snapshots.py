@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import nn
 
 from cellflow import couplings, networks, paths, training
@@ -225,7 +226,7 @@ class SnapshotFlow(FlowEstimator):
         ensemble: int | None = None,
         replicate_key: str | None = None,
         seed: int = 0,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         progress: bool | None = None,
         **given: Any,
     ) -> None:

@@ -184,7 +184,7 @@ class DomainTranslator(FlowEstimator):
         flip: bool = False,
         ot_batch_size: int | str = "auto",
         seed: int = 0,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         progress: bool | None = None,
         **given: Any,
     ) -> None:
