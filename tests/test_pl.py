@@ -485,6 +485,15 @@ def test_genes_are_weighted_means_beside_observed_means(adata):
     assert figure.axes[0].get_xlabel() == "hours"
 
 
+@pytest.mark.parametrize("names", [["MYOG"], ["MYOG", "CDK1"], ["MYOG", "CDK1", "ID1"]], ids=len)
+def test_the_legend_of_genes_is_not_cut(names, adata):
+    figure = cf.pl.genes(adata, course(genes=("MYOG", "CDK1", "ID1")), genes=names, time_key="hours", left_out=[24.0])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
 def test_missing_genes_name_close_matches(adata):
     with pytest.raises(KeyError, match="MYOG"):
         cf.pl.genes(adata, course(), genes=["myog"], time_key="hours")

@@ -91,7 +91,7 @@ def genes(
     handles = {
         label: mark for ax in panels[: len(names)] for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 if columns > 2 else 1, frameon=False)
     return figure
 
 
