@@ -84,7 +84,9 @@ def written(adata, tool, *args, key, **given):
 
 PLACES = {
     "interpolate at": lambda a, flow, _, t: cf.tl.interpolate(a, flow, at=t).obsm["X_pca"],
-    "validate times": lambda a, _, plain, t: written(a, cf.tl.validate, plain, times=t, key="validation")["W1"],
+    "validate times": lambda a, _, plain, t: written(
+        a, cf.tl.validate, plain, times=t, keep_aside=False, key="validation"
+    )["W1"],
     "push at": lambda a, flow, _, t: written(a, cf.tl.push, flow, cells=cells_on(a, 0), at=t, key="push"),
     "pull at": lambda a, flow, _, t: written(a, cf.tl.pull, flow, cells=cells_on(a, 5), at=t, key="pull"),
     "fate at": lambda a, flow, _, t: written(

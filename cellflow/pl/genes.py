@@ -91,7 +91,8 @@ def genes(
     handles = {
         label: mark for ax in panels[: len(names)] for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 if columns > 2 else 1, frameon=False)
+    beside = 3 if columns > 2 else 1  # in one row only where there is room for it
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=beside, frameon=False)
     return figure
 
 

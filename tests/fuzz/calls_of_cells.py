@@ -74,7 +74,7 @@ def treated(adata: Any = None, **given: Any) -> Any:
 
 def flowing(adata: Any = None, **given: Any) -> Any:
     flow = cf.SnapshotFlow(**(FLAT | given)).fit(small() if adata is None else adata)
-    return [flow.history_.columns, flow.velocity(X.make(), 1.0)]
+    return [flow.history_.columns, flow.velocity(X.make()[:, : flow.n_features_in_], 1.0)]
 
 
 def prepared() -> Any:
@@ -286,7 +286,7 @@ CALLS: dict[str, Any] = {
             },
         ),
         plain(flowing, adata=ADATA),
-        plain(flowing, adata=ADATA, ensemble=count(2), replicate_key=text("batch")),
+        plain(flowing, adata=ADATA, ensemble=count(2), replicate_key=text("kind")),
         plain(
             flowing,
             adata=ADATA,
