@@ -286,7 +286,6 @@ CALLS: dict[str, Any] = {
             },
         ),
         plain(flowing, adata=ADATA),
-        plain(flowing, adata=ADATA, ensemble=count(2), replicate_key=text("kind")),
         plain(
             flowing,
             adata=ADATA,
@@ -326,6 +325,7 @@ CALLS: dict[str, Any] = {
         ),
         plain(lambda **given: conditioned().score(**given), adata=ADATA),
         plain(lambda **given: fitted().suggest(**given).settings, adata=ADATA),
+        plain(flowing, adata=ADATA, ensemble=count(2), replicate_key=text("kind")),
     ],
     "PerturbationFlow": [
         Call(

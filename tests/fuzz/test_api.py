@@ -133,6 +133,7 @@ BEFORE = [
 
 @pytest.mark.parametrize("one", BEFORE, ids=str)
 def test_an_input_that_ended_badly_before_does_so_no_more(one):
+    assert one.odd.keys() <= one.call.arguments.keys(), "another call stands in its place: new ones go last"
     assert ending(one) is None
 
 
