@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test slow mutants fuzz soak matrix lint bench gpu peers wheel-check clean
+.PHONY: demo test slow mutants fuzz soak matrix lint bench gpu peers doors wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo task=hematopoiesis
@@ -47,6 +47,11 @@ bench: $(VENV)/installed-bench
 gpu: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.gpu
 
+# Flows in CellRank and scVelo, in an environment of their own: CellRank 2.0.7, which is what Python 3.11 gets, needs
+# NumPy below 2. Draws figures/doors-*.png.
+doors: .venv-doors/installed
+	.venv-doors/bin/pytest -W default tests/doors
+
 peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 
 wheel-check: $(VENV)/installed-test
@@ -69,6 +74,12 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 .venv-otpfm/installed: constraints.txt Makefile
 	test -x .venv-otpfm/bin/python || $(PYTHON) -m venv .venv-otpfm
 	.venv-otpfm/bin/pip install -q --disable-pip-version-check -c constraints.txt otpfm
+	touch $@
+
+# Without our constraints, whose NumPy is newer.
+.venv-doors/installed: pyproject.toml constraints-doors.txt Makefile
+	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors
+	.venv-doors/bin/pip install -q --disable-pip-version-check -c constraints-doors.txt -e '.[cellrank]' scvelo pytest hypothesis
 	touch $@
 
 # Without our constraints: it pins older versions of what both build on. It imports requests without asking for it.

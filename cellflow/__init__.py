@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         cells,
         couplings,
         datasets,
+        doors,
         estimators,
         fields,
         images,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = frozenset({
-    "cells", "couplings", "data", "datasets", "errors", "estimators", "fields", "images", "integrate", "metrics",
-    "networks", "objectives", "pairing", "paths", "pl", "pp", "report", "tl", "training",
+    "cells", "couplings", "data", "datasets", "doors", "errors", "estimators", "fields", "images", "integrate",
+    "metrics", "networks", "objectives", "pairing", "paths", "pl", "pp", "report", "tl", "training",
 })  # fmt: skip
 _NAMES = {
     "Batch": "cellflow.batch",
@@ -59,6 +60,7 @@ __all__ = [
     "cells",
     "couplings",
     "datasets",
+    "doors",
     "estimators",
     "fields",
     "generator",

@@ -26,7 +26,7 @@ LAYERS = {
     "objectives": 2, "metrics": 2, "cells": 2, "images": 2, "datasets": 2,
     "training": 3, "pairing": 3,
     "estimators": 4,
-    "tl": 5, "pl": 5, "pp": 5, "report": 5,
+    "tl": 5, "pl": 5, "pp": 5, "doors": 5, "report": 5,
     "cli": 6, "__main__": 6, "data": 6,
 }  # fmt: skip
 

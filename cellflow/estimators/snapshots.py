@@ -303,6 +303,7 @@ class SnapshotFlow(FlowEstimator):
             fitted.field_ = fitted._field(scales).to(device)
         batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
         fitted.plans_, fitted.turnover_ = batches.plans, batches.turnovers
+        fitted.digest_ = snapshots.digest()  # of the cells that the plans are of
         run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
         growing = batches if fitted.growth_ and self.prior_key is None else None
         regular = self._regular(run, aside.is_few(self.regularize, len(snapshots.x)) and coupling.divisible)

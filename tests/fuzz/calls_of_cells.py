@@ -447,6 +447,32 @@ CALLS: dict[str, Any] = {
         seed=SEED,
         **KEYS,
     ),
+    "doors.to_cellrank": Call(
+        cf.doors.to_cellrank,
+        {
+            "adata": ADATA,
+            "flow": other(lambda: growing()),
+            "condition": other(None),
+            "plans": text("auto"),
+            "keep": number(0.9),
+            "n_neighbors": count(3),
+            "conn_weight": number(0.2),
+            "n_samples": count(1),
+            "seed": SEED,
+        },
+    ),
+    "doors.to_scvelo": Call(
+        lambda **given: cf.doors.to_scvelo(**given).uns["velocity_graph"].sum(),
+        {
+            "adata": ADATA,
+            "flow": other(lambda: growing()),
+            "condition": other(None),
+            "decode": other(None),
+            "layer": other(None),
+            "use_raw": flag(False),
+            "n_neighbors": count(3),
+        },
+    ),
     "tl.fate": tool(
         cf.tl.fate,
         groupby=text("kind"),

@@ -365,6 +365,19 @@ FAULTS = (
         ("fuzz/test_api.py::test_the_right_arguments_are_right",),
     ),
     Fault(
+        "order of a given plan", "estimators/given_plans.py", "kept = masses[order[0]][:, order[1]]", "kept = masses",
+        ("test_given_plans.py::test_a_plan_is_learned_from_as_it_is",),
+    ),
+    Fault(
+        "masses of a row that are kept", "doors/plans.py", "np.lexsort((-masses.data, rows))",
+        "np.lexsort((masses.data, rows))",
+        ("test_doors.py::test_the_largest_masses_of_a_row_are_kept",),
+    ),
+    Fault(
+        "way to a neighbour", "doors/scvelo.py", "way = x[j] - x[i]", "way = x[i] - x[j]",
+        ("test_doors.py::test_the_graph_holds_cosines",),
+    ),
+    Fault(
         "costs of what is not known", "couplings/cost.py", "if not bool(torch.isfinite(side).all()):", "if False:",
         ("fuzz/test_api.py::test_an_input_that_ended_badly_before_does_so_no_more",),
     ),
