@@ -178,15 +178,15 @@ FAULTS = (
         ("test_growth.py::test_growing_gaussians_are_the_same_population_with_noise_and_without",),
     ),
     Fault(
-        "fates of descendants", "tl/fate.py", "np.exp(grows * (", "np.exp(0 * (",
+        "fates of descendants", "tl/fate_ends.py", "np.exp(grows * (", "np.exp(0 * (",
         ("test_score.py::test_fates_are_those_of_descendants",),
     ),
     Fault(
-        "origins", "tl/fate.py", "np.where(cells.time < moment, 1.0, 0.0)", "np.ones(len(x))",
+        "origins", "tl/fate_ends.py", "np.where(cells.time < moment, 1.0, 0.0)", "np.ones(len(x))",
         ("test_score.py::test_origins_count_once_each",),
     ),
     Fault(
-        "Wilson", "tl/fate.py", "(z / (2 * n)) ** 2)", "(z / n) ** 2)",
+        "Wilson", "tl/fate_ends.py", "(z / (2 * n)) ** 2)", "(z / n) ** 2)",
         ("test_fate.py::test_wilson_agrees_with_scipy",),
     ),
     Fault(
@@ -195,8 +195,8 @@ FAULTS = (
         ("test_tl.py::test_origins_and_weights_say_where_cells_come_from",),
     ),
     Fault(
-        "decode offset", "tl/genes.py", "_mean_expression(adata) - scores.mean(axis=0) @ matrix.T",
-        "_mean_expression(adata) + scores.mean(axis=0) @ matrix.T",
+        "decode offset", "cells/loadings.py", "[columns] - scores.mean(axis=0) @ matrix.T",
+        "[columns] + scores.mean(axis=0) @ matrix.T",
         ("test_tl.py::test_genes_of_a_part_of_the_cells_are_decoded_too",),
     ),
     Fault(
