@@ -98,11 +98,12 @@ def drivers(
     The predicted fate is a smooth function of the state: its errors are those of whole neighbourhoods, and as many
     cells as one likes do not average them away. A gene that follows the state, as nearly all with large loadings do,
     is therefore tested as if there were as many cells as neighbourhoods that differ: ``n_effective`` follows from how
-    alike gene and fate are in near cells. Of fates that are random smooth functions of the state, 64 of 2,000
-    genes are named at a false discovery rate of 5 %, instead of 162 where every cell counts, and none should be; of
-    fates of a flow, fewer than 1 in 20 of those named are false: ``benchmarks/results/drivers.md``. It does not account for components that were
-    computed from the same genes (a gene's own noise moves the state, and by it the predicted fate), nor for what cells
-    of one clone or donor have in common beyond their state. Read ``q_value`` as a filter, not as proof.
+    alike gene and fate are in near cells. Of fates that are random smooth functions of the state, 64 of 2,000 genes are
+    named at a false discovery rate of 5 %, instead of 162 where every cell counts, and none should be; of fates of a
+    flow, fewer than 1 in 20 of those named are false: ``benchmarks/results/drivers.md``. It does not account for
+    components that were computed from the same genes (a gene's own noise moves the state, and by it the predicted
+    fate), nor for what cells of one clone or donor have in common beyond their state. Read ``q_value`` as a filter, not
+    as proof.
 
     Source
     ------
