@@ -2,7 +2,8 @@
 
 Early cells of LARRY and of its blood progenitors: what each becomes, by flows of every kind, static plans, CellRank on
 these plans, and not moving; beside what its clone became. Rows that are there already are not measured again:
-``--again`` does so, and ``--set`` and ``--method`` choose some.
+``--again`` does so, and ``--set`` and ``--method`` choose some. CellRank runs in an environment of its own (``make
+doors``); where there is none, its rows are skipped by name.
 """
 
 import time
@@ -57,12 +58,12 @@ def once(table: Table, name: str, method: str, seed: int, cells: int, *, again: 
 
 def text(rows: list[Row], command: str) -> list[str]:
     """Return the page: what is measured, and the table of each set that has rows."""
-    lines, *abouts = page.fill(Path(__file__).with_name("table.md"), made=page.made_by(command, "one thread"))
+    lines, *abouts, said = page.fill(Path(__file__).with_name("table.md"), made=page.made_by(command, "one thread"))
     for (name, columns), about in zip(COLUMNS.items(), abouts, strict=True):
         some = [row for row in rows if row["set"] == name]
         if some:
             lines = [*lines, "", *about, "", *_table(some, columns)]
-    return lines
+    return [*lines, "", *said]
 
 
 def _table(rows: list[Row], columns: dict[str, str]) -> list[str]:

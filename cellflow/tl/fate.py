@@ -242,7 +242,7 @@ def _note_small(groups: pd.Series, n_neighbors: int, moment: float) -> None:
     counts = groups.fillna(WITHOUT).value_counts()
     small = [f"{str(name)!r} ({n})" for name, n in counts.items() if n < n_neighbors < len(groups)]
     if small:
-        said = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} others" if len(small) > NAMED else "")
+        said = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
         log.warning(
             "Fewer than %d cells at time %g are in %s, and an end point has so many neighbors: the share of such a "
             "group stays below 1 even where all cells go there. Merge it with another, or lower `n_neighbors`.",
