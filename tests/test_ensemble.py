@@ -5,10 +5,15 @@ import json
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import cellflow as cf
+from benchmarks.ensemble import simulations
+from benchmarks.ensemble.__main__ import row, text
+from benchmarks.ensemble.simulations import QUICK as QUICK_FIT
+from benchmarks.ensemble.simulations import SIMULATIONS, Found, to_the_right
 from cellflow.cells.resampling import read_donors, resampled
 from cellflow.cells.snapshots import read_snapshots
 from cellflow.errors import CheckpointError
@@ -347,9 +352,9 @@ def test_samples_of_the_fit_are_found_again(growing):
     fitted = np.flatnonzero(np.isin(adata.obs["day"], (0, 1, 5)))
     snapshots = read_snapshots(adata, time_key="day", rep="X_pca")
     drawn = counts(flow, adata, fitted)
-    for row, member in zip(drawn, flow.members, strict=True):
+    for times, member in zip(drawn, flow.members, strict=True):
         rows = resampled(snapshots, generator=cf.seeds.generator_at(member.seed, 0))
-        assert np.array_equal(row, np.bincount(rows, minlength=adata.n_obs))
+        assert np.array_equal(times, np.bincount(rows, minlength=adata.n_obs))
 
 
 def test_members_of_a_distilled_flow_are_followed_by_steps(growing):
@@ -367,3 +372,34 @@ def test_validation_says_that_it_fits_without_members(caplog):
     assert "tl.validate fits without an ensemble" in caplog.text
     with pytest.raises(ValueError, match="ensemble"):
         cf.tl.tune(adata, flow, grid={"ensemble": [None, 5]})
+
+
+def test_the_truth_of_the_simulated_bridge_keeps_shares():
+    """Averaged over where cells begin, as many end on each side as are there; with equal shares the middle is even."""
+    places = np.array([-2.0, 2.0])
+    x = np.linspace(-5, 5, 401)
+    density = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
+    assert density @ to_the_right(x, places, np.array([0.6, 0.4]), 0.4) == pytest.approx(0.4, abs=1e-3)
+    assert to_the_right(np.zeros(1), places, np.array([0.5, 0.5]), 0.4) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_row_of_the_benchmark_tells_bias_from_variance():
+    draw = np.random.default_rng(0)
+    error = draw.normal(size=(200, 30)) + 2
+    found = row([Found("rate", one, np.ones(30), np.abs(one) < 1.7) for one in error])
+    assert (found["bias"], found["deviation"], found["deviation_of_members"]) == pytest.approx((2, 1, 1), abs=0.05)
+    assert found["coverage"] == pytest.approx(0.38, abs=0.03)
+    page = "\n".join(text(pd.DataFrame([{"simulation": "one", **found}]), 3.0, "python -m benchmarks.ensemble"))
+    assert "| one | rate | 200 | 2.0" in page
+    assert "a spread" in page
+    assert "3.0 times" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIMULATIONS)
+def test_every_simulation_runs(name, monkeypatch):
+    monkeypatch.setitem(QUICK_FIT, "steps", 20)
+    monkeypatch.setattr(simulations, "SAMPLES", 3)
+    for found in SIMULATIONS[name].run(0):
+        assert found.error.shape == found.deviation.shape == found.inside.shape
+        assert np.isfinite(found.error).all()

@@ -53,6 +53,11 @@ def with_fates() -> Any:
 
 
 @cache
+def several() -> cf.SnapshotFlow:
+    return cf.SnapshotFlow(**FLAT, ensemble=2).fit(small())
+
+
+@cache
 def stochastic() -> cf.SnapshotFlow:
     return cf.SnapshotFlow(**FLAT, coupling="exact", stochastic=True, path=cf.paths.BrownianBridge(0.5)).fit(small())
 
@@ -409,8 +414,12 @@ CALLS: dict[str, Any] = {
     "tl.velocity": [
         tool(cf.tl.velocity, **DECODED, extrapolate=flag(True), **KEYS),
         tool(cf.tl.velocity, conditioned, condition=other({"kind": "b"})),
+        tool(cf.tl.velocity, several, confidence=number(0.9)),
     ],
-    "tl.growth": tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
+    "tl.growth": [
+        tool(cf.tl.growth, sensitivity=flag(False), extrapolate=flag(True), **KEYS),
+        tool(cf.tl.growth, several, sensitivity=flag(False), confidence=number(0.9)),
+    ],
     "tl.growth_prior": Call(
         lambda **given: written(cf.tl.growth_prior, **given),
         {
@@ -424,6 +433,7 @@ CALLS: dict[str, Any] = {
     "tl.interpolate": [
         tool(cf.tl.interpolate, at=AT, solver=SOLVER, extrapolate=flag(False), **DECODED),
         tool(cf.tl.interpolate, conditioned, at=AT, solver=SOLVER, condition=other({"kind": "b"})),
+        tool(cf.tl.interpolate, several, at=AT, confidence=number(0.9)),
     ],
     "tl.push": tool(
         cf.tl.push, **SOME, groupby=text("kind"), n_neighbors=count(2), solver=SOLVER, extrapolate=flag(False), **KEYS
