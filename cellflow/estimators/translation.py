@@ -73,7 +73,8 @@ class DomainTranslator(FlowEstimator):
     conditions
         What differs between target samples, read from their ``obs``: a `cellflow.Conditions`, or the name of the column
         of treatments. One flow then leads from the source to each of them, and conditions have equal shares of the
-        training. ``None`` for one target.
+        training. ``None`` for one target. For treatments of cells, of which some may do nothing, see
+        `cellflow.PerturbationFlow`: it leaves cells where they are in these, where this flow also carries noise.
     within
         Column of ``obs`` of both domains, or several: only samples of one group, such as a plate or a donor, are
         paired.
