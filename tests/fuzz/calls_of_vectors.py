@@ -166,8 +166,8 @@ CALLS: dict[str, Any] = {
     # couplings
     "couplings.Given": [
         using(C.Given, given),
-        using(C.Given, matched, plans=other(lambda: {(0.0, 1.0): torch.full((8, 7), 0.1)})),
         plain(lambda **parts: C.Given()(**parts).marginals(), x0=CLOUD, x1=tensor(8, 2, seed=1), a=WEIGHTS, b=WEIGHTS),
+        using(C.Given, matched, plans=other(lambda: {(0.0, 1.0): torch.full((8, 7), 0.1)})),
     ],
     "couplings.Independent": joined(C.Independent()),
     "couplings.Exact": [
