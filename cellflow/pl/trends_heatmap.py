@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.pl.canvas import figure_or_new, literal
+from cellflow.pl.coloring import colors_of
 from cellflow.pl.labels import unit_of_result
+from cellflow.pl.look import Look
 from cellflow.signature import checked
 from cellflow.tl.trend_table import Trends, read_trends
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 NAMED = 80
@@ -28,7 +31,7 @@ def trends_heatmap(
     genes: str | Sequence[str] | None = None,
     fates: str | Sequence[str] | None = None,
     order_by: str | None = None,
-    cmap: str = "viridis",
+    cmap: "str | Colormap | None" = None,
     key: str = "trends",
     figure: "Figure | None" = None,
 ) -> "Figure":
@@ -46,7 +49,7 @@ def trends_heatmap(
     order_by
         The fate by whose peaks genes are ordered; ``None`` for the first that is drawn.
     cmap
-        Name of a colour map.
+        A colour map of matplotlib, or its name; ``None`` for viridis without its palest end.
     key
         Name under which `cellflow.tl.trends` wrote.
     figure
@@ -75,7 +78,7 @@ def trends_heatmap(
     first = shown.fates[0] if order_by is None else order_by
     values = scaled(shown.mean)
     order = by_peak(shown.some(None, first).mean[0])
-    named = len(order) <= NAMED
+    named, colors = len(order) <= NAMED, colors_of(Look(cmap=cmap))
     width = 1.6 + 0.09 * (max(map(len, shown.genes)) if named else 4) + 2.2 * len(shown.fates)
     figure = figure_or_new(figure, size=(width, 1.3 + (0.16 * max(len(order), 8) if named else 6.0)))
     panels = figure.subplots(1, len(shown.fates), squeeze=False, sharey=True)[0]
@@ -83,7 +86,7 @@ def trends_heatmap(
     rows = np.arange(len(order) + 1) - 0.5
     for fate, ax in enumerate(panels):
         drawn = np.ma.masked_invalid(values[fate][order])
-        marks = ax.pcolormesh(edges, rows, drawn, cmap=cmap, vmin=0, vmax=1, rasterized=True)
+        marks = ax.pcolormesh(edges, rows, drawn, cmap=colors, vmin=0, vmax=1, rasterized=True)
         ax.set(title=literal(fill(shown.fates[fate], 18)), xlabel=literal(unit))
         ax.title.set_fontsize(10)
         ax.set_facecolor("#dddddd")
