@@ -126,13 +126,14 @@ def _bars(adata: "AnnData", time_key: str | None, key: str, ax: "Axes | None") -
     groups: pd.DataFrame = result["groups"]
     unit = unit_of_result(adata, result, time_key)
     places = np.arange(len(groups))
-    ax = axes_or_new(ax, size=(6.0, 1.6 + 0.36 * len(groups)))
+    longest = max((len(line) for name in groups.index for line in written(str(name)).split("\n")), default=0)
+    ax = axes_or_new(ax, size=(5.4 + 0.08 * longest, 1.6 + 0.36 * len(groups)))
     many = f"the {int(result['n_cells'])} chosen cells" if result["n_cells"] != 1 else "the chosen cell"
     ax.barh(places, groups["mass"], height=0.62, color=PREDICTED, label=f"mass of {many}")
     ax.scatter(
         groups["share"], places, marker="|", s=260, color=INK, linewidths=2, zorder=3, label="all cells at that time"
     )
-    ax.set_yticks(places, [literal(str(name)) for name in groups.index])
+    ax.set_yticks(places, [written(str(name)) for name in groups.index])
     ax.invert_yaxis()
     ax.set(xlabel="share", xlim=(0, 1), title=literal(f"at {time_label(float(result['at']), unit)}"))
     ax.grid(axis="x", color=GREY, alpha=0.4, zorder=0)

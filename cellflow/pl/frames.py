@@ -26,6 +26,10 @@ TAIL = 6
 """Frames over which a moving cell leaves a line behind it."""
 COLORS = 128
 """Colours of a GIF, which all frames share."""
+SCALE = 48
+"""Colours of a scale that are kept as they are."""
+SMALLEST = 14.0
+"""Area of a moving cell, at least, in square points."""
 LAST = 12
 """Times as long as another that the last frame stays."""
 
@@ -68,7 +72,7 @@ class Frames:
         ax.autoscale_view()
         if self.look.frameon is False:
             ax.set_axis_off()
-        area = self.look.size or 1.6 * dot_size(len(self.picture.xy))
+        area = self.look.size or max(1.6 * dot_size(len(self.picture.xy)), SMALLEST)
         tails = LineCollection([], linewidths=0.8, alpha=0.5, zorder=2)
         ax.add_collection(tails)
         dots = ax.scatter([], [], s=area, linewidths=0.3, edgecolors="white", zorder=3)
@@ -83,6 +87,18 @@ class Frames:
             self._place(frame, dots, tails, area)
             yield
         self.figure.set_layout_engine(engine)
+
+    def shades(self) -> np.ndarray:
+        """Return the colours that cells may have, ``(k, 3)``, from 0 to 255: of categories, or a few of a scale."""
+        from matplotlib.colors import to_rgb
+
+        if self.coloring is None:
+            found = [to_rgb(PREDICTED)]
+        elif self.coloring.categorical:
+            found = [to_rgb(self.coloring.mark(k)[0]) for k in range(len(self.coloring.categories))]
+        else:
+            found = [tuple(color[:3]) for color in colors_of(self.look)(np.linspace(0, 1, SCALE))]
+        return np.unique(np.round(255 * np.array(found)), axis=0)
 
     def _title(self, before: str | None, frame: int) -> str:
         span = float(np.ptp(self.moving.times))
@@ -132,19 +148,35 @@ def _background(ax: "Axes", xy: np.ndarray, coloring: Coloring | None, look: Loo
 
 def write_gif(frames: Frames, path: Path, fps: float) -> None:
     """Write a GIF with one table of colours."""
-    from PIL.Image import Dither
-
     images = list(_images(frames))
-    table = images[len(images) // 2].quantize(COLORS)
-    colors = np.array(table.getpalette()).reshape(-1, 3)
-    colors[np.abs(colors - images[0].getpixel((0, 0))).sum(axis=1).argmin()] = images[0].getpixel((0, 0))
-    table.putpalette(colors.ravel().tolist())  # the background as it is, not as the mean of what is near it
-    drawn = [image.quantize(palette=table, dither=Dither.NONE) for image in images]
+    drawn = list(_few_colors(images, frames.shades()))
     pause = round(1000 / fps)
     drawn[0].save(
         path, format="GIF", save_all=True, append_images=drawn[1:], loop=0, optimize=False,
         duration=[pause] * (len(drawn) - 1) + [LAST * pause],
     )  # fmt: skip
+
+
+def _few_colors(images: "list[Image]", kept: np.ndarray) -> "Iterator[Image]":
+    """Return images with one table of colours, in which the background and colours to keep ``(k, 3)`` are as they were.
+
+    A table made for the picture alone would mix the colours of few cells, so that groups could not be told apart.
+    """
+    from PIL import Image
+
+    back = np.array(images[0].getpixel((0, 0)))
+    table = np.array(images[len(images) // 2].quantize(COLORS - 1).getpalette()).reshape(-1, 3)[: COLORS - 1]
+    table = np.concatenate([table, kept, back[None]])
+    middles = 8 * np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) + 4
+    near = np.square(middles[:, None] - table[None]).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    for image in images:
+        pixels = np.asarray(image).astype(np.int64)
+        red, green, blue = np.moveaxis(pixels >> 3, -1, 0)
+        places = near[(red << 10) + (green << 5) + blue]
+        places[(pixels == back).all(axis=-1)] = len(table) - 1
+        found = Image.fromarray(places, mode="P")
+        found.putpalette(table.astype(int).ravel().tolist())
+        yield found
 
 
 def _images(frames: Frames) -> "Iterator[Image]":

@@ -127,7 +127,7 @@ def _categories(
         ax.scatter(*xy[missing].T, color=look.na_color, **style)
 
 
-def add_legend(ax: "Axes", coloring: Coloring, look: Look, only: Sequence[str] | None = None) -> None:
+def add_legend(ax: "Axes", coloring: Coloring, look: Look) -> None:
     """Add a legend of categories right of axes, as an artist, so that the axes may have one of their own beside it.
 
     Parameters
@@ -138,18 +138,15 @@ def add_legend(ax: "Axes", coloring: Coloring, look: Look, only: Sequence[str] |
         What the colours show.
     look
         How cells are drawn.
-    only
-        Categories to list; ``None`` for all, and what is not in one.
     """
     from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
 
     handles, dot = [], {"linestyle": "", "markersize": 6}
     for k, category in enumerate(coloring.categories):
-        if only is None or category in only:
-            color, marker = coloring.mark(k)
-            handles.append(Line2D([], [], **dot, label=written(category), color=color, marker=marker))  # type: ignore[arg-type]
-    if only is None and coloring.values.isna().any():
+        color, marker = coloring.mark(k)
+        handles.append(Line2D([], [], **dot, label=written(category), color=color, marker=marker))  # type: ignore[arg-type]
+    if coloring.values.isna().any():
         handles.append(Line2D([], [], **dot, label="none", color=look.na_color, marker="o"))  # type: ignore[arg-type]
     legend = Legend(
         ax,

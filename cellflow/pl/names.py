@@ -92,7 +92,8 @@ def write_names(
     ['A']
     """
     figure = cast("Figure", ax.get_figure(root=True))
-    figure.draw_without_rendering()  # layout is done when drawn
+    for _ in range(2 if on else 1):  # layout is done when drawn, and limits of equal scale once more when it is done
+        figure.draw_without_rendering()
     scale = figure.dpi / 72
     points = ax.transData.transform(np.column_stack([x, y]))
     marks = np.full(len(points), MARK) if marks is None else np.asarray(marks)
@@ -115,6 +116,7 @@ def write_names(
         )  # fmt: skip
         leader = cast("FancyArrowPatch", text.arrow_patch)
         leader.set_visible(False)
+        text.set_in_layout(not on)  # else names would move what they were placed by
         box = text.get_window_extent()
         half = np.array([box.width, box.height]) / 2
         aways = np.array([0.0, *FAR]) if on else np.array(AWAY) + mark - MARK

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -87,19 +87,31 @@ class Panels:
             if self.look.frameon is False:
                 panel.ax.set_axis_off()
         if self.look.legend_loc == "on data":
-            for panel in self.panels:
-                self._on_data(panel, xy)
+            self._name(xy)
         return self.whole
 
-    def _on_data(self, panel: Panel, xy: np.ndarray) -> None:
-        if panel.coloring is None or not panel.coloring.categorical:
-            return
-        table = medians(xy, panel.coloring, panel.shown)
-        names = [wrapped(name) for name in table["name"]]
-        done = write_names(panel.ax, table["x"].to_numpy(), table["y"].to_numpy(), names, clear=xy[:0], on=True)
-        left = [name for name, shown in zip(table["name"], names, strict=True) if shown not in done]
-        if left:  # no room on the data
-            add_legend(panel.ax, panel.coloring, self.look, only=left)
+    def _name(self, xy: np.ndarray) -> None:
+        """Write names on the cells; where not all find room, a legend of all stands beside them too.
+
+        A legend takes room from the axes: names are written when it is there.
+        """
+        named = [panel for panel in self.panels if panel.coloring is not None and panel.coloring.categorical]
+        crowded = [panel for panel in named if _on_data(panel, xy, draft=True)]
+        for panel in crowded:
+            add_legend(panel.ax, cast("Coloring", panel.coloring), self.look)
+        for panel in named:
+            _on_data(panel, xy)
+
+
+def _on_data(panel: Panel, xy: np.ndarray, *, draft: bool = False) -> list[str]:
+    """Write the names of the categories on their cells, and return those for which there is no room."""
+    table, texts = medians(xy, cast("Coloring", panel.coloring), panel.shown), list(panel.ax.texts)
+    names = [wrapped(name) for name in table["name"]]
+    done = write_names(panel.ax, table["x"].to_numpy(), table["y"].to_numpy(), names, clear=xy[:0], on=True)
+    if draft:
+        for text in set(panel.ax.texts) - set(texts):
+            text.remove()
+    return [name for name in names if name not in done]
 
 
 def panels(

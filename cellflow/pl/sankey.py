@@ -17,6 +17,8 @@ GAP = 0.025
 """Room between two groups, in shares of a snapshot."""
 WIDTH = 0.09
 """Width of the bar of a snapshot, in intervals."""
+RARE = 0.005
+"""Share below which a group is not named."""
 THIN = 1e-3
 """Mass below which no ribbon is drawn."""
 
@@ -104,9 +106,9 @@ def _ribbon(
 
 
 def _names(ax: "Axes", chain: Chain, bottoms: np.ndarray, column: int, side: str) -> None:
-    """Write the names of the groups of one snapshot beside it, apart from each other."""
+    """Write the names of the groups of one snapshot beside it, apart from each other; rare ones have none."""
     shares = chain.shares[column]
-    seen = np.flatnonzero(shares > 0)
+    seen = np.flatnonzero(shares >= RARE)
     texts = [wrapped(f"{chain.groups[k]} {shares[k]:.0%}", 22) for k in seen]
     middles = bottoms[seen] + shares[seen] / 2
     height = 1.0 + GAP * len(seen)

@@ -52,7 +52,7 @@ def draw_simplex(
     single = (isinstance(color, str) or color is None or len(color) == 1) and by is None
     laid: dict[str, Any] = {"time_key": time_key, "unit": found.unit, "look": look}
     if single and figure is None:
-        figure = figure_or_new(None, size=(6.4, 5.4))
+        figure = figure_or_new(None, size=(6.4, 2.6 if len(order) == 2 else 5.4))
     made = panels(few, color=color, by=by, ax=None, figure=figure, **laid)
     names = [found.groups[k] for k in order]
     colors = [found.colors(adata, look)[k] for k in order]
@@ -112,15 +112,19 @@ def _frame(ax: "Axes", corners: np.ndarray, names: list[str], colors: list[str],
         x, y = corner
         ax.scatter(x, y, s=70, color=color, edgecolors=INK, linewidths=0.6, zorder=4)
         side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"
-        if len(corners) == 2:
-            side = "center"
+        if len(corners) == 2:  # above the cells, and not beyond the line: its neighbour has a name there
+            side = "right" if x > 0 else "left"
         stands = "bottom" if y > 0.3 or len(corners) == 2 else "top" if y < -0.3 else "center"
-        lift = 0.12 if len(corners) == 2 else 0.0
+        lift = LINE + 0.08 if len(corners) == 2 else 0.0
+        away = (9 * x * (side != "center" and lift == 0), 9 * y)
         ax.annotate(
-            written(name, 16), (x, y + lift), xytext=(9 * x * (side != "center"), 9 * y), textcoords="offset points",
-            ha=side, va=stands, fontsize=7.5 if small else 9, color=INK, zorder=5,
+            written(name, 13 if small else 16), (x, y + lift), xytext=away, textcoords="offset points", ha=side,
+            va=stands, fontsize=7.5 if small else 9, color=INK, zorder=5,
         )  # fmt: skip
     ax.set_aspect("equal")
     ax.set_axis_off()
-    low = -0.6 if len(corners) == 2 else float(corners[:, 1].min()) - 0.2
-    ax.set(xlim=(-1.15, 1.15), ylim=(low, 0.6 if len(corners) == 2 else 1.3))
+    if len(corners) == 2:
+        ax.set(xlim=(-1.15, 1.15), ylim=(-0.6, 0.6))
+    else:  # room for names around, which in small panels are as large beside a smaller circle
+        low, high, far = float(corners[:, 1].min()), (1.8 if small else 1.3), (1.9 if small else 1.15)
+        ax.set(xlim=(-far, far), ylim=(low - (0.7 if small else 0.2), high))

@@ -213,6 +213,7 @@ def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.nd
     """
     from sklearn.neighbors import NearestNeighbors
 
+    xy = np.asarray(xy, dtype=np.float64)  # steps of a grid in single precision are not equal
     low = xy.min(axis=0)
     span = max(float(np.ptp(xy, axis=0).max()), float(np.finfo(np.float32).tiny))
     scaled = (xy - low) / span

@@ -122,7 +122,9 @@ def trajectories(
             paths = _projected(picture, x[:, ours], at[:, ours], n)
         else:
             paths = _projected(picture, x, at, n)
-        _draw(panel.ax, paths, strokes.smaller(len(made.panels)).linewidth, keyed=not keyed)
+        _draw(
+            panel.ax, paths, strokes.smaller(len(made.panels)).linewidth, keyed=not keyed, several=len(made.panels) > 1
+        )
         keyed = keyed or len(paths) > 0
         picture.dress(panel.ax)
     return made.finish(picture.xy)
@@ -189,7 +191,7 @@ def _between(x: np.ndarray, time: np.ndarray, before: np.ndarray, stop: float) -
     return part, moments
 
 
-def _draw(ax: "Axes", paths: np.ndarray, width: float, *, keyed: bool) -> None:
+def _draw(ax: "Axes", paths: np.ndarray, width: float, *, keyed: bool, several: bool) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import Normal, Stroke
 
@@ -203,6 +205,9 @@ def _draw(ax: "Axes", paths: np.ndarray, width: float, *, keyed: bool) -> None:
     starts = ax.scatter(*paths[:, 0].T, facecolors="white", label="start", **marks)
     ends = ax.scatter(*paths[:, -1].T, facecolors=INK, label="end", **marks)
     if not keyed:
+        return
+    if several:  # titles stand above
+        ax.figure.legend(handles=[starts, ends], loc="outside lower center", ncols=2, frameon=False)
         return
     ax.legend(
         handles=[starts, ends],
