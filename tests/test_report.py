@@ -179,6 +179,21 @@ def test_what_is_left_out_is_named_with_its_reason(tmp_path, fitted):
         assert words in said
 
 
+def test_genes_that_go_with_fates_are_drawn_where_there_is_expression(tmp_path):
+    cells, rng = snapshots(n=40), np.random.default_rng(1)
+    side = np.tile([0.0, 1.0], 60)
+    x = (cells.obsm["X_rep"] + np.outer(side, [0, 9, 0])).astype("float32")
+    counts = rng.normal(size=(120, 12)).astype("float32") + np.outer(side, np.arange(12) == 3).astype("float32") * 4
+    adata = anndata.AnnData(counts, obs=cells.obs, obsm={"X_rep": x})
+    adata.var_names = [f"<b>$gene {k}" for k in range(12)]
+    adata.obs["kind"] = np.where(side, "up $", "down")
+    page = report(tmp_path, adata, fit(adata), groupby="kind")
+    assert "Genes that go with a fate" in page.text
+    assert "goes with the fate up $, in cells before 3" in page.text
+    assert {path.name for path in (tmp_path / "figures").glob("drivers*.png")} == {"drivers_1.png", "drivers_2.png"}
+    assert "drivers" not in adata.uns
+
+
 def test_fates_that_were_written_are_those_of_the_page(tmp_path):
     adata = snapshots(n=40)
     adata.obs["kind"] = np.tile(["left", "right"], 60)

@@ -25,6 +25,8 @@ MOST_GROUPS = MOST - 2
 """Groups whose fates are drawn; all others are one, and cells without a group another."""
 MOMENTS, MOST_LINES, GENES_PER_ROW, FEWEST_ROWS = 25, 12, 4, 6
 """Times of a trend; genes that are drawn as lines, and side by side; genes from which on there is a map too."""
+FEWEST_CELLS, FEWEST_GENES, MOST_DRIVEN = 20, 10, 3
+"""Cells and genes that correlations need to be shown; fates whose genes are shown, the commonest ones."""
 RESAMPLES = 50
 """Resamples of the cells for the bands of trends: their ends are then known to a tenth of their width."""
 
@@ -37,6 +39,8 @@ def drawings(
     if few is None:
         return
     yield _fates(few, flow, basis)
+    if few.X is not None and few.n_vars >= FEWEST_GENES:
+        yield from _drivers(few, flow)
     if len(genes):
         yield from _trends(few, flow, list(genes))
 
@@ -88,6 +92,25 @@ def _fates(few: "AnnData", flow: "SnapshotFlow", basis: str) -> Drawing:
     return Drawing("fates", "fates", figure, f"{said} Grey: cells at {where}.")
 
 
+def _drivers(few: "AnnData", flow: "SnapshotFlow") -> Iterator[Drawing]:
+    """Draw the genes that go with each of the commonest fates, of those that differ between cells before them."""
+    table, time = read_fate(few), read_times(few, flow.time_key)
+    usable = table.known & ((time > table.at) if table.backward else (time < table.at))
+    if usable.sum() < FEWEST_CELLS or table.backward:
+        return
+    shares = table.shares[usable]
+    told = [k for k in np.argsort(-shares.mean(axis=0), kind="stable") if np.ptp(shares[:, k]) > 0]
+    for number, k in enumerate(told[:MOST_DRIVEN], start=1):
+        tl.drivers(few, flow, fate=table.groups[k])
+        figure = pl.drivers(few, figure=blank(9.6, 6.0))
+        yield Drawing(
+            "drivers", f"drivers_{number}", figure,
+            f"Genes whose expression goes with the fate {table.groups[k]}, in cells before "
+            f"{time_label(table.at, unit_of(few, flow.time_key))}, given time; full dots: false discovery rate below "
+            "5 %. Association, not cause: a gene may follow from what decides the fate.",
+        )  # fmt: skip
+
+
 def _trends(few: "AnnData", flow: "SnapshotFlow", genes: list[str]) -> Iterator[Drawing]:
     """Draw the expression of genes along the courses toward each fate, and of many genes as a map too."""
     tl.trends(few, flow, genes=genes, n_times=MOMENTS, n_bootstrap=RESAMPLES, max_cells=MOST_CELLS, progress=False)
@@ -100,7 +123,7 @@ def _trends(few: "AnnData", flow: "SnapshotFlow", genes: list[str]) -> Iterator[
     )  # fmt: skip
     if len(genes) >= FEWEST_ROWS:
         yield Drawing(
-            "trends", "trends_heatmap", pl.trends_heatmap(few, figure=blank(11.0, 1.4 + 0.22 * len(genes))),
+            "trends", "trends_heatmap", pl.trends_heatmap(few, figure=blank(11.0, 3.0 + 0.2 * len(genes))),
             "The same of all genes, each from its lowest to its highest, in the order of their peaks.",
         )  # fmt: skip
 

@@ -62,6 +62,7 @@ def figure(drawing: Drawing, folder: Path) -> str:
     path, vector = (folder / f"{drawing.name}.{kind}" for kind in ("png", "svg"))
     with committed(path) as partial:
         drawing.figure.savefig(partial, dpi=DPI)
+    drawing.figure.set_layout_engine("none")  # its parts have their places now, which take as long as the drawing
     with committed(vector) as partial:
         save_vector(drawing.figure, partial)
     data, said = _base64(path), escape(drawing.caption)
