@@ -189,7 +189,7 @@ def test_genes_that_go_with_fates_are_drawn_where_there_is_expression(tmp_path):
     adata.obs["kind"] = np.where(side, "up $", "down")
     page = report(tmp_path, adata, fit(adata), groupby="kind")
     assert "Genes that go with a fate" in page.text
-    assert "goes with the fate up $, in cells before 3" in page.text
+    assert "goes with the fate up $, in cells before day 3" in page.text
     assert {path.name for path in (tmp_path / "figures").glob("drivers*.png")} == {"drivers_1.png", "drivers_2.png"}
     assert "drivers" not in adata.uns
 
