@@ -455,7 +455,7 @@ def test_two_time_points_cannot_be_tested(tmp_path):
     assert "none can be left out" in page.text
     assert "Whether it carries new cells as well as those that it was fitted on can be tested" in page.text
     assert "validate=true" in page.text
-    assert len(page.images) == 3
+    assert len(page.images) == 4
 
 
 def new_cells(flow, fitted=1.0, idle=9.0, p=0.005):
@@ -522,7 +522,7 @@ def test_any_representation_gives_a_page(tmp_path, dim, key):
     adata = snapshots(dim=dim, key=key)
     page = report(tmp_path, adata, fit(adata, rep=key))
     assert f"in {key} ({dim} column" in page.text
-    assert len(page.images) == 4
+    assert len(page.images) == 5
 
 
 def test_many_snapshots_give_a_page_of_reasonable_length(tmp_path):
