@@ -321,11 +321,11 @@ def _say(genes: list[str], table: pd.DataFrame, relative: float, n_random: int) 
         )
     if n_random and best["p_random"] > FEW:
         log.warning(
-            "The largest change, of %s by %+.2g, is number %d in size among those by %d random genes with loadings of "
-            "like length: it is not particular to %s.",
+            "The largest change, of %s by %+.2g, is number %d of %d in size, beside those by random genes with "
+            "loadings of like length: it is not particular to %s.",
             best["group"],
             best["change"],
             best["rank"],
-            n_random,
+            n_random + 1,
             names,
         )
