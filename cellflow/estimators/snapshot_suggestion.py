@@ -94,7 +94,8 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
 
     Components are those above the noise of the genes, see `cellflow.cells.components`; sigma, epsilon and the
     relaxation follow from distances between snapshots; the time from a fit of a few steps. Nothing is set, and a
-    fitted flow stays as it is. Whether a choice predicts better than another is measured by `cellflow.tl.tune`.
+    fitted flow stays as it is. Whether a choice predicts better than another is measured by `cellflow.tl.tune`,
+    but for ``n_pcs``, which changes what distances are measured in: compare fates with clones, or known markers.
 
     Parameters
     ----------
@@ -197,7 +198,8 @@ def _components(found: Components, chosen: int | None) -> str:
     share = sum(found.variance[: found.n_pcs]) / sum(found.variance)
     return (
         f"of {found.columns}: {found.why} (at most {found.noise:.3g}; the first has {found.variance[0]:.3g}, the last "
-        f"of these {found.variance[found.n_pcs - 1]:.3g}). They hold {share:.0%} of the variance of all columns"
+        f"of these {found.variance[found.n_pcs - 1]:.3g}). They hold {share:.0%} of the variance of all columns; "
+        "weak ones that are real may lie below, and fates of blood were nearer to clones with all"
     )
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 """The values of each setting, of which all combinations are tried; or several such mappings."""
 SCORES = {"times": "W1 at left-out times", "new cells": "energy distance of new cells"}
-FIXED = ("rep", "time_key", "weight_key", "seed", "ensemble", "replicate_key")
+FIXED = ("rep", "n_pcs", "time_key", "weight_key", "seed", "ensemble", "replicate_key")
 """Settings that make scores incomparable, or no difference to them."""
 CONFIDENCE = 0.95
 
