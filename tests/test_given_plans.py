@@ -117,8 +117,9 @@ def test_growth_is_learned_from_row_sums():
     dense = np.zeros((80, 120))
     dense[:40, :80] = dense[40:, 80:] = 1
     flow = flow_of(Given({(0, 2): dense}), growth=True, steps=1500, batch_size=64).fit(adata)
-    left, right = (flow.growth_rate(np.array([[side, 0.0]], "float32"), 1.0)[0] for side in (-2, 2))
+    left, right = (flow.growth_rate(np.array([[side, side]], "float32"), 1.0)[0] for side in (-2, 2))
     assert left - right == pytest.approx(np.log(2) / 2, abs=0.08)
+    assert (left, right) == pytest.approx((np.log(4 / 3) / 2, np.log(2 / 3) / 2), abs=0.05)
 
 
 def test_groups_are_not_crossed_and_it_is_said(caplog):
