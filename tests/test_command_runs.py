@@ -155,6 +155,7 @@ def images(tmp_path_factory):
         (["fit", "data.path=CELLS", "data.time_key=day", "data.basis=flat"], "two different columns of 'X_flat'"),
         (["fit", "data.path=CELLS", "data.time_key=day", "data.groupby=kind"], "No `adata.obs['kind']`"),
         (["fit", "data.path=CELLS", "data.time_key=day", "n_seeds=0"], "`n_seeds` to be a whole number of at least 1"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "genes=[NOGENE]"], "`data.genes` names 'NOGENE'"),
         (["demo", "markers=[MYOG,NOGENE]"], "`markers` names 'NOGENE'"),
         (["demo", "components=100000"], "Expected fewer `components`"),
         (["translate", "source=DARK", "target=BRIGHT", "solver=jumps"], "for use after `distill`"),

@@ -245,7 +245,8 @@ TEXTS = list(names_of(Path, str))
 def test_names_are_taken_as_they_are_by_every_setting_that_takes_one(name):
     assert {"data.path", "model", "out", "source", "input", "data.time_key", "groupby"} < {each for _, each in TEXTS}
     for command, setting in TEXTS:
-        if setting in ("task", "at", "features", "masses", "data.holdout", "markers"):  # choices, numbers, lists
+        lists = ("data.holdout", "markers", "data.genes")
+        if setting in ("task", "at", "features", "masses", *lists):  # choices, numbers, lists
             continue
         if setting.startswith("conditions.") and name.startswith(("[", "{")):  # one column, or a list of them
             continue
@@ -263,6 +264,7 @@ def quoted(name):
 
 def test_lists_hold_names_too():
     assert settings("demo", "markers=[\"it's\", 'a,b', ID1, 1e3, no]").markers == ["it's", "a,b", "ID1", "1e3", "no"]
+    assert settings("fit", "data.genes=[\"it's\", 'a,b', 1e3]").data.genes == ["it's", "a,b", "1e3"]
 
 
 def test_home_is_where_a_leading_tilde_leads(monkeypatch):

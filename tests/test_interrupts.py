@@ -20,6 +20,16 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
+@pytest.fixture(autouse=True)
+def usual():
+    """What a process in the foreground does at these signals: under ``nohup``, or behind ``&``, some are ignored."""
+    usual = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def sending(number, at):
     """The usual objective, in whose step of that number a signal comes."""
     taken = 0
@@ -117,6 +127,19 @@ def test_a_second_signal_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         interrupt.pending = False
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_second_ctrl_c_stops_in_the_background_too(first):
+    """Shells let what they start there ignore it, which is given back at the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        signal.raise_signal(first)
+        assert interrupt.pending
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        interrupt.pending = False
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(None, [12]), (0.1, [6, 12]), (0.05, [3, 6, 9, 12]), (2, [12])])

@@ -109,7 +109,7 @@ def places_of(names: pd.Index, genes: Sequence[str], *, where: str = "adata") ->
     asked = pd.Index([str(gene) for gene in genes])
     for gene in asked:
         if gene not in known:
-            raise KeyError(f"No gene {gene!r} in `{where}`. {_alike(gene, known)}")
+            raise KeyError(f"No gene {gene!r} in `{where}`. {alike(gene, known)}")
     repeated = asked[asked.isin(known[known.duplicated()])]
     if len(repeated):
         raise ValueError(
@@ -119,8 +119,14 @@ def places_of(names: pd.Index, genes: Sequence[str], *, where: str = "adata") ->
     return np.asarray(known.get_indexer_for(asked))
 
 
-def _alike(gene: str, known: pd.Index) -> str:
-    """Return in words which genes may have been meant."""
+def alike(gene: str, known: pd.Index) -> str:
+    """Return in words which genes may have been meant.
+
+    Examples
+    --------
+    >>> alike("gata1", pd.Index(["GATA1", "SPI1"]))
+    "Is it 'GATA1'?"
+    """
     spelled: dict[str, str] = {}
     for name in known:
         spelled.setdefault(name.upper(), name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cellflow.cells.expression import places_of
+from cellflow.cells.expression import alike, places_of
 from cellflow.cli.settings import Settings, solver_of
 from cellflow.errors import unknown
 from cellflow.integrate import Fixed, Jumps, Noisy
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Iterable[str] = ()) -> None:
+def check_figures(
+    adata: "AnnData", basis: str | None, *, rep: str, genes: Iterable[str] = (), setting: str = "data.genes"
+) -> None:
     """Raise where figures could not be drawn.
 
     Parameters
@@ -23,11 +25,13 @@ def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Itera
     adata
         The cells.
     basis
-        Embedding of the figures; ``None`` for the representation itself.
+        Embedding of the figures; ``None`` for a UMAP if there is one, else the representation.
     rep
         The representation.
     genes
         Genes whose course is drawn.
+    setting
+        The setting that names them, for the message.
 
     Raises
     ------
@@ -48,7 +52,14 @@ def check_figures(adata: "AnnData", basis: str | None, *, rep: str, genes: Itera
 
     if basis is not None:
         read_basis(adata, basis, rep=rep)
-    if asked := list(genes):
+    asked = list(genes)
+    for gene in asked:
+        if gene not in adata.var_names:
+            raise KeyError(
+                f"`{setting}` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data. "
+                f"{alike(gene, adata.var_names)}"
+            )
+    if asked:  # and each of them is there once
         places_of(adata.var_names, asked, where="adata.var_names")
 
 

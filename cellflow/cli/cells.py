@@ -62,7 +62,7 @@ def _demo_into(folder: Path, cfg: Settings) -> None:
             raise ValueError(f"Expected fewer `components` than {min(adata.shape):,}; found {cfg.components:,}.")
         sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed % 2**32)
     runs.write_cells(adata, folder / runs.CELLS)
-    flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers))
+    flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers), setting="markers")
     if cfg.data.holdout:
         predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
         runs.write_cells(predicted, folder / "predicted.h5ad")
@@ -74,6 +74,7 @@ def interpolate(cfg: Settings) -> None:
     from cellflow import pl, tl
 
     folder, flow, adata = read_run(cfg)
+    check_figures(adata, cfg.basis, rep=flow.rep)
     times = _times(cfg.at, "at")
     name = "interpolated-" + "-".join([*(f"{time:.12g}" for time in times), *file_words(cfg.condition)])
     out = free(cfg.out, folder / f"{name}.h5ad")
@@ -82,7 +83,7 @@ def interpolate(cfg: Settings) -> None:
     found = tl.interpolate(adata, flow, at=times, solver=solver, **asked)
     runs.write_cells(found, out)
     log.info("%d cells at %s: %s", found.n_obs, times, out)
-    _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=flow.rep), folder, name)
+    _keep(pl.interpolation(adata, found, time_key=flow.time_key, basis=cfg.basis), folder, name)
 
 
 def velocity(cfg: Settings) -> None:
@@ -97,7 +98,7 @@ def velocity(cfg: Settings) -> None:
     runs.write_cells(adata, out)
     log.info("velocities per unit of %s: %s", flow.time_key, out)
     kind = "cell" if flow.n_features_in_ == 1 else "stream"
-    _keep(pl.velocity(adata, basis=cfg.basis or flow.rep, kind=kind), folder, name)
+    _keep(pl.velocity(adata, basis=cfg.basis, kind=kind), folder, name)
 
 
 def fate(cfg: Settings) -> None:
@@ -108,11 +109,11 @@ def fate(cfg: Settings) -> None:
     check_figures(adata, cfg.basis, rep=flow.rep)
     name = "-".join(["fate", *file_words(cfg.condition)])
     out = free(cfg.out, folder / f"{name}.h5ad")
-    asked = {name: cfg[name] for name in ("groupby", "at", "condition", "n_samples", "seed", "progress")}
+    asked = {name: cfg[name] for name in ("groupby", "terminal", "at", "condition", "n_samples", "seed", "progress")}
     tl.fate(adata, flow, solver=solver_of(cfg, default=None), **asked)
     runs.write_cells(adata, out)
-    log.info("fates by %s: %s", cfg.groupby, out)
-    _keep(pl.fate(adata, basis=cfg.basis or flow.rep), folder, name)
+    log.info("fates in %s: %s", ", ".join(map(str, adata.uns["fate"]["groups"])), out)
+    _keep(pl.fate(adata, basis=cfg.basis), folder, name)
 
 
 def report(cfg: Settings) -> None:
@@ -154,7 +155,14 @@ def make_flow(cfg: Settings) -> "SnapshotFlow":
     return SnapshotFlow(**settings_of(SnapshotFlow, cfg, **columns))
 
 
-def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes: Sequence[str] = ()) -> "SnapshotFlow":
+def _fit_into(
+    folder: Path,
+    adata: "AnnData",
+    cfg: Settings,
+    command: str,
+    genes: Sequence[str] = (),
+    setting: str = "data.genes",
+) -> "SnapshotFlow":
     """Fit, validate, and write everything that a run folder holds."""
     import torch
 
@@ -162,10 +170,10 @@ def _fit_into(folder: Path, adata: "AnnData", cfg: Settings, command: str, genes
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
     seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", none=True))
-    for setting in ("groupby", "lineage_key"):
-        if cfg.data[setting] is not None:
-            read_labels(adata, cfg.data[setting], setting=setting)
-    check_figures(adata, cfg.data.get("basis"), rep=cfg.data.rep, genes=genes)
+    for column in ("groupby", "lineage_key"):
+        if cfg.data[column] is not None:
+            read_labels(adata, cfg.data[column], setting=column)
+    check_figures(adata, cfg.data.get("basis"), rep=cfg.data.rep, genes=genes, setting=setting)
     flow.fit(seen, run=run_of(cfg, folder))
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)

@@ -30,8 +30,15 @@ def distill(cfg: Settings) -> None:
         torch.set_num_threads(cfg.threads)
     folder = runs.existing_folder(cfg.model)
     kinds: dict[str, Callable[..., None]] = {"DomainTranslator": _translation, "ImageGenerator": _generation}
+    kind = runs.estimator_of(folder)
+    if kind == "PerturbationFlow":
+        raise ValueError(
+            f"{folder} holds a PerturbationFlow, which is distilled in Python: `flow = cf.PerturbationFlow.load("
+            f"{str(folder)!r})`, then `flow.distill(adata).save({str(folder)!r}, overwrite=True)` with the cells of "
+            "its fit. `cellflow perturb ... solver=jumps` takes it from there."
+        )
     with locked(folder):
-        kinds.get(runs.estimator_of(folder), _cells)(folder, cfg)
+        kinds.get(kind, _cells)(folder, cfg)
         _remove(state_of(cfg))  # last, so that whatever was stopped before can be resumed
 
 

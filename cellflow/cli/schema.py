@@ -117,7 +117,8 @@ SETTINGS: dict[str, Any] = {
     "extrapolate": bool,
     "genes": bool,
     "basis": str | None,
-    "groupby": str,
+    "groupby": str | None,
+    "terminal": Literal["auto"] | None,
     "n_samples": COUNT,
     "solver.steps": COUNT | None,  # where no solver is chosen
 }

@@ -235,7 +235,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         if not self.distilled:
             raise NotFittedError(
                 f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or take another "
-                "`solver`."
+                "solver, such as `cf.integrate.Fixed()`."
             )
         dtype = next(self.flow_map_.parameters()).dtype
         span["condition"] = None if condition is None else condition.to(dtype)

@@ -29,9 +29,17 @@ def learned(self: "SnapshotFlow") -> dict[str, Any]:
 
 
 def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
-    """Restore what `learned` returned."""
+    """Restore what `learned` returned.
+
+    Raises
+    ------
+    ValueError
+        When the settings take another number of columns than the fit did.
+    """
     self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
+    if self.n_pcs not in (None, self.n_features_in_):
+        raise ValueError(f"Expected `n_pcs` to be {self.n_features_in_}, as in the fit, or None; found {self.n_pcs}.")
     # Models that were saved before growth was known say nothing about it.
     sizes, self.growth_ = learned.get("masses"), bool(learned.get("growth", self.growth is True))
     self.masses_ = None if sizes is None else tuple(sizes)

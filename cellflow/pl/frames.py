@@ -146,13 +146,13 @@ def _background(ax: "Axes", xy: np.ndarray, coloring: Coloring | None, look: Loo
     add_bar([ax], coloring, look)
 
 
-def write_gif(frames: Frames, path: Path, fps: float) -> None:
-    """Write a GIF with one table of colours."""
+def write_gif(frames: Frames, partial: Path, fps: float) -> None:
+    """Write a GIF with one table of colours, under the temporary name of the file."""
     images = list(_images(frames))
     drawn = list(_few_colors(images, frames.shades()))
     pause = round(1000 / fps)
     drawn[0].save(
-        path, format="GIF", save_all=True, append_images=drawn[1:], loop=0, optimize=False,
+        partial, format="GIF", save_all=True, append_images=drawn[1:], loop=0, optimize=False,
         duration=[pause] * (len(drawn) - 1) + [LAST * pause],
     )  # fmt: skip
 

@@ -72,15 +72,15 @@ def figure(drawing: Drawing, folder: Path) -> str:
     return f"<figure>{image}<figcaption>{said} <span>{kept}</span></figcaption></figure>\n"
 
 
-def save_vector(figure: "Figure", path: Path) -> None:
+def save_vector(figure: "Figure", partial: Path) -> None:
     """Save a figure as SVG with text that can be edited; what has many marks is a picture within it.
 
     Parameters
     ----------
     figure
         The figure; it stays as it is.
-    path
-        The file.
+    partial
+        The temporary name of the file, see `cellflow.files.committed`.
     """
     from matplotlib import rc_context
     from matplotlib.collections import Collection
@@ -91,7 +91,7 @@ def save_vector(figure: "Figure", path: Path) -> None:
         mark.set_rasterized(True)
     try:
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cellflow"}):
-            figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None})
+            figure.savefig(partial, format="svg", dpi=DPI, metadata={"Date": None})
     finally:
         for mark, rastered in zip(many, before, strict=True):
             mark.set_rasterized(rastered)

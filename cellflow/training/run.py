@@ -187,6 +187,8 @@ class Interrupt:
             return
         self.pending, self._number = True, number
         self._restore()
+        if self._previous.get(signal.SIGINT) is signal.SIG_IGN:  # in the background: the second one stops there, too
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _restore(self) -> None:
         for number, previous in self._previous.items():
