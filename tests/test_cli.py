@@ -19,6 +19,7 @@ import yaml
 
 import cellflow as cf
 from cellflow.cli import COMMANDS, configs_folder, main, runs
+from cellflow.cli import cells as cli_cells
 from cellflow.cli.former import modern_words
 from cellflow.training.checkpoint import load_tensors
 from conftest import make_cells
@@ -136,6 +137,9 @@ def test_interpolate_velocity_and_report_follow(run, tmp_path):
     assert anndata.read_h5ad(run / "velocity.h5ad").obsm["velocity"].shape == (150, 3)
     assert main(["fate", f"model={run}", "groupby=kind", "solver.steps=2"]) == 0
     assert anndata.read_h5ad(run / "fate.h5ad").obsm["fate"].columns.tolist() == ["a", "b"]
+    assert main(["fate", f"model={run}", "terminal=auto", "solver.steps=2", f"out={tmp_path / 'found.h5ad'}"]) == 0
+    found = anndata.read_h5ad(tmp_path / "found.h5ad")
+    assert list(found.uns["fate"]["groups"]) == list(found.uns["fate"]["states"]["state"])
     before = (run / "report.html").read_text()
     assert main(["report", f"model={run}", "validate=true", "data.groupby=kind"]) == 0
     assert "Where cells end" in (run / "report.html").read_text()
@@ -382,3 +386,22 @@ def test_runs_of_earlier_versions_are_read_with_the_settings_of_today(tmp_path):
     runs.refuse_changes(tmp_path, {"steps": 5, "stochastic": False, "solver": {"steps": None}})
     with pytest.raises(ValueError, match="stochastic: False became True"):
         runs.refuse_changes(tmp_path, {"stochastic": True})
+
+
+def test_figures_are_drawn_on_a_umap_where_there_is_one(run, tmp_path, monkeypatch):
+    """As those of `cellflow.pl` are; the prediction is placed among the cells."""
+    drawn = {}
+    monkeypatch.setattr(cli_cells, "_keep", lambda figure, folder, name: drawn.update({name.split("-")[0]: figure}))
+    adata = make_cells()
+    adata.obs["kind"] = ["a", "b"] * (adata.n_obs // 2)
+    adata.obsm["X_umap"] = adata.obsm["X_pca"][:, :2] + 1
+    adata.write_h5ad(cells := tmp_path / "cells.h5ad")
+    for command, words in {"velocity": [], "fate": ["groupby=kind"], "interpolate": ["at=3"]}.items():
+        for basis, label in ((None, "UMAP 1"), ("pca", "PC 1")):
+            asked = [] if basis is None else [f"basis={basis}"]
+            out = f"out={tmp_path / f'{command}-{basis}.h5ad'}"
+            assert main([command, f"model={run}", f"data.path={cells}", out, *words, *asked]) == 0
+            (figure,) = drawn.values()
+            figure = getattr(figure, "figure", figure)
+            assert label in {ax.get_xlabel() for ax in figure.axes}, (command, basis)
+            drawn.clear()

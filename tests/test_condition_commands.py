@@ -1,6 +1,7 @@
 """Conditions on the command line: columns as settings, flows to treated cells, and cells predicted from a run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -180,6 +181,19 @@ def test_mistakes_get_one_sentence(words, said, finished, tmp_path, capsys, monk
 def test_commands_on_snapshots_refuse_a_flow_without_times(command, finished, capsys):
     assert main([command[0], f"model={finished}", *command[1:]]) == 1
     assert "holds a PerturbationFlow, not a SnapshotFlow" in capsys.readouterr().err
+
+
+def test_the_cure_of_a_flow_to_treated_cells_that_is_to_be_distilled(run, capsys):
+    """The Python call that the refusal names, after which the command takes jumps."""
+    assert main(["distill", f"model={run}"]) == 1
+    said = capsys.readouterr().err
+    load, save = re.findall("`([^`]*)`", said)[:2]
+    adata = treated()
+    adata = adata[~((adata.obs["donor"] == "x") & (adata.obs["drug"] == "B"))].copy()  # those of the fit
+    flow = eval(load.removeprefix("flow = "), {"cf": cf})
+    eval(save.replace("distill(adata)", "distill(adata, steps=2)"), {"flow": flow, "adata": adata})
+    assert main(["perturb", f"model={run}", "condition.drug=B", "condition.dose=10", "solver=jumps"]) == 0
+    assert anndata.read_h5ad(run / "perturbed-B-10.h5ad").n_obs
 
 
 @pytest.mark.parametrize("name", ["a/b", "../..", "\u03b2", "x" * 300, "CON:", " "])

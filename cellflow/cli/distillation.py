@@ -33,9 +33,10 @@ def distill(cfg: Settings) -> None:
     kind = runs.estimator_of(folder)
     if kind == "PerturbationFlow":
         raise ValueError(
-            f"{folder} holds a PerturbationFlow, which is distilled in Python: `flow = cf.PerturbationFlow.load("
-            f"{str(folder)!r})`, then `flow.distill(adata).save({str(folder)!r}, overwrite=True)` with the cells of "
-            "its fit. `cellflow perturb ... solver=jumps` takes it from there."
+            f"{folder} holds a PerturbationFlow, not a SnapshotFlow, DomainTranslator or ImageGenerator. It is "
+            f"distilled in Python: `flow = cf.PerturbationFlow.load({str(folder)!r})`, then "
+            f"`flow.distill(adata).save({str(folder)!r}, overwrite=True)` with the cells of its fit. `cellflow perturb "
+            "... solver=jumps` takes it from there."
         )
     with locked(folder):
         kinds.get(kind, _cells)(folder, cfg)
