@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from cellflow.signature import checked
@@ -24,6 +25,17 @@ def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Genera
     True
     """
     return torch.Generator(device=device_of(device)).manual_seed(_kept(seed))
+
+
+def numpy_generator(seed: int = 0) -> np.random.Generator:
+    """Return a new generator of numpy, for every seed that `generator` takes; numpy takes none below 0 by itself.
+
+    Examples
+    --------
+    >>> bool(numpy_generator(-3).random() == numpy_generator(-3).random())
+    True
+    """
+    return np.random.default_rng(_kept(seed) % 2**64)
 
 
 @checked

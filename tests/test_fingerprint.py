@@ -319,9 +319,13 @@ ALL_TOOLS = {
     "read": lambda adata, flow, folder: flow.read(adata),
     "score": lambda adata, flow, folder: flow.score(adata),
     "distill": lambda adata, flow, folder: flow.distill(adata, steps=2),
+    "tl.drivers": lambda adata, flow, folder: cf.tl.drivers(adata, flow, fate="a"),
     "tl.fate": lambda adata, flow, folder: cf.tl.fate(adata, flow, groupby="type"),
     "tl.growth": lambda adata, flow, folder: cf.tl.growth(adata, flow),
     "tl.interpolate": lambda adata, flow, folder: cf.tl.interpolate(adata, flow, at=2),
+    "tl.perturb_genes": lambda adata, flow, folder: cf.tl.perturb_genes(
+        adata, flow, genes={"g0": "up"}, groupby="type"
+    ),
     "tl.pull": lambda adata, flow, folder: cf.tl.pull(adata, flow, cells=adata.obs["day"] == 3, at=0),
     "tl.push": lambda adata, flow, folder: cf.tl.push(adata, flow, cells=adata.obs["day"] == 0, at=3),
     "tl.trajectories": lambda adata, flow, folder: cf.tl.trajectories(adata, flow, n=3),
@@ -343,7 +347,7 @@ OF_TREATMENTS = {
 WITHOUT_WEIGHTS = {"tl.growth_prior", "tl.testable_times", "tl.tune", "tl.tuned"}
 """Tools that ask nothing of what a flow has learned: of its settings at most."""
 STORED = {"pl.fate", "pl.genes", "pl.interpolation", "pl.loss", "pl.validation"}
-STORED |= {"pl.cells", "pl.growth", "pl.response", "pl.conditions", "pl.trends", "pl.trends_heatmap"}
+STORED |= {"pl.cells", "pl.drivers", "pl.growth", "pl.response", "pl.conditions", "pl.trends", "pl.trends_heatmap"}
 """Plots of what tools have written: those of states and velocities carry with them what they belong to."""
 CARRIED = {
     "velocity": lambda adata, stored: cf.pl.velocity(stored),

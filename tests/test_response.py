@@ -590,9 +590,9 @@ def test_the_report_says_what_was_found(measured, known, tmp_path):
     assert "the mean shift" in text
     assert "&lt;Two&gt; drugs" in text
     assert f"cellflow perturb model={tmp_path} condition.drug=A\n" in text
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        "loss.png", "conditions.png", "response_1.png", "response_2.png",
-    }  # fmt: skip
+    names = ("loss", "conditions", "response_1", "response_2")
+    figures = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == figures
     bare = known[0].copy()
     text = cf.report.write_perturbation(tmp_path, bare, known[1], title="None", details={}).read_text()
     assert "Not compared with measured changes yet" in text

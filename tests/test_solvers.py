@@ -10,8 +10,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any
 
+import anndata
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -35,6 +37,10 @@ ONE_OF_EACH = [Fixed("euler", steps=2), Adaptive("bosh3", rtol=1e-2, atol=1e-2),
 PARTS = {part.__name__: part for part in (Fixed, Adaptive, Jumps, Noisy, Table)}
 
 CELLS = make_cells(sizes=(20, 25, 20))
+CELLS.obs["side"] = np.where(CELLS.obsm["X_pca"][:, 1] > 0, "left", "right")
+GENES = anndata.AnnData(CELLS.obsm["X_pca"].copy(), obs=CELLS.obs, var=pd.DataFrame(index=list("abc")))
+GENES.obsm["X_pca"], GENES.varm["PCs"] = CELLS.obsm["X_pca"], np.eye(3)
+DECODER = cf.cells.Decoder(lambda x: x[:, :1], ["a"])
 TREATED = make_treated()
 X = torch.from_numpy(CELLS.obsm["X_pca"])[:6]
 PIXELS = torch.randint(256, (24, 1, 4, 4), generator=cf.generator(0)).to(torch.uint8)
@@ -246,6 +252,19 @@ ALL_VERBS = {
     "tl.trajectories": Verb(
         in_copy(cf.tl.trajectories, lambda a: a.uns["trajectories"]["x"], n=3, n_times=3), Fixed(), ALL
     ),
+    "tl.trends": Verb(
+        in_copy(
+            cf.tl.trends, lambda a: a.uns["trends"]["mean"], genes="a", by=None, decode=DECODER, n_times=3,
+            n_bootstrap=2, n_samples=2,
+        ),
+        Noisy(20), ALL,
+    ),
+    "tl.perturb_genes": Verb(
+        lambda m, **s: cf.tl.perturb_genes(
+            GENES, m["flow"], genes={"a": "up"}, groupby="side", n_random=2, n_samples=2, copy=True, **s
+        ).obsm["perturb_genes_change"][EARLY],
+        Noisy(20), ALL,
+    ),
     "tl.fate": Verb(in_copy(cf.tl.fate, fates, groupby="side", cells=EARLY, n_samples=2), Noisy(20), ALL),
     "pl.trajectories": Verb(drawn, Fixed(), ALL),
     "Reflow": Verb(
@@ -256,7 +275,6 @@ ALL_VERBS = {
         repaired(partial(cf.training.MarkovianFitting, 0.5), outputs_of, None), Noisy(), SDE, "Reflow"
     ),
 }  # fmt: skip
-CELLS.obs["side"] = np.where(CELLS.obsm["X_pca"][:, 1] > 0, "left", "right")
 
 
 def same(one, two):

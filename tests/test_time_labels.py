@@ -13,6 +13,7 @@ from matplotlib.quiver import QuiverKey
 import cellflow as cf
 from cellflow.cells.time_labels import read_time_labels
 from cellflow.pl.labels import rate_label, time_label, unit_of
+from cellflow.tl.fate_table import read_fate
 
 CLOCKS = {
     "hours": {"time_key": "hours", "unit": "", "at": 72, "middle": 36.0, "label": "72 hours", "bar": "hours"},
@@ -40,14 +41,23 @@ def told(request):
     cf.tl.push(adata, flow, cells=first, at=clock["at"], groupby="state_monocle")
     cf.tl.pull(adata, flow, cells=adata.obs["hours"] == 72, at=pd.Timedelta(0), groupby="state_monocle")
     cf.tl.fate(adata, flow, groupby="state_monocle", cells=first, n_samples=2)
+    group = str(read_fate(adata, "fate").groups[0])
+    cf.tl.drivers(adata, flow, fate=group)
+    cf.tl.perturb_genes(adata, flow, genes={"MYOG": "up"}, n_random=1, n_samples=2, max_cells=9)
+    cf.tl.trends(adata, flow, genes=["MYOG", "CDK1"], n_times=3, n_samples=1, n_bootstrap=2, max_cells=20)
     cf.tl.validate(adata, flow, max_cells=20)
     cf.tl.tune(adata, flow, grid={"steps": [1, 2]}, by="new cells", n_seeds=1)
     adata.uns["interpolation"] = cf.tl.interpolate(adata, flow, at=[0.0, clock["middle"]]).uns["interpolation"]
     return adata, flow, clock
 
 
+NOTES = {"validate": "validation_about", "interpolate": "interpolation"}
+NOTES |= {tool: f"{tool}_about" for tool in ("drivers", "perturb_genes")}
+"""Where a tool writes what its result is about, if not under its own name: beside a table."""
+
+
 def noted(adata, tool):
-    return adata.uns["validation_about" if tool == "validate" else "interpolation" if tool == "interpolate" else tool]
+    return adata.uns[NOTES.get(tool, tool)]
 
 
 NO_TIME = {"testable_times", "tuned", "growth_prior", "perturb", "response"}
@@ -81,7 +91,7 @@ def drawn(name, told, **given):
         predicted = cf.tl.interpolate(adata, flow, at=[0.0, clock["middle"]])
         kind = {"genes": ["MYOG"]} if name == "genes" else {}
         return getattr(cf.pl, name)(adata, predicted, **kind, **given, figure=figure).axes
-    if name in ("fate", "growth"):
+    if name in ("drivers", "fate", "growth", "trends", "trends_heatmap"):
         return getattr(cf.pl, name)(adata, **given, figure=figure).axes
     if name == "movie":
         with tempfile.TemporaryDirectory() as folder:
@@ -96,6 +106,7 @@ def drawn(name, told, **given):
 def texts(axes):
     """Return everything written on axes."""
     found = [text.get_text() for ax in axes for text in ax.findobj(lambda artist: hasattr(artist, "get_text"))]
+    found += [text.get_text() for figure in {ax.figure for ax in axes} for text in figure.texts]
     found += [key.text.get_text() for ax in axes for key in ax.findobj(QuiverKey)]
     found += [tick.get_text() for ax in axes for tick in (*ax.get_xticklabels(), *ax.get_yticklabels())]
     return "\n".join(found)
@@ -104,18 +115,21 @@ def texts(axes):
 SHOWN = {
     "descendants": {"hours": "at 72 hours", "Timedelta": "at 3 days"},
     "pull": {"hours": "at 0 hours", "Timedelta": "at 0 days"},
+    "drivers": {"hours": "at 72 hours", "Timedelta": "at 3 days"},
     "fate": {"hours": "at 72 hours", "Timedelta": "at 3 days"},
     "genes": {"hours": "hours", "Timedelta": "days"},
     "growth": {"hours": "per hour", "Timedelta": "per day"},
     "interpolation": {"hours": "36 hours", "Timedelta": "1.5 days"},
     "movie": {"hours": "72 hours", "Timedelta": "3 days"},
     "trajectories": {"hours": "hours", "Timedelta": "days"},
+    "trends": {"hours": "hours", "Timedelta": "days"},
+    "trends_heatmap": {"hours": "hours", "Timedelta": "days"},
     "validation": {"hours": "24 hours", "Timedelta": "1 day"},
     "velocity": {"hours": "per hour", "Timedelta": "per day"},
 }
 
 
-UNTOLD = {"loss", "response", "conditions", "cells", "trends", "trends_heatmap"}
+UNTOLD = {"loss", "response", "conditions", "cells"}
 """Plots that know no time, are told the column, or are tested elsewhere."""
 
 

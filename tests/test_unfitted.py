@@ -22,7 +22,7 @@ SOME = {"cells": CELLS.obs["day"] == 0.0, "at": 5.0}
 REPORT = {"title": "None", "details": {}}
 
 # What may be asked of an estimator before `fit`.
-FREE = {"fit", "suggest_sigma", "load"}
+FREE = {"fit", "suggest", "suggest_sigma", "load"}
 VERBS = {
     "read": lambda: FLOW.read(CELLS),
     "velocity": lambda: FLOW.velocity(X, 1.0),
@@ -42,6 +42,7 @@ VERBS = {
     "PerturbationFlow simulate": lambda: PERTURBATION.simulate(X, condition={"drug": "A"}),
     "PerturbationFlow velocity": lambda: PERTURBATION.velocity(X, condition={"drug": "A"}),
     "PerturbationFlow score": lambda: PERTURBATION.score(TREATED),
+    "PerturbationFlow distill": lambda: PERTURBATION.distill(TREATED),
     "ImageGenerator generate": lambda: GENERATOR.generate(3),
     "ImageGenerator trajectory": lambda: GENERATOR.trajectory(3),
     "ImageGenerator refine": lambda: GENERATOR.refine(IMAGES, rounds=1),
@@ -59,6 +60,11 @@ TOOLS = {
     "fate": lambda: cf.tl.fate(CELLS, FLOW, groupby="kind"),
     "drivers": lambda: cf.tl.drivers(CELLS, FLOW, fate="one"),
     "perturb_genes": lambda: cf.tl.perturb_genes(CELLS, FLOW, genes={"a": "up"}, groupby="kind"),
+    "trends": lambda: cf.tl.trends(CELLS, FLOW, genes=["a"]),
+}
+DOORS = {
+    "to_cellrank": lambda: cf.doors.to_cellrank(CELLS, FLOW),
+    "to_scvelo": lambda: cf.doors.to_scvelo(CELLS, FLOW),
 }
 PLOTS = {
     "velocity": lambda: cf.pl.velocity(CELLS, FLOW),
@@ -100,10 +106,15 @@ def test_the_lists_are_whole():
     assert verbs == set(VERBS) | {"save", "DomainTranslator save", "ImageGenerator save", "PerturbationFlow save"}
     assert taking_a_flow(cf.tl) == set(TOOLS) | {"validate", "testable_times", "tune", "tuned"}  # which fit copies
     assert taking_a_flow(cf.pl) == set(PLOTS)
+    assert taking_a_flow(cf.doors) == set(DOORS)
     assert {name for name in cf.report.__all__ if name.startswith("write")} <= set(REPORTS)
 
 
-@pytest.mark.parametrize("use", [*VERBS.values(), *TOOLS.values(), *PLOTS.values()], ids=[*VERBS, *TOOLS, *PLOTS])
+ALL = {**VERBS} | {f"{room} {name}": use for room, uses in {"tl": TOOLS, "pl": PLOTS, "doors": DOORS}.items()
+                   for name, use in uses.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", ALL.values(), ids=ALL)
 def test_an_unfitted_estimator_says_so(use):
     before = [*CELLS.obsm, *CELLS.obs, *CELLS.uns]
     with pytest.raises(NotFittedError, match="is not fitted|call `fit"):

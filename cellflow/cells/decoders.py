@@ -10,7 +10,7 @@ import torch
 
 from cellflow.cells.expression import read_expression
 from cellflow.cells.snapshots import read_rep
-from cellflow.shapes import as_states
+from cellflow.shapes import as_states, in_precision
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Decoder:
     Raises
     ------
     ValueError
-        When there are no genes, or two of one name; when decoding, for states or results of another width, and for
-        results that are not finite.
+        When there are no genes, or two of one name, or what is given of each gene is of another length; when decoding,
+        for states or results of another width, and for such as are not finite.
 
     Examples
     --------
@@ -74,6 +74,16 @@ class Decoder:
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             raise ValueError(f"Two genes of the decoder are called {twice!r}. Give each a name of its own in `genes`.")
+        for what, given in (("variance", self.variance), ("left", self.left)):
+            if given is not None and np.shape(given) != (len(names),):
+                raise ValueError(
+                    f"Expected `{what}` of each of {len(names)} genes; found an array of shape {np.shape(given)}."
+                )
+        chosen = self.chosen if self.chosen is None else np.asarray(self.chosen)
+        if chosen is not None and not (
+            chosen.ndim == 1 and chosen.dtype.kind in "iu" and np.isin(chosen, np.arange(len(names))).all()
+        ):
+            raise ValueError(f"Expected `chosen` as columns, whole numbers from 0 to {len(names) - 1}; found {chosen}.")
 
     @property
     def all_names(self) -> pd.Index:
@@ -108,13 +118,16 @@ class Decoder:
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Return the expression ``(n, genes)`` at states ``(n, d)``."""
-        if self.width is not None and x.shape[1] != self.width:
+        states = in_precision(as_states(x, what="`x`"), torch.zeros(()), what="`x`").numpy()
+        if states.ndim != 2:
+            raise ValueError(f"Expected states (n, d) in `x`; found an array of shape {states.shape}.")
+        if self.width is not None and states.shape[1] != self.width:
             raise ValueError(
-                f"The decoder takes states of width {self.width}; found {x.shape[1]}, the width of the representation "
-                "of the flow. Take the decoder of this representation."
+                f"The decoder takes states of width {self.width}; found {states.shape[1]}, the width of the "
+                "representation of the flow. Take the decoder of this representation."
             )
-        starts = range(0, max(len(x), 1), AT_ONCE)
-        return np.concatenate([self._decoded(x[start : start + AT_ONCE]) for start in starts])
+        starts = range(0, max(len(states), 1), AT_ONCE)
+        return np.concatenate([self._decoded(states[start : start + AT_ONCE]) for start in starts])
 
     def change(self, x: np.ndarray, velocity: np.ndarray) -> np.ndarray:
         """Return the change of expression ``(n, genes)`` per unit of time, for velocities ``(n, d)`` at states."""

@@ -44,7 +44,7 @@ def to_scvelo(
 
     ``scv.pl.velocity_embedding_stream(found, basis="umap", color=...)`` and ``sc.pl.embedding(found, basis="umap")``
     work on the result. Neither scVelo is needed to make it, nor spliced and unspliced counts: velocities are those of
-    the flow. The graph of velocities compares the velocity of each cell with the way to its neighbours in the
+    the flow. The graph of velocities compares the velocity of each cell with the steps to its neighbours in the
     representation of the flow.
 
     Parameters
@@ -71,7 +71,7 @@ def to_scvelo(
           all would take more than 256 MiB, which the log says,
         * ``layers["Ms"]``: the expression at the state of each cell, which scVelo takes for smoothed counts;
           ``layers["spliced"]`` as measured,
-        * ``uns["velocity_graph"]``, ``uns["velocity_graph_neg"]``: cosines between velocities and the ways to
+        * ``uns["velocity_graph"]``, ``uns["velocity_graph_neg"]``: cosines between velocities and the steps to
           neighbours; ``obs["velocity_self_transition"]`` and ``uns["velocity_params"]`` as of scVelo,
         * ``obsm["X_flow"]``, ``obsm["velocity_flow"]``: states and velocities in the representation, and
           ``obsp["connectivities"]`` in it.
@@ -125,7 +125,7 @@ def to_scvelo(
 
 
 def velocity_graph(x: np.ndarray, velocity: np.ndarray, near: Any) -> "tuple[csr_matrix, csr_matrix]":
-    """Return the cosine of the angle between each velocity and the ways to its neighbours: those above 0, and below.
+    """Return the cosine of the angle between each velocity and the steps to its neighbours: those above 0, and below.
 
     Parameters
     ----------

@@ -144,4 +144,4 @@ def _edges(time: np.ndarray) -> np.ndarray:
 
 def _said(shown: Trends, first: str, number: str) -> str:
     toward = f" toward {first}" if shown.about.get("by") else ""
-    return literal(fill(f"{number}genes, by the time of their peak{toward}", 60))
+    return literal(fill(f"{number}genes, by when they peak{toward}", 60))

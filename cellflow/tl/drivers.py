@@ -12,6 +12,7 @@ from cellflow.cells.columns import read_column, read_labels, read_numbers
 from cellflow.cells.expression import Expression, read_expression
 from cellflow.cells.loadings import read_loadings
 from cellflow.cells.states import States
+from cellflow.seeds import numpy_generator
 from cellflow.signature import checked_but
 from cellflow.tl.association import associate
 from cellflow.tl.cells import about, check_key, target
@@ -127,7 +128,7 @@ def drivers(
     genes = read_expression(adata, layer=layer, use_raw=use_raw)
     share, cells = _chosen(fates, fate, states, time)
     weight = np.ones(len(cells)) if cells.weight is None else cells.weight
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(seed)
     also = _given(adata, given, cells)
     found = associate(genes, cells.rows, share, also, cells.x, weight=weight, rng=rng)
     table = pd.DataFrame(

@@ -12,6 +12,7 @@ from cellflow.cells.columns import read_kinds, read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
+from cellflow.seeds import numpy_generator
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.descendants import neighbors_of, snapshot_at
@@ -161,7 +162,7 @@ def perturb_genes(
     states = flow.read(adata, weights=flow.weight_key in adata.obs)
     groupby, moment = _groups_and_time(adata, flow, groupby, at, key)
     groups = read_kinds(adata, groupby, setting="groupby")
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(seed)
     chosen = _chosen(adata, flow, states, cells, moment, max_cells, rng)
     shifts = read_gene_shifts(adata, flow, chosen.rows, genes, quantiles, layer=layer, use_raw=use_raw)
     clones = None if lineage_key is None else read_labels(adata, lineage_key, setting="lineage_key")

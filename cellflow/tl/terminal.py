@@ -10,7 +10,7 @@ import pandas as pd
 from cellflow.cells.states import States
 from cellflow.integrate import Solver
 from cellflow.metrics import thinned
-from cellflow.seeds import generator
+from cellflow.seeds import generator, numpy_generator
 from cellflow.tl.fate_ends import ends_of
 from cellflow.tl.fate_table import column
 from cellflow.tl.settling import LANDMARKS, settle
@@ -106,7 +106,7 @@ def terminal_states(
         weight = np.exp((found.log_weight[-1] - found.log_weight[0]).double().numpy())
     kept, _ = thinned(np.arange(len(ends)), weight, LANDMARKS, generator=rng)
     rows = np.sort(kept.numpy())
-    settled = settle(ends[rows].astype(np.float64), np.random.default_rng(seed))
+    settled = settle(ends[rows].astype(np.float64), numpy_generator(seed))
     membership = settled.membership(there.x)
     word = "initial" if backward else TERMINAL
     named = None if labels is None else labels.iloc[there.rows].to_numpy()

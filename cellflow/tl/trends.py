@@ -13,6 +13,7 @@ from cellflow.cells.states import States
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
+from cellflow.seeds import numpy_generator
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.courses import Courses
@@ -167,7 +168,7 @@ def trends(
         )
     if condition is not None:
         cells, fitted = chain_under(adata, flow, cells, condition)
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(seed)
     courses = _courses(cells, fitted, shares, times, table, max_cells, rng)
     counts = resampled([len(one) for one in courses.snapshots], n_bootstrap, rng)
     turns = n_samples if isinstance(chosen, Noisy) else 1
