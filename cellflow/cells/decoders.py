@@ -45,6 +45,8 @@ class Decoder:
 
     Raises
     ------
+    TypeError
+        When the function is a class.
     ValueError
         When there are no genes, or two of one name, or what is given of each gene is of another length; when decoding,
         for states or results of another width, and for such as are not finite.
@@ -68,6 +70,8 @@ class Decoder:
     """Which columns of the result are kept; ``None`` for all."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.function, type):
+            raise TypeError(f"Expected a function of states; found the class {self.function.__name__}. Make one of it.")
         names = self.all_names
         if not len(names):
             raise ValueError("Expected the names of one gene or more in `genes`; found none.")
