@@ -53,12 +53,14 @@ def fates_of_plans(
         Most seconds.
     """
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
     groups = adata.obs[groupby].astype(object).where(adata.obs[groupby].notna(), "").astype(str)
     obs = pd.DataFrame({TIME: adata.obs[time_key].astype(float), GROUP: groups}, index=adata.obs_names)
     with tempfile.TemporaryDirectory() as folder:
         cells, masses, found = (Path(folder, name) for name in ("cells.h5ad", "plans.npz", "fates.csv"))
-        AnnData(obs=obs, obsm={REP: np.asarray(adata.obsm[rep], dtype=np.float64)}).write_h5ad(cells)
+        nothing = csr_matrix((adata.n_obs, 1), dtype=np.float32)  # an estimator asks for the type of `X`
+        AnnData(nothing, obs=obs, obsm={REP: np.asarray(adata.obsm[rep], dtype=np.float64)}).write_h5ad(cells)
         save_plans(masses, plans)
         command = [str(python), __file__, str(cells), str(masses), str(found), str(conn_weight)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,20 +28,23 @@ FIGURES = Path("figures")
 GROUPS = {"branching": "fate", "hsmm": "state_monocle", "hematopoiesis": "state"}
 
 
+@cache
 def branching():
     adata = cf.datasets.branching((80,) * 4, seed=0)
     return adata, cf.SnapshotFlow(rep="X_latent", steps=300).fit(adata)
 
 
+@cache
 def hsmm():
     adata = cf.datasets.hsmm()
     sc.pp.pca(adata, n_comps=5)
-    return adata, cf.SnapshotFlow(time_key="hours", steps=300).fit(adata)
+    return adata, cf.SnapshotFlow(time_key="hours", steps=150, batch_size=64).fit(adata)
 
 
+@cache
 def hematopoiesis():
     adata = cf.datasets.hematopoiesis()
-    return adata, cf.SnapshotFlow(time_key="day", steps=300).fit(adata)
+    return adata, cf.SnapshotFlow(time_key="day", steps=150, batch_size=64).fit(adata)
 
 
 @pytest.fixture(scope="module", params=[branching, hsmm], ids=lambda make: make.__name__)
@@ -143,7 +147,7 @@ def test_streams_and_embeddings_are_drawn():
         colour = GROUPS[name]
         axes = scv.pl.velocity_embedding_stream(found, basis=basis, color=colour, show=False, title=name)
         axes.figure.savefig(FIGURES / f"doors-{name}-stream.png", dpi=90)
-        axes = sc.pl.embedding(found, basis="flow", color=[colour, found.var_names[0]], show=False)
+        axes = sc.pl.embedding(found, basis="flow", color=[colour, found.var_names[0]], wspace=0.4, show=False)
         axes[0].figure.savefig(FIGURES / f"doors-{name}-embedding.png", dpi=90)
         projected = found.obsm[f"velocity_{basis}"]
         assert np.isfinite(projected).all()
