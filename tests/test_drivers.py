@@ -130,6 +130,23 @@ def test_genes_that_follow_the_state_are_worth_fewer_cells():
     assert found / n < 0.16
 
 
+def test_no_gene_is_named_of_random_directions_of_the_state():
+    """Null: each gene, and the fate, goes along a direction of its own; the rate at p < 0.05 is held over seeds."""
+    rng = np.random.default_rng(7)
+    named, rate, plain = [], [], []
+    for _ in range(10):
+        x = rng.normal(size=(400, 8))
+        y = 1 / (1 + np.exp(-x @ rng.normal(size=8)))
+        values = x[:, rng.integers(8, size=100)] + rng.normal(size=(400, 100))
+        found = associated(values, y, x=x)
+        named.append((found.q_value < 0.05).any())
+        rate.append((found.p_value < 0.05).mean())
+        plain.append((2 * stats.norm.sf(np.abs(np.arctanh(found.partial)) * np.sqrt(397)) < 0.05).mean())
+    assert np.mean(plain) > 0.5
+    assert sum(named) <= 1
+    assert np.mean(rate) < 0.08
+
+
 def test_genes_that_do_not_vary_come_last_and_what_is_not_finite_is_refused():
     rng = np.random.default_rng(4)
     values = rng.normal(size=(50, 3))

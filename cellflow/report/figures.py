@@ -130,16 +130,13 @@ def _before(flow: "SnapshotFlow", time: float) -> float:
 
 def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Drawing:
     """Draw the course of genes, decoding few cells at a time."""
-    import anndata
-
     few, first, last = adata[fates.thin(adata, flow)], flow.clock_.times[0], flow.clock_.times[-1]
-    course = []
-    for time in np.union1d(np.linspace(first, last, MOMENTS), flow.clock_.times):
-        course.append(tl.interpolate(few, flow, at=float(time), genes=list(genes)))
+    times = np.union1d(np.linspace(first, last, MOMENTS), flow.clock_.times)
+    course = tl.interpolate(few, flow, at=times, genes=list(genes))
     rows = -(-len(genes) // GENES_PER_ROW)
     figure = blank(10.4, 0.6 + 2.5 * rows)
     unseen = [t for t in np.unique(read_times(adata, flow.time_key)) if t not in flow.clock_.times]
-    pl.genes(adata, anndata.concat(course), genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
+    pl.genes(adata, course, genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
     return Drawing(
         "genes", "genes", figure,
         "Predicted mean expression (line), beside the measured one (dots). The line is decoded from "

@@ -1,10 +1,12 @@
 """Correlations of many genes with one quantity, given others, and how sure they are where neighbours are alike."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from cellflow.cells.expression import AT_ONCE, Expression
+from cellflow.tl.rotations import components, followed, rotation_test
 
 SAMPLE = 1000
 """Cells whose likeness with their neighbours is looked at."""
@@ -24,9 +26,10 @@ class Association(NamedTuple):
     partial
         The same given all else.
     n_effective
-        How many independent cells the partial correlation is worth.
+        How many independent cells have correlations as large by chance.
     p_value, q_value
-        Of no partial correlation: two-sided, and the false discovery rate (Benjamini and Hochberg).
+        Of a partial correlation no larger than with a random quantity that follows the state as much: two-sided, and
+        the false discovery rate (Benjamini and Hochberg).
     """
 
     correlation: np.ndarray
@@ -72,35 +75,45 @@ def associate(
 
     Source
     ------
-    Clifford, Richardson and Hemon 1989, equation 2.1, for the effective number of cells; Fisher 1921; Benjamini and
-    Hochberg 1995.
+    Clifford, Richardson and Hemon 1989, equation 2.1, for the effective number of cells; Langsrud 2005 for rotation
+    tests; Benjamini and Hochberg 1995.
 
     Examples
     --------
     >>> import pandas as pd
     >>> rng = np.random.default_rng(0)
-    >>> state, noise = rng.normal(size=(2, 500))
-    >>> y = np.sin(state)
-    >>> genes = Expression(np.stack([y + noise, state**2, 0 * y], axis=1), pd.Index(["a", "b", "c"]), "adata.X")
+    >>> y, noise = rng.normal(size=(2, 500))
+    >>> genes = Expression(np.stack([y + noise, noise, 0 * y], axis=1), pd.Index(["a", "b", "c"]), "adata.X")
     >>> cells = np.arange(500)
-    >>> found = associate(genes, cells, y, np.zeros((500, 0)), state[:, None], weight=np.ones(500), rng=rng)
-    >>> [bool(partial > 0.3) for partial in found.partial], bool(found.n_effective[1] < 100 < found.n_effective[0])
-    ([True, False, False], True)
+    >>> found = associate(genes, cells, y, np.zeros((500, 0)), noise[:, None], weight=np.ones(500), rng=rng)
+    >>> found.partial.round(1).tolist(), found.q_value.round(1).tolist()
+    ([0.7, 0.0, nan], [0.0, 0.9, nan])
     """
     from scipy.stats import false_discovery_control, norm
 
     root = np.sqrt(weight / weight.sum())
     basis = _basis(root, given)
     alone, left = (_residual(root * y, part) for part in (basis[:, :1], basis))
-    sums, squares, inner = _moments(genes, rows, np.stack([alone, left], axis=1) * root[:, None], basis * root[:, None])
+    n = 1 / float(np.sum((root**2) ** 2))  # Kish 1965
+    bands = followed(left, components(x, root, basis), n - basis.shape[1])
+    whole = np.concatenate([basis, *bands], axis=1)
+    sums, squares, each = _moments(genes, rows, np.stack([alone, left], axis=1) * root[:, None], whole * root[:, None])
+    inner, parts = each[:, : basis.shape[1]], each[:, basis.shape[1] :]
     correlation = _ratio(sums[:, 0], squares - inner[:, 0] ** 2, alone @ alone, squares)
     partial = _ratio(sums[:, 1], squares - (inner**2).sum(axis=1), left @ left, squares)
     some = np.sort(rng.permutation(len(rows))[:SAMPLE])
     n = 1 / float(np.sum((root**2) ** 2))  # Kish 1965
-    effective = _effective(genes, rows[some], y[some], given[some], x[some], n)
-    effective[np.isnan(partial)] = np.nan
-    free = np.maximum(effective - basis.shape[1] - 2, 1e-9)
-    p_value = 2.0 * np.asarray(norm.sf(np.abs(np.arctanh(np.clip(partial, -1, 1) * (1 - 1e-12))) * np.sqrt(free)))
+    near = _effective(genes, rows[some], y[some], given[some], x[some], n)
+    free = np.maximum(near - basis.shape[1] - 1, 1.0)
+    vary = np.sqrt(np.where(np.isnan(partial), np.nan, squares - (inner**2).sum(axis=1)))[:, None]
+    own = left / max(float(np.linalg.norm(left)), 1e-300)
+    ends = np.cumsum([0, *(band.shape[1] for band in bands)])
+    along = [parts[:, start:stop] / vary for start, stop in pairwise(ends)]
+    by_chance = rotation_test(partial, along, [band.T @ own for band in bands], free)
+    score = np.abs(np.arctanh(np.clip(partial, -1, 1) * (1 - 1e-12))) * np.sqrt(np.maximum(free - 1, 1e-9))
+    p_value = np.maximum(by_chance.p_value, 2.0 * norm.sf(score))  # both null hypotheses are to be rejected
+    effective = np.minimum(basis.shape[1] + 1 + 1 / np.maximum(by_chance.variance, 1 / n), near)
+    p_value[np.isnan(partial)] = effective[np.isnan(partial)] = np.nan
     q_value, known = np.full(len(partial), np.nan), np.isfinite(p_value)
     if known.any():
         q_value[known] = false_discovery_control(p_value[known])

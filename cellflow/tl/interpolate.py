@@ -83,7 +83,7 @@ def interpolate(
     extrapolate
         Whether times outside the fitted range are allowed.
     confidence
-        With an ensemble, the coverage that intervals of means are made for.
+        With an ensemble, the coverage that the spread of means would have, were there no bias.
 
     Returns
     -------
@@ -97,9 +97,10 @@ def interpolate(
         with genes ``"variance_carried"``, the share of their variance that the components carry, and
         ``"genes_left_out"``, the number of those that cannot be decoded. With an ensemble: ``obs["spread"]``, the root
         mean squared distance from where the flow carries a cell to where members do; in ``uns["interpolation"]`` the
-        times ``"at"`` and the ``"mean"`` state at each, ``(times, d)``, with the ends ``"mean_low"`` and
-        ``"mean_high"`` of Student's interval over members, each of which counts the cells that it was trained on; with
-        genes the same in ``varm``, ``(genes, times)``. In simulations 90 % held the true mean in 75 to 93 % of draws.
+        times ``"at"`` and the ``"mean"`` state at each, ``(times, d)``, and its spread
+        from ``"mean_low"`` to ``"mean_high"``, as wide as Student's interval over members, each of which counts the
+        cells that it was trained on; with genes the same in ``varm``, ``(genes, times)``. A spread and no interval: in
+        simulations one of 90 % held the true mean in 75 to 93 % of draws.
 
     Examples
     --------

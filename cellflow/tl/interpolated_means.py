@@ -54,7 +54,7 @@ def cell_spread(carried: Sequence[Carried], members: Sequence[Sequence[Carried]]
 def means(
     carried: Sequence[Carried], members: Sequence[Sequence[Carried]], times: Sequence[float], confidence: float
 ) -> dict[str, Any]:
-    """Return the mean state at each time with the ends of its interval, ``(times, d)`` each.
+    """Return the mean state at each time with the ends of its spread, ``(times, d)`` each.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def gene_means(
     confidence: float,
     decoder: Loadings | Decoder,
 ) -> dict[str, np.ndarray]:
-    """Return the mean expression of each gene with the ends of its interval, ``(genes, times)`` each."""
+    """Return the mean expression of each gene with the ends of its spread, ``(genes, times)`` each."""
 
     def decoded(parts: Sequence[Carried]) -> np.ndarray:
         if isinstance(decoder, Loadings):  # of a linear map, the mean goes to the mean
