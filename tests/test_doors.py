@@ -367,3 +367,19 @@ def test_a_backed_file_is_handed_over(genes, tmp_path):
     expected = cf.doors.to_scvelo(adata, flow)
     found = cf.doors.to_scvelo(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r"), flow)
     assert np.allclose(found.layers["velocity"], expected.layers["velocity"])
+
+
+@pytest.mark.usefixtures("cellrank")
+@pytest.mark.parametrize("where", ["file", "nowhere"])
+def test_without_expression_cells_have_an_empty_one(flow, where, tmp_path):
+    """Estimators of CellRank ask for the type of `X`."""
+    adata = cells()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    bare = anndata.AnnData(obs=adata.obs, obsm={"X_latent": adata.obsm["X_latent"]})
+    given = bare if where == "nowhere" else anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    handed = cf.doors.to_cellrank(given, flow).adata
+    assert handed.X.dtype == np.float32
+    assert handed.X.shape == handed.shape
+    assert handed.X.nnz == 0
+    handed.write_h5ad(tmp_path / "handed.h5ad")
+    assert anndata.read_h5ad(tmp_path / "handed.h5ad").shape == handed.shape

@@ -133,12 +133,15 @@ def _named(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame:
 def _copy(adata: "AnnData", states: States, dimensions: pd.DataFrame | None) -> "AnnData":
     """Return cells with their columns, embeddings and colours; expression is shared where all cells are taken."""
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
     rows, x, var = states.rows, None, dimensions
     if dimensions is not None:
         x = states.x
     elif not adata.isbacked:  # what lies in a file stays there
         var, x = adata.var.copy(), adata.X if len(rows) == adata.n_obs or adata.X is None else adata.X[rows]
+    if x is None:  # estimators of CellRank ask for its type
+        x = csr_matrix((len(rows), 0 if var is None else len(var)), dtype=np.float32)
     found = AnnData(x, obs=adata.obs.iloc[rows].copy(), var=var)
     for key, values in adata.obsm.items():
         found.obsm[key] = values.iloc[rows] if hasattr(values, "iloc") else values[rows]
