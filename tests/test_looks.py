@@ -276,3 +276,50 @@ def test_the_basis_is_a_umap_if_there_is_one(adata):
 
 def test_looks_are_read_by_name():
     assert look_of("pl.velocity", {"cmap": "magma"}) == Look(cmap="magma")
+
+
+# --- keys of figures, and names that say nothing ---
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_marks_are_explained_in_the_figure(adata):
+    assert {"median", "middle half", "all cells"} <= set(words(cf.pl.growth(adata, figure=blank())))
+    assert "cells at 3 days, without a fate" in words(cf.pl.fate(adata, figure=blank()))
+    assert "cells at 3 days, without a fate" not in words(cf.pl.fate(adata, figure=blank(), legend_loc=None))
+
+
+@pytest.mark.parametrize("kind", ["cells", "bars", "simplex"])
+def test_a_group_without_a_name_is_quoted(adata, kind):
+    adata.obsm["fate"].columns = ["", "B", "C"]
+    adata.uns["fate"]["groups"] = np.array(["", "B", "C"], dtype=object)
+    assert '""' in words(cf.pl.fate(adata, kind=kind, figure=blank()))
+    assert '""' not in words(cf.pl.velocity(adata, title="", ax=blank().subplots()).figure)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_cells_of_one_fate_do_not_hide_one_another(adata, k):
+    shares = np.zeros((adata.n_obs, k))
+    shares[:, 0] = np.repeat([0.9, 0.8], adata.n_obs // 2)
+    shares[:, 1] = 1 - shares[:, 0]
+    adata.obsm["fate"] = pd.DataFrame(shares, index=adata.obs_names, columns=list("ABC")[:k])
+    one, two = (cf.pl.fate(adata, kind="simplex", figure=blank()).axes[0] for _ in range(2))
+    cells = [next(c for c in dots(ax) if len(c.get_offsets()) == adata.n_obs) for ax in (one, two)]
+    at = np.asarray(cells[0].get_offsets())
+    np.testing.assert_array_equal(at, cells[1].get_offsets())
+    assert len(np.unique(at.round(4), axis=0)) == adata.n_obs
+    assert all(mark.get_zorder() < cells[0].get_zorder() for mark in dots(one) if len(mark.get_offsets()) == 1)
+
+
+def test_the_label_of_a_map_of_few_genes_fits_its_figure():
+    time, shape = np.array([0.0, 1.0]), (1, 3, 2)
+    found = {name: np.arange(6.0).reshape(shape) for name in ("mean", "low", "high", "measured")}
+    about = {"fates": ["a"], "genes": ["G1", "G2", "G3"], "time": time, "measured_time": time, "by": "fate"}
+    cells = anndata.AnnData(np.zeros((2, 3)), uns={"trends": found | about})
+    figure = cf.pl.trends_heatmap(cells)
+    figure.draw_without_rendering()
+    box = figure.axes[0].yaxis.label.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.y1

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cellflow.pl.canvas import GREY, INK, OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.labels import rate_label, time_label, unit_of_result
+from cellflow.pl.marks import add_key_below
 from cellflow.pl.names import write_names
 from cellflow.signature import checked
 
@@ -74,6 +75,7 @@ def drivers(
     _rank(left, listed, upper)
     unit = unit_of_result(adata, about)
     _scatter(right, table, listed, unit)
+    _say_marks(figure)
     times = ", ".join(time_label(float(time), unit) for time in np.atleast_1d(about["times"]))
     figure.suptitle(
         literal(f"{about['fate']} at {time_label(float(about['at']), unit)}: {about['n_cells']} cells at {times}"),
@@ -120,6 +122,19 @@ def _rank(ax: "Axes", listed: pd.DataFrame, upper: int) -> None:
     ax.set(xlabel="partial correlation with the fate", ylim=(place.min() - 0.8, 0.8))
     ax.margins(x=0.08)
     plain(ax)
+
+
+def _say_marks(figure: "Figure") -> None:
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "", "markeredgecolor": INK}
+    said = ((INK, f"q < {LEVEL:g} (false discovery rate)"), ("white", f"q of {LEVEL:g} or more"))
+    handles = [Line2D([], [], markerfacecolor=color, label=label, **style) for color, label in said]
+    known = ((PREDICTED, "goes with this fate"), (OBSERVED, "with other fates"), (GREY, "not listed"))
+    handles += [
+        Line2D([], [], color=color, marker="o", markersize=5, linestyle="", label=label) for color, label in known
+    ]
+    add_key_below(figure, handles, columns=5)
 
 
 def _scatter(ax: "Axes", table: pd.DataFrame, listed: pd.DataFrame, unit: str) -> None:

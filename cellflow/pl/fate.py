@@ -8,12 +8,13 @@ import numpy as np
 from cellflow.cells.snapshots import read_times
 from cellflow.errors import unknown
 from cellflow.pl.basis import read_basis
-from cellflow.pl.canvas import dot_size, figure_or_new
+from cellflow.pl.canvas import dot_size, figure_or_new, literal
 from cellflow.pl.coloring import colors_of
 from cellflow.pl.fate_bars import draw_bars
 from cellflow.pl.fates import Fates, fates_of
+from cellflow.pl.labels import time_label
 from cellflow.pl.look import Look, look_of
-from cellflow.pl.marks import written
+from cellflow.pl.marks import add_key_below, titled
 from cellflow.pl.simplex import draw_simplex
 from cellflow.signature import checked
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 KINDS = ("cells", "bars", "simplex")
 MOST = 12
 COLUMNS = 4
+MOST_TIMES = 3
+"""Times of cells without a fate that are named, at most."""
 
 
 @checked
@@ -130,11 +133,26 @@ def _on_cells(
         marks = ax.scatter(
             *xy[order].T, c=values[order], cmap=colors_of(look), vmin=low, vmax=high, alpha=look.alpha, **style
         )
-        ax.set_title(written(look.title_of(number, group) or ""))
+        ax.set_title(titled(look, number, group))
         picture.dress(ax)
         if look.frameon is False:
             ax.set_axis_off()
     for ax in panels.flat[len(found.groups) :]:
         ax.set_visible(False)
     figure.colorbar(marks, ax=panels, label=found.said, fraction=0.04, pad=0.02)
+    if not found.known.all() and look.legend_loc not in (None, "none"):
+        _say_grey(figure, found, time, look)
     return figure
+
+
+def _say_grey(figure: "Figure", found: Fates, time: "np.ndarray | None", look: Look) -> None:
+    """Say which cells are grey: those at the time of the fates and beyond, or without one for other reasons."""
+    from matplotlib.lines import Line2D
+
+    when = np.full(len(found.known), np.nan) if time is None else time
+    there = [t for t in np.unique(when) if not found.known[when == t].any() and np.isfinite(t)]
+    said = " or ".join(time_label(float(t), found.unit) for t in there)
+    named = 0 < len(there) <= MOST_TIMES and not (~found.known & ~np.isin(when, there)).any()
+    label = literal(f"cells at {said}, without a fate" if named else "cells without a fate")
+    grey: dict[str, Any] = {"color": look.na_color, "marker": "o", "markersize": 6, "linestyle": ""}
+    add_key_below(figure, [Line2D([], [], label=label, **grey)])

@@ -7,7 +7,7 @@ import numpy as np
 from cellflow.pl.canvas import figure_or_new, plain
 from cellflow.pl.fates import Fates
 from cellflow.pl.look import Look
-from cellflow.pl.marks import written
+from cellflow.pl.marks import titled, written
 from cellflow.pl.panels import groups_of
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ def draw_bars(
     handles, names = ax.containers, [written(group) for group in found.groups]
     if look.legend_loc not in (None, "none"):
         ax.legend(handles, names, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    title = look.title_of(0, None)
-    if title is not None:
-        ax.set_title(written(title, 40))
+    ax.set_title(titled(look, 0, None, 40))
     plain(ax)
     return figure

@@ -12,7 +12,7 @@ from cellflow.pl.canvas import GREY, INK, PREDICTED, figure_or_new, literal, pla
 from cellflow.pl.coloring import by_column
 from cellflow.pl.labels import rate_label, unit_of_result
 from cellflow.pl.look import look_of
-from cellflow.pl.marks import draw_cells, written
+from cellflow.pl.marks import draw_cells, titled, written
 from cellflow.pl.panels import groups_of
 from cellflow.signature import checked
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST = 8
 """Cells that a group needs to be drawn as a shape; of fewer, each is a mark."""
+BELOW = 36
+"""How far the key of marks stands below the axes, in points: beneath the label."""
 TAIL = ("p1", "p99")
 """Percentiles of the rates at which colours end: few extreme cells would leave all others in one colour."""
 
@@ -100,12 +102,31 @@ def growth(
     if how.frameon is False:
         left.set_axis_off()
     for number, ax in enumerate((left, right)):
-        ax.set_title(written(how.title_of(number, None) or "", 40))
+        ax.set_title(titled(how, number, None, 40))
     _by_group(right, rate, [(str(name), cells) for name, cells, _ in groups], ordered=groupby is not None)
     right.set(xlabel=literal(f"growth rate {rate_label(unit)}"), ylabel=literal(groupby or ""))
+    _say_marks(right)
     if said:
         figure.supxlabel(literal(fill(str(said), 130)), fontsize=8.5, color=PREDICTED)
     return figure
+
+
+def _say_marks(ax: "Axes") -> None:
+    """Say below the groups what dots, bars and shapes are."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
+
+    handles = [
+        Line2D([], [], color=PREDICTED, marker="o", markersize=4.7, linestyle="", label="median"),
+        Line2D([], [], color=INK, linewidth=1.6, label="middle half"),
+        Patch(color=GREY, alpha=0.7, linewidth=0, label="all cells"),
+    ]
+    below = ax.transAxes + ScaledTranslation(0, -BELOW / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=below, ncols=3, frameon=False,
+        fontsize=8.5, borderaxespad=0,
+    )  # fmt: skip
 
 
 def _by_group(ax: "Axes", rate: np.ndarray, groups: list[tuple[str, np.ndarray]], *, ordered: bool) -> None:

@@ -12,7 +12,9 @@ from cellflow.pl.coloring import PLAIN, Coloring, colors_of
 from cellflow.pl.look import Look
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PER_COLUMN = 16
 """Names in a column of a legend."""
@@ -110,7 +112,7 @@ def add_bar(axes: "list[Axes]", coloring: Coloring, look: Look) -> None:
     where: Any = axes[0] if len(axes) == 1 else axes
     # A mappable of its own: the bar is opaque where the marks are not.
     scale = ScalarMappable(Normalize(low, high), colors_of(look))
-    bar = axes[0].figure.colorbar(scale, ax=where, label=written(coloring.label), **room)
+    bar = axes[0].figure.colorbar(scale, ax=where, label=written(coloring.label) if coloring.label else "", **room)
     bar.outline.set_visible(False)
     if coloring.ticks:
         bar.set_ticks(list(coloring.ticks), labels=[f"{tick:g}" for tick in coloring.ticks])
@@ -152,7 +154,7 @@ def add_legend(ax: "Axes", coloring: Coloring, look: Look) -> None:
         ax,
         handles,
         [str(handle.get_label()) for handle in handles],
-        title=written(coloring.label),
+        title=written(coloring.label) if coloring.label else "",
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
         frameon=False,
@@ -196,18 +198,40 @@ def written(name: str, width: int = WIDEST) -> str:
     return literal(wrapped(name, width))
 
 
-def wrapped(name: str, width: int = WIDEST) -> str:
-    """Return a name over several lines, at most three.
+def titled(look: Look, number: int, group: str | None, width: int = WIDEST) -> str:
+    """Return the title of a panel: the one asked for, else the name of its group; nothing where there is neither.
 
     Examples
     --------
+    >>> titled(Look(), 0, ""), titled(Look(title=""), 0, "A"), titled(Look(), 0, None)
+    ('""', '', '')
+    """
+    asked = look.title_of(number, None)
+    if asked is None:
+        return "" if group is None else written(group, width)
+    return written(asked, width) if asked else ""
+
+
+def wrapped(name: str, width: int = WIDEST) -> str:
+    """Return a name over several lines, at most three; quoted where there would be nothing to see.
+
+    Examples
+    --------
+    >>> print(wrapped(""))
+    ""
     >>> print(wrapped("word " * 30, 10))
     word word
     word word
     word …
     """
-    lines = wrap(name, width) or [""]
+    lines = wrap(name, width) or [f'"{name}"']
     return "\n".join(lines if len(lines) <= 3 else [*lines[:2], shorten(lines[2], width - 4, placeholder="") + " …"])
+
+
+def add_key_below(figure: "Figure", handles: "Sequence[Artist]", columns: int = 4) -> None:
+    """Say below a figure what its marks are, by their labels."""
+    size = min(columns, len(handles))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=size, frameon=False, fontsize=8.5)
 
 
 def medians(xy: np.ndarray, coloring: Coloring, shown: np.ndarray) -> pd.DataFrame:

@@ -110,9 +110,9 @@ def write_names(
     written = []
     for name, point, mark, at in zip(names, points, marks, zip(x, y, strict=True), strict=True):
         text = ax.annotate(
-            literal(name), at, xytext=(0, 0), textcoords="offset points", fontsize=SIZE, color=INK, ha="center",
-            va="center", zorder=5, arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK, "alpha": 0.6},
-            **(_outlined() if on else {}),
+            literal(name), at, xytext=(0, 0), textcoords="offset points", color=INK, ha="center", va="center", zorder=5,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK, "alpha": 0.6},
+            **(on_cells() if on else {"fontsize": SIZE}),
         )  # fmt: skip
         leader = cast("FancyArrowPatch", text.arrow_patch)
         leader.set_visible(False)
@@ -135,11 +135,13 @@ def write_names(
     return written
 
 
-def _outlined() -> dict[str, Any]:
-    """Return a white line around letters, to be read on cells."""
+def on_cells() -> dict[str, Any]:
+    """Return how letters are drawn that stand on cells or arrows: bold, on a light ground with a white line around."""
     from matplotlib.patheffects import withStroke
 
-    return {"path_effects": [withStroke(linewidth=2.4, foreground="white")], "fontweight": "bold"}
+    ground = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
+    outline = [withStroke(linewidth=3.0, foreground="white")]
+    return {"path_effects": outline, "fontweight": "bold", "fontsize": SIZE + 1, "bbox": ground}
 
 
 def _on(point: np.ndarray, half: np.ndarray, room: _Room) -> tuple[np.ndarray, bool] | None:

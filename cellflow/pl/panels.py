@@ -12,7 +12,7 @@ from cellflow.pl.canvas import axes_or_new, figure_or_new
 from cellflow.pl.coloring import Coloring, by_column, by_time, without_label
 from cellflow.pl.labels import time_label
 from cellflow.pl.look import Look
-from cellflow.pl.marks import add_legend, draw_cells, legend_width, medians, wrapped, written
+from cellflow.pl.marks import add_legend, draw_cells, legend_width, medians, titled, wrapped
 from cellflow.pl.names import write_names
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ class Panels:
     def finish(self, xy: np.ndarray) -> "Axes | Figure":
         """Write titles, and names on the cells: when all else is drawn, which decides where there is room."""
         for number, panel in enumerate(self.panels):
-            title = self.look.title_of(number, panel.title)
-            if title is not None:
-                panel.ax.set_title(written(title, 40))
+            if self.look.title_of(number, panel.title) is not None:
+                panel.ax.set_title(titled(self.look, number, panel.title, 40))
             if self.look.frameon is False:
                 panel.ax.set_axis_off()
         if self.look.legend_loc == "on data":

@@ -8,7 +8,7 @@ from cellflow.pl.canvas import INK, literal
 from cellflow.pl.chain import Chain
 from cellflow.pl.labels import time_label
 from cellflow.pl.marks import wrapped
-from cellflow.pl.names import SIZE
+from cellflow.pl.names import SIZE, on_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,10 +61,21 @@ def draw_sankey(ax: "Axes", chain: Chain, colors: tuple[str, ...], unit: str) ->
         )  # fmt: skip
     for k, side in ((0, "right"), (len(chain.times) - 1, "left")):
         _names(ax, chain, bottoms[k], k, side)
+    for k, group in _within(chain).items():
+        _names(ax, chain, bottoms[k], k, "left", np.array(group))
     ax.set_xticks(range(len(chain.times)), [literal(time_label(time, unit)) for time in chain.times])
     ax.set(yticks=[], xlim=(-WIDTH, len(chain.times) - 1 + WIDTH), ylim=(-GAP, max(_top(chain, bottoms)) + GAP))
     ax.spines[["top", "right", "left", "bottom"]].set_visible(False)
     ax.tick_params(length=0)
+
+
+def _within(chain: Chain) -> dict[int, list[int]]:
+    """Return the groups that no end names, under the snapshot in which each is largest."""
+    found: dict[int, list[int]] = {}
+    for group in np.flatnonzero((chain.shares[[0, -1]] < RARE).all(axis=0)):
+        if chain.shares[:, group].max() >= RARE:
+            found.setdefault(int(chain.shares[:, group].argmax()), []).append(int(group))
+    return found
 
 
 def _top(chain: Chain, bottoms: np.ndarray) -> np.ndarray:
@@ -105,18 +116,24 @@ def _ribbon(
     ax.fill_between(x[0] + (x[1] - x[0]) * t, low, high, color=color, alpha=0.4, linewidth=0, zorder=1)
 
 
-def _names(ax: "Axes", chain: Chain, bottoms: np.ndarray, column: int, side: str) -> None:
-    """Write the names of the groups of one snapshot beside it, apart from each other; rare ones have none."""
+def _names(
+    ax: "Axes", chain: Chain, bottoms: np.ndarray, column: int, side: str, only: "np.ndarray | None" = None
+) -> None:
+    """Write names of the groups of one snapshot, or of some, beside it, apart from each other; rare ones have none."""
     shares = chain.shares[column]
     seen = np.flatnonzero(shares >= RARE)
-    texts = [wrapped(f"{chain.groups[k]} {shares[k]:.0%}", 22) for k in seen]
+    seen = seen if only is None else np.intersect1d(seen, only)
+    if not len(seen):
+        return
+    texts = [wrapped(f"{wrapped(chain.groups[k], 60)} ({shares[k]:.0%})", 22) for k in seen]
     middles = bottoms[seen] + shares[seen] / 2
     height = 1.0 + GAP * len(seen)
     line = height * 1.3 * SIZE / 72 / max(ax.get_window_extent().height / ax.figure.dpi, 1.0)
     heights = np.array([line * (text.count("\n") + 1) for text in texts])
     x = column + (-1 if side == "right" else 1) * WIDTH
     for text, y in zip(texts, spread(middles, heights), strict=True):
-        ax.text(x, y, literal(text), ha=side, va="center", fontsize=SIZE, color=INK, clip_on=False)
+        style = {"fontsize": SIZE} if only is None else on_cells() | {"fontsize": SIZE, "fontweight": "normal"}
+        ax.text(x, y, literal(text), ha=side, va="center", color=INK, clip_on=False, zorder=4, **style)
 
 
 def spread(middles: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow.pl.canvas import GREY, PALETTE, figure_or_new, literal, plain
 from cellflow.pl.labels import unit_of_result
+from cellflow.pl.marks import written
 from cellflow.signature import checked
 from cellflow.tl.trend_table import Trends, read_trends
 
@@ -123,7 +124,7 @@ def _legend(figure: "Figure", shown: Trends, colors: list[str], *, points: bool)
     from matplotlib.patches import Patch
 
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=color, linestyle=_dash(k), linewidth=1.8, label=literal(fate))
+        Line2D([], [], color=color, linestyle=_dash(k), linewidth=1.8, label=written(fate))
         for k, (fate, color) in enumerate(zip(shown.fates, colors, strict=True))
     ]
     band = 100 * float(shown.about.get("confidence", 0.9))

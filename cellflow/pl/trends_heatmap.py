@@ -10,6 +10,7 @@ from cellflow.pl.canvas import figure_or_new, literal
 from cellflow.pl.coloring import colors_of
 from cellflow.pl.labels import unit_of_result
 from cellflow.pl.look import Look
+from cellflow.pl.marks import wrapped, written
 from cellflow.signature import checked
 from cellflow.tl.trend_table import Trends, read_trends
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 NAMED = 80
 """Genes whose names are written at most."""
+LETTER = 0.078
+"""Width of a letter of a label, in inches."""
 MOST = 12
 """Fates that are drawn at most."""
 
@@ -80,23 +83,24 @@ def trends_heatmap(
     order = by_peak(shown.some(None, first).mean[0])
     named, colors = len(order) <= NAMED, colors_of(Look(cmap=cmap))
     width = 1.6 + 0.09 * (max(map(len, shown.genes)) if named else 4) + 2.2 * len(shown.fates)
-    figure = figure_or_new(figure, size=(width, 1.3 + (0.16 * max(len(order), 8) if named else 6.0)))
+    high = 0.16 * max(len(order), 8) if named else 6.0
+    figure = figure_or_new(figure, size=(width, 1.3 + high))
     panels = figure.subplots(1, len(shown.fates), squeeze=False, sharey=True)[0]
     edges, unit = _edges(shown.time), unit_of_result(adata, shown.about)
     rows = np.arange(len(order) + 1) - 0.5
     for fate, ax in enumerate(panels):
         drawn = np.ma.masked_invalid(values[fate][order])
         marks = ax.pcolormesh(edges, rows, drawn, cmap=colors, vmin=0, vmax=1, rasterized=True)
-        ax.set(title=literal(fill(shown.fates[fate], 18)), xlabel=literal(unit))
+        ax.set(title=written(shown.fates[fate], 18), xlabel=literal(unit))
         ax.title.set_fontsize(10)
         ax.set_facecolor("#dddddd")
     panels[0].invert_yaxis()
     if named:
         panels[0].set_yticks(range(len(order)), [literal(shown.genes[k]) for k in order], fontsize=7.5)
-        panels[0].set_ylabel(_said(shown, first, ""))
+        panels[0].set_ylabel(_said(shown, first, "", high))
     else:
         panels[0].set_yticks([])
-        panels[0].set_ylabel(_said(shown, first, f"{len(order):,} "))
+        panels[0].set_ylabel(_said(shown, first, f"{len(order):,} ", high))
     bar = figure.colorbar(marks, ax=list(panels), fraction=0.05, pad=0.02, aspect=30, ticks=[0, 1])
     bar.ax.set_yticklabels(["lowest", "highest"])
     bar.set_label("expression of each gene")
@@ -142,6 +146,7 @@ def _edges(time: np.ndarray) -> np.ndarray:
     return np.concatenate([[time[0]], middles, [time[-1]]])
 
 
-def _said(shown: Trends, first: str, number: str) -> str:
-    toward = f" toward {first}" if shown.about.get("by") else ""
-    return literal(fill(f"{number}genes, by when they peak{toward}", 60))
+def _said(shown: Trends, first: str, number: str, high: float) -> str:
+    """Return the label of the genes, in lines no longer than the axes are high, in inches."""
+    toward = f" toward {wrapped(first)}" if shown.about.get("by") else ""
+    return literal(fill(f"{number}genes, by when they peak{toward}", min(60, max(12, int(high / LETTER)))))
