@@ -243,6 +243,32 @@ def test_fates_that_do_not_differ_or_of_few_cells_are_refused(known):
         cf.tl.drivers(adata, flow, fate="upper")
 
 
+def test_fates_that_differ_by_rounding_or_by_time_alone_are_refused(known):
+    adata, flow = known[0].copy(), known[1]
+    draw = np.random.default_rng(0)
+    rounding = 2 / 3 + 1e-16 * draw.integers(0, 3, adata.n_obs)
+    give_fates(adata, rounding, flow)
+    with pytest.raises(ValueError, match="same share of 'upper', 0.667: no gene"):
+        cf.tl.drivers(adata, flow, fate="upper")
+    time = adata.obs[flow.time_key].to_numpy(float)
+    give_fates(adata, 0.1 + 0.5 * (time > time.min()), flow)
+    with pytest.raises(ValueError, match="same share of 'upper', "):
+        cf.tl.drivers(adata, flow, fate="upper")
+
+
+def test_what_varies_by_rounding_has_no_correlation():
+    draw = np.random.default_rng(0)
+    group, cells = np.repeat([0.0, 1.0], 100), np.arange(200)
+    genes = Expression(np.stack([draw.normal(size=200), group, 1 / 3 + 0 * group], axis=1), pd.Index(list("abc")), "X")
+    x = draw.normal(size=(200, 2))
+    found = associate(genes, cells, group / 3, group[:, None], x, weight=np.full(200, 0.1), rng=draw)
+    assert np.isnan(found.partial).all()
+    assert np.isnan(found.q_value).all()
+    assert found.correlation[1] == pytest.approx(1)
+    assert abs(found.correlation[1]) <= 1
+    assert np.isnan(found.correlation[2])
+
+
 def test_drawn_drivers_name_genes_and_say_what_they_are(known):
     adata, flow = known
     with pytest.raises(KeyError, match="Run `cf.tl.drivers"):

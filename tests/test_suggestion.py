@@ -95,3 +95,21 @@ def test_all_columns_are_said_where_nobody_has_chosen(caplog):
     assert "columns of" not in caplog.text
     cf.SnapshotFlow(**settings).fit(adata)
     assert "all 20 columns of 'X_pca' are used" in caplog.text
+
+
+def test_an_ensemble_that_cannot_be_fitted_is_not_suggested():
+    adata = planted(3)[195:].copy()
+    adata.obs["day"] = ["day 0"] * 4 + ["day 2"] * (adata.n_obs - 4)
+    flow = cf.SnapshotFlow(time_key="day", device="cpu", batch_size=16, ensemble=2)
+    for verb in (flow.suggest, flow.fit):
+        with pytest.raises(ValueError, match="expected 5 or more; found 4 at 'day 0'"):
+            verb(adata)
+
+
+def test_the_time_is_a_range_where_the_number_of_steps_is_searched(capsys):
+    adata = planted(3)
+    settings = {"time_key": "day", "device": "cpu", "batch_size": 16}
+    found = cf.SnapshotFlow(**settings).suggest(adata)
+    assert any(choice.name == "time" and " to " in choice.value for choice in found.choices)
+    found = cf.SnapshotFlow(**settings, regularize=False).suggest(adata)
+    assert any(choice.name == "time" and choice.value.startswith("about") for choice in found.choices)

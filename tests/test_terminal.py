@@ -146,3 +146,22 @@ def test_small_groups_and_small_snapshots_are_said(fork, caplog):
     assert "Fewer than 10 cells at time 2 are in" not in caplog.text
     cf.tl.fate(some, flow, groupby="type", n_neighbors=20)
     assert "Fewer than 20 cells at time 2 are in 'Mono' (14)," in caplog.text
+
+
+def test_states_that_no_measured_cells_show_are_joined(fork):
+    """Of those that end at the lower place only one is measured there: votes of ten give it a tenth at most."""
+    adata, flow, up = fork
+    day = adata.obs["day"].to_numpy()
+    kept = (day < 2) | up
+    kept[np.flatnonzero((day == 2) & ~up)[0]] = True
+    kept &= (day == 2) | up | (np.arange(adata.n_obs) % 2 == 0)
+    rare = adata[kept].copy()
+    cf.tl.fate(rare, flow, terminal="auto")
+    assert read_fate(rare).groups == ("terminal 1",)
+
+
+def test_the_mass_of_states_is_the_mean_of_the_shares(fork):
+    adata, flow = fork[0].copy(), fork[1]
+    cf.tl.fate(adata, flow, terminal="auto")
+    shares = adata.obsm["fate"].dropna().mean().to_numpy()
+    np.testing.assert_allclose(adata.uns["fate"]["states"]["mass"], shares, atol=0.02)

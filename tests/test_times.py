@@ -254,3 +254,35 @@ def test_kept_trajectories_hold_the_times_of_their_cells(uneven, solver):
     assert found.dtype == np.float64
     assert (found[0] == adata.obs["day"].to_numpy()).all()
     assert (found[-1] == 3.0).all()
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Cells whose days are written as "day 1"."""
+    adata = make_cells(sizes=(12, 14, 16))
+    adata.obs["day"] = pd.Categorical([f"day {day:g}" for day in adata.obs["day"].astype(float)])
+    adata.obs["kind"] = ["a", "b"] * (adata.n_obs // 2)
+    return adata, cf.SnapshotFlow(**QUICK).fit(adata)
+
+
+def test_times_may_be_written_as_the_column_writes_them(labelled):
+    adata, flow = labelled
+    first = adata.obs["day"] == "day 0"
+    assert sorted(set(cf.tl.interpolate(adata, flow, at=["day 2", 3]).obs["day"])) == [2.0, 3.0]
+    found = cf.tl.push(adata, flow, cells=first, at="day 5", copy=True)
+    assert found.uns["push"]["at"] == 5.0
+    assert cf.tl.fate(adata, flow, groupby="kind", at="day 5", copy=True).uns["fate"]["at"] == 5.0
+    assert cf.tl.trajectories(adata, flow, n=2, stop="day 4", copy=True).uns["trajectories"]["time"].max() == 4.0
+    assert leave_out(adata, "day", ["day 1"]).n_obs == adata.n_obs - 14
+    grown = cf.SnapshotFlow(**QUICK, growth=True, coupling=UNBALANCED, masses={"day 0": 1, "day 1": 2, "day 5": 3})
+    assert grown.fit(adata).masses_ == (1.0, 2.0, 3.0)
+    plans = {("day 0", "day 1"): np.ones((12, 14)), ("day 1", "day 5"): np.ones((14, 16))}
+    cf.SnapshotFlow(**QUICK, coupling=cf.couplings.Given(plans)).fit(adata)
+
+
+def test_times_in_another_unit_than_the_column_are_refused(labelled, fitted):
+    adata, flow = labelled
+    with pytest.raises(ValueError, match="'24h': not numbers, nor written as the time column is, such as 'day "):
+        cf.tl.interpolate(adata, flow, at="24h")
+    with pytest.raises(ValueError, match="'day 1': not numbers"):
+        cf.tl.interpolate(*fitted[:2], at="day 1")

@@ -1,9 +1,10 @@
 """Experimental time in the user's units, and model time in [0, 1]."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cellflow.cells.time_labels import read_time_labels
+from cellflow.cells.time_labels import read_alike, read_time_labels
 from cellflow.signature import checked
 
 TimeLike: TypeAlias = float | str | np.ndarray | Tensor | pd.Timedelta | Any
-"""A time in any form that users write one: a number, a string that is one, or a Timedelta."""
+"""A time in any form that users write one: a number, a string that is one, or a Timedelta; or a label such as "day 1"
+where the time column has such."""
 TIMEDELTA_UNIT = pd.Timedelta(days=1)
 """Timedelta columns are counted in days."""
 
@@ -107,7 +109,9 @@ class Clock:
         return after - 1, after
 
 
-def as_times(given: TimeLike | Iterable[TimeLike], *, what: str) -> np.ndarray:
+def as_times(
+    given: TimeLike | Iterable[TimeLike], *, what: str, like: Mapping[str, float] = MappingProxyType({})
+) -> np.ndarray:
     """Return one time ``()``, or several ``(n,)``, as float64, in any form that users write them.
 
     Every public function and command that takes times reads them here, or by `one_time` and `distinct_times`.
@@ -119,6 +123,8 @@ def as_times(given: TimeLike | Iterable[TimeLike], *, what: str) -> np.ndarray:
         list, an array, a tensor, a column: several.
     what
         How the caller's argument is called in a message, such as ``"`at`"``.
+    like
+        Labels of the time column, see `time_labels`: text may be written as these are. Empty where there are none.
 
     Raises
     ------
@@ -129,6 +135,8 @@ def as_times(given: TimeLike | Iterable[TimeLike], *, what: str) -> np.ndarray:
     --------
     >>> as_times("12", what="`at`"), as_times(["12", np.float32(1.1)], what="`at`")
     (array(12.), array([12. ,  1.1]))
+    >>> as_times(["day 1", 5], what="`at`", like={"day 0": 0.0, "day 2": 2.0})
+    array([1., 5.])
     """
     values = _untensored(given)
     if getattr(values, "ndim", 0) > 1:
@@ -136,14 +144,19 @@ def as_times(given: TimeLike | Iterable[TimeLike], *, what: str) -> np.ndarray:
     single = getattr(values, "ndim", None) == 0 or isinstance(values, str) or not isinstance(values, Iterable)
     if single or not hasattr(values, "dtype"):  # columns and arrays have one type, and are read as they are
         values = [_scalar(value, what) for value in ([values] if single else values)]
-    times = to_numbers(values, what=what)
+    times = to_numbers(values, what=what, like=like)
     if not np.isfinite(times).all():
         raise ValueError(f"Expected a finite time in {what}; found {times[~np.isfinite(times)][0]}.")
     return times.reshape(()) if single else times
 
 
-def one_time(given: TimeLike, *, what: str) -> float:
+def one_time(given: TimeLike, *, what: str, like: Mapping[str, float] = MappingProxyType({})) -> float:
     """Return one time as a number.
+
+    Parameters
+    ----------
+    given, what, like
+        As for `as_times`.
 
     Raises
     ------
@@ -155,18 +168,24 @@ def one_time(given: TimeLike, *, what: str) -> float:
     >>> one_time(pd.Timedelta(hours=36), what="`at`")
     1.5
     """
-    times = as_times(given, what=what)
+    times = as_times(given, what=what, like=like)
     if times.size != 1:
         raise ValueError(f"Expected one time in {what}; found {times.size}.")
     return float(times.reshape(()))
 
 
-def distinct_times(given: TimeLike | Iterable[TimeLike], *, what: str, none: bool = False) -> np.ndarray:
+def distinct_times(
+    given: TimeLike | Iterable[TimeLike],
+    *,
+    what: str,
+    none: bool = False,
+    like: Mapping[str, float] = MappingProxyType({}),
+) -> np.ndarray:
     """Return one time or several as numbers ``(n,)``, in the given order.
 
     Parameters
     ----------
-    given, what
+    given, what, like
         As for `as_times`.
     none
         Whether there may be none.
@@ -181,7 +200,7 @@ def distinct_times(given: TimeLike | Iterable[TimeLike], *, what: str, none: boo
     >>> distinct_times("12", what="`at`"), distinct_times([24, 12], what="`at`")
     (array([12.]), array([24., 12.]))
     """
-    times = np.atleast_1d(as_times(given, what=what))
+    times = np.atleast_1d(as_times(given, what=what, like=like))
     if not (len(times) or none):
         raise ValueError(f"Expected at least one time in {what}; found none.")
     twice = [time for time, n in Counter(times.tolist()).items() if n > 1]
@@ -207,7 +226,9 @@ def _scalar(value: Any, what: str) -> Any:
     return float(str(value)) if isinstance(value, np.float32 | np.float16) else value
 
 
-def to_numbers(values: Any, *, what: str, labels: bool = False) -> np.ndarray:
+def to_numbers(
+    values: Any, *, what: str, labels: bool = False, like: Mapping[str, float] = MappingProxyType({})
+) -> np.ndarray:
     """Return times as float64: numbers, categories that are numbers, strings that are numbers, or Timedelta.
 
     Parameters
@@ -218,6 +239,8 @@ def to_numbers(values: Any, *, what: str, labels: bool = False) -> np.ndarray:
         How they are called in a message.
     labels
         Whether numbers with one word before or after them are read too, see `read_time_labels`.
+    like
+        Labels that others may be written as, see `as_times`.
 
     Raises
     ------
@@ -246,12 +269,26 @@ def to_numbers(values: Any, *, what: str, labels: bool = False) -> np.ndarray:
     if len(failed) and labels:
         read, _ = read_time_labels(_labels(column), what=what)
         numbers = column.astype(object).map(lambda label: read[str(label)], na_action="ignore").astype(np.float64)
+    elif len(failed) and like and all(isinstance(label, str) for label in failed):
+        alike = read_alike(failed, like, what=what)
+        numbers = numbers.fillna(rest.astype(object).map(alike).astype(np.float64))
     elif len(failed):
         raise ValueError(
             f"{what} holds {', '.join(map(repr, failed[:5]))}: not numbers. Give a number in the unit of the time "
             "column, or a Timedelta."
         )
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def time_labels(values: Any, *, what: str) -> dict[str, float]:
+    """Return the labels of a column of times, and their numbers; nothing where they are numbers.
+
+    Examples
+    --------
+    >>> time_labels(["day 2", "day 0"], what="`adata.obs['age']`"), time_labels(["24", "0"], what="`adata.obs['age']`")
+    ({'day 2': 2.0, 'day 0': 0.0}, {})
+    """
+    return read_time_labels(_labels(values), what=what)[0] if how_read(values, what=what) else {}
 
 
 def how_read(values: Any, *, what: str) -> str:
@@ -273,8 +310,8 @@ def how_read(values: Any, *, what: str) -> str:
 _NO_LENGTHS = ("boolean", "complex", "datetime", "datetime64", "date", "period", "interval")
 
 
-def _labels(column: pd.Series) -> list[str]:
-    return [str(label) for label in column.dropna().unique()]
+def _labels(values: Any) -> list[str]:
+    return [str(label) for label in pd.Series(values).dropna().unique()]
 
 
 def _cure(kind: str, what: str) -> str:

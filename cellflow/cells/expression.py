@@ -105,15 +105,16 @@ def places_of(names: pd.Index, genes: Sequence[str], *, where: str = "adata") ->
     """
     if not len(genes):
         raise ValueError("Expected the names of one gene or more; found none.")
+    where = where if " " in where else f"`{where}`"  # words, or code
     known = pd.Index(names).astype(str)
     asked = pd.Index([str(gene) for gene in genes])
     for gene in asked:
         if gene not in known:
-            raise KeyError(f"No gene {gene!r} in `{where}`. {alike(gene, known)}")
+            raise KeyError(f"No gene {gene!r} in {where}. {alike(gene, known)}")
     repeated = asked[asked.isin(known[known.duplicated()])]
     if len(repeated):
         raise ValueError(
-            f"{(known == repeated[0]).sum()} genes in `{where}` are called {repeated[0]!r}. Give each a name of its "
+            f"{(known == repeated[0]).sum()} genes in {where} are called {repeated[0]!r}. Give each a name of its "
             "own: `adata.var_names_make_unique()`."
         )
     return np.asarray(known.get_indexer_for(asked))

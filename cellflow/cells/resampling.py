@@ -137,7 +137,7 @@ def _strata(snapshots: Snapshots, *, groups: bool = False) -> tuple[np.ndarray, 
     if groups and snapshots.groups is not None:
         parts.append(_codes(snapshots.groups))
     found, index = np.unique(np.stack(parts, axis=1), axis=0, return_inverse=True)
-    names = [f"at time {snapshots.clock.times[row[0]]:g}" for row in found]
+    names = [f"at {snapshots.said(snapshots.clock.times[row[0]])}" for row in found]
     if table is not None:
         names = [f"{name} under {table.labels[row[1]]!r}" for name, row in zip(names, found, strict=True)]
     return index.reshape(-1), names

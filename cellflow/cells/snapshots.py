@@ -2,14 +2,14 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cellflow.cells.clock import Clock, TimeLike, distinct_times, how_read, to_numbers
+from cellflow.cells.clock import Clock, TimeLike, distinct_times, how_read, time_labels, to_numbers
 from cellflow.cells.columns import read_column, read_groups, read_numbers, read_weights
 from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.states import Cells, States, as_states, positions
@@ -47,6 +47,8 @@ class Snapshots:
         The conditions, and which of them every cell has; ``None`` for none.
     names
         The name of every cell, ``(n,)``, where they are known.
+    labels
+        Where the time column holds labels such as "day 2", the number of each.
     """
 
     x: np.ndarray
@@ -57,10 +59,15 @@ class Snapshots:
     rates: np.ndarray | None = None
     conditions: ConditionTable | None = None
     names: np.ndarray | None = None
+    labels: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, time: float) -> np.ndarray:
         """Return the positions of the cells of one time point."""
         return np.flatnonzero(self.time == time)
+
+    def said(self, time: float) -> str:
+        """Return a time in words, as its column has it."""
+        return next((repr(label) for label, of in self.labels.items() if of == time), f"time {time:g}")
 
     def take(self, cells: np.ndarray) -> "Snapshots":
         """Return some cells, a mask ``(n,)``, on the clock of all."""
@@ -70,7 +77,7 @@ class Snapshots:
         table = self.conditions
         kept = None if table is None else replace(table, index=table.index[cells])
         names = None if self.names is None else self.names[cells]
-        return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept, names)
+        return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept, names, self.labels)
 
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
@@ -154,8 +161,8 @@ def read_snapshots(
     if empty:
         raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
     rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
-    x, names = read_rep(adata, rep, n_pcs=n_pcs), adata.obs_names.to_numpy()
-    return Snapshots(x, time, Clock(tuple(times.tolist())), groups, weights, rates, names=names)
+    x, names, labels = read_rep(adata, rep, n_pcs=n_pcs), adata.obs_names.to_numpy(), time_labels_of(adata, time_key)
+    return Snapshots(x, time, Clock(tuple(times.tolist())), groups, weights, rates, names=names, labels=labels)
 
 
 def _check_snapshots(time: np.ndarray, time_key: str) -> None:
@@ -251,6 +258,19 @@ def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
     return time
 
 
+def time_labels_of(adata: "AnnData", time_key: str) -> dict[str, float]:
+    """Return the labels of a time column that holds such, "day 2", and the number of each; nothing where it holds none.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> obs = pd.DataFrame({"day": ["day 2", "day 7"]}, index=["a", "b"])
+    >>> time_labels_of(anndata.AnnData(np.zeros((2, 1), "float32"), obs=obs), "day")
+    {'day 2': 2.0, 'day 7': 7.0}
+    """
+    return time_labels(read_column(adata, time_key, setting="time_key"), what=f"`adata.obs[{time_key!r}]`")
+
+
 def time_unit(adata: "AnnData", time_key: str) -> str:
     """Return the unit of a time column: ``"days"`` for Timedelta, ``""`` for numbers, which carry none.
 
@@ -337,7 +357,8 @@ def leave_out(adata: "AnnData", time_key: str, times: TimeLike | Iterable[TimeLi
     >>> leave_out(cf.datasets.hsmm(), "hours", [24]).n_obs
     197
     """
-    time, left_out = read_times(adata, time_key), distinct_times(times, what="the times to leave out", none=True)
+    time, like = read_times(adata, time_key), time_labels_of(adata, time_key)
+    left_out = distinct_times(times, what="the times to leave out", none=True, like=like)
     absent = [t for t in left_out if not (time == t).any()]
     if absent:
         known = ", ".join(f"{t:g}" for t in np.unique(time))

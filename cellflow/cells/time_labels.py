@@ -1,7 +1,7 @@
 """Times as laboratories write them: "d0", "E8.5", "24h", "day 3", "P7", all with one prefix and one suffix."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cellflow.renamed import warn
 
@@ -70,6 +70,41 @@ def read_time_labels(labels: Iterable[str], *, what: str) -> tuple[dict[str, flo
     shown = f"'{given[0]}' is {numbers[given[0]]:g}"
     around = " and ".join(f"{side} {word!r}" for side, word in (("after", prefix), ("before", suffix)) if word)
     return numbers, f"{what} is read as the numbers {around}: {shown}." if around else f"{what}: {shown}."
+
+
+def read_alike(labels: Iterable[str], like: Mapping[str, float], *, what: str) -> dict[str, float]:
+    """Return the number in each label that is written as those of a column of times are.
+
+    Parameters
+    ----------
+    labels
+        Labels of times.
+    like
+        The labels of the column, and their numbers, see `read_time_labels`.
+    what
+        How the labels are called in a message.
+
+    Raises
+    ------
+    ValueError
+        When a label is written otherwise, and may be in another unit.
+
+    Examples
+    --------
+    >>> read_alike(["day 1"], {"day 0": 0.0, "day 2": 2.0}, what="`at`")
+    {'day 1': 1.0}
+    """
+    given, known = list(labels), list(like)
+    shapes = {label: _FORM.fullmatch(label) for label in [*known, *given]}
+    words = {label: None if m is None else (_word(m["prefix"]), _word(m["suffix"])) for label, m in shapes.items()}
+    other = [label for label in given if words[label] != words[known[0]]]
+    if other:
+        raise ValueError(
+            f"{what} holds {_shown(other)}: not numbers, nor written as the time column is, such as {known[0]!r}. "
+            "Write it so, or give a number in the unit of that column."
+        )
+    numbers, _ = read_time_labels(dict.fromkeys([*known, *given]), what=what)
+    return {label: numbers[label] for label in given}
 
 
 def _parts(match: re.Match[str]) -> tuple[str, str, str]:

@@ -1,13 +1,14 @@
 """Commands on cells: fit a flow through snapshots, predict, and report."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.columns import read_labels
-from cellflow.cells.snapshots import leave_out
+from cellflow.cells.snapshots import leave_out, time_labels_of
 from cellflow.cli import runs
 from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
@@ -64,7 +65,8 @@ def _demo_into(folder: Path, cfg: Settings) -> None:
     runs.write_cells(adata, folder / runs.CELLS)
     flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers), setting="markers")
     if cfg.data.holdout:
-        predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout"))
+        like = time_labels_of(adata, flow.time_key)
+        predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout", like))
         runs.write_cells(predicted, folder / "predicted.h5ad")
     log.info("open %s", folder / runs.REPORT)
 
@@ -75,7 +77,7 @@ def interpolate(cfg: Settings) -> None:
 
     folder, flow, adata = read_run(cfg)
     check_figures(adata, cfg.basis, rep=flow.rep)
-    times = _times(cfg.at, "at")
+    times = _times(cfg.at, "at", time_labels_of(adata, flow.time_key))
     name = "interpolated-" + "-".join([*(f"{time:.12g}" for time in times), *file_words(cfg.condition)])
     out = free(cfg.out, folder / f"{name}.h5ad")
     solver = solver_of(cfg, default=Fixed())
@@ -169,7 +171,8 @@ def _fit_into(
     torch.set_num_threads(cfg.threads)
     runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
-    seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", none=True))
+    like = time_labels_of(adata, flow.time_key)
+    seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", like, none=True))
     for column in ("groupby", "lineage_key"):
         if cfg.data[column] is not None:
             read_labels(adata, cfg.data[column], setting=column)
@@ -192,11 +195,12 @@ def _fit_into(
     return flow
 
 
-def _times(given: Any, name: str, *, none: bool = False) -> list[float]:
+def _times(
+    given: Any, name: str, like: Mapping[str, float] = MappingProxyType({}), *, none: bool = False
+) -> list[float]:
     """Return one time, or a list of them, as numbers."""
-    times = distinct_times(
-        given if isinstance(given, str) or not isinstance(given, Sequence) else list(given), what=f"`{name}`", none=none
-    )
+    several = given if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    times = distinct_times(several, what=f"`{name}`", none=none, like=like)
     found: list[float] = times.tolist()
     return found
 

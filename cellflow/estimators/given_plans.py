@@ -58,7 +58,7 @@ def placed(coupling: Coupling, snapshots: Snapshots, *, growing: bool) -> Coupli
         return coupling
     if snapshots.rates is not None:
         raise ValueError("With given plans growth is the sum of their rows: leave out `prior_key`, which is not used.")
-    by_time = _by_time(coupling, snapshots.clock.times)
+    by_time = _by_time(coupling, snapshots)
     _check_complete(by_time, snapshots)
     found = {}
     for (start, stop), plan in by_time.items():
@@ -73,12 +73,12 @@ def placed(coupling: Coupling, snapshots: Snapshots, *, growing: bool) -> Coupli
     return Given(found)
 
 
-def _by_time(coupling: Given, times: tuple[float, ...]) -> dict[tuple[float, float], PairMasses]:
+def _by_time(coupling: Given, snapshots: Snapshots) -> dict[tuple[float, float], PairMasses]:
     """Return the plans whose times are both among those of snapshots, by these."""
-    known = np.array(times)
+    known = np.array(snapshots.clock.times)
     found = {}
     for key, plan in coupling._known().items():
-        asked = [one_time(time, what="the times of `Given`") for time in key]
+        asked = [one_time(time, what="the times of `Given`", like=snapshots.labels) for time in key]
         if asked[0] >= asked[1]:
             raise ValueError(f"Expected a plan from an earlier to a later time; found the key {key!r}.")
         near = [known[np.isclose(known, time, rtol=1e-9, atol=1e-9)] for time in asked]

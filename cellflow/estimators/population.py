@@ -60,7 +60,7 @@ def population_sizes(masses: str | Mapping[float, float] | pd.Series | None, sna
             "With `conditions`, numbers of cells are no sizes of a population: untreated cells stand for many. Give "
             "`masses` as a mapping from time to size, or leave it out."
         )
-    sizes = _counts(snapshots) if counted else _given(masses, times)
+    sizes = _counts(snapshots) if counted else _given(masses, snapshots)
     if not all(0 < size < np.inf for size in sizes):
         raise ValueError(f"Expected finite sizes above 0 in `masses`; found {sizes}.")
     return tuple(size / sizes[0] for size in sizes)
@@ -174,7 +174,8 @@ def _counts(snapshots: Snapshots) -> list[float]:
     return [float(part.sum()) for part in snapshots.each(weights)]
 
 
-def _given(masses: object, times: Sizes) -> list[float]:
+def _given(masses: object, snapshots: Snapshots) -> list[float]:
+    times = snapshots.clock.times
     if isinstance(masses, pd.Series):  # by its index, in any order, which may name a time twice
         keys, sizes = list(masses.index), list(masses)
     elif isinstance(masses, Mapping):
@@ -185,7 +186,8 @@ def _given(masses: object, times: Sizes) -> list[float]:
             f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {found}. "
             f"Give one such as {{{times[0]:g}: 1.0, {times[1]:g}: 1.5}}."
         )
-    known = dict(zip(distinct_times(keys, what="`masses`", none=True).tolist(), sizes, strict=True))
+    found = distinct_times(keys, what="`masses`", none=True, like=snapshots.labels)
+    known = dict(zip(found.tolist(), sizes, strict=True))
     missing = [time for time in times if time not in known]
     if missing:
         raise ValueError(

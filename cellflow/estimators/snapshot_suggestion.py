@@ -17,9 +17,12 @@ from cellflow.cells.snapshots import Snapshots, read_snapshots
 from cellflow.cells.suggest import SHARE, median_costs, suggest_relaxation
 from cellflow.cells.suggest import suggest_sigma as sigma_of
 from cellflow.couplings.unbalanced import EPSILON, RELAXATION
+from cellflow.estimators import snapshot_members
 from cellflow.pairing import aside
 from cellflow.seeds import generator
 from cellflow.signature import checked
+from cellflow.training import stopping
+from cellflow.training.search import LONGER
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,7 +61,7 @@ class Suggestion:
     steps
         Optimiser steps.
     seconds
-        How long the fit takes on this machine, at most about.
+        How long the fit takes on this machine, at most about; less where few cells stop it early.
     settings
         What to set: ``flow.set_params(**suggestion.settings)``.
     choices
@@ -129,6 +132,7 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
     components, chosen = components_above_noise(adata, self.rep), self.n_pcs
     n_pcs = components.n_pcs if chosen is None and components.n_pcs != components.columns else chosen
     snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, n_pcs=n_pcs)
+    snapshot_members.donors(self, adata, snapshots)  # refuses an ensemble that could not be fitted
     clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
     rng = generator(seed=int(self.seed))
     sigma = sigma_of(clouds, snapshots.clock.times, generator=rng)
@@ -138,7 +142,8 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
     settings: dict[str, Any] = {} if n_pcs is None else {"n_pcs": n_pcs}
     settings |= {"steps": steps} | ({"path": paths.BrownianBridge(round(sigma, 4))} if self.stochastic else {})
     regular = aside.is_few(self.regularize, len(snapshots.x)) and couplings.resolve(self.coupling).divisible
-    seconds, said = _timed(self, adata, settings, regular=regular)
+    regular = regular and min(map(len, clouds)) >= aside.FEWEST
+    (least, seconds), said = _timed(self, adata, settings, regular=regular)
     choices = (
         Choice("n_pcs", "all" if n_pcs is None else str(n_pcs), _components(components, chosen)),
         Choice("sigma", f"{sigma:.3g}", _sigma(self)),
@@ -147,7 +152,7 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
         Choice("relaxation", _span(relaxation), f"with coupling='auto', by interval: {RELAXATION.factor:.0%} of the "
                "mean squared travel of the exact plan; see cf.tl.growth for what depends on it"),
         Choice("steps", f"{steps:,}", _steps(snapshots, steps, self.batch_size, regular=regular)),
-        Choice("time", _duration(seconds), said),
+        Choice("time", _range(least, seconds), said),
     )  # fmt: skip
     times = snapshots.clock.times
     about = (
@@ -221,8 +226,10 @@ def _steps(snapshots: Snapshots, steps: int, batch_size: int, *, regular: bool) 
     return f"a rule of thumb: each cell of the largest snapshot is drawn {steps * batch_size / most:,.0f} times"
 
 
-def _timed(flow: "SnapshotFlow", adata: "AnnData", settings: dict[str, Any], *, regular: bool) -> tuple[float, str]:
-    """Return how many seconds a fit takes, by that of a few steps, and what they are made of, in words."""
+def _timed(
+    flow: "SnapshotFlow", adata: "AnnData", settings: dict[str, Any], *, regular: bool
+) -> tuple[tuple[float, float], str]:
+    """Return the least and the most seconds of a fit, by that of a few steps, and what they are made of, in words."""
     looks = [time.perf_counter()]
     run = training.Run(watch=lambda found: looks.append(time.perf_counter()), watch_every=EVERY)
     alone = {"regularize": False, "progress": False, "ensemble": None, "replicate_key": None}
@@ -230,11 +237,20 @@ def _timed(flow: "SnapshotFlow", adata: "AnnData", settings: dict[str, Any], *, 
     few.fit(adata, run=run)
     step = (looks[-1] - looks[1]) / (TIMED - EVERY)
     before = max(looks[1] - looks[0] - EVERY * step, 0.0)
-    searched = 4 / 3 if regular else 1.0  # a search takes a third of the steps, and pairs most of the cells once more
-    seconds = before * (2 if regular else 1) + searched * settings["steps"] * step
-    said = f"at most about: {_duration(before)} to pair cells, and {1000 * step:.1f} ms a step, timed on this machine"
-    said += ", with the search for the number of steps" if regular else ""
-    return seconds * (1 + (flow.ensemble or 0)), said + (f", and {flow.ensemble} members" if flow.ensemble else "")
+    # A search takes a third of the steps at most, and pairs most of the cells once more.
+    few_steps, most_steps = settings["steps"], settings["steps"] * (4 / 3 if regular else 1.0)
+    if regular:  # where held-out cells gain from the first steps alone
+        few_steps = min(most_steps, stopping.EVERY * (1 + stopping.PATIENCE + LONGER))
+    least, most = (before * (2 if regular else 1) + steps * step for steps in (few_steps, most_steps))
+    said = f"{_duration(before)} to pair cells, and {1000 * step:.1f} ms a step, timed on this machine"
+    said += "; the more, the later held-out cells gain no more" if regular else ""
+    runs = 1 + (flow.ensemble or 0)
+    return (least * runs, most * runs), said + (f"; with {flow.ensemble} members" if flow.ensemble else "")
+
+
+def _range(least: float, most: float) -> str:
+    low, high = _duration(least), _duration(most)
+    return f"about {high}" if low == high else f"{low} to {high}"
 
 
 def _duration(seconds: float) -> str:

@@ -99,7 +99,7 @@ def project(
     expression = read_expression(new, layer=layer, use_raw=use_raw)
     there = loadings.names.isin(expression.names)
     _check_missing(loadings.names, there, expression, max_missing)
-    columns = places_of(expression.names, list(loadings.names[there]), where=f"new ({expression.where})")
+    columns = places_of(expression.names, list(loadings.names[there]), where=f"`{expression.where}` of `new`")
     x = _projected(expression, columns, loadings, there, read_rep(reference, rep).mean(axis=0, dtype=np.float64))
     written = new.copy() if copy else new
     written.obsm[rep] = x

@@ -13,7 +13,7 @@ SAMPLE = 1000
 NEAREST = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Shares of the pairs of cells, the nearest first, that bound the classes of distance."""
 _CONSTANT = 1e-10
-"""Variance of a gene, relative to its mean square, below which it does not vary."""
+"""Variance, relative to the mean square, below which a gene or the quantity does not vary but for rounding."""
 
 
 class Association(NamedTuple):
@@ -135,7 +135,9 @@ def _basis(root: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _residual(y: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    return np.asarray(y - basis @ (basis.T @ y))
+    """Return what is left of a quantity, exactly 0 where that is rounding."""
+    left = np.asarray(y - basis @ (basis.T @ y))
+    return left if left @ left > _CONSTANT * (y @ y) else np.zeros_like(left)
 
 
 def _moments(
@@ -162,7 +164,7 @@ def _ratio(sums: np.ndarray, variance: np.ndarray, of_y: float, squares: np.ndar
     """Return correlations, missing where a gene or the quantity does not vary."""
     vary = (variance > _CONSTANT * squares) & (of_y > 0)
     found = np.full(len(sums), np.nan)
-    found[vary] = sums[vary] / np.sqrt(variance[vary] * of_y)
+    found[vary] = np.clip(sums[vary] / np.sqrt(variance[vary] * of_y), -1.0, 1.0)
     return found
 
 

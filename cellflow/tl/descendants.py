@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_labels
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.chains import among
 from cellflow.estimators.conditional import Condition
@@ -164,7 +165,7 @@ def _land(
     states = flow.read(adata)
     groups = None if groupby is None else read_labels(adata, groupby, setting="groupby")
     chosen = asked_under(adata, flow, states.take(positions(adata, cells)), condition)
-    moment = one_time(at, what="`at`")
+    moment = one_time(at, what="`at`", like=time_labels_of(adata, flow.time_key))
     there = snapshot_at(flow, states, moment, of=chosen)
     neighbors = neighbors_of(n_neighbors, there, moment)
     late = chosen.time > moment if forward else chosen.time < moment

@@ -11,6 +11,7 @@ from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.columns import read_column, read_labels, read_numbers
 from cellflow.cells.expression import Expression, read_expression
 from cellflow.cells.loadings import read_loadings
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import States
 from cellflow.seeds import numpy_generator
 from cellflow.signature import checked_but
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 FEWEST = 10
 """Cells below which nothing is said of correlations."""
+_SAME = 1e-5
+"""Difference of shares, of which there is none but for rounding."""
 
 
 @checked_but("time")
@@ -131,7 +134,8 @@ def drivers(
     states = flow.read(adata, weights=flow.weight_key in adata.obs)
     fates = read_fate(adata, key)
     genes = read_expression(adata, layer=layer, use_raw=use_raw)
-    share, cells = _chosen(fates, fate, states, time)
+    times = None if time is None else distinct_times(time, what="`time`", like=time_labels_of(adata, flow.time_key))
+    share, cells = _chosen(fates, fate, states, times)
     weight = np.ones(len(cells)) if cells.weight is None else cells.weight
     rng = numpy_generator(seed)
     also = _given(adata, given, cells)
@@ -163,14 +167,11 @@ def drivers(
     return written if copy else None
 
 
-def _chosen(
-    fates: FateTable, fate: str, states: States, time: TimeLike | Iterable[TimeLike] | None
-) -> tuple[np.ndarray, States]:
+def _chosen(fates: FateTable, fate: str, states: States, times: np.ndarray | None) -> tuple[np.ndarray, States]:
     """Return the share of the fate of the cells that are looked at, and these."""
     share = fates.share(fate)
     usable = np.isfinite(share) & (states.time < fates.at)
-    if time is not None:
-        times = distinct_times(time, what="`time`")
+    if times is not None:
         if (times >= fates.at).any():
             raise ValueError(
                 f"Expected times before that of the fates, {fates.at:g}; found {times.max():g}. Choose an earlier one, "
@@ -187,9 +188,14 @@ def _chosen(
             "cells with `cf.tl.fate`, or to a later snapshot."
         )
     share = share[usable]
-    if np.ptp(share) == 0:
-        raise ValueError(f"All {len(share)} cells have the same share of {fate!r}, {share[0]:g}: no gene goes with it.")
-    return share, states.take(usable)
+    chosen = states.take(usable)
+    if all(np.ptp(share[chosen.time == moment]) <= _SAME for moment in np.unique(chosen.time)):
+        shown = f"{share[0]:.3g}" if np.ptp(share) <= _SAME else f"{share.min():.3g} to {share.max():.3g} by time alone"
+        raise ValueError(
+            f"All {len(share)} cells have the same share of {fate!r}, {shown}: no gene goes with it. Take another "
+            "fate, or predict fates at a snapshot of more cells, or with a smaller `n_neighbors`."
+        )
+    return share, chosen
 
 
 def _given(adata: "AnnData", columns: Sequence[str], cells: States) -> np.ndarray:

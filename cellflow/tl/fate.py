@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import NAMED, read_kinds
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
@@ -126,8 +127,8 @@ def fate(
         ``"direction"`` (``"backward"`` where all cells are after that time, and these are origins), ``"kind"``
         (``"simulation"`` or ``"neighbors"``), ``"n_samples"``, ``"confidence"``, ``"rep"``, ``"time_key"`` and
         ``"unit"`` of time; with an ensemble ``"members"``. With ``terminal`` the table ``"states"``: of each state its
-        share of the carried mass, its stability (1 where resampled halves of the end points agree on it, at least 0.5)
-        and its speed, as a share of the mean speed of all cells.
+        share of the carried mass (the mean of the shares, by weights and descendants), its stability (1 where resampled
+        halves of the end points agree on it, at least 0.5) and its speed, as a share of the mean speed of all cells.
 
     Raises
     ------
@@ -182,7 +183,8 @@ def fate(
     labels = None if groupby is None else read_kinds(adata, groupby, setting="groupby", instead=INSTEAD)
     if labels is not None:
         note_absent(labels, states.time, flow.clock_.times, states.weight)
-    moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`")
+    like = time_labels_of(adata, flow.time_key)
+    moment = flow.clock_.times[-1] if at is None else one_time(at, what="`at`", like=like)
     others = _all_but(flow, states, moment)
     asked = asked_under(adata, flow, others if cells is None else states.take(positions(adata, cells)), condition)
     there = snapshot_at(flow, states, moment, of=asked)
@@ -190,7 +192,7 @@ def fate(
     found = None
     if terminal is not None:
         carried = asked_under(adata, flow, _one_side(others, asked, moment), condition)
-        found = terminal_states(flow, carried, there, moment, chosen, labels=labels, seed=seed)
+        found = terminal_states(flow, carried, there, moment, chosen, neighbors, labels=labels, seed=seed)
     groups = pd.Series(found.labels) if found is not None else cast("pd.Series", labels).iloc[there.rows]
     votes = Votes(there.x, groups, neighbors)
     _note_small(groups, neighbors, moment)
@@ -239,6 +241,11 @@ def _check_asked(groupby: str | None, terminal: str | None, n_samples: int, conf
 
 def _note_small(groups: pd.Series, n_neighbors: int, moment: float) -> None:
     """Warn of groups that cannot get a share of 1, having fewer cells than an end point has neighbours."""
+    if n_neighbors == len(groups) and groups.fillna(WITHOUT).nunique() > 1:
+        log.warning(
+            "Every end point has all %d cells at time %g for neighbors, so that all cells have the same fate: it tells "
+            "nothing. Lower `n_neighbors`, or choose a snapshot of more cells with `at`.", len(groups), moment,
+        )  # fmt: skip
     counts = groups.fillna(WITHOUT).value_counts()
     small = [f"{str(name)!r} ({n})" for name, n in counts.items() if n < n_neighbors < len(groups)]
     if small:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.condition_words import nothing, rows_of
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import States
 from cellflow.estimators.chains import chain_of
 from cellflow.estimators.conditional import Condition, of_cells
@@ -120,7 +121,7 @@ def interpolate(
         cells, fitted = chain_under(adata, flow, cells, condition)
     how: dict[str, Any] = {"genes": genes, "decode": decode, "layer": layer, "use_raw": use_raw}
     decoder = read_decoder(adata, flow.rep, **how, width=flow.n_features_in_)
-    times = [float(t) for t in distinct_times(at, what="`at`")]
+    times = [float(t) for t in distinct_times(at, what="`at`", like=time_labels_of(adata, flow.time_key))]
     given: dict[str, Any] = {"origin": origin, "solver": chosen, "extrapolate": extrapolate, "times": fitted}
     carried = [part for t in times for part in predict(flow, cells, t, **given)]
     members = member_predictions(adata, flow, cells, times, given) if flow.members else []

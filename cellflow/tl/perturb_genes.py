@@ -9,6 +9,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_kinds, read_labels
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
@@ -216,13 +217,13 @@ def _groups_and_time(
     adata: "AnnData", flow: "SnapshotFlow", groupby: str | None, at: TimeLike | None, key: str
 ) -> tuple[str, float]:
     """Return what is asked for, or what the fates were predicted with."""
-    last = flow.clock_.times[-1]
+    asked = None if at is None else one_time(at, what="`at`", like=time_labels_of(adata, flow.time_key))
     if groupby is not None:
-        return groupby, last if at is None else one_time(at, what="`at`")
+        return groupby, flow.clock_.times[-1] if asked is None else asked
     fates = read_fate(adata, key)
     if not fates.groupby:
         raise ValueError("These fates are toward terminal states and no column of `obs`. Name one in `groupby`.")
-    return fates.groupby, fates.at if at is None else one_time(at, what="`at`")
+    return fates.groupby, fates.at if asked is None else asked
 
 
 def _chosen(
@@ -322,7 +323,7 @@ def _say(genes: list[str], table: pd.DataFrame, relative: float, n_random: int) 
         )
     if n_random and best["p_random"] > FEW:
         log.warning(
-            "The largest change, of %s by %+.2g, is number %d of %d in size, beside those by random genes with "
+            "The largest change, of %r by %+.2g, is number %d of %d in size, beside those by random genes with "
             "loadings of like length: it is not particular to %s.",
             best["group"],
             best["change"],

@@ -112,7 +112,7 @@ def settle(x: np.ndarray, rng: np.random.Generator) -> Settled:
     if n < 2 or (together > 0.5).all():
         return Settled(x, np.zeros(n, int), together)
     tree = linkage(squareform(1 - together, checks=False), "average")
-    return Settled(x, _by_size(_joined(fcluster(tree, 0.5, "distance"), together)), together)
+    return Settled(x, by_size(_joined(fcluster(tree, 0.5, "distance"), together)), together)
 
 
 def _states_of_half(x: np.ndarray, half: np.ndarray, seed: int) -> np.ndarray:
@@ -186,7 +186,7 @@ def _stability(state: np.ndarray, together: np.ndarray) -> np.ndarray:
     return np.asarray(within - across / (sizes * np.maximum(len(state) - sizes, 1)))
 
 
-def _by_size(state: np.ndarray) -> np.ndarray:
+def by_size(state: np.ndarray) -> np.ndarray:
     """Return states numbered from the one with the most points."""
     names, sizes = np.unique(state, return_counts=True)
     rank = {name: place for place, name in enumerate(names[np.argsort(-sizes, kind="stable")])}

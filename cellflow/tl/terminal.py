@@ -1,7 +1,7 @@
 """Terminal states: where the cells that a flow carries settle in a snapshot, without labels; initial ones backward."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from cellflow.metrics import thinned
 from cellflow.seeds import generator, numpy_generator
 from cellflow.tl.fate_ends import ends_of
 from cellflow.tl.fate_table import column
-from cellflow.tl.settling import LANDMARKS, settle
+from cellflow.tl.settling import LANDMARKS, SMALLEST, Settled, by_size, settle
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,7 +44,7 @@ class TerminalStates:
     membership
         How much the measured cells of the snapshot belong to each ``(m, k)``; rows sum to 1.
     mass
-        Share of the carried mass that ends in each ``(k,)``.
+        Share of the carried mass that ends in each ``(k,)``, by the measured cells around its end points.
     stability
         How far resampled halves of the end points agree on each ``(k,)``: 1 where they all do.
     speed
@@ -74,6 +74,7 @@ def terminal_states(
     there: States,
     moment: float,
     solver: Solver,
+    n_neighbors: int,
     *,
     labels: pd.Series | None,
     seed: int,
@@ -92,6 +93,8 @@ def terminal_states(
         Its time, in the user's units.
     solver
         How cells are carried: once each, with noise where it has any.
+    n_neighbors
+        Measured cells whose states an end point is of.
     labels
         Labels of all cells, by which states are named; ``None`` for numbers.
     seed
@@ -107,13 +110,14 @@ def terminal_states(
     kept, _ = thinned(np.arange(len(ends)), weight, LANDMARKS, generator=rng)
     rows = np.sort(kept.numpy())
     settled = settle(ends[rows].astype(np.float64), numpy_generator(seed))
+    settled, mass = _in_cells(settled, there.x, n_neighbors)
     membership = settled.membership(there.x)
     word = "initial" if backward else TERMINAL
     named = None if labels is None else labels.iloc[there.rows].to_numpy()
     names = _names(word, membership.argmax(axis=1), settled.n_states, named)
     speed = _speed(flow, chosen.take(rows), ends[rows], moment)
     speeds = np.array([speed[settled.state == k].mean() for k in range(settled.n_states)])
-    states = TerminalStates(names, membership, settled.mass, settled.stability, speeds)
+    states = TerminalStates(names, membership, mass, settled.stability, speeds)
     _say(states, word, moment)
     return states
 
@@ -125,6 +129,28 @@ def write_states(adata: "AnnData", key: str, rows: np.ndarray, found: TerminalSt
     adata.obs[f"{key}_terminal"] = pd.Categorical(states, categories=list(found.names))
     adata.obs[f"{key}_membership"] = column(adata, rows, found.membership.max(axis=1))
     adata.uns[key] |= found.note()
+
+
+def _in_cells(settled: Settled, cells: np.ndarray, n_neighbors: int) -> tuple[Settled, np.ndarray]:
+    """Return the states that measured cells tell apart, and their mass ``(k,)``, the largest first.
+
+    End points are between cells: a state at the edge of a snapshot may have a few of these, around which as many of
+    another state stand. What fates give it is its mass, and states with too little are joined to where that goes.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    near = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(settled.landmarks, return_distance=False)
+    while True:
+        state, n = settled.state, settled.n_states
+        share = np.eye(n)[settled.membership(cells).argmax(axis=1)][near].mean(axis=1)
+        mass = share.mean(axis=0)
+        least = int(mass.argmin())
+        if n == 1 or mass[least] >= SMALLEST:
+            order = np.argsort(-mass, kind="stable")
+            return replace(settled, state=order.argsort()[state]), mass[order]
+        toward = share[state == least].mean(axis=0)
+        toward[least] = -1
+        settled = replace(settled, state=by_size(np.where(state == least, toward.argmax(), state)))
 
 
 def _names(word: str, state: np.ndarray, n: int, labels: np.ndarray | None) -> tuple[str, ...]:

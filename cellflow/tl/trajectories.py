@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow.cells.clock import TimeLike, one_time
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Fixed, Noisy, Solver, resolve
@@ -91,7 +92,8 @@ def trajectories(
     chosen: Solver = resolve(solver, default=Fixed(), verb="tl.trajectories")
     states = flow.read(adata, condition=condition, weights=cells is None)  # by which cells are drawn
     followed = _first_cells(flow, states, n, seed) if cells is None else states.take(positions(adata, cells))
-    end = flow.clock_.times[-1] if stop is None else one_time(stop, what="`stop`")
+    like = time_labels_of(adata, flow.time_key)
+    end = flow.clock_.times[-1] if stop is None else one_time(stop, what="`stop`", like=like)
     course: dict[str, Any] = {"start": followed.time, "stop": end, "save": n_times, "extrapolate": extrapolate}
     course["condition"] = followed.condition
     if isinstance(chosen, Noisy):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.decoders import Decoder
+from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import States
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
@@ -160,7 +161,7 @@ def trends(
     table = None if by is None else read_fate(adata, by)
     groups, shares = shares_of(adata, table, fates)
     decoder = _decoder(adata, flow, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
-    times = _grid(flow, at, n_times)
+    times = _grid(adata, flow, at, n_times)
     if len(groups) * len(decoder.names) * len(times) > MOST:
         raise ValueError(
             f"{len(groups)} fates x {len(decoder.names):,} genes x {len(times)} times take more than 256 MiB. Name "
@@ -236,12 +237,12 @@ def _order(genes: Genes, decoder: Loadings | Decoder) -> np.ndarray:
     return np.asarray(decoder.names.get_indexer(pd.Index(asked)))
 
 
-def _grid(flow: "SnapshotFlow", at: TimeLike | Iterable[TimeLike] | None, n_times: int) -> np.ndarray:
+def _grid(adata: "AnnData", flow: "SnapshotFlow", at: TimeLike | Iterable[TimeLike] | None, n_times: int) -> np.ndarray:
     """Return the times of trends, ascending."""
     known = flow.clock_.times
     if at is None:
         return np.union1d(np.linspace(known[0], known[-1], n_times), known)
-    times = np.sort(distinct_times(at, what="`at`"))
+    times = np.sort(distinct_times(at, what="`at`", like=time_labels_of(adata, flow.time_key)))
     for time in times:
         flow.clock_.check(float(time), extrapolate=False)
     return times

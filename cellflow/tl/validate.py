@@ -1,7 +1,7 @@
 """Validation: at held-out times, on cells that were not fitted, and by where cells go."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from cellflow.cells.clock import TimeLike, distinct_times
 from cellflow.cells.columns import read_labels
-from cellflow.cells.snapshots import Snapshots, read_snapshots
+from cellflow.cells.snapshots import Snapshots, read_snapshots, time_labels_of
 from cellflow.estimators.conditional import refuse
 from cellflow.estimators.snapshot_states import check_representation
 from cellflow.integrate import Adaptive, Fixed, Jumps
@@ -155,7 +155,7 @@ def validate(
     if labels is not None:
         note_absent(labels, snapshots.time, known_times(flow, snapshots), snapshots.weights)
     check_representation(flow, adata, snapshots.x, snapshots.time)
-    chosen = _chosen(flow, inside(flow, snapshots), times)
+    chosen = _chosen(flow, inside(flow, snapshots), times, time_labels_of(adata, flow.time_key))
     seen = sorted(set(chosen) - set(unseen(flow, chosen)))
     if seen and isinstance(carried, Jumps):
         raise ValueError(
@@ -211,11 +211,16 @@ def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
     return inside(flow, read_snapshots(adata, time_key=flow.time_key, rep=flow.rep, n_pcs=flow.n_pcs))
 
 
-def _chosen(flow: "SnapshotFlow", inner: list[float], times: TimeLike | Iterable[TimeLike] | None) -> list[float]:
+def _chosen(
+    flow: "SnapshotFlow",
+    inner: list[float],
+    times: TimeLike | Iterable[TimeLike] | None,
+    like: Mapping[str, float],
+) -> list[float]:
     """Return the times to predict."""
     if times is None:
         return unseen(flow, inner) or inner
-    chosen: list[float] = distinct_times(times, what="`times`").tolist()
+    chosen: list[float] = distinct_times(times, what="`times`", like=like).tolist()
     if not chosen or not set(chosen) <= set(inner):
         raise ValueError(f"Expected times with a snapshot on each side, of {inner}; found {chosen}.")
     return chosen
