@@ -186,8 +186,8 @@ def _given(masses: object, snapshots: Snapshots) -> list[float]:
             f"Expected `masses` to be None, {COUNTS!r} or a mapping from time to size; found {found}. "
             f"Give one such as {{{times[0]:g}: 1.0, {times[1]:g}: 1.5}}."
         )
-    found = distinct_times(keys, what="`masses`", none=True, like=snapshots.labels)
-    known = dict(zip(found.tolist(), sizes, strict=True))
+    known_times = distinct_times(keys, what="`masses`", none=True, like=snapshots.labels)
+    known = dict(zip(known_times.tolist(), sizes, strict=True))
     missing = [time for time in times if time not in known]
     if missing:
         raise ValueError(
