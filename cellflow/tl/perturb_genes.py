@@ -18,10 +18,11 @@ from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.descendants import neighbors_of, snapshot_at
 from cellflow.tl.fate import STEPS
-from cellflow.tl.fate_ends import Votes, count_ends, ends_of
+from cellflow.tl.fate_ends import Votes
 from cellflow.tl.fate_table import read_fate
 from cellflow.tl.gene_shifts import read_gene_shifts
 from cellflow.tl.intervals import check_confidence, t_half_width
+from cellflow.tl.shifted_fates import chunks, of_shifts
 from cellflow.training.run import progress_bar
 
 if TYPE_CHECKING:
@@ -174,17 +175,17 @@ def perturb_genes(
     own, others = shifts.own(), shifts.random(n_random, rng)
 
     def fates(shift: np.ndarray | float, by: "SnapshotFlow" = flow) -> np.ndarray:
-        moved = States((chosen.x + shift).astype(np.float32), chosen.time, chosen.rows, chosen.condition, chosen.weight)
-        return count_ends(moved, moment, votes, ends_of(by, moved, moment, law, turns, seed), lambda *_: None)[0]
+        return np.asarray(of_shifts(by, chosen, [shift], moment, votes, law, turns, seed)[0])
 
     weight = chosen.weighed(np.full(len(chosen), 1 / len(chosen)))
     before = fates(0.0)
     change = fates(own) - before
     with progress_bar(shown=progress, start=0, steps=max(len(others), 1), what="random genes") as bar:
         random = np.zeros((len(others), len(votes.groups)))
-        for number, shift in enumerate(others):
-            random[number] = weight @ (fates(shift) - before)
-            bar(number + 1, None)
+        for some in chunks(len(others), len(chosen)):
+            moved = of_shifts(flow, chosen, others[some], moment, votes, law, turns, seed)
+            random[some] = np.einsum("n,mng->mg", weight, moved - before)
+            bar(min(some.stop, len(others)), None)
     members = [weight @ (fates(own, one) - fates(0.0, one)) for one in flow.members]
     half = _half_width(change, weight, _units(clones, chosen), confidence)
     if members:
