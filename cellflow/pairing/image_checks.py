@@ -23,7 +23,7 @@ def check_sizes(source: Images | None, target: Images, batch_size: int) -> None:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
     for side, images in (("source", source), ("target", target)):
         lacking = [name for name in ("scaled", "shape", "__len__") if not hasattr(images, name)]
-        if lacking and (images is not None or side == "target"):
+        if isinstance(images, type) or (lacking and (images is not None or side == "target")):
             raise TypeError(
                 f"Expected `{side}` as a set of images; found {type(images).__name__}. See `cf.images.read_images`."
             )
