@@ -125,6 +125,20 @@ def test_measured_means_are_those_of_groups(both):
     assert (found["variance_carried"] > 0.9).all()
 
 
+def test_found_states_are_their_cells_and_not_the_labels_that_name_them(both):
+    adata, flow = both
+    up = (adata.obs["kind"] != "B").to_numpy()
+    mixed = np.where(np.arange(200) % 5 < 2, np.where(up, "B", "A"), np.where(up, "A", "B"))  # two fifths elsewhere
+    adata.obs["kind"] = pd.Categorical(mixed)
+    tl.fate(adata, flow, terminal="auto", groupby="kind", key_added="found")
+    tl.trends(adata, flow, genes=["gene0"], by="found", at=[4.0], n_bootstrap=2)
+    trends, there = read_trends(adata), (adata.obs["day"] == 4).to_numpy()
+    for place, state in enumerate(trends.fates):
+        cells = there & (adata.obs["found_terminal"] == state).to_numpy()
+        assert trends.measured[place, 0, -1] == pytest.approx(adata.X[cells, 0].mean(), rel=1e-5)
+        assert trends.mean[place, 0, -1] == pytest.approx(adata.X[cells, 0].mean(), abs=0.1)
+
+
 def test_noise_tells_courses_of_undecided_cells_apart():
     """One cell between two fates: with noise, courses toward each land where cells of that fate are."""
     start = cf.cells.States(np.zeros((400, 1), np.float32), np.zeros(400), np.arange(400))

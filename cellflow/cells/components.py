@@ -8,6 +8,7 @@ import numpy as np
 
 from cellflow.cells.expression import Expression, read_expression
 from cellflow.cells.fingerprint import LOADINGS
+from cellflow.cells.loadings import spread_out
 from cellflow.cells.snapshots import read_rep
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _expression(adata: "AnnData") -> Expression | None:
 
 def _gives(values: Expression, loadings: np.ndarray, x: np.ndarray) -> bool:
     """Return whether expression gives the components, but for a constant."""
-    few = np.arange(min(CHECKED, len(x)))
+    few = spread_out(len(x), CHECKED)
     projected = values.dense(few) @ loadings
     return bool(((projected - x[few]).std(axis=0) <= ALIKE * x[few].std(axis=0).max()).all())
 

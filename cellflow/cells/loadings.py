@@ -194,11 +194,22 @@ def _fits_there(adata: "AnnData", rep: str, where: dict[str, Any], matrix: np.nd
 
 
 def _fits(adata: "AnnData", rep: str, expression: Expression, matrix: np.ndarray) -> bool:
-    """Project a few cells again: apart from a constant, the representation must come out."""
-    few = np.arange(min(adata.n_obs, CHECKED))
+    """Project cells from all over the file again: apart from a constant, the representation must come out."""
+    few = spread_out(adata.n_obs, CHECKED)
     scores, values = _scores(adata, rep)[few], expression.dense(few, columns_of(adata, expression))
     left = (values @ matrix - scores).std(axis=0)
     return bool((left <= ROUNDING * scores.std(axis=0).max()).all())
+
+
+def spread_out(n: int, some: int) -> np.ndarray:
+    """Return rows at equal distances, all of them or some: a file is often sorted by batch.
+
+    Examples
+    --------
+    >>> spread_out(9, 3)
+    array([0, 4, 8])
+    """
+    return np.unique(np.linspace(0, n - 1, min(n, some)).astype(int))
 
 
 def _scores(adata: "AnnData", rep: str) -> np.ndarray:
@@ -220,7 +231,7 @@ def _variances(
 
     Cells are taken at equal distances in the order of the file.
     """
-    rows = np.unique(np.linspace(0, len(scores) - 1, min(len(scores), MEASURED)).astype(int))
+    rows = spread_out(len(scores), MEASURED)
     sums = np.zeros((4, len(columns)))
     for some, values in expression.parts(rows):
         here = np.asarray(values.toarray() if hasattr(values, "toarray") else values)[:, columns]

@@ -33,7 +33,7 @@ class Given:
     Without plans for paired data, or pairs that a model has generated itself. With plans, `SnapshotFlow` learns from
     the couplings of another tool, such as moscot or Waddington-OT. Plans are used as they are: weights of cells do not
     change them. Where growth is learned (``growth=True``), the sum of a row, relative to others, is how much its cell
-    grows.
+    grows, as far as sums of columns are weights of the cells there: what both share is no growth.
 
     Parameters
     ----------

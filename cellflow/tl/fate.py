@@ -202,7 +202,7 @@ def fate(
         beside = member_shares(
             flow, asked, moment, votes, chosen, turns, seed, lambda done, loss: bar(turns + done, loss)
         )
-    low, high = bounds(share, effective if noisy else None, beside, confidence)
+    low, high = bounds(share, effective if noisy else None, beside, confidence, n_neighbors=neighbors)
     noted = {
         "at": moment,
         "groupby": groupby or "",

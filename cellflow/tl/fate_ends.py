@@ -35,7 +35,12 @@ def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[n
 
 
 def bounds(
-    share: np.ndarray, effective: np.ndarray | None, members: np.ndarray | None, confidence: float
+    share: np.ndarray,
+    effective: np.ndarray | None,
+    members: np.ndarray | None,
+    confidence: float,
+    *,
+    n_neighbors: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the intervals of shares ``(n, k)``; NaN where nothing is known of their errors.
 
@@ -50,17 +55,21 @@ def bounds(
         by their simulations too, so that the wider one of both intervals accounts for both.
     confidence
         Coverage of the interval.
+    n_neighbors
+        Measured cells that an end point is compared with. Without noise shares are multiples of one over it, and
+        members that agree do so but for half of that.
 
     Examples
     --------
-    >>> [end.round(2) for end in bounds(np.array([0.5]), None, np.array([[0.4], [0.5], [0.6]]), 0.9)]
+    >>> members = np.array([[0.4], [0.5], [0.6]])
+    >>> [end.round(2) for end in bounds(np.array([0.5]), None, members, 0.9, n_neighbors=10)]
     [array([0.21]), array([0.79])]
     """
     if effective is None and members is None:
         return np.full_like(share, np.nan), np.full_like(share, np.nan)
     low, high = (share, share) if effective is None else wilson(share, effective, confidence)
     if members is not None:
-        half = t_half_width(members, confidence=confidence)
+        half = np.maximum(t_half_width(members, confidence=confidence), 0.5 / n_neighbors if effective is None else 0)
         low, high = np.minimum(low, share - half), np.maximum(high, share + half)
     return np.clip(low, 0, share), np.clip(high, share, 1)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 LONGEST = 80
 """Bytes of a name in a file: with the rest of a path well below the 255 that file systems allow."""
-BESIDE = ("spread", "descendants", "terminal", "membership")
+STATE = "terminal"
+"""What the column of ``obs`` with the found states is called, after the key."""
+BESIDE = ("spread", "descendants", STATE, "membership")
 """Other columns of ``obs`` that are written under a key."""
 TAKEN = (*BESIDE, "_index", "zarr.json")
 """Names that no group may have in a file: of other columns, and of what files keep for themselves."""
@@ -61,8 +63,8 @@ class FateTable:
 
     @property
     def groupby(self) -> str:
-        """The column of ``obs`` with the groups; nothing for terminal states that were found without one."""
-        return str(self.about.get("groupby", ""))
+        """The column of ``obs`` with the groups: of found states their own, not that of the labels that name them."""
+        return f"{self.key}_{STATE}" if "states" in self.about else str(self.about.get("groupby", ""))
 
     @property
     def backward(self) -> bool:

@@ -12,7 +12,7 @@ from cellflow.integrate import Solver
 from cellflow.metrics import thinned
 from cellflow.seeds import generator, numpy_generator
 from cellflow.tl.fate_ends import ends_of
-from cellflow.tl.fate_table import column
+from cellflow.tl.fate_table import STATE, column
 from cellflow.tl.settling import LANDMARKS, SMALLEST, Settled, by_size, settle
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def write_states(adata: "AnnData", key: str, rows: np.ndarray, found: TerminalSt
     """Write the state of each measured cell of the snapshot, how much it belongs to it, and the table of states."""
     states = np.full(adata.n_obs, None, dtype=object)
     states[rows] = found.labels
-    adata.obs[f"{key}_terminal"] = pd.Categorical(states, categories=list(found.names))
+    adata.obs[f"{key}_{STATE}"] = pd.Categorical(states, categories=list(found.names))
     adata.obs[f"{key}_membership"] = column(adata, rows, found.membership.max(axis=1))
     adata.uns[key] |= found.note()
 
