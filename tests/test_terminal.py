@@ -44,7 +44,7 @@ def test_the_ends_of_a_fork_are_found(fork, tmp_path):
     adata, flow, up = fork[0].copy(), *fork[1:]
     cf.tl.fate(adata, flow, terminal="auto")
     found, early = read_fate(adata), (adata.obs["day"] < 2).to_numpy()
-    assert (found.groups, found.groupby) == (("terminal 1", "terminal 2"), "")
+    assert (found.groups, found.groupby) == (("terminal 1", "terminal 2"), "fate_terminal")
     assert ((found.share("terminal 1") > 0.99) == up)[early].all()
     states = adata.uns["fate"]["states"]
     assert states["mass"].to_numpy() == pytest.approx([0.75, 0.25], abs=0.01)
