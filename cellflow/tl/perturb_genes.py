@@ -223,7 +223,7 @@ def _groups_and_time(
         return groupby, flow.clock_.times[-1] if asked is None else asked
     fates = read_fate(adata, key)
     if not fates.groupby:
-        raise ValueError("These fates are toward terminal states and no column of `obs`. Name one in `groupby`.")
+        raise ValueError("It is not known of which column of `obs` these fates are. Name one in `groupby`.")
     return fates.groupby, fates.at if asked is None else asked
 
 
