@@ -4,7 +4,9 @@ import json
 import os
 import re
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_command_settings import NAMES, NEEDED
@@ -130,7 +132,9 @@ def test_faults_of_ours_show_their_traceback_and_errors_of_the_machine_do_not(mo
 
 @pytest.fixture(scope="module")
 def cells_file(tmp_path_factory):
-    cells = make_cells()
+    made = make_cells()
+    expression, gene = np.ones((made.n_obs, 1), np.float32), pd.DataFrame(index=["GENE"])
+    cells = anndata.AnnData(expression, obs=made.obs, var=gene, obsm=dict(made.obsm))
     cells.obsm["X_flat"] = cells.obsm["X_pca"][:, :1]
     file = tmp_path_factory.mktemp("cells") / "cells.h5ad"
     cells.write_h5ad(file)
@@ -156,6 +160,8 @@ def images(tmp_path_factory):
         (["fit", "data.path=CELLS", "data.time_key=day", "data.groupby=kind"], "No `adata.obs['kind']`"),
         (["fit", "data.path=CELLS", "data.time_key=day", "n_seeds=0"], "`n_seeds` to be a whole number of at least 1"),
         (["fit", "data.path=CELLS", "data.time_key=day", "genes=[NOGENE]"], "`data.genes` names 'NOGENE'"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "genes=[GENE]"], "`data.genes` needs `adata.varm['PCs']`"),
+        (["fit", "data.path=CELLS", "data.time_key=day", "genes=A,B"], "'data.genes=[A,B]'"),
         (["demo", "markers=[MYOG,NOGENE]"], "`markers` names 'NOGENE'"),
         (["demo", "components=100000"], "Expected fewer `components`"),
         (["translate", "source=DARK", "target=BRIGHT", "solver=jumps"], "for use after `distill`"),

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cellflow.cells.expression import alike, places_of
+from cellflow.cells.expression import alike, places_of, read_expression
+from cellflow.cells.fingerprint import LOADINGS
+from cellflow.cells.loadings import misfit
 from cellflow.cli.settings import Settings, solver_of
 from cellflow.errors import unknown
 from cellflow.integrate import Fixed, Jumps, Noisy
@@ -36,7 +38,7 @@ def check_figures(
     Raises
     ------
     KeyError, ValueError
-        When there is no such embedding or gene, or the embedding has one column.
+        When there is no such embedding or gene, genes cannot be decoded, or the embedding has one column.
 
     Examples
     --------
@@ -59,8 +61,37 @@ def check_figures(
                 f"`{setting}` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data. "
                 f"{alike(gene, adata.var_names)}"
             )
-    if asked:  # and each of them is there once
+    if asked:  # and each of them is there once, and can be decoded
         places_of(adata.var_names, asked, where="adata.var_names")
+        check_decodes(adata, rep, setting)
+
+
+def check_decodes(adata: "AnnData", rep: str, setting: str) -> None:
+    """Raise where genes cannot be decoded from a representation by the loadings of its PCA.
+
+    Raises
+    ------
+    KeyError, ValueError
+        When there are no loadings, or they do not fit the expression.
+
+    Examples
+    --------
+    >>> import cellflow as cf
+    >>> check_decodes(cf.datasets.hematopoiesis(), "X_pca", "data.genes")
+    Traceback (most recent call last):
+    ...
+    KeyError: "`data.genes` needs `adata.varm['PCs']`, the loadings of `adata.obsm['X_pca']`..."
+    """
+    key = LOADINGS.get(rep, rep)
+    if rep == "X":
+        raise ValueError(f"`{setting}` decodes genes, and the states of `rep` 'X' are the genes. Leave it out.")
+    if key not in adata.varm:
+        raise KeyError(
+            f"`{setting}` needs `adata.varm[{key!r}]`, the loadings of `adata.obsm[{rep!r}]`, to decode genes; there "
+            f"are {list(adata.varm) or 'none'}. Run `sc.pp.pca(adata)` and save the cells, or leave `{setting}` out."
+        )
+    if said := misfit(adata, rep, read_expression(adata)):
+        raise ValueError(f"`{setting}` cannot be decoded. {said}")
 
 
 def check_solver(cfg: Settings, *, noisy: bool) -> None:

@@ -140,7 +140,25 @@ def described(kind: Any) -> str:
 def _refusal(name: str, kind: Any, value: Any) -> str:
     found = repr(value) if value != "" else "nothing"
     found = found if len(found) <= 100 else f"{found[:96]} ..."
-    return f"Expected `{name}` to be {described(kind)}; found {found}."
+    return f"Expected `{name}` to be {described(kind)}; found {found}.{_as_list(name, kind, value)}"
+
+
+def _as_list(name: str, kind: Any, value: Any) -> str:
+    """Say how a list is written, where text between commas would be one that fits.
+
+    Examples
+    --------
+    >>> _as_list("data.genes", list[str], "Gata1,Mpo")
+    " A list is written in brackets: 'data.genes=[Gata1,Mpo]'."
+    """
+    if not isinstance(value, str) or not value:
+        return ""
+    parts = [part.strip() for part in value.split(",")]
+    try:
+        _convert(parts, kind, said=True)
+    except Unfit:
+        return ""
+    return f" A list is written in brackets: '{name}=[{','.join(parts)}]'."
 
 
 def _alternatives(kind: Any) -> list[Any]:
