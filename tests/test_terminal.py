@@ -10,6 +10,7 @@ from torch import nn
 import cellflow as cf
 from cellflow.tl.fate_table import read_fate
 from cellflow.tl.settling import settle
+from cellflow.tl.terminal import TerminalStates, _say
 
 
 class Forking(nn.Module):
@@ -165,3 +166,31 @@ def test_the_mass_of_states_is_the_mean_of_the_shares(fork):
     cf.tl.fate(adata, flow, terminal="auto")
     shares = adata.obsm["fate"].dropna().mean().to_numpy()
     np.testing.assert_allclose(adata.uns["fate"]["states"]["mass"], shares, atol=0.02)
+
+
+def test_states_that_labels_name_are_not_these_labels(fork):
+    x, flow = fork[0].obsm["X_pca"], fork[1]
+    adata = anndata.AnnData(x.copy(), obs=fork[0].obs.copy(), obsm={"X_pca": x}, varm={"PCs": np.eye(2)})
+    last = (adata.obs["day"] == 2).to_numpy()
+    low = adata.obsm["X_pca"][:, 1] < 0
+    some = np.arange(adata.n_obs) % 3 == 0
+    adata.obs["mixed"] = np.where(low ^ (last & some), "A", "B")  # of the last day a third have the other's label
+    cf.tl.fate(adata, flow, terminal="auto", groupby="mixed")
+    cf.tl.trends(adata, flow, genes=["1"], at=[0.0, 2.0], n_bootstrap=5)
+    found, height = adata.uns["trends"], adata.X[:, 1]
+    for name, here in (("A", last & low), ("B", last & ~low)):
+        at = list(found["fates"]).index(name)
+        assert found["mean"][at, 0, -1] == pytest.approx(height[here].mean(), abs=1e-4)
+        assert found["measured"][at, 0, -1] == pytest.approx(height[here].mean(), abs=1e-4)
+    cf.tl.perturb_genes(adata, flow, genes={"1": "up"}, n_random=0)
+    before = adata.uns["perturb_genes"].set_index("group")["before"]
+    assert before["A"] == pytest.approx((adata.obs["day"] == 0).to_numpy()[low].sum() / 120, abs=0.02)
+
+
+def test_one_state_on_which_halves_do_not_agree_is_said_to_be_so(caplog):
+    for stability, said in ((0.9, False), (0.4, True)):
+        caplog.clear()
+        states = TerminalStates(("terminal 1",), np.ones((5, 1)), np.ones(1), np.full(1, stability), np.zeros(1))
+        _say(states, "terminal", 2.0)
+        assert "All cells settle in one" in caplog.text
+        assert ("do not always agree on 'terminal 1'" in caplog.text) == said

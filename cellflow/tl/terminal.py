@@ -186,7 +186,7 @@ def _say(states: TerminalStates, word: str, moment: float) -> None:
             "All cells settle in one %s state at time %g, as far as these cells tell: every fate is 1. Give `groupby` "
             "without `terminal` for fates toward groups that no valley of density divides.", word, moment,
         )  # fmt: skip
-    elif shaky := [name for name, _, sure, _ in each if sure < SURE]:
+    if shaky := [name for name, _, sure, _ in each if sure < SURE]:
         log.warning(
             "Resampled halves of the cells do not always agree on %s: stability below %g.",
             ", ".join(map(repr, shaky)), SURE,
