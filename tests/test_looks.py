@@ -323,3 +323,13 @@ def test_the_label_of_a_map_of_few_genes_fits_its_figure():
     box = figure.axes[0].yaxis.label.get_window_extent()
     assert box.y0 >= 0
     assert box.y1 <= figure.bbox.y1
+
+
+def test_long_names_of_few_bars_are_within_the_figure(adata):
+    names = [f"{k} {LONG}" for k in range(6)]
+    shares = np.full((adata.n_obs, 6), 1 / 6)
+    adata.obsm["fate"] = pd.DataFrame(shares, index=adata.obs_names, columns=names)
+    adata.uns["fate"]["groups"] = np.array(names, dtype=object)
+    figure = cf.pl.fate(adata[adata.obs["day"] != 1], kind="bars")
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_legend().get_window_extent().y0 >= 0

@@ -23,8 +23,9 @@ def draw_bars(
     rows = [(name, cells & found.known) for name, cells, _ in groups]
     rows = [(name, cells) for name, cells in rows if cells.any()]
     means = np.stack([np.average(found.shares[cells], axis=0, weights=found.descendants[cells]) for _, cells in rows])
-    longest = max((len(written(group).split("\n")[0]) for group in found.groups), default=8)
-    figure = figure_or_new(figure, size=(5.4 + 0.09 * longest, 1.3 + 0.42 * max(len(rows), 0.55 * len(found.groups))))
+    lines = [line for group in found.groups for line in written(group).split("\n")]
+    high = max(0.42 * len(rows), 0.23 * len(lines))
+    figure = figure_or_new(figure, size=(5.4 + 0.09 * max(map(len, lines)), 1.3 + high))
     ax, left, places = figure.subplots(), np.zeros(len(rows)), np.arange(len(rows))
     for group, color, share in zip(found.groups, found.colors(adata, look), means.T, strict=True):
         ax.barh(places, share, left=left, height=0.7, color=color, label=written(group), edgecolor="white")
