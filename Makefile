@@ -15,7 +15,7 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2
 
 # What trains to convergence, and what documents print; what the minutes do not suffice for is listed as skipped.
-SLOW_MINUTES ?= 10
+SLOW_MINUTES ?= 7
 slow: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 -rs -m 'slow and not gpu' --minutes $(SLOW_MINUTES)
 

@@ -183,8 +183,10 @@ def test_a_flow_on_labels_is_that_on_numbers():
     cf.tl.velocity(plain, one)
     assert (plain.obsm["velocity"] == named.obsm["velocity"]).all()
     assert cf.tl.interpolate(named, other, at=0.5).obs["day"].unique().tolist() == [0.5]
-    with pytest.raises(ValueError, match="'d1': not numbers. Give a number in the unit"):
-        cf.tl.interpolate(named, other, at="d1")
+    assert cf.tl.interpolate(named, other, at="d1").obs["day"].unique().tolist() == [1.0]  # as its own column writes it
+    for adata, flow, label in ((plain, one, "d1"), (named, other, "E1"), (named, other, "day one")):
+        with pytest.raises(ValueError, match=f"'{label}'.*[Gg]ive a number in the unit|'{label}': not numbers"):
+            cf.tl.interpolate(adata, flow, at=label)
 
 
 DATES = pd.Timestamp("2024-03-01")
