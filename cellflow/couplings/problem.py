@@ -1,5 +1,7 @@
 """Checks of what a coupling is given: two clouds, their weights and costs; and what memory solving them takes."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from cellflow.shapes import StatesLike, as_states, check_dense
 PAIR_MEMORY = 48
 """Bytes for each pair that a dense solver holds at its peak, as measured: costs, a copy or a kernel, the plan, and
 what is in work, six numbers of eight bytes."""
+
+MOST_BYTES = 2**28
+"""Most bytes of one array of pairs: what holds a number for each of n x m pairs is walked in blocks of rows above."""
 
 
 def dense_memory(n: int, m: int) -> int:
@@ -73,6 +78,36 @@ def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
             + ("Rescale the states: their squares are no double precision." if far > 1e150 else "Mend the cost.")
         )
     return matrix.detach().double()
+
+
+def cost_blocks(cost: Cost, x0: Tensor, x1: Tensor, *, most: int = MOST_BYTES) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the costs of `cost_matrix` some rows at a time: a slice of ``k`` rows, and their ``(k, m)`` float64 costs.
+
+    Equal to the rows of the whole matrix to rounding, where the cost of a pair depends on its two points alone.
+
+    Parameters
+    ----------
+    cost
+        Cost of matching two points; called with ``k`` points of ``x0`` and all of ``x1``.
+    x0, x1
+        The clouds ``(n, ...)`` and ``(m, ...)``.
+    most
+        Most bytes of a block; a block has one row at least.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.couplings import SquaredEuclidean
+    >>> x0, x1 = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [3.0]])
+    >>> for rows, costs in cost_blocks(SquaredEuclidean(), x0, x1, most=32):
+    ...     print(rows, costs.tolist())
+    slice(0, 2, None) [[0.0, 9.0], [1.0, 4.0]]
+    slice(2, 3, None) [[4.0, 1.0]]
+    """
+    n, k = len(x0), max(1, most // (8 * len(x1)))
+    for first in range(0, n, k):
+        rows = slice(first, min(n, first + k))
+        yield rows, cost_matrix(cost, x0[rows], x1)
 
 
 def _check_cloud(name: str, x: Tensor) -> None:
