@@ -56,3 +56,10 @@ def peak_megabytes() -> float:
         return int(peak[1]) / 1024
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found / 2**20 if sys.platform == "darwin" else found / 1024
+
+
+def resident_megabytes() -> float:
+    """Return the memory that this process holds now; where only the peak is told (not Linux), the peak so far."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.is_file() else None
+    return int(found[1]) / 1024 if found else peak_megabytes()
