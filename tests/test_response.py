@@ -198,7 +198,7 @@ def test_cells_of_no_group_are_carried_too():
 def test_many_cells_are_carried_some_at_a_time(known, monkeypatch):
     adata, flow = known
     whole = cf.tl.perturb(adata, flow)
-    monkeypatch.setattr(sys.modules["cellflow.tl.perturb"], "AT_ONCE", 7)
+    monkeypatch.setattr("cellflow.estimators.portions.MOST_ROWS", 7)
     parts = cf.tl.perturb(adata, flow)
     np.testing.assert_allclose(parts.obsm["X_pca"], whole.obsm["X_pca"], atol=1e-4)
     np.testing.assert_allclose(parts.X, whole.X, atol=1e-4)

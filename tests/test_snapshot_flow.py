@@ -558,3 +558,21 @@ def test_what_is_no_curve_is_refused(curve, cells):
     words = "Unknown curve 'bent'. Choose from: 'straight', 'mean', 'spline'|such as Spline"
     with pytest.raises((ValueError, TypeError), match=words):
         cf.SnapshotFlow(**QUICK, curve=curve).fit(cells)
+
+
+def test_times_are_written_as_those_of_the_fit(tmp_path):
+    """Labels mean the same to an estimator as to the tools, also after it was saved; others are refused."""
+    adata = make_cells()
+    adata.obs["stage"] = "E" + adata.obs["day"].map("{:g}".format)
+    flow = cf.SnapshotFlow(**QUICK | {"time_key": "stage"}).fit(adata)
+    flow.save(tmp_path)
+    x = adata.obsm["X_pca"][:3]
+    for known in (flow, cf.SnapshotFlow.load(tmp_path)):
+        found, expected = known.transport(x, start="E0", stop="E5"), known.transport(x, start=0, stop=5)
+        assert torch.equal(found.x, expected.x)
+        assert torch.equal(found.t, expected.t)
+        np.testing.assert_array_equal(known.velocity(x, ["E1", "E2", "E5"]), known.velocity(x, [1, 2, 5]))
+        with pytest.raises(ValueError, match="written as the time column"):
+            known.transport(x, start="day 0", stop="E5")
+    with pytest.raises(ValueError, match="not numbers"):  # a column of numbers has no labels
+        cf.SnapshotFlow(**QUICK).fit(adata).velocity(x, "E1")

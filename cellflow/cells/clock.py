@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -31,6 +31,8 @@ class Clock:
     ----------
     times
         Times of the snapshots in the user's units, increasing.
+    labels
+        Where the time column holds labels such as "day 2", the number of each: others may be written alike.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class Clock:
     """
 
     times: tuple[float, ...]
+    labels: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.times) < 2:
@@ -76,7 +79,7 @@ class Clock:
         ValueError
             When a time is not a number, or outside the snapshots and not to be extrapolated to.
         """
-        times = as_times(time, what="the time")
+        times = as_times(time, what="the time", like=self.labels)
         for extreme in {times.min(), times.max()} if times.size else ():
             self.check(float(extreme), extrapolate=extrapolate)
         model = (times - self.times[0]) * self.per_time

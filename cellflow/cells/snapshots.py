@@ -162,7 +162,7 @@ def read_snapshots(
         raise ValueError(f"All cells at time {', '.join(empty)} have weight 0 in `adata.obs[{weight_key!r}]`.")
     rates = None if prior_key is None else read_numbers(adata, prior_key, setting="prior_key")
     x, names, labels = read_rep(adata, rep, n_pcs=n_pcs), adata.obs_names.to_numpy(), time_labels_of(adata, time_key)
-    return Snapshots(x, time, Clock(tuple(times.tolist())), groups, weights, rates, names=names, labels=labels)
+    return Snapshots(x, time, Clock(tuple(times.tolist()), labels), groups, weights, rates, names=names, labels=labels)
 
 
 def _check_snapshots(time: np.ndarray, time_key: str) -> None:

@@ -227,8 +227,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         stop: float | Tensor = 1.0,
         save: int = 2,
         condition: Tensor | None = None,
+        log_weight: Tensor | None = None,
     ) -> Trajectory:
-        """Carry states in model time: by jumps of the flow map, or along the field."""
+        """Carry states in model time: by jumps of the flow map, which may carry weights too, or along the field."""
         span: dict[str, Any] = {"start": start, "stop": stop, "save": save, "condition": condition}
         if not isinstance(solver, Jumps):
             return integrate.ode(field, x, solver=solver, **span)
@@ -239,7 +240,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             )
         dtype = next(self.flow_map_.parameters()).dtype
         span["condition"] = None if condition is None else condition.to(dtype)
-        return integrate.jump(self.flow_map_, x.to(dtype), steps=solver.steps, **span)
+        return integrate.jump(self.flow_map_, x.to(dtype), steps=solver.steps, log_weight=log_weight, **span)
 
     def _unfitted(self) -> Self:
         """Return an estimator of the same settings that has learned nothing."""

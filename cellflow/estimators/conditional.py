@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.conditions import Conditions, resolve
 from cellflow.cells.fitted_conditions import FittedConditions
-from cellflow.shapes import as_states, in_precision
+from cellflow.shapes import as_states
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,8 +64,8 @@ def of_cells(
     return _encoded(condition, len(rows), fitted)
 
 
-def seen(flow: "SnapshotFlow", condition: Condition | None, x: Tensor) -> Tensor | None:
-    """Return what the field of a flow sees of the conditions of states ``x`` ``(n, d)``: ``(n, width)``, or ``None``.
+def seen(flow: "SnapshotFlow", condition: Condition | None, n: int) -> Tensor | None:
+    """Return what the field of a flow sees of the conditions of ``n`` states, ``(n, width)``; ``None`` without any.
 
     Raises
     ------
@@ -84,10 +84,10 @@ def seen(flow: "SnapshotFlow", condition: Condition | None, x: Tensor) -> Tensor
             f"`condition={{{such}}}`, or `condition=flow.read(adata).condition` for each cell's own."
         )
     if isinstance(condition, Mapping | pd.DataFrame):
-        rows = fitted.encode(condition, len(x))
+        rows = fitted.encode(condition, n)
     else:
-        rows = _encoded(condition, len(x), fitted)
-    return in_precision(as_states(rows, what="`condition`"), x, what="`condition`")
+        rows = _encoded(condition, n, fitted)
+    return as_states(rows, what="`condition`")
 
 
 def known_to(flow: "SnapshotFlow", condition: Condition | None) -> FittedConditions | None:

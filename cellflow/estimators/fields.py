@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from cellflow import networks
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
-from cellflow.fields import Field, Outputs, outputs
-from cellflow.integrate import Trajectory
 from cellflow.modes import single_precision
 from cellflow.networks import Heads, Standardized
 from cellflow.objectives.draw import Unit
@@ -25,8 +23,6 @@ Make = Callable[..., nn.Module]
 COARSEST = 16
 """Longest side, in pixels, with attention."""
 _WIDTH = 32
-_NUMBERS = 2**18
-"""Numbers in one layer of a network, 1 MB in single precision: several layers of this size fit the cache."""
 SPREADS = (1e-30, 1e30)
 """Spreads of data at which nothing leaves single precision."""
 NARROW = 1e-3
@@ -277,53 +273,3 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
         multipliers=(1, 2, 2, 2)[: len(sides)],
         attention=tuple(level for level, two in enumerate(sides) if level and max(two) <= COARSEST),
     )
-
-
-def in_parts(flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor]) -> Trajectory:
-    """Carry states some at a time; return all of them, on the CPU.
-
-    Examples
-    --------
-    >>> import torch
-    >>> stay = lambda x: Trajectory(torch.tensor([0.0, 1.0]), torch.stack([x, x]), 1)
-    >>> in_parts(stay, [torch.zeros(2, 3), torch.zeros(1, 3)]).x.shape
-    torch.Size([2, 3, 3])
-    """
-    found = [flow(part) for part in parts]
-    return Trajectory(
-        found[0].t.cpu(), torch.cat([one.x.cpu() for one in found], dim=1), sum(one.evaluations for one in found)
-    )
-
-
-def few_at_once(field: Field, dim: int) -> Field:
-    """Return a field that is evaluated on few states at a time on a CPU, as many as fit its cache.
-
-    To rounding it returns the same; with many states it takes about two thirds of the time. On a GPU all are evaluated
-    at once.
-
-    Parameters
-    ----------
-    field
-        A field, which may return more than a velocity.
-    dim
-        Width of the states.
-
-    Examples
-    --------
-    >>> import torch, cellflow as cf
-    >>> field, t, x = build_field(cf.networks.MLP, blank(2), ("score",)), torch.rand(5000), torch.rand(5000, 2)
-    >>> found, known = few_at_once(field, 2)(t, x, None), field(t, x, None)
-    >>> torch.allclose(found.velocity, known.velocity), torch.allclose(found.score_drift, known.score_drift)
-    (True, True)
-    """
-    rows = max(64, _NUMBERS // max(128, 2 * dim))
-
-    def evaluated(t: Tensor, x: Tensor, condition: Tensor | None, /) -> Outputs:
-        if x.device.type != "cpu" or len(x) <= rows:
-            return outputs(field(t, x, condition))
-        conditions = [None] * len(x) if condition is None else condition.split(rows)
-        parts = [outputs(field(*part)) for part in zip(t.split(rows), x.split(rows), conditions, strict=False)]
-        return Outputs._make(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
-
-    evaluated.__wrapped__ = field  # type: ignore[attr-defined]
-    return evaluated

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cellflow import integrate
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, relabelled
-from cellflow.estimators.fields import in_parts
 from cellflow.estimators.guidance import Guided, Labels, one_hot
+from cellflow.estimators.portions import in_parts
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory

@@ -12,12 +12,13 @@ from cellflow import integrate, paths
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
 from cellflow.estimators.arms import Arm, Arms
-from cellflow.estimators.fields import few_at_once
+from cellflow.estimators.portions import Inputs, Portion, few_at_once
+from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.failures import check_finite
 from cellflow.metrics import population_distance
-from cellflow.seeds import generator, generator_at
-from cellflow.shapes import in_precision
+from cellflow.seeds import generator_at
+from cellflow.shapes import finite
 from cellflow.signature import checked_but
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def read(
         table = self.conditions_.read(adata.obs)
         vectors, time = table.vectors[table.index[rows]], np.where(table.is_control[table.index], 0.0, 1.0)
     else:
-        vectors, time = encoded(self, condition, len(rows)).cpu().numpy(), np.full(len(x), np.nan)
+        vectors, time = encoded(self, condition, len(rows)).float().cpu().numpy(), np.full(len(x), np.nan)
     check_cells(self, adata, x, time)
     return States(x[rows], np.zeros(len(rows)), rows, vectors)
 
@@ -152,10 +153,13 @@ def transport(
         the states have another width than the model's.
     """
     chosen = integrate.resolve(solver, default=WAY, verb="PerturbationFlow.transport", noisy="simulate")
-    states, rows = _inputs(self, x, condition)
+    given, field = _inputs(self, x, condition), few_at_once(self._velocity(), self.n_features_in_)
     start, stop = (1.0, 0.0) if reverse else (0.0, 1.0)
-    found = self._carry(self._velocity(), states, chosen, start=start, stop=stop, save=save, condition=rows)
-    return found._replace(t=found.t.cpu(), x=found.x.cpu())
+
+    def carry(some: Portion) -> Trajectory:
+        return self._carry(field, some.x, chosen, start=start, stop=stop, save=save, condition=some.condition)
+
+    return given.carried(carry, solver=chosen)
 
 
 @checked_but("solver", "condition")
@@ -197,20 +201,15 @@ def simulate(
             "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
             "`PerturbationFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
         )
-    states, rows = _inputs(self, x, condition)
+    given, field = _inputs(self, x, condition), few_at_once(self.field_, self.n_features_in_)
     start, stop = (1.0, 0.0) if reverse else (0.0, 1.0)
-    found = integrate.sde(
-        few_at_once(self.field_, self.n_features_in_),
-        states,
-        sigma=paths.resolve(self.path).sigma,
-        start=start,
-        stop=stop,
-        save=save,
-        solver=chosen,
-        condition=rows,
-        generator=generator(seed=seed, device=states.device),
-    )
-    return found._replace(t=found.t.cpu(), x=found.x.cpu())
+    law: dict[str, Any] = {"sigma": paths.resolve(self.path).sigma, "solver": chosen, "save": save}
+
+    def carry(some: Portion) -> Trajectory:
+        span: dict[str, Any] = {"start": start, "stop": stop, "condition": some.condition}
+        return integrate.sde(field, some.x, generator=some.noise(seed), **law, **span)
+
+    return given.carried(carry, solver=chosen)
 
 
 @checked_but("condition")
@@ -224,14 +223,17 @@ def velocity(self: "PerturbationFlow", x: StatesLike, *, condition: Condition, t
     t
         How far the way is gone, from 0, where cells are controls, to 1.
     """
-    states, rows = _inputs(self, x, condition)
+    given, field = _inputs(self, x, condition), few_at_once(self._velocity(), self.n_features_in_)
     if not 0 <= t <= 1:
         raise ValueError(f"Expected `t` from 0 (control) to 1 (treated); found {t}.")
-    at = states.new_full((len(states),), t)
-    with torch.no_grad():
-        found = self._velocity()(at, states, rows)
-        check_finite(found, at, field=self.field_, x=states, start=states)
-    return np.asarray(found.cpu().numpy())
+
+    def evaluate(some: Portion) -> Tensor:
+        at = some.x.new_full((len(some.x),), t)
+        found = outputs(field(at, some.x, some.condition)).velocity
+        check_finite(found, at, field=self.field_, x=some.x, start=some.x)
+        return found
+
+    return np.asarray(given.evaluated(evaluate).numpy())
 
 
 @checked_but("y")
@@ -293,23 +295,23 @@ def encoded(flow: "PerturbationFlow", condition: Condition, n: int) -> Tensor:
     KeyError, ValueError
         When columns are missing or unknown, or rows are of another shape.
     """
-    weight = next(flow.field_.parameters())
     if isinstance(condition, Mapping | pd.DataFrame):
-        return torch.from_numpy(flow.conditions_.encode(condition, n)).to(weight)
+        return torch.from_numpy(flow.conditions_.encode(condition, n))
     rows = as_states(condition, what="`condition`")
     if rows.shape != (n, flow.conditions_.width):
         raise ValueError(
             f"Expected `condition` as a mapping, or encoded in rows ({n}, {flow.conditions_.width}); found shape "
             f"{tuple(rows.shape)}."
         )
-    return in_precision(rows, weight, what="`condition`")
+    return finite(rows, what="`condition`")
 
 
-def _inputs(flow: "PerturbationFlow", x: StatesLike, condition: Condition) -> tuple[Tensor, Tensor]:
+def _inputs(flow: "PerturbationFlow", x: StatesLike, condition: Condition) -> Inputs:
     flow._check_fitted()
     states = as_states(x, what="`x`")
     _check_shape(flow, states.shape)
-    return in_precision(states, next(flow.field_.parameters()), what="`x`"), encoded(flow, condition, len(states))
+    rows = encoded(flow, condition, len(states))
+    return Inputs(states, next(flow.field_.parameters()), condition=rows, shown=flow.progress)
 
 
 def _check_shape(flow: "PerturbationFlow", shape: Any) -> None:

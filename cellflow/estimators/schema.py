@@ -47,12 +47,16 @@ _NAMES = Kind(
     "a list of distinct texts",
     lambda value: many(TEXT, least=1).holds(value) and len(set(value)) == len(value),
 )
+_NUMBERS_BY_NAME = Kind(
+    "numbers by their labels", lambda value: OBJECT.holds(value) and all(is_number(one) for one in value.values())
+)
 _CONDITIONS = {"conditions": maybe(OBJECT), "controls": TRUTH}
 _SEARCH = {"search_history": HISTORY, "blur": number(0)}
 LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     "SnapshotFlow": (
         {"times": TIMES, "n_features_in": whole(1), "n_cells": many(whole(1), least=2), "history": HISTORY},
         {
+            "time_labels": _NUMBERS_BY_NAME,
             "growth": TRUTH,
             "masses": maybe(many(number(0, above=True), least=2)),
             "turnover": many(maybe(number()), least=1),

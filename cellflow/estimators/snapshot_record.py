@@ -15,6 +15,7 @@ def learned(self: "SnapshotFlow") -> dict[str, Any]:
     """Return everything learned other than the weights, as JSON."""
     return {
         "times": list(self.clock_.times),
+        **({"time_labels": dict(self.clock_.labels)} if self.clock_.labels else {}),
         "n_features_in": self.n_features_in_,
         "n_cells": list(self.n_cells_),
         "history": self.history_.columns,
@@ -36,7 +37,10 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     ValueError
         When the settings take another number of columns than the fit did.
     """
-    self.clock_, self.n_cells_ = Clock(tuple(learned["times"])), tuple(learned["n_cells"])
+    self.clock_, self.n_cells_ = (
+        Clock(tuple(learned["times"]), learned.get("time_labels", {})),
+        tuple(learned["n_cells"]),
+    )
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
     if self.n_pcs not in (None, self.n_features_in_):
         raise ValueError(f"Expected `n_pcs` to be {self.n_features_in_}, as in the fit, or None; found {self.n_pcs}.")

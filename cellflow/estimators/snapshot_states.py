@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
+from cellflow.cells.clock import TimeLike
 from cellflow.cells.snapshots import read_states
 from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
-from cellflow.estimators.conditional import Condition, of_cells
-from cellflow.shapes import in_precision
+from cellflow.estimators.conditional import Condition, of_cells, seen
+from cellflow.estimators.portions import Inputs
+from cellflow.shapes import time_of
 from cellflow.signature import checked, checked_but
 
 if TYPE_CHECKING:
@@ -98,12 +99,24 @@ def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, 
         known.check(adata, self.rep, x, time)
 
 
-def states_of(flow: "SnapshotFlow", x: StatesLike) -> Tensor:
-    """Return states as a tensor in the precision of the field, provided that they have its width."""
-    weight = next(flow.field_.parameters())
-    states = as_states(x, what="`x`")
+def inputs_of(
+    flow: "SnapshotFlow", x: StatesLike, times: Sequence[TimeLike], condition: Condition | None, *, extrapolate: bool
+) -> Inputs:
+    """Return states, their times and conditions as the field of a flow takes them, in portions.
+
+    Raises
+    ------
+    NotFittedError
+        Before ``fit``.
+    KeyError, ValueError
+        When states have another width than in ``fit``, or there is not one time and condition for all or for each.
+    """
+    flow._check_fitted()
+    model = [flow.clock_.model_times(time, extrapolate=extrapolate) for time in times]
+    states, like = as_states(x, what="`x`"), next(flow.field_.parameters())
     check_shape(flow, states.shape)
-    return in_precision(states, weight, what="`x`")
+    each = tuple(time_of(time, like.new_empty((len(states), 0))) for time in model)
+    return Inputs(states, like, each, seen(flow, condition, len(states)), flow.progress)
 
 
 def check_shape(flow: "SnapshotFlow", shape: Sequence[int]) -> None:

@@ -10,15 +10,13 @@ from cellflow import integrate, paths
 from cellflow.cells.clock import TimeLike, as_times
 from cellflow.cells.states import StatesLike
 from cellflow.estimators import prediction
-from cellflow.estimators.conditional import Condition, seen
-from cellflow.estimators.fields import few_at_once
-from cellflow.estimators.snapshot_states import states_of
+from cellflow.estimators.conditional import Condition
+from cellflow.estimators.portions import Portion, few_at_once
+from cellflow.estimators.snapshot_states import inputs_of
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Trajectory
 from cellflow.integrate.failures import check_finite
 from cellflow.integrate.trajectory import saved_times
-from cellflow.seeds import generator
-from cellflow.shapes import time_of
 from cellflow.signature import checked, checked_but
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ def transport(
     x
         States ``(n, d)``, in units of the representation; each weighs 1/n at ``start``.
     start, stop
-        Times in the user's units: one for all states, or one each ``(n,)``.
+        Times in the user's units, or as the time column writes them, "day 1": one for all states, or one each ``(n,)``.
     save
         Number of equally spaced times to return, including both ends.
     condition
@@ -76,15 +74,20 @@ def transport(
     """
     chosen = integrate.resolve(solver, default=Fixed(), verb="SnapshotFlow.transport", noisy="simulate", old=old)
     self._check_fitted()
-    ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
-    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
-    states = states_of(self, x)
-    span: dict[str, Any] = {"start": begin, "stop": end, "save": save, "condition": seen(self, condition, states)}
-    if self.growth_ and not isinstance(chosen, Jumps):
-        found = integrate.grow(self.field_, states, solver=chosen, **span)
-    else:
-        found = self._carry(self._velocity(), states, chosen, **span)
-    return _in_users_time(found, *ends)
+    ends = _ends(self, start, stop)
+    given = inputs_of(self, x, ends, condition, extrapolate=extrapolate)
+    grows = self.growth_ and not isinstance(chosen, Jumps)
+    field = few_at_once(self.field_ if grows else self._velocity(), self.n_features_in_)
+
+    def carry(some: Portion) -> Trajectory:
+        span = _span(some, save)
+        if grows:
+            return integrate.grow(field, some.x, solver=chosen, log_weight=given.log_weight(some), **span)
+        if self.growth_ and self.distilled and self.flow_map_.growth:
+            span["log_weight"] = given.log_weight(some)
+        return self._carry(field, some.x, chosen, **span)
+
+    return _in_users_time(given.carried(carry, solver=chosen), *ends)
 
 
 @checked_but("solver", "condition")
@@ -144,22 +147,16 @@ def simulate(
             "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
             "`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
         )
-    ends = as_times(start, what="`start`"), as_times(stop, what="`stop`")
-    begin, end = (self.clock_.model_times(time, extrapolate=extrapolate) for time in ends)
-    states = states_of(self, x)
-    found = integrate.sde(
-        few_at_once(self.field_, self.n_features_in_),
-        states,
-        sigma=paths.resolve(self.path).sigma,
-        start=begin,
-        stop=end,
-        save=save,
-        solver=chosen,
-        growth=self.growth_,
-        condition=seen(self, condition, states),
-        generator=generator(seed=seed, device=states.device),
-    )
-    return _in_users_time(found, *ends)
+    ends = _ends(self, start, stop)
+    given = inputs_of(self, x, ends, condition, extrapolate=extrapolate)
+    field, sigma = few_at_once(self.field_, self.n_features_in_), paths.resolve(self.path).sigma
+
+    def carry(some: Portion) -> Trajectory:
+        weighs: dict[str, Any] = {"growth": True, "log_weight": given.log_weight(some)} if self.growth_ else {}
+        noise = some.noise(seed)
+        return integrate.sde(field, some.x, sigma=sigma, solver=chosen, generator=noise, **weighs, **_span(some, save))
+
+    return _in_users_time(given.carried(carry, solver=chosen), *ends)
 
 
 @checked_but("solver", "condition")
@@ -274,13 +271,15 @@ def velocity(
     extrapolate
         Whether times outside the fitted range are allowed.
     """
-    self._check_fitted()
-    states = states_of(self, x)
-    t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
-    with torch.no_grad():
-        velocity = self._velocity()(t, states, seen(self, condition, states))
-        check_finite(velocity, t, field=self.field_, x=states, start=states)
-    return np.asarray((velocity * self.clock_.per_time).cpu().numpy())
+    given = inputs_of(self, x, (time,), condition, extrapolate=extrapolate)
+    field = few_at_once(self._velocity(), self.n_features_in_)
+
+    def evaluate(some: Portion) -> Tensor:
+        found = outputs(field(*some.times, some.x, some.condition)).velocity
+        check_finite(found, *some.times, field=self.field_, x=some.x, start=some.x)
+        return found * self.clock_.per_time
+
+    return np.asarray(given.evaluated(evaluate).numpy())
 
 
 @checked_but("condition")
@@ -305,12 +304,15 @@ def growth_rate(
         When the flow was fitted without growth.
     """
     _check_growth(self)
-    states = states_of(self, x)
-    t = time_of(self.clock_.model_times(time, extrapolate=extrapolate), states)
-    with torch.no_grad():
-        growth = cast("Tensor", outputs(self.field_(t, states, seen(self, condition, states)), growth=True).growth)
-        check_finite(growth, t, field=self.field_, x=states, start=states)
-    return (growth * self.clock_.per_time).cpu().numpy()
+    given = inputs_of(self, x, (time,), condition, extrapolate=extrapolate)
+    field = few_at_once(self.field_, self.n_features_in_)
+
+    def evaluate(some: Portion) -> Tensor:
+        found = cast("Tensor", outputs(field(*some.times, some.x, some.condition), growth=True).growth)
+        check_finite(found, *some.times, field=self.field_, x=some.x, start=some.x)
+        return found * self.clock_.per_time
+
+    return np.asarray(given.evaluated(evaluate).numpy())
 
 
 def _check_growth(flow: "SnapshotFlow") -> None:
@@ -336,6 +338,17 @@ def check_weighs(flow: "SnapshotFlow") -> None:
             "This flow has learned growth, and its flow map, of an earlier version, would lose the weights of cells. "
             "Call `distill` again, or take `Fixed()`."
         )
+
+
+def _ends(flow: "SnapshotFlow", start: TimeLike, stop: TimeLike) -> tuple[np.ndarray, np.ndarray]:
+    like = flow.clock_.labels
+    return as_times(start, what="`start`", like=like), as_times(stop, what="`stop`", like=like)
+
+
+def _span(some: Portion, save: int) -> dict[str, Any]:
+    """Return from when to when states are carried, and under what, as integrators take it."""
+    start, stop = some.times
+    return {"start": start, "stop": stop, "save": save, "condition": some.condition}
 
 
 def _in_users_time(found: Trajectory, start: np.ndarray, stop: np.ndarray) -> Trajectory:

@@ -13,8 +13,8 @@ from cellflow.cells.decoding import Decode, Genes, read_decoder
 from cellflow.cells.loadings import Loadings
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
-from cellflow.estimators.fields import in_parts
 from cellflow.estimators.guidance import Guided
+from cellflow.estimators.portions import in_parts
 from cellflow.estimators.representation import check_cells
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory

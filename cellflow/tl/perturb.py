@@ -10,6 +10,7 @@ from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, positions
 from cellflow.estimators.arms import treatments_alone
 from cellflow.estimators.perturbation_verbs import WAY, check_cells
+from cellflow.estimators.portions import rows_of
 from cellflow.integrate import Adaptive, Fixed, Jumps, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellflow.estimators import PerturbationFlow
-
-AT_ONCE, ON_A_GPU = 2048, 2**16
-"""Cells that are carried at a time: on a CPU as many as fit its cache."""
 
 
 @checked_but("condition", "cells", "genes", "decode", "solver")
@@ -103,13 +101,12 @@ def perturb(
     decoder = read_decoder(adata, flow.rep, **how, width=x.shape[1], rows=len(rows) * len(asked))
     states = np.empty((len(asked) * len(rows), x.shape[1]), dtype=np.float32)
     values = None if decoder is None else np.empty((len(states), len(decoder.names)), dtype=np.float32)
-    at_once = AT_ONCE if next(flow.field_.parameters()).device.type == "cpu" else ON_A_GPU
+    width = max(x.shape[1], 0 if decoder is None else len(decoder.names))
     with progress_bar(shown=progress, start=0, steps=len(states), what="perturbing") as bar:
         for number, one in enumerate(asked):
-            for start in range(0, len(rows), at_once):
-                some = slice(start, start + at_once)
+            for some in rows_of(len(x), width):
                 carried = flow.transport(x[some], condition=one.vectors[one.index[some]], solver=chosen).x[-1].numpy()
-                at = number * len(rows) + start
+                at = number * len(rows) + some.start
                 states[at : at + len(carried)] = carried
                 if values is not None and decoder is not None:
                     values[at : at + len(carried)] = decoder.decode(carried)

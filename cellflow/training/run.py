@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -243,11 +244,27 @@ def progress_bar(
     the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss, that
     is ``None``.
 
+    What runs inside of a bar, or where none is wanted, shows none of its own.
+
     Examples
     --------
     >>> with progress_bar(shown=False, start=0, steps=10) as bar:
     ...     bar(5, 0.1)
     """
+    inside = _INSIDE.get()
+    token = _INSIDE.set(True)
+    try:
+        with _bar(shown=False if inside else shown, start=start, steps=steps, what=what) as bar:
+            yield bar
+    finally:
+        _INSIDE.reset(token)
+
+
+_INSIDE = ContextVar("inside of a bar", default=False)
+
+
+@contextmanager
+def _bar(*, shown: bool | None, start: int, steps: int, what: str) -> Iterator[Callable[[int, float | None], None]]:
     if not (sys.stderr.isatty() if shown is None else shown):
         yield lambda step, loss: None
         return
