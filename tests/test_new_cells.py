@@ -195,6 +195,13 @@ def test_blur_follows_the_distance_between_neighbours():
     assert aside.blur([torch.zeros(5, 2)]) == 0
 
 
+def test_distances_to_neighbours_are_taken_in_parts(monkeypatch):
+    cloud = torch.randn(1200, 6, generator=cf.generator(seed=0))
+    whole = aside.blur([cloud])
+    monkeypatch.setattr(aside, "MOST_BYTES", 8 * 1000 * 7)
+    assert aside.blur([cloud]) == whole
+
+
 def test_a_wrong_setting_is_named():
     with pytest.raises(ValueError, match="`regularize` to be 'auto', True or False"):
         cf.SnapshotFlow(regularize="yes").fit(cells())

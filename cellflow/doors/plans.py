@@ -9,6 +9,7 @@ import numpy as np
 from cellflow.cells.states import States
 from cellflow.couplings import DensePlan, Plan, SparsePlan
 from cellflow.doors.handed_over import lowered
+from cellflow.nearest import Nearest
 from cellflow.seeds import draw_seed, generator
 
 if TYPE_CHECKING:
@@ -107,9 +108,8 @@ def _carried(
     flow: "SnapshotFlow", here: States, there: States, start: float, stop: float, k: int, n_samples: int, seed: int
 ) -> "csr_matrix":
     from scipy.sparse import csr_matrix
-    from sklearn.neighbors import NearestNeighbors
 
-    search, rng = NearestNeighbors(n_neighbors=k).fit(there.x), generator(seed=seed)
+    search, rng = Nearest(there.x, k), generator(seed=seed)
     turns = n_samples if flow.stochastic else 1
     total: Any = csr_matrix((len(here), len(there)))
     span: dict[str, Any] = {"start": start, "stop": stop, "condition": here.condition}
@@ -117,7 +117,7 @@ def _carried(
         carried = (
             flow.simulate(here.x, **span, seed=draw_seed(rng)) if flow.stochastic else flow.transport(here.x, **span)
         )
-        columns = search.kneighbors(carried.x[-1].numpy(), return_distance=False)
+        columns = search.rows(carried.x[-1].numpy())
         parts = np.full(columns.size, 1 / (k * turns))
         total = total + csr_matrix((parts, columns.ravel(), k * np.arange(len(here) + 1)), shape=total.shape)
     return csr_matrix(total)

@@ -1,5 +1,6 @@
 """Why an integration left the finite numbers, and what cures it."""
 
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def check_weights(field: Any) -> None:
     --------
     >>> check_weights(nn.Linear(1, 1))
     """
-    field = getattr(field, "__wrapped__", field)
+    field = unwrap(field)
     if not isinstance(field, nn.Module):
         return
     trained = {name for name, _ in field.named_parameters()}

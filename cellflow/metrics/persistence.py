@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Plan
-from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.couplings.problem import MOST_BYTES, check_clouds, weights_of
+from cellflow.nearest import Nearest
 from cellflow.shapes import finite
 from cellflow.signature import checked
 
@@ -107,17 +108,15 @@ def label_shares(
     states = finite(as_states(x_next, what="`x_next`"), what="`x_next`").cpu()
     if states.ndim != 2:
         raise ValueError(f"Expected `x_next` as states (m, d); found shape {tuple(states.shape)}.")
-    member = torch.eye(n, dtype=torch.float64)[there[there >= 0]]
-
-    from sklearn.neighbors import NearestNeighbors
-
-    known = states[there >= 0].numpy()
-    nearest = NearestNeighbors(n_neighbors=min(n_neighbors, len(known))).fit(known)
+    known, group = states[there >= 0].numpy(), there[there >= 0]
+    nearest = Nearest(known, min(n_neighbors, len(known)))
 
     def votes(points: Tensor) -> Tensor:
-        return member[torch.from_numpy(nearest.kneighbors(points.numpy(), return_distance=False))].mean(dim=1)
+        near = group[torch.from_numpy(nearest.rows(points.numpy()).astype(np.int64))]
+        each = torch.full(near.shape, 1.0, dtype=torch.float64)
+        return torch.zeros(len(points), n, dtype=torch.float64).scatter_add_(1, near, each) / near.shape[1]
 
-    return _own(moved, cells, votes, states, weights, rows=int(_PAIRS_AT_ONCE // (n * n_neighbors)))
+    return _own(moved, cells, votes, states, weights, n=n, rows=_PAIRS_AT_ONCE // (n + n_neighbors))
 
 
 @checked
@@ -168,8 +167,8 @@ def clone_agreement(
     """
     cells, there, n = _groups(clones, clones_next, x_next)
     states = finite(as_states(x_next, what="`x_next`"), what="`x_next`").cpu()
-    known, member = states[there >= 0].double(), torch.eye(n, dtype=torch.float64)[there[there >= 0]]
-    size = member.sum(dim=0)
+    known, group = states[there >= 0].double(), there[there >= 0]
+    size = torch.bincount(group, minlength=n).double()
     both = torch.bincount(cells[cells >= 0], minlength=n).bool() & (size > 0)
     if not both.any() or (size > 0).sum() < 2:
         raise ValueError(
@@ -182,11 +181,12 @@ def clone_agreement(
     def nearer(points: Tensor) -> Tensor:
         ranks = torch.from_numpy(rankdata(Euclidean()(points.double(), known).numpy(), axis=1))
         # A clone's own ranks sum to at least size (size + 1) / 2; what is above counts the others that are nearer.
-        before = ranks @ member - size * (size + 1) / 2
+        summed = torch.zeros(len(points), n, dtype=torch.float64).index_add_(1, group, ranks)
+        before = summed - size * (size + 1) / 2
         return 1 - before / (size * (len(known) - size)).clamp(min=1)
 
     cells = torch.where(cells < 0, cells, torch.where(both[cells], cells, -1))
-    value, mass = _own(moved, cells, nearer, states, weights, rows=_PAIRS_AT_ONCE // len(known))
+    value, mass = _own(moved, cells, nearer, states, weights, n=n, rows=_PAIRS_AT_ONCE // max(len(known), n))
     total = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], mass[cells >= 0])
     held = torch.zeros(n, dtype=torch.float64).index_add(0, cells[cells >= 0], (value * mass)[cells >= 0])
     return (held / total)[total > 0]
@@ -238,26 +238,32 @@ def _own(
     x_next: Tensor,
     weights: StatesLike | None,
     *,
+    n: int,
     rows: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return what each cell finds of its own group where it lands ``(n,)``, and its mass, 0 for a cell without one.
+    """Return what each cell finds of its own group where it lands, and its mass, 0 for a cell without a group.
 
-    ``votes`` returns for points ``(k, d)`` what is there of each group, ``(k, groups)``; it is asked for at most
-    ``rows`` points at once.
+    ``votes`` returns for points ``(k, d)`` what is there of each of ``n`` groups, ``(k, n)``; it is asked for at most
+    ``rows`` points at once, and for the targets of a plan again for every few groups that fit `MOST_BYTES`.
     """
     points = x_next if isinstance(moved, Plan) else as_states(moved, what="`moved`").cpu()
-    n = moved.shape[0] if isinstance(moved, Plan) else len(points)
+    n_cells = moved.shape[0] if isinstance(moved, Plan) else len(points)
     check_clouds(points, x_next)
-    if len(cells) != n:
-        raise ValueError(f"Expected a label for each of {n} cells; found {len(cells)}.")
+    if len(cells) != n_cells:
+        raise ValueError(f"Expected a label for each of {n_cells} cells; found {len(cells)}.")
     parts, own = points.split(max(1, rows)), cells.clamp(min=0)[:, None]
     if isinstance(moved, Plan):
         mass = moved.marginals()[0]
-        there = torch.cat([votes(part) for part in parts]).to(mass.device)
-        found, mass = moved.barycentric(there, alone=0.0).cpu().gather(1, own), mass.cpu()
+        found, few = torch.zeros(n_cells, 1, dtype=torch.float64), max(1, MOST_BYTES // (8 * max(n_cells, len(points))))
+        for first in range(0, n, few):
+            there = torch.cat([votes(part)[:, first : first + few] for part in parts]).to(mass.device)
+            shares, place = moved.barycentric(there, alone=0.0).cpu(), own - first
+            among = (place >= 0) & (place < there.shape[1])
+            found = torch.where(among, shares.gather(1, place.clamp(0, there.shape[1] - 1)).double(), found)
+        mass = mass.cpu()
     else:
         found = torch.cat([votes(x).gather(1, k) for x, k in zip(parts, own.split(max(1, rows)), strict=True)])
-        mass = torch.ones(n, dtype=torch.float64)
+        mass = torch.ones(n_cells, dtype=torch.float64)
     if weights is not None:
         mass = weights_of(as_states(weights, what="`weights`").cpu(), mass, name="weights")
     mass = torch.where(cells >= 0, mass, 0.0)

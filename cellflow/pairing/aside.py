@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.couplings.problem import MOST_BYTES
 from cellflow.errors import ConvergenceError
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,18 @@ def blur(clouds: Sequence[Tensor]) -> float:
         some = torch.linspace(
             0, len(points) - 1, min(len(points), COMPARED), dtype=torch.float32, device=points.device
         ).long()
-        apart = torch.cdist(points[some].double(), points.double())
-        apart[torch.arange(len(some), device=some.device), some] = torch.inf
-        found.append(apart.min(dim=1).values)
+        found.append(_to_the_nearest(points, some))
     return NEAR * float(torch.cat(found).median()) / math.sqrt(clouds[0].flatten(1).shape[1])
+
+
+def _to_the_nearest(points: Tensor, some: Tensor) -> Tensor:
+    """Return the distance from some of the points ``(k,)``, by row, to the nearest other one, ``(k,)``."""
+    here, rows = points[some].double(), max(1, MOST_BYTES // (8 * len(some)))
+    nearest = torch.full((len(some),), torch.inf, dtype=torch.float64, device=points.device)
+    for start in range(0, len(points), rows):
+        apart = torch.cdist(here, points[start : start + rows].double())
+        own = some - start
+        inside = torch.nonzero((own >= 0) & (own < apart.shape[1])).flatten()
+        apart[inside, own[inside]] = torch.inf
+        nearest = torch.minimum(nearest, apart.min(dim=1).values)
+    return nearest

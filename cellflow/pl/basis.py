@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow.cells.snapshots import read_rep
+from cellflow.nearest import Nearest
 from cellflow.pl.canvas import literal
 
 if TYPE_CHECKING:
@@ -163,10 +164,8 @@ def _regress(x: np.ndarray, xy: np.ndarray, states: np.ndarray) -> np.ndarray:
 
     A kernel that is finite at distance zero keeps curves smooth where they pass close to a cell.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     k = min(NEIGHBORS, len(x))
-    distance, near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(states)
+    distance, near = Nearest(x, k).search(states)
     width = np.maximum(distance[:, -1:] / 2, np.finfo(np.float32).tiny)
     weight = np.exp(-0.5 * (distance / width) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
@@ -184,10 +183,8 @@ def _ahead(x: np.ndarray, xy: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     La Manno et al. 2018 (Nature 560, 494-498) and Bergen et al. 2020 (Nature Biotechnology 38, 1408-1414),
     projection of velocities onto an embedding.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     k = min(NEIGHBORS + 1, len(x))
-    near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(x, return_distance=False)[:, 1:]
+    near = Nearest(x, k).rows(x)[:, 1:]
     found = np.empty((len(x), 2))
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)

@@ -10,6 +10,7 @@ import pandas as pd
 from cellflow.cells.columns import read_labels
 from cellflow.cells.states import Cells, States, positions
 from cellflow.integrate import Fixed
+from cellflow.nearest import Nearest
 from cellflow.tl.descendants import NEIGHBORS, snapshot_at
 
 if TYPE_CHECKING:
@@ -127,13 +128,11 @@ def _step(
 
     Forward, growth weighs the descendants of a cell; backward, each cell has one ancestor.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     there = snapshot_at(flow, states, stop, of=here)
     k = min(n_neighbors, len(there))
     found = flow.transport(here.x, start=here.time, stop=stop, condition=here.condition, solver=Fixed())
     grown = weight * (found.shares()[-1].numpy() * len(here) if weighs else 1.0)
-    near = NearestNeighbors(n_neighbors=k).fit(there.x).kneighbors(found.x[-1].numpy(), return_distance=False)
+    near = Nearest(there.x, k).rows(found.x[-1].numpy())
     return there, near, np.repeat((grown / grown.sum() / k)[:, None], k, axis=1)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellflow.nearest import Nearest
 from cellflow.pl.basis import Basis
 from cellflow.pl.canvas import INK, literal
 
@@ -211,8 +212,6 @@ def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.nd
     >>> np.nanmin(mean, axis=(0, 1)), np.nanmax(mean, axis=(0, 1))
     (array([1., 2.]), array([1., 2.]))
     """
-    from sklearn.neighbors import NearestNeighbors
-
     xy = np.asarray(xy, dtype=np.float64)  # steps of a grid in single precision are not equal
     low = xy.min(axis=0)
     span = max(float(np.ptp(xy, axis=0).max()), float(np.finfo(np.float32).tiny))
@@ -221,10 +220,9 @@ def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.nd
     axes = [np.linspace(0, end, max(2, round(n * end))) if end > 0 else np.linspace(-0.1, 0.1, 3) for end in ends]
     places = np.stack(np.meshgrid(*axes), axis=2)
     k = min(NEAREST, len(xy))
-    model = NearestNeighbors(n_neighbors=k).fit(scaled)
-    distance, near = model.kneighbors(places.reshape(-1, 2))
+    distance, near = Nearest(scaled, k).search(places.reshape(-1, 2))
     # Where cells are sparse the kernel reaches their neighbours, where they are dense the next grid point.
-    apart = model.kneighbors(n_neighbors=min(10, len(xy) - 1))[0]
+    apart = Nearest(scaled, min(11, len(xy))).search(scaled)[0][:, 1:]
     reach = max(1 / n, float(np.median(apart[:, -1])))
     weight = np.exp(-0.5 * (distance / reach) ** 2)
     mass = weight.sum(axis=1, keepdims=True)

@@ -14,6 +14,7 @@ from cellflow.cells.columns import read_labels
 from cellflow.cells.states import States
 from cellflow.couplings import Exact, Plan
 from cellflow.metrics import bootstrap, fate_overlap
+from cellflow.nearest import Nearest
 from cellflow.pl.canvas import GREY, PREDICTED, literal
 from cellflow.pl.cells import time_colors
 from cellflow.report import html
@@ -100,13 +101,11 @@ def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key
 
 def _beside(snapshots: list[States], member: np.ndarray, flow: "SnapshotFlow") -> dict[str, np.ndarray]:
     """Return the shares of groups that methods without learning give to the cells of all snapshots but the last."""
-    from sklearn.neighbors import NearestNeighbors
-
     last = snapshots[-1].x
-    nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(last))).fit(last)
+    nearest = Nearest(last, min(NEIGHBORS, len(last)))
 
     def around(x: np.ndarray) -> np.ndarray:
-        return np.asarray(member[nearest.kneighbors(x, return_distance=False)].mean(axis=1))
+        return np.asarray(member[nearest.rows(x)].mean(axis=1))
 
     def through(plans: Iterable[Plan]) -> np.ndarray:
         shares = [torch.from_numpy(around(last))]

@@ -12,6 +12,7 @@ import numpy as np
 
 from cellflow.cells.states import States
 from cellflow.integrate import Noisy, Solver
+from cellflow.nearest import Nearest
 from cellflow.seeds import draw_seed, generator
 
 if TYPE_CHECKING:
@@ -122,13 +123,11 @@ class Courses:
         A cell that is undecided has courses to several fates, which are told apart by where they land: by the fates of
         the measured cells there, wherever this is nearer to the time at which fates are decided.
         """
-        from sklearn.neighbors import NearestNeighbors
-
         there, settled = self.snapshots[stop], self.settled
         if settled is None or not len(there) or abs(self.times[stop] - settled) > abs(self.times[start] - settled):
             return self.fates[start]
-        nearest = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(there))).fit(there.x)
-        return np.asarray(self.fates[stop][nearest.kneighbors(x, return_distance=False)].mean(axis=1))
+        nearest = Nearest(there.x, min(NEIGHBORS, len(there)))
+        return np.asarray(self.fates[stop][nearest.rows(x)].mean(axis=1))
 
 
 def _between(saved: np.ndarray, gone: float) -> np.ndarray:

@@ -13,8 +13,10 @@ from cellflow.cells.states import Cells, States, positions
 from cellflow.estimators.chains import among
 from cellflow.estimators.conditional import Condition
 from cellflow.integrate import Adaptive, Fixed, Jumps
+from cellflow.nearest import Nearest
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, asked_under, check_key, solver_of, target
+from cellflow.tl.keys import check_free
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -179,6 +181,7 @@ def _land(
     weight = chosen.weighed(found.shares()[-1].numpy() if forward else np.ones(len(chosen)))
     mass = np.zeros(adata.n_obs)
     mass[there.rows] = _mass_on(there.x, landed, weight, neighbors)
+    check_free(adata, key_added, [key_added])
     written = target(adata, copy=copy)
     written.obs[key_added] = mass
     written.uns[key_added] = {"at": moment, "n_cells": len(chosen), **about(adata, flow)}
@@ -229,9 +232,7 @@ def neighbors_of(n_neighbors: int | None, there: States, moment: float) -> int:
 
 def _mass_on(cells: np.ndarray, landed: np.ndarray, weight: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Divide the weight of each carried cell among its nearest cells; the masses sum to 1."""
-    from sklearn.neighbors import NearestNeighbors
-
-    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(landed, return_distance=False)
+    nearest = Nearest(cells, n_neighbors).rows(landed)
     shares = np.repeat(weight / weight.sum() / n_neighbors, n_neighbors)
     return np.bincount(nearest.ravel(), weights=shares, minlength=len(cells))
 

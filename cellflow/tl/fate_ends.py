@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.states import States
+from cellflow.estimators.portions import rows_of
 from cellflow.integrate import Noisy, Solver, Trajectory
+from cellflow.nearest import Nearest
 from cellflow.seeds import draw_seed, generator
 from cellflow.tl.fate_table import WITHOUT
 from cellflow.tl.intervals import for_members, t_half_width
@@ -78,16 +80,17 @@ class Votes:
     """The groups of the nearest measured cells."""
 
     def __init__(self, cells: np.ndarray, groups: pd.Series, n_neighbors: int) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
         codes, names = pd.factorize(groups.fillna(WITHOUT), sort=True)
         self.groups = [str(name) for name in names]
-        self._member = np.eye(len(names))[codes]
-        self._nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(cells)
+        self._group, self._nearest = np.asarray(codes), Nearest(cells, n_neighbors)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the share of each group around states ``(n, d)``, ``(n, groups)``."""
-        return np.asarray(self._member[self._nearest.kneighbors(x, return_distance=False)].mean(axis=1))
+        share, rows = np.zeros((len(x), len(self.groups))), np.arange(len(x))
+        near = self._group[self._nearest.rows(x)]
+        for group in near.T:
+            share[rows, group] += 1
+        return np.asarray(share / near.shape[1])
 
 
 def ends_of(
@@ -121,16 +124,21 @@ def count_ends(
         end, weight = found.x[-1].numpy(), np.ones(len(x))
         if found.log_weight is not None:
             weight = np.exp(grows * (found.log_weight[-1] - found.log_weight[0]).double().numpy())
-        share += weight[:, None] * votes(end)
-        total += weight[:, None] * (end - x)
-        squares += weight * np.square(end - x).sum(axis=1)
+        for some in rows_of(*x.shape):  # what is in work between is as large as a portion of them
+            moved = end[some] - x[some]
+            share[some] += weight[some, None] * votes(end[some])
+            total[some] += weight[some, None] * moved
+            squares[some] += weight[some] * np.square(moved).sum(axis=1)
         mass += weight
         mass_squared += weight**2
         bar(turn + 1, None)
     # Divided once, at the end: a share that is always 1 is exactly 1.
-    mean = total / mass[:, None]
-    spread = np.sqrt(np.maximum(squares / mass - np.square(mean).sum(axis=1), 0))
-    return share / mass[:, None], spread, mass, (mass**2 / mass_squared)[:, None]
+    total /= mass[:, None]
+    share /= mass[:, None]
+    for some in rows_of(*x.shape):
+        squares[some] = squares[some] / mass[some] - np.square(total[some]).sum(axis=1)
+    spread = np.sqrt(np.maximum(squares, 0))
+    return share, spread, mass, (mass**2 / mass_squared)[:, None]
 
 
 def member_shares(

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellflow.tl.keys import BESIDE, STATE, check_free
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 LONGEST = 80
 """Bytes of a name in a file: with the rest of a path well below the 255 that file systems allow."""
-STATE = "terminal"
-"""What the column of ``obs`` with the found states is called, after the key."""
-BESIDE = ("spread", "descendants", STATE, "membership")
-"""Other columns of ``obs`` that are written under a key."""
 TAKEN = (*BESIDE, "_index", "zarr.json")
 """Names that no group may have in a file: of other columns, and of what files keep for themselves."""
 WITHOUT = "none"
@@ -215,7 +213,7 @@ def write_fate(
     Raises
     ------
     ValueError
-        When a column would take the place of the one with the groups, or with the time.
+        When a column would take the place of the one with the groups, or with the time, or of another result.
     """
     columns = columns_of(groups)
     read = {about.get("groupby"), about.get("time_key")}
@@ -224,6 +222,7 @@ def write_fate(
             f"The fate toward {taken[0]!r} would be written over `adata.obs[{f'{key}_{taken[0]}'!r}]`, which was read. "
             "Choose another `key_added`."
         )
+    check_free(adata, key, [f"{key}_{name}" for name in (*columns, *BESIDE)])
     stale = _columns_before(adata, key) - read
     for name, values in tables.items():
         table = np.full((adata.n_obs, len(columns)), np.nan)

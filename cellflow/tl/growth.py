@@ -9,6 +9,7 @@ from cellflow.renamed import warn
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.intervals import ENDS, LEVEL, check_confidence, leave_no_intervals, t_interval
+from cellflow.tl.keys import check_free
 from cellflow.tl.sensitivity import conclusion
 from cellflow.tl.sensitivity import sensitivity as by_relaxation
 
@@ -110,6 +111,7 @@ def growth(
     given: dict[str, Any] = {"condition": states.condition, "extrapolate": extrapolate}
     found, *members = (one.growth_rate(states.x, states.time, **given) for one in (flow, *flow.members))
     table = by_relaxation(adata, flow) if sensitivity else None
+    check_free(adata, key_added, [f"{key_added}{end}" for end in ("", *(ENDS if members else ()))])
     written = target(adata, copy=copy)
     written.obs[key_added] = found
     leave_no_intervals(written, key_added, ENDS)

@@ -11,6 +11,7 @@ from cellflow.errors import unknown
 from cellflow.renamed import warn
 from cellflow.signature import checked
 from cellflow.tl.cells import check_key, target
+from cellflow.tl.keys import check_free
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -135,6 +136,7 @@ def growth_prior(
     scores = {name: _score(genes, names, seed) for name, names in found.items()}
     dying = _logistic(scores["apoptosis"], death, DEATH_CENTER, DEATH_WIDTH) if found["apoptosis"] else 0.0
     per_day = _logistic(scores["cell_cycle"], birth, CYCLE_CENTER, CYCLE_WIDTH) - dying
+    check_free(adata, key_added, [key_added, *(f"{key_added}_{name}" for name in scores)])
     written = target(adata, copy=copy)
     written.obs[key_added] = per_day * UNITS[unit]
     for name, score in scores.items():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellflow.nearest import Nearest
+
 LANDMARKS = 1500
 """End points that are clustered: their shares are known to a few per cent."""
 HALVES = 20
@@ -70,12 +72,10 @@ class Settled:
 
         It is how often the landmarks around a point were together with those of a state, in proportion.
         """
-        from sklearn.neighbors import NearestNeighbors
-
         member = np.eye(self.n_states)[self.state]
         with_state = self.together @ (member / member.sum(axis=0))
-        search = NearestNeighbors(n_neighbors=min(AROUND, len(self.landmarks))).fit(self.landmarks)
-        found = with_state[search.kneighbors(x, return_distance=False)].mean(axis=1)
+        search = Nearest(self.landmarks, min(AROUND, len(self.landmarks)))
+        found = with_state[search.rows(x)].mean(axis=1)
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 

@@ -10,9 +10,11 @@ import pandas as pd
 from cellflow.cells.states import States
 from cellflow.integrate import Solver
 from cellflow.metrics import thinned
+from cellflow.nearest import Nearest
 from cellflow.seeds import generator, numpy_generator
 from cellflow.tl.fate_ends import ends_of
-from cellflow.tl.fate_table import STATE, column
+from cellflow.tl.fate_table import column
+from cellflow.tl.keys import STATE
 from cellflow.tl.settling import LANDMARKS, SMALLEST, Settled, by_size, settle
 
 if TYPE_CHECKING:
@@ -137,9 +139,7 @@ def _in_cells(settled: Settled, cells: np.ndarray, n_neighbors: int) -> tuple[Se
     End points are between cells: a state at the edge of a snapshot may have a few of these, around which as many of
     another state stand. What fates give it is its mass, and states with too little are joined to where that goes.
     """
-    from sklearn.neighbors import NearestNeighbors
-
-    near = NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(settled.landmarks, return_distance=False)
+    near = Nearest(cells, n_neighbors).rows(settled.landmarks)
     while True:
         state, n = settled.state, settled.n_states
         share = np.eye(n)[settled.membership(cells).argmax(axis=1)][near].mean(axis=1)

@@ -10,6 +10,7 @@ from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, check_key, target
 from cellflow.tl.genes import Decode, Loadings, about_genes, read_decoder
 from cellflow.tl.intervals import LEVEL, agreement, check_confidence, leave_no_intervals
+from cellflow.tl.keys import check_free
 
 SUFFIXES = ("_confidence", "_spread")
 """What the columns of an ensemble end in."""
@@ -92,6 +93,7 @@ def velocity(
     decoder = read_decoder(adata, flow.rep, **how, width=states.x.shape[1])
     given: dict[str, Any] = {"condition": states.condition, "extrapolate": extrapolate}
     found, *members = (one.velocity(states.x, states.time, **given) for one in (flow, *flow.members))
+    check_free(adata, key_added, [f"{key_added}{suffix}" for suffix in SUFFIXES] if members else [])
     written = target(adata, copy=copy)
     written.obsm[key_added] = found
     leave_no_intervals(written, key_added, SUFFIXES)
