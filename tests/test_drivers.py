@@ -11,7 +11,7 @@ from cellflow.cells.expression import Expression
 from cellflow.pl.drivers import read_drivers
 from cellflow.tl.association import associate
 from cellflow.tl.fate_table import write_fate
-from cellflow.tl.perturb_genes import _half_width, _table
+from cellflow.tl.gene_changes import half_width, table_of_changes
 from conftest import Known
 
 QUICK = {"coupling": "independent", "growth": False, "steps": 1, "batch_size": 8, "device": "cpu", "regularize": False}
@@ -319,6 +319,28 @@ def test_the_gene_that_decides_is_told_from_random_ones(known):
     assert (about["n_cells"], about["n_random"], list(about["genes"])) == (120, 20, [best])
 
 
+def test_genes_are_changed_under_a_condition_that_is_asked_for():
+    """The same as for cells that are under it: they are shifted by their own expression, and go where it takes them."""
+    x = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)
+    x -= x.mean(axis=0)
+    loadings = np.linalg.svd(x, full_matrices=False)[2][:2].T
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0], 45), "kind": np.where(x[:, 0] > 0, "a", "b")}).set_index(
+        np.array([f"c{k}" for k in range(90)])
+    )
+    obs["drug"] = np.where(obs["day"] == 1, "A", np.resize(["control", "A", "B"], 90))
+    adata = anndata.AnnData(x, obs=obs, obsm={"X_pca": x @ loadings}, varm={"PCs": loadings})
+    flow = cf.SnapshotFlow(time_key="day", conditions="drug", **QUICK | {"steps": 60}).fit(adata)
+    given = {"genes": {"4": "up"}, "groupby": "kind", "n_random": 0, "n_neighbors": 5}
+    alike = adata.copy()
+    alike.obs["drug"] = "A"
+    cf.tl.perturb_genes(alike, flow, **given)
+    asked, own = (cf.tl.perturb_genes(adata, flow, condition=one, copy=True, **given) for one in ({"drug": "A"}, None))
+    for name in ("perturb_genes", "perturb_genes_change"):
+        np.testing.assert_array_equal(asked.obsm[name], alike.obsm[name])
+    np.testing.assert_array_equal(own.obsm["perturb_genes"], asked.obsm["perturb_genes"])
+    assert not np.array_equal(own.uns["perturb_genes"]["before"], asked.uns["perturb_genes"]["before"])
+
+
 def test_a_change_to_what_is_there_changes_nothing(known, caplog):
     adata, flow = known
     adata.X[:, 2] = 1.0
@@ -377,7 +399,7 @@ def test_intervals_over_clones_are_wider_where_cells_of_a_clone_change_together(
     clone = np.repeat(np.arange(20), 10)
     change = (rng.normal(size=20)[clone] + 0.1 * rng.normal(size=200))[:, None]
     weight = np.full(200, 1 / 200)
-    cells, clones = (_half_width(change, weight, units, 0.9)[0] for units in (np.arange(200), clone))
+    cells, clones = (half_width(change, weight, units, 0.9)[0] for units in (np.arange(200), clone))
     expected = stats.t.ppf(0.95, 199) * change.std(ddof=1) / np.sqrt(200)
     assert cells == pytest.approx(expected)
     assert clones == pytest.approx(np.sqrt(10) * cells, rel=0.1)
@@ -385,7 +407,7 @@ def test_intervals_over_clones_are_wider_where_cells_of_a_clone_change_together(
 
 def test_ranks_count_what_is_as_large():
     random = np.array([[0.3], [-0.1], [0.05], [-0.4]])
-    table = _table(["a"], np.array([0.5]), np.array([-0.3]), np.array([0.1]), random)
+    table = table_of_changes(["a"], np.array([0.5]), np.array([-0.3]), np.array([0.1]), random)
     assert table.loc["0", ["rank", "p_random"]].tolist() == [3.0, 0.6]
 
 

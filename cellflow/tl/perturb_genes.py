@@ -1,25 +1,25 @@
 """What another amount of a gene would do to the fates that a flow predicts."""
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from cellflow.cells.clock import TimeLike, one_time
 from cellflow.cells.columns import read_kinds, read_labels
 from cellflow.cells.snapshots import time_labels_of
 from cellflow.cells.states import Cells, States, positions
+from cellflow.estimators.conditional import Condition
 from cellflow.estimators.snapshot_verbs import check_weighs
 from cellflow.integrate import Fixed, Jumps, Noisy, Solver, resolve
 from cellflow.seeds import numpy_generator
 from cellflow.signature import checked_but
-from cellflow.tl.cells import about, check_key, target
+from cellflow.tl.cells import about, asked_under, check_key, target
 from cellflow.tl.descendants import neighbors_of, snapshot_at
 from cellflow.tl.fate import STEPS
 from cellflow.tl.fate_ends import Votes
 from cellflow.tl.fate_table import read_fate
+from cellflow.tl.gene_changes import half_width, say, sizes, table_of_changes, units
 from cellflow.tl.gene_shifts import read_gene_shifts
 from cellflow.tl.intervals import check_confidence, t_half_width
 from cellflow.tl.shifted_fates import chunks, of_shifts
@@ -30,15 +30,8 @@ if TYPE_CHECKING:
 
     from cellflow.estimators import SnapshotFlow
 
-log = logging.getLogger(__name__)
 
-SMALL = 0.1
-"""Shift, in units of the distance from a cell to its nearest neighbour, below which it is said to be small."""
-FEW = 0.1
-"""Share of random genes that do as much, above which a change is said to be no more than that of any gene."""
-
-
-@checked_but("genes", "cells", "solver")
+@checked_but("genes", "cells", "condition", "solver")
 def perturb_genes(
     adata: "AnnData",
     flow: "SnapshotFlow",
@@ -47,6 +40,7 @@ def perturb_genes(
     groupby: str | None = None,
     at: TimeLike | None = None,
     cells: Cells | None = None,
+    condition: Condition | None = None,
     quantiles: tuple[float, float] = (0.05, 0.95),
     layer: str | None = None,
     use_raw: bool = False,
@@ -90,6 +84,9 @@ def perturb_genes(
         `cellflow.tl.fate` wrote under ``key``, or the last fitted snapshot.
     cells
         The cells: a mask, names, or rows of ``obs``; ``None`` for those of the first fitted snapshot.
+    condition
+        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``, with
+        and without the change of genes; ``None`` for each cell's own. They land as in `push`.
     quantiles
         What ``"down"`` and ``"up"`` are.
     layer, use_raw
@@ -165,7 +162,7 @@ def perturb_genes(
     groupby, moment = _groups_and_time(adata, flow, groupby, at, key)
     groups = read_kinds(adata, groupby, setting="groupby")
     rng = numpy_generator(seed)
-    chosen = _chosen(adata, flow, states, cells, moment, max_cells, rng)
+    chosen = asked_under(adata, flow, _chosen(adata, flow, states, cells, moment, max_cells, rng), condition)
     shifts = read_gene_shifts(adata, flow, chosen.rows, genes, quantiles, layer=layer, use_raw=use_raw)
     clones = None if lineage_key is None else read_labels(adata, lineage_key, setting="lineage_key")
     there = snapshot_at(flow, states, moment, of=chosen)
@@ -187,12 +184,12 @@ def perturb_genes(
             random[some] = np.einsum("n,mng->mg", weight, moved - before)
             bar(min(some.stop, len(others)), None)
     members = [weight @ (fates(own, one) - fates(0.0, one)) for one in flow.members]
-    half = _half_width(change, weight, _units(clones, chosen), confidence)
+    half = half_width(change, weight, units(clones, chosen), confidence)
     if members:
         half = np.hypot(half, t_half_width(np.array(members), confidence=confidence))
-    table = _table(votes.groups, weight @ before, weight @ change, half, random)
-    length, relative = _sizes(own, chosen)
-    _say(list(genes), table, relative, len(others))
+    table = table_of_changes(votes.groups, weight @ before, weight @ change, half, random)
+    length, relative = sizes(own, chosen)
+    say(list(genes), table, relative, len(others))
     written = target(adata, copy=copy)
     written.uns[key_added] = table
     written.uns[f"{key_added}_about"] = {
@@ -256,79 +253,3 @@ def _solver(flow: "SnapshotFlow", solver: Solver | str | int | None) -> Solver:
     if isinstance(chosen, Jumps):
         check_weighs(flow)
     return chosen
-
-
-def _units(clones: pd.Series | None, cells: States) -> np.ndarray:
-    """Return the number of the sampled unit of each cell ``(n,)``; a cell without a clone is one by itself."""
-    if clones is None:
-        return np.arange(len(cells))
-    codes, names = pd.factorize(clones.iloc[cells.rows])
-    return np.where(codes < 0, len(names) + np.arange(len(codes)), codes)
-
-
-def _half_width(change: np.ndarray, weight: np.ndarray, units: np.ndarray, confidence: float) -> np.ndarray:
-    """Return half of the interval of the mean change ``(groups,)``, where cells of one unit vary together."""
-    from scipy.stats import t
-
-    codes = np.unique(units, return_inverse=True)[1]
-    n = int(codes.max()) + 1
-    if n < 2:
-        raise ValueError("All cells are of one unit in `lineage_key`: there is no interval. Name other cells.")
-    off = weight[:, None] * (change - weight @ change)
-    sums = np.zeros((n, change.shape[1]))
-    np.add.at(sums, codes, off)
-    error = np.sqrt((sums**2).sum(axis=0) * n / (n - 1))
-    return np.asarray(t.ppf((1 + confidence) / 2, n - 1) * error)
-
-
-def _table(
-    groups: list[str], before: np.ndarray, change: np.ndarray, half: np.ndarray, random: np.ndarray
-) -> pd.DataFrame:
-    larger = (np.abs(random) >= np.abs(change)).sum(axis=0)
-    some = len(random) > 0
-    table = pd.DataFrame(
-        {
-            "group": np.array(groups, dtype=object),
-            "before": before,
-            "after": before + change,
-            "change": change,
-            "low": change - half,
-            "high": change + half,
-            "rank": np.where(some, larger + 1.0, np.nan),
-            "p_random": np.where(some, (larger + 1) / (len(random) + 1), np.nan),
-        }
-    )
-    table = table.iloc[np.argsort(-np.abs(change), kind="stable")].reset_index(drop=True)
-    table.index = table.index.astype(str)
-    return table
-
-
-def _sizes(shift: np.ndarray, cells: States) -> tuple[float, float]:
-    """Return the root mean squared shift, and the same in units of the median distance to the nearest neighbour."""
-    from sklearn.neighbors import NearestNeighbors
-
-    length = float(np.sqrt((shift**2).sum(axis=1).mean()))
-    nearest = float(np.median(NearestNeighbors(n_neighbors=1).fit(cells.x).kneighbors()[0]))
-    return length, length / nearest if nearest > 0 else float("nan")
-
-
-def _say(genes: list[str], table: pd.DataFrame, relative: float, n_random: int) -> None:
-    """Say in the log what a change means, where that is little."""
-    names, best = " and ".join(genes), table.iloc[0]
-    if relative < SMALL:
-        log.warning(
-            "The change of %s moves cells by %.1g %% of the distance to their nearest neighbour: less than what two "
-            "cells of one kind differ by.",
-            names,
-            100 * relative,
-        )
-    if n_random and best["p_random"] > FEW:
-        log.warning(
-            "The largest change, of %r by %+.2g, is number %d of %d in size, beside those by random genes with "
-            "loadings of like length: it is not particular to %s.",
-            best["group"],
-            best["change"],
-            best["rank"],
-            n_random + 1,
-            names,
-        )

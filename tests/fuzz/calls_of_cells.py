@@ -549,6 +549,7 @@ CALLS: dict[str, Any] = {
             "groupby": text("kind"),
             "at": number(3.0),
             "cells": other(None),
+            "condition": other(None),
             "n_random": count(2),
             "n_samples": count(2),
             "max_cells": count(9),
