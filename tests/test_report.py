@@ -569,6 +569,15 @@ def test_genes_are_drawn_where_they_can_be_decoded(tmp_path):
         report(tmp_path, adata, flow, genes=["z"])
 
 
+def test_genes_that_cannot_be_decoded_are_left_out_with_the_reason(tmp_path, caplog):
+    adata = snapshots(dim=6, key="X")
+    adata.obsm["X_latent"] = adata.X[:, :3].copy()
+    page = report(tmp_path, adata, fit(adata, rep="X_latent"), genes=[adata.var_names[0]])
+    assert not (tmp_path / "figures" / "genes.png").exists()
+    assert "does not show genes over time" in caplog.text
+    assert "Genes over time:" in page.text
+
+
 def test_nothing_else_is_changed(tmp_path, fitted):
     adata, flow = fitted
     before = list(adata.uns), list(adata.obsm), list(adata.obs), torch.get_rng_state(), plt.get_fignums()

@@ -13,7 +13,7 @@ from cellflow.pl.canvas import literal
 from cellflow.pl.genes import COLUMNS as GENES_PER_ROW
 from cellflow.pl.labels import rate_label, time_label, unit_of
 from cellflow.pl.validation import KINDS, figure_size
-from cellflow.report import cell_types, estimator, fates, growth
+from cellflow.report import cell_types, estimator, fates, growth, left_out
 from cellflow.report.html import Drawing, blank
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def drawings(
     yield from fates.drawings(adata, flow, basis=basis, groupby=groupby, genes=genes)
     if groupby is not None and flow.growth_:
         yield growth.drawing(adata, flow, groupby=groupby, unit=unit)
-    if len(genes):
+    if len(genes) and not left_out.undecoded(adata, flow, genes):
         yield _genes(adata, flow, genes)
     yield estimator.loss(flow)
 

@@ -1,8 +1,10 @@
 """What a page does not show, and what it would need for that."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cellflow.cells.decoding import read_decoder
 from cellflow.report import html
 
 if TYPE_CHECKING:
@@ -10,12 +12,27 @@ if TYPE_CHECKING:
 
     from cellflow.estimators import SnapshotFlow
 
+log = logging.getLogger(__name__)
+
 UMAP = "X_umap"
 
 
 def section(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None, genes: Sequence[str]) -> str:
     """Return the reasons for what is left out as a list of HTML; nothing where all is there."""
     return html.bullets(reasons) if (reasons := _reasons(adata, flow, basis, groupby, genes)) else ""
+
+
+def undecoded(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> str:
+    """Return why the genes that are named cannot be decoded from states; nothing where they can, or none is named."""
+    if not len(genes):
+        return ""
+    try:
+        read_decoder(adata, flow.rep, genes=list(genes), width=flow.n_features_in_)
+    except KeyError as error:
+        return str(error.args[0])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _reasons(
@@ -29,6 +46,9 @@ def _reasons(
         )
     if not len(genes):
         found.append("Genes over time, and trends toward fates: no genes were named. Name some with `genes=`.")
+    if why := undecoded(adata, flow, genes):
+        log.warning("the page does not show genes over time: %s", why)
+        found.append(f"Genes over time: {why}")
     if UMAP not in adata.obsm and basis == flow.rep:
         found.append(
             f"A UMAP: there is none in the cells, so the figures are drawn on {flow.rep}. Run `sc.pp.neighbors(adata)` "
