@@ -39,12 +39,12 @@ def main(words: Words = None) -> int:
             continue
         table = Table(given.out / f"{job['table']}.csv", ())
         limit = min(job["seconds"], given.seconds - (time.monotonic() - start))
-        if len(table.read()) >= job["rows"]:
+        if _made(table) >= job["rows"]:
             print(f"{name}: there already", flush=True)
         elif limit >= LEAST:
             _run(name, job["run"], limit, where)
-        if len(table.read()) < job["rows"]:
-            left.append(f"{name} ({len(table.read())} of {job['rows']} rows)")
+        if _made(table) < job["rows"]:
+            left.append(f"{name} ({_made(table)} of {job['rows']} rows)")
     print(f"Left: {', '.join(left) or 'nothing'}. {time.monotonic() - start:.0f} s of {given.seconds}.")
     return 0
 
@@ -54,6 +54,11 @@ def parts_of(run: str) -> tuple[Callable[[Sequence[str]], None], list[str]]:
     package, *words = run.split()
     inner = words.pop(0) if "=" not in words[0] else "__main__"
     return importlib.import_module(f"benchmarks.{package}.{inner}").main, words
+
+
+def _made(table: Table) -> int:
+    """Return how many rows there are, but for those that say how a measurement failed."""
+    return sum(not row.get("failed") for row in table.read())
 
 
 def _run(name: str, run: str, limit: float, where: list[str]) -> None:

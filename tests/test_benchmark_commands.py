@@ -15,6 +15,8 @@ from benchmarks.images import few_step, generation, judge
 from benchmarks.images import methods as methods_of_images
 from benchmarks.images.tasks import DATASETS, Dataset
 from benchmarks.rows import RESULTS, Table
+from benchmarks.scale import __main__ as scale
+from benchmarks.scale.case import Watch
 from benchmarks.speed import images as speed_of_images
 from cellflow.images import ImageSet
 
@@ -63,6 +65,12 @@ def test_every_command_answers(command, capsys):
     assert "--commit-table" in capsys.readouterr().out
 
 
+def here(case):
+    """A measurement that needs no process of its own."""
+    found = case.act(watch := Watch(), **case.settings)
+    return {**case.key, "made": case.made, "failed": None, **watch.row, **found}
+
+
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Data and networks that take no time."""
@@ -76,6 +84,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(few_step, "MANY", 2)
     monkeypatch.setattr(curves, "JUMPS", (1, 2))
     monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(scale, "measured", here)
     small = speed_of_images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
     monkeypatch.setitem(speed_of_images.SIZES, "small", small)
 
@@ -91,7 +100,7 @@ def test_every_gpu_job_runs_at_toy_size_and_names_its_device(tiny, tmp_path):
     assert gpu.main(["--cpu-dry-run", f"out={tmp_path}"]) == 0
     found = {path.stem: Table(path, ()).read() for path in tmp_path.glob("*.csv")}
     assert set(found) == {
-        "few_step_gaussians", "few_step_mnist", "few_step_fashion", "image_speed_small", "generation",
+        "scale_gpu", "few_step_gaussians", "few_step_mnist", "few_step_fashion", "image_speed_small", "generation",
     }  # fmt: skip
     for rows in found.values():
         assert all("CPU" in row["device"] for row in rows if row.get("method") != generation.FLOOR)

@@ -3,16 +3,20 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cellflow as cf
 from cellflow.errors import CheckpointError
 from cellflow.objectives import VelocityMatching
+from cellflow.seeds import seeded
 from cellflow.training import History, Recipe, Run, fit
 from cellflow.training.checkpoint import STATE, load_tensors, save_tensors
+from cellflow.training.compiled import compiled
 from cellflow.training.run import Interrupt
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
@@ -206,6 +210,75 @@ def test_control_c_saves_says_how_to_resume_and_resumes_exactly(tmp_path):
     assert torch.equal(weights(whole), weights(parts))
 
 
+class Reads(TorchDispatchMode):
+    """Counts what waits for a device: numbers that are read back, and results whose size depends on numbers."""
+
+    WAITING = ("_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "_unique2")
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ in self.WAITING
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("masses", [None, (1.0, 2.0, 3.0)])
+def test_a_step_waits_for_nothing_that_a_device_has_to_tell(masses):
+    clouds = [torch.randn(30, 2, generator=cf.generator(k)) + k for k in range(3)]
+    batches = cf.pairing.snapshot_batches(
+        clouds, [0.0, 0.4, 1.0], batch_size=8, generator=cf.generator(), masses=masses, coupling="exact"
+    )
+    objective = VelocityMatching() if masses is None else cf.objectives.GrowthMatching()
+    counts = []
+    for steps in (10, 30):
+        field = make_field()
+        if masses is not None:
+            with seeded(cf.generator()):
+                field = cf.networks.Heads(cf.networks.MLP(dim=2, width=8, heads=2), growth="shared")
+        with Reads() as reads:
+            run(field, objective=objective, batches=batches, steps=steps)
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0  # the seed is drawn, and weights are checked, once
+
+
+def test_terms_are_read_as_the_numbers_that_they_are():
+    def terms(field, batch, *, generator):
+        loss = VelocityMatching()(field, batch, generator=generator)["loss"]
+        return {"loss": loss, "double": torch.tensor(1 / 3, dtype=torch.float64), "whole": torch.tensor([3])}
+
+    _, history = run(objective=terms, steps=3, recipe=replace(QUICK, warmup=0))
+    assert history["double"] == [1 / 3] * 3
+    assert history["whole"] == [3] * 3
+    assert history["learning_rate"][0] == QUICK.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("way", "device", "steps", "accumulate", "processes", "mode"),
+    [
+        (True, "cpu", 5, 2, 2, "default"),
+        ("graphs", "cuda", 5, 1, 1, "reduce-overhead"),
+        ("auto", "cuda", 10**5, 1, 1, "reduce-overhead"),
+        ("auto", "cuda", 10**5, 2, 1, None),
+        ("auto", "cuda", 10**5, 1, 2, None),
+        ("auto", "cuda", 500, 1, 1, None),
+        ("auto", "cpu", 10**5, 1, 1, None),
+        (False, "cuda", 10**5, 1, 1, None),
+    ],
+)
+def test_graphs_are_for_one_gpu_one_batch_per_step_and_long_trainings(
+    way, device, steps, accumulate, processes, mode, monkeypatch
+):
+    field, found = make_field(), []
+    monkeypatch.setattr(torch, "compile", lambda module, mode: found.append(mode or "default") or module)
+    about = {"steps": steps, "device": torch.device(device), "processes": processes}
+    assert compiled(field, Recipe(compile=way, accumulate=accumulate), **about) is field
+    assert found == ([] if mode is None else [mode])
+
+
+def test_graphs_without_a_gpu_are_refused_with_what_to_ask_for():
+    with pytest.raises(ValueError, match=r"process\(es\) on cpu.*'auto'"):
+        run(steps=2, recipe=Recipe(compile="graphs"))
+
+
 @pytest.mark.slow
 def test_compiled_training_learns_as_plain_training_does():
     plain, compiled = (run(steps=30, recipe=Recipe(warmup=5, compile=flag))[1]["loss"] for flag in (False, True))
@@ -217,6 +290,7 @@ def test_compiled_training_learns_as_plain_training_does():
     [
         ({"schedule": "linear"}, "'cosine', 'constant'"),
         ({"precision": "16"}, "'32', '64', 'bf16'"),
+        ({"compile": "always"}, "'auto', 'graphs'"),
         ({"ema": 1.0}, "ema < 1"),
         ({"learning_rate": 0.0}, "learning_rate > 0"),
         ({"accumulate": 0}, "accumulate >= 1"),

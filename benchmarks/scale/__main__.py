@@ -1,4 +1,7 @@
-"""The command line: ``python -m benchmarks.scale [subject ...] size=small|full``; without subjects, all of them."""
+"""The command line: ``python -m benchmarks.scale [subject ...] size=small|full``.
+
+Without subjects all are measured but ``device``, which wants a GPU: ``make gpu`` measures it.
+"""
 
 import importlib
 import os
@@ -41,11 +44,12 @@ def main(words: Words = None) -> None:
         "scale",
         about,
         [f"subjects={','.join(names)}"] * bool(names) + rest,
-        subjects=Several(SUBJECTS),
+        subjects=Several(SUBJECTS, [name for name in SUBJECTS if name != "device"]),
         size=["small", "full"],
+        title="scale",
         again=False,
     )
-    table = Table(asked.out / "scale.csv", KEY)
+    table = Table(asked.out / f"{asked.title}.csv", KEY)
     table.refuse_others("size", asked.size)
     cases = [case for name in asked.subjects for case in cases_of(name, asked.size)]
     for case in cases:
@@ -55,7 +59,9 @@ def main(words: Words = None) -> None:
             table.put({**row, "size": asked.size})
             numbers = [f"{HEAD[name]} {row[name]:.3g}" for name in NUMBERS if row.get(name) is not None]
             print("   ", ", ".join(numbers) or row["failed"], flush=True)
-    page.write(asked.out / "scale.md", text(table.read(), asked.size, asked.tail))
+    chosen = "" if asked.title == "scale" else f" title={asked.title} subjects={','.join(asked.subjects)}"
+    command = f"python -m benchmarks.scale size={asked.size}{chosen}{asked.tail}"
+    page.write(asked.out / f"{asked.title}.md", text(table.read(), asked.size, command))
 
 
 def cases_of(name: str, size: str) -> Sequence[Case]:
@@ -68,13 +74,11 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.scale.{name}")
 
 
-def text(rows: Sequence[Row], size: str, tail: str = "") -> list[str]:
+def text(rows: Sequence[Row], size: str, command: str) -> list[str]:
     """Return the page: a table for each subject, of whatever run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     where = f"{os.cpu_count()} cores ({machine.processor()}), {memory:.0f} GiB, torch {torch.__version__}"
-    (lines,) = page.fill(
-        Path(__file__).with_name("scale.md"), made=page.made_by(f"python -m benchmarks.scale size={size}{tail}", where)
-    )
+    (lines,) = page.fill(Path(__file__).with_name("scale.md"), made=page.made_by(command, where))
     for name in dict.fromkeys(row["subject"] for row in rows):
         goals = {(case.problem, case.method): case for case in (cases_of(name, size) if name in SUBJECTS else ())}
         lines += ["", f"## {name}", "", *(_module(name).__doc__ or "").strip().splitlines(), ""]
@@ -85,7 +89,7 @@ def text(rows: Sequence[Row], size: str, tail: str = "") -> list[str]:
 def _table(rows: Sequence[Row], goals: dict[tuple[str, str], Case]) -> list[str]:
     """Return a table of the columns that have something to say, and of the goals."""
     own = [name for name in rows[0] if name not in (*HEAD, *KEY, "size", "made")]
-    shown = [name for name in (*HEAD, *own) if any(row[name] not in (None, 0, "CPU") for row in rows)]
+    shown = [name for name in (*HEAD, *own) if any(row.get(name) not in (None, 0, "CPU") for row in rows)]
     cases = [goals.get((row["problem"], row["method"])) for row in rows]
     cells = [
         [*(page.shown(row, name) if isinstance(row[name], float) else row[name] for name in shown),

@@ -60,12 +60,16 @@ class ProductPlan(Plan):
     def _aliases(self) -> tuple[AliasTable, AliasTable]:
         return AliasTable(self._a), AliasTable(self._b)
 
+    @cached_property
+    def _cumulative(self) -> tuple[Tensor, Tensor]:
+        return self._a.cumsum(dim=0), self._b.cumsum(dim=0)
+
     def _independent(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows, columns = self._aliases
         return rows.draw(n, generator=generator), columns.draw(n, generator=generator)
 
     def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows, columns = (systematic(w.cumsum(dim=0), n, generator=generator) for w in (self._a, self._b))
+        rows, columns = (systematic(cumulative, n, generator=generator) for cumulative in self._cumulative)
         return shuffled(rows, generator=generator), shuffled(columns, generator=generator)
 
     def _forward(self, values: Tensor) -> Tensor:

@@ -90,12 +90,16 @@ class SparsePlan(Plan):
     def _alias(self) -> AliasTable:
         return AliasTable(self._entries)
 
+    @cached_property
+    def _cumulative(self) -> Tensor:
+        return self._entries.cumsum(dim=0)
+
     def _independent(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         pairs = self._alias.draw(n, generator=generator)
         return self._i[pairs], self._j[pairs]
 
     def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        pairs = shuffled(systematic(self._entries.cumsum(dim=0), n, generator=generator), generator=generator)
+        pairs = shuffled(systematic(self._cumulative, n, generator=generator), generator=generator)
         return self._i[pairs], self._j[pairs]
 
     def _forward(self, values: Tensor) -> Tensor:

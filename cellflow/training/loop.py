@@ -19,6 +19,7 @@ from cellflow.renamed import renamed
 from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.signature import checked_but
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
+from cellflow.training.compiled import compiled
 from cellflow.training.history import History
 from cellflow.training.losses import LARGEST, check_batch, check_field, check_function, largest, not_finite, terms_of
 from cellflow.training.recipe import PRECISIONS, Recipe
@@ -210,7 +211,8 @@ def _train(
 ) -> Iterator[dict[str, Tensor | float]]:
     """Take steps until there are ``last``, on a schedule of ``steps``; yield the terms of each, still on the device."""
     recipe = state.recipe
-    field = cast("nn.Module", torch.compile(state.field)) if recipe.compile else state.field
+    left, processes = last - state.step, fabric.world_size
+    field = compiled(state.field, recipe, steps=left, device=fabric.device, processes=processes)
     model, optimizer = fabric.setup(field, state.optimizer)
     state.field.train()
     dtype, draws = next(state.field.parameters()).dtype, _draws(state.field)
@@ -242,8 +244,7 @@ def _read(
 ) -> None:
     """Copy rows from the device into the history, and stop at the first loss that is not finite."""
     into = state.history
-    for row in _averaged(rows, fabric):
-        values = {name: float(value) for name, value in row.items()}
+    for values in _numbers(_averaged(rows, fabric)):
         size = values.pop(LARGEST)
         if not -float("inf") < values["loss"] < float("inf"):
             raise not_finite(values["loss"], len(into) + 1, size, state.field, state.recipe)
@@ -251,6 +252,16 @@ def _read(
         if on_step is not None:
             on_step(len(into), values)
     rows.clear()
+
+
+def _numbers(rows: list[dict[str, Tensor | float]]) -> list[dict[str, float]]:
+    """Return rows as numbers, all of them copied from the device at once."""
+    held = [value.reshape(()) for row in rows for value in row.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack([value.to(held[-1].device) for value in held]).tolist() if held else [])
+    return [
+        {name: next(numbers) if isinstance(value, Tensor) else float(value) for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _averaged(rows: list[dict[str, Tensor | float]], fabric: "Fabric") -> list[dict[str, Tensor | float]]:

@@ -13,6 +13,7 @@ from cellflow.errors import unknown
 from cellflow.signature import checked
 
 SCHEDULES = ("cosine", "constant")
+COMPILED = ("auto", "graphs")
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "64": "32-true", "bf16": "bf16-mixed"}
 """Precision in the terms of Fabric. For double precision the field and its batches are converted: Fabric's own way
 swaps torch's default precision at every step, for all threads."""
@@ -44,7 +45,9 @@ class Recipe:
         ``"64"`` converts the field to double precision permanently; ``"32"`` does not change it; ``"bf16"`` for mixed
         precision.
     compile
-        Whether the field is compiled before training; pays off on long runs.
+        Whether the field is compiled before training, which takes half a minute and pays off on long runs:
+        ``"graphs"`` also spares a GPU the launches of small networks; ``"auto"`` for graphs where there is one GPU and
+        the training is long, and otherwise for nothing.
 
     Examples
     --------
@@ -61,13 +64,15 @@ class Recipe:
     weight_decay: float = 1e-5
     accumulate: int = 1
     precision: str | int = "32"
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(unknown("schedule", self.schedule, SCHEDULES))
         if str(self.precision) not in PRECISIONS:
             raise ValueError(unknown("precision", self.precision, PRECISIONS))
+        if isinstance(self.compile, str) and self.compile not in COMPILED:
+            raise ValueError(unknown("compile", self.compile, (*COMPILED, "True", "False")))
         if not 0 <= self.ema < 1:
             raise ValueError(f"Expected 0 <= ema < 1; found {self.ema}.")
         if not (0 < self.learning_rate < inf and 0 <= self.weight_decay < inf) or self.warmup < 0:
