@@ -23,6 +23,8 @@ from cellflow import machine
 from cellflow.images import arrays, files, limits, read_images, stream_images
 from cellflow.images.files import UnreadableImageError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Cropped")  # no file here is square
+
 DRAW = np.random.default_rng(0)
 COLOUR = Image.fromarray(DRAW.integers(0, 255, (12, 10, 3), dtype=np.uint8))
 DEEP = Image.fromarray(DRAW.integers(0, 65535, (12, 10)).astype(np.uint16))
@@ -57,7 +59,7 @@ ALL_FILES = {
     "rgb.bmp": held(COLOUR, "BMP"),
     "rgb.webp": held(COLOUR, "WEBP"),
 }
-REFUSED = {"animated.png": "holds 2 pages", "floats.tif": "floating-point values, whose white is unknown"}
+REFUSED = {"animated.png": "holds 2 pages", "floats.tif": "floats from 0 to 1, or to be told what is white"}
 READERS = {
     "memory": lambda folder, **given: read_images(folder, size=8, channels=1, **given).images,
     "stream": lambda folder, **given: stream_images(folder, size=8, channels=1, **given).scaled(),
@@ -70,7 +72,7 @@ each_reader = pytest.mark.parametrize("reader", READERS)
 def test_every_kind_of_file_is_read_or_refused_by_name(reader, name, tmp_path):
     (tmp_path / name).write_bytes(ALL_FILES[name])
     if name in REFUSED:
-        with pytest.raises(ValueError, match=f"{re.escape(name)}.*{REFUSED[name]}"):
+        with pytest.raises(ValueError, match=f"(?=.*{re.escape(name)}).*{REFUSED[name]}"):
             READERS[reader](tmp_path)
     else:
         assert READERS[reader](tmp_path).shape == (1, 1, 8, 8)

@@ -50,7 +50,7 @@ def _fit(folder: Path, images: Any, cfg: Settings) -> None:
     def preview(current: ImageGenerator) -> list[Any]:
         label = [k % len(current.classes_) for k in range(SHOWN)] if current.classes_ else None
         given = in_turn(current, split.held_out, SHOWN)
-        return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER), **given).images]
+        return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER), **given).bytes()]
 
     if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview):
         write_report(folder, model, split, cfg)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cellflow.cli import runs
 from cellflow.cli.settings import Settings, plain, run_of
 from cellflow.files import committed
-from cellflow.images import ImageSet, ImageStream, read_images, stream_images
-from cellflow.images.limits import MAX_PIXELS
+from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
 from cellflow.images.tables import FILE
+from cellflow.images.tiff import write_tiffs, written
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
@@ -26,24 +26,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cellflow")
 PREVIEWS, TABLE = "previews", "table.csv"
+SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit", "pages", "percentiles")
+"""Settings of reading that the first version did not have."""
 LEAST_FITTED, LEAST_HELD = 2, 3
 """Least images to fit and to score: fewer than three cannot be shuffled."""
 
 
-def read(path: str, cfg: Settings, *, labels: str | None = None) -> ImageSet | ImageStream:
-    """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for."""
+def read(
+    path: str, cfg: Settings, *, labels: str | None = None, levels: Levels | None = None
+) -> ImageSet | ImageStream:
+    """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for.
+
+    With ``levels``, those of a model, what the settings say of black and white is left aside.
+    """
     size = tuple(cfg.size) if isinstance(cfg.size, list) else cfg.size
     found = stream_images if cfg.stream else read_images
-    most = cfg.get("max_pixels", MAX_PIXELS)  # runs of earlier versions have no such setting
+    # Runs of earlier versions lack some settings.
+    known = {name: cfg[name] for name in SINCE if name in cfg}
+    if (percentiles := known.pop("percentiles", None)) is not None and levels is None:
+        known["percentiles"] = tuple(percentiles)
     return found(
         path,
         size=size,
         channels=cfg.channels,
         labels=labels,
         skip_unreadable=cfg.skip_unreadable,
-        max_pixels=most,
-        table=cfg.get("table"),
-        file_column=cfg.get("file_column", FILE),
+        levels=levels,
+        **known,
     )
 
 
@@ -124,27 +133,32 @@ def write(images: ImageSet, out: str | Path) -> None:
 def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path) -> None:
     """Write each image as a PNG of its name, one part after the other, and their tables as one.
 
+    What came from a microscope, with more than 8 bits or channels of its own, is written as OME-TIFF.
+
     Raises
     ------
     FileExistsError
         When the folder holds something already.
     ValueError
-        When two images would have the same name, or are neither grey nor coloured.
+        When two images would have the same name, or are bytes that are neither grey nor coloured.
     """
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty. Choose another folder with `out=`.")
-    paths = [folder / Path(name).with_suffix(".png") for name in names]
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+    stems = [folder / Path(name).with_suffix("") for name in names]
+    if twice := [path for path, count in Counter(stems).items() if count > 1]:
         raise ValueError(f"Two images would both be written to {twice[0]}. Rename one of them.")
-    written, tables = 0, []
+    paths: list[Path] = []
+    tables = []
     for images in parts:
-        _write_each(images, paths[written : written + len(images)])
-        written += len(images)
+        ending = ".png" if images.levels is None or not written(images.levels) else ".tif"
+        new = [stem.with_name(stem.name + ending) for stem in stems[len(paths) : len(paths) + len(images)]]
+        _write_each(images, new)
+        paths += new
         tables += [] if images.obs is None else [images.obs]
     if tables:
-        _write_table(tables, [path.relative_to(folder).as_posix() for path in paths[:written]], folder / TABLE)
-    log.info("%d images: %s", written, folder)
+        _write_table(tables, [path.relative_to(folder).as_posix() for path in paths], folder / TABLE)
+    log.info("%d images: %s", len(paths), folder)
 
 
 def _write_table(tables: Sequence["pd.DataFrame"], files: Sequence[str], path: Path) -> None:
@@ -182,11 +196,15 @@ def require(cfg: Settings, *names: str) -> None:
 def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
     from PIL import Image
 
+    levels = images.levels
+    if levels is not None and written(levels):
+        return write_tiffs(levels.numbers(images.scaled()), paths, channels=levels.channels)
     if images.shape[0] not in (1, 3):
         raise ValueError(f"Expected images with 1 or 3 channels to write as PNG; found {images.shape[0]}.")
-    for path, image in zip(paths, images.images.permute(0, 2, 3, 1).cpu().numpy(), strict=True):
+    for path, image in zip(paths, images.bytes().permute(0, 2, 3, 1).cpu().numpy(), strict=True):
         with committed(path, durable=False) as partial:
             Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(partial)
+    return None
 
 
 def _fabric(cfg: Settings) -> "Fabric | None":

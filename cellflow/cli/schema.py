@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cellflow.cli.kinds import COUNT, TIMES, Between
 from cellflow.estimators.generation import OBJECTIVES as OF_GENERATORS
+from cellflow.images.pixels import FITS
+from cellflow.images.tiff import PAGES
 from cellflow.metrics.features import NETWORKS
 from cellflow.training.distillation import OBJECTIVES as OF_MAPS
 from cellflow.training.distillation import TRAJECTORIES
@@ -25,6 +27,7 @@ OF_THE_USER = ("condition", "cells")
 """Settings whose inner names are columns of the user's own: ``condition.drug``."""
 SHARE = Annotated[float, Between(0, 1, open=True)]
 SIDE = Annotated[int, Between(1, 65536)]
+PERCENTAGE = Annotated[float, Between(0, 100)]
 AUTO_OR_BOOL = bool | Literal["auto"]
 DEVICE = Literal["auto", "cpu", "cuda", "mps", *(f"cuda:{number}" for number in range(16))]  # type: ignore[valid-type]
 FEATURES = Literal[NETWORKS]  # type: ignore[valid-type]
@@ -92,6 +95,12 @@ SETTINGS: dict[str, Any] = {
     "size": SIDE | tuple[SIDE, SIDE] | None,
     "channels": Annotated[int, Between(1, 4096)] | None,
     "skip_unreadable": bool,
+    "white_level": Annotated[int, Between(1, 65535)],
+    "background": Annotated[int, Between(0, 255)],
+    "percentiles": tuple[PERCENTAGE, PERCENTAGE] | None,
+    "fit": Literal[FITS],
+    "pages": Literal[PAGES] | None,
+    "overlap": Annotated[int, Between(0)] | None,
     "max_pixels": COUNT,
     "stream": bool,
     "flip": bool,

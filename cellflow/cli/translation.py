@@ -12,7 +12,8 @@ from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, conditions_of, load_run, new_folder, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
-from cellflow.images import ImageSet, ImageStream, read_images
+from cellflow.images import ImageSet, ImageStream, Levels, read_images
+from cellflow.images.files import image_paths
 from cellflow.integrate import Fixed, Noisy
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
@@ -77,9 +78,12 @@ def _apply(cfg: Settings) -> None:
     then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
-    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column"):
+    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
         then[name] = cfg[name]
-    images = image_runs.read(cfg.input, then)
+    levels = model.levels_[int(cfg.reverse)]
+    if cfg.overlap is not None:
+        return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out)
+    images = image_runs.read(cfg.input, then, levels=levels)
     if isinstance(images, ImageSet):
         return image_runs.write(_carried(model, images, cfg, seed=cfg.seed), cfg.out)
     return image_runs.write_parts(_in_parts(model, images, cfg), images.names or (), cfg.out)
@@ -88,6 +92,23 @@ def _apply(cfg: Settings) -> None:
 def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: Settings, *, seed: int) -> ImageSet:
     """Translate images, with noise or without."""
     return _way(model, cfg, seed=seed)(images, reverse=cfg.reverse, condition=image_runs.one_condition(cfg))
+
+
+def _fields(
+    model: "DomainTranslator", then: Settings, levels: Levels | None, cfg: Settings
+) -> "tuple[Iterator[ImageSet], list[str]]":
+    """Return large fields of any sizes, translated by tiles one after the other, and their names."""
+    if cfg.stochastic or cfg.table is not None or cfg.condition is not None:
+        raise ValueError("`overlap` cuts fields into tiles without noise, and without conditions or a table.")
+    paths = image_paths(Path(cfg.input))
+    then.size = None
+
+    def translated() -> "Iterator[ImageSet]":
+        for path in paths:
+            field = image_runs.read(str(path), then, levels=levels)
+            yield model.translate(field, reverse=cfg.reverse, solver=_solver(model, cfg), overlap=cfg.overlap)
+
+    return translated(), [path.relative_to(cfg.input).as_posix() for path in paths]
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
@@ -111,7 +132,7 @@ def _fit(
 
     def preview(current: DomainTranslator) -> list[Any]:
         carry = _way(current, cfg, seed=0)
-        return [shown.images, carry(shown, **in_turn(current, splits[1].held_out, len(shown))).images]
+        return [shown.bytes(), carry(shown, **in_turn(current, splits[1].held_out, len(shown))).bytes()]
 
     if image_runs.fit(folder, cfg, command, model, [split.fitted for split in splits], preview):
         write_report(folder, model, splits[0], splits[1], cfg)

@@ -19,7 +19,9 @@ from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import CouplingLike, resolve
 from cellflow.estimators.fields import Scales, blank
+from cellflow.estimators.pixel_levels import as_images as in_levels
 from cellflow.images.labels import named_labels
+from cellflow.images.levels import Levels
 from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import Images, ImageSet
 from cellflow.images.streams import ImageStream
@@ -166,18 +168,25 @@ def read_both(
 
 
 def given_back(
-    states: Tensor, given: Samples, *, rep: str, keep_labels: bool, decoder: Loadings | Decoder | None = None
+    states: Tensor,
+    given: Samples,
+    *,
+    rep: str,
+    keep_labels: bool,
+    levels: Levels | None = None,
+    decoder: Loadings | Decoder | None = None,
 ) -> Any:
     """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
-    Images keep their names and ``obs``, and labels if asked; cells keep ``obs``, in a new AnnData, with genes where
-    there is a decoder; a tensor comes back as one, a data frame with its index and columns, everything else as an
-    array.
+    Images keep their names and ``obs``, and labels if asked, and get ``levels``, or keep their own; cells keep ``obs``,
+    in a new AnnData, with genes where there is a decoder; a tensor comes back as one, a data frame with its index and
+    columns, everything else as an array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
         labels = None if labels is None else labels.cpu()
-        return ImageSet(to_bytes(states), labels, given.names, classes, obs=given.obs)
+        levels = levels or given.levels
+        return ImageSet(in_levels(states, levels), labels, given.names, classes, obs=given.obs, levels=levels)
     if hasattr(given, "obsm"):
         return _cells(states, cast("AnnData", given), rep, decoder)
     read = as_states(given, what="`x`")

@@ -17,6 +17,7 @@ from cellflow.estimators.conditional_domains import Conditioned, conditional, co
 from cellflow.estimators.domains import digest
 from cellflow.estimators.fields import Make, network_for
 from cellflow.estimators.guidance import ConditionDropout
+from cellflow.estimators.pixel_levels import Known, levels_of, recorded, restored
 from cellflow.estimators.serialize import FORMER
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
@@ -84,6 +85,8 @@ class ImageGenerator(FlowEstimator):
         Terms of the objective at every step.
     shape_
         Channels, height and width of the images.
+    levels_
+        The levels of the images, in a tuple; ``None`` of bytes.
     classes_
         Names of the classes, where they were learned, else ``None``.
     conditions_
@@ -108,6 +111,7 @@ class ImageGenerator(FlowEstimator):
     """
 
     shape_: tuple[int, int, int]
+    levels_: Known
     classes_: tuple[str, ...] | None
     conditions_: FittedConditions | None
     controls_: bool
@@ -177,6 +181,7 @@ class ImageGenerator(FlowEstimator):
         images = _of_images(images).to(self._device(run))
         fitted = self._unfitted()
         fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
+        fitted.levels_ = levels_of(images)
         known = fitted._conditioned(images, resolve(self.conditions))
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         batches = self._batches(images, rng, known)
@@ -351,13 +356,14 @@ class ImageGenerator(FlowEstimator):
         return {
             "shape": list(self.shape_),
             "classes": classes,
+            "levels": recorded(self.levels_),
             "history": self.history_.columns,
             "conditions": known,
             "controls": self.controls_,
         }
 
     def _restore(self, learned: dict[str, Any]) -> None:
-        self.shape_ = tuple(learned["shape"])
+        self.shape_, self.levels_ = tuple(learned["shape"]), restored(learned.get("levels"), domains=1)
         self.classes_ = None if learned["classes"] is None else tuple(learned["classes"])
         self.history_ = training.History(learned["history"])
         known = learned.get("conditions")

@@ -9,8 +9,8 @@ from torch import Tensor
 from cellflow import integrate
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, relabelled
 from cellflow.estimators.guidance import Guided, Labels, one_hot
+from cellflow.estimators.pixel_levels import as_images
 from cellflow.estimators.portions import in_parts
-from cellflow.images.pixels import to_bytes
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.seeds import generator
@@ -75,9 +75,9 @@ def generate(
     rows = _condition(self, n, label, condition, guidance)
     states = _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
     labels = None if rows is None or label is None else rows.argmax(dim=1)
-    found = ImageSet(
-        to_bytes(states.float()), labels, classes=None if labels is None else self.classes_, source="generated"
-    )
+    (levels,), classes = self.levels_, None if labels is None else self.classes_
+    pixels = as_images(states.float(), levels)
+    found = ImageSet(pixels, labels, classes=classes, source="generated", levels=levels)
     return cast("ImageSet", relabelled(found, condition, self.conditions_))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from cellflow.errors import CheckpointError
 from cellflow.estimators.fields import HEADS
 from cellflow.estimators.model_files import DIGESTS
+from cellflow.images.levels import Levels
 from cellflow.networks.flow_map import SPANS
 from cellflow.training.kinds import (
     HISTORY,
@@ -28,6 +29,16 @@ from cellflow.training.kinds import (
 )
 
 _DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def _are_levels(value: Any) -> bool:
+    """Whether a record is that of `cellflow.images.Levels`."""
+    try:
+        return Levels.of(value) is not None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
 CURE = "Use another copy, or fit again."
 MOST_PIXELS = 2**28
 """Most numbers in one image, 1 GiB in single precision."""
@@ -50,6 +61,10 @@ _NAMES = Kind(
 _NUMBERS_BY_NAME = Kind(
     "numbers by their labels", lambda value: OBJECT.holds(value) and all(is_number(one) for one in value.values())
 )
+_LEVELS = Kind(
+    "the black and the white of each channel, the kind of the numbers and the names of the channels",
+    lambda value: value is None or _are_levels(value),
+)
 _CONDITIONS = {"conditions": maybe(OBJECT), "controls": TRUTH}
 _SEARCH = {"search_history": HISTORY, "blur": number(0)}
 LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
@@ -67,9 +82,18 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     ),
     "DomainTranslator": (
         {"shape": _SIZE, "pixels": TRUTH, "unit": number(0, above=True), "history": HISTORY},
-        {"fingerprint": maybe(OBJECT), "segments": maybe(whole(0)), **_SEARCH, **_CONDITIONS},
+        {
+            "fingerprint": maybe(OBJECT),
+            "segments": maybe(whole(0)),
+            "levels": many(_LEVELS, least=2, most=2),
+            **_SEARCH,
+            **_CONDITIONS,
+        },
     ),
-    "ImageGenerator": ({"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY}, _CONDITIONS),
+    "ImageGenerator": (
+        {"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY},
+        {"levels": many(_LEVELS, least=1, most=1), **_CONDITIONS},
+    ),
     "PerturbationFlow": (
         {
             "conditions": OBJECT,

@@ -33,6 +33,7 @@ from cellflow.estimators.domains import (
 )
 from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
+from cellflow.estimators.pixel_levels import Known, levels_of, recorded, restored
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.networks.additive import AdditiveShift
@@ -103,12 +104,8 @@ class DomainTranslator(FlowEstimator):
         Whether to mirror pairs of images at random, both images alike.
     ot_batch_size
         Samples of each domain that are matched at once, see `cellflow.pairing.image_batches`.
-    seed
-        Seed of all random numbers.
-    device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
-    progress
-        Whether to show a bar while fitting; ``None`` for in a terminal.
+    seed, device, progress
+        As for `cellflow.SnapshotFlow`.
 
     Attributes
     ----------
@@ -118,8 +115,8 @@ class DomainTranslator(FlowEstimator):
         As of `cellflow.SnapshotFlow`.
     shape_
         Shape of one sample.
-    pixels_
-        Whether it was fitted on bytes.
+    pixels_, levels_
+        Whether it was fitted on images; and the `cellflow.images.Levels` of both domains, ``None`` of bytes.
     fingerprint_
         What the representation of cells is known again by; ``None`` without cells.
     conditions_
@@ -156,6 +153,7 @@ class DomainTranslator(FlowEstimator):
 
     shape_: tuple[int, ...]
     pixels_: bool
+    levels_: Known
     unit_: float
     fingerprint_: Fingerprint | None
     search_history_: training.History
@@ -251,6 +249,7 @@ class DomainTranslator(FlowEstimator):
         fitted, scales = self._unfitted(), scales_of(*domains)
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
+        fitted.levels_ = levels_of(*domains)
         fitted.unit_, fitted.fingerprint_ = overall(scales), known_by(source, target, domains, rep=self.rep)
         shift = additive_effects(known, *domains)
         fitted.segments_ = None if shift is None else len(shift.axis)
@@ -374,6 +373,7 @@ class DomainTranslator(FlowEstimator):
         return {
             "shape": list(self.shape_),
             "pixels": self.pixels_,
+            "levels": recorded(self.levels_),
             "unit": self.unit_,
             "history": self.history_.columns,
             "search_history": self.search_history_.columns,
@@ -392,6 +392,7 @@ class DomainTranslator(FlowEstimator):
         known = learned.get("conditions")
         self.conditions_ = None if known is None else FittedConditions.of(known)
         self.controls_, self.segments_ = learned.get("controls", False), learned.get("segments")
+        self.levels_ = restored(learned.get("levels"), domains=2)
 
     def _blank(self) -> nn.Module:
         return self._field(blank(self.shape_[0]))

@@ -14,8 +14,10 @@ from cellflow.cells.loadings import Loadings
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.guidance import Guided
+from cellflow.estimators.pixel_levels import check_levels
 from cellflow.estimators.portions import in_parts
 from cellflow.estimators.representation import check_cells
+from cellflow.estimators.tiling import by_tiles
 from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.renamed import renamed
@@ -45,6 +47,7 @@ def translate(
     use_raw: bool = False,
     decode: Decode | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
+    overlap: int | None = None,
     batch_size: int = 128,
     **old: Any,
 ) -> Any:
@@ -74,6 +77,9 @@ def translate(
     solver
         `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
         method, or a number of steps.
+    overlap
+        For images larger than those of the fit, such as whole fields of a microscope: they are carried by tiles of
+        that size, which share at least so many pixels and are blended. A quarter of a tile leaves no seams.
     batch_size
         Samples at a time; the result does not depend on it.
 
@@ -99,7 +105,10 @@ def translate(
     chosen = integrate.resolve(
         solver, default=TRANSLATION, verb="DomainTranslator.translate", noisy="simulate", old=old
     )
-    domain, rows = _known(self, x, condition)
+    if overlap is not None:
+        given = {"condition": condition, "guidance": guidance, "reverse": reverse, "solver": chosen}
+        return by_tiles(self, x, overlap, **given, batch_size=batch_size)
+    domain, rows = _known(self, x, condition, reverse=reverse)
     check_guidance(self, guidance, chosen)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
     flow = _smooth(self, chosen, in_turn(rows, batch_size), guidance, save=2, reverse=reverse)
@@ -158,7 +167,7 @@ def simulate(
     chosen: Noisy = integrate.resolve(
         solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
     )
-    domain, rows = _known(self, x, condition)
+    domain, rows = _known(self, x, condition, reverse=reverse)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
     plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
     most = replace(chosen, steps=chosen.steps - (plain > 0))
@@ -213,7 +222,7 @@ def trajectory(
     if seed is not None and isinstance(chosen, Fixed):  # a seed alone used to ask for noise
         noisy = {"solver": Noisy(chosen.steps), "seed": seed}
         chosen = renamed("DomainTranslator.trajectory", {"seed": seed}, {"seed": lambda _: noisy})["solver"]
-    domain, given = _known(self, x, condition)
+    domain, given = _known(self, x, condition, reverse=reverse)
     check_guidance(self, guidance, chosen)
     rows = in_turn(given, batch_size)
     if isinstance(chosen, Noisy):
@@ -223,11 +232,14 @@ def trajectory(
     return in_parts(flow, _parts(self, domain, batch_size))
 
 
-def _known(flow: "DomainTranslator", x: Samples, condition: Condition | None) -> tuple[Domain, Tensor | None]:
+def _known(
+    flow: "DomainTranslator", x: Samples, condition: Condition | None, *, reverse: bool
+) -> tuple[Domain, Tensor | None]:
     """Return samples as a domain, and what the field sees of their conditions; refuse others than the fit takes."""
     flow._check_fitted()
     domain = read_domain(x, rep=flow.rep)
     check_domain(flow, domain)
+    check_levels(flow.levels_[int(reverse)], x, again=f"flow.levels_[{int(reverse)}]")
     check_cells(flow, x, domain)
     obs = getattr(x, "obs", None)
     rows = own(flow, obs) if condition is None else asked(flow, condition, len(domain), obs=obs)
@@ -323,5 +335,6 @@ def _back(
     reverse: bool,
 ) -> Any:
     keep = bool(flow.within_labels)
-    found = given_back(states.float(), given, rep=flow.rep, keep_labels=keep, decoder=decoder)
+    levels = flow.levels_[0 if reverse else 1]
+    found = given_back(states.float(), given, rep=flow.rep, keep_labels=keep, levels=levels, decoder=decoder)
     return found if reverse else relabelled(found, condition, flow.conditions_)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.machine import usable_memory
 
@@ -19,18 +20,24 @@ _CHANNELS = (1, 3, 4)
 _IDX_BYTES = 0x08  # the type code of unsigned bytes
 
 
-def convert_array(array: np.ndarray | Tensor, conversion: Conversion, *, where: str) -> Tensor:
-    """Return an array of pictures as bytes ``(n, c, h, w)``.
+def convert_array(
+    array: np.ndarray | Tensor, conversion: Conversion, *, where: str, ranged: bool = False
+) -> Tensor | list[Numbers]:
+    """Return an array of pictures as bytes ``(n, c, h, w)``, or as numbers of a camera.
+
+    Numbers are what has 16 bits, or other channels than grey or colours, or is said to have a range of its own.
 
     Parameters
     ----------
     array
-        ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1, 3 or 4 channels (RGBA): bytes, 16-bit numbers,
-        truth values, or floats from 0 to 1.
+        ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1, 3 or 4 channels (RGBA), or as many as ``conversion``
+        asks for: bytes, 16-bit numbers, truth values, or floats, from 0 to 1 where they have no range of their own.
     conversion
         What else is done.
     where
         What the array is called in a message.
+    ranged
+        Whether a range is given, or is to be found.
 
     Raises
     ------
@@ -44,16 +51,27 @@ def convert_array(array: np.ndarray | Tensor, conversion: Conversion, *, where: 
     >>> import numpy as np
     >>> convert_array(np.ones((5, 8, 8)), Conversion(), where="here").shape
     torch.Size([5, 1, 8, 8])
+    >>> convert_array(np.ones((5, 2, 8, 8)), Conversion(channels=2), where="here")[0].values.shape
+    torch.Size([2, 8, 8])
     """
     values = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_native(array, where))
-    return conversion(_as_bytes(_channels_first(values, where), conversion, where))
+    values = _channels_first(values, conversion.channels, where)
+    conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values))
+    many = values.shape[1] not in _CHANNELS
+    if not (many or ranged or values.dtype == torch.uint16):
+        return conversion(_as_bytes(values, where))
+    kind = {torch.uint8: "uint8", torch.bool: "uint8", torch.uint16: "uint16"}.get(values.dtype, "float32")
+    if not (values.is_floating_point() or kind != "float32"):
+        raise TypeError(_type_expected(values, where))
+    factor = 255 if values.dtype == torch.bool else 1
+    return [conversion.of_camera(Numbers(image.float() * factor, kind)) for image in values]
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the pictures in a file (.npy, .npz, idx, the latter gzipped or not), and their labels where it has them.
+    """Return the pictures in a file (.npy, .npz, .zarr, idx, gzipped or not), and their labels where it has them.
 
-    An .npz holds one array, or one called ``images`` and, if you like, one called ``labels``. What a file claims to
-    hold is compared with its size, and with the memory of this machine, before anything is read.
+    An .npz or a .zarr holds one array, or one called ``images`` and, if you like, one called ``labels``. What a file
+    claims to hold is compared with its size, and with the memory of this machine, before anything is read.
 
     Raises
     ------
@@ -66,6 +84,8 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 return _array(file, path.stat().st_size, path, packed=False), None
         if path.suffix == ".npz":
             return _from_npz(path)
+        if path.suffix == ".zarr":
+            return _from_zarr(path)
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError, TokenError) as error:
         raise ValueError(f"{path} cannot be read as an array of pictures ({error}).") from error
     return read_idx(path), None
@@ -110,6 +130,22 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if "images" not in sizes:
             raise ValueError(f"no array `images`; it holds {list(sizes)}")
         return read("images"), read("labels") if "labels" in sizes else None
+
+
+def _from_zarr(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    import zarr
+
+    store = zarr.open(str(path), mode="r")
+    arrays = {"images": store} if isinstance(store, zarr.Array) else dict(store.arrays())
+    if len(arrays) == 1:
+        arrays = {"images": next(iter(arrays.values()))}
+    if "images" not in arrays:
+        raise ValueError(f"no array `images`; it holds {list(arrays)}")
+    if arrays["images"].dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    _require_memory(math.prod(arrays["images"].shape) * arrays["images"].dtype.itemsize, arrays["images"].shape, path)
+    images, labels = arrays["images"], arrays.get("labels")
+    return np.asarray(images[...]), None if labels is None else np.asarray(labels[...])
 
 
 def _array(file: IO[bytes], size: int, path: Path, *, packed: bool) -> np.ndarray:
@@ -161,7 +197,7 @@ def _native(array: np.ndarray, where: str) -> np.ndarray:
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _channels_first(values: Tensor, where: str) -> Tensor:
+def _channels_first(values: Tensor, channels: int | None, where: str) -> Tensor:
     if values.ndim not in (3, 4) or values.numel() == 0:
         raise ValueError(
             f"Expected pictures (n, h, w), (n, h, w, c) or (n, c, h, w); found shape {tuple(values.shape)} in {where}."
@@ -170,28 +206,30 @@ def _channels_first(values: Tensor, where: str) -> Tensor:
         if values.shape[2] in _CHANNELS and min(values.shape[:2]) > max(_CHANNELS):
             raise ValueError(f"{where} of shape {tuple(values.shape)} looks like one picture. Add an axis: `x[None]`.")
         return values[:, None]
-    first, last = values.shape[1] in _CHANNELS, values.shape[3] in _CHANNELS
+    known = _CHANNELS if channels in (None, *_CHANNELS) else (channels,)
+    first, last = values.shape[1] in known, values.shape[3] in known
     if first == last:
-        how = "it could be channels first or last" if first else "neither axis 1 nor the last has 1, 3 or 4 channels"
+        how = f"axis 1 nor the last has {' or '.join(map(str, known))} channels"
         raise ValueError(
-            f"Cannot tell what the axes of {where} mean, shape {tuple(values.shape)}: {how}. Build "
-            "`ImageSet(bytes of shape (n, c, h, w))` yourself, which takes any number of channels."
+            f"Cannot tell what the axes of {where} mean, shape {tuple(values.shape)}: "
+            f"{'it could be channels first or last' if first else f'neither {how}'}. Set `channels` to their number, "
+            "or bring them into the order (n, c, h, w)."
         )
     return values if first else values.permute(0, 3, 1, 2)
 
 
-def _as_bytes(values: Tensor, conversion: Conversion, where: str) -> Tensor:
+def _as_bytes(values: Tensor, where: str) -> Tensor:
     if values.dtype == torch.uint8:
         return values
     if values.dtype == torch.bool:
         return values.to(torch.uint8) * 255
     if values.is_floating_point():
         return _from_floats(values, where)
-    if values.dtype == torch.uint16:
-        return conversion.bytes_of(values.int(), where=where)
-    raise TypeError(
-        f"Expected pixels as uint8 (0 to 255), uint16, bool, or floats from 0 to 1; found {values.dtype} in {where}."
-    )
+    raise TypeError(_type_expected(values, where))
+
+
+def _type_expected(values: Tensor, where: str) -> str:
+    return f"Expected pixels as uint8 (0 to 255), uint16, bool, or floats from 0 to 1; found {values.dtype} in {where}."
 
 
 def _from_floats(values: Tensor, where: str) -> Tensor:
@@ -199,6 +237,7 @@ def _from_floats(values: Tensor, where: str) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"Expected floating-point pixels from 0 to 1; found {low:g} to {high:g} in {where}. Scale them: "
-            "`(x + 1) / 2` where they run from -1 to 1, `x / 255` where they are levels."
+            "`(x + 1) / 2` where they run from -1 to 1, `x / 255` where they are levels; or set "
+            "`percentiles=(0.1, 99.9)`."
         )
     return (values * 255).round().to(torch.uint8)

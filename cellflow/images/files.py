@@ -1,5 +1,6 @@
 """Picture files: which ones a folder holds, and what is in each."""
 
+import logging
 import struct
 import threading
 from collections import Counter
@@ -12,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.images.limits import PixelBudget
+from cellflow.errors import MissingDependencyError
+from cellflow.images.limits import PixelBudget, UnreadableImageError
+from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import CHANNELS, Conversion
+from cellflow.images.tiff import INSTALL, is_ours, read_tiff
 from cellflow.machine import usable_cores
 from cellflow.renamed import warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 _SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -31,10 +37,6 @@ _DAMAGES = (OSError, EOFError, SyntaxError, ValueError, TypeError, struct.error)
 """What Pillow's decoders raise at bytes that they cannot follow."""
 _OPENING = threading.Lock()  # Pillow keeps its limit in a global
 _CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
-
-
-class UnreadableImageError(ValueError):
-    """A file with the ending of a picture that does not hold one."""
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -58,8 +60,12 @@ def image_paths(folder: Path) -> list[Path]:
     return found
 
 
-def decode(path: Path, conversion: Conversion, budget: PixelBudget | None = None) -> Tensor:
-    """Return one picture as bytes ``(c, h, w)``, turned upright as its EXIF tag says.
+def decode(
+    path: Path, conversion: Conversion, budget: PixelBudget | None = None, sizes: list[tuple[int, int]] | None = None
+) -> Tensor | Numbers:
+    """Return one picture as bytes ``(c, h, w)``, turned upright as its EXIF tag says, or the numbers of a camera.
+
+    Those are what files of more than 8 bits hold, and TIFF files with channels of their own.
 
     Parameters
     ----------
@@ -69,41 +75,52 @@ def decode(path: Path, conversion: Conversion, budget: PixelBudget | None = None
         How it is brought to bytes.
     budget
         What all threads share that decode at the same time; ``None`` for one alone.
+    sizes
+        Where height and width of the picture are noted, before it is brought to another size.
 
     Raises
     ------
     UnreadableImageError
         When the file is damaged, cut off, no picture, or has more pixels than ``conversion`` allows.
     ValueError
-        When it holds several pages, or floating-point values.
+        When it holds several pages, of which ``conversion`` says nothing.
     """
-    picture = _opened(path)
-    with picture:
-        _require_one_page(picture, path)
-        width, height = picture.size
-        if width * height > conversion.max_pixels:
-            raise UnreadableImageError(
-                f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; where "
-                "that is meant, set `max_pixels`)"
-            )
-        with (budget or PixelBudget()).hold(width * height):
-            values = torch.from_numpy(_values(picture, path, conversion)).permute(2, 0, 1)
-            return conversion(values[None])[0]
+    whole = _decoded(path, conversion, budget or PixelBudget())
+    if sizes is not None:
+        values = whole.values if isinstance(whole, Numbers) else whole
+        sizes.append((values.shape[-2], values.shape[-1]))
+    return conversion.of_camera(whole) if isinstance(whole, Numbers) else conversion(whole[None])[0]
+
+
+def tried(
+    path: Path,
+    conversion: Conversion,
+    budget: PixelBudget | None = None,
+    sizes: list[tuple[int, int]] | None = None,
+) -> Tensor | Numbers | UnreadableImageError:
+    """Return one picture as `decode` does, or what is wrong with its file."""
+    try:
+        return decode(path, conversion, budget, sizes)
+    except UnreadableImageError as error:
+        return error
 
 
 def decode_all(
-    paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool
-) -> tuple[list[Tensor], list[Path]]:
+    paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool, quiet: bool = False
+) -> tuple[list[Tensor | Numbers], list[Path]]:
     """Decode pictures with a thread per usable core; return them with the paths of those that could be read.
 
-    All threads together hold at most `cellflow.images.limits.AT_ONCE` pixels that are being decoded.
+    All threads together hold at most `cellflow.images.limits.AT_ONCE` pixels that are being decoded. Warn where
+    pictures are cropped, unless ``quiet``.
     """
-    budget = PixelBudget()
+    budget, sizes = PixelBudget(), []  # type: ignore[var-annotated]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(lambda path: _tried(path, conversion, budget), paths))
+        found = list(pool.map(lambda path: tried(path, conversion, budget, sizes), paths))
+    if not quiet:
+        conversion.warn_of_cuts(sizes)
     bad = [error for error in found if isinstance(error, UnreadableImageError)]
     _complain(bad, len(paths), skip_unreadable=skip_unreadable)
-    pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor)]
+    pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor | Numbers)]
     return [image for image, _ in pairs], [path for _, path in pairs]
 
 
@@ -115,7 +132,7 @@ def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(paths), _CHECKED_AT_ONCE):
             part = paths[start : start + _CHECKED_AT_ONCE]
-            for path, found in zip(part, pool.map(lambda path: _tried(path, conversion, budget), part), strict=True):
+            for path, found in zip(part, pool.map(lambda path: tried(path, conversion, budget), part), strict=True):
                 if isinstance(found, UnreadableImageError):
                     bad.append(found)
                 else:
@@ -124,7 +141,7 @@ def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
     return good
 
 
-def stack(images: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
+def stack(images: Sequence[Tensor], paths: Sequence[Path | str]) -> Tensor:
     """Join pictures of one shape into ``(n, c, h, w)``.
 
     Raises
@@ -132,17 +149,21 @@ def stack(images: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
     ValueError
         When their channels or sizes differ.
     """
-    channels: dict[int, list[Path]] = {}
-    sizes: dict[tuple[int, int], list[Path]] = {}
+    channels: dict[int, list[Path | str]] = {}
+    sizes: dict[tuple[int, int], list[Path | str]] = {}
     for image, path in zip(images, paths, strict=True):
         channels.setdefault(image.shape[0], []).append(path)
         sizes.setdefault((image.shape[1], image.shape[2]), []).append(path)
     if len(channels) > 1:
-        found = " and ".join(f"{len(some)} {CHANNELS[c]} (such as {some[0]})" for c, some in sorted(channels.items()))
+        kinds = {c: CHANNELS.get(c, f"of {c} channels") for c in channels}
+        found = " and ".join(f"{len(some)} {kinds[c]} (such as {some[0]})" for c, some in sorted(channels.items()))
         raise ValueError(f"Expected pictures of one kind; found {found}. Set `channels=1` for grey or 3 for RGB.")
     if len(sizes) > 1:
         found = ", ".join(f"{h} x {w} ({some[0]})" for (h, w), some in list(sizes.items())[:3])
-        raise ValueError(f"Expected pictures of one size; found {len(sizes)}: {found}. Set `size`, as in `size=64`.")
+        raise ValueError(
+            f"Expected pictures of one size; found {len(sizes)}: {found}. Set `size`, as in `size=64`, and "
+            "`fit`: whether they are cropped, padded or cut into tiles."
+        )
     return torch.stack(list(images))
 
 
@@ -150,11 +171,24 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _tried(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | UnreadableImageError:
+def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
+    """Return one picture as it is in its file."""
     try:
-        return decode(path, conversion, budget)
-    except UnreadableImageError as error:
-        return error
+        if is_ours(path):
+            return read_tiff(path, conversion.pages, conversion.max_pixels, budget)
+    except MissingDependencyError:
+        log.debug("%s is read as a picture of one page: %s", path, INSTALL)
+    with _opened(path) as picture:
+        _require_one_page(picture, path)
+        width, height = picture.size
+        if width * height > conversion.max_pixels:
+            raise UnreadableImageError(
+                f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; where "
+                "that is meant, set `max_pixels`)"
+            )
+        with budget.hold(width * height):
+            values = _values(picture, path)
+            return values if isinstance(values, Numbers) else torch.from_numpy(values).permute(2, 0, 1)
 
 
 def _complain(bad: Sequence[UnreadableImageError], n: int, *, skip_unreadable: bool) -> None:
@@ -205,8 +239,8 @@ def _opened(path: Path) -> "Picture":
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _values(picture: "Picture", path: Path, conversion: Conversion) -> np.ndarray:
-    """Return the bytes of a picture, ``(h, w, c)``."""
+def _values(picture: "Picture", path: Path) -> np.ndarray | Numbers:
+    """Return the bytes of a picture, ``(h, w, c)``, or its numbers where it has more bits."""
     from PIL import ImageOps
 
     try:
@@ -214,10 +248,10 @@ def _values(picture: "Picture", path: Path, conversion: Conversion) -> np.ndarra
         upright = ImageOps.exif_transpose(picture)
     except _DAMAGES as error:
         raise UnreadableImageError(f"{path} ({error})") from error
-    if upright.mode in _SIXTEEN_BITS:
-        levels = torch.from_numpy(np.asarray(upright).astype(np.int32))
-        return conversion.bytes_of(levels, where=str(path)).numpy()[..., None]
-    mode = _target_mode(upright, path)
+    if upright.mode in _SIXTEEN_BITS or upright.mode == "F":
+        kind = "float32" if upright.mode == "F" else "uint16"
+        return Numbers(torch.from_numpy(np.asarray(upright).astype(np.float32))[None], kind)
+    mode = _target_mode(upright)
     try:
         values = np.array(upright.convert(mode))
     except _DAMAGES as error:
@@ -231,16 +265,14 @@ def _require_one_page(picture: "Picture", path: Path) -> None:
     except _DAMAGES as error:  # it follows the pages of a TIFF
         raise UnreadableImageError(f"{path} ({error})") from error
     if pages > 1 and picture.format != "MPO":  # a photograph with its preview inside
-        raise ValueError(f"Expected one picture per file; {path} holds {pages} pages. Write each to a file of its own.")
-
-
-def _target_mode(picture: "Picture", path: Path) -> str:
-    """Return the mode of bytes into which a picture is brought."""
-    if picture.mode == "F":
         raise ValueError(
-            f"Expected 8 or 16 bits a channel; {path} holds floating-point values, whose white is unknown. Save it "
-            "with 16 bits, or pass an array of numbers from 0 to 1."
+            f"Expected one picture per file; {path} holds {pages} pages. Write each to a file of its own, or install "
+            f"`{INSTALL}` and set `pages`."
         )
+
+
+def _target_mode(picture: "Picture") -> str:
+    """Return the mode of bytes into which a picture is brought."""
     if "transparency" in picture.info and picture.mode in _TRANSPARENT:
         return _TRANSPARENT[picture.mode]
     return picture.mode if picture.mode in _AS_THEY_ARE else _BECOMES.get(picture.mode, "RGB")

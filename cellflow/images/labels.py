@@ -75,6 +75,8 @@ class Labelled(ABC):
     def __repr__(self) -> str:
         channels, height, width = self.shape
         parts = [f"{len(self)} images", f"{channels} x {height} x {width}"]
+        levels = getattr(self, "levels", None)
+        parts += [] if levels is None else [levels.kind, *(levels.channels or ())]
         parts += [] if self.classes is None else [f"{len(self.classes)} classes"]
         parts += [] if self.obs is None else [f"obs: {', '.join(map(str, self.obs.columns))}"]
         source = getattr(self, "source", "")

@@ -10,6 +10,10 @@ AT_ONCE = 2 * MAX_PIXELS
 """Pixels that all threads together decode at a time. Each takes at most 16 bytes meanwhile: 2.9 GB."""
 
 
+class UnreadableImageError(ValueError):
+    """A file with the ending of a picture that does not hold one."""
+
+
 class PixelBudget:
     """Pixels that may be decoded at a time, by all threads together; one picture alone may have more.
 

@@ -1,5 +1,6 @@
 """Pixels: every kind of picture becomes bytes of one shape, and bytes become numbers from -1 to 1."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -7,11 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cellflow.errors import unknown
+from cellflow.images.levels import STEPS
 from cellflow.images.limits import MAX_PIXELS
+from cellflow.images.numbers import Numbers
+from cellflow.images.tiff import PAGES
+from cellflow.renamed import warn
 from cellflow.shapes import check_dense
 from cellflow.signature import checked
 
 CHANNELS = {1: "grey", 3: "RGB"}
+FITS = ("crop", "pad", "tiles")
+"""Ways to bring a picture of another shape to the size asked for."""
+CUT = 0.02
+"""Share of an image that may be cropped without a warning: of one with sides that differ by a pixel or two."""
 _AT_ONCE = 1024  # images converted together, for the sake of memory
 
 
@@ -23,10 +33,10 @@ class Conversion:
     Parameters
     ----------
     size
-        Side in pixels, or height and width: the picture is scaled until it covers this (antialiased, bilinear), and
-        its centre is cut out. ``None`` leaves it as it is.
+        Side in pixels, or height and width, to which a picture is brought by ``fit``. ``None`` leaves it as it is.
     channels
-        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), ``None`` to keep what is there.
+        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), another number for what has as many, ``None`` to keep
+        what is there.
     background
         What shows through transparent pixels: a grey level from 0 to 255.
     white_level
@@ -34,6 +44,14 @@ class Conversion:
         so that brightness can be compared: 4095 for a 12-bit camera.
     max_pixels
         Most pixels that a file may claim to hold: a few kilobytes may unpack to gigabytes.
+    fit
+        How a picture comes to ``size``. ``"crop"``: scaled until it covers it (antialiased, bilinear), and its centre
+        cut out. ``"pad"``: scaled until it is inside, and padded with ``background``, or with black where it has the
+        numbers of a camera. ``"tiles"``: not scaled but cut into pictures of that size, which overlap where it does
+        not divide; see `cellflow.images.read_images`.
+    pages
+        What the planes of a TIFF are that it does not call channels: ``"channels"``, or ``"max"`` for the brightest
+        pixels of a stack; ``None`` to refuse them.
 
     Examples
     --------
@@ -47,10 +65,16 @@ class Conversion:
     background: int = 255
     white_level: int = 65535
     max_pixels: int = MAX_PIXELS
+    fit: str = "crop"
+    pages: str | None = None
 
     def __post_init__(self) -> None:
-        if self.channels is not None and self.channels not in CHANNELS:
-            raise ValueError(f"Expected channels=1 for grey, 3 for RGB, or None; found {self.channels}.")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"Expected channels=1 for grey, 3 for RGB, or another number; found {self.channels}.")
+        if self.fit not in FITS:
+            raise ValueError(unknown("fit", self.fit, FITS))
+        if self.pages is not None and self.pages not in PAGES:
+            raise ValueError(unknown("way to read pages", self.pages, PAGES))
         if not 0 <= self.background <= 255:
             raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background}.")
         if not 1 <= self.white_level <= 65535:
@@ -65,47 +89,88 @@ class Conversion:
         """Height and width asked for."""
         return (int(self.size), int(self.size)) if isinstance(self.size, Integral) else self.size  # type: ignore[return-value]
 
+    @property
+    def tiles(self) -> bool:
+        """Whether pictures are cut into tiles, once they are read."""
+        return self.fit == "tiles"
+
+    def cut_away(self, height: int, width: int) -> float:
+        """Return the share of a picture of a height and a width that is cropped.
+
+        Examples
+        --------
+        >>> Conversion(size=8).cut_away(20, 40)
+        0.5
+        """
+        if self.sides is None or self.fit != "crop":
+            return 0.0
+        scale = max(self.sides[0] / height, self.sides[1] / width)
+        return 1 - self.sides[0] * self.sides[1] / (scale**2 * height * width)
+
+    def warn_of_cuts(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Warn where pictures of some heights and widths lose more than a fiftieth."""
+        shares = [self.cut_away(*size) for size in sizes]
+        cropped = sum(share > CUT for share in shares)
+        if cropped:
+            warn(
+                f"Cropped {cropped} of {len(sizes)} images, which are not of the shape of size={self.size}: up to "
+                f'{100 * max(shares):.0f} % of an image is not seen. Set fit="pad" to keep all of each, or fit="tiles" '
+                "to cut them into several."
+            )
+
     def __call__(self, images: Tensor) -> Tensor:
         """Convert bytes ``(n, c, h, w)``: grey, grey with alpha, RGB or RGBA."""
         parts = [self._converted(part) for part in images.split(_AT_ONCE)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @checked
-    def bytes_of(self, values: Tensor, *, where: str) -> Tensor:
-        """Return 16-bit ``values`` (int32) as bytes.
+    def of_camera(self, image: Numbers) -> Numbers:
+        """Return the numbers of a camera at the size and with the channels asked for.
 
         Raises
         ------
         ValueError
-            When a value lies outside 0 to ``white_level``.
+            When it has other channels.
         """
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > self.white_level:
+        values, found = image.values, len(image.values)
+        if self.channels == 3 and found == 1:
+            values = values.expand(3, -1, -1)
+        elif self.channels not in (None, found):
             raise ValueError(
-                f"Expected 16-bit values from 0 to white_level={self.white_level}; found {low} to {high} in {where}. "
-                "Set `white_level` to the largest value that your camera gives."
+                f"Expected images with {self.channels} channels; found {found}. Leave out `channels`, or write the "
+                "channels that you want to files of their own."
             )
-        return (values.double() * (255 / self.white_level)).round().to(torch.uint8)
+        return Numbers(self._fitted(values[None], 0.0)[0], image.kind, image.channels)
 
     def _converted(self, images: Tensor) -> Tensor:
         images = _opaque(images, self.background)
-        if self.channels is not None:
+        if self.channels in (1, 3):
             images = _grey(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
-        return images.contiguous() if self.sides is None else _fitted(images, *self.sides)
+        elif self.channels not in (None, images.shape[1]):
+            raise ValueError(
+                f"Expected images with {self.channels} channels; found {images.shape[1]}. Set `channels=3`."
+            )
+        return self._fitted(images, self.background)
+
+    def _fitted(self, images: Tensor, ground: float) -> Tensor:
+        """Bring images ``(n, c, h, w)`` to the size asked for."""
+        if self.sides is None or self.tiles:
+            return images.contiguous()
+        return _cropped(images, *self.sides) if self.fit == "crop" else _padded(images, *self.sides, ground=ground)
 
 
 @checked
 def scaled(images: Tensor) -> Tensor:
-    """Return bytes as float32 from -1 to 1.
+    """Return bytes, or 16 bits, as float32 from -1 to 1.
 
     Examples
     --------
     >>> import torch
-    >>> scaled(torch.tensor([0, 255], dtype=torch.uint8))
-    tensor([-1.,  1.])
+    >>> scaled(torch.tensor([0, 255], dtype=torch.uint8)), scaled(torch.tensor([0, 65535]).to(torch.uint16))
+    (tensor([-1.,  1.]), tensor([-1.,  1.]))
     """
     check_dense(images, what="`images`")
-    return images.float() / 127.5 - 1
+    return images.float() / (127.5 if images.dtype == torch.uint8 else STEPS / 2) - 1
 
 
 @checked
@@ -118,10 +183,27 @@ def to_bytes(images: Tensor) -> Tensor:
     >>> to_bytes(torch.tensor([-1.2, -1.0, 0.0, 1.0]))
     tensor([  0,   0, 128, 255], dtype=torch.uint8)
     """
+    return (_finite(images) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+@checked
+def to_steps(images: Tensor) -> Tensor:
+    """Return numbers from -1 to 1 as 16 bits, of type ``uint16``; what lies outside is clipped.
+
+    Examples
+    --------
+    >>> import torch
+    >>> to_steps(torch.tensor([-1.2, -1.0, 0.0, 1.0]))
+    tensor([    0,     0, 32768, 65535], dtype=torch.uint16)
+    """
+    return ((_finite(images) + 1) * (STEPS / 2)).round().clamp(0, STEPS).to(torch.uint16)
+
+
+def _finite(images: Tensor) -> Tensor:
     check_dense(images, what="`images`")
     if not torch.isfinite(images).all():
         raise ValueError("Expected finite pixels; found NaN or infinity. The flow that made these images diverged.")
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return images
 
 
 def _opaque(images: Tensor, background: int) -> Tensor:
@@ -140,12 +222,26 @@ def _grey(images: Tensor) -> Tensor:
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[:, None]
 
 
-def _fitted(images: Tensor, height: int, width: int) -> Tensor:
+def _cropped(images: Tensor, height: int, width: int) -> Tensor:
     """Scale until both sides are covered, and cut out the centre."""
     h, w = images.shape[2:]
     scale = max(height / h, width / w)
-    covering = max(height, round(h * scale)), max(width, round(w * scale))
-    if covering != (h, w):
-        images = F.interpolate(images, size=covering, mode="bilinear", antialias=True)
-    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
+    images = _resized(images, max(height, round(h * scale)), max(width, round(w * scale)))
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width].contiguous()
+
+
+def _padded(images: Tensor, height: int, width: int, *, ground: float) -> Tensor:
+    """Scale until both sides are inside, and fill what is left around."""
+    h, w = images.shape[2:]
+    scale = min(height / h, width / w)
+    images = _resized(images, max(1, min(height, round(h * scale))), max(1, min(width, round(w * scale))))
+    top, left = (height - images.shape[2]) // 2, (width - images.shape[3]) // 2
+    around = left, width - images.shape[3] - left, top, height - images.shape[2] - top
+    return F.pad(images, around, value=ground).contiguous()
+
+
+def _resized(images: Tensor, height: int, width: int) -> Tensor:
+    if tuple(images.shape[2:]) == (height, width):
+        return images
+    return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)

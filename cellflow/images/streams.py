@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from cellflow.files import path_of
-from cellflow.images.files import decode_all, readable
+from cellflow.images.files import decode_all, readable, tried
 from cellflow.images.labels import Labelled, numbers_of
-from cellflow.images.limits import MAX_PIXELS
+from cellflow.images.levels import Levels
+from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
+from cellflow.images.numbers import Numbers, in_steps
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, labels_of, names_of, part_of, pictures_of
 from cellflow.seeds import device_of
 from cellflow.signature import checked, checked_but
 
+SEEN, COUNTED = 8, 200
+"""Files that are looked at for the kind of their numbers, and for percentiles."""
 _CPU = torch.device("cpu")
 
 
@@ -36,7 +40,7 @@ class ImageStream(Labelled):
         As for `ImageSet`.
     device
         Device of the batches.
-    obs
+    obs, levels
         As for `ImageSet`.
 
     Examples
@@ -54,6 +58,7 @@ class ImageStream(Labelled):
     classes: tuple[str, ...] | None = None
     device: torch.device = _CPU
     obs: pd.DataFrame | None = None
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.paths, tuple | list) or not self.paths:
@@ -64,6 +69,10 @@ class ImageStream(Labelled):
                 "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
                 "tell them."
             )
+        if self.conversion.tiles:
+            raise ValueError("Files that are read when they are asked for cannot be cut into tiles: `read_images` can.")
+        if self.levels is not None and len(self.levels.low) != self.conversion.channels:
+            raise ValueError(f"Expected levels of {self.conversion.channels} channels; found {len(self.levels.low)}.")
         self._check_rows(self.device)
 
     @property
@@ -85,7 +94,7 @@ class ImageStream(Labelled):
             When files are damaged; the message names them.
         """
         rows = range(len(self)) if indices is None else numbers_of(indices, len(self)).tolist()
-        return scaled(self._bytes(rows).to(self.device))
+        return scaled(self._decoded(rows).to(self.device))
 
     @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageStream":
@@ -105,16 +114,25 @@ class ImageStream(Labelled):
         UnreadableImageError
             As for `scaled`.
         """
-        images = self._bytes(range(len(self))).to(self.device)
-        return ImageSet(images, self.labels, self.names, self.classes, obs=self.obs)
+        images = self._decoded(range(len(self))).to(self.device)
+        return ImageSet(images, self.labels, self.names, self.classes, obs=self.obs, levels=self.levels)
 
     @checked
     def to(self, device: str | torch.device) -> "ImageStream":
         """Return the same images, with batches on another device."""
         return replace(self, device=device_of(device))
 
-    def _bytes(self, rows: Sequence[int]) -> Tensor:
-        return torch.stack(decode_all([self.paths[row] for row in rows], self.conversion, skip_unreadable=False)[0])
+    def _decoded(self, rows: Sequence[int]) -> Tensor:
+        paths = [self.paths[row] for row in rows]
+        found, _ = decode_all(paths, self.conversion, skip_unreadable=False, quiet=True)
+        deep = [path for image, path in zip(found, paths, strict=True) if isinstance(image, Numbers)]
+        if self.levels is None and deep:
+            raise ValueError(
+                f"Expected pictures of bytes, as the first ones; {deep[0]} has the numbers of a camera. Set "
+                "`levels` in `stream_images`."
+            )
+        steps, _ = in_steps(found, paths, white_level=self.conversion.white_level, levels=self.levels)
+        return torch.stack(steps)
 
 
 @checked_but("size", "channels")
@@ -130,13 +148,19 @@ def stream_images(
     max_pixels: int = MAX_PIXELS,
     table: Table | None = None,
     file_column: str = FILE,
+    fit: str = "crop",
+    pages: str | None = None,
+    percentiles: tuple[float, float] | None = None,
+    levels: Levels | None = None,
 ) -> ImageStream:
     """Find the images in a folder, to be read when they are asked for.
 
     Parameters
     ----------
-    folder, size, channels, labels, background, white_level, max_pixels, table, file_column
-        As for `read_images`.
+    folder, size, channels, labels, background, white_level, max_pixels, table, file_column, fit, pages, levels
+        As for `read_images`; nothing is cut into tiles.
+    percentiles
+        As for `read_images`, of 200 images, evenly spaced.
     skip_unreadable
         Whether to read every file once now, and leave out those that cannot be read, with a warning that names them.
 
@@ -156,13 +180,24 @@ def stream_images(
     folder = path_of(folder, name="folder")
     if folder.is_file():
         raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
-    conversion = Conversion(size, channels, background, white_level, max_pixels)
+    conversion = Conversion(size, channels, background, white_level, max_pixels, fit, pages)
     paths, obs = pictures_of(folder, table, file_column)
     if skip_unreadable:
         paths = readable(paths, conversion)
     names = names_of(paths, folder)
     obs = None if obs is None else obs.loc[[*names]]
+    levels = levels or _levels(paths, conversion, percentiles)
     if labels is None:
-        return ImageStream(tuple(paths), conversion, names=names, obs=obs)
+        return ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels)
     numbers, classes = labels_of(labels, names, obs)
-    return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs)
+    return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs, levels=levels)
+
+
+def _levels(paths: Sequence[Path], conversion: Conversion, percentiles: tuple[float, float] | None) -> Levels | None:
+    """Return the levels of a camera's files, by some of them; ``None`` where these hold bytes."""
+    some = paths[:: -(-len(paths) // (SEEN if percentiles is None else COUNTED))]
+    found = [(image, path) for path in some if not isinstance(image := tried(path, conversion), UnreadableImageError)]
+    if not found:
+        return None  # whoever reads them is told
+    images, known = zip(*found, strict=True)
+    return in_steps(images, known, white_level=conversion.white_level, percentiles=percentiles)[1]

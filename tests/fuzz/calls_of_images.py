@@ -156,6 +156,10 @@ READING = {
     "skip_unreadable": flag(True),
     "background": count(255),
     "white_level": count(255),
+    "fit": text("pad"),
+    "pages": text("max"),
+    "percentiles": other(None),
+    "levels": other(None),
     "table": other(None),
     "file_column": text("file"),
 }
@@ -191,7 +195,20 @@ CALLS: dict[str, Any] = {
         channels=count(1),
         background=count(255),
         white_level=count(255),
+        fit=text("pad"),
+        pages=text("max"),
     ),
+    "images.Levels": [
+        using(
+            cf.images.Levels,
+            lambda levels: levels.numbers(torch.zeros(1, 1, 2, 2)),
+            low=other((0.0,)),
+            high=other((4095.0,)),
+            kind=text("uint16"),
+            channels=other(("DAPI",)),
+        ),
+        plain(lambda values: cf.images.Levels((0.0,), (1.0,)).steps(values), values=IMAGES),
+    ],
     "images.ImageStream": using(
         cf.images.ImageStream,
         seen,

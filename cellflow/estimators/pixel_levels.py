@@ -1,0 +1,71 @@
+"""The levels of the images that a model was fitted on: what black and white are in its cameras' numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from cellflow.images.levels import Levels
+from cellflow.images.pixels import to_bytes, to_steps
+
+Known = tuple[Levels | None, ...]
+"""The levels of each domain; ``None`` of bytes, and of what is no image."""
+
+
+def levels_of(*domains: object) -> Known:
+    """Return the levels of domains.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> levels_of(cf.images.ImageSet(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)))
+    (None,)
+    """
+    return tuple(getattr(domain, "levels", None) for domain in domains)
+
+
+def recorded(levels: Known) -> list[dict[str, Any] | None]:
+    """Return levels as a saved model has them."""
+    return [None if known is None else known.record() for known in levels]
+
+
+def restored(record: Sequence[Mapping[str, Any] | None] | None, *, domains: int) -> Known:
+    """Return the levels that a saved model has; none where it is of an earlier version."""
+    return tuple(map(Levels.of, record or [None] * domains))
+
+
+def check_levels(known: Levels | None, given: object, *, again: str) -> None:
+    """Refuse images whose black and white are others than those of the fit.
+
+    Parameters
+    ----------
+    known
+        Levels of the fit.
+    given
+        The images.
+    again
+        What the levels are called that they have to be read with.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+    """
+    found = getattr(given, "levels", None)
+    if known is None or not hasattr(given, "levels") or (found and (found.low, found.high) == (known.low, known.high)):
+        return
+    was = "bytes" if found is None else f"{_range(found)}"
+    raise ValueError(
+        f"Expected images with the levels of the fit, from black to white {_range(known)}; found {was}. Read them with "
+        f"`read_images(..., levels={again})`."
+    )
+
+
+def as_images(states: Tensor, levels: Levels | None) -> Tensor:
+    """Return pixels from -1 to 1 as an `cellflow.images.ImageSet` of such levels keeps them."""
+    return to_bytes(states) if levels is None else to_steps(states)
+
+
+def _range(levels: Levels) -> str:
+    ends = [f"{low:g} to {high:g}" for low, high in zip(levels.low, levels.high, strict=True)]
+    return ", ".join(ends[:3]) + (", ..." if len(ends) > 3 else "")

@@ -1,0 +1,76 @@
+"""From decoded images to a set: tiles, one depth, one range, one stack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pandas as pd
+from torch import Tensor
+
+from cellflow.images.files import stack
+from cellflow.images.levels import Levels
+from cellflow.images.numbers import Numbers, in_steps
+from cellflow.images.pixels import Conversion
+from cellflow.images.sets import ImageSet
+from cellflow.images.tiles import cut
+from cellflow.signature import checked
+
+
+@checked
+@dataclass(frozen=True)
+class Range:
+    """What is said of the range of a camera's numbers, see `cellflow.images.read_images`."""
+
+    white_level: int
+    levels: Levels | None = None
+    percentiles: tuple[float, float] | None = None
+
+
+def assembled(
+    images: Sequence[Tensor | Numbers],
+    names: Sequence[str],
+    conversion: Conversion,
+    given: Range,
+    *,
+    where: str,
+    obs: pd.DataFrame | None = None,
+) -> ImageSet:
+    """Return decoded images, all of one kind, as a set.
+
+    Parameters
+    ----------
+    images, names
+        The images ``(c, h, w)``, and what they are called.
+    conversion
+        Whether they are cut into tiles.
+    given
+        What is said of their range.
+    where
+        Where they come from.
+    obs
+        A table whose index has the names.
+    """
+    if conversion.tiles and conversion.sides is not None:
+        images, names, obs = _tiled(images, names, conversion.sides, obs)
+    elif obs is not None:
+        obs = obs.loc[[*names]]
+    steps, levels = in_steps(
+        images, names, white_level=given.white_level, levels=given.levels, percentiles=given.percentiles
+    )
+    return ImageSet(stack(steps, names), names=tuple(names), source=where, obs=obs, levels=levels)
+
+
+def _tiled(
+    images: Sequence[Tensor | Numbers], names: Sequence[str], size: tuple[int, int], obs: pd.DataFrame | None
+) -> tuple[list[Tensor | Numbers], list[str], pd.DataFrame | None]:
+    """Return all tiles, their names, and for each the row of its image."""
+    tiles: list[Tensor | Numbers] = []
+    called, origin = [], []
+    for image, name in zip(images, names, strict=True):
+        values = image.values if isinstance(image, Numbers) else image
+        parts, places = cut(values, size)
+        tiles += parts if isinstance(image, Tensor) else [Numbers(part, image.kind, image.channels) for part in parts]
+        path = PurePosixPath(name)
+        called += [str(path.with_name(f"{path.stem}@{top},{left}{path.suffix}")) for top, left in places]
+        origin += [name] * len(places)
+    return tiles, called, None if obs is None else obs.loc[origin].set_axis(called, axis=0)

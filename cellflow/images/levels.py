@@ -1,0 +1,195 @@
+"""What the numbers of a camera mean: which of them is black, which is white, and how they are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.shapes import check_dense
+from cellflow.signature import checked
+
+STEPS = 65535
+"""The white of 16 bits."""
+KINDS = {"uint8": 255, "uint16": STEPS, "float32": None}
+"""Kinds of numbers that are written, and the largest of each."""
+NARROW = 0.1
+"""Images that use a smaller part of their range than this are warned of: a flow would hardly see them."""
+COUNTED = 2_000_000
+"""Most pixels of a channel from which percentiles are taken."""
+
+
+@checked
+@dataclass(frozen=True)
+class Levels:
+    """The range of the numbers of images, channel by channel: what is black, -1 for a flow, and what is white, +1.
+
+    Images that have levels are kept in 16 bits, and are written as they came: microscopes' numbers survive. Images of
+    both domains of a translation keep their own.
+
+    Parameters
+    ----------
+    low, high
+        The number that is black and the one that is white, for each channel. What lies outside is clipped.
+    kind
+        In what numbers images are written: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+    channels
+        The names of the channels, such as ``("DAPI", "GFP")``.
+
+    Raises
+    ------
+    ValueError
+        When a white is not above its black, a number is not finite, or there are more of one than of another.
+
+    Examples
+    --------
+    >>> import torch
+    >>> camera = Levels((0.0,), (4095.0,), channels=("DAPI",))  # of 12 bits
+    >>> steps = camera.steps(torch.tensor([0.0, 4095.0, 5000.0]).reshape(3, 1, 1, 1))
+    >>> steps.flatten().tolist()
+    [0, 65535, 65535]
+    >>> camera.numbers(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1)).ravel().tolist()
+    [0, 4095]
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    kind: str = "uint16"
+    channels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low or len(self.low) != len(self.high):
+            raise ValueError(f"Expected a black and a white for each channel; found {self.low} and {self.high}.")
+        if not all(np.isfinite(both).all() and both[0] < both[1] for both in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"Expected each white above its black, both finite; found {self.low} and {self.high}.")
+        if self.kind not in KINDS:
+            raise ValueError(f"Expected the kind of numbers as one of {', '.join(KINDS)}; found {self.kind!r}.")
+        if self.channels is not None and len(self.channels) != len(self.low):
+            raise ValueError(f"Expected a name for each of {len(self.low)} channels; found {self.channels}.")
+
+    @checked
+    def steps(self, values: Tensor) -> Tensor:
+        """Return numbers of the camera ``(n, c, h, w)`` as 16 bits from black to white, of type ``uint16``."""
+        low, high = (torch.tensor(side, dtype=torch.float64).reshape(-1, 1, 1) for side in (self.low, self.high))
+        self._check(values)
+        shares = [(part.double() - low) / (high - low) for part in values.split(1)]  # one at a time: they are large
+        return torch.cat([(part.clamp(0, 1) * STEPS).round().to(torch.uint16) for part in shares])
+
+    @checked
+    def numbers(self, x: Tensor) -> np.ndarray:
+        """Return pixels from -1 to 1, ``(n, c, h, w)``, as numbers of the camera, of type ``kind``.
+
+        What lies outside of -1 to 1 is clipped, unless it is written as floats.
+        """
+        self._check(x)
+        most = KINDS[self.kind]
+        share = (x.detach().cpu().double().numpy() + 1) / 2
+        low, high = (np.array(side).reshape(-1, 1, 1) for side in (self.low, self.high))
+        values = low + (share if most is None else share.clip(0, 1)) * (high - low)
+        whole = values if most is None else values.round().clip(0, most)
+        return np.asarray(whole, dtype=self.kind)
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        names = None if self.channels is None else list(self.channels)
+        return {"low": list(self.low), "high": list(self.high), "kind": self.kind, "channels": names}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> "Levels | None":
+        """Return what was recorded, if anything was.
+
+        Examples
+        --------
+        >>> Levels.of(Levels((0.0,), (1.0,)).record()) == Levels((0.0,), (1.0,))
+        True
+        """
+        if record is None:
+            return None
+        names = record.get("channels")
+        low, high = (tuple(map(float, record[side])) for side in ("low", "high"))
+        return cls(low, high, record["kind"], None if names is None else tuple(names))
+
+    def _check(self, values: Tensor) -> None:
+        check_dense(values, what="the pixels")
+        if values.ndim != 4 or values.shape[1] != len(self.low):
+            raise ValueError(f"Expected pixels (n, {len(self.low)}, h, w); found shape {tuple(values.shape)}.")
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise ValueError("Expected finite pixels; found NaN or infinity. Mend or leave out these images.")
+
+
+def found_levels(
+    images: Sequence[Tensor],
+    *,
+    percentiles: tuple[float, float],
+    kind: str = "uint16",
+    channels: tuple[str, ...] | None = None,
+) -> Levels:
+    """Return the levels that percentiles of all images give, for each channel its own.
+
+    Parameters
+    ----------
+    images
+        Numbers of the camera, ``(c, h, w)`` each.
+    percentiles
+        The percentage of pixels below black, and below white. Of many pixels, evenly spaced ones are counted.
+    kind, channels
+        As for `Levels`.
+
+    Raises
+    ------
+    ValueError
+        When they are not ascending percentages, or a channel holds one number only between them.
+
+    Examples
+    --------
+    >>> found_levels([torch.arange(101.0).reshape(1, 1, 101)], percentiles=(1, 99))
+    Levels(low=(1.0,), high=(99.0,), kind='uint16', channels=None)
+    """
+    first, last = percentiles
+    if not 0 <= first < last <= 100:
+        raise ValueError(f"Expected `percentiles` as two ascending numbers from 0 to 100; found {percentiles}.")
+    stride = max(1, sum(image[0].numel() for image in images) // COUNTED)
+    both = []
+    for channel in range(len(images[0])):
+        values = np.concatenate([image[channel].flatten()[::stride].numpy() for image in images])
+        low, high = np.percentile(values, (first, last))
+        if not low < high:
+            name = f"channel {channel}" if channels is None else channels[channel]
+            raise ValueError(
+                f"Expected images that vary in every channel; of {name} the percentiles {first:g} and {last:g} are "
+                f"both {low:g}. Take wider `percentiles`, or leave the channel out."
+            )
+        both.append((float(low), float(high)))
+    low_all, high_all = zip(*both, strict=True)
+    return Levels(low_all, high_all, kind, channels)
+
+
+def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
+    """Say which channel uses less than a tenth of its range, and what to do; ``None`` if none does.
+
+    Parameters
+    ----------
+    images
+        Numbers of the camera, ``(c, h, w)`` each.
+    levels
+        Their range.
+
+    Examples
+    --------
+    >>> narrow([torch.tensor([0.0, 4095.0]).reshape(1, 1, 2)], Levels((0.0,), (65535.0,)))
+    'The images use 6 % of their range: 0 to 4095 of 0 to 65535. Set `white_level=4095`, ...
+    """
+    for channel, (low, high) in enumerate(zip(levels.low, levels.high, strict=True)):
+        least = min(float(image[channel].min()) for image in images)
+        most = max(float(image[channel].max()) for image in images)
+        share = (most - least) / (high - low)
+        if share < NARROW:
+            which = "The images use" if len(levels.low) == 1 else f"Channel {channel} of the images uses"
+            return (
+                f"{which} {100 * share:.2g} % of {'their' if len(levels.low) == 1 else 'its'} range: {least:g} to "
+                f"{most:g} of {low:g} to {high:g}. Set `white_level={max(most, 1):.0f}`, or "
+                "`percentiles=(0.1, 99.9)`, so that a flow sees what is in them."
+            )
+    return None

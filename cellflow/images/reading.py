@@ -1,0 +1,189 @@
+"""Reading images into memory: from folders, files and arrays, brought to one shape."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellflow.files import path_of
+from cellflow.images.arrays import convert_array, read_arrays
+from cellflow.images.assembling import Range, assembled
+from cellflow.images.files import decode_all
+from cellflow.images.labels import named_labels
+from cellflow.images.levels import Levels
+from cellflow.images.limits import MAX_PIXELS
+from cellflow.images.numbers import Numbers
+from cellflow.images.pixels import Conversion
+from cellflow.images.sets import ImageSet
+from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, pictures_of, read_table
+from cellflow.signature import checked_but
+
+SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
+ZARR = ".zarr"
+
+
+@checked_but("labels")
+def read_images(
+    source: str | Path | np.ndarray | Tensor | ImageSet,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    labels: str | Sequence[int | str] | np.ndarray | Tensor | None = None,
+    skip_unreadable: bool = False,
+    background: int = 255,
+    white_level: int = 65535,
+    max_pixels: int = MAX_PIXELS,
+    table: Table | None = None,
+    file_column: str = FILE,
+    fit: str = "crop",
+    pages: str | None = None,
+    percentiles: tuple[float, float] | None = None,
+    levels: Levels | None = None,
+) -> ImageSet:
+    """Read images into memory, brought to one shape.
+
+    Files are PNG, JPEG, TIFF, BMP or WebP, in colour, grey, or with a palette; photographs are turned upright. What is
+    transparent is laid on ``background``. What has more than 8 bits, or channels of its own, as the TIFF files of
+    microscopes have (``pip install 'cellflow-torch[microscopy]'``), keeps its depth, and the names of its channels: see
+    `Levels`.
+
+    Parameters
+    ----------
+    source
+        A folder, searched with what is below it; a file (a picture, .npy, .npz, .zarr, idx, idx gzipped); or an array
+        or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, 16-bit numbers or floats
+        from 0 to 1. With as many channels as ``channels`` says, or 1, 3 or 4.
+    size, channels, background, white_level, max_pixels, fit, pages
+        As for `Conversion`. With ``fit="tiles"`` an image becomes several, whose names end in ``@row,column``.
+    labels
+        The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``, the name of
+        a column those of the table.
+    skip_unreadable
+        Whether files that cannot be read are left out, with a warning that names them, rather than refused.
+    table
+        What the images show: a table with a row for each, or its file (.csv or .tsv, gzipped or not), which is looked
+        for in the folder too. Of a folder, the images that it names are read, in its order. Of an array, it has a row
+        for each image, in their order. It becomes ``obs`` of the set.
+    file_column
+        Column of the table with the file of each image: its path below the folder.
+    percentiles
+        Percentages of all pixels of a channel that are below black, and below white, in place of ``white_level``:
+        ``(0.1, 99.9)`` for images whose range nobody knows.
+    levels
+        Black and white of each channel, in place of ``white_level``: the levels of a set that was read before, so that
+        numbers mean the same in both.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such folder or file, or the table names files that are not there.
+    KeyError
+        When the table has no column with the files.
+    ValueError
+        When there are no images, they differ in shape, or their range leaves open what they mean; when the table has
+        more rows for one image, or a row without one.
+    UnreadableImageError
+        When files are damaged; the message names them.
+
+    Warns
+    -----
+    UserWarning
+        When images are cropped, or a camera's images use less than a tenth of their range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_images(np.zeros((3, 20, 20)), size=16, labels=["a", "b", "a"])
+    ImageSet(3 images, 1 x 16 x 16, 2 classes)
+    >>> field = np.arange(40 * 60, dtype=np.uint16).reshape(1, 40, 60)
+    >>> read_images(field, size=20, fit="tiles", white_level=4095)
+    ImageSet(6 images, 1 x 20 x 20, uint16)
+    >>> import pandas as pd
+    >>> plate = pd.DataFrame({"drug": ["control", "A", "A"], "dose": [0.0, 1.0, 3.0]})
+    >>> images = read_images(np.zeros((3, 16, 16)), table=plate)
+    >>> images
+    ImageSet(3 images, 1 x 16 x 16, obs: drug, dose)
+    >>> images.take(images.obs["drug"] == "A").obs["dose"].tolist()
+    [1.0, 3.0]
+    """
+    conversion = Conversion(size, channels, background, white_level, max_pixels, fit, pages)
+    given = Range(white_level, levels, percentiles)
+    if isinstance(source, ImageSet):
+        read = _again(source, conversion, given)
+    elif not isinstance(source, str | Path):
+        read = _of_array(source, conversion, given, where="the array")
+    elif (path := path_of(source, name="source")).suffix == ZARR or (path.suffix in SUFFIXES and not path.is_dir()):
+        read = _from_file(path, conversion, given)
+    else:
+        read = _from_folder(path, conversion, given, table, file_column, skip_unreadable=skip_unreadable)
+    if table is not None and (isinstance(source, ImageSet) or read.obs is None):
+        read = _with_table(read, table, file_column)
+    if labels is None:
+        return read
+    numbers, classes = labels_of(labels, read.names, read.obs)
+    return replace(read, labels=numbers, classes=classes)
+
+
+def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
+    """Return a set brought to another size; its numbers mean what they meant."""
+    # By name: `asdict` would copy the images.
+    kept = {field.name: getattr(source, field.name) for field in fields(source)}
+    if conversion.fit == "tiles" and conversion.sides is not None:
+        raise ValueError("A set of images cannot be cut into tiles. Read its files again, or pass its array.")
+    if source.levels is None:
+        return ImageSet(**{**kept, "images": conversion(source.images)})
+    if given.levels not in (None, source.levels) or given.percentiles is not None:
+        raise ValueError("These images have levels of their own already. Read their files again for others.")
+    parts = [conversion.of_camera(Numbers(image.float(), source.levels.kind)).values for image in source.images]
+    return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint16) for part in parts])})
+
+
+def _of_array(array: np.ndarray | Tensor, conversion: Conversion, given: Range, *, where: str) -> ImageSet:
+    ranged = given.levels is not None or given.percentiles is not None
+    found = convert_array(array, conversion, where=where, ranged=ranged)
+    if isinstance(found, Tensor) and not conversion.tiles:
+        return ImageSet(found)
+    read = assembled(list(found), [str(number) for number in range(len(found))], conversion, given, where=where)
+    return replace(read, names=read.names if conversion.tiles else None, source="")
+
+
+def _from_file(path: Path, conversion: Conversion, given: Range) -> ImageSet:
+    if not path.exists():
+        raise FileNotFoundError(f"No file {path}. Looked from {Path.cwd()}.")
+    array, labels = read_arrays(path)
+    read = replace(_of_array(array, conversion, given, where=str(path)), source=str(path))
+    if labels is None:
+        return read
+    numbers, classes = named_labels(labels)
+    if len(numbers) != len(read):
+        raise ValueError(f"Expected a label for each image; found {len(numbers)} for {len(read)} (tiles have none).")
+    return replace(read, labels=numbers, classes=classes)
+
+
+def _from_folder(
+    folder: Path,
+    conversion: Conversion,
+    given: Range,
+    table: Table | None,
+    file_column: str,
+    *,
+    skip_unreadable: bool,
+) -> ImageSet:
+    if folder.is_file():  # one picture is as good as a folder with nothing else in it
+        paths, obs, folder = [folder], None, folder.parent
+    else:
+        paths, obs = pictures_of(folder, table, file_column)
+    images, paths = decode_all(paths, conversion, skip_unreadable=skip_unreadable)
+    return assembled(images, names_of(paths, folder), conversion, given, where=str(folder), obs=obs)
+
+
+def _with_table(read: ImageSet, table: Table, file_column: str) -> ImageSet:
+    """Return images with a table: matched by name where both have names, else in their order."""
+    frame = read_table(table, file_column=file_column)
+    if read.names is None or file_column not in frame:
+        return replace(read, obs=in_order(frame, len(read)))
+    rows, obs = by_file(frame, read.names, file_column=file_column)
+    return replace(read.take(rows), obs=obs)

@@ -1,0 +1,92 @@
+"""Large fields as overlapping tiles: cut for a flow that knows small images, and blended again without seams."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from cellflow.signature import checked
+
+Place = tuple[int, int]
+"""The first row and the first column of a tile."""
+
+
+@checked
+def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tensor, list[Place]]:
+    """Return a field ``(c, h, w)`` as tiles ``(k, c, *size)`` that cover it, and where each is, row by row.
+
+    Tiles are evenly spaced; where they do not divide the field they overlap by more than is asked.
+
+    Parameters
+    ----------
+    image
+        The field.
+    size
+        Height and width of a tile.
+    overlap
+        Least pixels that neighbouring tiles share.
+
+    Raises
+    ------
+    ValueError
+        When the field is smaller than a tile, or the overlap no smaller.
+
+    Examples
+    --------
+    >>> tiles, places = cut(torch.zeros(1, 10, 8), (4, 8))
+    >>> tiles.shape, places
+    (torch.Size([3, 1, 4, 8]), [(0, 0), (3, 0), (6, 0)])
+    """
+    height, width = image.shape[-2:]
+    if height < size[0] or width < size[1]:
+        raise ValueError(
+            f"Expected fields no smaller than a tile, {size[0]} x {size[1]}; found {height} x {width}. Take smaller "
+            'tiles, or `fit="pad"`.'
+        )
+    if not 0 <= overlap < min(size):
+        raise ValueError(f"Expected an overlap from 0 to below the side of a tile, {min(size)}; found {overlap}.")
+    places = [*product(_starts(height, size[0], overlap), _starts(width, size[1], overlap))]
+    return torch.stack([image[:, top : top + size[0], left : left + size[1]] for top, left in places]), places
+
+
+@checked
+def blended(tiles: Tensor, places: Sequence[Place], size: tuple[int, int]) -> Tensor:
+    """Return the field ``(c, *size)`` of which tiles ``(k, c, h, w)`` are, each counting less towards its border.
+
+    Weights fall linearly from the middle of a tile to its border, so that a tile has no say where it ends.
+
+    Parameters
+    ----------
+    tiles, places
+        As `cut` returns them.
+    size
+        Height and width of the field.
+
+    Examples
+    --------
+    >>> field = torch.arange(30.0).reshape(1, 5, 6)
+    >>> bool(torch.allclose(blended(*cut(field, (3, 4), overlap=1), (5, 6)), field))
+    True
+    """
+    height, width = tiles.shape[-2:]
+    weights = _tent(height)[:, None] * _tent(width)
+    total = torch.zeros(tiles.shape[1], *size, dtype=torch.float64)
+    counted = torch.zeros(size, dtype=torch.float64)
+    for tile, (top, left) in zip(tiles, places, strict=True):
+        there = slice(top, top + height), slice(left, left + width)
+        total[:, *there] += tile.double() * weights
+        counted[there] += weights
+    return (total / counted).to(tiles.dtype)
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """Return where tiles of a side begin, so that they cover a length."""
+    count = 1 + math.ceil((length - side) / (side - overlap))
+    return [round(k * (length - side) / max(count - 1, 1)) for k in range(count)]
+
+
+def _tent(n: int) -> Tensor:
+    """Return weights ``(n,)`` that are largest in the middle and above 0 at the ends."""
+    return torch.minimum(torch.arange(1, n + 1), torch.arange(n, 0, -1)).double()

@@ -1,0 +1,236 @@
+"""Microscopes' files: depth, channels and their names survive, in and out; nothing is lost without a word."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.cli import main
+from cellflow.images import Levels, read_images, stream_images
+from cellflow.images.numbers import Numbers, in_steps
+from cellflow.images.tiff import read_tiff, write_tiffs
+from cellflow.images.tiles import blended, cut
+
+tiny = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+tifffile = pytest.importorskip("tifffile")
+DRAW = np.random.default_rng(0)
+WHITE = {"uint8": 255, "uint16": 65535, "float32": 1.0}
+
+
+def camera(kind, channels=2, n=3, side=8):
+    """Images of a camera, from black to white."""
+    values = DRAW.random((n, channels, side, side))
+    values[0, :, 0, :2] = 0, 1
+    return values.astype(np.float32) if kind == "float32" else (values * WHITE[kind]).round().astype(kind)
+
+
+def saved(folder, values, **given):
+    folder.mkdir(exist_ok=True)
+    write_tiffs(values, [folder / f"{number}.tif" for number in range(len(values))], **given)
+    return folder
+
+
+@pytest.mark.parametrize("names", [None, ("DAPI", "GFP")])
+@pytest.mark.parametrize("kind", WHITE)
+def test_numbers_and_names_come_back_as_they_were_written(kind, names, tmp_path):
+    values = camera(kind)
+    images = read_images(saved(tmp_path / "in", values, channels=names))
+    assert images.levels == Levels((0.0, 0.0), (float(WHITE[kind]),) * 2, kind, names)
+    back = images.levels.numbers(images.scaled())
+    np.testing.assert_allclose(back, values, atol=0 if kind != "float32" else 1e-5)
+    assert back.dtype == values.dtype
+
+
+@pytest.mark.parametrize("reader", [read_images, stream_images])
+def test_a_stream_and_a_set_see_the_same(reader, tmp_path):
+    folder = saved(tmp_path / "in", camera("uint16"))
+    images = reader(folder, size=8, channels=2, white_level=65535)
+    assert torch.equal(images.scaled(), read_images(folder).scaled())
+    assert (images.scaled().min(), images.scaled().max()) == (-1, 1)
+
+
+def test_twelve_bits_in_sixteen_are_warned_of_and_named():
+    dim = np.linspace(0, 4095, 64).reshape(1, 8, 8).astype(np.uint16)
+    with pytest.warns(UserWarning, match=r"use 6.2 % of their range.*white_level=4095"):
+        images = read_images(dim)
+    assert len(images.scaled().unique()) == 64  # and yet nothing is lost
+    assert read_images(dim, white_level=4095).scaled().max() == 1
+
+
+def test_percentiles_are_those_of_each_channel_over_all_images():
+    values = camera("uint16", n=20)
+    values[:, 1] //= 20
+    images = read_images(values, channels=2, percentiles=(1, 99))
+    for channel in range(2):
+        expected = np.percentile(values[:, channel], (1, 99))
+        assert (images.levels.low[channel], images.levels.high[channel]) == pytest.approx(tuple(expected))
+    again = read_images(values[:5], channels=2, levels=images.levels)
+    assert torch.equal(again.images, images.images[:5])
+
+
+def test_stacks_are_refused_until_it_is_said_what_their_planes_are(tmp_path):
+    stack = DRAW.integers(0, 65535, (5, 8, 8)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    with pytest.raises(ValueError, match=r"more planes .*5 along.*pages=\"max\""):
+        read_images(tmp_path)
+    highest = read_images(tmp_path, pages="max")
+    np.testing.assert_array_equal(highest.levels.numbers(highest.scaled())[0, 0], stack.max(axis=0))
+    channels = read_images(tmp_path, pages="channels")
+    np.testing.assert_array_equal(channels.levels.numbers(channels.scaled())[0], stack)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (np.full((8, 8), np.nan, np.float32), "NaN or infinite"),
+        (np.full((8, 8), 7.0, np.float32), "to be told what is white"),
+        (np.zeros((8, 8), np.complex64), "no intensity"),
+        (np.full((8, 8), -4, np.int32), "to be told what is white"),
+    ],
+)
+def test_numbers_that_are_no_pixels_are_refused_by_name(values, match, tmp_path):
+    tifffile.imwrite(tmp_path / "bad.tif", values)
+    with pytest.raises(ValueError, match=f"(?=.*bad.tif).*{match}"):
+        read_images(tmp_path)
+
+
+def test_files_of_other_channels_are_refused_by_name(tmp_path):
+    saved(tmp_path / "in", camera("uint16", channels=2))
+    write_tiffs(camera("uint16", channels=3, n=1), [tmp_path / "in" / "other.tif"])
+    with pytest.raises(ValueError, match=r"same channels; found 2 \(.*\), 3 \(other.tif\)"):
+        read_images(tmp_path / "in")
+
+
+def test_a_damaged_file_is_left_out_where_that_is_asked(tmp_path):
+    folder = saved(tmp_path / "in", camera("uint16"))
+    data = (folder / "1.tif").read_bytes()
+    (folder / "1.tif").write_bytes(data[: len(data) // 4])
+    with pytest.warns(UserWarning, match=r"Left out 1 of 3 pictures: .*1\.tif"):
+        assert len(read_images(folder, skip_unreadable=True)) == 2
+
+
+def test_planes_beyond_the_limit_are_not_unpacked(tmp_path):
+    saved(tmp_path / "in", camera("uint16"))
+    with pytest.raises(ValueError, match="claims planes of 64 pixels; set `max_pixels=64`"):
+        read_tiff(tmp_path / "in" / "0.tif", max_pixels=63)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "tiles"])
+def test_what_is_not_square_is_cropped_with_a_warning_padded_or_tiled(fit):
+    field = np.arange(1, 16 * 24 + 1, dtype=np.uint16).reshape(1, 16, 24)
+    if fit == "crop":
+        with pytest.warns(UserWarning, match="up to 33 % of an image is not seen"):
+            images = read_images(field, size=8, fit=fit, white_level=400)
+    else:
+        images = read_images(field, size=8, fit=fit, white_level=400)
+    assert images.shape == (1, 8, 8)
+    assert len(images) == {"tiles": 6}.get(fit, 1)
+    black = (images.scaled() == -1).float().mean()
+    assert black == pytest.approx({"pad": 3 / 8}.get(fit, 0), abs=0.01)
+
+
+def test_tiles_have_the_rows_of_their_image(tmp_path):
+    saved(tmp_path / "in", camera("uint16", n=2, side=16))
+    plate = pd.DataFrame({"file": ["0.tif", "1.tif"], "drug": ["none", "A"]})
+    images = read_images(tmp_path / "in", size=8, fit="tiles", table=plate)
+    assert images.names[:2] == ("0@0,0.tif", "0@0,8.tif")
+    assert images.obs["drug"].tolist() == ["none"] * 4 + ["A"] * 4
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 21), (8, 30)])
+def test_blended_tiles_are_the_field_again_and_have_no_seam(size):
+    field = torch.rand(2, *size, generator=cf.generator(seed=0))
+    tiles, places = cut(field, (8, 8), overlap=3)
+    assert torch.allclose(blended(tiles, places, size), field)
+    # Where neighbouring tiles differ by 1, the field goes over in as many steps as they share pixels, and one more.
+    number = torch.tensor([left for _, left in places]).unique(return_inverse=True)[1]
+    stairs = blended(number[:, None, None, None].expand(-1, 1, 8, 8).double(), places, size)
+    assert stairs.diff(dim=2).abs().max() < 1 / (3 + 1) + 1e-9
+
+
+def test_bytes_and_sixteen_bits_in_one_set_have_one_white():
+    steps, levels = in_steps(
+        [torch.tensor([[[0, 255]]]).byte(), Numbers(torch.tensor([[[0.0, 65535.0]]]), "uint16")],
+        ["a", "b"],
+        white_level=65535,
+    )
+    assert levels.kind == "uint16"
+    assert steps[0].tolist() == steps[1].tolist() == [[[0, 65535]]]
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "zarr"])
+def test_arrays_of_many_channels_are_read_by_their_number(form, tmp_path):
+    values, path = camera("uint16", channels=5), tmp_path / f"images.{form}"
+    if form == "zarr":
+        zarr = pytest.importorskip("zarr")
+        zarr.save(str(path), values)
+    else:
+        (np.save if form == "npy" else np.savez)(path, values)
+    images = read_images(path, channels=5)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
+    with pytest.raises(ValueError, match="Set `channels` to their number"):
+        read_images(path)
+
+
+def test_a_translator_returns_the_numbers_of_the_target(tmp_path):
+    source = read_images(camera("uint16", n=6), channels=2, white_level=65535)
+    target = read_images(camera("float32", n=6) * 3 + 2, channels=2, percentiles=(0, 100))
+    model = cf.DomainTranslator(network=tiny, steps=2, batch_size=4).fit(source, target)
+    model.save(tmp_path / "model")
+    model = cf.DomainTranslator.load(tmp_path / "model")
+    assert model.levels_ == (source.levels, target.levels)
+    made = model.translate(source, solver=2)
+    assert made.levels == target.levels
+    assert model.translate(target, reverse=True, solver=2).levels == source.levels
+    with pytest.raises(ValueError, match=r"levels=flow.levels_\[0\]"):
+        model.translate(target, solver=2)
+
+
+def test_a_generator_returns_the_numbers_that_it_saw(tmp_path):
+    images = read_images(camera("uint16", n=6), channels=2)
+    model = cf.ImageGenerator(network=tiny, steps=2, batch_size=4).fit(images)
+    model.save(tmp_path / "model")
+    made = cf.ImageGenerator.load(tmp_path / "model", network=tiny).generate(2, solver=2)
+    assert made.levels == images.levels
+    assert made.images.dtype == torch.uint16
+
+
+def test_large_fields_are_carried_by_tiles_and_keep_their_size_and_rows():
+    """Of a flow that moves every pixel alike, tiles make no difference."""
+    small, plate = camera("uint16", n=6), pd.DataFrame({"plate": ["a", "b"]})
+    model = cf.DomainTranslator(network=tiny, steps=1, batch_size=4)
+    model.fit(read_images(small, channels=2), read_images(small[::-1] // 2, channels=2))
+    for weight in model.field_.parameters():
+        torch.nn.init.zeros_(weight)
+    fields = read_images(camera("uint16", n=2, side=21)[:, :, :13], channels=2, table=plate)
+    made = model.translate(fields, solver=2, overlap=3)
+    assert torch.equal(made.images, fields.images)
+    assert made.obs["plate"].tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match=r"no smaller than a tile, 8 x 8; found 4 x 21"):
+        model.translate(replace(fields, images=fields.images[:, :, :4]), overlap=3)
+
+
+def test_a_folder_of_16_bit_tiff_becomes_one(tmp_path):
+    """On the command line: tiles to learn from, whole fields to translate, numbers and names as they were."""
+    for name, scale in (("dmso", 1), ("drug", 2)):
+        saved(tmp_path / name, camera("uint16", n=4, side=16) // scale, channels=("DAPI", "GFP"))
+    write_tiffs(camera("uint16", n=1, side=24)[..., :20], [tmp_path / "dmso" / "wide.tif"], channels=("DAPI", "GFP"))
+    fit = [f"source={tmp_path / 'dmso'}", f"target={tmp_path / 'drug'}", "size=8", "fit=tiles", "percentiles=[0,100]"]
+    small = ["steps=1", "batch_size=4", "network=unet", "network.width=8"]
+    more = ["network.multipliers=[1,2]", "network.blocks=1", "solver=fixed", "solver.steps=1", "holdout=0.3"]
+    assert main(["translate", *fit, *small, *more, f"out={tmp_path / 'run'}"]) == 0
+    used = [f"model={tmp_path / 'run'}", f"input={tmp_path / 'dmso'}", "overlap=2", f"out={tmp_path / 'made'}"]
+    assert main(["translate", *used]) == 0
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [*(f"{k}.tif" for k in range(4)), "wide.tif"]
+    made = read_tiff(tmp_path / "made" / "wide.tif")
+    assert (made.values.shape, made.kind, made.channels) == ((2, 24, 20), "uint16", ("DAPI", "GFP"))
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_tiffs(camera("uint16", n=1), [tmp_path / "a.tif"])
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["a.tif"]
