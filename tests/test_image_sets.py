@@ -21,7 +21,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 import cellflow as cf
-from cellflow.couplings.problem import dense_memory
 from cellflow.couplings.within import GroupPlan
 from cellflow.datasets import download, images
 from cellflow.datasets.public import PublicFile, sha256_of
@@ -157,14 +156,15 @@ def test_every_coupling_gives_pairs_of_the_sets(coupling, ot_batch_size, rng, gl
     [({}, False), ({"features": 2}, True), ({"coupling": "independent"}, True), ({"ot_batch_size": "whole"}, True)],
 )
 def test_pixels_that_fill_the_memory_are_matched_in_parts(settings, whole, rng, monkeypatch):
-    module = sys.modules["cellflow.pairing.rows"]
+    module = sys.modules["cellflow.pairing.choice"]
     monkeypatch.setattr(module, "READ_LIMIT", 1000)
     batches = image_batches(SOURCE, TARGET, batch_size=4, generator=rng, **settings)
     assert (batches.plans != [None]) == whole
     next(iter(batches))
-    monkeypatch.setattr(module, "WHOLE_MEMORY", dense_memory(1, 300))  # 24 x 24 pairs, 2 x 12 x 12 within classes
+    monkeypatch.setattr(module, "WHOLE_PAIRS", 300)  # 24 x 24 pairs, 2 x 12 x 12 within classes
     monkeypatch.setattr(module, "READ_LIMIT", 10**9)
-    within = [image_batches(SOURCE, TARGET, within_labels=w, generator=rng).plans != [None] for w in (False, True)]
+    settings = {"coupling": cf.couplings.Exact(cf.couplings.Euclidean()), "generator": rng}
+    within = [image_batches(SOURCE, TARGET, within_labels=w, **settings).plans != [None] for w in (False, True)]
     assert within == [False, True]
 
 
@@ -428,7 +428,7 @@ def test_the_same_folder_twice_is_refused(folders, rng, monkeypatch):
 
 
 def test_files_are_not_all_read_into_memory_for_one_plan(folders, rng, monkeypatch):
-    module = sys.modules["cellflow.pairing.rows"]
+    module = sys.modules["cellflow.pairing.choice"]
     monkeypatch.setattr(module, "READ_LIMIT", 48 * 36 - 1)
     sides = streams(folders)
     with pytest.raises(ValueError, match=r"hold their 1,728 pixels in memory.*features=50"):

@@ -8,7 +8,8 @@ import torch
 from parts import ALL_COUPLINGS
 
 import cellflow as cf
-from cellflow.pairing import leg_pairs
+from cellflow.couplings import Euclidean, Exact
+from cellflow.pairing import choice, leg_pairs
 from cellflow.pairing.condition_legs import ConditionLeg, balanced
 from cellflow.pairing.legs import leg_batches
 from cellflow.pairing.masses import Ends, match
@@ -230,9 +231,10 @@ def test_a_leg_of_many_pairs_has_several_super_batches_in_a_block():
 
 def test_plans_that_do_not_fit_together_are_made_of_parts(monkeypatch, caplog):
     points, legs = apart([4, 50, 60], controls=10)
-    monkeypatch.setattr(leg_pairs, "PLANS_MEMORY", 48 * (10 * 4 + 10 * 50))
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 600)
+    monkeypatch.setattr(leg_pairs, "PLANS", 1)
     with caplog.at_level(logging.INFO, logger="cellflow"):
-        plans = leg_batches(points, legs, generator=cf.generator(0)).plans
+        plans = leg_batches(points, legs, coupling=Exact(Euclidean()), generator=cf.generator(0)).plans
     assert [plan is None for plan in plans.values()] == [False, False, True]
     assert "2 legs have one plan each, 1 take super-batches" in caplog.text
     assert "balanced" in caplog.text

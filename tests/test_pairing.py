@@ -8,9 +8,13 @@ import torch
 
 import cellflow as cf
 from cellflow.cells import Clock
-from cellflow.couplings.problem import dense_memory
-from cellflow.pairing import paired_batches, snapshot_batches
-from cellflow.pairing import rows as pairing_module
+from cellflow.couplings import Euclidean, Exact, Within
+from cellflow.pairing import choice, paired_batches, rows, snapshot_batches
+from cellflow.pairing.condition_legs import ConditionLeg
+from cellflow.pairing.legs import leg_batches
+
+EUCLIDEAN = Exact(Euclidean())
+"""A coupling that no other stands for."""
 
 pytestmark = pytest.mark.usefixtures("global_state_is_untouched")
 
@@ -36,7 +40,7 @@ def test_exact_pairs_on_a_line_are_the_sorted_pairs(rng):
 def test_every_cell_is_drawn_equally_often_whatever_the_sizes(rng):
     """Snapshots of 30 and 300 cells: within a block of steps all counts differ by at most one."""
     batches = paired_batches(numbered(30), numbered(300), batch_size=30, generator=rng)
-    drawn = take(batches, pairing_module.DRAWN_STEPS)
+    drawn = take(batches, rows.DRAWN_STEPS)
     sources = torch.cat([batch.x0 for batch in drawn]).long().flatten().bincount(minlength=30)
     targets = torch.cat([batch.x1 for batch in drawn]).long().flatten().bincount(minlength=300)
     assert sources.max() - sources.min() <= 1
@@ -61,10 +65,10 @@ def test_super_batches_pair_within_their_part_and_use_every_pair_alike(rng):
     """Equal parts give permutations: in a block each of its 16 pairs comes REUSE times."""
     x0, x1 = torch.randn(2, 200, 2, generator=rng)
     batches = paired_batches(x0, x1, batch_size=8, ot_batch_size=16, generator=rng)
-    block = take(batches, pairing_module.REUSE * 16 // 8)
+    block = take(batches, rows.REUSE * 16 // 8)
     pairs, counts = torch.cat([torch.cat([b.x0, b.x1], dim=1) for b in block]).unique(dim=0, return_counts=True)
     assert len(pairs) == 16
-    assert set(counts.tolist()) == {pairing_module.REUSE}
+    assert set(counts.tolist()) == {rows.REUSE}
     following = take(batches, 1, start=len(block))[0]
     assert not (following.x0[:, None] == pairs[None, :, :2]).all(dim=2).all()
 
@@ -84,18 +88,50 @@ def test_larger_ot_batches_find_shorter_pairs(rng):
     assert lengths[0] > lengths[1] > lengths[2]
 
 
-def test_choice_by_size_is_said_in_the_log(rng, caplog, monkeypatch):
-    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(40, 40))
+def test_choice_by_size_is_said_in_the_log_and_kept(rng, caplog, monkeypatch):
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 40 * 40)
     caplog.set_level(logging.INFO, logger="cellflow")
     small, large = numbered(40), numbered(41)
-    batches = snapshot_batches([small, small, large], [0, 0.5, 1], batch_size=4, generator=rng)
+    batches = snapshot_batches([small, small, large], [0, 0.5, 1], coupling=EUCLIDEAN, batch_size=4, generator=rng)
     assert [plan is None for plan in batches.plans] == [False, True]
-    assert "40 with 40 points: one plan (Exact" in caplog.text
-    assert "40 with 41 points: super-batches of 512, solved ahead" in caplog.text
+    said = ["40 with 40 points: one plan (Exact)", "40 with 41 points: super-batches of 512 (Exact)"]
+    assert [str(one) for one in batches.matched] == said
+    assert all(f"pairing {text}" in caplog.text and text in repr(batches) for text in said)
+    assert [one.at_once for one in batches.matched] == [None, 512]
+
+
+def test_a_coupling_of_linear_time_stands_for_the_exact_one_where_sets_are_large(rng, caplog, monkeypatch):
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 40 * 40)
+    caplog.set_level(logging.INFO, logger="cellflow")
+    batches = paired_batches(numbered(41), numbered(41), batch_size=4, generator=rng)
+    assert torch.equal(batches.plans[0].permutation, torch.arange(41))
+    assert batches.matched[0].keeps_mass
+    assert str(batches.matched[0]) in caplog.text
+    assert "one plan (Hierarchical, instead of Exact)" in caplog.text
+    legs = [
+        ConditionLeg("A", torch.arange(41), torch.arange(41, 82)),
+        ConditionLeg("B", torch.arange(2), torch.tensor([9])),
+    ]
+    both = leg_batches(numbered(82), legs, batch_size=4, generator=rng).matched
+    assert [one.coupling.split("(")[0] for one in both.values()] == ["Hierarchical", "Exact"]
+
+
+@pytest.mark.parametrize("whole", [{"ot_batch_size": "whole"}, {"coupling": Within("exact", [0] * 40, [0] * 40)}])
+def test_a_plan_that_cannot_fit_into_memory_is_refused_before_it_starts(whole, rng, monkeypatch):
+    monkeypatch.setattr(choice, "usable_memory", lambda: 1000.0)
+    with pytest.raises(ValueError, match=r"40 with|between 40 and 40 points .* GB of memory; .*(auto|fewer)"):
+        paired_batches(numbered(40), numbered(40), generator=rng, **whole)
+
+
+def test_super_batches_are_larger_where_growth_is_learned_from_them(rng, monkeypatch):
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 0)
+    batches = paired_batches(numbered(40), numbered(40), coupling="auto", masses=(1.0, 2.0), generator=rng)
+    assert batches.matched[0].at_once == choice.GROWING > choice.LEAST_MATCHED
+    assert not batches.matched[0].keeps_mass
 
 
 def test_independent_pairs_never_need_super_batches(rng, monkeypatch):
-    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(20, 20))
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 20 * 20)
     batches = paired_batches(numbered(40), numbered(40), coupling="independent", generator=rng)
     assert batches.plans[0] is not None
 
@@ -177,10 +213,10 @@ def test_times_outside_the_clock_are_an_error_unless_asked_for():
         clock.check(float("nan"), extrapolate=True)
 
 
-def test_given_pairs_are_kept_however_many_there_are(rng):
-    """Above the limit for one dense plan too: there is nothing to solve, and parts would join strangers."""
-    n = 8000
-    assert dense_memory(n, n) > pairing_module.WHOLE_MEMORY
+def test_given_pairs_are_kept_however_many_there_are(rng, monkeypatch):
+    """Above the limit for one plan too: there is nothing to solve, and parts would join strangers."""
+    n = 80
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 0)
     x = torch.randn(n, 1, generator=rng)
     batch = next(iter(cf.pairing.paired_batches(x, x + 1, coupling="given", batch_size=64, generator=rng)))
     torch.testing.assert_close(batch.x1 - batch.x0, torch.ones(64, 1))
@@ -255,13 +291,15 @@ def test_pairs_inside_groups_are_the_same_from_any_step(rng):
 def test_groups_divide_the_problem_and_its_memory(rng, monkeypatch):
     """Three groups of a third take a third of the memory: what is too large as one may fit inside groups."""
     labels = donors((60, 60))
-    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", dense_memory(60, 60) // 2)
+    monkeypatch.setattr(choice, "WHOLE_PAIRS", 60 * 60 // 2)
     clouds = with_donor(labels)
-    found = [snapshot_batches(clouds, [0, 1], within=w, generator=rng).plans[0] for w in (None, labels)]
+    found = [
+        snapshot_batches(clouds, [0, 1], coupling=EUCLIDEAN, within=w, generator=rng).plans[0] for w in (None, labels)
+    ]
     assert [plan is None for plan in found] == [True, False]
-    monkeypatch.setattr(pairing_module, "WHOLE_MEMORY", 0)
+    monkeypatch.setattr(choice, "WHOLE_MEMORY", 0)
     parts = snapshot_batches(clouds, [0, 1], within=labels, generator=rng)
-    assert parts._pairs.intervals[0].size == 3 * pairing_module.LEAST_MATCHED
+    assert parts._pairs.intervals[0].size == 3 * choice.LEAST_MATCHED
 
 
 def test_a_group_that_a_neighbour_lacks_is_left_out_there_and_said(rng):

@@ -3,6 +3,7 @@
 A coupling is deterministic; randomness enters when its plan is sampled. Which one to take:
 
 * `Exact`: optimal transport, the least total cost. The default, except for snapshots of cells.
+* `Hierarchical`: optimal transport of 10,000 to 10 million points, nearly, in memory that grows with these alone.
 * `Independent`: pairs drawn at random.
 * `Given`: pairs that are known already, or plans that another tool has computed.
 * `Sinkhorn`: entropic optimal transport; ``Sinkhorn("path")`` for the noise of a `BrownianBridge`.
@@ -19,6 +20,7 @@ from cellflow.couplings.coupling import COUPLINGS, Coupling, CouplingLike, Custo
 from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.exact import Exact, Independent
 from cellflow.couplings.given import Given
+from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.relative import Relative
@@ -36,6 +38,7 @@ __all__ = [
     "Euclidean",
     "Exact",
     "Given",
+    "Hierarchical",
     "Independent",
     "Plan",
     "ProductPlan",

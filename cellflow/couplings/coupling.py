@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cellflow.couplings.exact import Exact, Independent
 from cellflow.couplings.given import Given
+from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.plan import Plan
 from cellflow.couplings.problem import dense_memory
 from cellflow.couplings.unbalanced import UnbalancedSinkhorn
@@ -92,6 +93,34 @@ def between(
     return coupling if found is None else found(start, stop, source, target)
 
 
+def at_scale(coupling: Coupling) -> Coupling | None:
+    """Return the coupling that stands for another where clouds are too large for it, or ``None``.
+
+    A coupling that knows one has a method ``at_scale``.
+
+    Examples
+    --------
+    >>> at_scale(Exact())
+    Hierarchical(block=512, tolerance=0.001, passes=50, cost=SquaredEuclidean())
+    >>> at_scale(Independent())
+    """
+    found = getattr(coupling, "at_scale", None)
+    return None if found is None else found()
+
+
+def of_points(coupling: Coupling) -> bool:
+    """Whether the time that a coupling takes grows with the number of points, not with that of pairs.
+
+    It does where states are not looked at, and where a coupling says so by ``of_points``.
+
+    Examples
+    --------
+    >>> of_points(Independent()), of_points(Exact()), of_points(Exact().at_scale())
+    (True, False, True)
+    """
+    return not coupling.uses_states or getattr(coupling, "of_points", False)
+
+
 @checked
 @dataclass(frozen=True)
 class Custom:
@@ -156,6 +185,7 @@ COUPLINGS: dict[str, Coupling] = {
     "exact": Exact(),
     "independent": Independent(),
     "given": Given(),
+    "hierarchical": Hierarchical(),
 }
 """The couplings that have a name: those that need no number."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cellflow.couplings.cost import Cost, SquaredEuclidean
 from cellflow.couplings.given import POINT_MEMORY
+from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.sparse import SparsePlan
@@ -87,6 +88,10 @@ class Exact:
     def memory(self, n: int, m: int) -> int:
         """Return the bytes that matching ``n`` with ``m`` points at once takes."""
         return dense_memory(n, m)
+
+    def at_scale(self) -> Hierarchical | None:
+        """Return the coupling that stands for it where clouds are too large for an exact plan, if there is one."""
+        return Hierarchical(cost=self.cost) if isinstance(self.cost, SquaredEuclidean) else None
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1.

@@ -120,6 +120,9 @@ class PerturbationFlow(FlowEstimator):
         The treatments of the fit, each as a mapping from column to value, without controls.
     arms_
         Table of the fit, a row for each treatment and group: ``treatment``, ``group``, ``cells``, ``controls``.
+    matching_
+        How the cells of each row were matched with their controls, by its name: a `cellflow.pairing.choice.Matched`;
+        not of a loaded flow.
     shifts_
         The change of the mean, from controls to treated cells, of each of its rows, ``(k, d)``.
     history_, search_history_, blur_
@@ -240,6 +243,7 @@ class PerturbationFlow(FlowEstimator):
         fitted.blur_ = aside.blur(_clouds(arms)) if regular and few else 0.0
         objective = fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_)
         batches = self._pair(arms, rng, device)
+        fitted.matching_ = batches.matched
 
         reach, alone = perturbation_fit.amounts_of(arms, fitted.conditions_)
 

@@ -50,6 +50,7 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     known = learned.get("conditions")
     self.conditions_ = None if known is None else FittedConditions.of(known)
     self.turnover_ = {} if known is not None else learned.get("turnover", [None] * (len(self.clock_.times) - 1))
+    self.matching_ = {} if known is not None else []  # like plans, of a fit in this process
     self.search_history_ = training.History(learned.get("search_history"))
     self.blur_ = float(learned.get("blur", 0.0))
     self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.n_features_in_)

@@ -1,6 +1,6 @@
 """`SnapshotFlow`: one field through all snapshots of an AnnData."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -30,6 +30,7 @@ from cellflow.estimators.serialize import FORMER
 from cellflow.objectives import BridgeMatching, GrowthMatching, Objective, VelocityMatching
 from cellflow.objectives.draw import Unit
 from cellflow.pairing import Curve, aside, curves
+from cellflow.pairing.choice import Matched
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, seeded
@@ -160,6 +161,10 @@ class SnapshotFlow(FlowEstimator):
         For each interval the plan over the whole snapshots, or ``None`` where super-batches were used. With
         ``conditions`` a mapping, from the label of a condition, the times of two snapshots and, with ``within``, the
         group: ``flow.plans_["A", 0.0, 3.0]``.
+    matching_
+        For each interval how its cells were matched, a `cellflow.pairing.choice.Matched`: in one plan or in
+        super-batches, by which coupling, and whether it keeps the masses of cells.
+        With ``conditions`` a mapping as ``plans_``. Empty for a loaded flow.
     conditions_
         What was learned of the conditions: names, scales of doses; ``None`` without.
     n_features_in_
@@ -195,6 +200,7 @@ class SnapshotFlow(FlowEstimator):
     masses_: Sizes | None
     growth_: bool
     turnover_: "list[float | None] | dict[Any, float | None]"
+    matching_: Sequence[Matched] | dict[Any, Matched]
     search_history_: training.History
     blur_: float
     fingerprint_: Fingerprint | None
@@ -303,6 +309,7 @@ class SnapshotFlow(FlowEstimator):
             fitted.field_ = fitted._field(scales).to(device)
         batches = self._pair(snapshots, coupling, rng, fitted.masses_, device)
         fitted.plans_, fitted.turnover_ = batches.plans, batches.turnovers
+        fitted.matching_ = batches.matched
         fitted.digest_ = snapshots.digest()  # of the cells that the plans are of
         run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
         growing = batches if fitted.growth_ and self.prior_key is None else None

@@ -13,6 +13,7 @@ from cellflow.couplings import CouplingLike, Plan, resolve
 from cellflow.couplings.coupling import between, over
 from cellflow.couplings.within import Labels
 from cellflow.pairing import curves
+from cellflow.pairing.choice import Matched
 from cellflow.pairing.curves import Bends, Curve
 from cellflow.pairing.given import clouds_of, groups_of, numbers_of, numbers_of_points
 from cellflow.pairing.masses import Ends, WeighedPlan, relative
@@ -54,7 +55,8 @@ def paired_batches(
         Condition of each target point, ``(m, k)``.
     ot_batch_size
         Points of each cloud that are matched at once: ``"whole"`` for one plan over everything, a number for
-        super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by memory, and logs it.
+        super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by the sizes, see
+        `cellflow.pairing.choice`; what it chose is logged, and in ``batches.matched``.
     masses
         Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
     path
@@ -239,6 +241,22 @@ class PairedBatches:
     def plans(self) -> list[Plan | None]:
         """The plan over whole snapshots of each interval, or ``None`` where super-batches are used."""
         return self._pairs.plans
+
+    @property
+    def matched(self) -> list[Matched]:
+        """How the snapshots of each interval were matched: in one plan or in parts, and by which coupling.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> batches = paired_batches(torch.zeros(5, 1), torch.ones(4, 1), generator=cf.generator(seed=0))
+        >>> print(*batches.matched)
+        5 with 4 points: one plan (Exact)
+        """
+        return self._pairs.matched
+
+    def __repr__(self) -> str:
+        return f"PairedBatches({self.batch_size} pairs of {'; '.join(map(str, self.matched))})"
 
     def displacements(self) -> Tensor:
         """Return the mean displacement of the pairs of each interval, as its plan weighs them: ``(k, ...)``, float64.

@@ -20,14 +20,14 @@ from cellflow.couplings import Plan
 from cellflow.couplings.draws import systematic
 from cellflow.errors import ConvergenceError
 from cellflow.machine import usable_cores
+from cellflow.pairing import choice
+from cellflow.pairing.choice import Matched
 from cellflow.pairing.condition_legs import called
 from cellflow.pairing.masses import Ends, match
 from cellflow.pairing.rows import (
     DRAWN_STEPS,
-    LEAST_MATCHED,
     REUSE,
     WHOLE_AT_ONCE,
-    WHOLE_MEMORY,
     Pairs,
     RowMatching,
     SuperBatches,
@@ -39,8 +39,9 @@ from cellflow.seeds import draw_seed, generator_at
 
 log = logging.getLogger(__name__)
 
-PLANS_MEMORY = 2 * WHOLE_MEMORY
-"""Most bytes, by what couplings declare, for the whole plans of all legs together: legs beyond take super-batches."""
+PLANS = 2
+"""The whole plans of all legs take no more together than so many of the largest would: other legs are matched in
+linear time, or in super-batches."""
 LEGS_AT_ONCE = 128
 """Legs for each `DRAWN_STEPS` of a block: with more, blocks are longer, as each leg is drawn from once in a block."""
 COUNTED_BLOCKS, COUNTED_PAIRS = 2, 2048
@@ -126,6 +127,11 @@ class LegPairs:
     def plans(self) -> list[Plan | None]:
         """The plan over whole sides of each leg, or ``None`` where super-batches are used."""
         return [leg.plan for leg in self.legs]
+
+    @property
+    def matched(self) -> list[Matched]:
+        """How both sides of each leg are matched."""
+        return [leg.matched for leg in self.legs]
 
     def shrunk(self, share: float) -> "LegPairs":
         """Return the same pairs with a share of their growth."""
@@ -234,24 +240,20 @@ def matched(
     ConvergenceError
         When a plan is not found; a note says of which leg.
     """
-    if isinstance(ot_batch_size, str) and ot_batch_size not in ("auto", "whole"):
-        raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
-    if not isinstance(ot_batch_size, str) and ot_batch_size < 2:
-        raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
-    whole = _whole(matchings, ot_batch_size)
     each = 2 * math.ceil(batch_size / len(matchings))
-    size = max(LEAST_MATCHED, each) if isinstance(ot_batch_size, str) else ot_batch_size
+    sizes = [choice.least_matched(each, grows=one.masses is not None) for one in ends]
+    chosen = choice.choose(matchings, ot_batch_size, sizes, plans=PLANS)
     seeds = [draw_seed(generator) for _ in matchings]
-    log.info("%d legs have one plan each, %d take super-batches of %d", sum(whole), len(whole) - sum(whole), size)
-    memory = [m.coupling.memory(*m.sizes) for m, one in zip(matchings, whole, strict=True) if one]
-    threads = min(usable_cores(), max(1, int(WHOLE_AT_ONCE * WHOLE_MEMORY // max([1, *memory]))))
+    _say(chosen)
+    memory = [one.matching.load[0] for one in chosen if one.at_once is None]
+    threads = min(usable_cores(), max(1, int(WHOLE_AT_ONCE * choice.WHOLE_MEMORY // max([1, *memory]))))
 
     def prepared(number: int) -> WholePlan | SuperBatches:
-        matching, seed = matchings[number], seeds[number]
-        if not whole[number]:
-            return SuperBatches(matching, size, seed, 1, ends[number])
+        (matching, size, _), seed, found = chosen[number], seeds[number], chosen[number].matched
+        if size is not None:
+            return SuperBatches(matching, size, seed, 1, ends[number], found)
         try:
-            return WholePlan(*match(matching, *matching.rows(), ends[number]), seed, DRAWN_STEPS)
+            return WholePlan(*match(matching, *matching.rows(), ends[number]), seed, DRAWN_STEPS, found)
         except (ConvergenceError, ValueError) as error:
             error.add_note(f"This was found between {matching.sizes} points, of {called(names[number])}.")
             raise
@@ -260,14 +262,10 @@ def matched(
         return list(pool.map(prepared, range(len(matchings))))
 
 
-def _whole(matchings: Sequence[RowMatching], ot_batch_size: int | str) -> list[bool]:
-    """Return for each leg whether one plan is made over all its points."""
-    undivided = [not matching.coupling.divisible for matching in matchings]
-    if ot_batch_size != "auto":
-        return [ot_batch_size == "whole" or alone for alone in undivided]
-    memory = [matching.coupling.memory(*matching.sizes) for matching in matchings]
-    found, total = list(undivided), 0
-    for number in sorted(range(len(matchings)), key=memory.__getitem__):
-        total += memory[number]
-        found[number] |= total <= PLANS_MEMORY and matchings[number].fits()
-    return found
+def _say(chosen: Sequence[choice.Choice]) -> None:
+    parts = [one.at_once for one in chosen if one.at_once is not None]
+    sizes = f" of {max(parts):,}" if parts else ""
+    log.info("%d legs have one plan each, %d take super-batches%s", len(chosen) - len(parts), len(parts), sizes)
+    for one in chosen:
+        if one.matching.coupling is not one.asked:
+            log.info("pairing %s", one.matched)

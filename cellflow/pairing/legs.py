@@ -14,6 +14,7 @@ from cellflow.batch import Batch
 from cellflow.couplings import CouplingLike, Plan, resolve
 from cellflow.couplings.coupling import between, over
 from cellflow.pairing.batches import mean_of
+from cellflow.pairing.choice import Matched
 from cellflow.pairing.condition_legs import ConditionLeg, balanced, called, check_legs
 from cellflow.pairing.given import clouds_of, numbers_of_points
 from cellflow.pairing.leg_pairs import LegPairs, matched
@@ -174,6 +175,11 @@ class LegBatches:
     def plans(self) -> dict[Any, Plan | None]:
         """The plan over all points of each leg, by its name, or ``None`` where super-batches are used."""
         return {leg.name: plan for leg, plan in zip(self.legs, self._pairs.plans, strict=True)}
+
+    @property
+    def matched(self) -> dict[Any, Matched]:
+        """How both sides of each leg were matched, by its name: in one plan or in parts, and by which coupling."""
+        return {leg.name: found for leg, found in zip(self.legs, self._pairs.matched, strict=True)}
 
     @property
     def turnovers(self) -> dict[Any, float | None]:

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan, Within
+from cellflow.couplings.coupling import at_scale, of_points
 from cellflow.machine import usable_cores
+from cellflow.pairing import choice
+from cellflow.pairing.choice import Matched
 from cellflow.pairing.masses import Ends, WeighedPlan, match
 from cellflow.seeds import draw_seed, generator_at
 
@@ -30,14 +33,8 @@ Weighted = tuple[Tensor, Tensor]
 """Rows, and how much each of them counts."""
 T = TypeVar("T")
 
-WHOLE_MEMORY = 2_880_000_000
-"""Most bytes for one plan over two whole sets: 8000 x 7500 cells take 3 GB, and half a minute."""
-READ_LIMIT = 2**28
-"""Most numbers that are read for one plan over two whole sets, such as pixels: 2 GB in the precision of the costs."""
 WHOLE_AT_ONCE = 2
 """Most plans over whole sets that are solved at the same time, to limit memory."""
-LEAST_MATCHED = 512
-"""Least points of each set in a super-batch: 20 ms to solve; twice the training batch where that is more."""
 REUSE = 24
 """How often each pair of a super-batch is used, each time at another point of its path: often enough for one worker
 to solve the next four super-batches of 512 while a small network trains on these (``benchmarks/results/speed.md``)."""
@@ -92,13 +89,24 @@ class RowMatching:
         return source, target
 
     def fits(self) -> bool:
-        """Whether matching everything at once fits into memory, including the states to be read."""
-        return self._over(*self.rows()).memory(*self.sizes) <= WHOLE_MEMORY and not self.reads_much
+        """Whether matching everything at once takes little memory, with the states to be read, and a few minutes."""
+        memory, pairs = self.load
+        return memory <= choice.WHOLE_MEMORY and pairs <= choice.WHOLE_PAIRS and not self.reads_much
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """The bytes that matching everything at once takes, and the pairs of points among which it is solved."""
+        return self._over(*self.rows()).memory(*self.sizes), 0 if of_points(self.coupling) else self._possible()
+
+    def at_scale(self) -> "Sequence[RowMatching]":
+        """Return the matching by the coupling that stands for its own where sets are large, if there is one."""
+        other = at_scale(self.coupling)
+        return [] if other is None else [replace(self, coupling=other)]
 
     @property
     def reads_much(self) -> bool:
         """Whether looking up all states would fill the memory."""
-        return self.read > READ_LIMIT
+        return self.read > choice.READ_LIMIT
 
     def problems(self) -> int:
         """Return the number of separate problems into which groups divide the matching."""
@@ -113,6 +121,14 @@ class RowMatching:
             return torch.ones_like(i, dtype=torch.bool), torch.ones_like(j, dtype=torch.bool)
         source, target = self.groups[0][i], self.groups[1][j]
         return torch.isin(source, target), torch.isin(target, source)
+
+    def _possible(self) -> int:
+        """Return how many pairs of points there are, within groups."""
+        if self.groups is None:
+            return self.sizes[0] * self.sizes[1]
+        most = 1 + int(max(side.max() for side in self.groups))
+        before, after = (torch.bincount(side, minlength=most) for side in self.groups)
+        return int(before @ after)
 
     def _over(self, i: Tensor, j: Tensor) -> Coupling:
         if self.groups is None:
@@ -158,6 +174,7 @@ class WholePlan:
     drawn: Plan | WeighedPlan
     seed: int
     steps_per_block: int
+    matched: Matched
 
     def shrunk(self, share: float) -> "WholePlan":
         """Return the same pairs with a share of their growth, if they grow."""
@@ -187,6 +204,7 @@ class SuperBatches:
     seed: int
     steps_per_block: int
     ends: Ends
+    matched: Matched
 
     def shrunk(self, share: float) -> "SuperBatches":
         """Return the same pairs with a share of their growth."""
@@ -236,6 +254,11 @@ class RowPairs:
     def plans(self) -> list[Plan | None]:
         """The plan over whole sets of each interval, or ``None`` where super-batches are used."""
         return [interval.plan for interval in self.intervals]
+
+    @property
+    def matched(self) -> list[Matched]:
+        """How the sets of each interval are matched."""
+        return [interval.matched for interval in self.intervals]
 
     def shrunk(self, share: float) -> "RowPairs":
         """Return the same pairs with a share of their growth."""
@@ -331,38 +354,18 @@ def ahead(tasks: Iterator[Callable[[], T]], pool: Executor, *, spare: int) -> It
 def _prepared(
     matching: RowMatching, batch_size: int, seed: int, ot_batch_size: int | str, ends: Ends
 ) -> WholePlan | SuperBatches:
-    size, (n, m) = _matched_at_once(matching, batch_size, ot_batch_size), matching.sizes
-    if size is None:
-        if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
-            log.info("pairing %d with %d points: one plan (%s)", n, m, _name(matching.coupling))
-        plan, drawn = match(matching, *matching.rows(), ends)
-        if isinstance(drawn, WeighedPlan):
-            found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
-            log.info(
-                "growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else ""
-            )
-        return WholePlan(plan, drawn, seed, DRAWN_STEPS)
-    log.info("pairing %d with %d points: super-batches of %d, solved ahead (%s)", n, m, size, _name(matching.coupling))
-    return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends)
-
-
-def _name(coupling: Coupling) -> str:
-    """Return the name of a coupling, or of the function that it is, without its settings."""
-    return repr(coupling).partition("(")[0]
-
-
-def _matched_at_once(matching: RowMatching, batch_size: int, ot_batch_size: int | str) -> int | None:
-    """Return the rows of each set in a super-batch, or ``None`` for one plan over everything."""
-    if isinstance(ot_batch_size, str):
-        if ot_batch_size not in ("auto", "whole"):
-            raise ValueError(f"Expected ot_batch_size to be 'auto', 'whole' or a number; found {ot_batch_size!r}.")
-        size = max(LEAST_MATCHED, 2 * batch_size) * matching.problems()
-        whole = ot_batch_size == "whole" or matching.fits()
-    elif ot_batch_size < 2:
-        raise ValueError(f"Expected ot_batch_size >= 2; found {ot_batch_size}.")
-    else:
-        size, whole = ot_batch_size, False
-    return None if whole or not matching.coupling.divisible else size
+    least = choice.least_matched(2 * batch_size, grows=ends.masses is not None) * matching.problems()
+    (chosen,) = choice.choose([matching], ot_batch_size, [least])
+    matching, size, _ = chosen
+    if matching.coupling.uses_states:  # otherwise nothing is solved that would take time
+        log.info("pairing %s", chosen.matched)
+    if size is not None:
+        return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends, chosen.matched)
+    plan, drawn = match(matching, *matching.rows(), ends)
+    if isinstance(drawn, WeighedPlan):
+        found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
+        log.info("growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else "")
+    return WholePlan(plan, drawn, seed, DRAWN_STEPS, chosen.matched)
 
 
 def _numbered(interval: WholePlan | SuperBatches, index: int, batch_size: int, firsts: tuple[int, int]) -> Pairs:

@@ -75,6 +75,8 @@ _PATHS = {
 _COUPLINGS = {
     "Independent": "cells of neighbouring snapshots are paired at random",
     "Exact": "cells of neighbouring snapshots are paired so that they move as little as possible (optimal transport)",
+    "Hierarchical": "cells of neighbouring snapshots are paired so that they move little more than they must (optimal "
+    "transport, solved in parts)",
     "Sinkhorn": "cells of neighbouring snapshots are paired so that they move little, with some freedom (entropic "
     "optimal transport)",
     "UnbalancedSinkhorn": "cells of neighbouring snapshots are paired so that they move little, and may divide or die "
@@ -340,12 +342,19 @@ def _settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
         ("Representation", f"{flow.rep}, {_columns(flow)}"),
         ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
         ("Pairing", _explain(coupling, _COUPLINGS)),
+        *_matching(flow),
         ("Path", _explain(path, _PATHS) + (f", blurred by {flow.blur_:.3g}" if flow.blur_ else "")),
         ("Network", f"{estimator.parameters(flow)}; one field for all intervals"),
         ("Training", f"{len(flow.history_):,} steps{early}, {flow.batch_size:,} pairs per interval and step"),
         ("Seed", str(flow.seed)),
         *estimator.chosen(flow, besides=("rep", "time_key", "coupling", "path", "steps", "batch_size", "seed")),
     ]
+
+
+def _matching(flow: "SnapshotFlow") -> list[tuple[str, str]]:
+    """Return how the cells of each interval were matched, where that is known and fits on the page."""
+    known = [] if isinstance(flow.matching_, dict) else [str(one) for one in flow.matching_[:MOST_SNAPSHOTS]]
+    return [("Matching", "; ".join(known))] if known else []
 
 
 def _unmeasured(adata: "AnnData", flow: "SnapshotFlow") -> float:

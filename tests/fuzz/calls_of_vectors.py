@@ -174,6 +174,17 @@ CALLS: dict[str, Any] = {
         joined(C.Exact()),
         using(C.Exact, matched, cost=function(C.Euclidean()), max_iterations=count(1000)),
     ],
+    "couplings.Hierarchical": [
+        joined(C.Hierarchical(block=3)),
+        using(
+            C.Hierarchical,
+            matched,
+            block=count(4),
+            tolerance=number(1e-3),
+            passes=count(2),
+            cost=function(C.Euclidean()),
+        ),
+    ],
     "couplings.Sinkhorn": [
         joined(C.Sinkhorn(1.0)),
         using(
