@@ -12,12 +12,12 @@ demo: $(VENV)/installed
 	$(BIN)/cellflow demo
 
 test: $(VENV)/installed-test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # What trains to convergence, and what documents print; what the minutes do not suffice for is listed as skipped.
 SLOW_MINUTES ?= 7
 slow: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 -rs -m 'slow and not gpu' --minutes $(SLOW_MINUTES)
+	$(BIN)/pytest -n 2 --dist worksteal -rs -m 'slow and not gpu' --minutes $(SLOW_MINUTES)
 
 mutants: $(VENV)/installed-test
 	$(BIN)/python -m tests.mutants

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -51,15 +52,23 @@ def _quotas() -> Iterator[int]:
             yield math.ceil(int(quota) / int(period))
 
 
-def _files(*names: str) -> Iterator[Path]:
-    """Yield the files of these names in all control groups of this process, and in those that hold them."""
-    for line in OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.is_file() else ():
+def _files(*names: str) -> tuple[Path, ...]:
+    """Return the files of these names in all control groups of this process, and in those that hold them."""
+    return _present(OWN_GROUPS.read_text(), GROUPS, names) if OWN_GROUPS.is_file() else ()
+
+
+@cache
+def _present(own: str, groups: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return those that are there, looked for once: every fit asks several times, and a group keeps its files."""
+    found: list[Path] = []
+    for line in own.splitlines():
         _, controllers, inside = line.split(":", 2)
-        for place in (GROUPS / controllers, GROUPS):
+        for place in (groups / controllers, groups):
             group = place / inside.strip("/")
             for folder in (group, *group.parents):
-                if folder != GROUPS.parent and folder.is_relative_to(GROUPS):
-                    yield from (folder / name for name in names if (folder / name).is_file())
+                if folder != groups.parent and folder.is_relative_to(groups):
+                    found += [folder / name for name in names if (folder / name).is_file()]
+    return tuple(found)
 
 
 def _first(path: Path) -> str:

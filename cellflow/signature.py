@@ -138,10 +138,11 @@ def as_stated(value: Any, hint: Any, *, name: str, where: str) -> Any:
     >>> as_stated(torch.tensor(0.5), float, name="sigma", where="Linear")
     0.5
     """
-    if not _fits(value, hint):
-        plain = _plain(value)
-        if plain is not value and _fits(plain, hint):
-            return plain
+    if _fits(value, hint):
+        return value
+    plain = _plain(value)
+    if plain is not value and _fits(plain, hint):
+        return plain
     check_type(value, hint, name=name, where=where)
     return value
 
@@ -178,6 +179,7 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     """Return the function behind a check of its arguments, but for those that are left."""
     signature = inspect.signature(function)
     hints: dict[str, Any] = {}
+    sure: dict[str, frozenset[type]] = {}
     names = [name for name, each in signature.parameters.items() if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     rest = next((n for n, each in signature.parameters.items() if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
     positional = names[: names.index(rest)] if rest in names else names
@@ -185,10 +187,11 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     def taken(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not hints:
             hints.update({name: hint for name, hint in _stated(function, signature).items() if name not in left})
+            sure.update({name: _sure(hint) for name, hint in hints.items()})
         # Too many or too few arguments: Python says so when the function itself is called.
         for place, (name, value) in enumerate(chain(zip(positional, given, strict=False), [*named.items()])):
             hint = hints.get(name, Any)
-            if type(value) is hint or hint is Any:
+            if hint is Any or type(value) in sure[name]:
                 continue
             plain = as_stated(value, hint, name=name, where=shown)
             if plain is not value and name in named:
@@ -223,6 +226,16 @@ def _stated(function: Any, signature: inspect.Signature) -> dict[str, Any]:
         except NameError:
             found[name] = hint
     return found
+
+
+def _sure(hint: Any) -> frozenset[type]:
+    """Return types of which every value fits: what a step of training hands on is not looked at any further."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return frozenset[type]().union(*map(_sure, typing.get_args(hint)))
+    if hint is None:
+        return frozenset({type(None)})
+    plain = isinstance(hint, type) and typing.get_origin(hint) is None and not getattr(hint, "_is_protocol", False)
+    return frozenset({hint}) if plain else frozenset()
 
 
 def _fits(value: object, hint: Any) -> bool:

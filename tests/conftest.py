@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -111,6 +112,20 @@ def small_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellflow.report.html.DPI", 40)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_parts():
+    """Errors of distances follow from six parts of the cells: dozens of them are most of what validations take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellflow.tl.held_out.standard_error", partial(cf.metrics.standard_error, repeats=6))
+        yield
+
+
+@pytest.fixture
+def all_parts(monkeypatch):
+    """Errors are as precise as users get them: for tests that look at how large they are."""
+    monkeypatch.setattr("cellflow.tl.held_out.standard_error", cf.metrics.standard_error)
 
 
 @pytest.fixture

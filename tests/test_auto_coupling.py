@@ -24,11 +24,11 @@ N, D = 300, 5
 AUTO = UnbalancedSinkhorn()
 
 
-def two_populations(*, apart, move, growth, spread, seed=0):
+def two_populations(*, apart, move, growth, spread, seed=0, n=N):
     """Cells that stay and grow, and cells that move sideways: both snapshots, and who of them stays."""
     rng = generator(seed)
-    before, after = (spread * torch.randn(n, D, generator=rng) for n in (2 * N, (growth + 1) * N))
-    stays, stayed = torch.arange(2 * N) < N, torch.arange(len(after)) < growth * N
+    before, after = (spread * torch.randn(k, D, generator=rng) for k in (2 * n, (growth + 1) * n))
+    stays, stayed = torch.arange(2 * n) < n, torch.arange(len(after)) < growth * n
     before[~stays, 0] += apart
     after[~stayed, 0] += apart
     after[~stayed, 1] += move * spread
@@ -47,7 +47,7 @@ def grown(x0, x1):
 @pytest.mark.parametrize("move", [2, 6, 10])
 @pytest.mark.parametrize(("apart", "spread", "most"), [(14, 1.0, 0.15), (4, 0.3, 0.35)])
 def test_nobody_crosses_and_travel_is_not_death(apart, spread, most, move, growth):
-    x0, x1, stays, stayed = two_populations(apart=apart, move=move, growth=growth, spread=spread)
+    x0, x1, stays, stayed = two_populations(apart=apart, move=move, growth=growth, spread=spread, n=120)
     plan, rate = grown(x0, x1)
     crossing = plan[~stays][:, stayed].sum() / plan[~stays].sum()
     assert crossing <= 0.05

@@ -29,7 +29,8 @@ def lanes():
     return Case(Course("lanes", clouds, (0.0, 1.0, 2.0)), ends, ("first", "second"), asked, score)
 
 
-def test_plans_and_flows_keep_lanes_that_cells_who_stay_mix_up(lanes):
+def test_plans_and_flows_keep_lanes_that_cells_who_stay_mix_up(lanes, monkeypatch):
+    monkeypatch.setattr(methods, "SAMPLES", 10)
     found = {}
     for name in ("not moving", "exact plan", "flow, exact", "bridge, not regularized"):
         method = methods.METHODS[name]

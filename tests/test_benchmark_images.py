@@ -255,7 +255,8 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 def test_generation_runs(tmp_path, monkeypatch):
     some = cf.images.read_images(cf.datasets.digits(), size=28)
     monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
-    monkeypatch.setattr(generation, "EVALUATIONS", (2, 16))
+    for name, value in {"EVALUATIONS": (2, 3), "ON_THE_WAY": 3, "DRAWS": 3}.items():
+        monkeypatch.setattr(generation, name, value)
     monkeypatch.setattr(judge_of_images, "REPEATS", 3)
     monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: some.take(range(150)), "mnist"))
     monkeypatch.setitem(generation.SIZES, "cpu", replace(TINY, steps=16))

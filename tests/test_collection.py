@@ -29,11 +29,14 @@ def collected(folder, seed, temporary):
     return [line for line in found.stdout.splitlines() if "::" in line]
 
 
-def test_the_suite_is_collected_alike_twice(tmp_path):
-    one = collected(ROOT, 1, tmp_path / "one")
+def test_the_suite_is_collected_alike_twice(request, tmp_path):
+    """In two processes, of which this is one where it runs the whole suite; tests that it leaves out are not there."""
+    here = [item.nodeid for item in request.session.items]
+    one = here if len(here) > 2000 else collected(ROOT, 1, tmp_path / "one")
+    chosen = set(one)
     assert len(one) > 2000
-    assert len(set(one)) == len(one)
-    assert one == collected(ROOT, 2, tmp_path / "two")
+    assert len(chosen) == len(one)
+    assert one == [name for name in collected(ROOT, 2, tmp_path / "two") if one is not here or name in chosen]
     # What two processes share by chance, and others would not: addresses, bytes, folders of this machine.
     assert [name for name in one if re.search(r"0x[0-9a-f]{6,}|\\x[0-9a-f]{2}|/home/|/tmp", name)] == []
 

@@ -214,6 +214,7 @@ def test_tiny_snapshots_keep_no_cells_aside(knowing, caplog):
     assert len(adata.uns["validation"]) == 6
 
 
+@pytest.mark.usefixtures("all_parts")
 def test_several_seeds_give_their_mean_and_a_wider_interval(knowing):
     """Fits that differ by seed alone: 4 +- 1 a day."""
     drift = {0: 4.0, 1: 5.0, 2: 3.0}
@@ -235,6 +236,7 @@ def test_several_seeds_give_their_mean_and_a_wider_interval(knowing):
     assert new["flow", "new"] > alone["flow", "new"] + 0.1
 
 
+@pytest.mark.usefixtures("all_parts")
 def test_intervals_hold_what_other_cells_would_have_given(knowing):
     """Of the scores of other samples of the same populations about 95 % lie in the interval of one of them."""
     flow = knowing(lambda states: Known([4.5, 0.0]))
