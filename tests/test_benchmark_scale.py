@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.rows import Table
 from benchmarks.scale import __main__ as scale
-from benchmarks.scale import steps
+from benchmarks.scale import parts, steps
 from benchmarks.scale.case import Case, Watch
 
 TINY = {"points": 50, "dim": 2, "count": 2, "batch": 8}
@@ -58,3 +58,11 @@ def test_cases_have_names_of_their_own_and_settings_that_their_functions_take(su
     for case in cases:
         assert case.key["subject"] == subject
         inspect.signature(case.act).bind(Watch(), **json.loads(json.dumps(dict(case.settings))))
+
+
+def test_parts_of_a_step_are_told_apart():
+    (case,) = parts.CASES["small"]
+    found = case.act(watch := Watch(), **case.settings)
+    assert watch.row["seconds"] > 0
+    assert {"matrix products, ms", "forward and backward, ms", "fused optimiser, ms", "batch, ms"} <= set(found)
+    assert all(value >= 0 for value in found.values())
