@@ -14,17 +14,25 @@ from scipy.optimize import linprog
 
 from cellflow.couplings import (
     COUPLINGS,
+    DensePlan,
+    Euclidean,
     Exact,
     Given,
     Independent,
+    PotentialsPlan,
     ProductPlan,
     Sinkhorn,
     SquaredEuclidean,
     UnbalancedSinkhorn,
     Within,
+    kernel,
+    potentials_plan,
     resolve,
+    sinkhorn,
+    streamed,
 )
 from cellflow.couplings.coupling import of_points
+from cellflow.couplings.potentials import Relaxed, advance
 from cellflow.errors import ConvergenceError
 from cellflow.seeds import generator
 
@@ -339,6 +347,105 @@ def test_costs_of_ten_thousand_epsilon_stay_finite():
     plan = Sinkhorn(1e-4)(x0, x0 + 0.01)
     assert SquaredEuclidean()(x0, x0).max() > 1e4 * 1e-4
     torch.testing.assert_close(plan.dense(), torch.eye(10).double() / 10, atol=1e-6, rtol=0)
+
+
+# ---- without an array of all pairs ----
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+    """Nothing of the size of all pairs: two blocks for 40 points, that begin with the potentials of ten."""
+    monkeypatch.setattr(sinkhorn, "MOST_BYTES", 8)
+    monkeypatch.setattr(streamed, "SUBSAMPLE", 10)
+    for room in (kernel, potentials_plan):
+        monkeypatch.setattr(room, "AT_ONCE", 2**13)
+
+
+STREAMED = {
+    "balanced": Sinkhorn(0.7, tolerance=1e-10),
+    "a cost without factors": Sinkhorn(0.7, Euclidean(), tolerance=1e-10),
+    "nothing kept": Sinkhorn(0.7, tolerance=1e-10, kernel_bytes=0),
+    "relaxed": UnbalancedSinkhorn(0.7, 3.0, tolerance=1e-10),
+    "targets keep their masses": UnbalancedSinkhorn(0.7, (3.0, math.inf), tolerance=1e-10),
+    "motion is free": UnbalancedSinkhorn(0.7, (3.0, math.inf), tolerance=1e-10, free_motion=True),
+}
+
+
+@pytest.mark.parametrize("coupling", STREAMED.values(), ids=STREAMED)
+def test_plans_of_potentials_are_the_dense_ones(coupling, request):
+    (x0, x1), a, b = clouds(40, 30), weights(40), weights(30, 1)
+    a[3], b[5] = 0, 0
+    x1[0] = 30.0  # far from all others: single precision has no number for it
+    dense = coupling(x0, x1, a, b)
+    request.getfixturevalue("in_blocks")
+    found = coupling(x0, x1, a, b)
+    assert (type(dense), type(found)) == (DensePlan, PotentialsPlan)
+    torch.testing.assert_close(found.dense(), dense.dense(), atol=1e-8 * float(dense.dense().max()), rtol=1e-6)
+    assert found.cost == pytest.approx(dense.cost, rel=1e-7)
+    assert repr(found).split("converged")[0] == repr(dense).replace("Dense", "Potentials").split("converged")[0]
+    if not getattr(coupling, "free_motion", False):  # of points without weight too
+        (f, g), (other_f, other_g) = found.potentials, dense.potentials
+        torch.testing.assert_close(f[:, None] + g, other_f[:, None] + other_g, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_streamed_sinkhorn_agrees_with_pot():
+    x0, x1 = clouds(40, 30)
+    expected = ot.sinkhorn(
+        *(np.full(n, 1 / n) for n in (40, 30)), SquaredEuclidean()(x0, x1).numpy(), 1.0, stopThr=1e-12
+    )
+    np.testing.assert_allclose(Sinkhorn(1.0, tolerance=1e-12)(x0, x1).dense().numpy(), expected, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("in_blocks")
+def test_double_precision_judges_what_single_precision_has_found():
+    """Costs of up to two thousand epsilon: exponents that single precision rounds by a ten-thousandth."""
+    x0, x1 = clouds(40, 30)
+    epsilon = float(SquaredEuclidean()(x0, x1).max()) / 1000
+    plan = Sinkhorn(epsilon, tolerance=1e-3)(x0, x1)
+    assert plan.error <= 1e-3
+    assert float((plan.marginals()[1] - 1 / 30).abs().sum()) == pytest.approx(plan.error, rel=1e-6)
+
+
+def test_memory_of_large_clouds_grows_with_points():
+    assert Sinkhorn(1.0).memory(20_000, 22_000) < 2.3 * 2**30
+    small, large = (Sinkhorn(1.0, kernel_bytes=0).memory(n, n) for n in (10**5, 10**6))
+    assert small < 2**30
+    assert large < 10 * small
+
+
+class Hopeless:
+    """Potentials of which nothing comes: an error in each iteration, and a plan of some mass."""
+
+    epsilon, weights, relaxed = 1.0, (torch.ones(1), torch.ones(1)), Relaxed(1.0, (math.inf, math.inf))
+
+    def __init__(self, error: float) -> None:
+        self.error, self.updates = error, 0
+
+    def update_source(self) -> float:
+        self.updates += 1
+        return self.error
+
+    def update_target(self) -> None: ...
+
+    def mean_cost(self) -> float:
+        return 1e16
+
+    def plan(self, least: float, *, iterations: int, error: float) -> DensePlan:
+        return DensePlan(torch.full((1, 1), 2.68))
+
+
+def test_numbers_beyond_double_precision_stop_at_once():
+    hopeless = Hopeless(math.nan)
+    with pytest.raises(ConvergenceError, match="beyond double precision in iteration 1 .*Rescale the states"):
+        advance(hopeless, 1e-4, 10_000)
+    assert hopeless.updates == 1
+
+
+def test_a_plan_of_another_mass_is_not_returned(monkeypatch):
+    monkeypatch.setattr(sinkhorn, "Potentials", lambda *_: Hopeless(0.0))
+    with pytest.raises(ConvergenceError, match="a plan of mass 2.68 where 1 was asked for.*larger epsilon"):
+        Sinkhorn(1.0)(torch.zeros(1, 1), torch.ones(1, 1))
 
 
 def test_sinkhorn_reports_how_it_went():

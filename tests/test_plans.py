@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from cellflow.couplings import DensePlan, Plan, ProductPlan, SparsePlan
+from cellflow.couplings import DensePlan, Plan, PotentialsPlan, ProductPlan, SparsePlan, potentials_plan
 from cellflow.couplings.draws import AliasTable, systematic
+from cellflow.couplings.within import GroupPlan
 from cellflow.seeds import generator
 
 
@@ -20,11 +21,37 @@ def sparse(matrix: torch.Tensor) -> SparsePlan:
     return SparsePlan(i[back], j[back], matrix[i, j][back], shape=tuple(matrix.shape))
 
 
+def potentials() -> tuple[PotentialsPlan, torch.Tensor]:
+    """Potentials of no problem, and the masses that they stand for, by distances taken apart from the product form."""
+    x0, x1 = (torch.rand(n, 2, generator=generator(n), dtype=torch.float64) for n in (4, 5))
+    f, g = (torch.rand(n, generator=generator(10 + n), dtype=torch.float64) for n in (4, 5))
+    costs = (x0[:, None] - x1).square().sum(dim=2)
+    matrix = A[:, None] * B * ((f[:, None] + g - costs) / 0.3).exp()
+    return PotentialsPlan(x0, x1, (f, g), A, B, epsilon=0.3), matrix
+
+
+def grouped(plan: Plan, matrix: torch.Tensor) -> tuple[GroupPlan, torch.Tensor]:
+    """The plan for the even source and the last target points, beside a pair of its own."""
+    whole = torch.zeros(6, 7, dtype=torch.float64)
+    rows, columns = torch.tensor([0, 2, 3, 5]), torch.tensor([0, 1, 3, 4, 6])
+    whole[rows[:, None], columns] = 0.5 * matrix
+    whole[4, 5] = 0.7
+    pair = (torch.tensor([4]), torch.tensor([5]), 0.7, DensePlan(torch.ones(1, 1)))
+    return GroupPlan([(rows, columns, 0.5, plan), pair], shape=(6, 7)), whole
+
+
+def rescaled(plan: Plan, matrix: torch.Tensor) -> tuple[Plan, torch.Tensor]:
+    source, target = (torch.rand(n, generator=generator(n + 30), dtype=torch.float64) for n in matrix.shape)
+    return plan.rescaled(source, target), matrix * source[:, None] + matrix * target
+
+
 A, B = torch.tensor([0.1, 0.0, 0.5, 0.4]).double(), torch.tensor([0.3, 0.2, 0.0, 0.25, 0.25]).double()
 ALL_PLANS = {
     "dense": (DensePlan(masses(4, 5)), masses(4, 5)),
     "sparse": (sparse(masses(5, 4)), masses(5, 4)),
     "product": (ProductPlan(A, 2 * B), 2 * A[:, None] * B),
+    "potentials": potentials(),
+    "potentials, rescaled": rescaled(*potentials()),
 }
 each_plan = pytest.mark.parametrize(("plan", "matrix"), ALL_PLANS.values(), ids=ALL_PLANS)
 
@@ -37,6 +64,40 @@ def test_a_plan_agrees_with_its_matrix(plan: Plan, matrix):
     torch.testing.assert_close(plan.marginals(), (matrix.sum(1), matrix.sum(0)))
     assert plan.permutation is None
     assert f"{matrix.shape[0]} x {matrix.shape[1]}" in repr(plan)
+
+
+@each_plan
+def test_rows_of_a_plan_are_walked_in_blocks(plan: Plan, matrix):
+    blocks = list(plan.blocks(most=2 * 8 * matrix.shape[1]))
+    assert [rows.stop - rows.start for rows, _ in blocks] == [2] * (len(matrix) // 2) + [1] * (len(matrix) % 2)
+    torch.testing.assert_close(torch.cat([masses for _, masses in blocks]), matrix)
+
+
+@each_plan
+def test_each_mass_is_rescaled_by_a_rate_of_both_its_points(plan: Plan, matrix, monkeypatch):
+    found, expected = rescaled(plan, matrix)
+    torch.testing.assert_close(found.dense(), expected)
+    if matrix.shape == (4, 5):
+        monkeypatch.setattr("cellflow.couplings.within.MOST_BYTES", 8)  # each group by itself
+        found, expected = rescaled(*grouped(plan, matrix))
+        assert isinstance(found, GroupPlan)
+        torch.testing.assert_close(found.dense(), expected)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("make", [potentials, lambda: rescaled(*potentials())], ids=["as it is", "rescaled"])
+def test_pairs_drawn_from_potentials_are_those_of_the_same_dense_plan(make, replace, monkeypatch):
+    monkeypatch.setattr(potentials_plan, "AT_ONCE", 48)
+    plan, matrix = make()
+    drawn, expected = (one.sample(500, generator=generator(4), replace=replace) for one in (plan, DensePlan(matrix)))
+    assert torch.equal(torch.stack(drawn), torch.stack(expected))
+
+
+def test_a_plan_of_too_many_pairs_is_not_made_dense():
+    plan = ProductPlan(torch.ones(10_000), torch.ones(20_000))
+    with pytest.raises(ValueError, match=r"10000 x 20000 masses take 1.5 GiB.*`push`.*`pull`.*`sample`.*`blocks`"):
+        plan.dense()
+    assert float(next(plan.blocks())[1][0, 0]) == 1.0
 
 
 @each_plan
@@ -207,6 +268,9 @@ def test_equal_masses_are_drawn_once_each_however_their_sum_is_rounded():
         (lambda: DensePlan(torch.ones(0, 2)), "carries mass"),
         (lambda: DensePlan(torch.tensor([[1.0, -0.1]])), "1 of 2 are not"),
         (lambda: DensePlan(torch.tensor([[1.0, torch.nan]])), "finite"),
+        (lambda: PotentialsPlan(*[torch.zeros(2, 1)] * 2, [torch.zeros(3)] * 2, epsilon=1.0), "each of 2 points"),
+        (lambda: PotentialsPlan(*[torch.zeros(2, 1)] * 2, [torch.full((2,), 1e9)] * 2, epsilon=1.0), "finite mass"),
+        (lambda: PotentialsPlan(*[torch.zeros(2, 1)] * 2, [torch.full((2,), -1e9)] * 2, epsilon=1.0), "finite mass"),
         (lambda: DensePlan(torch.ones(3)), r"matrix of masses \(n, m\)"),
         (lambda: ProductPlan(torch.ones(2), torch.tensor([torch.inf])), "finite"),
         (lambda: ProductPlan(torch.ones(2, 2), torch.ones(2)), r"weights \(n,\) and \(m,\)"),

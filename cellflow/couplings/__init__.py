@@ -22,6 +22,7 @@ from cellflow.couplings.exact import Exact, Independent
 from cellflow.couplings.given import Given
 from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.plan import Plan
+from cellflow.couplings.potentials_plan import PotentialsPlan
 from cellflow.couplings.product import ProductPlan
 from cellflow.couplings.relative import Relative
 from cellflow.couplings.sinkhorn import Sinkhorn
@@ -41,6 +42,7 @@ __all__ = [
     "Hierarchical",
     "Independent",
     "Plan",
+    "PotentialsPlan",
     "ProductPlan",
     "Relative",
     "Sinkhorn",

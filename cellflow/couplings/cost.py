@@ -6,6 +6,7 @@ exact solvers work in float64 anyway; and the matrix product below loses half th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,36 @@ from cellflow.signature import checked
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """Two clouds ``(n, ...)`` and ``(m, ...)`` to the ``(n, m)`` costs of joining each pair."""
+
+
+class Factors(NamedTuple):
+    """Costs as ``source_i + target_j - left_i . right_j``, of which blocks are made by a product of matrices.
+
+    Parameters
+    ----------
+    source, target
+        A number for each point, ``(n,)`` and ``(m,)``, float64.
+    left, right
+        A vector for each point, ``(n, d)`` and ``(m, d)``, float64.
+    """
+
+    source: Tensor
+    target: Tensor
+    left: Tensor
+    right: Tensor
+
+    def largest(self) -> float:
+        """Return a bound of all costs, and of what they are sums of."""
+        lengths = (float(side.norm(dim=1).max()) for side in (self.left, self.right))
+        return sum(float(side.abs().max()) for side in (self.source, self.target)) + next(lengths) * next(lengths)
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A cost that can be factored."""
+
+    def factors(self, x0: Tensor, x1: Tensor) -> Factors:
+        """Return the factors of the costs between clouds ``x0`` of shape ``(n, ...)`` and ``x1`` ``(m, ...)``."""
 
 
 @checked
@@ -31,12 +62,25 @@ class SquaredEuclidean:
     @checked
     def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
         """Return the ``(n, m)`` squared distances between ``x0`` of shape ``(n, ...)`` and ``x1`` ``(m, ...)``."""
+        source, target, left, right = self.factors(x0, x1)
+        return torch.addmm(target, left, right.T, alpha=-1).add_(source[:, None]).clamp_(min=0)
+
+    def factors(self, x0: Tensor, x1: Tensor) -> Factors:
+        """Return the factors of the squared distances between ``x0`` of shape ``(n, ...)`` and ``x1`` ``(m, ...)``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> source, target, left, right = SquaredEuclidean().factors(torch.ones(2, 1), torch.zeros(1, 1))
+        >>> source[:, None] + target - left @ right.T
+        tensor([[1.],
+                [1.]], dtype=torch.float64)
+        """
         x0, x1 = _pair(x0, x1)
         # The product form cancels when both clouds sit far from the origin: move the origin between them.
         centre = (x0.mean(dim=0) + x1.mean(dim=0)) / 2
         x0, x1 = x0 - centre, x1 - centre
-        squares = torch.addmm(x1.square().sum(dim=1), x0, x1.T, alpha=-2)
-        return squares.add_(x0.square().sum(dim=1, keepdim=True)).clamp_(min=0)
+        return Factors(x0.square().sum(dim=1), x1.square().sum(dim=1), 2 * x0, x1)
 
 
 @checked

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.draws import shuffled, systematic
-from cellflow.couplings.plan import Plan, masses_of, one_to_one
+from cellflow.couplings.plan import Plan, masses_of, one_to_one, solved
 from cellflow.shapes import as_states
 from cellflow.signature import checked
 
@@ -61,24 +61,27 @@ class DensePlan(Plan):
         self.settings = dict(settings or {})
 
     @checked
-    def joining(self, costs: Tensor, **settings: float) -> "DensePlan":
+    def joining(self, cost: float, **settings: float) -> "DensePlan":
         """Return the same masses with the cost by which they are to be judged, where the solver used another.
 
         Parameters
         ----------
-        costs
-            The cost of each pair ``(n, m)``.
+        cost
+            The transport cost.
         **settings
             Numbers that the solver has found.
 
         Examples
         --------
         >>> import torch
-        >>> DensePlan(torch.eye(2)).joining(torch.full((2, 2), 3.0), epsilon=0.5)
+        >>> DensePlan(torch.eye(2)).joining(6.0, epsilon=0.5)
         DensePlan(2 x 2, mass 2, cost 6, epsilon 0.5)
         """
-        cost = float(torch.vdot(self._matrix.flatten(), costs.to(self._matrix).flatten()))
         return DensePlan(self._matrix, cost=cost, iterations=self.iterations, error=self.error, settings=settings)
+
+    def rescaled(self, source: Tensor, target: Tensor) -> "DensePlan":
+        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        return DensePlan(self._matrix * (source[:, None] + target))
 
     @property
     def converged(self) -> bool | None:
@@ -109,8 +112,7 @@ class DensePlan(Plan):
         return one_to_one(self.shape, i, j, self._matrix[i, j])
 
     def _details(self) -> list[str]:
-        solved = [] if self.iterations is None else [f"converged in {self.iterations} iterations"]
-        return [*super()._details(), *solved, *(f"{name} {value:.3g}" for name, value in self.settings.items())]
+        return [*super()._details(), *solved(self.iterations, self.settings)]
 
     # Every pair is one number, row by row, so that a row is a run of consecutive numbers.
     @cached_property
@@ -129,6 +131,9 @@ class DensePlan(Plan):
 
     def _unflatten(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         return pairs // self.shape[1], pairs % self.shape[1]
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        return self._matrix[rows]
 
     def _forward(self, values: Tensor) -> Tensor:
         return self._matrix.T @ values

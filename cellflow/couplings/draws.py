@@ -64,11 +64,26 @@ def systematic(cumulative: Tensor, n: int, *, generator: torch.Generator) -> Ten
     >>> systematic(torch.tensor([1.0, 1.0, 3.0, 4.0]).double(), 4, generator=generator(seed=0))
     tensor([0, 2, 2, 3])
     """
-    # The comb is set to a multiple of 2^-24, plus half: no tooth comes nearer to a whole number than 3e-8,
-    # so equal masses give every number exactly once although their sum is rounded.
+    heights = comb(cumulative[-1], n, generator=generator)
+    return torch.searchsorted(cumulative, heights, right=True).clamp(max=cumulative.numel() - 1)
+
+
+def comb(total: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    """Return ``(n,)`` ascending heights below a ``total``, a scalar: equally spaced, from a random offset on.
+
+    The offset is a multiple of 2^-24 of the spacing, plus half: no height comes nearer to a whole number of spacings
+    than 3e-8 of one, so equal masses give every number exactly once although their sum is rounded.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.seeds import generator
+    >>> comb(torch.tensor(8.0).double(), 4, generator=generator(seed=0)).diff()
+    tensor([2., 2., 2.], dtype=torch.float64)
+    """
     offset = (torch.randint(2**24, (1,), generator=generator, device=generator.device).float() + 0.5) / 2**24
-    teeth = torch.arange(n, dtype=torch.float64, device=cumulative.device) + offset.double().to(cumulative.device)
-    return torch.searchsorted(cumulative, teeth * (cumulative[-1] / n), right=True).clamp(max=cumulative.numel() - 1)
+    teeth = torch.arange(n, dtype=torch.float64, device=total.device) + offset.double().to(total.device)
+    return teeth * (total / n)
 
 
 def shuffled(numbers: Tensor, *, generator: torch.Generator) -> Tensor:

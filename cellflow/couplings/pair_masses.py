@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +138,6 @@ def _sparse(values: Any, what: str) -> "csr_array":
     if isinstance(values, SparsePlan):
         i, j, masses = (part.cpu().numpy() for part in values.pairs)
         return csr_array(coo_array((masses, (i, j)), shape=values.shape))
-    if isinstance(values, Plan):
-        values = values.dense()
     if hasattr(values, "detach"):
         values = values.detach().cpu().to_dense().numpy()
     if issparse(values) or hasattr(values, "to_memory"):
@@ -146,17 +145,10 @@ def _sparse(values: Any, what: str) -> "csr_array":
         parts, dropped = [_checked(found, what)], [0.0]
     else:
         values = values if hasattr(values, "shape") else np.asarray(values)
-        kind = np.dtype(getattr(values, "dtype", object)).kind
-        if len(values.shape) != 2 or not min(values.shape) or kind not in "biuf":
-            raise ValueError(
-                f"Expected {what} as a matrix of numbers, sources by targets; found {type(values).__name__} of shape "
-                f"{tuple(values.shape)}."
-            )
-        n, m = values.shape
-        step, parts, dropped = max(1, AT_ONCE // m), [], []
-        for start in range(0, n, step):
-            block = _checked(csr_array(np.asarray(values[start : start + step], dtype=np.float64)), what)
-            kept, less = thinned(block, max(1, MOST_PAIRS * block.shape[0] // n))
+        parts, dropped = [], []
+        for rows in _blocks(values, what):
+            block = _checked(csr_array(rows), what)
+            kept, less = thinned(block, max(1, MOST_PAIRS * block.shape[0] // values.shape[0]))
             parts.append(kept)
             dropped.append(less * float(block.sum()))
     whole, less = thinned(csr_array(vstack(parts)))
@@ -169,6 +161,23 @@ def _sparse(values: Any, what: str) -> "csr_array":
             100 * lost,
         )
     return whole
+
+
+def _blocks(values: Any, what: str) -> Iterator[np.ndarray]:
+    """Yield some rows of a matrix or of a plan at a time, in float64."""
+    if isinstance(values, Plan):
+        yield from (masses.cpu().numpy() for _, masses in values.blocks(8 * AT_ONCE))
+        return
+    kind = np.dtype(getattr(values, "dtype", object)).kind
+    if len(values.shape) != 2 or not min(values.shape) or kind not in "biuf":
+        raise ValueError(
+            f"Expected {what} as a matrix of numbers, sources by targets; found {type(values).__name__} of shape "
+            f"{tuple(values.shape)}."
+        )
+    n, m = values.shape
+    step = max(1, AT_ONCE // m)
+    for start in range(0, n, step):
+        yield np.asarray(values[start : start + step], dtype=np.float64)
 
 
 def _checked(masses: "csr_array", what: str) -> "csr_array":

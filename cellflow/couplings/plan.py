@@ -1,21 +1,26 @@
 """Transport plans: which points of two clouds are matched, and with how much mass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from cellflow.couplings.cost import Cost
+from cellflow.couplings.problem import MOST_BYTES, cost_matrix
 from cellflow.shapes import as_states, check_dense, finite
 from cellflow.signature import checked
+
+AT_ONCE = 2**25
+"""Bytes of the masses that are looked at at once: small enough for what is done to them to stay in a cache."""
 
 
 class Plan(ABC):
     """A matching of ``n`` source points with ``m`` target points: ``(n, m)`` nonnegative masses ``P``.
 
-    Masses are float64, on the device of the data. `SparsePlan`, `DensePlan` and `ProductPlan` differ in what they store
-    only.
+    Masses are float64, on the device of the data. `SparsePlan`, `DensePlan`, `ProductPlan` and `PotentialsPlan` differ
+    in what they store only. None makes an array of all pairs of more than 256 MiB: `blocks` walks those of large ones.
 
     Attributes
     ----------
@@ -34,9 +39,74 @@ class Plan(ABC):
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Return the mass of every source point ``(n,)`` and of every target point ``(m,)``."""
 
-    @abstractmethod
     def dense(self) -> Tensor:
-        """Return all ``(n, m)`` masses."""
+        """Return all ``(n, m)`` masses.
+
+        Raises
+        ------
+        ValueError
+            When they take more than 256 MiB.
+        """
+        return self._rows(torch.arange(self._small()[0], device=self._device))
+
+    def blocks(self, most: int = AT_ONCE) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the masses some rows at a time: a slice of ``k`` rows, and their ``(k, m)`` masses.
+
+        Parameters
+        ----------
+        most
+            Most bytes of a block; a block has one row at least.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from cellflow.couplings import ProductPlan
+        >>> for rows, masses in ProductPlan(torch.ones(3), torch.ones(2)).blocks(most=32):
+        ...     print(rows, tuple(masses.shape))
+        slice(0, 2, None) (2, 2)
+        slice(2, 3, None) (1, 2)
+        """
+        n, m = self.shape
+        for rows in row_slices(n, m, most):
+            yield rows, self._rows(torch.arange(rows.start, rows.stop, device=self._device))
+
+    def cost_by(self, cost: Cost, x0: Tensor, x1: Tensor) -> float:
+        """Return the transport cost by any cost, between any points, in the order of this plan.
+
+        Parameters
+        ----------
+        cost
+            Cost of matching two points.
+        x0, x1
+            The points ``(n, ...)`` and ``(m, ...)``.
+
+        Examples
+        --------
+        >>> import torch, cellflow as cf
+        >>> plan = cf.couplings.DensePlan(torch.eye(2))
+        >>> plan.cost_by(cf.couplings.SquaredEuclidean(), torch.zeros(2, 1), torch.ones(2, 1))
+        2.0
+        """
+        costs = ((masses, cost_matrix(cost, x0[rows], x1)) for rows, masses in self.blocks())
+        return sum(float(torch.vdot(masses.flatten(), matrix.flatten())) for masses, matrix in costs)
+
+    @abstractmethod
+    def rescaled(self, source: Tensor, target: Tensor) -> "Plan":
+        """Return the plan with each mass times the sum of a rate of its source and one of its target.
+
+        Parameters
+        ----------
+        source, target
+            The rates ``(n,)`` and ``(m,)``, 0 or more.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from cellflow.couplings import DensePlan
+        >>> DensePlan(torch.eye(2)).rescaled(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5])).dense()
+        tensor([[1.5000, 0.0000],
+                [0.0000, 2.5000]], dtype=torch.float64)
+        """
 
     @property
     @abstractmethod
@@ -191,6 +261,10 @@ class Plan(ABC):
     def _column_mass(self) -> Tensor:
         return self.marginals()[1]
 
+    @property
+    def _device(self) -> torch.device:
+        return self._row_mass.device
+
     def _details(self) -> list[str]:
         return [] if self.cost is None else [f"cost {self.cost:.4g}"]
 
@@ -201,12 +275,44 @@ class Plan(ABC):
     def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Return the masses ``(k, m)`` of some source points ``(k,)``."""
+
+    def _small(self) -> tuple[int, int]:
+        """Return the shape, provided that all masses fit into one array."""
+        n, m = self.shape
+        if 8 * n * m > MOST_BYTES:
+            raise ValueError(
+                f"All {n} x {m} masses take {8 * n * m / 2**30:.2g} GiB; at most {MOST_BYTES / 2**20:.4g} MiB are made "
+                "at once. Use `push` and `pull` to carry values, `sample` to draw pairs, or walk rows with `blocks`."
+            )
+        return n, m
+
+    @abstractmethod
     def _forward(self, values: Tensor) -> Tensor:
         """Return the transposed plan times ``values`` ``(n, k)``."""
 
     @abstractmethod
     def _backward(self, values: Tensor) -> Tensor:
         """Return the plan times ``values`` ``(m, k)``."""
+
+
+def solved(iterations: int | None, settings: Mapping[str, float]) -> list[str]:
+    """Return in words what an iterative solver has found."""
+    converged = [] if iterations is None else [f"converged in {iterations} iterations"]
+    return [*converged, *(f"{name} {value:.3g}" for name, value in settings.items())]
+
+
+def row_slices(n: int, m: int, most: int) -> Iterator[slice]:
+    """Yield slices of ``n`` rows of ``m`` numbers of eight bytes that take at most so many bytes, or are one row.
+
+    Examples
+    --------
+    >>> list(row_slices(3, 2, most=32))
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    step = max(1, most // (8 * m))
+    return (slice(first, min(n, first + step)) for first in range(0, n, step))
 
 
 def masses_of(masses: Tensor) -> Tensor:

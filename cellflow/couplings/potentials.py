@@ -1,15 +1,96 @@
 """The dual potentials of entropic optimal transport, and their updates."""
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-MOST = 1e12
-"""Largest cost in units of epsilon: what is added to it is then rounded by a ten-thousandth of an e-fold."""
+from cellflow.couplings.dense import DensePlan
+from cellflow.couplings.exponents import check_costs
+from cellflow.couplings.plan import Plan
+from cellflow.errors import ConvergenceError
+
 _DRIFT = 50.0  # potentials may move this far, in units of epsilon, before the kernel is computed again
 _NEGLIGIBLE = 1e-280  # entries below this are taken as zero
 _FLOOR = 1e-140  # below this, a sum over the kernel may have lost terms that were taken as zero
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What relaxations of the masses make of an update of potentials, which are in units of epsilon.
+
+    Parameters
+    ----------
+    epsilon
+        Strength of the entropic regularisation, in units of the cost.
+    relaxations
+        What a change of mass costs on the source and on the target, in units of the cost; infinity forbids it.
+    """
+
+    epsilon: float
+    relaxations: tuple[float, float]
+
+    def damped(self, sums: Tensor, side: int) -> Tensor:
+        """Return the potentials ``(k,)`` of one side, 0 or 1, by its log sums over the other."""
+        return sums / -(1 + self.epsilon / self.relaxations[side])
+
+    def shifted(self, f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both potentials with the best constant added to ``f`` and taken from ``g``.
+
+        Plain updates find it at a rate of (relaxation / (relaxation + epsilon))^2: never, when balanced is near.
+        """
+        source, target = self.relaxations
+        if math.isinf(source) and math.isinf(target):
+            return f, g
+        surplus = torch.logsumexp(a.log() - f * (self.epsilon / source), dim=0)
+        deficit = torch.logsumexp(b.log() - g * (self.epsilon / target), dim=0)
+        shift = (surplus - deficit) / (self.epsilon / source + self.epsilon / target)
+        return f + shift, g - shift
+
+
+class Updated(Protocol):
+    """Potentials that are updated in turn, whatever they keep of the pairs."""
+
+    epsilon: float
+    weights: tuple[Tensor, Tensor]
+    relaxed: Relaxed
+
+    def update_source(self) -> float:
+        """Solve for the source potential; return the share of mass that a target update would move."""
+
+    def update_target(self) -> None:
+        """Solve for the target potential."""
+
+    def plan(self, least: float, *, iterations: int, error: float) -> Plan:
+        """Return the plan; each source point keeps a least share of its mass."""
+
+    def mean_cost(self) -> float:
+        """Return the mean over all pairs, or many."""
+
+
+def advance(potentials: Updated, tolerance: float, max_iterations: int) -> tuple[int, float]:
+    """Update potentials until a target update would move at most ``tolerance``; return how often, and the error.
+
+    Raises
+    ------
+    ConvergenceError
+        When potentials are no longer numbers.
+    """
+    error = math.nan
+    for iteration in range(1, max_iterations + 1):
+        error = potentials.update_source()
+        if error <= tolerance:
+            return iteration, error
+        if not math.isfinite(error):
+            raise ConvergenceError(
+                f"Sinkhorn met numbers beyond double precision in iteration {iteration} (epsilon "
+                f"{potentials.epsilon:.3g}; the mean cost is {potentials.mean_cost():.3g}). Rescale the states, or "
+                "choose a larger epsilon or relaxation."
+            )
+        potentials.update_target()
+    return max_iterations, error
 
 
 class Potentials:
@@ -45,68 +126,48 @@ class Potentials:
     """
 
     def __init__(self, costs: Tensor, a: Tensor, b: Tensor, epsilon: float, relaxations: tuple[float, float]) -> None:
-        if (most := float(costs.max())) > MOST * epsilon:
-            raise ValueError(
-                f"Expected an epsilon of at least {most / MOST:.2g} for costs of up to {most:.2g}, which are beyond "
-                f"double precision in units of a smaller one; found {epsilon:.2g}. Raise it, or take `Exact()`, which "
-                "is the limit of small ones."
-            )
-        self.epsilon = epsilon
-        self._relaxations = relaxations
+        check_costs(float(costs.max()), epsilon)
+        self.epsilon, self.weights = epsilon, (a, b)
+        self.relaxed = Relaxed(epsilon, relaxations)
         self._exponents = costs / -epsilon
         self._a, self._b = a, b
         # In units of epsilon, like everything below.
-        self._f = self._damped(torch.logsumexp(self._exponents + b.log(), dim=1), 0)
-        self._g = self._damped(torch.logsumexp(self._exponents + (self._f + a.log())[:, None], dim=0), 1)
+        self._f = self.relaxed.damped(torch.logsumexp(self._exponents + b.log(), dim=1), 0)
+        self._g = self.relaxed.damped(torch.logsumexp(self._exponents + (self._f + a.log())[:, None], dim=0), 1)
         self._next_g = self._g
         self._take_kernel()
 
     def update_source(self) -> float:
         """Solve for the source potential; return the share of mass that a target update would move."""
-        self._f = self._damped(self._source_sums(), 0)
+        self._f = self.relaxed.damped(self._source_sums(), 0)
         self._refresh()
         sums = self._target_sums()
         masses = self._b * (self._g + sums).exp()
-        self._next_g = self._damped(sums, 1)
+        self._next_g = self.relaxed.damped(sums, 1)
         return float((masses * torch.expm1(self._next_g - self._g).abs()).sum() / masses.sum())
 
     def update_target(self) -> None:
         """Solve for the target potential, then move the constant between both to where it belongs."""
-        self._g = self._next_g
-        if not all(map(math.isinf, self._relaxations)):
-            shift = self._shift()
-            self._f, self._g = self._f + shift, self._g - shift
+        self._f, self._g = self.relaxed.shifted(self._f, self._next_g, self._a, self._b)
         self._refresh()
 
     def values(self) -> tuple[Tensor, Tensor]:
         """Return the potentials ``(n,)`` and ``(m,)`` in units of the cost."""
         return self._f * self.epsilon, self._g * self.epsilon
 
-    def plan(self, least: float = 0.0) -> tuple[Tensor, float]:
-        """Return the masses ``(n, m)`` and their transport cost; each source point keeps a least share of its mass."""
+    def plan(self, least: float, *, iterations: int, error: float) -> DensePlan:
+        """Return the plan; each source point keeps a least share of its mass."""
         rows, columns = self._f + self._a.log(), self._g + self._b.log()
         if least:  # taken out of the logarithm: the mass of a distant point may be below all numbers
             mass = rows + self._source_sums()
             rows = rows + (self._a.log() + math.log(least) - mass).clamp_min(0).nan_to_num(0.0)
         matrix = (self._exponents + columns).add_(rows[:, None]).exp_()
-        return matrix, -self.epsilon * float(torch.vdot(matrix.flatten(), self._exponents.flatten()))
+        cost = -self.epsilon * float(torch.vdot(matrix.flatten(), self._exponents.flatten()))
+        return DensePlan(matrix, cost=cost, potentials=self.values(), iterations=iterations, error=error)
 
     def mean_cost(self) -> float:
         """Return the mean over all pairs, to judge epsilon by."""
         return -self.epsilon * float(self._exponents.mean())
-
-    def _damped(self, sums: Tensor, side: int) -> Tensor:
-        return sums / -(1 + self.epsilon / self._relaxations[side])
-
-    def _shift(self) -> Tensor:
-        """Return the best constant to add to f and take from g.
-
-        Plain updates find it at a rate of (relaxation / (relaxation + epsilon))^2: never, when balanced is near.
-        """
-        source, target = self._relaxations
-        surplus = torch.logsumexp(self._a.log() - self._f * (self.epsilon / source), dim=0)
-        deficit = torch.logsumexp(self._b.log() - self._g * (self.epsilon / target), dim=0)
-        return (surplus - deficit) / (self.epsilon / source + self.epsilon / target)
 
     def _source_sums(self) -> Tensor:
         """Return log(sum_j b_j exp(g_j - C_ij)), ``(n,)``."""

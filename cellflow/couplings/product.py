@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan, masses_of
 from cellflow.shapes import as_states
@@ -47,9 +48,12 @@ class ProductPlan(Plan):
         """Return the mass of every source point ``(n,)`` and of every target point ``(m,)``."""
         return self._a * self._b.sum(), self._b * self._a.sum()
 
-    def dense(self) -> Tensor:
-        """Return all ``(n, m)`` masses."""
-        return torch.outer(self._a, self._b)
+    def rescaled(self, source: Tensor, target: Tensor) -> Plan:
+        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        if target.max() <= target.min() * (1 + 1e-9):
+            rows, columns = self.marginals()
+            return ProductPlan(rows * (source + target.mean()), columns)
+        return DensePlan(self.dense() * (source[:, None] + target))
 
     @property
     def permutation(self) -> Tensor | None:
@@ -71,6 +75,9 @@ class ProductPlan(Plan):
     def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         rows, columns = (systematic(cumulative, n, generator=generator) for cumulative in self._cumulative)
         return shuffled(rows, generator=generator), shuffled(columns, generator=generator)
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        return torch.outer(self._a[rows], self._b)
 
     def _forward(self, values: Tensor) -> Tensor:
         return torch.outer(self._b, self._a @ values)

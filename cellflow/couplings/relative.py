@@ -67,13 +67,15 @@ class Relative:
         return float(max(self.factor * unit, self.least))
 
 
-def sampled(weights: Tensor) -> Tensor:
-    """Return at most `SAMPLE` rows of a cloud, evenly spaced: couplings draw nothing.
+def sampled(weights: Tensor, most: int = SAMPLE) -> Tensor:
+    """Return at most so many rows of a cloud, evenly spaced: couplings draw nothing.
 
     Parameters
     ----------
     weights
         Weights of its points ``(n,)``; those of weight 0 are left out.
+    most
+        The most rows.
 
     Examples
     --------
@@ -82,9 +84,9 @@ def sampled(weights: Tensor) -> Tensor:
     tensor([0, 2])
     """
     rows = weights.nonzero().squeeze(1)
-    if len(rows) <= SAMPLE:
+    if len(rows) <= most:
         return rows
-    return rows[torch.linspace(0, len(rows) - 1, SAMPLE, dtype=torch.float64, device=rows.device).round().long()]
+    return rows[torch.linspace(0, len(rows) - 1, most, dtype=torch.float64, device=rows.device).round().long()]
 
 
 def median_cost(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> float:

@@ -21,15 +21,21 @@ from torch import Tensor
 
 from cellflow.couplings.cost import Cost, SquaredEuclidean
 from cellflow.couplings.dense import DensePlan
-from cellflow.couplings.potentials import Potentials
-from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
+from cellflow.couplings.plan import Plan
+from cellflow.couplings.potentials import Potentials, Updated, advance
+from cellflow.couplings.potentials_plan import PotentialsPlan
+from cellflow.couplings.problem import MOST_BYTES, check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.relative import Relative, median_cost
+from cellflow.couplings.streamed import KERNEL_BYTES, StreamedPotentials, streamed_memory
 from cellflow.errors import ConvergenceError
 from cellflow.signature import checked
 from cellflow.time_laws import LARGEST
 
 PATH = "path"
 """The ``epsilon`` that stands for 2 sigma^2 d in every interval."""
+
+ROUNDED = 1e-3
+"""Share of the mass by which rounding may change masses that are kept: what sampling a plan adds is more."""
 
 
 @checked
@@ -52,6 +58,9 @@ class Sinkhorn:
         is a thousandth of the mean cost, the error falls only like one over the iterations.
     max_iterations
         Most updates of both potentials.
+    kernel_bytes
+        Of clouds whose ``n x m`` numbers take more than 256 MiB, nothing of that size is stored but up to so many bytes
+        of the kernel, which are then not computed anew in each iteration.
 
     Source
     ------
@@ -77,9 +86,10 @@ class Sinkhorn:
     cost: Cost = SquaredEuclidean()
     tolerance: float = 1e-4
     max_iterations: int = 10_000
+    kernel_bytes: int = KERNEL_BYTES
 
     def __post_init__(self) -> None:
-        check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations)
+        check_settings(self.epsilon, self.cost, self.tolerance, self.max_iterations, self.kernel_bytes)
 
     @checked
     def over(self, duration: float, sigma: float) -> "Sinkhorn":
@@ -100,10 +110,12 @@ class Sinkhorn:
         return replace(self, epsilon=of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
-        return dense_memory(n, m)
+        """Return the bytes that matching ``n`` with ``m`` points at once takes: of large clouds, for each point."""
+        return entropic_memory(n, m, self.kernel_bytes)
 
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
+    def __call__(
+        self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None
+    ) -> DensePlan | PotentialsPlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``; weights ``a``, ``b`` are scaled to sum to 1.
 
         Raises
@@ -113,13 +125,40 @@ class Sinkhorn:
         """
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
-        costs = cost_matrix(self.cost, x0, x1)
         epsilon = number(self.epsilon, self.cost, x0, x1, a, b)
-        potentials = Potentials(costs, a / a.sum(), b / b.sum(), epsilon, (math.inf, math.inf))
-        return solve(potentials, self.tolerance, self.max_iterations)
+        return solve(
+            x0,
+            x1,
+            a / a.sum(),
+            b / b.sum(),
+            cost=self.cost,
+            epsilon=epsilon,
+            relaxations=(math.inf, math.inf),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            kernel_bytes=self.kernel_bytes,
+        )
 
 
-def check_settings(epsilon: float | Relative | str, cost: Cost, tolerance: float, max_iterations: int) -> None:
+def entropic_memory(n: int, m: int, kernel_bytes: int) -> int:
+    """Return the bytes that an entropic solver takes for ``n`` and ``m`` points.
+
+    Examples
+    --------
+    >>> entropic_memory(1000, 1000, 2**31), entropic_memory(10**6, 10**6, 0) < 2**30
+    (48000000, True)
+    """
+    return dense_memory(n, m) if fits(n, m) else streamed_memory(n, m, kernel_bytes)
+
+
+def fits(n: int, m: int) -> bool:
+    """Whether a number for each pair may be stored."""
+    return 8 * n * m <= MOST_BYTES
+
+
+def check_settings(
+    epsilon: float | Relative | str, cost: Cost, tolerance: float, max_iterations: int, kernel_bytes: int = 0
+) -> None:
     """Raise for settings that no entropic solver can use.
 
     Raises
@@ -136,6 +175,8 @@ def check_settings(epsilon: float | Relative | str, cost: Cost, tolerance: float
     for name, value in (("epsilon", strength), ("tolerance", tolerance), ("max_iterations", max_iterations)):
         if not 0 < value < math.inf:
             raise ValueError(f"Expected {name} above 0 and finite; found {value}.")
+    if kernel_bytes < 0:
+        raise ValueError(f"Expected kernel_bytes of 0 or more; found {kernel_bytes}.")
 
 
 def of_path(duration: float, sigma: float) -> float:
@@ -184,14 +225,35 @@ def number(epsilon: float | Relative | str, cost: Cost, x0: Tensor, x1: Tensor, 
     return epsilon.of(median_cost(cost, x0, x1, a, b)) if isinstance(epsilon, Relative) else epsilon
 
 
-def solve(potentials: Potentials, tolerance: float, max_iterations: int, *, least: float = 0.0) -> DensePlan:
-    """Update the potentials until they converge, and return their plan.
+def solve(
+    x0: Tensor,
+    x1: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    cost: Cost,
+    epsilon: float,
+    relaxations: tuple[float, float],
+    tolerance: float,
+    max_iterations: int,
+    kernel_bytes: int,
+    least: float = 0.0,
+) -> DensePlan | PotentialsPlan:
+    """Solve for the potentials between two weighted clouds, and return their plan.
 
     Parameters
     ----------
-    potentials
-        Where to begin.
-    tolerance, max_iterations
+    x0, x1
+        The clouds ``(n, ...)`` and ``(m, ...)``.
+    a, b
+        Their masses ``(n,)`` and ``(m,)``.
+    cost
+        Cost of matching two points.
+    epsilon
+        Strength of the entropic regularisation, in units of the cost.
+    relaxations
+        What a change of mass costs on the source and on the target; infinity forbids it.
+    tolerance, max_iterations, kernel_bytes
         As for `Sinkhorn`.
     least
         Share of its mass that every source point keeps.
@@ -199,19 +261,37 @@ def solve(potentials: Potentials, tolerance: float, max_iterations: int, *, leas
     Raises
     ------
     ConvergenceError
-        When it takes more iterations.
+        When it takes more iterations, or numbers are beyond double precision.
     """
-    error = math.nan
-    for iteration in range(1, max_iterations + 1):
-        error = potentials.update_source()
-        if error <= tolerance:
-            f, g = potentials.values()
-            matrix, cost = potentials.plan(least)
-            return DensePlan(matrix, cost=cost, potentials=(f, g), iterations=iteration, error=error)
-        potentials.update_target()
-    message = (
-        f"Sinkhorn did not converge in {max_iterations} iterations: {error:.2g} of the mass is misplaced, asked for "
-        f"at most {tolerance:.2g}. Choose a larger epsilon (now {potentials.epsilon:.3g}; the mean cost is "
-        f"{potentials.mean_cost():.3g}), or raise max_iterations."
-    )
-    raise ConvergenceError(message)
+    potentials: Potentials | StreamedPotentials
+    if fits(len(x0), len(x1)):
+        potentials = Potentials(cost_matrix(cost, x0, x1), a, b, epsilon, relaxations)
+    else:
+        potentials = StreamedPotentials(
+            x0, x1, cost, a, b, epsilon, relaxations, tolerance=tolerance, kept=kernel_bytes
+        )
+    iterations, error = advance(potentials, tolerance, max_iterations)
+    if not error <= tolerance:
+        raise ConvergenceError(
+            f"Sinkhorn did not converge in {max_iterations} iterations: {error:.2g} of the mass is misplaced, asked "
+            f"for at most {tolerance:.2g}. Choose a larger epsilon (now {epsilon:.3g}; the mean cost is "
+            f"{potentials.mean_cost():.3g}), or raise max_iterations."
+        )
+    plan = potentials.plan(least, iterations=iterations, error=error)
+    _check_masses(plan, potentials, max(10 * tolerance, ROUNDED) + least)
+    return plan
+
+
+def _check_masses(plan: Plan, potentials: Updated, most: float) -> None:
+    """Raise unless the plan has the masses that may not change, but for rounding."""
+    for found, wanted, relaxation in zip(
+        plan.marginals(), potentials.weights, potentials.relaxed.relaxations, strict=True
+    ):
+        misplaced = float((found - wanted).abs().sum() / wanted.sum())
+        if not math.isfinite(misplaced) or (math.isinf(relaxation) and misplaced > most):
+            raise ConvergenceError(
+                f"Potentials converged to a plan of mass {float(found.sum()):.3g} where {float(wanted.sum()):.3g} was "
+                f"asked for: double precision does not carry costs such as these (mean {potentials.mean_cost():.3g}) "
+                f"with epsilon {potentials.epsilon:.3g}. Choose a larger epsilon, or leave out points that are far "
+                "from all others."
+            )

@@ -72,10 +72,9 @@ class SparsePlan(Plan):
         rows = self._entries.new_zeros(self.shape[0]).index_add_(0, self._i, self._entries)
         return rows, self._entries.new_zeros(self.shape[1]).index_add_(0, self._j, self._entries)
 
-    def dense(self) -> Tensor:
-        """Return all ``(n, m)`` masses."""
-        matrix = self._entries.new_zeros(self.shape)
-        return matrix.index_put_((self._i, self._j), self._entries, accumulate=True)
+    def rescaled(self, source: Tensor, target: Tensor) -> "SparsePlan":
+        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        return SparsePlan(self._i, self._j, self._entries * (source[self._i] + target[self._j]), shape=self._shape)
 
     @property
     def permutation(self) -> Tensor | None:
@@ -101,6 +100,15 @@ class SparsePlan(Plan):
     def _even(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         pairs = shuffled(systematic(self._cumulative, n, generator=generator), generator=generator)
         return self._i[pairs], self._j[pairs]
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        starts, stops = (torch.searchsorted(self._i, rows, right=right) for right in (False, True))
+        counts = stops - starts
+        place = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
+        before = counts.cumsum(0) - counts
+        pairs = torch.arange(len(place), device=rows.device) + (starts - before)[place]
+        matrix = self._entries.new_zeros(len(rows), self._shape[1])
+        return matrix.index_put_((place, self._j[pairs]), self._entries[pairs], accumulate=True)
 
     def _forward(self, values: Tensor) -> Tensor:
         return self._add_up(self.shape[1], self._j, values[self._i])

@@ -23,10 +23,11 @@ from torch import Tensor
 from cellflow.couplings.cost import Cost, SquaredEuclidean
 from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.motion import common_motion
-from cellflow.couplings.potentials import Potentials
-from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
+from cellflow.couplings.potentials_plan import PotentialsPlan
+from cellflow.couplings.problem import check_clouds, weights_of
 from cellflow.couplings.relative import Relative, mean_travel
-from cellflow.couplings.sinkhorn import PATH, check_settings, number, of_path, solve
+from cellflow.couplings.sinkhorn import PATH, check_settings, entropic_memory, number, of_path, solve
+from cellflow.couplings.streamed import KERNEL_BYTES
 from cellflow.signature import checked, checked_but
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class UnbalancedSinkhorn:
         Converged when another update would move at most this share of the mass.
     max_iterations
         Most updates of both potentials.
+    kernel_bytes
+        As for `Sinkhorn`.
     free_motion
         Whether the motion that neighbouring points share costs nothing; ``None`` for with ``relaxation="auto"`` only.
         Costs are then squared distances, and a source point keeps at least a hundredth of its mass.
@@ -108,10 +111,11 @@ class UnbalancedSinkhorn:
     tolerance: float = 1e-4
     max_iterations: int = 10_000
     free_motion: bool | None = None
+    kernel_bytes: int = KERNEL_BYTES
 
     def __post_init__(self) -> None:
         epsilon = EPSILON if self.epsilon == AUTO else self.epsilon
-        check_settings(epsilon, self.cost, self.tolerance, self.max_iterations)
+        check_settings(epsilon, self.cost, self.tolerance, self.max_iterations, self.kernel_bytes)
         if isinstance(self.relaxation, str) and self.relaxation != AUTO:
             message = f"Expected the relaxation as a number above 0, Relative(factor) or {AUTO!r}; found "
             raise ValueError(f"{message}{self.relaxation!r}.")
@@ -153,10 +157,12 @@ class UnbalancedSinkhorn:
         return replace(self, relaxation=(source, target), free_motion=self._frees_motion)
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
-        return dense_memory(n, m)
+        """Return the bytes that matching ``n`` with ``m`` points at once takes: of large clouds, for each point."""
+        return entropic_memory(n, m, self.kernel_bytes)
 
-    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> DensePlan:
+    def __call__(
+        self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None
+    ) -> DensePlan | PotentialsPlan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` ``(m, ...)``, whose points have masses ``a`` and ``b``.
 
         Raises
@@ -182,14 +188,23 @@ class UnbalancedSinkhorn:
         plan = solved(x0 + common_motion(x0, x1, a, b, solve=solved), x1, a, b)
         source, target = self._numbers()
         relaxed = {"relaxation": source} | ({} if math.isinf(target) else {"relaxation of targets": target})
-        return plan.joining(
-            cost_matrix(self.cost, x0, x1), epsilon=number(self.epsilon, self.cost, x0, x1, a, b), **relaxed
-        )
+        judged = plan.cost_by(self.cost, x0, x1)
+        return plan.joining(judged, epsilon=number(self.epsilon, self.cost, x0, x1, a, b), **relaxed)
 
-    def _solve(self, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, least: float) -> DensePlan:
-        epsilon = number(self.epsilon, self.cost, x0, x1, a, b)
-        potentials = Potentials(cost_matrix(self.cost, x0, x1), a, b, epsilon, self._numbers())
-        return solve(potentials, self.tolerance, self.max_iterations, least=least)
+    def _solve(self, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, least: float) -> DensePlan | PotentialsPlan:
+        return solve(
+            x0,
+            x1,
+            a,
+            b,
+            cost=self.cost,
+            epsilon=number(self.epsilon, self.cost, x0, x1, a, b),
+            relaxations=self._numbers(),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            kernel_bytes=self.kernel_bytes,
+            least=least,
+        )
 
     def _settled(self, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> "UnbalancedSinkhorn":
         """Return the coupling between two clouds, with numbers for what is relative to them."""

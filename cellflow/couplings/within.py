@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.coupling import CouplingLike, over, resolve
+from cellflow.couplings.dense import DensePlan
 from cellflow.couplings.draws import AliasTable, shuffled, systematic
 from cellflow.couplings.plan import Plan
-from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.couplings.problem import MOST_BYTES, check_clouds, weights_of
 from cellflow.signature import checked_but
 
 Block = tuple[Tensor, Tensor, float, Plan]
@@ -169,12 +170,13 @@ class GroupPlan(Plan):
             columns[j] += share * of_columns
         return rows, columns
 
-    def dense(self) -> Tensor:
-        """Return all ``(n, m)`` masses."""
-        matrix = self._weights.new_zeros(self._shape)
-        for i, j, share, plan in self._blocks:
-            matrix[i[:, None], j] = share * plan.dense()
-        return matrix
+    def rescaled(self, source: Tensor, target: Tensor) -> Plan:
+        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        n, m = self._shape
+        if 8 * n * m <= MOST_BYTES:
+            return DensePlan(self.dense() * (source[:, None] + target))
+        blocks = [(i, j, share, plan.rescaled(source[i], target[j])) for i, j, share, plan in self._blocks]
+        return GroupPlan(blocks, shape=self._shape)
 
     @property
     def permutation(self) -> Tensor | None:
@@ -215,6 +217,16 @@ class GroupPlan(Plan):
                 pairs.append(torch.stack([i[rows], j[columns]], dim=1))
         rows, columns = shuffled(torch.cat(pairs), generator=generator).unbind(1)
         return rows, columns
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        places = torch.full((self._shape[0],), -1, device=rows.device)
+        places[rows] = torch.arange(len(rows), device=rows.device)
+        matrix = self._weights.new_zeros(len(rows), self._shape[1])
+        for i, j, share, plan in self._blocks:
+            some = (places[i] >= 0).nonzero().squeeze(1)
+            if len(some):
+                matrix[places[i[some]][:, None], j] = share * plan._rows(some)
+        return matrix
 
     def _forward(self, values: Tensor) -> Tensor:
         result = values.new_zeros(self._shape[1], values.shape[1])

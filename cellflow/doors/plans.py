@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cellflow.cells.states import States
-from cellflow.couplings import DensePlan, Plan, SparsePlan
+from cellflow.couplings import DensePlan, Plan, PotentialsPlan, SparsePlan
 from cellflow.doors.handed_over import lowered
 from cellflow.nearest import Nearest
 from cellflow.seeds import draw_seed, generator
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 MOST_NUMBERS = 2**25
 """Numbers of a matrix of 256 MiB."""
+MOST_PAIRS = 2**24
+"""Pairs of a plan that are exported: of a plan that spreads over more, the largest masses of each row."""
 AT_ONCE = 2**22
 """Numbers of a plan that are looked at at a time."""
 DRAWN = 100
@@ -138,29 +140,32 @@ def _without_gaps(leading: Leading, flow: "SnapshotFlow", states: States, start:
 
 
 def _rows_of(plan: Plan, keep: float) -> Leading:
-    """Return the largest masses of the rows of a plan; of a large one that is not stored whole, pairs are drawn."""
+    """Return the largest masses of the rows of a plan; of a large one that may be the same everywhere, drawn pairs."""
     from scipy.sparse import csr_matrix, vstack
 
     n, m = plan.shape
     if isinstance(plan, SparsePlan):
         i, j, masses = (part.cpu().numpy() for part in plan.pairs)
         return _largest(csr_matrix((masses, (i, j)), shape=(n, m)), keep)
-    if not isinstance(plan, DensePlan) and n * m > MOST_NUMBERS:
+    if not isinstance(plan, DensePlan | PotentialsPlan) and n * m > MOST_NUMBERS:
         pairs = plan.sample(DRAWN * n, generator=generator(seed=0), replace=False)
         log.info("of a plan of %d x %d cells, %d pairs are drawn for each cell", n, m, DRAWN)
         i, j = (side.cpu().numpy() for side in pairs)
         drawn = csr_matrix((np.ones(len(i)), (i, j)), shape=(n, m))
         return _largest(drawn, 1.0)
-    dense, parts, lost = plan.dense().cpu().numpy(), [], 0.0
-    for first in range(0, n, step := max(1, AT_ONCE // m)):
-        block = _largest(csr_matrix(dense[first : first + step]), keep)
+    parts, lost = [], 0.0
+    for _, rows in plan.blocks(8 * AT_ONCE):
+        block = _largest(csr_matrix(rows.cpu().numpy()), keep, most=max(1, MOST_PAIRS // n))
         parts.append(block.masses)
-        lost += block.dropped * dense[first : first + step].sum()
-    return Leading(csr_matrix(vstack(parts)), float(lost / dense.sum()))
+        lost += block.dropped * float(rows.sum())
+    return Leading(csr_matrix(vstack(parts)), lost / plan.mass)
 
 
-def _largest(masses: "csr_matrix", keep: float) -> Leading:
-    """Return the largest masses of each row that make up a share of it, scaled to sum to 1, and the share dropped."""
+def _largest(masses: "csr_matrix", keep: float, most: int | None = None) -> Leading:
+    """Return the largest masses of each row that make up a share of it, and the share dropped; rows then sum to 1.
+
+    Of each row at most so many are returned.
+    """
     from scipy.sparse import csr_matrix
 
     n, counts = masses.shape[0], np.diff(masses.indptr)
@@ -169,9 +174,11 @@ def _largest(masses: "csr_matrix", keep: float) -> Leading:
     sizes, sums = masses.data[order], np.asarray(masses.sum(axis=1)).ravel()
     before = np.concatenate([[0.0], sizes.cumsum()])  # the mass of all larger ones of the row stands before each
     larger = before[:-1] - before[masses.indptr[:-1]][rows]
-    kept = order[larger < keep * sums[rows]]
+    rank = np.arange(len(order)) - masses.indptr[:-1][rows]
+    kept = order[(larger < keep * sums[rows]) & (rank < (masses.shape[1] if most is None else most))]
     found = csr_matrix((masses.data[kept], (rows[kept], masses.indices[kept])), shape=masses.shape)
     left = np.asarray(found.sum(axis=1)).ravel()
     found.data /= np.repeat(left, np.diff(found.indptr))
     total = float(sums.sum())
-    return Leading(found, max(0.0, 1 - float(left.sum()) / total) if keep < 1 and total else 0.0)
+    thinned = keep < 1 or (most is not None and counts.max(initial=0) > most)
+    return Leading(found, max(0.0, 1 - float(left.sum()) / total) if thinned and total else 0.0)

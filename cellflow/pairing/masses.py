@@ -24,7 +24,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cellflow.couplings import DensePlan, Plan, ProductPlan, SparsePlan
+from cellflow.couplings import Plan
 from cellflow.couplings.draws import systematic
 from cellflow.shapes import as_states
 
@@ -225,15 +225,4 @@ def _weighed(plan: Plan, a: Tensor, b: Tensor, masses: Masses) -> WeighedPlan:
     rates = (source.exp() / masses[0], target.exp() / masses[1])
     balanced = all(torch.allclose(side, torch.ones_like(side), rtol=0, atol=1e-9) for side in rates)
     turnover = 0.5 * float((rows / rows.sum() - a / a.sum()).abs().sum())
-    return WeighedPlan(plan if balanced else _redrawn(plan, *rates), source, target, masses, turnover)
-
-
-def _redrawn(plan: Plan, source: Tensor, target: Tensor) -> Plan:
-    """Return the plan with each mass multiplied by the sum of a rate of its source and one of its target."""
-    if isinstance(plan, SparsePlan):
-        i, j, masses = plan.pairs
-        return SparsePlan(i, j, masses * (source[i] + target[j]), shape=plan.shape)
-    if isinstance(plan, ProductPlan) and target.max() <= target.min() * (1 + 1e-9):
-        rows, columns = plan.marginals()
-        return ProductPlan(rows * (source + target.mean()), columns)
-    return DensePlan(plan.dense() * (source[:, None] + target))
+    return WeighedPlan(plan if balanced else plan.rescaled(*rates), source, target, masses, turnover)

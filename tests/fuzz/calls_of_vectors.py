@@ -246,6 +246,24 @@ CALLS: dict[str, Any] = {
             lambda: C.SparsePlan(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), torch.ones(3), shape=(3, 2))
         ),
     ],
+    "couplings.PotentialsPlan": [
+        using(
+            C.PotentialsPlan,
+            lambda plan: [plan.dense(), plan.marginals(), repr(plan)],
+            x0=CLOUD,
+            x1=CLOUD_OF_OTHERS,
+            potentials=other(lambda: (torch.zeros(8), torch.ones(len(CLOUD_OF_OTHERS.make())))),
+            a=WEIGHTS,
+            b=other(None),
+            epsilon=number(1.0),
+            by=function(C.SquaredEuclidean()),
+            iterations=count(3),
+            error=number(0.1),
+        ),
+        *plan_verbs(
+            lambda: C.PotentialsPlan(torch.rand(3, 2), torch.rand(2, 2), (torch.zeros(3), torch.ones(2)), epsilon=1.0)
+        ),
+    ],
     "couplings.ProductPlan": [
         using(C.ProductPlan, lambda plan: [plan.marginals(), repr(plan)], a=positive(3), b=positive(2)),
         *plan_verbs(lambda: C.ProductPlan(torch.ones(3), torch.ones(2))),

@@ -160,8 +160,8 @@ FAULTS = (
         ("test_couplings.py::test_marginals_are_the_weights",),
     ),
     Fault(
-        "relaxation", "couplings/potentials.py", "(1 + self.epsilon / self._relaxations[side])",
-        "(1 + self.epsilon / (2 * self._relaxations[side]))",
+        "relaxation", "couplings/potentials.py", "(1 + self.epsilon / self.relaxations[side])",
+        "(1 + self.epsilon / (2 * self.relaxations[side]))",
         ("test_couplings.py::test_unbalanced_between_two_single_points_is_the_solution_by_hand",),
     ),
     Fault(
