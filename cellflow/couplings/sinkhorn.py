@@ -145,7 +145,7 @@ def entropic_memory(n: int, m: int, kernel_bytes: int) -> int:
 
     Examples
     --------
-    >>> entropic_memory(1000, 1000, 2**31), entropic_memory(10**6, 10**6, 0) < 2**30
+    >>> entropic_memory(1000, 1000, 2**31), entropic_memory(10**6, 10**6, 0) < 2**33
     (48000000, True)
     """
     return dense_memory(n, m) if fits(n, m) else streamed_memory(n, m, kernel_bytes)

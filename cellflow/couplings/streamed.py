@@ -46,7 +46,7 @@ def streamed_memory(n: int, m: int, kept: int) -> int:
 
     Examples
     --------
-    >>> streamed_memory(20_000, 22_000, 0) < 2**28
+    >>> streamed_memory(20_000, 22_000, 0) < 2**29
     True
     """
     runs = min(MOST_BYTES, 8 * n * math.isqrt(m))
