@@ -207,12 +207,30 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
         given, named = taken(given, named)
         return function(*given, **named)
 
-    # It has the names of its function's module, where examples in docstrings are looked for.
-    guarded = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
+    return in_place_of(function, call)
+
+
+def in_place_of(function: Any, call: Callable[..., Any]) -> Any:
+    """Return ``call`` as if it were the function that it stands before: of its name, module and documentation.
+
+    It is found in the module of that function, where examples in docstrings are looked for.
+
+    Examples
+    --------
+    >>> def doubled(n):
+    ...     return 2 * n
+    >>> in_place_of(doubled, lambda n: doubled(n) + 1)(3), in_place_of(doubled, print).__name__
+    (7, 'doubled')
+    """
+
+    def there(*given: Any, **named: Any) -> Any:  # of names it uses one, which it brings along
+        return call(*given, **named)
+
+    found = types.FunctionType(there.__code__, function.__globals__, function.__name__, None, there.__closure__)
     for name in ("__module__", "__qualname__", "__doc__", "__annotations__"):
-        setattr(guarded, name, getattr(function, name))
-    guarded.__wrapped__ = function  # type: ignore[attr-defined]
-    return guarded
+        setattr(found, name, getattr(function, name))
+    found.__wrapped__ = function  # type: ignore[attr-defined]
+    return found
 
 
 def _stated(function: Any, signature: inspect.Signature) -> dict[str, Any]:

@@ -127,6 +127,23 @@ def test_a_network_of_ones_own_is_given_again_to_the_commands_that_follow(cells_
     assert not (tmp_path / "made").exists()  # what is written in a folder is not run
 
 
+def test_cells_in_several_files_are_one_data_set(tmp_path):
+    """As a pattern or as a list; the run keeps where they are, and later commands read them again."""
+    cells = make_cells()
+    days = sorted(cells.obs["day"].unique())
+    files = [tmp_path / f"day{day:g}.h5ad" for day in days]
+    for day, file in zip(days, files, strict=True):
+        cells[cells.obs["day"] == day].write_h5ad(file)
+    once = ["data.time_key=day", *FAST, "validate=false", "report=false"]
+    listed = f"[{','.join(str(file) for file in files)}]"
+    for said, run in ((f"data={tmp_path}/day*.h5ad", "glob"), (f"data.path={listed}", "list")):
+        assert main(["fit", said, f"out={tmp_path / run}", *once]) == 0
+        assert yaml.safe_load((tmp_path / run / "config.yaml").read_text())["data"]["path"] == sorted(map(str, files))
+    assert main(["interpolate", f"model={tmp_path / 'list'}", "at=3", f"out={tmp_path / 'one.h5ad'}"]) == 0
+    whole, parts = (load_tensors(tmp_path / run / "model.safetensors")[0] for run in ("glob", "list"))
+    assert all((whole[name] == parts[name]).all() for name in whole)
+
+
 def test_interpolate_velocity_and_report_follow(run, tmp_path):
     assert main(["interpolate", f"model={run}", "at=[0.5,3]"]) == 0
     found = anndata.read_h5ad(run / "interpolated-0.5-3.h5ad")

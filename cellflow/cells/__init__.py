@@ -6,6 +6,7 @@ from cellflow.cells.conditions import Conditions
 from cellflow.cells.decoders import Decoder, fit_decoder, scvi_decoder
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.states import States, as_states
+from cellflow.cells.stores import read_stores
 from cellflow.cells.suggest import suggest_relaxation, suggest_sigma
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "States",
     "as_states",
     "fit_decoder",
+    "read_stores",
     "scvi_decoder",
     "suggest_relaxation",
     "suggest_sigma",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
+from cellflow.cells.single import in_blocks, moments
 from cellflow.cells.sketch import NEIGHBORS, distances, hashes_of, rank_correlation, short, sums, whole_numbers
 from cellflow.renamed import warn
 
@@ -265,7 +266,8 @@ class Fingerprint:
             if min(len(here), n) < COMPARED:
                 continue
             least = np.maximum(spread, ALIKE * self._scale)  # a column that was constant there tells nothing finer
-            distance = np.sqrt(np.square((here - mean) / least).mean(axis=0))
+            squares = sum(np.square((here[some] - mean) / least).sum(axis=0) for some in in_blocks(here))
+            distance = np.sqrt(squares / len(here))
             worst = int(distance.argmax())
             if distance[worst] > FAR:
                 return (
@@ -312,7 +314,7 @@ def fingerprint(
     [69, 74, 79, 49]
     """
     times, snapshot, counts = np.unique(time, return_inverse=True, return_counts=True)
-    parts = [x[snapshot == k].astype(np.float64) for k in range(len(times))]
+    mean, spread = zip(*(moments(x[snapshot == k]) for k in range(len(times))), strict=True)
     hashes = hashes_of(adata.obs_names if names is None else names)
     order = np.argsort(hashes, kind="stable")
     rows = np.concatenate([order[snapshot[order] == k][:SKETCHED] for k in range(len(times))])
@@ -321,8 +323,8 @@ def fingerprint(
         loadings=_loadings(adata, rep, x.shape[1]),
         times=times,
         counts=counts,
-        mean=short(np.stack([part.mean(axis=0) for part in parts])),
-        spread=short(np.stack([part.std(axis=0) for part in parts])),
+        mean=short(np.stack(mean)),
+        spread=short(np.stack(spread)),
         names=hashes[rows],
         snapshot=snapshot[rows],
         sums=np.zeros(len(rows)),

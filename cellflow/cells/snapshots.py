@@ -12,7 +12,9 @@ import pandas as pd
 from cellflow.cells.clock import Clock, TimeLike, distinct_times, how_read, time_labels, to_numbers
 from cellflow.cells.columns import read_column, read_groups, read_numbers, read_weights
 from cellflow.cells.condition_rows import ConditionTable
-from cellflow.cells.states import Cells, States, as_states, positions
+from cellflow.cells.single import read_single
+from cellflow.cells.states import Cells, States, positions
+from cellflow.cells.stores import FROM_FILE, digests_of_files
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,8 +83,8 @@ class Snapshots:
 
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.x).tobytes())
-        digest.update(np.ascontiguousarray(self.time).tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.x))  # of the memory itself: a copy would be as large again
+        digest.update(np.ascontiguousarray(self.time))
         if self.groups is not None:
             digest.update("\n".join(self.groups).encode())
         for values in (self.weights, self.rates):
@@ -92,9 +94,13 @@ class Snapshots:
                 digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
-    def about(self) -> dict[str, object]:
-        """Return what identifies the data of a training: the times, and a digest of the cells."""
-        return {"times": list(self.clock.times), "cells": self.digest()}
+    def about(self, adata: "AnnData | None" = None) -> dict[str, object]:
+        """Return what identifies the data of a training: the times, a digest of the cells, and one of each file.
+
+        ``adata`` are the same cells, which know their files where they have any.
+        """
+        files = {} if adata is None else digests_of_files(adata, self.x, self.time)
+        return {**files, "times": list(self.clock.times), "cells": self.digest()}
 
     def clouds(self) -> list[np.ndarray]:
         """Return the representation of the cells of each time point, in order of time."""
@@ -303,18 +309,13 @@ def read_rep(adata: "AnnData", rep: str, *, n_pcs: int | None = None) -> np.ndar
         )
     if rep == "X" and adata.X is None:
         raise KeyError("`adata.X` holds nothing. Set `rep` to one of `adata.obsm`, or fill `X`.")
-    values = as_states(adata.X[:] if rep == "X" else adata.obsm[rep], what=repr(rep)).numpy()
-    if values.ndim != 2:
-        raise ValueError(f"Expected numbers of shape (cells, dimensions) in {rep!r}; found shape {values.shape}.")
-    if n_pcs is not None:
-        values = values[:, : _fewer(n_pcs, values.shape[1], rep)]
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        first = ", ".join(adata.obs_names[bad][:3])
-        raise ValueError(
-            f"{bad.sum()} of {len(values)} cells have NaN or infinite values in {rep!r}, for example {first}."
-        )
-    return _single(values, rep)
+    values = adata.X if rep == "X" else adata.obsm[rep]
+    shape = values.shape
+    if len(shape) != 2:
+        raise ValueError(f"Expected numbers of shape (cells, dimensions) in {rep!r}; found shape {tuple(shape)}.")
+    columns = None if n_pcs is None else _fewer(n_pcs, shape[1], rep)
+    own = FROM_FILE in adata.obs  # read for this: a copy would be as large again
+    return read_single([values], rep=rep, names=adata.obs_names, columns=columns, copy=not own)
 
 
 def _fewer(n_pcs: int, columns: int, rep: str) -> int:
@@ -327,20 +328,6 @@ def _fewer(n_pcs: int, columns: int, rep: str) -> int:
     if not 1 <= n_pcs <= columns:
         raise ValueError(f"Expected `n_pcs` from 1 to the {columns} columns of {rep!r}; found {n_pcs}.")
     return n_pcs
-
-
-def _single(values: np.ndarray, rep: str) -> np.ndarray:
-    """Return values in single precision, provided that their differences survive it."""
-    if values.dtype == np.float32 or not values.size:
-        return values.astype(np.float32)
-    with np.errstate(over="ignore"):
-        x = values.astype(np.float32)
-    if np.abs(x - values).max() > 1e-3 * np.ptp(values.astype(np.float64)):
-        raise ValueError(
-            f"The values of {rep!r} lose their differences in single precision: they are huge, or far from zero beside "
-            "their spread. Subtract their mean, or rescale them, first."
-        )
-    return x
 
 
 def leave_out(adata: "AnnData", time_key: str, times: TimeLike | Iterable[TimeLike]) -> "AnnData":

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cellflow.cells.clock import distinct_times
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import leave_out, time_labels_of
+from cellflow.cells.store_files import Stored, are_several, files_of
 from cellflow.cli import runs
 from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
@@ -40,8 +41,8 @@ log = logging.getLogger("cellflow")
 
 def fit(cfg: Settings) -> None:
     """Fit a flow, and write its run folder."""
-    adata = read_cells(cfg.data.path)
-    cfg.data.path = str(Path(cfg.data.path).resolve())
+    adata = read_cells(cfg.data.path, rep=cfg.data.rep)
+    cfg.data.path = lasting(cfg.data.path)
     with runs.tidied(new_folder(cfg, "fit")), locked(cfg.out):
         _fit_into(Path(cfg.out), adata, cfg, "fit", genes=list(cfg.data.genes))
 
@@ -130,19 +131,30 @@ def report(cfg: Settings) -> None:
     log.info("open %s", folder / runs.REPORT)
 
 
-def read_cells(path: str | Path) -> "AnnData":
-    """Read an ``.h5ad`` file or a ``.zarr`` folder.
+def read_cells(path: Stored, *, rep: str = "X_pca") -> "AnnData":
+    """Read an ``.h5ad`` file or a ``.zarr`` folder; of several, or of a pattern of names, all but their expression.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        When it is not there, or is neither.
+        When one is not there, or is neither.
     """
     from cellflow.cells.h5ad import read_adata
+    from cellflow.cells.stores import read_stores
 
-    if not Path(path).exists():
+    if are_several(path):
+        return read_stores(path, rep=rep, beside=None)
+    path = Path(cast("str | Path", path))
+    if not path.exists():
         raise FileNotFoundError(f"No file {path}. Name an .h5ad file or a .zarr folder with `data.path=`.")
-    return read_adata(Path(path))
+    return read_adata(path)
+
+
+def lasting(path: Stored) -> str | list[str]:
+    """Return the path of the cells, or of each file of several, as it is from any folder."""
+    if are_several(path):
+        return [str(file.resolve()) for file in files_of(path)]
+    return str(Path(cast("str | Path", path)).resolve())
 
 
 def make_flow(cfg: Settings) -> "SnapshotFlow":
@@ -237,7 +249,7 @@ def read_run(cfg: Settings) -> tuple[Path, "SnapshotFlow", "AnnData"]:
     folder = runs.existing_folder(cfg.model)
     flow = load_run(SnapshotFlow, folder, cfg)  # first: settings of another kind of run are other settings
     known = cfg.data.path or kept_settings(folder, "fit").data.path or folder / runs.CELLS
-    return folder, flow, read_cells(known)
+    return folder, flow, read_cells(known, rep=flow.rep)
 
 
 def _keep(figure: Any, folder: Path, name: str) -> None:

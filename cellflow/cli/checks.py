@@ -86,7 +86,11 @@ def set_word(settings: dict[str, Any], name: str, text: str, command: str) -> No
 def _whole_name(name: str, settings: Mapping[str, Any]) -> str:
     """Return the setting that a word in its place stands for, where the command has it, and none of that name."""
     meant, known = SHORT.get(name, name), settings.keys() - GROUPS
-    return meant if name not in known and (name in settings or meant in dict(leaves(settings))) else name
+    return (
+        meant
+        if name not in known and (isinstance(settings.get(name), Mapping) or meant in dict(leaves(settings)))
+        else name
+    )
 
 
 def complete(settings: Mapping[str, Any], command: str) -> None:

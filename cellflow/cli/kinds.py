@@ -190,7 +190,8 @@ def _tree(text: str, kind: Any) -> Any:
         try:
             return parse_texts(text)
         except ValueError:
-            raise Unfit from None
+            if Path not in kinds:  # a file may be called "[a].h5ad"
+                raise Unfit from None
     return unquoted(text) if str in kinds or Path in kinds or _anything(kind) else text
 
 
@@ -313,5 +314,6 @@ def _plural(words: str) -> str:
         "a whole number": "whole numbers",
         "a number": "numbers",
         "text": "texts",
+        "a path": "paths",
         "a mapping such as {drug: A}": "mappings",
     }.get(words, words)

@@ -11,7 +11,7 @@ import pandas as pd
 from cellflow.cells.treatments import coded
 from cellflow.cli import runs
 from cellflow.cli.beforehand import check_solver
-from cellflow.cli.cells import read_cells
+from cellflow.cli.cells import lasting, read_cells
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import (
     Settings,
@@ -45,9 +45,9 @@ def perturb(cfg: Settings) -> None:
         return _predict(cfg)
     if cfg.data.path is None:
         raise ValueError("missing data.path=..., to fit, or model=..., to predict. `--help` explains every setting.")
-    flow, adata = make_flow(cfg), read_cells(cfg.data.path)
+    flow, adata = make_flow(cfg), read_cells(cfg.data.path, rep=cfg.data.rep)
     check_solver(cfg, noisy=False)
-    cfg.data.path = str(Path(cfg.data.path).resolve())
+    cfg.data.path = lasting(cfg.data.path)
     with runs.tidied(new_folder(cfg, "perturb")), locked(cfg.out):
         _fit(Path(cfg.out), flow, adata, cfg)
     return None
@@ -136,7 +136,7 @@ def _read_run(cfg: Settings) -> tuple[Path, "PerturbationFlow", "AnnData"]:
     known = cfg.data.path or kept_settings(folder, "perturb").data.path
     if known is None:
         raise ValueError(f"missing data.path=...: {folder} does not say which cells it was fitted on.")
-    return folder, flow, read_cells(known)
+    return folder, flow, read_cells(known, rep=flow.rep)
 
 
 def _held_out(adata: "AnnData", flow: "PerturbationFlow", wanted: Mapping[str, str]) -> np.ndarray:

@@ -19,6 +19,7 @@ OF_RUNS = ("path", "coupling", "curve", "network")
 GROUPS = (*PARTS, "data", "conditions")
 """Settings that have settings: ``data.path``."""
 SHORT = {
+    "data": "data.path",
     "conditions": "conditions.treatment", "groupby": "data.groupby", "genes": "data.genes", "basis": "data.basis",
     "lineage_key": "data.lineage_key",
 }  # fmt: skip
@@ -40,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "source": Path | None,
     "target": Path | None,
     "data": Path | None,  # of images; of cells it is a group
-    "data.path": Path | None,
+    "data.path": Path | list[Path] | None,
     "data.time_key": str,
     "data.rep": str,
     "data.groupby": str | None,
@@ -133,7 +134,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 OF_COMMANDS: dict[str, dict[str, Any]] = {
-    "fit": {"data.path": Path, "threads": Annotated[int, Between(1, 1024)]},
+    "fit": {"data.path": Path | list[Path], "threads": Annotated[int, Between(1, 1024)]},
     "demo": {"threads": Annotated[int, Between(1, 1024)] | None},
     "interpolate": {"model": Path, "condition": dict[str, str] | None},
     "velocity": {"model": Path, "condition": dict[str, str] | None},

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cellflow import networks
+from cellflow.cells.single import moments
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.modes import single_precision
@@ -55,9 +55,7 @@ class Scales(NamedTuple):
 def spreads(snapshots: Snapshots) -> Scales:
     """Return the scales of the cells, which typically move by their spread, and grow e-fold, in an interval."""
     # In double precision: sums over a million cells lose their digits in single.
-    shift, scale = (
-        torch.from_numpy(moment(axis=0, dtype=np.float64)).float() for moment in (snapshots.x.mean, snapshots.x.std)
-    )
+    shift, scale = (torch.from_numpy(moment).float() for moment in moments(snapshots.x))
     intervals = len(snapshots.clock.times) - 1
     return Scales(shift, scale, scale * intervals, float(intervals))
 

@@ -15,6 +15,7 @@ from cellflow.cells.conditions import Conditions
 from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.couplings import CouplingLike
 from cellflow.estimators import perturbation_distillation, perturbation_fit, perturbation_record
 from cellflow.estimators import perturbation_verbs as verbs
@@ -204,14 +205,15 @@ class PerturbationFlow(FlowEstimator):
         self.device = device
         self.progress = progress
 
-    @checked_but("y")
-    def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None) -> Self:
+    @checked_but("adata", "y")
+    def fit(self, adata: "AnnData | Stored", y: None = None, *, run: Run | None = None) -> Self:
         """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
 
         Parameters
         ----------
         adata
-            Control and treated cells, with the columns of the conditions and a representation.
+            Control and treated cells, with the columns of the conditions and a representation: an AnnData, the path of
+            an .h5ad file or a zarr folder, or a list of these, see `cellflow.cells.read_stores`.
         y
             Not used; for compatibility with scikit-learn.
         run
@@ -229,13 +231,14 @@ class PerturbationFlow(FlowEstimator):
         """
         self._check_settings()
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
-        fitted.conditions_ = self._conditions().fit(adata.obs, adata.uns)
-        arms = fitted._arms(adata)
+        cells = as_adata(adata, rep=self.rep)
+        fitted.conditions_ = self._conditions().fit(cells.obs, cells.uns)
+        arms = fitted._arms(cells)
         check_arms(arms, within=self._groups())
         fitted.n_features_in_, fitted.arms_ = arms.x.shape[1], perturbation_record.table_of(arms)
         fitted.shifts_ = shifts_of(arms)
-        fitted.treatments_ = perturbation_record.treatments_of(adata, fitted.conditions_, arms)
-        fitted.fingerprint_ = fingerprint(adata, self.rep, arms.x, np.where(arms.control, 0.0, 1.0))
+        fitted.treatments_ = perturbation_record.treatments_of(cells, fitted.conditions_, arms)
+        fitted.fingerprint_ = fingerprint(cells, self.rep, arms.x, np.where(arms.control, 0.0, 1.0))
         scales = perturbation_fit.scales_of(arms.x, standardize=self.standardize)
         run, searching = fitted._run(run), generator_at(int(self.seed), SEARCHING)
         regular = self._regular(run, self.regularize is not False)
@@ -270,7 +273,7 @@ class PerturbationFlow(FlowEstimator):
             generator=rng,
             recipe=recipe,
             run=replace(run, watch=perturbation_fit.watched_with(run.watch, fitted.field_, kept)),
-            about=self._about(perturbation_record.about(arms) | ({"regular": True} if regular else {})),
+            about=self._about(perturbation_record.about(arms, cells) | ({"regular": True} if regular else {})),
         )
         perturbation_fit.exchanged(fitted.field_, kept)
         return self._become(fitted)

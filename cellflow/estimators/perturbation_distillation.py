@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.estimators import perturbation_record
 from cellflow.estimators.arms import Arms
 from cellflow.estimators.base import DISTILLING
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from cellflow.estimators.perturbation import PerturbationFlow
 
 
-@checked_but("objective")
+@checked_but("adata", "objective")
 def distill(
     self: "PerturbationFlow",
-    adata: "AnnData",
+    adata: "AnnData | Stored",
     *,
     steps: int = STEPS,
     objective: FlowMapObjective | str = TRAJECTORIES,
@@ -45,7 +46,7 @@ def distill(
     Parameters
     ----------
     adata
-        The cells that the flow was fitted on: the map learns from states between them.
+        The cells that the flow was fitted on, or their files: the map learns from states between them.
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
@@ -73,7 +74,8 @@ def distill(
     1
     """
     distilled = self._copy(run)
-    arms = _arms_of_the_fit(self, adata)
+    cells = as_adata(adata, rep=self.rep)
+    arms = _arms_of_the_fit(self, cells)
     rng, device = generator_at(int(self.seed), DISTILLING), next(distilled.field_.parameters()).device
     distilled.flow_map_ = distilled._blank_map("both")
     return self._learn_map(
@@ -88,7 +90,7 @@ def distill(
         steps=steps,
         generator=rng,
         unit=overall(scales_of(arms.x, standardize="loss")),
-        about=self._about(perturbation_record.about(arms)),
+        about=self._about(perturbation_record.about(arms, cells)),
     )
 
 

@@ -12,6 +12,7 @@ from cellflow.cells.doses import number_of
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.name_vectors import listed
+from cellflow.cells.stores import digests_of_files
 from cellflow.cells.treatments import name_of
 from cellflow.estimators.arms import Arms, treatments_alone
 from cellflow.training.kinds import TEXT, Kind, check_record, many, whole
@@ -49,13 +50,13 @@ def _plain(value: Any) -> str | float | None:
     return name_of(value)
 
 
-def about(arms: Arms) -> dict[str, Any]:
-    """Return a digest of the cells, which a resumed training must share."""
-    found = hashlib.sha256(np.ascontiguousarray(arms.x).tobytes())
+def about(arms: Arms, adata: "AnnData") -> dict[str, Any]:
+    """Return digests of the cells and of the files that they are of, which a resumed training must share."""
+    found = hashlib.sha256(np.ascontiguousarray(arms.x))
     for part in (arms.table.vectors, arms.table.index):
         found.update(np.ascontiguousarray(part).tobytes())
     found.update("\n".join(repr(str(name)) for name in arms.groups).encode())
-    return {"cells": found.hexdigest()[:16]}
+    return {**digests_of_files(adata, arms.x), "cells": found.hexdigest()[:16]}
 
 
 def learned(self: "PerturbationFlow") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cellflow import integrate, paths
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.estimators.arms import Arm, Arms
 from cellflow.estimators.portions import Inputs, Portion, few_at_once
 from cellflow.fields import outputs
@@ -32,16 +33,19 @@ Condition: TypeAlias = Mapping[str, Any] | pd.DataFrame | StatesLike
 """A condition: a value, or values, for each column; or rows that `cellflow.cells.FittedConditions.encode` made."""
 
 
-@checked_but("cells", "condition")
+@checked_but("adata", "cells", "condition")
 def read(
-    self: "PerturbationFlow", adata: "AnnData", cells: Cells | None = None, condition: Condition | None = None
+    self: "PerturbationFlow",
+    adata: "AnnData | Stored",
+    cells: Cells | None = None,
+    condition: Condition | None = None,
 ) -> States:
     """Read the states and conditions of cells, under the keys of this flow.
 
     Parameters
     ----------
     adata
-        Cells with the representation that the flow was fitted on.
+        Cells with the representation that the flow was fitted on, or the files that they lie in.
     cells
         A mask over all cells, names, or rows of ``obs``; ``None`` for all.
     condition
@@ -70,6 +74,7 @@ def read(
     >>> import cellflow as cf
     """
     self._check_fitted()
+    adata = as_adata(adata, rep=self.rep)
     x = read_rep(adata, self.rep)
     rows = np.arange(len(x)) if cells is None else positions(adata, cells)
     if condition is None:
@@ -236,8 +241,8 @@ def velocity(self: "PerturbationFlow", x: StatesLike, *, condition: Condition, t
     return np.asarray(given.evaluated(evaluate).numpy())
 
 
-@checked_but("y")
-def score(self: "PerturbationFlow", adata: "AnnData", y: None = None) -> float:
+@checked_but("adata", "y")
+def score(self: "PerturbationFlow", adata: "AnnData | Stored", y: None = None) -> float:
     """Return minus the mean W1 between predicted and given treated cells, so that higher is better.
 
     The given controls of each group are carried to each condition of its treated cells. With it scikit-learn selects
@@ -246,7 +251,7 @@ def score(self: "PerturbationFlow", adata: "AnnData", y: None = None) -> float:
     Parameters
     ----------
     adata
-        Control and treated cells, of the fit or held out.
+        Control and treated cells, of the fit or held out, or the files that they lie in.
     y
         Not used; for compatibility with scikit-learn.
 
@@ -263,6 +268,8 @@ def score(self: "PerturbationFlow", adata: "AnnData", y: None = None) -> float:
     ValueError
         When no group has both controls and treated cells.
     """
+    self._check_fitted()
+    adata = as_adata(adata, rep=self.rep)
     self.read(adata)
     arms = self._arms(adata)
     both = [arm for arm in arms.arms if len(arm.source)]

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from cellflow import couplings
+from cellflow.cells.stores import Stored
 from cellflow.estimators import snapshot_pairs
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.fields import overall, spreads
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-@checked_but("objective")
+@checked_but("adata", "objective")
 def distill(
     self: "SnapshotFlow",
-    adata: "AnnData",
+    adata: "AnnData | Stored",
     *,
     steps: int = STEPS,
     objective: FlowMapObjective | str = TRAJECTORIES,
@@ -40,7 +41,7 @@ def distill(
     Parameters
     ----------
     adata
-        The cells that the flow was fitted on: the map learns from states on their trajectories.
+        The cells that the flow was fitted on, or their files: the map learns from states on their trajectories.
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
@@ -69,13 +70,14 @@ def distill(
     given = renamed("SnapshotFlow.distill", old, OLD_DISTILLING)
     run, teacher = given.get("run", run), given.get("teacher", teacher)
     distilled = self._copy(run)
-    snapshots = self._snapshots(adata)
+    cells = snapshot_pairs.cells(self, adata)
+    snapshots = self._snapshots(cells)
     if snapshots.clock != self.clock_ or snapshots.x.shape[1] != self.n_features_in_:
         raise ValueError(
             f"Expected the cells of the fit: times {list(self.clock_.times)} in {self.n_features_in_} dimensions; "
             f"found {list(snapshots.clock.times)} in {snapshots.x.shape[1]}. Leave out held-out cells."
         )
-    check_representation(self, adata, snapshots.x, snapshots.time)
+    check_representation(self, cells, snapshots.x, snapshots.time)
     rng, device = generator_at(int(self.seed), DISTILLING), next(distilled.field_.parameters()).device
     distilled.flow_map_ = distilled._blank_map("both", growth=self.growth_)
     return self._learn_map(
@@ -90,5 +92,5 @@ def distill(
         steps=steps,
         generator=rng,
         unit=overall(spreads(snapshots)),
-        about=self._about(snapshots.about()),
+        about=self._about(snapshots.about(cells)),
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cellflow.cells.condition_rows import ConditionTable
 from cellflow.cells.snapshots import Snapshots, read_snapshots
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.couplings import Coupling
 from cellflow.estimators.chains import legs_of
 from cellflow.estimators.given_plans import placed
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
 CHECKED_LEGS = 20
 """Most legs on which it is checked how much of the growth held-out cells confirm: those with the most cells."""
+
+
+def cells(self: "SnapshotFlow", data: "AnnData | Stored") -> "AnnData":
+    """Return an AnnData as it is; of files, the columns of ``obs`` that the settings of a flow name, or all."""
+    keys = ("time_key", "within", "weight_key", "prior_key", "replicate_key")
+    named = [name for name in (getattr(self, key) for key in keys) if name is not None]
+    return as_adata(data, rep=self.rep, columns=named if self.conditions is None else None)
 
 
 def read(self: "SnapshotFlow", adata: "AnnData") -> Snapshots:

@@ -9,6 +9,7 @@ import numpy as np
 from cellflow.cells.clock import TimeLike
 from cellflow.cells.snapshots import read_states
 from cellflow.cells.states import Cells, States, StatesLike, as_states, positions
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.estimators.conditional import Condition, of_cells, seen
 from cellflow.estimators.portions import Inputs
 from cellflow.shapes import time_of
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
 
 
-@checked_but("cells", "condition")
+@checked_but("adata", "cells", "condition")
 def read(
     self: "SnapshotFlow",
-    adata: "AnnData",
+    adata: "AnnData | Stored",
     cells: Cells | None = None,
     *,
     condition: Condition | None = None,
@@ -34,7 +35,7 @@ def read(
     Parameters
     ----------
     adata
-        Cells with the time and the representation that the flow was fitted on.
+        Cells with the time and the representation that the flow was fitted on, or the files that they lie in.
     cells
         A mask over all cells, names, or rows of ``obs``; ``None`` for all.
     condition
@@ -72,6 +73,7 @@ def read(
     (400, 2)
     """
     self._check_fitted()
+    adata = as_adata(adata, rep=self.rep)
     weight_key = self.weight_key if weights else None
     states = read_states(adata, time_key=self.time_key, rep=self.rep, weight_key=weight_key, n_pcs=self.n_pcs)
     check_shape(self, states.x.shape)

@@ -14,13 +14,14 @@ import torch
 from cellflow import couplings, paths, training
 from cellflow.cells.components import Components, components_above_noise
 from cellflow.cells.snapshots import Snapshots, read_snapshots
+from cellflow.cells.stores import Stored, as_adata
 from cellflow.cells.suggest import SHARE, median_costs, suggest_relaxation
 from cellflow.cells.suggest import suggest_sigma as sigma_of
 from cellflow.couplings.unbalanced import EPSILON, RELAXATION
-from cellflow.estimators import snapshot_members
+from cellflow.estimators import snapshot_members, snapshot_pairs
 from cellflow.pairing import aside
 from cellflow.seeds import generator
-from cellflow.signature import checked
+from cellflow.signature import checked_but
 from cellflow.training import stopping
 from cellflow.training.search import LONGER
 
@@ -91,8 +92,8 @@ class Suggestion:
         return "\n".join([*lines, f"To take them: flow.set_params({given})"])
 
 
-@checked
-def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
+@checked_but("adata")
+def suggest(self: "SnapshotFlow", adata: "AnnData | Stored") -> Suggestion:
     """Print what could be chosen for these cells, why, and how long the fit takes on this machine.
 
     Components are those above the noise of the genes, see `cellflow.cells.components`; sigma, epsilon and the
@@ -103,7 +104,7 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
     Parameters
     ----------
     adata
-        The cells that are to be fitted.
+        The cells that are to be fitted, or the files that they lie in.
 
     Returns
     -------
@@ -129,6 +130,7 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
     >>> flow = flow.set_params(**found.settings)
     """
     self._check_settings()
+    adata = snapshot_pairs.cells(self, adata)
     components, chosen = components_above_noise(adata, self.rep), self.n_pcs
     n_pcs = components.n_pcs if chosen is None and components.n_pcs != components.columns else chosen
     snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, n_pcs=n_pcs)
@@ -164,8 +166,8 @@ def suggest(self: "SnapshotFlow", adata: "AnnData") -> Suggestion:
     return found
 
 
-@checked
-def suggest_sigma(self: "SnapshotFlow", adata: "AnnData") -> float:
+@checked_but("adata")
+def suggest_sigma(self: "SnapshotFlow", adata: "AnnData | Stored") -> float:
     """Suggest a sigma for `cellflow.paths.BrownianBridge` from the cells, in units of the representation.
 
     Only ``time_key``, ``rep``, ``n_pcs`` and ``seed`` are used; see `cellflow.cells.suggest_sigma` for the rule.
@@ -177,7 +179,8 @@ def suggest_sigma(self: "SnapshotFlow", adata: "AnnData") -> float:
     >>> sigma = cf.SnapshotFlow(rep="X_latent").suggest_sigma(adata)
     >>> flow = cf.SnapshotFlow(rep="X_latent", path=cf.paths.BrownianBridge(sigma), stochastic=True)
     """
-    snapshots = read_snapshots(adata, time_key=self.time_key, rep=self.rep, n_pcs=self.n_pcs)
+    cells = as_adata(adata, rep=self.rep, columns=[self.time_key])
+    snapshots = read_snapshots(cells, time_key=self.time_key, rep=self.rep, n_pcs=self.n_pcs)
     clouds = [torch.from_numpy(cloud) for cloud in snapshots.clouds()]
     return sigma_of(clouds, snapshots.clock.times, generator=generator(seed=int(self.seed)))
 

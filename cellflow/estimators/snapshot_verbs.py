@@ -9,6 +9,7 @@ from torch import Tensor
 from cellflow import integrate, paths
 from cellflow.cells.clock import TimeLike, as_times
 from cellflow.cells.states import StatesLike
+from cellflow.cells.stores import Stored
 from cellflow.estimators import prediction
 from cellflow.estimators.conditional import Condition
 from cellflow.estimators.portions import Portion, few_at_once
@@ -208,8 +209,8 @@ def grow(
     return self.transport(x, solver=chosen, extrapolate=extrapolate, **span)
 
 
-@checked_but("y")
-def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
+@checked_but("adata", "y")
+def score(self: "SnapshotFlow", adata: "AnnData | Stored", y: None = None) -> float:
     """Return minus the mean W1 between predicted and given cells, so that higher is better.
 
     The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
@@ -221,7 +222,7 @@ def score(self: "SnapshotFlow", adata: "AnnData", y: None = None) -> float:
     Parameters
     ----------
     adata
-        Cells with the time and the representation, of the fit or held out.
+        Cells with the time and the representation, of the fit or held out, or the files that they lie in.
     y
         Not used; for compatibility with scikit-learn.
 

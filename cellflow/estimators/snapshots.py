@@ -12,6 +12,7 @@ from cellflow.cells.conditions import Conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.cells.snapshots import Snapshots
+from cellflow.cells.stores import Stored
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
 from cellflow.estimators import (
     conditional,
@@ -266,14 +267,16 @@ class SnapshotFlow(FlowEstimator):
         self.device = device
         self.progress = progress
 
-    @checked_but("y")
-    def fit(self, adata: "AnnData", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
+    @checked_but("adata", "y")
+    def fit(self, adata: "AnnData | Stored", y: None = None, *, run: Run | None = None, **old: Any) -> Self:
         """Fit the field; an earlier fit is replaced. ``adata`` is not changed.
 
         Parameters
         ----------
         adata
-            Cells with a time and a representation; a view or a backed file is accepted.
+            Cells with a time and a representation: an AnnData, which may be a view or backed by a file; or the path of
+            an .h5ad file or a zarr folder, or a list of these, see `cellflow.cells.read_stores`. With files, a training
+            is resumed only where these hold what they held.
         y
             Not used; for compatibility with scikit-learn.
         run
@@ -293,17 +296,18 @@ class SnapshotFlow(FlowEstimator):
         coupling = couplings.resolve(self.coupling)
         self._check_settings()
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)
-        fitted.conditions_ = conditional.fitted_to(self.conditions, adata)
-        snapshots = fitted._snapshots(adata)
+        cells = snapshot_pairs.cells(self, adata)
+        fitted.conditions_ = conditional.fitted_to(self.conditions, cells)
+        snapshots = fitted._snapshots(cells)
         snapshot_suggestion.note_width(self, snapshots.x.shape[1])
-        donors = members.donors(self, adata, snapshots)
+        donors = members.donors(self, cells, snapshots)
         conditional.note_no_control(fitted.conditions_, snapshots.conditions)
-        fitted.fingerprint_ = fingerprint(adata, self.rep, snapshots.x, snapshots.time)
+        fitted.fingerprint_ = fingerprint(cells, self.rep, snapshots.x, snapshots.time)
         fitted.growth_ = learns_growth(self.growth, coupling, snapshots)
         self._check_growth(fitted.growth_)
         fitted.masses_ = fitted._sizes(snapshots, coupling)
         fitted.clock_, fitted.n_features_in_ = snapshots.clock, snapshots.x.shape[1]
-        fitted.n_cells_ = tuple(len(cloud) for cloud in snapshots.clouds())
+        fitted.n_cells_ = tuple(len(snapshots.at(time)) for time in snapshots.clock.times)
         with seeded(rng):
             scales = spreads(snapshots)
             fitted.field_ = fitted._field(scales).to(device)
@@ -333,7 +337,7 @@ class SnapshotFlow(FlowEstimator):
             searching=searching,
             recipe=self.recipe,
             run=run,
-            about=self._about(snapshots.about() | ({"regular": True} if regular else {})),
+            about=self._about(snapshots.about(cells) | ({"regular": True} if regular else {})),
         )
         given = (snapshots, donors, coupling, objective, scales, run)
         fitted.members_ = members.fit_members(fitted, *given)

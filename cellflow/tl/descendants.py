@@ -16,6 +16,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.nearest import Nearest
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, asked_under, check_key, solver_of, target
+from cellflow.tl.files import on_files
 from cellflow.tl.keys import check_free
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ NEIGHBORS = 10
 log = logging.getLogger(__name__)
 
 
+@on_files
 @checked_but("cells", "solver", "condition")
 def push(
     adata: "AnnData",
@@ -101,6 +103,7 @@ def push(
     return _land(adata, flow, cells, at, condition, *how, forward=True)
 
 
+@on_files
 @checked_but("cells", "solver", "condition")
 def pull(
     adata: "AnnData",

@@ -18,6 +18,7 @@ from cellflow.signature import checked_but
 from cellflow.tl.association import associate
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.fate_table import FateTable, read_fate
+from cellflow.tl.files import on_files
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,6 +33,7 @@ _SAME = 1e-5
 """Difference of shares, of which there is none but for rounding."""
 
 
+@on_files
 @checked_but("time")
 def drivers(
     adata: "AnnData",

@@ -18,6 +18,7 @@ from cellflow.tl.cells import about, asked_under, check_key, note_absent, target
 from cellflow.tl.descendants import neighbors_of, snapshot_at
 from cellflow.tl.fate_ends import Votes, bounds, count_ends, ends_of, member_shares
 from cellflow.tl.fate_table import WITHOUT, column, write_fate
+from cellflow.tl.files import on_files
 from cellflow.tl.terminal import AUTO, terminal_states, write_states
 from cellflow.training.run import progress_bar
 
@@ -36,6 +37,7 @@ STEPS = 20
 seed of 100 steps has 91%, at a fifth of the time: ``benchmarks/results/fate.md``."""
 
 
+@on_files
 @checked_but("cells", "solver", "condition")
 def fate(
     adata: "AnnData",

@@ -8,6 +8,7 @@ from cellflow.estimators.conditional import Condition
 from cellflow.renamed import warn
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
+from cellflow.tl.files import on_files
 from cellflow.tl.intervals import ENDS, LEVEL, check_confidence, leave_no_intervals, t_interval
 from cellflow.tl.keys import check_free
 from cellflow.tl.sensitivity import conclusion
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@on_files
 @checked_but("condition")
 def growth(
     adata: "AnnData",

@@ -11,6 +11,7 @@ from cellflow.errors import unknown
 from cellflow.renamed import warn
 from cellflow.signature import checked
 from cellflow.tl.cells import check_key, target
+from cellflow.tl.files import on_files
 from cellflow.tl.keys import check_free
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ DEATH_CENTER, DEATH_WIDTH = 0.1, 0.2
 Range = tuple[float, float]
 
 
+@on_files
 @checked
 def growth_prior(
     adata: "AnnData",

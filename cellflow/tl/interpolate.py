@@ -17,6 +17,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked_but
 from cellflow.tl.asked import amounts_of, column_of, free_name, set_apart
 from cellflow.tl.cells import about_states, solver_of
+from cellflow.tl.files import on_files
 from cellflow.tl.genes import Decode, Genes, about_genes, read_decoder, var_of
 from cellflow.tl.interpolated_means import cell_spread, gene_means, means, member_predictions
 from cellflow.tl.intervals import LEVEL, check_confidence
@@ -34,6 +35,7 @@ SPREAD = "spread"
 """Column with how far members of an ensemble carry a cell from where the flow does."""
 
 
+@on_files
 @checked_but("solver", "condition", "genes", "decode")
 def interpolate(
     adata: "AnnData",

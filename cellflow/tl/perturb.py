@@ -14,6 +14,7 @@ from cellflow.estimators.portions import rows_of
 from cellflow.integrate import Adaptive, Fixed, Jumps, resolve
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
+from cellflow.tl.files import on_files
 from cellflow.tl.genes import MOST_DECODED, Decode, Genes, about_genes, read_decoder, var_of
 from cellflow.training.run import progress_bar
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import PerturbationFlow
 
 
+@on_files
 @checked_but("condition", "cells", "genes", "decode", "solver")
 def perturb(
     adata: "AnnData",

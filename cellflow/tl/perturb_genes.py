@@ -19,6 +19,7 @@ from cellflow.tl.descendants import neighbors_of, snapshot_at
 from cellflow.tl.fate import STEPS
 from cellflow.tl.fate_ends import Votes
 from cellflow.tl.fate_table import read_fate
+from cellflow.tl.files import on_files
 from cellflow.tl.gene_changes import half_width, say, sizes, table_of_changes, units
 from cellflow.tl.gene_shifts import read_gene_shifts
 from cellflow.tl.intervals import check_confidence, t_half_width
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@on_files
 @checked_but("genes", "cells", "condition", "solver")
 def perturb_genes(
     adata: "AnnData",

@@ -17,6 +17,7 @@ from cellflow.seeds import generator_at
 from cellflow.signature import checked_but
 from cellflow.tl.cells import check_key, target
 from cellflow.tl.changes import discovered, moments
+from cellflow.tl.files import on_files
 from cellflow.tl.genes import LOADINGS, REP, read_loadings
 from cellflow.tl.measured import correlation, decoded, measured, measured_genes, predicted
 
@@ -31,6 +32,7 @@ PREDICTED = "_predicted"
 """End of the name of the predicted changes."""
 
 
+@on_files
 @checked_but("conditions")
 def response(
     adata: "AnnData",

@@ -14,6 +14,7 @@ from cellflow.renamed import renamed
 from cellflow.seeds import generator
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, check_key, target
+from cellflow.tl.files import on_files
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@on_files
 @checked_but("cells", "solver", "condition")
 def trajectories(
     adata: "AnnData",

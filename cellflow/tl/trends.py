@@ -19,6 +19,7 @@ from cellflow.signature import checked_but
 from cellflow.tl.cells import about, check_key, target
 from cellflow.tl.courses import Courses
 from cellflow.tl.fate_table import FateTable, read_fate
+from cellflow.tl.files import on_files
 from cellflow.tl.genes import Decode, Genes, Loadings, read_decoder
 from cellflow.tl.interpolate import chain_under
 from cellflow.tl.intervals import LEVEL, check_confidence, t_half_width
@@ -39,6 +40,7 @@ MOST = 2**25
 """Numbers of a result, 256 MiB."""
 
 
+@on_files
 @checked_but("genes", "decode", "at", "solver", "condition")
 def trends(
     adata: "AnnData",

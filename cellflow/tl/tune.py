@@ -15,6 +15,7 @@ from cellflow.seeds import generator_at
 from cellflow.signature import checked
 from cellflow.tl import held_out, new_cells
 from cellflow.tl.cells import about, check_key, note_no_members, target
+from cellflow.tl.files import on_files
 from cellflow.tl.held_out import inside, known_times
 from cellflow.tl.validate import MAX_CELLS
 
@@ -33,6 +34,7 @@ FIXED = ("rep", "n_pcs", "time_key", "weight_key", "seed", "ensemble", "replicat
 CONFIDENCE = 0.95
 
 
+@on_files
 @checked
 def tune(
     adata: "AnnData",
@@ -141,6 +143,7 @@ def tune(
     return written if copy else None
 
 
+@on_files
 @checked
 def tuned(adata: "AnnData", flow: "SnapshotFlow", *, grid: Grid, key: str = "tune") -> "SnapshotFlow":
     """Return an unfitted flow with the settings that `tune` found to be the best.

@@ -16,6 +16,7 @@ from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.signature import checked, checked_but
 from cellflow.tl import held_out, landings, new_cells
 from cellflow.tl.cells import about, check_key, note_absent, note_no_members, solver_of, target
+from cellflow.tl.files import on_files
 from cellflow.tl.held_out import inside, known_times, refitted, unseen
 from cellflow.tl.landings import Scored
 from cellflow.tl.new_cells import Split
@@ -33,6 +34,7 @@ NEW_CELLS, COUPLINGS = "new_cells", "couplings"
 """Ends of the names of the second and the third table."""
 
 
+@on_files
 @checked_but("solver")
 def validate(
     adata: "AnnData",
@@ -198,6 +200,7 @@ def validate(
     return written if copy else None
 
 
+@on_files
 @checked
 def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
     """Return the snapshots that a flow can be tested on: those with one that it may see on each side.

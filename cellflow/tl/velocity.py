@@ -8,6 +8,7 @@ from cellflow.cells.expression import places_of
 from cellflow.estimators.conditional import Condition
 from cellflow.signature import checked_but
 from cellflow.tl.cells import about_states, check_key, target
+from cellflow.tl.files import on_files
 from cellflow.tl.genes import Decode, Loadings, about_genes, read_decoder
 from cellflow.tl.intervals import LEVEL, agreement, check_confidence, leave_no_intervals
 from cellflow.tl.keys import check_free
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 
+@on_files
 @checked_but("condition", "decode")
 def velocity(
     adata: "AnnData",

@@ -188,6 +188,7 @@ class TrainingState:
         about = header.about
         resumption.check_stated(about, source=path)
         changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
+        changed.sort(key=lambda said: not said.startswith("files."))  # a changed file is the cause of the rest
         if changed:
             more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise CheckpointError(f"{path} was trained with {'; '.join(changed[:3])}{more}. Resume with the same.")

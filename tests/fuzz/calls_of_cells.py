@@ -41,6 +41,13 @@ def with_components() -> Any:
 
 
 @cache
+def in_a_file() -> str:
+    path = f"{tempfile.mkdtemp()}/cells.h5ad"
+    small().write_h5ad(path)
+    return path
+
+
+@cache
 def on_components() -> cf.SnapshotFlow:
     return cf.SnapshotFlow(**FLAT, coupling="exact").fit(with_components())
 
@@ -220,6 +227,10 @@ CALLS: dict[str, Any] = {
             "layer": other(None),
             "use_raw": flag(False),
         },
+    ),
+    "cells.read_stores": Call(
+        lambda **given: cf.cells.read_stores(**given).obsm["X_pca"],
+        {"data": other(in_a_file), "rep": text("X_pca"), "columns": other(None), "beside": other(())},
     ),
     "cells.scvi_decoder": Call(
         lambda **given: cf.cells.scvi_decoder(**given).decode(X.make().numpy()),

@@ -1,0 +1,111 @@
+"""Columns of ``obs`` out of files: only those that are asked for, and from several files one below the other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.store_files import elements, reading
+
+_KINDS = {
+    "numbers": pd.api.types.is_numeric_dtype,
+    "spans of time": pd.api.types.is_timedelta64_dtype,
+    "dates": pd.api.types.is_datetime64_any_dtype,
+}
+
+
+def read_columns(root: Any, columns: Sequence[str] | None, *, path: Path, label: str) -> pd.DataFrame:
+    """Return the names of the cells of a file, and columns of its ``obs``.
+
+    Parameters
+    ----------
+    root
+        The file, opened.
+    columns
+        Which ones; ``None`` for all.
+    path, label
+        Where the file is, and what it is called.
+
+    Raises
+    ------
+    KeyError
+        When a column is missing.
+    ValueError
+        When the file is damaged there.
+    """
+    with reading(path):
+        group, about = root["obs"], dict(root["obs"].attrs)
+        there = [str(name) for name in about["column-order"]]
+    wanted = there if columns is None else list(dict.fromkeys(columns))
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise KeyError(f"No `obs[{missing[0]!r}]` in {label}. Available: {there}.")
+    with reading(path):
+        names = pd.Index(np.asarray(elements().read_elem(group[about["_index"]])).astype(object), dtype=object)
+        return pd.DataFrame({name: elements().read_elem(group[name]) for name in wanted}, index=names)
+
+
+def concatenated(tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> pd.DataFrame:
+    """Return tables of some cells each, one below the other, under names of which none is that of two cells.
+
+    Where names recur from file to file, each has the name of its file behind it. Columns that one file lacks are
+    missing (NaN) there.
+
+    Parameters
+    ----------
+    tables
+        One for each file.
+    labels
+        What the files are called.
+
+    Raises
+    ------
+    ValueError
+        When a column holds numbers in one file, and text or dates in another.
+
+    Examples
+    --------
+    >>> one = pd.DataFrame({"day": [2]}, index=["a"])
+    >>> concatenated([one, one + 2], ["day2.h5ad", "day4.h5ad"])
+                 day
+    a-day2.h5ad    2
+    a-day4.h5ad    4
+    """
+    if len(tables) == 1:
+        return tables[0].copy(deep=False)
+    names = [table.index for table in tables]
+    together = names[0].append(names[1:])
+    if together.has_duplicates and all(each.is_unique for each in names):
+        parts = [each.astype(str) + f"-{label}" for each, label in zip(names, labels, strict=True)]
+        together = parts[0].append(parts[1:])
+    columns = dict.fromkeys(name for table in tables for name in table.columns)
+    return pd.DataFrame({name: _column(name, tables, labels) for name in columns}, index=together)
+
+
+def _column(name: str, tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> Any:
+    """Return one column of all files: categories are those of any."""
+    has = [k for k, table in enumerate(tables) if name in table]
+    parts = [tables[k][name] for k in has]
+    kinds = [_kind(part) for part in parts]
+    other = next((k for k, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"`obs[{name!r}]` holds {kinds[0]} in {labels[has[0]]} and {kinds[other]} in {labels[has[other]]}. Write "
+            "the same kind into all files."
+        )
+    if all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts) and len(has) == len(tables):
+        return pd.api.types.union_categoricals(parts, ignore_order=True)
+    plain = [part.astype(part.cat.categories.dtype) if hasattr(part, "cat") else part for part in parts]
+    found = dict(zip(has, plain, strict=True))
+    lacking = [pd.Series([None] * len(table), dtype=object) for table in tables]
+    return pd.concat([found.get(k, lacking[k]) for k in range(len(tables))], ignore_index=True).to_numpy()
+
+
+def _kind(column: pd.Series) -> str:
+    """Return in words what a column holds."""
+    dtype = column.dtype.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+    if pd.api.types.is_bool_dtype(dtype):
+        return "truth values"
+    return next((words for words, holds in _KINDS.items() if holds(dtype)), "text")

@@ -1,0 +1,260 @@
+"""Results of tools, written into the files that the cells came from: as a whole, or not at all."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.cells.store_columns import read_columns
+from cellflow.cells.store_files import Stored, elements, files_of, labels_of, opened_file
+from cellflow.cells.stores import FROM_FILE, read_stores
+from cellflow.files import committed, system_error, unwritable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+OF_CELLS, OF_ALL = ("obs", "obsm", "layers"), ("varm", "uns")
+"""Where results are written: of which each file gets the rows of its own cells, and all files the same."""
+_FAMILIES = {
+    "string-array": "labels", "categorical": "labels", "nullable-string-array": "labels", "array": "numbers",
+    "nullable-integer": "numbers", "nullable-boolean": "numbers", "csr_matrix": "a sparse matrix",
+    "csc_matrix": "a sparse matrix", "dataframe": "a table", "dict": "a mapping",
+}  # fmt: skip
+"""What an element is in words, by how anndata says that it is encoded."""
+Changes = Mapping[tuple[str, str], Any]
+"""What was written: under the place and the key of each, its values."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """What an AnnData held: its columns, and everything else by identity, mappings by that of what they hold."""
+
+    obs: pd.DataFrame
+    held: dict[tuple[str, str], Any]
+
+    @classmethod
+    def of(cls, cells: "AnnData") -> "_Before":
+        places = ("obsm", "layers", *OF_ALL)
+        held = {(place, key): value for place in places for key, value in getattr(cells, place).items()}
+        return cls(cells.obs.copy(deep=False), {k: dict(v) if isinstance(v, Mapping) else v for k, v in held.items()})
+
+    def changes(self, cells: "AnnData") -> Changes:
+        """Return what is there now, and was not, or is another."""
+        now = _Before.of(cells)
+        found = {where: value for where, value in now.held.items() if not _is(value, self.held.get(where))}
+        for name in now.obs.columns:
+            if name != FROM_FILE and (name not in self.obs or not self.obs[name].equals(now.obs[name])):
+                column = now.obs[name]
+                found["obs", str(name)] = pd.Categorical(column) if column.dtype == object else column.values
+        return found
+
+
+def _is(value: Any, before: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is before
+    return isinstance(before, dict) and value.keys() == before.keys() and all(value[k] is before[k] for k in value)
+
+
+@contextmanager
+def results_of(data: Stored, *, rep: str | None, beside: Sequence[str] | None = ()) -> Iterator["AnnData"]:
+    """Yield the cells of files; what is written into them goes to the files at the end, but for ``X``.
+
+    Results for cells go to the file of each, those of all to every file. A file of HDF5 is replaced by a copy, which
+    takes as much room beside it meanwhile; in a folder of zarr only what is new is written. Either is what it was until
+    all of it is written, and where anything fails it stays so.
+
+    Parameters
+    ----------
+    data, rep, beside
+        As for `cellflow.cells.read_stores`.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, KeyError, ValueError
+        As for `cellflow.cells.read_stores`; and when a key holds something of another kind already.
+    PermissionError
+        When a file may not be written to; before anything is computed.
+    OSError
+        When it cannot be written, such as on a full disk.
+
+    Examples
+    --------
+    >>> import anndata, tempfile
+    >>> import cellflow as cf
+    >>> path = f"{tempfile.mkdtemp()}/cells.h5ad"
+    >>> cf.datasets.branching(seed=0).write_h5ad(path)
+    >>> with results_of(path, rep="X_latent") as cells:
+    ...     cells.obsm["twice"] = 2 * cells.obsm["X_latent"]
+    >>> anndata.read_h5ad(path, backed="r").obsm["twice"].shape
+    (2000, 2)
+    """
+    files = files_of(data)
+    for path in files:
+        _check_writable(path)
+    cells = read_stores(data, rep=rep, beside=beside)
+    before = _Before.of(cells)
+    yield cells
+    found = before.changes(cells)
+    rows = {label: np.flatnonzero(cells.obs[FROM_FILE] == label) for label in labels_of(files)}
+    if cells.isbacked:
+        cells.file.close()
+    parts = []
+    for path, (label, some) in zip(files, rows.items(), strict=True):
+        with opened_file(path) as root:
+            names = read_columns(root, [], path=path, label=label).index  # as they are called there
+            parts.append((path, _rows_of(found, some, names)))
+            _check_kinds(root, parts[-1][1], label)
+    with ExitStack() as stack:
+        for path, part in parts:
+            stack.enter_context(_zarr(path, part) if path.is_dir() else _h5ad(path, part))
+
+
+def _rows_of(found: Changes, rows: np.ndarray, names: pd.Index) -> Changes:
+    """Return what one file gets."""
+    return {
+        (place, key): value
+        if place not in OF_CELLS
+        else value.iloc[rows].set_axis(names)
+        if isinstance(value, pd.DataFrame)
+        else value[rows]
+        for (place, key), value in found.items()
+    }
+
+
+def _check_writable(path: Path) -> None:
+    if not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+        raise PermissionError(
+            f"{path} is read-only: results cannot be written into it. Make it and its folder writable, or read the "
+            "cells with `cf.cells.read_stores`, which results are then written into."
+        )
+
+
+def _check_kinds(root: Any, part: Changes, label: str) -> None:
+    """Refuse to replace what is of another kind than a result."""
+    import h5py
+
+    with h5py.File("kinds", "w", driver="core", backing_store=False) as scratch:
+        for (place, key), value in part.items():
+            if place not in root or key not in root[place]:
+                continue
+            elements().write_elem(scratch, "one", value[:1] if place in OF_CELLS else value)
+            then, now = (
+                _FAMILIES.get(kind, kind)
+                for kind in (str(each.attrs.get("encoding-type", "")) for each in (root[place][key], scratch["one"]))
+            )
+            if then != now:
+                raise ValueError(
+                    f"`{place}[{key!r}]` of {label} holds {then} already, and the result is {now}. Give it another "
+                    "name with `key_added`, or remove what is there."
+                )
+            del scratch["one"]
+
+
+@contextmanager
+def _h5ad(path: Path, part: Changes) -> Iterator[None]:
+    """Write into a copy of a file, which takes its place at the end."""
+    import h5py
+
+    new = path.with_name(f".{path.stem}.{os.getpid()}.results{path.suffix}")
+    for left in path.parent.glob(f".{escape(path.stem)}.*.results{escape(path.suffix)}"):  # by one that was killed
+        left.unlink()
+    try:
+        with _writing(path):
+            shutil.copy(path, new)
+            with h5py.File(new, "r+") as file:
+                for (place, key), value in part.items():
+                    group = _group(file, place)
+                    if key in group:
+                        del group[key]
+                    elements().write_elem(group, key, value)
+                _name_columns(file, part)
+        yield
+        with committed(path) as partial:
+            new.replace(partial)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _zarr(path: Path, part: Changes) -> Iterator[None]:
+    """Write beside a folder of zarr, and move what is written into it at the end."""
+    import zarr
+
+    root = zarr.open_group(str(path), mode="r+")
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.partial.zarr")
+    try:
+        with _writing(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of zarr and anndata about formats that the user has chosen
+            new = zarr.open_group(str(beside), mode="w", zarr_format=_version(path))
+            for number, value in enumerate(part.values()):
+                elements().write_elem(new, str(number), value)
+        yield
+        consolidated = _forget_consolidated(path)
+        for number, (place, key) in enumerate(part):
+            target = Path(path, _group(root, place).path, key)
+            if target.exists():
+                target.rename(beside / f"old{number}")
+            (beside / str(number)).rename(target)
+        _name_columns(root, part)
+        if consolidated:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                zarr.consolidate_metadata(str(path))
+    finally:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(beside)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say of which file it is that it cannot be written, as on a full disk."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 has no class for a full disk
+        cause = system_error(error)
+        if cause is None:
+            raise
+        raise unwritable(path, cause) from error
+
+
+def _group(root: Any, place: str) -> Any:
+    if place not in root:
+        elements().write_elem(root, place, {})
+    return root[place]
+
+
+def _name_columns(root: Any, part: Changes) -> None:
+    """Say which columns there are: of a table that is what anndata goes by."""
+    there = [str(name) for name in root["obs"].attrs["column-order"]]
+    new = [key for place, key in part if place == "obs" and key not in there]
+    if new:
+        order = [*there, *new]
+        root["obs"].attrs["column-order"] = np.array(order, dtype=object) if hasattr(root, "mode") else order
+
+
+def _version(path: Path) -> int:
+    return 3 if (path / "zarr.json").is_file() else 2
+
+
+def _forget_consolidated(path: Path) -> bool:
+    """Remove the copy of all metadata that readers believe, until all is there again; return whether there was one."""
+    import json
+
+    older, newer = path / ".zmetadata", path / "zarr.json"
+    if older.is_file():
+        older.unlink()
+        return True
+    about = json.loads(newer.read_text()) if newer.is_file() else {}
+    if about.pop("consolidated_metadata", None) is None:
+        return False
+    with committed(newer) as partial:
+        partial.write_text(json.dumps(about, indent=2))
+    return True

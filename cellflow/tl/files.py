@@ -1,0 +1,65 @@
+"""Tools on cells in files: what they read is read, and what they write goes into the files."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from cellflow.cells.store_results import results_of
+from cellflow.cells.stores import Stored, read_stores
+from cellflow.signature import in_place_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_files(verb: Callable[Concatenate["AnnData", P], R]) -> "Callable[Concatenate[AnnData | Stored, P], R]":
+    """Return a tool that takes files where it takes an AnnData: a path, a pattern, or a list of them.
+
+    Of ``obsm`` it is given the representation of its flow and what its arguments name. A tool that writes, which has an
+    argument ``copy``, writes into the files, unless a copy is asked for.
+
+    Parameters
+    ----------
+    verb
+        A tool: a function whose first argument is an AnnData.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import cellflow as cf
+    >>> adata, path = cf.datasets.branching(seed=0), f"{tempfile.mkdtemp()}/cells.h5ad"
+    >>> adata.write_h5ad(path)
+    >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(path)
+    >>> cf.tl.velocity(path, flow)
+    >>> cf.cells.read_stores(path, rep="velocity").obsm["velocity"].shape
+    (2000, 2)
+    """
+    signature = inspect.signature(verb)
+
+    def call(*given: Any, **named: Any) -> Any:
+        data = given[0] if given else named.get("adata")
+        if not isinstance(data, str | Path | list | tuple):
+            return verb(*given, **named)
+        arguments = signature.bind(*given, **named)
+        arguments.apply_defaults()
+        with _opened(cast("Stored", data), arguments.arguments) as cells:
+            return cast("Any", verb)(cells, *given[1:], **{name: named[name] for name in named if name != "adata"})
+
+    return cast("Callable[Concatenate[AnnData | Stored, P], R]", in_place_of(verb, call))
+
+
+@contextmanager
+def _opened(data: Stored, arguments: Mapping[str, Any]) -> Iterator["AnnData"]:
+    """Yield the cells of files, to be written into or not."""
+    rep = getattr(arguments.get("flow"), "rep", arguments.get("rep"))
+    named = [value for value in arguments.values() if isinstance(value, str) and value != rep]
+    if arguments.get("copy", True):
+        yield read_stores(data, rep=rep, beside=named)
+        return
+    with results_of(data, rep=rep, beside=named) as cells:
+        yield cells
