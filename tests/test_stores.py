@@ -381,11 +381,11 @@ def test_a_file_that_is_read_only_is_refused_before_anything_is_computed(form, t
 def test_the_page_on_cells_in_files_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / "large_data.md").read_text()
-    names: dict = {}
+    names: dict = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         exec(block, names)
     assert {len(cf.cells.read_stores(path, rep="velocity")) for path in Path().glob("*.h5ad")} == {69, 74, 79, 49}
-    assert "growth" in names["cells"].obs
+    assert "velocity" in names["cells"].obsm
     assert names["middle"].n_obs > 0
 
 

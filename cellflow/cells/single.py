@@ -2,19 +2,22 @@
 
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellflow.cells.store_rows import Rows
 from cellflow.shapes import as_states
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 AT_ONCE = 2**20
 """Numbers that are read at a time: 8 MiB in double precision."""
 
 
 def read_single(
-    parts: Sequence[Any], *, rep: str, names: Sequence[str], columns: int | None = None, copy: bool = True
+    parts: Sequence[Any], *, rep: str, names: "Sequence[str] | pd.Index", columns: int | None = None, copy: bool = True
 ) -> np.ndarray:
     """Return matrices of some cells each, one below the other, as one float32 matrix ``(n, d)``.
 
@@ -116,7 +119,7 @@ def _ready(part: Any, copy: bool) -> np.ndarray | None:
     return part if not copy and part.flags.writeable else None
 
 
-def _refuse(bad: np.ndarray, n: int, names: Sequence[str], rep: str) -> None:
+def _refuse(bad: np.ndarray, n: int, names: "Sequence[str] | pd.Index", rep: str) -> None:
     """Refuse rows that are not finite."""
     if len(bad):
         first = ", ".join(str(names[k]) for k in bad[:3])

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -240,7 +240,7 @@ def _name_columns(root: Any, part: Changes) -> None:
         root["obs"].attrs["column-order"] = np.array(order, dtype=object) if hasattr(root, "mode") else order
 
 
-def _version(path: Path) -> int:
+def _version(path: Path) -> Literal[2, 3]:
     return 3 if (path / "zarr.json").is_file() else 2
 
 

@@ -110,7 +110,7 @@ def read_stores(
         obs = concatenated(tables, [store.label for store in stores])
         counts = [len(table) for table in tables]
         obs[FROM_FILE] = pd.Categorical.from_codes(
-            np.repeat(np.arange(len(stores)), counts), categories=[store.label for store in stores]
+            np.repeat(np.arange(len(stores)), counts), categories=pd.Index([store.label for store in stores])
         )
         var, varm = _genes(stores)
         x = None if rep is None else _representation(stores, rep, obs.index)
@@ -174,7 +174,7 @@ def digests_of_files(adata: "AnnData", *values: np.ndarray) -> dict[str, dict[st
             dense = rows[-1] - rows[0] + 1 == len(rows)
             some = slice(rows[0], rows[-1] + 1) if dense else rows  # without a copy, where they follow each other
             for each in values:
-                digest.update(np.ascontiguousarray(each[some]))
+                digest.update(np.ascontiguousarray(each[some]).data)
         found[str(label)] = digest.hexdigest()[:16]
     return {"files": found}
 

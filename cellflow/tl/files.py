@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cellflow.cells.store_results import results_of
 from cellflow.cells.stores import Stored, read_stores
@@ -13,11 +13,10 @@ from cellflow.signature import in_place_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T", bound=Callable[..., Any])
 
 
-def on_files(verb: Callable[Concatenate["AnnData", P], R]) -> "Callable[Concatenate[AnnData | Stored, P], R]":
+def on_files(verb: T) -> T:
     """Return a tool that takes files where it takes an AnnData: a path, a pattern, or a list of them.
 
     Of ``obsm`` it is given the representation of its flow and what its arguments name. A tool that writes, which has an
@@ -48,9 +47,9 @@ def on_files(verb: Callable[Concatenate["AnnData", P], R]) -> "Callable[Concaten
         arguments = signature.bind(*given, **named)
         arguments.apply_defaults()
         with _opened(cast("Stored", data), arguments.arguments) as cells:
-            return cast("Any", verb)(cells, *given[1:], **{name: named[name] for name in named if name != "adata"})
+            return verb(cells, *given[1:], **{name: named[name] for name in named if name != "adata"})
 
-    return cast("Callable[Concatenate[AnnData | Stored, P], R]", in_place_of(verb, call))
+    return cast("T", in_place_of(verb, call))
 
 
 @contextmanager
