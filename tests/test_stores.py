@@ -323,6 +323,10 @@ def test_results_go_into_the_files_and_x_stays_as_it_was(form, tmp_path):
             assert found.uns["velocity"] == {"rep": "X_pca", "again": again}
             assert list(found.obs) == ["day", "donor", "rate"]
             assert (found.X != half.X).nnz == 0
+    with results_of(files, rep="X_pca", beside=["velocity"]) as cells:
+        del cells.obs["rate"], cells.obsm["velocity"]
+    found = read_stores(files, beside=None)
+    assert (list(found.obs), list(found.obsm)) == (["day", "donor", FROM_FILE], ["fate", "X_pca"])
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(each.name for each in files)
 
 

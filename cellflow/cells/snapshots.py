@@ -83,9 +83,7 @@ class Snapshots:
 
     def digest(self) -> str:
         """Return a digest of all cells and their times: other data, another digest."""
-        digest = hashlib.sha256(
-            np.ascontiguousarray(self.x).data
-        )  # without a copy, as large again
+        digest = hashlib.sha256(np.ascontiguousarray(self.x).data)  # without a copy, as large again
         digest.update(np.ascontiguousarray(self.time).data)
         if self.groups is not None:
             digest.update("\n".join(self.groups).encode())

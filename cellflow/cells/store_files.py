@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from glob import has_magic
 from importlib import import_module
 from pathlib import Path
@@ -127,6 +128,33 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except _DAMAGED as error:
         raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """One file: its root, what it is called, and where it is."""
+
+    root: Any
+    label: str
+    path: Path
+
+    def there(self, group: str) -> list[str]:
+        """Return the keys of a group; none where there is no such group."""
+        return sorted(self.root[group]) if group in self.root else []
+
+    def element(self, *where: str) -> Any:
+        """Return an element as anndata reads it, in memory."""
+        with reading(self.path):
+            return elements().read_elem(self.root["/".join(where)])
+
+    def matrix(self, *where: str) -> Any:
+        """Return a matrix as it lies in the file, so that some rows of it can be read."""
+        with reading(self.path):
+            found = self.root["/".join(where)]
+            if hasattr(found, "shape") and hasattr(found, "dtype"):
+                return found
+            kind = str(found.attrs.get("encoding-type", ""))
+            return elements().sparse_dataset(found) if kind.startswith("cs") else self.element(*where)
 
 
 def _check_root(root: Any, path: Path) -> None:

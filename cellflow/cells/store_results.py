@@ -1,22 +1,19 @@
 """Results of tools, written into the files that the cells came from: as a whole, or not at all."""
 
 import os
-import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cellflow.cells.store_columns import read_columns
 from cellflow.cells.store_files import Stored, elements, files_of, labels_of, opened_file
+from cellflow.cells.store_writing import GONE, Changes, written
 from cellflow.cells.stores import FROM_FILE, read_stores
-from cellflow.files import committed, system_error, unwritable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,8 +26,6 @@ _FAMILIES = {
     "csc_matrix": "a sparse matrix", "dataframe": "a table", "dict": "a mapping",
 }  # fmt: skip
 """What an element is in words, by how anndata says that it is encoded."""
-Changes = Mapping[tuple[str, str], Any]
-"""What was written: under the place and the key of each, its values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +42,16 @@ class _Before:
         return cls(cells.obs.copy(deep=False), {k: dict(v) if isinstance(v, Mapping) else v for k, v in held.items()})
 
     def changes(self, cells: "AnnData") -> Changes:
-        """Return what is there now, and was not, or is another."""
+        """Return what is there now, and was not, or is another; and what is gone."""
         now = _Before.of(cells)
+        gone = [where for where in self.held if where not in now.held]
+        gone += [("obs", str(name)) for name in self.obs.columns if name not in now.obs and name != FROM_FILE]
         found = {where: value for where, value in now.held.items() if not _is(value, self.held.get(where))}
         for name in now.obs.columns:
             if name != FROM_FILE and (name not in self.obs or not self.obs[name].equals(now.obs[name])):
                 column = now.obs[name]
                 found["obs", str(name)] = pd.Categorical(column) if column.dtype == object else column.values
-        return found
+        return found | dict.fromkeys(gone, GONE)
 
 
 def _is(value: Any, before: Any) -> bool:
@@ -114,14 +111,14 @@ def results_of(data: Stored, *, rep: str | None, beside: Sequence[str] | None = 
             _check_kinds(root, parts[-1][1], label)
     with ExitStack() as stack:
         for path, part in parts:
-            stack.enter_context(_zarr(path, part) if path.is_dir() else _h5ad(path, part))
+            stack.enter_context(written(path, part))
 
 
 def _rows_of(found: Changes, rows: np.ndarray, names: pd.Index) -> Changes:
     """Return what one file gets."""
     return {
         (place, key): value
-        if place not in OF_CELLS
+        if place not in OF_CELLS or value is GONE
         else value.iloc[rows].set_axis(names)
         if isinstance(value, pd.DataFrame)
         else value[rows]
@@ -143,7 +140,7 @@ def _check_kinds(root: Any, part: Changes, label: str) -> None:
 
     with h5py.File("kinds", "w", driver="core", backing_store=False) as scratch:
         for (place, key), value in part.items():
-            if place not in root or key not in root[place]:
+            if value is GONE or place not in root or key not in root[place]:
                 continue
             elements().write_elem(scratch, "one", value[:1] if place in OF_CELLS else value)
             then, now = (
@@ -156,105 +153,3 @@ def _check_kinds(root: Any, part: Changes, label: str) -> None:
                     "name with `key_added`, or remove what is there."
                 )
             del scratch["one"]
-
-
-@contextmanager
-def _h5ad(path: Path, part: Changes) -> Iterator[None]:
-    """Write into a copy of a file, which takes its place at the end."""
-    import h5py
-
-    new = path.with_name(f".{path.stem}.{os.getpid()}.results{path.suffix}")
-    for left in path.parent.glob(f".{escape(path.stem)}.*.results{escape(path.suffix)}"):  # by one that was killed
-        left.unlink()
-    try:
-        with _writing(path):
-            shutil.copy(path, new)
-            with h5py.File(new, "r+") as file:
-                for (place, key), value in part.items():
-                    group = _group(file, place)
-                    if key in group:
-                        del group[key]
-                    elements().write_elem(group, key, value)
-                _name_columns(file, part)
-        yield
-        with committed(path) as partial:
-            new.replace(partial)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-@contextmanager
-def _zarr(path: Path, part: Changes) -> Iterator[None]:
-    """Write beside a folder of zarr, and move what is written into it at the end."""
-    import zarr
-
-    root = zarr.open_group(str(path), mode="r+")
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.partial.zarr")
-    try:
-        with _writing(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of zarr and anndata about formats that the user has chosen
-            new = zarr.open_group(str(beside), mode="w", zarr_format=_version(path))
-            for number, value in enumerate(part.values()):
-                elements().write_elem(new, str(number), value)
-        yield
-        consolidated = _forget_consolidated(path)
-        for number, (place, key) in enumerate(part):
-            target = Path(path, _group(root, place).path, key)
-            if target.exists():
-                target.rename(beside / f"old{number}")
-            (beside / str(number)).rename(target)
-        _name_columns(root, part)
-        if consolidated:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                zarr.consolidate_metadata(str(path))
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(beside)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Say of which file it is that it cannot be written, as on a full disk."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 has no class for a full disk
-        cause = system_error(error)
-        if cause is None:
-            raise
-        raise unwritable(path, cause) from error
-
-
-def _group(root: Any, place: str) -> Any:
-    if place not in root:
-        elements().write_elem(root, place, {})
-    return root[place]
-
-
-def _name_columns(root: Any, part: Changes) -> None:
-    """Say which columns there are: of a table that is what anndata goes by."""
-    there = [str(name) for name in root["obs"].attrs["column-order"]]
-    new = [key for place, key in part if place == "obs" and key not in there]
-    if new:
-        order = [*there, *new]
-        root["obs"].attrs["column-order"] = np.array(order, dtype=object) if hasattr(root, "mode") else order
-
-
-def _version(path: Path) -> Literal[2, 3]:
-    return 3 if (path / "zarr.json").is_file() else 2
-
-
-def _forget_consolidated(path: Path) -> bool:
-    """Remove the copy of all metadata that readers believe, until all is there again; return whether there was one."""
-    import json
-
-    older, newer = path / ".zmetadata", path / "zarr.json"
-    if older.is_file():
-        older.unlink()
-        return True
-    about = json.loads(newer.read_text()) if newer.is_file() else {}
-    if about.pop("consolidated_metadata", None) is None:
-        return False
-    with committed(newer) as partial:
-        partial.write_text(json.dumps(about, indent=2))
-    return True

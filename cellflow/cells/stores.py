@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import pandas as pd
 from cellflow.cells.fingerprint import LOADINGS
 from cellflow.cells.single import moments, read_single
 from cellflow.cells.store_columns import concatenated, read_columns
-from cellflow.cells.store_files import Stored, elements, files_of, labels_of, opened_file, reading
+from cellflow.cells.store_files import Store, Stored, files_of, labels_of, opened_file
 from cellflow.cells.store_rows import Rows, check_whole
 from cellflow.signature import checked_but
 
@@ -23,32 +21,6 @@ if TYPE_CHECKING:
 FROM_FILE = "from_file"
 """Column of ``obs`` that says of cells that were read from files in which one each lies."""
 __all__ = ["FROM_FILE", "Stored", "as_adata", "digests_of_files", "read_stores"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Store:
-    """One file: its root, what it is called, and where it is."""
-
-    root: Any
-    label: str
-    path: Path
-
-    def there(self, group: str) -> list[str]:
-        return sorted(self.root[group]) if group in self.root else []
-
-    def element(self, *where: str) -> Any:
-        """Return an element as anndata reads it, in memory."""
-        with reading(self.path):
-            return elements().read_elem(self.root["/".join(where)])
-
-    def matrix(self, *where: str) -> Any:
-        """Return a matrix as it lies in the file, so that some rows of it can be read."""
-        with reading(self.path):
-            found = self.root["/".join(where)]
-            if hasattr(found, "shape") and hasattr(found, "dtype"):
-                return found
-            kind = str(found.attrs.get("encoding-type", ""))
-            return elements().sparse_dataset(found) if kind.startswith("cs") else self.element(*where)
 
 
 @checked_but("data")
@@ -105,7 +77,7 @@ def read_stores(
     files = files_of(data)
     with ExitStack() as stack:
         roots = [stack.enter_context(opened_file(path)) for path in files]
-        stores = [_Store(*each) for each in zip(roots, labels_of(files), files, strict=True)]
+        stores = [Store(*each) for each in zip(roots, labels_of(files), files, strict=True)]
         tables = [_table(store, columns) for store in stores]
         obs = concatenated(tables, [store.label for store in stores])
         counts = [len(table) for table in tables]
@@ -179,14 +151,14 @@ def digests_of_files(adata: "AnnData", *values: np.ndarray) -> dict[str, dict[st
     return {"files": found}
 
 
-def _table(store: _Store, columns: Sequence[str] | None) -> pd.DataFrame:
+def _table(store: Store, columns: Sequence[str] | None) -> pd.DataFrame:
     table = read_columns(store.root, columns, path=store.path, label=store.label)
     if not len(table):
         raise ValueError(f"{store.label} holds no cells. Leave it out.")
     return table
 
 
-def _genes(stores: Sequence[_Store]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _genes(stores: Sequence[Store]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the genes, and what is known of them, where all files have the same; else none."""
     tables = [store.element("var") for store in stores]
     if not all(table.index.equals(tables[0].index) for table in tables):
@@ -205,7 +177,7 @@ def _alike(one: Any, other: Any) -> bool:
     return np.shape(one) == np.shape(other) and bool(np.allclose(one, other, rtol=1e-4, atol=1e-6))
 
 
-def _representation(stores: Sequence[_Store], rep: str, names: pd.Index) -> np.ndarray:
+def _representation(stores: Sequence[Store], rep: str, names: pd.Index) -> np.ndarray:
     """Return the representation of all cells, float32 ``(n, d)``."""
     lacking = [store for store in stores if rep not in ([*store.there("obsm"), *(["X"] if "X" in store.root else [])])]
     through = LOADINGS.get(rep, rep)
@@ -243,7 +215,7 @@ def _representation(stores: Sequence[_Store], rep: str, names: pd.Index) -> np.n
     return read_single(rows, rep=rep, names=names)
 
 
-def _same_genes(stores: Sequence[_Store], *, why: str) -> None:
+def _same_genes(stores: Sequence[Store], *, why: str) -> None:
     first = stores[0].element("var").index
     for store in stores[1:]:
         if not store.element("var").index.equals(first):
@@ -262,7 +234,7 @@ def _together(parts: Sequence[Any], names: pd.Index) -> Any:
     return np.concatenate([part.toarray() if hasattr(part, "toarray") else part for part in parts])
 
 
-def _where_it_lies(store: _Store) -> dict[str, Any]:
+def _where_it_lies(store: Store) -> dict[str, Any]:
     """Return how an AnnData is told where its expression is; nothing where there is none."""
     if "X" not in store.root:
         return {}
