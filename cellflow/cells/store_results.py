@@ -91,7 +91,7 @@ def results_of(data: Stored, *, rep: str | None, beside: Sequence[str] | None = 
     >>> with results_of(path, rep="X_latent") as cells:
     ...     cells.obsm["twice"] = 2 * cells.obsm["X_latent"]
     >>> anndata.read_h5ad(path, backed="r").obsm["twice"].shape
-    (2000, 2)
+    (1600, 2)
     """
     files = files_of(data)
     for path in files:

@@ -31,7 +31,7 @@ class Rows:
     Examples
     --------
     >>> rows = Rows(np.eye(3, dtype=np.float32), Path("cells.h5ad"), np.ones((3, 2)))
-    >>> rows.shape, [block.tolist() for block in rows.blocks(2)]
+    >>> rows.shape, [block.tolist() for block in rows.blocks(3)]
     ((3, 2), [[[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0]]])
     """
 

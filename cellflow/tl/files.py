@@ -36,7 +36,7 @@ def on_files(verb: T) -> T:
     >>> flow = cf.SnapshotFlow(rep="X_latent", steps=20).fit(path)
     >>> cf.tl.velocity(path, flow)
     >>> cf.cells.read_stores(path, rep="velocity").obsm["velocity"].shape
-    (2000, 2)
+    (1600, 2)
     """
     signature = inspect.signature(verb)
 
