@@ -3,7 +3,9 @@ import torch
 
 from cellflow.couplings import DensePlan, Plan, PotentialsPlan, ProductPlan, SparsePlan, potentials_plan
 from cellflow.couplings.draws import AliasTable, systematic
+from cellflow.couplings.pair_masses import read_masses
 from cellflow.couplings.within import GroupPlan
+from cellflow.doors import plans as doors
 from cellflow.seeds import generator
 
 
@@ -91,6 +93,17 @@ def test_pairs_drawn_from_potentials_are_those_of_the_same_dense_plan(make, repl
     plan, matrix = make()
     drawn, expected = (one.sample(500, generator=generator(4), replace=replace) for one in (plan, DensePlan(matrix)))
     assert torch.equal(torch.stack(drawn), torch.stack(expected))
+
+
+def test_plans_of_potentials_are_handed_over_as_dense_ones_are(monkeypatch):
+    plan, matrix = potentials()
+    torch.testing.assert_close(torch.from_numpy(read_masses(plan, what="the plan").masses.toarray()), matrix)
+    monkeypatch.setattr(doors, "MOST_PAIRS", 8)  # two of each row
+    found, rows = doors._rows_of(plan, 1.0), matrix.topk(2, dim=1).values.sum(dim=1)
+    assert found.masses.nnz == 6  # a row is empty
+    assert found.dropped == pytest.approx(float(1 - rows.sum() / matrix.sum()))
+    largest = matrix.argmax(dim=1)[[0, 2, 3]]
+    assert (found.masses.argmax(axis=1).ravel()[:, [0, 2, 3]] == largest.numpy()).all()
 
 
 def test_a_plan_of_too_many_pairs_is_not_made_dense():
