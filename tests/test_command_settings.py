@@ -187,7 +187,7 @@ def test_every_yes_and_no_of_every_command_is_read_as_meant(word, value):
         ("steps=0", "Expected `steps` to be a whole number of at least 1; found '0'."),
         ("ot_batch_size=half", "to be a whole number of at least 1, 'auto' or 'whole'; found 'half'."),
         ("device=tpu", "Expected `device` to be 'auto', 'cpu'"),
-        ("data.path=", "Expected `data.path` to be a path or a list of paths; found nothing."),
+        ("data.path=", "Expected `data.path` to be a list of paths or a path; found nothing."),
         ("data.path=null", "No file null"),
         ("time_key=day", "Did you mean `data.time_key`?"),
         ("recipe.learning_rat=1", "Did you mean `recipe.learning_rate`?"),
