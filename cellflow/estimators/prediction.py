@@ -229,4 +229,5 @@ def _carried(
 ) -> Carried:
     given: dict[str, Any] = {"condition": there.condition, "solver": solver, "extrapolate": extrapolate}
     found = flow.transport(there.x, start=there.time, stop=at, **given)
-    return Carried(there, found.x[-1].numpy(), share * there.weighed(found.shares()[-1].numpy()), at)
+    # A copy, so that where the cells began is not kept beside where they end.
+    return Carried(there, found.x[-1].clone().numpy(), share * there.weighed(found.shares()[-1].numpy()), at)

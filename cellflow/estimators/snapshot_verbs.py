@@ -276,9 +276,9 @@ def velocity(
     field = few_at_once(self._velocity(), self.n_features_in_)
 
     def evaluate(some: Portion) -> Tensor:
-        found = outputs(field(*some.times, some.x, some.condition)).velocity
-        check_finite(found, *some.times, field=self.field_, x=some.x, start=some.x)
-        return found * self.clock_.per_time
+        velocity = outputs(field(*some.times, some.x, some.condition)).velocity
+        check_finite(velocity, *some.times, field=self.field_, x=some.x, start=some.x)
+        return velocity * self.clock_.per_time
 
     return np.asarray(given.evaluated(evaluate).numpy())
 
@@ -309,9 +309,9 @@ def growth_rate(
     field = few_at_once(self.field_, self.n_features_in_)
 
     def evaluate(some: Portion) -> Tensor:
-        found = cast("Tensor", outputs(field(*some.times, some.x, some.condition), growth=True).growth)
-        check_finite(found, *some.times, field=self.field_, x=some.x, start=some.x)
-        return found * self.clock_.per_time
+        growth = cast("Tensor", outputs(field(*some.times, some.x, some.condition), growth=True).growth)
+        check_finite(growth, *some.times, field=self.field_, x=some.x, start=some.x)
+        return growth * self.clock_.per_time
 
     return np.asarray(given.evaluated(evaluate).numpy())
 

@@ -200,7 +200,12 @@ DECODED = {"genes": flag(False), "layer": other(None), "use_raw": flag(False), "
 CALLS: dict[str, Any] = {
     "cells.as_states": Call(cf.cells.as_states, {"given": CLOUD, "what": text("`x`")}, nan=True),  # of any numbers
     "cells.Clock": [
-        using(cf.cells.Clock, lambda clock: [clock.model(clock.times[0]), clock.times], times=other((0.0, 1.0, 3.0))),
+        using(
+            cf.cells.Clock,
+            lambda clock: [clock.model(clock.times[0]), clock.times],
+            times=other((0.0, 1.0, 3.0)),
+            labels=other({"day 0": 0.0}),
+        ),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).model(time), time=number(2.0)),
         plain(lambda time: cf.cells.Clock((0.0, 1.0, 3.0)).around(time), time=number(2.0)),
     ],

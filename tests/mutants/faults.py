@@ -200,9 +200,17 @@ FAULTS = (
         ("test_tl.py::test_genes_of_a_part_of_the_cells_are_decoded_too",),
     ),
     Fault(
-        "velocity units", "estimators/snapshot_verbs.py", "(velocity * self.clock_.per_time)",
-        "(velocity / self.clock_.per_time)",
+        "velocity units", "estimators/snapshot_verbs.py", "return velocity * self.clock_.per_time",
+        "return velocity / self.clock_.per_time",
         ("test_snapshot_flow.py::test_units_of_time_only_rescale_the_velocity",),
+    ),
+    Fault(
+        "noise of portions", "estimators/portions.py", "generator_at(seed, self.number, device) if self.number else ",
+        "", ("test_portions.py::test_noise_belongs_to_the_row_of_a_state",),
+    ),
+    Fault(
+        "weights of portions", "estimators/portions.py", "-math.log(len(self.x))", "-math.log(len(some.x))",
+        ("test_portions.py::test_states_are_carried_as_all_at_once",),
     ),
     Fault(
         "clock", "cells/clock.py", "return (time - self.times[0]) * self.per_time", "return time * self.per_time",
