@@ -559,9 +559,9 @@ def peak():
 coupling = {coupling}
 coupling(torch.randn(20, 10), torch.randn(19, 10))  # what it imports is there before
 before = peak()
-x0, x1 = torch.randn(2500, 10), torch.randn(2300, 10)
+x0, x1 = torch.randn(2050, 10), torch.randn(2000, 10)
 coupling(x0, x1)
-print(peak() - before, coupling.memory(2500, 2300))
+print(peak() - before, coupling.memory(2050, 2000))
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     grown, declared = map(int, shown.split())

@@ -28,6 +28,9 @@ class SparsePlan(Plan):
         The number of source points and of target points.
     cost
         The transport cost, where known.
+    potentials
+        Prices of the source points ``(n,)`` and of the target points ``(m,)`` that prove the plan optimal, where known:
+        the sum of two is at most the cost of their pair, and equal to it where the pair carries mass.
 
     Examples
     --------
@@ -40,7 +43,14 @@ class SparsePlan(Plan):
     """
 
     def __init__(
-        self, i: Tensor, j: Tensor, masses: Tensor, *, shape: tuple[int, int], cost: float | None = None
+        self,
+        i: Tensor,
+        j: Tensor,
+        masses: Tensor,
+        *,
+        shape: tuple[int, int],
+        cost: float | None = None,
+        potentials: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         if not i.shape == j.shape == masses.shape or i.ndim != 1:
             found = ", ".join(str(tuple(entries.shape)) for entries in (i, j, masses))
@@ -55,7 +65,7 @@ class SparsePlan(Plan):
         order = order[masses[order] > 0]
         self._i, self._j, self._entries = i[order].long(), j[order].long(), masses[order]
         self._shape = shape
-        self.cost = cost
+        self.cost, self.potentials = cost, potentials
 
     @property
     def shape(self) -> tuple[int, int]:
