@@ -138,6 +138,7 @@ def test_fit_returns_self_forgets_the_past_and_leaves_adata_alone(cells):
     flow.fit(cells[cells.obs["day"] < 5].copy())
     assert flow.clock_.times == (0.0, 1.0)
     assert (flow.fit(cells).velocity(cells.obsm["X_pca"], 1.0) == once).all()
+    assert [(one.sizes, one.at_once) for one in flow.matching_] == [((40, 60), None), ((60, 50), None)]
     assert list(cells.obs.columns) == list(before.obs.columns)
     assert not cells.uns
     assert (cells.obsm["X_pca"] == before.obsm["X_pca"]).all()

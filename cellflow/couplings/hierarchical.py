@@ -32,7 +32,7 @@ class Hierarchical:
     the memory too. Both clouds are halved together until their parts are small, see `cellflow.couplings.halving`;
     every part is matched exactly; then pairs near each other are matched anew across the borders of parts, see
     `cellflow.couplings.repair`, until that saves nothing worth the time. The plan costs at most a few per cent more
-    than the exact one (``benchmarks/results/hierarchical.md``); of clouds that fit into one block it is the exact one.
+    than the exact one (``benchmarks/results/scale.md``); of clouds that fit into one block it is the exact one.
 
     Like `Exact` it uses up both weights, and is a permutation between equally many points of equal weight; otherwise
     it has a few pairs for each point. It uses all cores.

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 WHOLE_MEMORY = 2_880_000_000
 """Most bytes for one plan over two whole sets."""
-WHOLE_PAIRS = 300_000_000
-"""Most pairs of points among which one plan over two whole sets is solved, 17,000 with 17,000."""
+WHOLE_PAIRS = 450_000_000
+"""Most pairs of points among which one plan over two whole sets is solved, 21,000 with 21,000: one core takes about a
+minute for an exact one, as 16,000 with 17,600 points in 5 dimensions take 41 s."""
 READ_LIMIT = 2**28
 """Most numbers that are read for one plan over two whole sets, such as pixels: 2 GB in the precision of the costs."""
 LEAST_MATCHED = 512
 """Least points of each set in a super-batch: 20 ms to solve; twice the training batch where that is more."""
 GROWING = 2048
-"""The same where pairs carry masses."""
+"""The same where pairs carry masses. Of 5,000 with 5,500 points in 50 dimensions, whose log rates have a standard
+deviation of .47, mean log rates over super-batches of 256 and of 512 differ from those of one plan by .30 and .21, and
+costs by 13 and 7 %: both fall about as the root of the size grows. Solving one takes time by the square of its size,
+and it serves steps by its size, so that far larger ones would keep the training waiting."""
 
 
 @dataclass(frozen=True)
