@@ -83,6 +83,17 @@ def device_of(name: str | torch.device) -> torch.device:
         ) from error
 
 
+def precise_device(device: torch.device) -> torch.device:
+    """Return where something is computed in double precision, as plans are: Apple's GPUs do not have it.
+
+    Examples
+    --------
+    >>> precise_device(torch.device("mps")), precise_device(torch.device("cuda", 1))
+    (device(type='cpu'), device(type='cuda', index=1))
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
     """Let code that only knows torch's global generators draw from ``generator``; the global state is put back.

@@ -20,8 +20,8 @@ from cellflow.cli import configs_folder
 
 PACKAGE = Path(cf.__file__).parent
 LAYERS = {
-    "errors": 0, "files": 0, "lock": 0, "modes": 0, "renamed": 0, "machine": 0, "seeds": 0, "shapes": 0, "signature": 0,
-    "time_laws": 0, "batch": 0, "fields": 0, "paths": 0, "nearest": 0,
+    "errors": 0, "files": 0, "lock": 0, "modes": 0, "renamed": 0, "machine": 0, "processes": 0, "seeds": 0,
+    "shapes": 0, "signature": 0, "time_laws": 0, "together": 0, "batch": 0, "fields": 0, "paths": 0, "nearest": 0,
     "couplings": 1, "networks": 1, "integrate": 1,
     "objectives": 2, "metrics": 2, "cells": 2, "images": 2, "datasets": 2,
     "training": 3, "pairing": 3,

@@ -10,7 +10,7 @@ from cellflow.cells.clock import distinct_times
 from cellflow.cells.columns import read_labels
 from cellflow.cells.snapshots import leave_out, time_labels_of
 from cellflow.cells.store_files import Stored, are_several, files_of
-from cellflow.cli import runs
+from cellflow.cli import runs, shared
 from cellflow.cli.beforehand import check_figures
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import (
@@ -19,7 +19,6 @@ from cellflow.cli.settings import (
     file_words,
     free,
     load_run,
-    new_folder,
     plain,
     run_of,
     settings_of,
@@ -33,6 +32,7 @@ from cellflow.lock import A_SAVE, locked
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from lightning_fabric import Fabric
 
     from cellflow.estimators import SnapshotFlow
 
@@ -41,19 +41,21 @@ log = logging.getLogger("cellflow")
 
 def fit(cfg: Settings) -> None:
     """Fit a flow, and write its run folder."""
+    fabric = shared.join(cfg)
     adata = read_cells(cfg.data.path, rep=cfg.data.rep)
     cfg.data.path = lasting(cfg.data.path)
-    with runs.tidied(new_folder(cfg, "fit")), locked(cfg.out):
-        _fit_into(Path(cfg.out), adata, cfg, "fit", genes=list(cfg.data.genes))
+    with shared.run_folder(cfg, "fit", fabric) as folder:
+        _fit_into(folder, adata, cfg, "fit", fabric, genes=list(cfg.data.genes))
 
 
 def demo(cfg: Settings) -> None:
     """Run an example on data in the package: fit, prediction of what is held out, report."""
-    with runs.tidied(new_folder(cfg, "demo")), locked(cfg.out):
-        _demo_into(Path(cfg.out), cfg)
+    fabric = shared.join(cfg)
+    with shared.run_folder(cfg, "demo", fabric) as folder:
+        _demo_into(folder, cfg, fabric)
 
 
-def _demo_into(folder: Path, cfg: Settings) -> None:
+def _demo_into(folder: Path, cfg: Settings, fabric: "Fabric | None") -> None:
     import scanpy as sc
 
     from cellflow import datasets, tl
@@ -63,13 +65,18 @@ def _demo_into(folder: Path, cfg: Settings) -> None:
         if cfg.components >= min(adata.shape):
             raise ValueError(f"Expected fewer `components` than {min(adata.shape):,}; found {cfg.components:,}.")
         sc.pp.pca(adata, n_comps=cfg.components, random_state=cfg.seed % 2**32)
-    runs.write_cells(adata, folder / runs.CELLS)
-    flow = _fit_into(folder, adata, cfg, "demo", genes=list(cfg.markers), setting="markers")
+    leads = fabric is None or fabric.is_global_zero
+    if leads:
+        runs.write_cells(adata, folder / runs.CELLS)
+    flow = _fit_into(folder, adata, cfg, "demo", fabric, genes=list(cfg.markers), setting="markers")
+    if not leads:
+        return
     if cfg.data.holdout:
         like = time_labels_of(adata, flow.time_key)
         predicted = tl.interpolate(adata, flow, at=_times(cfg.data.holdout, "data.holdout", like))
         runs.write_cells(predicted, folder / "predicted.h5ad")
-    log.info("open %s", folder / runs.REPORT)
+    if cfg.report:
+        log.info("open %s", folder / runs.REPORT)
 
 
 def interpolate(cfg: Settings) -> None:
@@ -174,14 +181,17 @@ def _fit_into(
     adata: "AnnData",
     cfg: Settings,
     command: str,
+    fabric: "Fabric | None" = None,
     genes: Sequence[str] = (),
     setting: str = "data.genes",
 ) -> "SnapshotFlow":
-    """Fit, validate, and write everything that a run folder holds."""
+    """Fit; and in the first process validate, and write everything that a run folder holds."""
     import torch
 
     torch.set_num_threads(cfg.threads)
-    runs.write_settings(folder, plain(cfg))
+    run = run_of(cfg, folder, fabric=fabric)
+    if run.leads:
+        runs.write_settings(folder, plain(cfg))
     flow, watch = make_flow(cfg), runs.Stopwatch()
     like = time_labels_of(adata, flow.time_key)
     seen = leave_out(adata, flow.time_key, _times(cfg.data.holdout, "data.holdout", like, none=True))
@@ -189,11 +199,13 @@ def _fit_into(
         if cfg.data[column] is not None:
             read_labels(adata, cfg.data[column], setting=column)
     check_figures(adata, cfg.data.get("basis"), rep=cfg.data.rep, genes=genes, setting=setting)
-    flow.fit(seen, run=run_of(cfg, folder))
+    flow.fit(seen, run=run)
+    if not run.leads:
+        return flow
     seconds = {"fit": watch.seconds()}
     flow.save(folder, overwrite=cfg.resume)
     flow.history_.to_csv(folder / runs.HISTORY)
-    facts = {"command": command, "seed": cfg.seed, "device": str(next(flow.field_.parameters()).device)}
+    facts = {"command": command, "seed": cfg.seed, "device": shared.device_of(flow.field_, fabric)}
     runs.write_facts(folder, **facts, seconds=seconds)
     if cfg.validate:
         _validate(folder, adata, flow, cfg)

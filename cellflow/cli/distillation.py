@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.snapshots import leave_out
-from cellflow.cli import cells, generation, runs, translation
+from cellflow.cli import cells, generation, runs, shared, translation
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.parts import build
 from cellflow.cli.settings import Settings, load_run, run_of
-from cellflow.lock import locked
 from cellflow.report import few_steps
+from cellflow.together import once, together
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lightning_fabric import Fabric
 
 log = logging.getLogger("cellflow")
 STATE = "distilling"
@@ -38,9 +39,11 @@ def distill(cfg: Settings) -> None:
             f"`flow.distill(adata).save({str(folder)!r}, overwrite=True)` with the cells of its fit. `cellflow perturb "
             "... solver=jumps` takes it from there."
         )
-    with locked(folder):
-        kinds.get(kind, _cells)(folder, cfg)
-        _remove(state_of(cfg))  # last, so that whatever was stopped before can be resumed
+    fabric = shared.join(cfg)
+    with shared.held(folder, fabric):
+        kinds.get(kind, _cells)(folder, cfg, fabric)
+        if fabric is None or fabric.is_global_zero:
+            _remove(state_of(cfg))  # last, so that whatever was stopped before can be resumed
 
 
 def state_of(cfg: Settings) -> Path:
@@ -48,46 +51,46 @@ def state_of(cfg: Settings) -> Path:
     return Path(cfg.model) / STATE
 
 
-def _cells(folder: Path, cfg: Settings) -> None:
+def _cells(folder: Path, cfg: Settings, fabric: "Fabric | None") -> None:
     _, flow, adata = cells.read_run(cfg)
     held_out = kept_settings(folder, "fit").data.holdout
     seen = leave_out(adata, flow.time_key, held_out)
-    _learn(folder, cfg, flow, seen)
-    _compare(folder, few_steps.compare_cells(adata, flow))
-    cells.write_report(folder, adata, flow)
+    if _learn(folder, cfg, fabric, flow, seen):
+        _compare(folder, few_steps.compare_cells(adata, flow))
+        cells.write_report(folder, adata, flow)
 
 
-def _translation(folder: Path, cfg: Settings) -> None:
+def _translation(folder: Path, cfg: Settings, fabric: "Fabric | None") -> None:
     from cellflow.estimators import DomainTranslator
 
     model = load_run(DomainTranslator, folder, cfg)
     then, source, target = translation.read_again(folder)
-    _learn(folder, cfg, model, source.fitted, target.fitted, guidance=cfg.guidance)
+    if not _learn(folder, cfg, fabric, model, source.fitted, target.fitted, guidance=cfg.guidance):
+        return
     asked = {"feature_network": then.feature_network, "guidance": cfg.guidance}
     _compare(folder, few_steps.compare_translated(model, source, target, **asked))
     translation.write_report(folder, model, source, target, then)
 
 
-def _generation(folder: Path, cfg: Settings) -> None:
+def _generation(folder: Path, cfg: Settings, fabric: "Fabric | None") -> None:
     from cellflow.estimators import ImageGenerator
 
     model = load_run(ImageGenerator, folder, cfg)
     then, images = generation.read_again(folder)
-    _learn(folder, cfg, model, images.fitted, guidance=cfg.guidance)
+    if not _learn(folder, cfg, fabric, model, images.fitted, guidance=cfg.guidance):
+        return
     _compare(
         folder, few_steps.compare_generated(model, images, feature_network=then.feature_network, guidance=cfg.guidance)
     )
     generation.write_report(folder, model, images, then)
 
 
-def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: Any) -> None:
-    """Distil a model and save it."""
+def _learn(folder: Path, cfg: Settings, fabric: "Fabric | None", model: Any, *samples: Any, **settings: Any) -> bool:
+    """Distil a model and save it; return whether this process goes on to compare and report."""
     state = folder / STATE
-    if state.exists() and not cfg.resume:
-        raise FileExistsError(
-            f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
-        )
-    watch = runs.Stopwatch()
+    with together(fabric):
+        once(lambda: _refuse_begun(state, resume=cfg.resume))
+    watch, run = runs.Stopwatch(), run_of(cfg, state, fabric=fabric)
     model.set_params(progress=cfg.progress)
     model.distill(
         *samples,
@@ -95,11 +98,21 @@ def _learn(folder: Path, cfg: Settings, model: Any, *samples: Any, **settings: A
         objective=cfg.objective,
         teacher=cfg.teacher,
         recipe=build(cfg.recipe),
-        run=run_of(cfg, state),
+        run=run,
         **settings,
     )
+    if not run.leads:
+        return False
     model.save(folder, overwrite=True)
     log.info("distilled in %.1f s", watch.seconds())
+    return True
+
+
+def _refuse_begun(state: Path, *, resume: bool) -> None:
+    if state.exists() and not resume:
+        raise FileExistsError(
+            f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
+        )
 
 
 def _remove(state: Path) -> None:

@@ -5,7 +5,9 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cellflow
@@ -14,9 +16,12 @@ from cellflow.cli.compose import configs_folder, settings_from
 from cellflow.cli.failures import EXPECTED, sentence
 from cellflow.cli.help import describe, overview
 from cellflow.cli.settings import Settings
+from cellflow.cli.shared import launcher
 from cellflow.cli.sweeps import sweep
 from cellflow.cli.words import read_line
 from cellflow.estimators.loading import DESCRIPTION
+from cellflow.processes import rank
+from cellflow.together import are_joined
 from cellflow.training.checkpoint import STATE
 from cellflow.training.run import Stopped
 from cellflow.training.search import begun
@@ -80,35 +85,47 @@ COMMANDS: dict[str, Callable[[Settings], None]] = {
 def _run(command: str, words: list[str]) -> int:
     """Call a command with the settings that the words ask for, once or for every job of a sweep."""
     asked: list[tuple[Settings, list[str]]] = []
+    try:
+        with _spoken():
+            return 0 if _act(command, lambda: _jobs(command, words, asked)) else 1
+    except KeyboardInterrupt as stop:
+        if rank() == 0:
+            print(f"\n{_goodbye(stop, command, *asked[-1]) if asked else str(stop) or 'Stopped.'}", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
 
-    def one(job: list[str], settings: Settings) -> bool:
-        asked.append((settings, job))
-        return _act(command, lambda: COMMANDS[command](settings))
 
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """Show what is logged, and warnings as one sentence each; the first of several processes speaks for all."""
     handler = logging.StreamHandler(sys.stderr)
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say  # type: ignore[assignment]
-            return 0 if _act(command, lambda: _jobs(command, words, one)) else 1
-    except KeyboardInterrupt as stop:
-        print(f"\n{_goodbye(stop, command, *asked[-1]) if asked else 'Stopped.'}", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
+            yield
     finally:
         log.removeHandler(handler)
 
 
-def _jobs(command: str, words: list[str], one: Callable[[list[str], Settings], bool]) -> bool:
-    """Read the settings of all jobs, then run each; return whether all went well."""
+def _jobs(command: str, words: list[str], asked: list[tuple[Settings, list[str]]]) -> bool:
+    """Read the settings of all jobs, then run each; return whether all went well. Note what was asked for last."""
     line = read_line(words)
     own = [] if line.folder is None else [f"--config-dir={line.folder}"]
     jobs = [([*own, *job], settings_from(command, job, line.folder)) for job in line.jobs()]
     if not line.sweep:
-        return one(*jobs[0])
-    for number, (_, settings) in enumerate(jobs):
-        settings.job = number
-    return sweep(jobs, one, line.launcher)
+        asked.append((jobs[0][1], jobs[0][0]))
+        COMMANDS[command](jobs[0][1])
+        return True
+    try:
+        return sweep(command, jobs, partial(_member, command), line.launcher, _spoken)
+    except KeyboardInterrupt as stop:
+        again = _again(command, words, f"out={jobs[0][1].get('out')}")
+        raise KeyboardInterrupt(f"Stopped; jobs that are done stay. On the command line:\n  {again}") from stop
+
+
+def _member(command: str, settings: Settings) -> None:
+    COMMANDS[command](settings)
 
 
 def _act(command: str, what: Callable[[], bool | None]) -> bool:
@@ -119,7 +136,9 @@ def _act(command: str, what: Callable[[], bool | None]) -> bool:
         said = sentence(error)
         if said is None or os.environ.get(FULL_ERROR) == "1":
             raise
-        print(f"cellflow {command}: {said}", file=sys.stderr)  # noqa: T201
+        which = f" (process {rank()})" if rank() else ""
+        if not which or are_joined():  # before, all say the same
+            print(f"cellflow {command}{which}: {said}", file=sys.stderr)  # noqa: T201
         return False
 
 
@@ -147,4 +166,4 @@ def _goodbye(stop: KeyboardInterrupt, command: str, cfg: Settings, overrides: li
 def _again(command: str, overrides: list[str], *more: str) -> str:
     """Return the command that goes on from where this one was stopped."""
     kept = [word for word in overrides if not word.startswith(("out=", "resume="))]
-    return shlex.join(["cellflow", command, *kept, *more, "resume=true"])
+    return shlex.join([*launcher(), command, *kept, *more, "resume=true"])

@@ -4,10 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellflow.cli import image_runs, runs
+from cellflow.cli import image_runs, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, conditions_of, load_run, new_folder, settings_of, solver_of
+from cellflow.cli.settings import Settings, conditions_of, load_run, settings_of, solver_of
 from cellflow.images import ImageStream
 from cellflow.integrate import Fixed
 from cellflow.lock import A_SAVE, locked
@@ -15,6 +15,8 @@ from cellflow.report import Split
 from cellflow.report.image_conditions import in_turn
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from cellflow.estimators import ImageGenerator
 
 log = logging.getLogger("cellflow")
@@ -28,15 +30,15 @@ def generate(cfg: Settings) -> None:
     if cfg.model is not None:
         return _apply(cfg)
     image_runs.require(cfg, "data")
+    fabric = shared.join(cfg)
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
     cfg.data = str(Path(cfg.data).resolve())
-    folder = new_folder(cfg, "generate")
-    with runs.tidied(folder):
-        _fit(folder, images, cfg)
+    with shared.run_folder(cfg, "generate", fabric) as folder:
+        _fit(folder, images, cfg, fabric)
     return None
 
 
-def _fit(folder: Path, images: Any, cfg: Settings) -> None:
+def _fit(folder: Path, images: Any, cfg: Settings, fabric: "Fabric | None") -> None:
     """Fit and write everything that a run folder holds."""
     from cellflow.estimators import ImageGenerator
 
@@ -52,7 +54,7 @@ def _fit(folder: Path, images: Any, cfg: Settings) -> None:
         given = in_turn(current, split.held_out, SHOWN)
         return [current.generate(SHOWN, label=label, solver=solver_of(cfg, default=SOLVER), **given).bytes()]
 
-    if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview):
+    if image_runs.fit(folder, cfg, "generate", model, [split.fitted], preview, fabric):
         write_report(folder, model, split, cfg)
 
 

@@ -1,13 +1,12 @@
 """Runs on images: what translation and generation share, from reading a folder to writing one."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellflow.cli import runs
+from cellflow.cli import runs, shared
 from cellflow.cli.settings import Settings, plain, run_of
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
@@ -16,7 +15,6 @@ from cellflow.images.tiff import write_tiffs, written
 from cellflow.report import Split
 from cellflow.report.grids import save_grid
 from cellflow.seeds import generator
-from cellflow.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +81,7 @@ def fit(
     model: Any,
     samples: Sequence[ImageSet | ImageStream],
     preview: Callable[[Any], list[Any]],
+    fabric: "Fabric | None" = None,
 ) -> bool:
     """Fit a model and write what a run folder holds; return whether this process goes on to report.
 
@@ -98,6 +97,8 @@ def fit(
         What it is fitted on.
     preview
         Makes rows of images for a preview, with the current model.
+    fabric
+        The processes that train together; ``None`` for one.
     """
     import torch
 
@@ -109,7 +110,7 @@ def fit(
         current.history_.to_csv(folder / runs.HISTORY)
         save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
-    run = run_of(cfg, folder, fabric=_fabric(cfg), watch=look, watch_every=cfg.preview)
+    run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview)
     with run.locked():
         if run.leads:
             runs.write_settings(folder, plain(cfg))
@@ -118,7 +119,7 @@ def fit(
             return False
         model.save(folder, overwrite=cfg.resume)
         model.history_.to_csv(folder / runs.HISTORY)
-        device = str(next(model.field_.parameters()).device)
+        device = shared.device_of(model.field_, fabric)
         runs.write_facts(folder, command=command, seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
     log.info("fitted in %.1f s", watch.seconds())
     return True
@@ -205,21 +206,3 @@ def _write_each(images: ImageSet, paths: Sequence[Path]) -> None:
         with committed(path, durable=False) as partial:
             Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(partial)
     return None
-
-
-def _fabric(cfg: Settings) -> "Fabric | None":
-    """Return a launched Fabric for several devices, one process each, as torchrun starts them; ``None`` for one."""
-    if cfg.devices == 1:
-        return None
-    if not any(name in os.environ for name in ("LOCAL_RANK", "SLURM_NTASKS")):
-        raise ValueError(
-            f"Expected `devices={cfg.devices}` under torchrun, which starts a process for each; found one process. Put "
-            f"`torchrun --nproc-per-node={cfg.devices} --no-python` before the command."
-        )
-    from lightning_fabric import Fabric
-
-    accelerator = "auto" if cfg.device == "auto" else str(cfg.device).split(":")[0]
-    precision = PRECISIONS[str(cfg.recipe.precision)]
-    fabric = Fabric(accelerator=accelerator, devices=cfg.devices, strategy="ddp", precision=precision)
-    fabric.launch()
-    return fabric

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.treatments import coded
-from cellflow.cli import runs
+from cellflow.cli import runs, shared
 from cellflow.cli.beforehand import check_solver
 from cellflow.cli.cells import lasting, read_cells
 from cellflow.cli.kept import kept_settings
@@ -19,7 +19,6 @@ from cellflow.cli.settings import (
     file_words,
     free,
     load_run,
-    new_folder,
     plain,
     run_of,
     settings_of,
@@ -31,6 +30,7 @@ from cellflow.lock import A_SAVE, locked
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from lightning_fabric import Fabric
 
     from cellflow.estimators import PerturbationFlow
 
@@ -45,11 +45,12 @@ def perturb(cfg: Settings) -> None:
         return _predict(cfg)
     if cfg.data.path is None:
         raise ValueError("missing data.path=..., to fit, or model=..., to predict. `--help` explains every setting.")
+    fabric = shared.join(cfg)
     flow, adata = make_flow(cfg), read_cells(cfg.data.path, rep=cfg.data.rep)
     check_solver(cfg, noisy=False)
     cfg.data.path = lasting(cfg.data.path)
-    with runs.tidied(new_folder(cfg, "perturb")), locked(cfg.out):
-        _fit(Path(cfg.out), flow, adata, cfg)
+    with shared.run_folder(cfg, "perturb", fabric) as folder:
+        _fit(folder, flow, adata, cfg, fabric)
     return None
 
 
@@ -89,18 +90,24 @@ def write_report(folder: Path, flow: "PerturbationFlow", adata: "AnnData", *, me
     log.info("open %s", folder / runs.REPORT)
 
 
-def _fit(folder: Path, flow: "PerturbationFlow", adata: "AnnData", cfg: Settings) -> None:
-    """Fit and write everything that a run folder holds."""
+def _fit(
+    folder: Path, flow: "PerturbationFlow", adata: "AnnData", cfg: Settings, fabric: "Fabric | None" = None
+) -> None:
+    """Fit; and in the first process write everything that a run folder holds."""
     import torch
 
     seen = adata if cfg.data.holdout is None else adata[~_held_out(adata, flow, cfg.data.holdout)]
     torch.set_num_threads(cfg.threads)
-    runs.write_settings(folder, plain(cfg))
+    run = run_of(cfg, folder, fabric=fabric)
+    if run.leads:
+        runs.write_settings(folder, plain(cfg))
     watch = runs.Stopwatch()
-    flow.fit(seen, run=run_of(cfg, folder))
+    flow.fit(seen, run=run)
+    if not run.leads:
+        return
     flow.save(folder, overwrite=cfg.resume)
     flow.history_.to_csv(folder / runs.HISTORY)
-    device = str(next(flow.field_.parameters()).device)
+    device = shared.device_of(flow.field_, fabric)
     runs.write_facts(folder, command="perturb", seed=cfg.seed, device=device, seconds={"fit": watch.seconds()})
     write_report(folder, flow, adata, measured=cfg.validate)
     log.info("fitted in %.1f s", watch.seconds())

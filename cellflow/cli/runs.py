@@ -141,7 +141,8 @@ class Stopwatch:
 
 
 MAY_CHANGE = {
-    "resume", "progress", "validate", "report", "keep_aside", "n_seeds", "device", "threads", "out", "steps", "preview",
+    "resume", "progress", "validate", "report", "keep_aside", "n_seeds", "device", "devices", "threads", "out", "steps",
+    "preview",
     "save_every", "save_minutes", "feature_network", "target_class", "solver",
 }  # fmt: skip
 """Settings that a resumed run may have changed."""
@@ -194,10 +195,14 @@ def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
+OF_PROCESSES = "accumulate"
+"""The setting of a recipe that another number of processes makes up for: the training itself compares both."""
+
+
 def _same(then: Any, now: Any) -> bool:
     """Whether settings are equal; of a group of settings those that there were when the run was started."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
-        return all(name in now and _same(value, now[name]) for name, value in then.items())
+        return all(name in now and _same(value, now[name]) for name, value in then.items() if name != OF_PROCESSES)
     return bool(then == now)
 
 

@@ -77,7 +77,7 @@ SETTINGS: dict[str, Any] = {
     "regularize": AUTO_OR_BOOL,
     "ot_batch_size": COUNT | Literal["auto", "whole"],
     "device": DEVICE,
-    "devices": COUNT,
+    "devices": COUNT | Literal["auto"],
     "threads": Annotated[int, Between(1, 1024)] | None,
     "progress": bool | None,
     "resume": bool,

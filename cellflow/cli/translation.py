@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cellflow.cli import image_runs, runs
+from cellflow.cli import image_runs, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import Settings, conditions_of, load_run, new_folder, settings_of, solver_of
+from cellflow.cli.settings import Settings, conditions_of, load_run, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, Levels, read_images
 from cellflow.images.files import image_paths
@@ -22,6 +22,8 @@ from cellflow.seeds import draw_seed, generator_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from lightning_fabric import Fabric
 
     from cellflow.estimators import DomainTranslator
 
@@ -37,20 +39,20 @@ def translate(cfg: Settings) -> None:
     if cfg.model is not None:
         return _apply(cfg)
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
+    fabric = shared.join(cfg)
     source, target = _both(cfg)
     for name in ("source", "target"):
         cfg[name] = None if cfg[name] is None else str(Path(cfg[name]).resolve())
-    folder = new_folder(cfg, "translate")
-    with runs.tidied(folder):
-        _fit(folder, source, target, cfg, "translate")
+    with shared.run_folder(cfg, "translate", fabric) as folder:
+        _fit(folder, source, target, cfg, "translate", fabric)
     return None
 
 
 def demo(cfg: Settings) -> None:
     """Translate untreated cells into treated ones, by their outlines."""
-    folder = new_folder(cfg, "demo")
-    with runs.tidied(folder):
-        _fit(folder, *_both(cfg), cfg, "demo task=translation")
+    fabric = shared.join(cfg)
+    with shared.run_folder(cfg, "demo", fabric) as folder:
+        _fit(folder, *_both(cfg), cfg, "demo task=translation", fabric)
 
 
 def report(cfg: Settings) -> None:
@@ -118,7 +120,12 @@ def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> 
 
 
 def _fit(
-    folder: Path, source: ImageSet | ImageStream, target: ImageSet | ImageStream, cfg: Settings, command: str
+    folder: Path,
+    source: ImageSet | ImageStream,
+    target: ImageSet | ImageStream,
+    cfg: Settings,
+    command: str,
+    fabric: "Fabric | None",
 ) -> None:
     from cellflow.estimators import DomainTranslator
 
@@ -134,7 +141,7 @@ def _fit(
         carry = _way(current, cfg, seed=0)
         return [shown.bytes(), carry(shown, **in_turn(current, splits[1].held_out, len(shown))).bytes()]
 
-    if image_runs.fit(folder, cfg, command, model, [split.fitted for split in splits], preview):
+    if image_runs.fit(folder, cfg, command, model, [split.fitted for split in splits], preview, fabric):
         write_report(folder, model, splits[0], splits[1], cfg)
 
 

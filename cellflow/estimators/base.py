@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import wraps
@@ -43,6 +42,7 @@ from cellflow.objectives.draw import Unit
 from cellflow.renamed import Rules
 from cellflow.seeds import device_of
 from cellflow.signature import check_stored, checked
+from cellflow.together import together
 from cellflow.training import History, Recipe, Run, trajectory_batches
 from cellflow.training.checkpoint import STATE
 from cellflow.training.distillation import resolve
@@ -380,11 +380,17 @@ def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tenso
 
 
 def _holding_folder(train: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a verb that trains, within which no other process may write to the folder of its run."""
+    """Return a verb that trains, with the processes of its run, and no other one writing to its folder."""
 
     @wraps(train)
-    def held(*given: Any, run: Run | None = None, **others: Any) -> Any:
-        with run.locked() if isinstance(run, Run) else nullcontext():  # what is no run, the verb refuses
-            return train(*given, run=run, **others)
+    def held(self: FlowEstimator, *given: Any, run: Run | None = None, **others: Any) -> Any:
+        if not isinstance(run, Run):  # what is no run, the verb refuses
+            with together(None):
+                return train(self, *given, run=run, **others)
+        own = self.get_params(deep=False)
+        recipe = next((one for one in (others.get("recipe"), own["recipe"]) if isinstance(one, Recipe)), None)
+        run = run.joined(device=own["device"], recipe=recipe)
+        with run.locked():
+            return train(self, *given, run=run, **others)
 
     return held

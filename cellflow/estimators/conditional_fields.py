@@ -25,7 +25,7 @@ def additive_effects(known: "Conditioned | None", source: Domain, target: Domain
     legs = [leg for leg in known.legs if effects[leg.condition].any()]
     if len(torch.unique(effects[[leg.condition for leg in legs]], dim=0)) < 2:
         return None
-    x0, x1 = source.scaled().double().cpu(), target.scaled().double().cpu()
+    x0, x1 = source.scaled().cpu().double(), target.scaled().cpu().double()
     base = torch.zeros_like(x0[0])
     if known.controls:
         still = [leg for leg in known.legs if not effects[leg.condition].any()]

@@ -232,7 +232,7 @@ def scales_of(x0: Domain, x1: Domain) -> Scales:
     """
     if len(x0.shape) != 1:
         return blank(x0.shape[0])
-    both = torch.cat([x0.scaled(), x1.scaled()]).double().cpu()
+    both = torch.cat([x0.scaled(), x1.scaled()]).cpu().double()
     scale = both.std(dim=0, correction=0).float()
     return Scales(both.mean(dim=0).float(), scale, scale, 1.0)
 

@@ -27,7 +27,7 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.pairing.image_legs import image_leg_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
-from cellflow.seeds import generator, generator_at, seeded
+from cellflow.seeds import generator, generator_at, precise_device, seeded
 from cellflow.signature import checked_but
 from cellflow.training import ModelCoupling, Recipe, Reflow, Run
 from cellflow.training.recipe import check_settings
@@ -178,7 +178,8 @@ class ImageGenerator(FlowEstimator):
         self._check_settings()
         objective = ConditionDropout(self._objective(), self.condition_dropout)
         rng = generator(seed=int(self.seed))
-        images = _of_images(images).to(self._device(run))
+        device = self._device(run)
+        images = _of_images(images).to(precise_device(device))
         fitted = self._unfitted()
         fitted.shape_, fitted.classes_ = images.shape, images.classes if self.conditional else None
         fitted.levels_ = levels_of(images)
@@ -186,7 +187,7 @@ class ImageGenerator(FlowEstimator):
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         batches = self._batches(images, rng, known)
         with seeded(rng):
-            fitted.field_ = fitted._blank().to(images.device)
+            fitted.field_ = fitted._blank().to(device)
         fitted.history_ = training.fit(
             fitted.field_,
             objective,

@@ -31,7 +31,7 @@ from cellflow.pairing import aside
 from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.pairing.legs import LegBatches, leg_batches
 from cellflow.paths import GaussianPath
-from cellflow.seeds import generator, generator_at, seeded
+from cellflow.seeds import generator, generator_at, precise_device, seeded
 from cellflow.signature import checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.effects import Confirmed, confirmed_effects
@@ -312,9 +312,9 @@ class PerturbationFlow(FlowEstimator):
 
     def _pair(self, arms: Arms, rng: torch.Generator, device: torch.device) -> LegBatches:
         return leg_batches(
-            torch.from_numpy(arms.x).to(device),
+            torch.from_numpy(arms.x).to(precise_device(device)),
             arms.legs(),
-            torch.from_numpy(arms.table.vectors).to(device),
+            torch.from_numpy(arms.table.vectors).to(precise_device(device)),
             coupling=couplings.resolve(self.coupling),
             batch_size=self.batch_size,
             generator=rng,

@@ -18,6 +18,7 @@ from cellflow.pairing import Curve, aside, curves
 from cellflow.pairing.batches import PairedBatches, snapshot_batches
 from cellflow.pairing.leg_curves import leg_bends
 from cellflow.pairing.legs import LegBatches, leg_batches
+from cellflow.seeds import precise_device
 from cellflow.training.confirmed import Leg
 from cellflow.training.search import Parts
 
@@ -92,7 +93,7 @@ def pair(
     coupling = placed(coupling, snapshots, growing=sizes is not None)
     if snapshots.conditions is not None:
         return pair_legs(self, snapshots, coupling, rng, sizes, device, curve)
-    known, times = self._clouds(snapshots, device)
+    known, times = self._clouds(snapshots, precise_device(device))
     return snapshot_batches(
         known,
         times,
@@ -125,7 +126,7 @@ def pair_legs(
     if sizes is not None:
         masses = [(sizes[times.index(leg.name[1])], sizes[times.index(leg.name[2])]) for leg in legs]
     found = leg_batches(
-        torch.from_numpy(snapshots.x).to(device),
+        torch.from_numpy(snapshots.x).to(precise_device(device)),
         legs,
         torch.from_numpy(cast("ConditionTable", snapshots.conditions).vectors),
         coupling=coupling,

@@ -34,7 +34,7 @@ from cellflow.pairing import Curve, aside, curves
 from cellflow.pairing.choice import Matched
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
-from cellflow.seeds import generator, generator_at, seeded
+from cellflow.seeds import generator, generator_at, precise_device, seeded
 from cellflow.signature import checked_but
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
@@ -320,7 +320,7 @@ class SnapshotFlow(FlowEstimator):
         regular = self._regular(run, aside.is_few(self.regularize, len(snapshots.x)) and coupling.divisible)
         fitted.search_history_ = training.History()
         blurs = regular and paths.resolve(self.path).sigma == 0
-        fitted.blur_ = aside.blur(self._clouds(snapshots, device)[0]) if blurs else 0.0
+        fitted.blur_ = aside.blur(self._clouds(snapshots, precise_device(device))[0]) if blurs else 0.0
         objective = fitted._objective(unit=unit_of(scales, self.standardize), blur=fitted.blur_)
 
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(

@@ -46,7 +46,7 @@ from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.pairing.image_legs import image_leg_batches
 from cellflow.paths import GaussianPath
 from cellflow.renamed import renamed
-from cellflow.seeds import generator, generator_at, seeded
+from cellflow.seeds import generator, generator_at, precise_device, seeded
 from cellflow.signature import checked
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
@@ -244,7 +244,8 @@ class DomainTranslator(FlowEstimator):
         run = renamed("DomainTranslator.fit", old, OLD_KEYWORDS).get("run", run)
         self._check_settings()
         rng = generator(seed=int(self.seed))
-        domains = self._read_both(source, target, self._device(run))
+        device = self._device(run)
+        domains = self._read_both(source, target, precise_device(device))
         known = self._conditioned(source, target, domains, resolve_conditions(self.conditions))
         fitted, scales = self._unfitted(), scales_of(*domains)
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
@@ -254,7 +255,7 @@ class DomainTranslator(FlowEstimator):
         shift = additive_effects(known, *domains)
         fitted.segments_ = None if shift is None else len(shift.axis)
         with seeded(rng):
-            fitted.field_ = fitted._field(scales, shift).to(domains[0].device)
+            fitted.field_ = fitted._field(scales, shift).to(device)
         searching = generator_at(int(self.seed), SEARCHING)
         run, fitted.search_history_ = fitted._run(run), training.History()
         few = self._regular(run, regular(self.regularize, self.coupling, domains, features))

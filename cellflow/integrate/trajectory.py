@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cellflow.fields import Field, outputs
 from cellflow.integrate.failures import check_finite
+from cellflow.seeds import precise_device
 from cellflow.shapes import check_dense, finite, per_sample, time_of
 
 
@@ -55,8 +56,9 @@ class Trajectory(NamedTuple):
         Without weights all are equal.
         """
         if self.log_weight is None:
-            return torch.full(self.x.shape[:2], 1 / self.x.shape[1], dtype=torch.float64, device=self.x.device)
-        return self.log_weight.double().softmax(dim=1)
+            device = precise_device(self.x.device)
+            return torch.full(self.x.shape[:2], 1 / self.x.shape[1], dtype=torch.float64, device=device)
+        return self.log_weight.to(precise_device(self.log_weight.device)).double().softmax(dim=1)
 
 
 class Velocity:

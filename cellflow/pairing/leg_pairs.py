@@ -34,6 +34,7 @@ from cellflow.pairing.rows import (
     Weighted,
     WholePlan,
     ahead,
+    solved_once,
 )
 from cellflow.seeds import draw_seed, generator_at
 
@@ -258,8 +259,11 @@ def matched(
             error.add_note(f"This was found between {matching.sizes} points, of {called(names[number])}.")
             raise
 
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(prepared, range(len(matchings))))
+    def solved() -> list[WholePlan | SuperBatches]:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(prepared, range(len(matchings))))
+
+    return solved_once(solved, matchings)
 
 
 def _say(chosen: Sequence[choice.Choice]) -> None:

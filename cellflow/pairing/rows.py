@@ -22,6 +22,7 @@ from cellflow.pairing import choice
 from cellflow.pairing.choice import Matched
 from cellflow.pairing.masses import Ends, WeighedPlan, match
 from cellflow.seeds import draw_seed, generator_at
+from cellflow.together import once
 
 log = logging.getLogger(__name__)
 
@@ -330,12 +331,31 @@ def pair_rows(
     ends
         What the points of each interval weigh.
     """
-    with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
-        prepared = [
-            pool.submit(_prepared, matching, batch_size, draw_seed(generator), ot_batch_size, weighed)
-            for matching, weighed in zip(matchings, ends, strict=True)
-        ]
-        return RowPairs([interval.result() for interval in prepared], firsts, batch_size)
+    seeds = [draw_seed(generator) for _ in matchings]
+
+    def solved() -> list[WholePlan | SuperBatches]:
+        with ThreadPoolExecutor(min(_workers(), WHOLE_AT_ONCE)) as pool:
+            prepared = [
+                pool.submit(_prepared, matching, batch_size, seed, ot_batch_size, weighed)
+                for matching, seed, weighed in zip(matchings, seeds, ends, strict=True)
+            ]
+            return [interval.result() for interval in prepared]
+
+    return RowPairs(solved_once(solved, matchings), firsts, batch_size)
+
+
+def solved_once(
+    solve: Callable[[], list[WholePlan | SuperBatches]], matchings: Sequence[RowMatching]
+) -> list[WholePlan | SuperBatches]:
+    """Return what the first of several processes solves: plans are sent to the others, points are not."""
+
+    def apart() -> list[WholePlan | SuperBatches]:
+        return [replace(one, matching=None) if isinstance(one, SuperBatches) else one for one in solve()]
+
+    return [
+        replace(one, matching=matching) if isinstance(one, SuperBatches) else one
+        for one, matching in zip(once(apart), matchings, strict=True)
+    ]
 
 
 def ahead(tasks: Iterator[Callable[[], T]], pool: Executor, *, spare: int) -> Iterator[T]:

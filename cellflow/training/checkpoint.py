@@ -123,11 +123,16 @@ def refuse_existing(path: Path) -> None:
 
 
 class TrainingState:
-    """State of a training: weights, their average, optimiser, step and history."""
+    """State of a training: weights, their average, optimiser, step and history.
 
-    def __init__(self, field: nn.Module, recipe: Recipe, seed: int, about: Mapping[str, Any]) -> None:
-        self.field, self.recipe, self.seed = field, recipe, seed
-        self._settings = {"recipe": asdict(recipe), **about}
+    Processes that train together have a batch each, so that one with ``accumulate=2`` goes on where two have stopped.
+    """
+
+    def __init__(
+        self, field: nn.Module, recipe: Recipe, seed: int, about: Mapping[str, Any], *, processes: int = 1
+    ) -> None:
+        self.field, self.recipe, self.seed, self._processes = field, recipe, seed, processes
+        self._settings = {"recipe": asdict(recipe) | {ACCUMULATE: recipe.accumulate * processes}, **about}
         self.optimizer = recipe.optimizer(field)
         self._weights: list[Tensor] = list(field.parameters())
         self._average = [weight.detach().clone() for weight in self._weights] if recipe.ema else []
@@ -190,6 +195,7 @@ class TrainingState:
         changed = _changes(about["settings"], json.loads(json.dumps(self._settings)))
         changed.sort(key=lambda said: not said.startswith("files."))  # a changed file is the cause of the rest
         if changed:
+            self._check_batches(about["settings"], path)
             more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise CheckpointError(f"{path} was trained with {'; '.join(changed[:3])}{more}. Resume with the same.")
         if about["seed"] != self.seed:
@@ -217,6 +223,17 @@ class TrainingState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
         self.step, self.history = about["step"], History(about["history"])
 
+    def _check_batches(self, then: Mapping[str, Any], path: Path) -> None:
+        """Raise where a step took another number of batches, by as many processes."""
+        kept, own = then.get("recipe"), self.recipe.accumulate * self._processes
+        before = kept.get(ACCUMULATE) if isinstance(kept, Mapping) else None
+        if isinstance(before, int) and before != own and self._processes * before > 1:
+            raise CheckpointError(
+                f"{path} was trained on {before} batch(es) in each step; {self._processes} process(es) with "
+                f"recipe.accumulate={self.recipe.accumulate} would take {own}. Resume with as many processes as "
+                f"before, or such that the processes times recipe.accumulate are {before}."
+            )
+
 
 def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     slots: dict[int, dict[str, Tensor]] = {}
@@ -226,6 +243,7 @@ def _slots(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return slots
 
 
+ACCUMULATE = "accumulate"
 _KINDS = ("part", "partial", "class", "custom")
 """Under what a setting that is a part has its name."""
 

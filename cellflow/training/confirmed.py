@@ -112,8 +112,8 @@ def _distances(field: nn.Module, leg: Leg, rng: torch.Generator) -> Tensor:
     with torch.no_grad():
         carried = grow(field, x0, start=leg.start, stop=leg.stop, solver=SOLVER, condition=seen)
     log_weight = cast("Tensor", carried.log_weight)
-    gain = (log_weight[-1] - log_weight[0]).double().cpu()
-    z, y = (x.flatten(1).double().cpu() for x in (carried.x[-1], x1))
+    gain = (log_weight[-1] - log_weight[0]).cpu().double()
+    z, y = (x.flatten(1).cpu().double() for x in (carried.x[-1], x1))
     a, b = (_resampled(given, rows, rng) for given, rows in ((leg.weights0, i), (leg.weights1, j)))
     weights = torch.softmax(a.log()[:, None] + SHARES[:, None] * gain, dim=2)
     across, within = torch.cdist(z, y) @ b.T, torch.cdist(z, z)

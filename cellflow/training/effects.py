@@ -192,7 +192,7 @@ class _Looks:
         self.arms = [HeldArm(_some(arm.x0, most, rng), _some(arm.x1, most, rng), arm.condition) for arm in some]
         effects = torch.stack([arm.condition[: self.width] for arm in self.arms])
         shift = self.fold.field.shift
-        self.shifts = list(shift(effects.to(shift.line)).double().cpu())
+        self.shifts = list(shift(effects.to(shift.line)).cpu().double())
 
     def __call__(self, field: nn.Module) -> float:
         """Return the root of the energy distance at the best shares, the mean over arms.
@@ -206,7 +206,7 @@ class _Looks:
         condition = condition.repeat_interleave(torch.tensor(sizes, device=like.device), dim=0)
         with torch.no_grad():
             z = ode(field, x0, condition=condition, solver=SOLVER).x[-1]
-        self.carried.append([part.double().cpu() for part in z.split(sizes)])
+        self.carried.append([part.cpu().double() for part in z.split(sizes)])
         every = zip(self.arms, self.carried[-1], self.shifts, strict=True)
         self.found.append(torch.stack([_distances(*each) for each in every]))
         return float(self.found[-1].mean(dim=0).min())
@@ -236,7 +236,7 @@ def curves(arm: HeldArm, carried: Tensor, shift: Tensor, generator: torch.Genera
     >>> int(curves(arm, x - 5, none + 5, None)[0, -1].argmin())
     0
     """
-    x0, x1 = arm.x0.double().cpu(), arm.x1.double().cpu()
+    x0, x1 = arm.x0.cpu().double(), arm.x1.cpu().double()
     a, b = (_weights(len(x), generator) for x in (x0, x1))
     apart = (1 - a.square().sum(dim=1)).clamp(min=1e-12)
     found = []
@@ -250,13 +250,13 @@ def curves(arm: HeldArm, carried: Tensor, shift: Tensor, generator: torch.Genera
 
 def _moved(x0: Tensor, carried: Tensor, shift: Tensor, share: Tensor, own: Tensor) -> Tensor:
     """Return controls that go a share of their way, and a share of what that differs from the mean shift by."""
-    shift = shift.double().cpu()
-    return x0 + share * (shift + own * (carried.double().cpu() - x0 - shift))
+    shift = shift.cpu().double()
+    return x0 + share * (shift + own * (carried.cpu().double() - x0 - shift))
 
 
 def _distances(arm: HeldArm, carried: Tensor, shift: Tensor) -> Tensor:
     """Return the root of the energy distance for some shares, in units of the cells."""
-    x0, x1 = arm.x0.double().cpu(), arm.x1.double().cpu()
+    x0, x1 = arm.x0.cpu().double(), arm.x1.cpu().double()
     clouds = [_moved(x0, carried, shift, share, own) for share in SHARES[::5] for own in SHARES[::5]]
     own = torch.cdist(x1, x1).mean()
     found = [2 * torch.cdist(z, x1).mean() - torch.cdist(z, z).mean() - own for z in clouds]

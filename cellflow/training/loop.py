@@ -18,6 +18,7 @@ from cellflow.objectives import Objective
 from cellflow.renamed import renamed
 from cellflow.seeds import draw_seed, generator_at, seeded
 from cellflow.signature import checked_but
+from cellflow.together import together
 from cellflow.training.checkpoint import STATE, TrainingState, refuse_existing
 from cellflow.training.compiled import compiled
 from cellflow.training.history import History
@@ -118,8 +119,9 @@ def fit(
     check_function(on_step, name="on_step")
     if str(recipe.precision) == "64":
         field.double()
+    run = run.joined(device=next(field.parameters()).device.type, recipe=recipe)
     fabric = run.fabric or _fabric_for(field, recipe)
-    state = TrainingState(field, recipe, seed, about or {})
+    state = TrainingState(field, recipe, seed, about or {}, processes=fabric.world_size)
     with run.locked():
         _open(state, run)
         last = steps if until is None else min(until, steps)
@@ -223,8 +225,8 @@ def _train(
         terms: dict[str, Tensor] = {}
         for micro in range(recipe.accumulate):
             batch = check_batch(next(batches)).to(fabric.device, dtype)
-            position = state.step * recipe.accumulate + micro
-            numbers = partial(generator_at, state.seed + fabric.global_rank, position, device=fabric.device)
+            position = (state.step * recipe.accumulate + micro) * fabric.world_size + fabric.global_rank
+            numbers = partial(generator_at, state.seed, position, device=fabric.device)
             with fabric.no_backward_sync(model, enabled=micro + 1 < recipe.accumulate):
                 with seeded(numbers()) if draws else nullcontext():
                     found = terms_of(objective(model, batch, generator=numbers()))
@@ -277,7 +279,7 @@ def _averaged(rows: list[dict[str, Tensor | float]], fabric: "Fabric") -> list[d
 def _watch(state: TrainingState, watch: Callable[[Any], object], fabric: "Fabric") -> None:
     """Call ``watch`` with the averaged weights in the field, in the first process only, while the others wait."""
     if fabric.is_global_zero:
-        with state.averaged():
+        with state.averaged(), together(None):
             watch(state.history)
     fabric.barrier()
 

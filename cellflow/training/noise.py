@@ -66,7 +66,7 @@ def told_from_controls(arms: Sequence[tuple[Tensor, Tensor]]) -> Told:
 
 def _statistics(x0: Tensor, x1: Tensor, rng: torch.Generator) -> Tensor:
     """Return the statistic of an arm, and after each deal, ``(1 + PERMUTED,)``."""
-    x0, x1 = (x[torch.randperm(len(x), generator=rng)[:MOST].to(x.device)].double().cpu() for x in (x0, x1))
+    x0, x1 = (x[torch.randperm(len(x), generator=rng)[:MOST].to(x.device)].cpu().double() for x in (x0, x1))
     n, m = len(x0), len(x1)
     apart = torch.cdist(pooled := torch.cat([x0, x1]), pooled)
     deals = torch.stack([torch.randperm(n + m, generator=rng) for _ in range(PERMUTED)])

@@ -7,24 +7,31 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cellflow.errors import CheckpointError
 from cellflow.lock import locked
+from cellflow.processes import TORCHRUN, joined
 from cellflow.renamed import Rules
 from cellflow.signature import checked_but
+from cellflow.together import together
+from cellflow.training.recipe import PRECISIONS, Recipe
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
 
 
 @checked_but("fabric")
 @dataclass(frozen=True, repr=False)
 class Run:
-    """Folder, resumption, monitoring and devices of a training; none of them changes what is learned.
+    """Folder, resumption, monitoring and devices of a training.
+
+    Of these only the number of devices changes what is learned: each has a batch of its own in every step. ``n`` of
+    them train as one does with ``recipe.accumulate=n``, to rounding.
 
     Parameters
     ----------
@@ -42,15 +49,20 @@ class Run:
         with an estimator that can be used as if it were fitted, by `cellflow.training.fit` with the `History`.
     watch_every
         Steps between two calls of ``watch``.
+    devices
+        Devices of this machine among which batches are divided, in a script that ``torchrun --nproc-per-node`` or
+        ``srun`` starts once for each of them; ``"auto"`` for as many as were started, ``None`` for one. Only the first
+        process saves and watches, while the others wait.
+    num_nodes
+        Machines with so many devices each; ``None`` for as many as were started.
     fabric
-        A launched ``lightning_fabric.Fabric``, for several devices, among which batches are divided. Only the first
-        process saves and watches, while the others wait. ``None`` for the device of the field.
+        A launched ``lightning_fabric.Fabric`` of your own, in place of ``devices``.
 
     Raises
     ------
     ValueError, TypeError
-        When there is nothing to resume from, a number of steps is below 1, minutes are not above 0, or ``watch`` cannot
-        be called.
+        When there is nothing to resume from, a number of steps is below 1, minutes are not above 0, ``watch`` cannot
+        be called, or devices are no number of at least 1.
 
     Examples
     --------
@@ -73,6 +85,8 @@ class Run:
     watch: Callable[[Any], object] | None = None
     watch_every: int = 1000
     fabric: "Fabric | None" = None
+    devices: int | str | None = None
+    num_nodes: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("save_every", "watch_every"):
@@ -86,6 +100,37 @@ class Run:
             raise TypeError(f"Expected `fabric` to be a launched Fabric, or None; found {self.fabric!r}.")
         if self.watch is not None and not callable(self.watch):
             raise TypeError(f"Expected `watch` to be a function, or None; found {self.watch!r}.")
+        if isinstance(self.devices, str) and self.devices != "auto":
+            raise ValueError(f"Expected `devices` to be 'auto', a number or None; found {self.devices!r}.")
+        for name in ("devices", "num_nodes"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"Expected {name} >= 1; found {value}.")
+            if value is not None and self.fabric is not None:
+                raise ValueError(f"Expected `{name}` or a `fabric`, which has devices of its own; found both.")
+        if self.num_nodes is not None and self.devices is None:
+            raise ValueError("`num_nodes` is used with `devices` only, those of each machine. Set `devices='auto'`.")
+
+    def joined(self, *, device: "str | torch.device", recipe: Recipe | None = None) -> "Run":
+        """Return this run with a Fabric of the processes that were started together, where it is for several devices.
+
+        Parameters
+        ----------
+        device
+            What each process takes one of: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        recipe
+            The recipe, of which the precision is needed; ``None`` for the usual one.
+
+        Raises
+        ------
+        ValueError
+            When other numbers of processes were started, or there are too few devices; see `cellflow.processes`.
+        """
+        if self.devices is None:
+            return self
+        precision = PRECISIONS[str((recipe or Recipe()).precision)]
+        fabric = joined(self.devices, machines=self.num_nodes, device=device, precision=precision)
+        return replace(self, devices=None, num_nodes=None, fabric=fabric)
 
     @property
     def leads(self) -> bool:
@@ -100,11 +145,14 @@ class Run:
         ------
         CheckpointError, OSError
             In every process of the group, when another process is at work there, or it cannot be written to.
+        LostProcessError
+            When another process of the group has ended.
         """
-        if self.folder is None:
-            yield
-            return
         with ExitStack() as stack:
+            stack.enter_context(together(self.fabric))
+            if self.folder is None:
+                yield
+                return
             refused: Exception | None = None
             if self.leads:
                 try:
@@ -172,6 +220,9 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self.pending and _is_passed_on():  # this process is being ended, and is told so again and again
+            for number in self._previous:
+                signal.signal(number, signal.SIG_IGN)
         if self.pending and kind is None:
             self._pass_on()
 
@@ -187,6 +238,8 @@ class Interrupt:
             signal.raise_signal(number)
             return
         self.pending, self._number = True, number
+        if _is_passed_on():
+            return
         self._restore()
         if self._previous.get(signal.SIGINT) is signal.SIG_IGN:  # in the background: the second one stops there, too
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -194,6 +247,11 @@ class Interrupt:
     def _restore(self) -> None:
         for number, previous in self._previous.items():
             signal.signal(number, previous)
+
+
+def _is_passed_on() -> bool:
+    """Return whether torchrun started this process: it passes signals on that came from the terminal already."""
+    return TORCHRUN in os.environ
 
 
 def _taken(number: int) -> bool:

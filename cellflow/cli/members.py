@@ -1,0 +1,109 @@
+"""The members of a sweep: each is run wherever a launcher takes it, and leaves a record of how it ended."""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellflow.cli.failures import sentence
+from cellflow.cli.settings import Settings
+from cellflow.errors import CheckpointError
+from cellflow.files import committed
+from cellflow.training.reading import read_json
+from cellflow.training.search import begun
+
+log = logging.getLogger("cellflow")
+
+DONE, FAILED, STOPPED, MISSING = "done", "failed", "stopped", "not run"
+"""How a member ended."""
+RECORDS = "sweep"
+"""Folder of the records within that of a sweep."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """The members of a sweep, called with the number of one; what it holds can be sent to another process.
+
+    Parameters
+    ----------
+    act
+        Runs one, from its settings.
+    settings
+        Those of each.
+    folder
+        The folder of the sweep.
+    spoken
+        Opens what is logged, in a process where nothing is shown yet.
+    """
+
+    act: Callable[[Settings], object]
+    settings: list[Settings]
+    folder: Path
+    spoken: Callable[[], AbstractContextManager[None]]
+
+    def __call__(self, cfg: Any) -> None:
+        """Run a member and keep how it ended; one that is done already is not run again."""
+        number = int(cfg.job)
+        settings = self.settings[number]
+        if settings.get("resume") and record_of(self.folder, number).get("status") == DONE:
+            return
+        if "resume" in settings:  # what was not begun begins now
+            settings.resume = bool(settings.resume) and begun(self.folder / str(number))
+        start = time.perf_counter()
+        with nullcontext() if log.handlers else self.spoken():
+            status, error = self._ended(settings, number)
+            write_record(self.folder, number, status=status, seconds=time.perf_counter() - start, error=error)
+        if status == STOPPED:
+            raise KeyboardInterrupt(error)
+
+    def _ended(self, settings: Settings, number: int) -> tuple[str, str]:
+        try:
+            self.act(settings)
+        except KeyboardInterrupt as stop:
+            return STOPPED, str(stop) or "Stopped."
+        except Exception as error:  # noqa: BLE001  # the other members go on; it is a row of the table
+            said = sentence(error)
+            if said is None:  # a fault of the program
+                log.error("%s", traceback.format_exc())
+            log.error("member %d: %s", number, said or f"{type(error).__name__}: {error}")
+            return FAILED, said or f"{type(error).__name__}: {error}"
+        return DONE, ""
+
+
+def record_of(folder: Path, number: int) -> dict[str, Any]:
+    """Return how a member ended: ``status``, ``seconds`` and ``error``; nothing where it left no record.
+
+    Examples
+    --------
+    >>> record_of(Path("runs/of-nobody"), 0)
+    {}
+    """
+    path = folder / RECORDS / f"{number}.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(read_json(path))
+    except CheckpointError:  # it is run again
+        return {}
+
+
+def write_record(folder: Path, number: int, *, status: str, seconds: float, error: str) -> None:
+    """Write how a member ended.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_record(folder, 3, status="done", seconds=1.23456, error="")
+    >>> record_of(folder, 3)
+    {'status': 'done', 'seconds': 1.23, 'error': ''}
+    """
+    with committed(folder / RECORDS / f"{number}.json") as partial:
+        partial.write_text(
+            json.dumps({"status": status, "seconds": round(seconds, 2), "error": error}), encoding="utf-8"
+        )
