@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+OF_FIRST = "This was found by the first process, which says it."
+"""A note on what all processes raise since the first one did."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|\bpeer\b", re.IGNORECASE)
 _GROUP: ContextVar["Fabric | None"] = ContextVar("group", default=None)
 
@@ -75,6 +77,8 @@ def once(find: Callable[[], T]) -> T:
     sent = fabric.broadcast(_packed(found) if fabric.is_global_zero else None)
     value, fault = found if fabric.is_global_zero else _unpacked(cast("bytes", sent), fabric.device)
     if fault is not None:
+        if not fabric.is_global_zero:
+            fault.add_note(OF_FIRST)
         raise fault
     return cast("T", value)
 

@@ -21,7 +21,7 @@ from cellflow.cli.sweeps import sweep
 from cellflow.cli.words import read_line
 from cellflow.estimators.loading import DESCRIPTION
 from cellflow.processes import rank
-from cellflow.together import are_joined
+from cellflow.together import OF_FIRST, are_joined
 from cellflow.training.checkpoint import STATE
 from cellflow.training.run import Stopped
 from cellflow.training.search import begun
@@ -137,7 +137,7 @@ def _act(command: str, what: Callable[[], bool | None]) -> bool:
         if said is None or os.environ.get(FULL_ERROR) == "1":
             raise
         which = f" (process {rank()})" if rank() else ""
-        if not which or are_joined():  # before, all say the same
+        if not which or (are_joined() and OF_FIRST not in getattr(error, "__notes__", ())):  # before, all say the same
             print(f"cellflow {command}{which}: {said}", file=sys.stderr)  # noqa: T201
         return False
 

@@ -30,6 +30,7 @@ def join(cfg: Settings) -> "Fabric | None":
         When other numbers of processes were started, or there are too few devices for them.
     """
     precision = PRECISIONS[str(cfg.recipe.precision)]
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says at length that processes were joined
     fabric = joined(cfg.devices, device=cfg.device, precision=precision)
     if fabric is not None:
         log.info("%d processes train together, each on a batch of its own in every step", fabric.world_size)

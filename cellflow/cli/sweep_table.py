@@ -112,7 +112,7 @@ def shown(table: "pd.DataFrame") -> str:
           0   done 2.0
     """
     known = ["member", "status", "seconds", "loss", "folder", "error"]
-    scores = [name for name in table if name not in known and table[name].dtype.kind == "f"]
+    scores = [str(name) for name in table if name not in known and table[name].dtype.kind == "f"]
     ordered = table.sort_values(scores[:1], na_position="last", kind="stable") if scores else table
     ordered = ordered.drop(columns="folder")
     if not ordered["error"].astype(bool).any():

@@ -13,6 +13,7 @@ from cellflow.errors import ConvergenceError, optional, unknown
 from cellflow.integrate.tables import TABLES, Table
 from cellflow.integrate.trajectory import Velocity
 from cellflow.renamed import renamed
+from cellflow.seeds import precise_device
 from cellflow.signature import checked_but
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
@@ -127,6 +128,8 @@ class Adaptive:
         span = x.new_tensor([u, end])
         # Without `step_t` the last step runs past the end, where no field was trained, and interpolates back.
         tolerances["options"] = {"step_t": span[1:]}
+        if precise_device(x.device) != x.device:  # torchdiffeq's own clock is in double precision
+            tolerances["options"]["dtype"] = x.dtype
         try:
             found = odeint(_bounded(velocity, velocity), x, span, method=self.method, **tolerances)[-1]
             return found

@@ -14,6 +14,7 @@ from cellflow.cells.states import StatesLike, as_states
 from cellflow.couplings import Euclidean, Exact, SquaredEuclidean
 from cellflow.couplings.draws import systematic
 from cellflow.couplings.problem import check_clouds, weights_of
+from cellflow.seeds import precise_device
 from cellflow.shapes import finite
 from cellflow.signature import checked
 
@@ -277,6 +278,7 @@ def _measures(
     x: Cloud, y: Cloud, weights_x: Cloud | None, weights_y: Cloud | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     x, y = as_states(x, what="`x`"), as_states(y, what="`y`")
+    x, y = x.to(precise_device(x.device)), y.to(precise_device(y.device))
     check_clouds(x, y)
     if x.ndim != 2:
         raise ValueError(f"Expected clouds (n, d); found shape {tuple(x.shape)}. A line of points is (n, 1).")

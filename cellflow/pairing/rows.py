@@ -350,7 +350,8 @@ def solved_once(
     """Return what the first of several processes solves: plans are sent to the others, points are not."""
 
     def apart() -> list[WholePlan | SuperBatches]:
-        return [replace(one, matching=None) if isinstance(one, SuperBatches) else one for one in solve()]
+        nothing = cast("RowMatching", None)
+        return [replace(one, matching=nothing) if isinstance(one, SuperBatches) else one for one in solve()]
 
     return [
         replace(one, matching=matching) if isinstance(one, SuperBatches) else one

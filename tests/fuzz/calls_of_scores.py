@@ -192,6 +192,8 @@ CALLS: dict[str, Any] = {
         progress=flag(False),
         watch=other(None),
         watch_every=count(5),
+        devices=other(None),
+        num_nodes=other(None),
     ),
     "training.EarlyStopping": using(
         T.EarlyStopping,
