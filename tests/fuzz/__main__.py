@@ -1,28 +1,23 @@
 """Many inputs, from a seed: how many there were, and how many ended badly, by the line where they did.
 
 ``python -m tests.fuzz [names...]`` draws inputs of Python and then of the command line; with names, of these alone.
+Every core draws a part of them from a seed of its own: the same inputs again take the same seed and as many ``--jobs``.
 """
 
 import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from importlib.util import find_spec
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import matplotlib as mpl
-import torch
-from hypothesis import given, seed
-
-mpl.use("Agg")
-torch.set_num_threads(1)
-
-from fuzz.inputs import calls, ending, inputs  # noqa: E402
-from fuzz.profile import MANY_API_EXAMPLES, MANY_LINE_EXAMPLES, counting  # noqa: E402
+from cellflow.machine import usable_cores
+from fuzz.inputs import calls
+from fuzz.profile import MANY_API_EXAMPLES, MANY_LINE_EXAMPLES
+from fuzz.shares import judge
 
 
 def main() -> int:
@@ -32,37 +27,29 @@ def main() -> int:
     parser.add_argument("--api", type=int, default=MANY_API_EXAMPLES, help="inputs of Python")
     parser.add_argument("--lines", type=int, default=MANY_LINE_EXAMPLES, help="command lines")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes, by default one for each core")
     asked = parser.parse_args()
     names = [
         name
         for name in sorted(calls())
         if not asked.names or any(part in (name, name.split(".")[0]) for part in asked.names)
     ]
-    bad = count("inputs of Python", inputs(names), ending, asked.api, asked.seed)
-    if find_spec("fuzz.command_lines") and not asked.names:
-        from fuzz import command_lines
-
-        bad += count("command lines", command_lines.LINES, command_lines.ending, asked.lines, asked.seed)
+    bad = count("inputs of Python", names, asked.api, asked.seed, asked.jobs)
+    if not asked.names:
+        bad += count("command lines", None, asked.lines, asked.seed, asked.jobs)
     return min(bad, 100)
 
 
-def count(kind: str, strategy: Any, judge: Callable[[Any], str | None], examples: int, number: int) -> int:
+def count(kind: str, names: list[str] | None, examples: int, number: int, jobs: int) -> int:
     """Judge as many examples as asked for, and print what ended badly, one line for each kind of ending."""
     found: dict[str, list[str]] = defaultdict(list)
     judged, start = 0, time.monotonic()
-
-    @seed(number)
-    @counting(examples)
-    @given(strategy)
-    def judged_one(one: Any) -> None:
-        nonlocal judged
-        judged += 1
-        fault = judge(one)
-        if fault is not None:
-            found[fault].append(str(one))
-
-    if examples:
-        judged_one()
+    parts = [(names, part, f"{number}.{k}" if k else number) for k in range(jobs) if (part := (examples + k) // jobs)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for many, endings in pool.map(judge, *zip(*parts, strict=True)) if parts else ():
+            judged += many
+            for fault, which in endings.items():
+                found[fault] += which
     for fault, which in sorted(found.items(), key=lambda item: -len(item[1])):
         print(
             f"{len(which):5}  {fault}\n       {which[0]}",
