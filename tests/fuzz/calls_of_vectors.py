@@ -243,6 +243,7 @@ CALLS: dict[str, Any] = {
             masses=positive(3),
             shape=other((3, 2)),
             cost=number(1.0),
+            potentials=other(lambda: (torch.zeros(3), torch.zeros(2))),
         ),
         *plan_verbs(
             lambda: C.SparsePlan(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), torch.ones(3), shape=(3, 2))
