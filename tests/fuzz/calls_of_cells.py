@@ -235,7 +235,7 @@ CALLS: dict[str, Any] = {
     ),
     "cells.read_stores": Call(
         lambda **given: cf.cells.read_stores(**given).obsm["X_pca"],
-        {"data": other(in_a_file), "rep": text("X_pca"), "columns": other(None), "beside": other(())},
+        {"data": other(lambda: in_a_file()), "rep": text("X_pca"), "columns": other(None), "beside": other(())},
     ),
     "cells.scvi_decoder": Call(
         lambda **given: cf.cells.scvi_decoder(**given).decode(X.make().numpy()),
