@@ -18,7 +18,7 @@ from cellflow.machine import usable_cores
 from cellflow.signature import checked
 
 POINT_MEMORY = 600
-"""Bytes for each point at the peak, as measured: its place in the halves, its pairs, and their heights on the axes."""
+"""Bytes for each point at the peak, by what is held: its place in the halves, its pairs, and their heights on axes."""
 Solved = tuple[Pairs, float]
 """Pairs, and what they cost."""
 
