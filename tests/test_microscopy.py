@@ -1,5 +1,6 @@
 """Microscopes' files: depth, channels and their names survive, in and out; nothing is lost without a word."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -234,3 +235,13 @@ def test_a_folder_of_16_bit_tiff_becomes_one(tmp_path):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     write_tiffs(camera("uint16", n=1), [tmp_path / "a.tif"])
     assert [path.name for path in Path(tmp_path).iterdir()] == ["a.tif"]
+
+
+def test_the_page_on_microscopy_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "microscopy.md").read_text()
+    names: dict = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(block, names)
+    assert repr(names["source"]) == re.search(r"# (ImageSet\(.*\))", text)[1]
+    assert names["numbers"].shape == (3, 2, 64, 96)

@@ -188,7 +188,9 @@ def test_commands_in_the_readme_exist():
             assert key.split(".")[0] in known, f"`cellflow {command}` has no setting {key}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/one_step.md", "docs/architecture.md", "docs/large_data.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/one_step.md", "docs/architecture.md", "docs/large_data.md", "docs/microscopy.md"]
+)
 def test_files_that_a_page_shows_are_there(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         assert ((ROOT / page).parent / target).exists(), target
