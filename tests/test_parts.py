@@ -208,10 +208,13 @@ def functions():
 
 @pytest.mark.parametrize("function", [pytest.param(thing, id=name) for name, thing in functions()])
 def test_randomness_and_devices_are_arguments(function):
-    """Below the estimators a generator is given, never a seed, and the device is that of the data."""
+    """Below the estimators a generator is given, never a seed, and the device is that of the data.
+
+    A `Run` says where a training lives, and on which devices.
+    """
     parameters = inspect.signature(function).parameters
     assert "seed" not in parameters
-    assert "device" not in parameters or function.__name__ == "to"
+    assert "device" not in parameters or function.__name__ in ("to", "joined")
     if "generator" in parameters:
         assert parameters["generator"].kind is inspect.Parameter.KEYWORD_ONLY
     names = list(parameters)
