@@ -27,7 +27,7 @@ NEEDED = {
 }
 CHOICES = [
     ["path=linear"], ["path=brownian_bridge", "path.sigma=0.3"], ["path=trigonometric"], ["path=variance_preserving"],
-    ["coupling=auto"], ["coupling=exact"], ["coupling=independent"], ["coupling=unbalanced"],
+    ["coupling=auto"], ["coupling=exact"], ["coupling=hierarchical"], ["coupling=independent"], ["coupling=unbalanced"],
     ["coupling=sinkhorn", "coupling.epsilon=0.5"],
     ["curve=geodesics"], ["curve=mean"], ["curve=spline"], ["curve=straight"],
     ["network=mlp"], ["network=unet"], ["recipe=default"],
