@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,8 +116,17 @@ def _ready(part: Any, copy: bool) -> np.ndarray | None:
     if not isinstance(part, np.ndarray) or part.dtype != np.dtype(np.float32) or not part.flags.c_contiguous:
         return None
     if isinstance(part, np.memmap) and isinstance(part.base, mmap.mmap) and part.filename is not None:
-        return np.memmap(part.filename, np.float32, mode="c", offset=part.offset, shape=part.shape)
+        return _mapped_again(part)
     return part if not copy and part.flags.writeable else None
+
+
+def _mapped_again(part: np.memmap) -> np.ndarray | None:
+    """Return the same numbers in a mapping of one's own; ``None`` where its file was removed, or replaced since."""
+    if not Path(str(part.filename)).is_file():
+        return None
+    again = np.memmap(part.filename, np.float32, mode="c", offset=part.offset, shape=part.shape)
+    ends = [0, -1] if len(part) else []
+    return again if np.array_equal(again[ends], part[ends], equal_nan=True) else None
 
 
 def _refuse(bad: np.ndarray, n: int, names: "Sequence[str] | pd.Index", rep: str) -> None:

@@ -20,7 +20,8 @@ class Plan(ABC):
     """A matching of ``n`` source points with ``m`` target points: ``(n, m)`` nonnegative masses ``P``.
 
     Masses are float64, on the device of the data. `SparsePlan`, `DensePlan`, `ProductPlan` and `PotentialsPlan` differ
-    in what they store only. None makes an array of all pairs of more than 256 MiB: `blocks` walks those of large ones.
+    in what they store only. No plan makes an array of all pairs of more than 256 MiB: `blocks` walks those of large
+    ones.
 
     Attributes
     ----------

@@ -122,6 +122,10 @@ def refuse_existing(path: Path) -> None:
         raise FileExistsError(f"{path} exists already. Continue with `resume=True`, or choose another folder.")
 
 
+LATER = {"kernel_bytes": 2**31}
+"""Settings that parts had not always, and what they stand for where a training was begun without."""
+
+
 class TrainingState:
     """State of a training: weights, their average, optimiser, step and history.
 
@@ -253,7 +257,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") 
     gone = sorted(then.keys() - now.keys())
     found = [f"{prefix}{key[:100]} {shown(then[key])}, which is no setting now" for key in gone]
     for key, value in now.items():
-        before = then.get(key)
+        before = then.get(key, LATER.get(key))
         if isinstance(value, dict) and isinstance(before, dict):
             kinds = [next((side[kind] for kind in _KINDS if kind in side), None) for side in (before, value)]
             values = [side.get("values", side) for side in (before, value)]
