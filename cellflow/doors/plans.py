@@ -5,6 +5,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cellflow.cells.states import States
 from cellflow.couplings import DensePlan, Plan, PotentialsPlan, SparsePlan
@@ -155,17 +157,32 @@ def _rows_of(plan: Plan, keep: float) -> Leading:
         return _largest(drawn, 1.0)
     parts, lost = [], 0.0
     for _, rows in plan.blocks(8 * AT_ONCE):
-        block = _largest(csr_matrix(rows.cpu().numpy()), keep, most=max(1, MOST_PAIRS // n))
+        block = _largest_stored(rows, keep, most=max(1, MOST_PAIRS // n))
         parts.append(block.masses)
         lost += block.dropped * float(rows.sum())
     return Leading(csr_matrix(vstack(parts)), lost / plan.mass)
 
 
-def _largest(masses: "csr_matrix", keep: float, most: int | None = None) -> Leading:
-    """Return the largest masses of each row that make up a share of it, and the share dropped; rows then sum to 1.
+def _largest_stored(rows: Tensor, keep: float, most: int) -> Leading:
+    """Return what `_largest` does for rows that are stored whole ``(k, m)``, and at most so many masses of each.
 
-    Of each row at most so many are returned.
+    What is not among these is not sorted: rows of 23,000 cells take a tenth of the time.
     """
+    from scipy.sparse import csr_matrix
+
+    values, columns = rows.topk(min(most, rows.shape[1]), dim=1)
+    sums, cut = rows.sum(dim=1, keepdim=True), keep < 1 or most < rows.shape[1]
+    kept = (values > 0) & (values.cumsum(dim=1) - values < keep * sums)
+    left = (values * kept).sum(dim=1, keepdim=True)
+    ends = torch.cat([torch.zeros(1, dtype=torch.long), kept.sum(dim=1).cumsum(dim=0).cpu()])
+    data, indices = ((values / left)[kept].cpu().numpy(), columns[kept].cpu().numpy())
+    found = csr_matrix((data, indices, ends.numpy()), shape=tuple(rows.shape))
+    total = float(sums.sum())
+    return Leading(found, max(0.0, 1 - float(left.sum()) / total) if cut and total else 0.0)
+
+
+def _largest(masses: "csr_matrix", keep: float) -> Leading:
+    """Return the largest masses of each row that make up a share of it, scaled to sum to 1, and the share dropped."""
     from scipy.sparse import csr_matrix
 
     n, counts = masses.shape[0], np.diff(masses.indptr)
@@ -174,11 +191,9 @@ def _largest(masses: "csr_matrix", keep: float, most: int | None = None) -> Lead
     sizes, sums = masses.data[order], np.asarray(masses.sum(axis=1)).ravel()
     before = np.concatenate([[0.0], sizes.cumsum()])  # the mass of all larger ones of the row stands before each
     larger = before[:-1] - before[masses.indptr[:-1]][rows]
-    rank = np.arange(len(order)) - masses.indptr[:-1][rows]
-    kept = order[(larger < keep * sums[rows]) & (rank < (masses.shape[1] if most is None else most))]
+    kept = order[larger < keep * sums[rows]]
     found = csr_matrix((masses.data[kept], (rows[kept], masses.indices[kept])), shape=masses.shape)
     left = np.asarray(found.sum(axis=1)).ravel()
     found.data /= np.repeat(left, np.diff(found.indptr))
     total = float(sums.sum())
-    thinned = keep < 1 or (most is not None and counts.max(initial=0) > most)
-    return Leading(found, max(0.0, 1 - float(left.sum()) / total) if thinned and total else 0.0)
+    return Leading(found, max(0.0, 1 - float(left.sum()) / total) if keep < 1 and total else 0.0)
