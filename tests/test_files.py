@@ -230,6 +230,8 @@ APART = {"datasets/download.py", "datasets/public.py"}
 """What fills the cache of data sets, in a folder of its own that is renamed."""
 WHOLE = {"history_.to_csv", "model.save", "flow.save", "state.save", "_state.save", "saves.save"}
 """Calls of ours that do it below."""
+SENT = {"torch.save(value, buffer)"}
+"""What is written into memory, to be sent."""
 
 
 def test_nothing_is_written_under_its_own_name():
@@ -245,7 +247,7 @@ def test_nothing_is_written_under_its_own_name():
                 isinstance(a, ast.Constant) and str(a.value)[:1] in "wax" for a in call.args
             )
             ours = any(f"{known}(" in shown for known in WHOLE)
-            if (name in WRITING or opened) and "partial" not in shown and not ours:
+            if (name in WRITING or opened) and "partial" not in shown and not ours and shown not in SENT:
                 found.append(f"{path.relative_to(package)}:{call.lineno} {shown[:80]}")
     assert found == []
 
