@@ -122,9 +122,9 @@ def _ready(part: Any, copy: bool) -> np.ndarray | None:
 
 def _mapped_again(part: np.memmap) -> np.ndarray | None:
     """Return the same numbers in a mapping of one's own; ``None`` where its file was removed, or replaced since."""
-    if not Path(str(part.filename)).is_file():
+    if not (path := Path(str(part.filename))).is_file():
         return None
-    again = np.memmap(part.filename, np.float32, mode="c", offset=part.offset, shape=part.shape)
+    again = np.memmap(path, np.float32, mode="c", offset=part.offset, shape=part.shape)
     ends = [0, -1] if len(part) else []
     return again if np.array_equal(again[ends], part[ends], equal_nan=True) else None
 
