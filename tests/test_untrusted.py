@@ -72,8 +72,8 @@ HARMLESS = re.compile(
 """Of which some changes load: values that are as good, or that only a further training asks for."""
 NONE = {"learned.conditions", "learned.controls", "learned.segments"}
 """What models without conditions may leave out, as those of before do."""
-NEWER = {"settings.n_pcs"}
-"""Settings that models of before lack, and that are ``None`` then; other values of them are checked."""
+NEWER = {"settings.n_pcs", "learned.levels"}
+"""Entries that models of before lack, and that are ``None`` then; other values of them are checked."""
 
 
 def test_every_entry_of_a_description_is_checked(model):

@@ -108,8 +108,8 @@ def shown(table: "pd.DataFrame") -> str:
     >>> import pandas as pd
     >>> print(shown(pd.DataFrame({"member": [0, 1], "status": "done", "W1": [2.0, 1.0], "folder": "", "error": ""})))
      member status  W1
-          1   done 1.0
-          0   done 2.0
+          1   done   1
+          0   done   2
     """
     known = ["member", "status", "seconds", "loss", "folder", "error"]
     scores = [str(name) for name in table if name not in known and table[name].dtype.kind == "f"]

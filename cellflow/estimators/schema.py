@@ -85,14 +85,14 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
         {
             "fingerprint": maybe(OBJECT),
             "segments": maybe(whole(0)),
-            "levels": many(_LEVELS, least=2, most=2),
+            "levels": maybe(many(_LEVELS, least=2, most=2)),
             **_SEARCH,
             **_CONDITIONS,
         },
     ),
     "ImageGenerator": (
         {"shape": _IMAGE, "classes": maybe(_NAMES), "history": HISTORY},
-        {"levels": many(_LEVELS, least=1, most=1), **_CONDITIONS},
+        {"levels": maybe(many(_LEVELS, least=1, most=1)), **_CONDITIONS},
     ),
     "PerturbationFlow": (
         {

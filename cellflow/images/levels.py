@@ -179,7 +179,7 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
     Examples
     --------
     >>> narrow([torch.tensor([0.0, 4095.0]).reshape(1, 1, 2)], Levels((0.0,), (65535.0,)))
-    'The images use 6 % of their range: 0 to 4095 of 0 to 65535. Set `white_level=4095`, ...
+    'The images use 6.2 % of their range: 0 to 4095 of 0 to 65535. Set `white_level=4095`, or ...
     """
     for channel, (low, high) in enumerate(zip(levels.low, levels.high, strict=True)):
         least = min(float(image[channel].min()) for image in images)

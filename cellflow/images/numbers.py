@@ -69,6 +69,7 @@ def in_steps(
 
     Examples
     --------
+    >>> import torch
     >>> dim = Numbers(torch.tensor([0.0, 1000.0]).reshape(1, 1, 2), "uint16")
     >>> steps, levels = in_steps([dim], ["a.tif"], white_level=4000)
     >>> steps[0].flatten().tolist(), levels.high

@@ -99,7 +99,7 @@ class Conversion:
 
         Examples
         --------
-        >>> Conversion(size=8).cut_away(20, 40)
+        >>> round(Conversion(size=8).cut_away(20, 40), 3)
         0.5
         """
         if self.sides is None or self.fit != "crop":
