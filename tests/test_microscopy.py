@@ -12,10 +12,14 @@ import torch
 
 import cellflow as cf
 from cellflow.cli import main
+from cellflow.cli.image_runs import check_fitted, write_parts
+from cellflow.cli.left_out import hold_out
+from cellflow.cli.settings import Settings
 from cellflow.images import Levels, read_images, stream_images
 from cellflow.images.numbers import Numbers, in_steps
 from cellflow.images.tiff import read_tiff, write_tiffs
 from cellflow.images.tiles import blended, cut
+from cellflow.report.grids import tile
 
 tiny = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
 tifffile = pytest.importorskip("tifffile")
@@ -245,3 +249,144 @@ def test_the_page_on_microscopy_runs(tmp_path, monkeypatch):
         exec(block, names)
     assert repr(names["source"]) == re.search(r"# (ImageSet\(.*\))", text)[1]
     assert names["numbers"].shape == (3, 2, 64, 96)
+
+
+def test_class_folders_may_be_links_and_a_link_upwards_ends(tmp_path):
+    real = saved(tmp_path / "elsewhere", camera("uint16"))
+    (tmp_path / "in").mkdir()
+    for name in ("dmso", "drug"):
+        (tmp_path / "in" / name).symlink_to(real)
+    (real / "back").symlink_to(tmp_path / "in")
+    images = read_images(tmp_path / "in", labels="folder")
+    assert images.classes == ("dmso", "drug")
+    assert {"dmso/0.tif", "drug/2.tif"} <= set(images.names)
+
+
+HALF = np.eye(8) > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "how"),
+    [
+        (HALF, {}),
+        (np.where(HALF, 0, 65535).astype("uint16"), {"photometric": "miniswhite"}),
+        (np.stack([HALF, HALF & False]), {"photometric": "minisblack"}),
+    ],
+    ids=["bits", "white is zero", "stack of bits"],
+)
+def test_white_is_white_however_it_is_stored(values, how, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", values, **how)
+    seen = read_images(tmp_path, pages="max").scaled()[0, 0]
+    assert torch.equal(seen == 1, torch.from_numpy(HALF))
+    assert torch.equal(seen == -1, torch.from_numpy(~HALF))
+
+
+def test_alpha_in_sixteen_bits_is_no_channel(tmp_path):
+    colours = camera("uint16", channels=4, n=1)[0].transpose(1, 2, 0)
+    alpha = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", colours, **alpha)
+    with pytest.raises(ValueError, match="transparent pixels"):
+        read_images(tmp_path)
+    colours[..., 3] = 65535
+    tifffile.imwrite(tmp_path / "a.tif", colours, **alpha)
+    assert read_images(tmp_path).shape == (3, 8, 8)
+
+
+def test_lzw_in_one_grey_plane_needs_no_other_package(tmp_path):
+    from PIL import Image
+
+    values = camera("uint16", channels=1, n=1)[0, 0]
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_lzw")
+    images = read_images(tmp_path)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled())[0, 0], values)
+
+
+def ome(planes, end="</OME>"):
+    space, first = "http://www.openmicroscopy.org/Schemas/OME/2016-06", "Type='uint16' SizeX='8' SizeY='8' SizeC='1'"
+    pixels = (
+        f"<Pixels ID='Pixels:0' DimensionOrder='XYCZT' {first} SizeZ='1' SizeT='{planes}'><TiffData IFD='0'/></Pixels>"
+    )
+    return f"<?xml version='1.0'?><OME xmlns='{space}'><Image ID='Image:0'>{pixels}</Image>{end}"
+
+
+def test_damaged_or_boastful_descriptions_are_no_harm(tmp_path, monkeypatch):
+    values = camera("uint16", channels=1, n=1)[0, 0]
+    tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1, "<</OME>"), metadata=None)
+    assert len(read_images(tmp_path)) == 1
+    tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1000), metadata=None)
+    monkeypatch.setattr("cellflow.images.tiff.usable_memory", lambda: 10_000.0)
+    with pytest.raises(ValueError, match="it claims .* GiB; there are"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize("reader", [read_images, stream_images])
+def test_levels_are_of_one_kind_of_numbers_and_one_order_of_channels(reader, tmp_path):
+    levels = Levels((0.0, 0.0), (4095.0, 4095.0), channels=("DAPI", "GFP"))
+    how = {"size": 8, "channels": 2, "levels": levels}
+    with pytest.raises(ValueError, match="of uint16 numbers in .*; found uint8"):
+        reader(saved(tmp_path / "bytes", camera("uint8")), **how)
+    with pytest.raises(ValueError, match="files name them GFP, DAPI"):
+        reader(saved(tmp_path / "turned", camera("uint16"), channels=("GFP", "DAPI")), **how).scaled()
+
+
+def test_refining_takes_the_levels_of_the_fit():
+    values = camera("uint16", n=6)
+    source, target = (read_images(some, channels=2) for some in (values, values // 2))
+    model = cf.DomainTranslator(network=tiny, steps=1, batch_size=4).fit(source, target)
+    other = read_images(values, channels=2, percentiles=(10, 90))
+    with pytest.raises(ValueError, match=r"levels=flow.levels_\[1\]"):
+        model.refine(source, other, rounds=1, steps=1)
+
+
+def test_fields_keep_their_labels():
+    values = camera("uint16", n=4, side=12)
+    fields = read_images(values, channels=2, labels=["a", "b", "a", "b"])
+    small, other = (
+        read_images(some, channels=2, labels=["a", "b", "a", "b"])
+        for some in (values[..., :8, :8], values[..., 4:, 4:])
+    )
+    model = cf.DomainTranslator(network=tiny, steps=1, batch_size=4, within_labels=True).fit(small, other)
+    assert torch.equal(model.translate(fields, solver=1, overlap=2).labels, fields.labels)
+
+
+@pytest.mark.parametrize("holdout", [0.1, 0.5])
+def test_tiles_of_one_field_are_fitted_or_scored_and_never_both(holdout):
+    cfg = Settings({"holdout": holdout, "seed": 0, "fit": "tiles", "size": 8})
+    tiles = read_images(camera("uint16", n=6, side=24), channels=2, size=8, fit="tiles")
+    split = hold_out(tiles, cfg)
+    fitted, held = ({name.split("@")[0] for name in part.names} for part in (split.fitted, split.held_out))
+    assert not fitted & held
+    assert len(split.held_out) >= max(3, round(holdout * 54))
+    assert len(split.fitted) + len(split.held_out) == 54
+    with pytest.warns(UserWarning, match="too few fields"):
+        assert len(hold_out(tiles.take(range(9)), Settings(cfg | {"holdout": 1 / 3})).held_out) == 3
+
+
+def test_channels_are_shown_each_in_its_colour():
+    one = torch.full((1, 2, 1, 1), -1.0)
+    one[0, 1] = 1
+    assert tile([one])[0, 0].tolist() == [0, 255, 0]
+    assert tile([one.flip(1)])[0, 0].tolist() == [255, 0, 255]
+    assert len({tuple(tile([row])[0, 0]) for row in torch.eye(5).reshape(5, 1, 5, 1, 1) * 2 - 1}) == 5
+
+
+def test_what_the_model_settles_is_refused_on_the_command_line():
+    asked = Settings({"size": None, "channels": None, "percentiles": None, "white_level": 65535})
+    levels = Levels((0.0, 0.0), (1.0, 1.0))
+    check_fitted(Settings(asked | {"size": 64, "channels": 2}), shape=(2, 64, 64), levels=levels)
+    for given in ({"size": 32}, {"size": [64, 32]}, {"channels": 1}, {"percentiles": [0, 100]}, {"white_level": 4095}):
+        with pytest.raises(ValueError, match="[Ll]eave"):
+            check_fitted(Settings(asked | given), shape=(2, 64, 64), levels=levels)
+
+
+def test_nothing_is_translated_that_could_not_be_written(tmp_path):
+    def parts():
+        raise AssertionError("begun")
+        yield
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.png").touch()
+    with pytest.raises(ValueError, match=r"both be written to .*one"):
+        write_parts(parts(), ["one.tif", "one.png"], tmp_path / "new", None)
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_parts(parts(), ["one.tif"], tmp_path / "full", None)

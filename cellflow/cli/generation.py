@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cellflow.cli import image_runs, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
+from cellflow.cli.left_out import hold_out
 from cellflow.cli.settings import Settings, conditions_of, load_run, settings_of, solver_of
 from cellflow.images import ImageStream
 from cellflow.integrate import Fixed
@@ -42,7 +43,7 @@ def _fit(folder: Path, images: Any, cfg: Settings, fabric: "Fabric | None") -> N
     """Fit and write everything that a run folder holds."""
     from cellflow.estimators import ImageGenerator
 
-    split = image_runs.hold_out(images, cfg)
+    split = hold_out(images, cfg)
     few = split.held_out.take(range(2))
     check_solver(cfg, noisy=False)
     check_scores((few.read() if isinstance(few, ImageStream) else few).scaled(), cfg.feature_network)
@@ -70,7 +71,7 @@ def report(cfg: Settings) -> None:
 def read_again(folder: Path) -> tuple[Settings, Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = kept_settings(folder, "generate")
-    return then, image_runs.hold_out(image_runs.read(then.data, then, labels=then.labels), then)
+    return then, hold_out(image_runs.read(then.data, then, labels=then.labels), then)
 
 
 def _apply(cfg: Settings) -> None:
@@ -79,10 +80,11 @@ def _apply(cfg: Settings) -> None:
 
     image_runs.require(cfg, "out")
     model = load_run(ImageGenerator, runs.existing_folder(cfg.model), cfg)
+    image_runs.check_fitted(cfg, shape=model.shape_, levels=model.levels_[0])
     solver = solver_of(cfg, default=SOLVER)
     asked = {"label": cfg.label, "condition": image_runs.one_condition(cfg), "guidance": cfg.guidance}
-    images = model.generate(cfg.n, **asked, solver=solver, seed=cfg.seed)
-    image_runs.write(images, cfg.out)
+    once = (model.generate(n, **asked, solver=solver, seed=cfg.seed) for n in [cfg.n])
+    image_runs.write_parts(once, image_runs.numbered(cfg.n), cfg.out, model.levels_[0])
 
 
 def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg: Settings) -> None:

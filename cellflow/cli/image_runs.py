@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow.cli import runs, shared
 from cellflow.cli.settings import Settings, plain, run_of
+from cellflow.errors import optional
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
 from cellflow.images.tables import FILE
-from cellflow.images.tiff import write_tiffs, written
-from cellflow.report import Split
+from cellflow.images.tiff import INSTALL, write_tiffs, written
 from cellflow.report.grids import save_grid
-from cellflow.seeds import generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +25,8 @@ log = logging.getLogger("cellflow")
 PREVIEWS, TABLE = "previews", "table.csv"
 SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit", "pages", "percentiles")
 """Settings of reading that the first version did not have."""
-LEAST_FITTED, LEAST_HELD = 2, 3
-"""Least images to fit and to score: fewer than three cannot be shuffled."""
+WHITE = 65535
+"""What `white_level` is where nothing is said."""
 
 
 def read(
@@ -52,26 +51,6 @@ def read(
         levels=levels,
         **known,
     )
-
-
-def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
-    """Leave a share of the images out of the fit, for the scores; the same ones for the same seed.
-
-    Raises
-    ------
-    ValueError
-        When the share is not between 0 and 1, or leaves too few images to fit or to score.
-    """
-    if not 0 < cfg.holdout < 1:
-        raise ValueError(f"Expected `holdout`, the share kept for the scores, between 0 and 1; found {cfg.holdout}.")
-    fitted = round((1 - cfg.holdout) * len(images))
-    if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
-        raise ValueError(
-            f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} left out for the scores; found {fitted} "
-            f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
-            "`holdout`."
-        )
-    return Split(*images.split(1 - cfg.holdout, generator=generator(seed=int(cfg.seed))))
 
 
 def fit(
@@ -127,28 +106,60 @@ def fit(
 
 def write(images: ImageSet, out: str | Path) -> None:
     """Write each image as a PNG of its name, or of its number; see `write_parts`."""
-    digits = len(str(len(images)))
-    write_parts([images], images.names or [f"{number:0{digits}d}" for number in range(len(images))], out)
+    write_parts([images], images.names or numbered(len(images)), out, images.levels)
 
 
-def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path) -> None:
-    """Write each image as a PNG of its name, one part after the other, and their tables as one.
+def numbered(n: int) -> list[str]:
+    """Return names of images that have none.
 
-    What came from a microscope, with more than 8 bits or channels of its own, is written as OME-TIFF.
+    Examples
+    --------
+    >>> numbered(10)[:2]
+    ['00', '01']
+    """
+    return [f"{number:0{len(str(n))}d}" for number in range(n)]
+
+
+def check_out(names: Sequence[str], out: str | Path, levels: Levels | None) -> list[Path]:
+    """Return where images are written, without their ending, once it is known that they can be.
 
     Raises
     ------
     FileExistsError
         When the folder holds something already.
     ValueError
-        When two images would have the same name, or are bytes that are neither grey nor coloured.
+        When two images would have the same name.
+    MissingDependencyError
+        When they are TIFF, and `tifffile` is not installed.
     """
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. Choose a folder with `out=`.")
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty. Choose another folder with `out=`.")
     stems = [folder / Path(name).with_suffix("") for name in names]
     if twice := [path for path, count in Counter(stems).items() if count > 1]:
         raise ValueError(f"Two images would both be written to {twice[0]}. Rename one of them.")
+    if levels is not None and written(levels):
+        optional("tifffile", install=INSTALL)
+    return stems
+
+
+def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path, levels: Levels | None) -> None:
+    """Write each image as a PNG of its name, one part after the other, and their tables as one.
+
+    Parts that are made when they are asked for are not begun where they could not be written: see `check_out`.
+
+    What came from a microscope, with more than 8 bits or channels of its own, is written as OME-TIFF.
+
+    Raises
+    ------
+    FileExistsError, MissingDependencyError
+        As for `check_out`.
+    ValueError
+        When two images would have the same name, or are bytes that are neither grey nor coloured.
+    """
+    folder, stems = Path(out), check_out(names, out, levels)
     paths: list[Path] = []
     tables = []
     for images in parts:
@@ -170,6 +181,26 @@ def _write_table(tables: Sequence["pd.DataFrame"], files: Sequence[str], path: P
     table.insert(0, FILE, list(files))
     with committed(path) as partial:
         table.to_csv(partial, index=False)
+
+
+def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None) -> None:
+    """Refuse settings of reading that are those of the model, where others are given.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+    """
+    size = [cfg.size] * 2 if isinstance(cfg.size, int) else cfg.size
+    if size is not None and tuple(size) != shape[1:]:
+        raise ValueError(
+            f"The model is of images of {shape[1]} x {shape[2]} pixels, and makes no others; found size={cfg.size}. "
+            "Leave `size` out, or fit a model of that size."
+        )
+    if cfg.channels not in (None, shape[0]):
+        raise ValueError(f"The model is of images of {shape[0]} channels; found channels={cfg.channels}. Leave it out.")
+    if levels is not None and (cfg.percentiles is not None or cfg.white_level != WHITE):
+        raise ValueError("Black and white are those of the fit. Leave `white_level` and `percentiles` out.")
 
 
 def one_condition(cfg: Settings) -> dict[str, str] | None:

@@ -10,10 +10,13 @@ import torch
 from cellflow.cli import image_runs, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
+from cellflow.cli.left_out import hold_out
 from cellflow.cli.settings import Settings, conditions_of, load_run, settings_of, solver_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, Levels, read_images
-from cellflow.images.files import image_paths
+from cellflow.images.files import image_paths, readable
+from cellflow.images.pixels import Conversion
+from cellflow.images.tables import names_of
 from cellflow.integrate import Fixed, Noisy
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
@@ -67,7 +70,7 @@ def report(cfg: Settings) -> None:
 def read_again(folder: Path) -> tuple[Settings, Split[Any], Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = kept_settings(folder, "translate")
-    source, target = (image_runs.hold_out(images, then) for images in _both(then))
+    source, target = (hold_out(images, then) for images in _both(then))
     return then, source, target
 
 
@@ -79,16 +82,19 @@ def _apply(cfg: Settings) -> None:
     folder = runs.existing_folder(cfg.model)
     then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)
+    levels, returned = (model.levels_[k] for k in ((1, 0) if cfg.reverse else (0, 1)))
+    image_runs.check_fitted(cfg, shape=model.shape_, levels=levels)
     then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
     for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
         then[name] = cfg[name]
-    levels = model.levels_[int(cfg.reverse)]
     if cfg.overlap is not None:
-        return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out)
+        return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
     images = image_runs.read(cfg.input, then, levels=levels)
+    names = images.names or image_runs.numbered(len(images))
     if isinstance(images, ImageSet):
-        return image_runs.write(_carried(model, images, cfg, seed=cfg.seed), cfg.out)
-    return image_runs.write_parts(_in_parts(model, images, cfg), images.names or (), cfg.out)
+        once = (_carried(model, some, cfg, seed=cfg.seed) for some in [images])
+        return image_runs.write_parts(once, names, cfg.out, returned)
+    return image_runs.write_parts(_in_parts(model, images, cfg), names, cfg.out, returned)
 
 
 def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: Settings, *, seed: int) -> ImageSet:
@@ -98,19 +104,22 @@ def _carried(model: "DomainTranslator", images: ImageSet | ImageStream, cfg: Set
 
 def _fields(
     model: "DomainTranslator", then: Settings, levels: Levels | None, cfg: Settings
-) -> "tuple[Iterator[ImageSet], list[str]]":
+) -> "tuple[Iterator[ImageSet], tuple[str, ...]]":
     """Return large fields of any sizes, translated by tiles one after the other, and their names."""
     if cfg.stochastic or cfg.table is not None or cfg.condition is not None:
         raise ValueError("`overlap` cuts fields into tiles without noise, and without conditions or a table.")
-    paths = image_paths(Path(cfg.input))
-    then.size = None
+    folder = Path(cfg.input)
+    folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
+    then.size, then.stream = None, False  # one after the other is in memory anyway
+    if cfg.skip_unreadable:
+        paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
 
     def translated() -> "Iterator[ImageSet]":
         for path in paths:
             field = image_runs.read(str(path), then, levels=levels)
             yield model.translate(field, reverse=cfg.reverse, solver=_solver(model, cfg), overlap=cfg.overlap)
 
-    return translated(), [path.relative_to(cfg.input).as_posix() for path in paths]
+    return translated(), names_of(paths, folder)
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
@@ -129,7 +138,7 @@ def _fit(
 ) -> None:
     from cellflow.estimators import DomainTranslator
 
-    splits = [image_runs.hold_out(images, cfg) for images in (source, target)]
+    splits = [hold_out(images, cfg) for images in (source, target)]
     others = {"conditions": conditions_of(cfg)} if "conditions" in cfg else {}
     model = DomainTranslator(**settings_of(DomainTranslator, cfg, **others))
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))

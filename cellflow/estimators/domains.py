@@ -213,6 +213,8 @@ def digest(domain: Domain) -> str:
     if isinstance(domain, ImageStream):
         for path in domain.paths:
             found.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if domain.levels is not None:
+            found.update(repr(domain.levels).encode())
     else:
         values = domain.images if isinstance(domain, ImageSet) else domain.x
         found.update(values.cpu().contiguous().numpy().tobytes())

@@ -42,7 +42,9 @@ def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) ->
     if len(flow.shape_) != 3 or fields.shape[0] != flow.shape_[0]:
         raise ValueError(f"Expected fields of the channels of the fit, {flow.shape_[0]}; found {fields.shape[0]}.")
     made = [_one(flow, fields.take([number]), overlap, how) for number in range(len(fields))]
-    return replace(made[0], images=torch.cat([one.images for one in made]), names=fields.names, obs=_rows(fields, made))
+    labels = None if made[0].labels is None else fields.labels
+    known: dict[str, Any] = {"names": fields.names, "labels": labels, "obs": _rows(fields, made)}
+    return replace(made[0], images=torch.cat([one.images for one in made]), **known)
 
 
 def _one(flow: "DomainTranslator", field: ImageSet, overlap: int, how: dict[str, Any]) -> ImageSet:

@@ -33,7 +33,7 @@ from cellflow.estimators.domains import (
 )
 from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
-from cellflow.estimators.pixel_levels import Known, levels_of, recorded, restored
+from cellflow.estimators.pixel_levels import Known, check_levels, levels_of, recorded, restored
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.networks.additive import AdditiveShift
@@ -292,8 +292,9 @@ class DomainTranslator(FlowEstimator):
         """Return a copy to train further, and samples on its device; refuse samples unlike those of the fit."""
         copy = self._copy(run)
         domains = self._read_both(source, target, next(copy.field_.parameters()).device)
-        for given, domain in zip((source, target), domains, strict=True):
+        for number, (given, domain) in enumerate(zip((source, target), domains, strict=True)):
             verbs.check_domain(self, domain)
+            check_levels(self.levels_[number], given, again=f"flow.levels_[{number}]")
             check_cells(self, given, domain)
         return copy, domains
 

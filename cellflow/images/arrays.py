@@ -56,6 +56,8 @@ def convert_array(
     """
     values = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_native(array, where))
     values = _channels_first(values, conversion.channels, where)
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        raise ValueError(f"Expected finite pixels; found NaN or infinity in {where}. Mend or leave out these images.")
     conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values))
     many = values.shape[1] not in _CHANNELS
     if not (many or ranged or values.dtype == torch.uint16):

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pandas as pd
 from torch import Tensor
 
 from cellflow.images.files import stack
-from cellflow.images.levels import Levels
-from cellflow.images.numbers import Numbers, in_steps
+from cellflow.images.levels import Levels, check_kind
+from cellflow.images.numbers import Numbers, in_steps, kinds_of
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
-from cellflow.images.tiles import cut
+from cellflow.images.tiles import cut, tile_name
 from cellflow.signature import checked
 
 
@@ -50,6 +49,8 @@ def assembled(
     obs
         A table whose index has the names.
     """
+    if given.levels is not None:
+        check_kind(given.levels, kinds_of(images), where=where)
     if conversion.tiles and conversion.sides is not None:
         images, names, obs = _tiled(images, names, conversion.sides, obs)
     elif obs is not None:
@@ -70,7 +71,6 @@ def _tiled(
         values = image.values if isinstance(image, Numbers) else image
         parts, places = cut(values, size)
         tiles += parts if isinstance(image, Tensor) else [Numbers(part, image.kind, image.channels) for part in parts]
-        path = PurePosixPath(name)
-        called += [str(path.with_name(f"{path.stem}@{top},{left}{path.suffix}")) for top, left in places]
+        called += [tile_name(name, place) for place in places]
         origin += [name] * len(places)
     return tiles, called, None if obs is None else obs.loc[origin].set_axis(called, axis=0)

@@ -4,7 +4,7 @@ import logging
 import struct
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from cellflow.errors import MissingDependencyError
 from cellflow.images.limits import PixelBudget, UnreadableImageError
 from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import CHANNELS, Conversion
-from cellflow.images.tiff import INSTALL, is_ours, read_tiff
+from cellflow.images.tiff import INSTALL, PackedError, is_ours, read_tiff
 from cellflow.machine import usable_cores
 from cellflow.renamed import warn
 
@@ -42,6 +42,8 @@ _CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
 def image_paths(folder: Path) -> list[Path]:
     """Return the pictures in a folder and below it, in alphabetical order; hidden files and folders are left out.
 
+    Links are followed, to files and to folders: a folder of classes may be made of links alone.
+
     Raises
     ------
     FileNotFoundError
@@ -51,7 +53,7 @@ def image_paths(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}. Looked from {Path.cwd()}.")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
+    files = sorted(_files(folder, frozenset()))
     found = [path for path in files if path.suffix.lower() in ENDINGS]
     if not found:
         counts = Counter(path.suffix.lower() or "no ending" for path in files)
@@ -167,8 +169,16 @@ def stack(images: Sequence[Tensor], paths: Sequence[Path | str]) -> Tensor:
     return torch.stack(list(images))
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the files below a folder, through links; not again those of a folder that is ``above`` itself."""
+    here = folder.resolve()
+    for path in () if here in above else folder.iterdir():
+        if path.name.startswith(".") or path.name == "__MACOSX":
+            continue
+        if path.is_dir():
+            yield from _files(path, above | {here})
+        elif path.is_file():
+            yield path
 
 
 def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
@@ -178,6 +188,30 @@ def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor 
             return read_tiff(path, conversion.pages, conversion.max_pixels, budget)
     except MissingDependencyError:
         log.debug("%s is read as a picture of one page: %s", path, INSTALL)
+    except PackedError as error:
+        return _unpacked(path, conversion, budget, error)
+    return _picture(path, conversion, budget)
+
+
+def _unpacked(path: Path, conversion: Conversion, budget: PixelBudget, error: PackedError) -> Numbers:
+    """Return the numbers of a TIFF of a packing that Pillow knows, where it is one grey plane: of others it loses bits.
+
+    Raises
+    ------
+    UnreadableImageError
+        When it is no such file.
+    """
+    try:
+        values = _picture(path, conversion, budget)
+    except ValueError:
+        raise error from None
+    if not isinstance(values, Numbers):
+        raise error
+    return values
+
+
+def _picture(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
+    """Return one picture as Pillow reads it."""
     with _opened(path) as picture:
         _require_one_page(picture, path)
         width, height = picture.size

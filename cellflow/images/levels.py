@@ -1,6 +1,6 @@
 """What the numbers of a camera mean: which of them is black, which is white, and how they are kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +164,29 @@ def found_levels(
         both.append((float(low), float(high)))
     low_all, high_all = zip(*both, strict=True)
     return Levels(low_all, high_all, kind, channels)
+
+
+def check_kind(levels: Levels, kinds: Collection[str], *, where: str) -> None:
+    """Refuse images of which none has numbers of the kind that has such levels: they would be black, or white.
+
+    Raises
+    ------
+    ValueError
+        Naming both kinds.
+
+    Examples
+    --------
+    >>> check_kind(Levels((0.0,), (4095.0,)), ["uint8"], where="plates")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected images of uint16 numbers in plates, whose levels are given; found uint8. Levels say what...
+    """
+    if levels.kind not in kinds:
+        raise ValueError(
+            f"Expected images of {levels.kind} numbers in {where}, whose levels are given; found "
+            f"{' and '.join(sorted(kinds))}. Levels say what is black and white in one kind of numbers: give images as "
+            "they came from the camera."
+        )
 
 
 def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:

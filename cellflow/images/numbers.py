@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cellflow.images.levels import KINDS, Levels, found_levels, narrow
+from cellflow.images.levels import STEPS, Levels, found_levels, narrow
 from cellflow.renamed import warn
 from cellflow.signature import checked
 
@@ -32,6 +32,17 @@ class Numbers:
     values: Tensor
     kind: str
     channels: tuple[str, ...] | None = None
+
+
+def kinds_of(images: Sequence[Tensor | Numbers]) -> set[str]:
+    """Return the kinds of numbers that there are among images.
+
+    Examples
+    --------
+    >>> sorted(kinds_of([torch.zeros(1, 2, 2).byte(), Numbers(torch.zeros(1, 2, 2), "float32")]))
+    ['float32', 'uint8']
+    """
+    return {image.kind if isinstance(image, Numbers) else "uint8" for image in images}
 
 
 def in_steps(
@@ -60,7 +71,8 @@ def in_steps(
     Raises
     ------
     ValueError
-        When channels differ, a number lies above ``white_level``, or floats are not from 0 to 1 and no range is given.
+        When channels differ, or their names from those of the levels, a number lies above ``white_level``, or floats
+        are not from 0 to 1 and no range is given.
 
     Warns
     -----
@@ -80,13 +92,18 @@ def in_steps(
     deep = [image for image in images if isinstance(image, Numbers)]
     if not deep and levels is None and percentiles is None:
         return [image for image in images if isinstance(image, Tensor)], None
-    several = any(image.kind != "uint8" for image in deep)
+    several = any(image.kind != "uint8" for image in deep) or (levels is not None and levels.kind == "uint16")
     numbers = [_as_numbers(image, several=several) for image in images]
     kind, names = _kind(numbers, several=several), _names(numbers)
     channels = {len(image.values): path for image, path in zip(numbers, paths, strict=True)}
     if len(channels) > 1:
         found = ", ".join(f"{count} ({path})" for count, path in sorted(channels.items())[:3])
         raise ValueError(f"Expected images with the same channels; found {found}. Keep one kind of files in a folder.")
+    if levels is not None and levels.channels and names and levels.channels != names:
+        raise ValueError(
+            f"Expected the channels that the levels are of, {', '.join(levels.channels)}; files name them "
+            f"{', '.join(names)}. Bring them in that order."
+        )
     values = [image.values for image in numbers]
     if percentiles is not None:
         levels = found_levels(values, percentiles=percentiles, kind=kind, channels=names)
@@ -130,13 +147,14 @@ def _of_white(
     names: tuple[str, ...] | None,
 ) -> Levels:
     """Return the range from 0 to white; refuse what lies outside."""
-    high = {"uint16": white_level, "float32": 1}.get(kind, KINDS[kind] or 1)
+    floats = 1 if white_level == STEPS else white_level  # 65535 is what is white where nothing is said
+    high = {"uint16": white_level, "float32": floats}.get(kind, 255)
     for image, path in zip(numbers, paths, strict=True):
         least, most = float(image.values.min()), float(image.values.max())
-        if kind == "float32" and not 0 <= least <= most <= 1:
+        if kind == "float32" and not 0 <= least <= most <= high:
             raise ValueError(
-                f"Expected floats from 0 to 1, or to be told what is white; found {least:g} to {most:g} in {path}. Set "
-                "`percentiles=(0.1, 99.9)`, or `levels=cf.images.Levels(low, high, 'float32')`."
+                f"Expected floats from 0 to {high}, or to be told what is white; found {least:g} to {most:g} in {path}."
+                " Set `white_level`, or `percentiles=(0.1, 99.9)`, or `levels=cf.images.Levels(low, high, 'float32')`."
             )
         if not 0 <= least <= most <= high:
             raise ValueError(

@@ -11,9 +11,9 @@ from torch import Tensor
 from cellflow.files import path_of
 from cellflow.images.files import decode_all, readable, tried
 from cellflow.images.labels import Labelled, numbers_of
-from cellflow.images.levels import Levels
+from cellflow.images.levels import Levels, check_kind
 from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
-from cellflow.images.numbers import Numbers, in_steps
+from cellflow.images.numbers import Numbers, in_steps, kinds_of
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, labels_of, names_of, part_of, pictures_of
@@ -186,7 +186,12 @@ def stream_images(
         paths = readable(paths, conversion)
     names = names_of(paths, folder)
     obs = None if obs is None else obs.loc[[*names]]
-    levels = levels or _levels(paths, conversion, percentiles)
+    if levels is not None and percentiles is not None:
+        raise ValueError("Give `levels` or `percentiles`, not both: each says what is black and what is white.")
+    if levels is None:
+        levels = _levels(paths, conversion, percentiles)
+    elif some := _some(paths, conversion, SEEN):
+        check_kind(levels, kinds_of([image for image, _ in some]), where=str(folder))
     if labels is None:
         return ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels)
     numbers, classes = labels_of(labels, names, obs)
@@ -195,9 +200,14 @@ def stream_images(
 
 def _levels(paths: Sequence[Path], conversion: Conversion, percentiles: tuple[float, float] | None) -> Levels | None:
     """Return the levels of a camera's files, by some of them; ``None`` where these hold bytes."""
-    some = paths[:: -(-len(paths) // (SEEN if percentiles is None else COUNTED))]
-    found = [(image, path) for path in some if not isinstance(image := tried(path, conversion), UnreadableImageError)]
+    found = _some(paths, conversion, SEEN if percentiles is None else COUNTED)
     if not found:
         return None  # whoever reads them is told
     images, known = zip(*found, strict=True)
     return in_steps(images, known, white_level=conversion.white_level, percentiles=percentiles)[1]
+
+
+def _some(paths: Sequence[Path], conversion: Conversion, n: int) -> list[tuple[Tensor | Numbers, Path]]:
+    """Return ``n`` evenly spaced images at most, of those that can be read, and their files."""
+    some = paths[:: -(-len(paths) // n)]
+    return [(image, path) for path in some if not isinstance(image := tried(path, conversion), UnreadableImageError)]

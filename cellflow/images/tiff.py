@@ -17,6 +17,7 @@ from cellflow.files import committed
 from cellflow.images.levels import Levels
 from cellflow.images.limits import MAX_PIXELS, PixelBudget, UnreadableImageError
 from cellflow.images.numbers import Numbers
+from cellflow.machine import usable_memory
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -25,14 +26,19 @@ ENDINGS = frozenset({".tif", ".tiff"})
 INSTALL = "pip install 'cellflow-torch[microscopy]'"
 PAGES = ("channels", "max")
 """What several pages can be taken for: channels, or planes of which the brightest pixel counts."""
-_TO_KIND = {"b": "uint8", "u1": "uint8", "u2": "uint16"}
+_TO_KIND = {"u1": "uint8", "u2": "uint16"}
 _DAMAGES = (ValueError, OSError, KeyError, IndexError, TypeError, MemoryError, struct.error, zlib.error)
 """What reading bytes that make no sense can raise."""
+_WHITE_IS_ZERO, _ALPHA = 0, (1, 2)  # as TIFF counts them: the way that brightness runs, extra samples that are alpha
 _MOST_METADATA = 2**24  # bytes of a description that is parsed
 
 
+class PackedError(UnreadableImageError):
+    """A file whose packing needs `imagecodecs`."""
+
+
 def is_ours(path: Path) -> bool:
-    """Whether a file is read here: a TIFF that is no picture of bytes, grey or in colour, as photographs are."""
+    """Whether a file is read here: a TIFF that is no picture of bytes or bits, as photographs and masks are."""
     if path.suffix.lower() not in ENDINGS:
         return False
     tifffile = optional("tifffile", install=INSTALL)
@@ -42,7 +48,8 @@ def is_ours(path: Path) -> bool:
                 return False
             series = file.series[0]
             axes, _ = _used(series)
-            return len(file.series) > 1 or np.dtype(series.dtype).str[1:] != "u1" or axes not in ("YX", "YXS", "SYX")
+            bytes_or_bits = np.dtype(series.dtype).str[1:] in ("u1", "b1")
+            return len(file.series) > 1 or not bytes_or_bits or axes not in ("YX", "YXS", "SYX")
     except (tifffile.TiffFileError, *_DAMAGES):
         return False  # damaged: the reader of photographs says so
 
@@ -81,16 +88,19 @@ def read_tiff(
             plane = shape[axes.index("Y")] * shape[axes.index("X")] if {"Y", "X"} <= set(axes) else 0
             if not 0 < plane <= max_pixels:
                 raise ValueError(f"it claims planes of {plane} pixels; set `max_pixels={plane}` where that is meant")
+            _require_memory(math.prod(shape) * np.dtype(file.series[0].dtype).itemsize)
             names = _channel_names(file)
             with (budget or PixelBudget()).hold(math.prod(shape)):
-                values = _intensities(file.series[0].asarray().reshape(shape))
+                values, axes = _opaque(_intensities(_values(file.series[0]).reshape(shape)), axes, file.series[0])
     except (tifffile.TiffFileError, *_DAMAGES) as error:
+        if "imagecodecs" in str(error):
+            raise PackedError(f"{path} (its packing needs `pip install imagecodecs`)") from error
         raise UnreadableImageError(f"{path} ({error})") from error
     if several > 1:
         raise ValueError(f"Expected one image per file; {path} holds {several}. Write each to a file of its own.")
     channels = _channels_first(values, axes, pages, path)
     known = names if names is not None and len(names) == len(channels) else None
-    kind = _TO_KIND.get(values.dtype.str[1:], _TO_KIND.get(values.dtype.kind, "float32"))
+    kind = _TO_KIND.get(values.dtype.str[1:], "float32")
     return Numbers(torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)), kind, known)
 
 
@@ -121,6 +131,37 @@ def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
     """Return the axes that are longer than 1, and Y and X, with their lengths."""
     kept = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
     return "".join(axis for axis, _ in kept), tuple(n for _, n in kept)
+
+
+def _require_memory(claimed: int) -> None:
+    """Refuse a file that claims planes which it may not even hold: those that are missing would be filled up."""
+    if claimed > usable_memory():
+        raise ValueError(f"it claims {claimed / 2**30:.3g} GiB; there are {usable_memory() / 2**30:.3g} GiB of memory")
+
+
+def _values(series: "TiffPageSeries") -> np.ndarray:
+    """Return the numbers of a series, brighter where it is lighter; truth values as bytes."""
+    values = series.asarray()
+    inverted = series.keyframe.photometric == _WHITE_IS_ZERO
+    if values.dtype.kind == "b":
+        return np.where(values != inverted, np.uint8(255), np.uint8(0))
+    return np.iinfo(values.dtype).max - values if inverted and values.dtype.kind == "u" else values
+
+
+def _opaque(values: np.ndarray, axes: str, series: "TiffPageSeries") -> tuple[np.ndarray, str]:
+    """Return colours without their alpha, where nothing shows through.
+
+    Raises
+    ------
+    ValueError
+        When something does.
+    """
+    if "S" not in axes or not any(extra in _ALPHA for extra in series.keyframe.extrasamples):
+        return values, axes
+    samples = np.moveaxis(values, axes.index("S"), 0)
+    if not (samples[-1] == np.iinfo(values.dtype).max if values.dtype.kind == "u" else samples[-1] == 1).all():
+        raise ValueError("it has transparent pixels in more than 8 bits; write it without alpha")
+    return (samples[:-1], "S" + axes.replace("S", "")) if len(samples) > 2 else (samples[0], axes.replace("S", ""))
 
 
 def _intensities(values: np.ndarray) -> np.ndarray:
@@ -166,7 +207,10 @@ def _channels_first(values: np.ndarray, axes: str, pages: str | None, path: Path
 def _channel_names(file: "TiffFile") -> tuple[str, ...] | None:
     """Return the names of the channels that the file tells, in OME's or ImageJ's way."""
     if file.ome_metadata and len(file.ome_metadata) <= _MOST_METADATA and "<!ENTITY" not in file.ome_metadata:
-        root = ET.fromstring(file.ome_metadata)
+        try:
+            root = ET.fromstring(file.ome_metadata)
+        except ET.ParseError:
+            return None  # its planes are read nevertheless
         names = [element.get("Name") for element in root.iter() if re.fullmatch(r"(\{.*\})?Channel", element.tag)]
         if names and all(names):
             return tuple(str(name) for name in names)

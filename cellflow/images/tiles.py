@@ -1,8 +1,10 @@
 """Large fields as overlapping tiles: cut for a flow that knows small images, and blended again without seams."""
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import product
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
@@ -11,6 +13,29 @@ from cellflow.signature import checked
 
 Place = tuple[int, int]
 """The first row and the first column of a tile."""
+
+
+def tile_name(name: str, place: Place) -> str:
+    """Return what the tile of a field is called.
+
+    Examples
+    --------
+    >>> tile_name("A/1.tif", (0, 128))
+    'A/1@0,128.tif'
+    """
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}@{place[0]},{place[1]}{path.suffix}"))
+
+
+def field_of(name: str) -> str:
+    """Return the name of the field that a tile is of.
+
+    Examples
+    --------
+    >>> field_of(tile_name("A/1.tif", (0, 128))), field_of("A/1.tif")
+    ('A/1.tif', 'A/1.tif')
+    """
+    return re.sub(r"@\d+,\d+(?=(\.[^./]*)?$)", "", name)
 
 
 @checked

@@ -1,6 +1,7 @@
 """Images side by side: a plain grid as a file, and labelled figures of a report."""
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ Rows = Sequence[tuple[str, Tensor]]
 
 GAP = 2
 """White pixels between two images."""
+_MAGENTA = 5 / 6  # as a hue
+_WHEEL = ["red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet", "magenta", "rose"]
 _LEAST = 48  # pixels a side that an image is enlarged to in a plain grid
 
 
 def tile(rows: Sequence[Tensor]) -> np.ndarray:
     """Return images ``(n, c, h, w)`` of each row as one picture ``(height, width, 3)`` of bytes.
 
-    Channels other than one (grey) or three (colour) are shown by the first three.
+    Channels other than one (grey) or three (colour) are mixed, each in a colour of its own, see `legend`.
 
     Examples
     --------
@@ -36,6 +39,24 @@ def tile(rows: Sequence[Tensor]) -> np.ndarray:
     """
     pictures = [_joined([_padded(image, axis=1) for image in _bytes(row)], axis=1) for row in rows]
     return _joined([_padded(picture, axis=0) for picture in pictures], axis=0)
+
+
+def legend(channels: int, names: Sequence[str] | None = None) -> str:
+    """Say in which colour each channel is shown; nothing of grey and coloured images.
+
+    Examples
+    --------
+    >>> legend(2, ("DAPI", "GFP"))
+    'Channels are shown as the sum of their colours: DAPI magenta, GFP green.'
+    >>> legend(3)
+    ''
+    """
+    if channels in (1, 3):
+        return ""
+    words = [_WHEEL[round(hue * len(_WHEEL)) % len(_WHEEL)] for hue in _hues(channels)]
+    known = names or [f"channel {k}" for k in range(channels)]
+    said = ", ".join(f"{name} {word}" for name, word in zip(known, words, strict=True))
+    return f"Channels are shown as the sum of their colours: {said}."
 
 
 def save_grid(path: Path, rows: Sequence[Tensor]) -> None:
@@ -110,8 +131,19 @@ def _bytes(images: Tensor) -> np.ndarray:
     """Return images as bytes ``(n, h, w, 3)``."""
     values = images if images.dtype == torch.uint8 else to_bytes(images)
     channels = values.shape[1]
-    shown = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
+    shown = values.expand(-1, 3, -1, -1) if channels == 1 else values if channels == 3 else _mixed(values)
     return shown.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _hues(channels: int) -> list[float]:
+    """Return evenly spaced hues, from 0 to 1, from magenta on: two are magenta and green."""
+    return [(_MAGENTA + k / channels) % 1 for k in range(channels)]
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """Return bytes of many channels as the sum of their colours."""
+    colours = torch.tensor([hsv_to_rgb(hue, 1, 1) for hue in _hues(values.shape[1])], device=values.device)
+    return torch.einsum("nchw,ck->nkhw", values.float(), colours).round().clamp(max=255).to(torch.uint8)
 
 
 def _lengthened(picture: np.ndarray, n: int, most: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from cellflow.images import ImageSet, ImageStream
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver
 from cellflow.renamed import Rules, renamed
 from cellflow.report import estimator, few_steps, html, image_scores
-from cellflow.report.grids import nearest, rows_figure, trajectory_figure
+from cellflow.report.grids import legend, nearest, rows_figure, trajectory_figure
 from cellflow.report.html import Drawing
 from cellflow.report.image_conditions import condition_rows, in_turn
 from cellflow.report.image_scores import ImageScores, Split, score_images
@@ -110,7 +110,7 @@ def write_translation(
     )
     lead = (
         f"Images translated, fitted on {len(source.fitted):,} source and {len(target.fitted):,} target images of "
-        f"{_size(model.shape_)}, without pairs."
+        f"{_size(model.shape_)}, without pairs. {_colours(model)}"
     )
     drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
     use = _use(
@@ -169,7 +169,9 @@ def write_generation(
         feature_network=feature_network,
         seed=int(model.seed),
     )
-    lead = f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}."
+    lead = (
+        f"Images made from noise, fitted on {len(images.fitted):,} images of {_size(model.shape_)}. {_colours(model)}"
+    )
     drawings = _of_generation(model, real, made)
     use = _use(
         "ImageGenerator", f"generate(64{_asking(model)})", "generate", _words(model, "n=64 out=GENERATED"), folder
@@ -216,6 +218,11 @@ def _write(
     text = html.page(title, lead, said, sections, _TITLES)
     with committed(place / PAGE) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _colours(model: "DomainTranslator | ImageGenerator") -> str:
+    levels = model.levels_[-1]
+    return legend(model.shape_[0], None if levels is None else levels.channels)
 
 
 def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path) -> tuple[str, str]:
