@@ -317,7 +317,7 @@ def test_truth_values():
     [
         (np.zeros((2, 4, 4)) - 0.5, ValueError, r"from 0 to 1; found -0\.5 to -0\.5.*\(x \+ 1\) / 2"),
         (np.full((2, 4, 4), 200.0), ValueError, "x / 255"),
-        (np.full((2, 4, 4), np.nan), ValueError, "found nan"),
+        (np.full((2, 4, 4), np.nan), ValueError, "found NaN or infinity in the array"),
         (np.zeros((2, 4, 4), np.int64), TypeError, "int64"),
         (np.zeros((2, 4, 4), complex), TypeError, "complex"),
         (np.zeros((2, 4, 4), str), TypeError, "numbers as pixels"),

@@ -268,7 +268,7 @@ HALF = np.eye(8) > 0
 @pytest.mark.parametrize(
     ("values", "how"),
     [
-        (HALF, {}),
+        (HALF, {"photometric": "minisblack"}),
         (np.where(HALF, 0, 65535).astype("uint16"), {"photometric": "miniswhite"}),
         (np.stack([HALF, HALF & False]), {"photometric": "minisblack"}),
     ],
