@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -17,8 +18,10 @@ import zarr
 from scipy import sparse
 
 import cellflow as cf
+from cellflow.cells.loadings import read_loadings
 from cellflow.cells.single import read_single
 from cellflow.cells.snapshots import read_rep
+from cellflow.cells.store_columns import concatenated
 from cellflow.cells.store_files import elements
 from cellflow.cells.store_results import results_of
 from cellflow.cells.stores import FROM_FILE, digests_of_files, read_stores
@@ -106,6 +109,25 @@ def test_of_several_files_columns_are_joined_and_names_told_apart(tmp_path):
     assert read_stores(files, columns=["day"]).obs.columns.tolist() == ["day", FROM_FILE]
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [
+        (pd.Categorical([2, None]), [4, 6], [2.0, np.nan, 4.0, 6.0]),
+        (pd.Categorical([2, 3]), pd.Categorical([4.5, None]), [2.0, 3.0, 4.5, np.nan]),
+        ([1.5, 2.0], None, [1.5, 2.0, np.nan, np.nan]),
+        (None, [1, 2], [np.nan, np.nan, 1.0, 2.0]),
+        (None, [True, False], pd.array([None, None, True, False], dtype="boolean")),
+        (pd.Categorical(["a", "b"]), None, pd.Categorical(["a", "b", None, None])),
+    ],
+)
+def test_what_is_missing_in_a_file_keeps_the_kind_of_its_column(one, two, expected, tmp_path):
+    """Such that the cells can be written again."""
+    tables = [pd.DataFrame({} if part is None else {"x": part}, index=["a", "b"]) for part in (one, two)]
+    found = concatenated(tables, ["one", "two"])
+    pd.testing.assert_series_equal(found["x"], pd.Series(expected, index=found.index, name="x"))
+    anndata.AnnData(obs=found).write_h5ad(tmp_path / "a.h5ad")
+
+
 def test_a_folder_of_data_sets_is_a_list_of_them(tmp_path):
     """As annbatch writes collections: the eleventh comes after the second."""
     zarr.open_group(tmp_path / "all.zarr", mode="w")
@@ -156,6 +178,10 @@ def as_text(adata):
     adata.obs["day"] = pd.Categorical(["day " + str(day) for day in adata.obs["day"]])
 
 
+def renamed_with_nan(adata):
+    adata.obs_names, adata.obsm["X_pca"][3, 1] = [f"q{k}" for k in range(60)], np.nan
+
+
 def other_loadings(adata):
     adata.varm["PCs"] = np.ones((5, 3))
 
@@ -176,6 +202,7 @@ def other_loadings(adata):
         (lambda a: a.obs.pop("day"), KeyError, r"No `obs\['day'\]` in two.zarr. Available: \['donor'\]"),
         (as_text, ValueError, r"`obs\['day'\]` holds numbers in one.h5ad and text in two.zarr"),
         (lambda a: a.obsm["X_pca"].__setitem__((3, 1), np.nan), ValueError, "1 of 120 cells have NaN.*cell3-two.zarr"),
+        (renamed_with_nan, ValueError, r"for example q3 \(two.zarr\)"),
         (lambda a: a._inplace_subset_obs(np.zeros(60, dtype=bool)), ValueError, "two.zarr holds no cells"),
     ],
 )
@@ -351,6 +378,57 @@ def test_a_file_is_what_it_was_when_writing_fails(form, tmp_path, monkeypatch):
     ):
         cells.obsm["velocity"], cells.obs["rate"] = cells.obsm["X_pca"] + 1, 1.0
     assert digest_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", ["zarr2", "zarr3"])
+def test_a_link_to_a_folder_is_followed_and_what_is_half_moved_is_moved_back(form, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    path, link = write(cells_of(), tmp_path / "disk" / "a", form), tmp_path / "link.zarr"
+    link.symlink_to(path)
+    true, moved = Path.rename, []
+
+    def rename(here, there):
+        moved.append(here)
+        if fails and there.name == "rate":
+            fails.pop()
+            raise OSError(28, "No space left on device")
+        return true(here, there)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    for factor, fails in ((1.0, []), (2.0, ["once"])):
+        with (
+            pytest.raises(OSError, match="No space left") if fails else nullcontext(),
+            results_of(link, rep="X_pca") as a,
+        ):
+            a.obsm["twice"], a.obs["rate"] = factor * a.obsm["X_pca"], factor
+    assert moved
+    assert all(here.is_relative_to(tmp_path / "disk") for here in moved)  # another disk takes copies only
+    found = anndata.read_zarr(path)
+    assert found.obs["rate"].eq(1.0).all()
+    assert np.allclose(found.obsm["twice"], found.obsm["X_pca"], atol=1e-6)
+    assert sorted(each.name for each in path.parent.iterdir()) == ["a.zarr"]
+
+
+@pytest.mark.parametrize(("number", "words"), [(11, "another program writes to it"), (24, "no more open files")])
+def test_a_file_that_cannot_be_opened_now_is_not_called_damaged(number, words, tmp_path, monkeypatch):
+    path = write(cells_of(), tmp_path / "a", "h5ad")
+
+    def busy(*_):
+        raise OSError(number, "HDF5 could not")
+
+    monkeypatch.setattr(h5py, "File", busy)
+    with pytest.raises(OSError, match=f"a.h5ad cannot be read: .*{words}"):
+        read_stores(path)
+
+
+def test_genes_of_several_files_are_refused_with_the_reason(tmp_path):
+    files = []
+    for k in range(2):
+        adata = cells_of(seed=k)
+        adata.varm["PCs"] = np.ones((5, 3))
+        files.append(write(adata, tmp_path / str(k), "h5ad"))
+    with pytest.raises(KeyError, match="of several files no expression is read"):
+        read_loadings(read_stores(files), "X_pca", genes=True)
 
 
 def digest_of(folder):

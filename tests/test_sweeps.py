@@ -56,6 +56,14 @@ def test_a_sweep_that_was_interrupted_goes_on_with_what_is_not_done(cells, tmp_p
     assert record_of(tmp_path, 1)["status"] == "done"
 
 
+def test_a_sweep_goes_on_only_where_its_numbers_mean_the_same_members(cells, tmp_path, capsys):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "jobs.json").write_text('[["seed=7"]]', encoding="utf-8")
+    assert sweep(cells, tmp_path, "seed=1,7", "resume=true") == 1
+    assert "was started with seed=7, and is asked for with" in capsys.readouterr().err
+    assert not (tmp_path / TABLE).exists()
+
+
 def test_a_stopped_job_leaves_its_record_and_stops_the_sweep(tmp_path):
     def stop(settings):
         raise KeyboardInterrupt

@@ -136,6 +136,11 @@ def read_loadings(
     there = key in adata.varm and rep in adata.obsm and (adata.X is not None or layer is not None or use_raw)
     if genes is False or (genes == "auto" and not there):
         return None
+    if not there and key in adata.varm and rep in adata.obsm:
+        raise KeyError(
+            f"Genes are decoded from {rep!r} through `adata.X`, which is missing: of several files no expression is "
+            "read. Put all cells into one file, or give an AnnData that holds their expression."
+        )
     if not there:
         raise KeyError(
             f"Genes can be decoded from {REP!r} with `adata.varm[{LOADINGS!r}]` and `adata.X`; this flow works on "

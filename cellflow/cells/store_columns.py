@@ -95,12 +95,26 @@ def _column(name: str, tables: Sequence[pd.DataFrame], labels: Sequence[str]) ->
             f"`obs[{name!r}]` holds {kinds[0]} in {labels[has[0]]} and {kinds[other]} in {labels[has[other]]}. Write "
             "the same kind into all files."
         )
-    if all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts) and len(has) == len(tables):
-        return pd.api.types.union_categoricals(parts, ignore_order=True)
-    plain = [part.astype(part.cat.categories.dtype) if hasattr(part, "cat") else part for part in parts]
-    found = dict(zip(has, plain, strict=True))
-    lacking = [pd.Series([None] * len(table), dtype=object) for table in tables]
-    return pd.concat([found.get(k, lacking[k]) for k in range(len(tables))], ignore_index=True).to_numpy()
+    held = [part.dtype.categories.dtype if isinstance(part.dtype, pd.CategoricalDtype) else None for part in parts]
+    if held[0] is not None and all(kind == held[0] for kind in held):
+        found = pd.Series(pd.api.types.union_categoricals(parts, ignore_order=True))
+    else:
+        found = pd.concat([_plain(part) for part in parts], ignore_index=True)
+    if len(has) == len(tables):
+        return found.array if isinstance(found.dtype, pd.CategoricalDtype) else found.to_numpy()
+    if found.dtype == bool:  # plain truth values cannot be missing
+        found = found.astype("boolean")
+    sizes = [len(table) for table in tables]
+    lies = np.isin(np.repeat(np.arange(len(tables)), sizes), has)
+    return found.set_axis(np.flatnonzero(lies)).reindex(np.arange(sum(sizes))).array
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Return a column as what its categories are; numbers that are missing are NaN."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return column
+    kind = column.cat.categories.dtype
+    return column.astype(np.float64 if kind.kind in "iu" and column.isna().any() else kind)
 
 
 def _kind(column: pd.Series) -> str:

@@ -1,5 +1,6 @@
 """The files that one data set of cells lies in: which they are, and what of anndata's is in each."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError
 """What h5py, zarr and anndata raise for files whose contents are not what they say."""
 _ZARR = ("zarr.json", ".zgroup")
 """What a folder of zarr holds: of version 3, and of version 2."""
+_BUSY = {
+    errno.EAGAIN: "another program writes to it. Wait until that has closed it",
+    errno.EMFILE: "the system allows no more open files. Allow more by `ulimit -n 4096`, or put cells into fewer files",
+}
+"""What the system reports of files that are whole: HDF5 has no class for it."""
 
 
 def files_of(data: Stored) -> tuple[Path, ...]:
@@ -121,12 +127,17 @@ def reading(path: Path) -> Iterator[None]:
     ------
     ValueError
         For whatever h5py, zarr and anndata raise; permissions, and packages that are missing, are passed on.
+    OSError
+        When another program writes to it, or too many files are open.
     """
     try:
         yield
     except (PermissionError, ImportError):
         raise
     except _DAMAGED as error:
+        number = getattr(error, "errno", None)
+        if number in _BUSY:
+            raise OSError(f"{path} cannot be read: {_BUSY[number]}.") from error
         raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
 
 

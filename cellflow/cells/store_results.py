@@ -127,7 +127,8 @@ def _rows_of(found: Changes, rows: np.ndarray, names: pd.Index) -> Changes:
 
 
 def _check_writable(path: Path) -> None:
-    if not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+    place = path.resolve()  # of a link, what it leads to is written
+    if not (os.access(place, os.W_OK) and os.access(place.parent, os.W_OK)):
         raise PermissionError(
             f"{path} is read-only: results cannot be written into it. Make it and its folder writable, or read the "
             "cells with `cf.cells.read_stores`, which results are then written into."

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -64,7 +64,10 @@ def _zarr(path: Path, part: Changes) -> Iterator[None]:
     """Write beside a folder of zarr, and move what is written into it at the end."""
     import zarr
 
-    root = zarr.open_group(str(path), mode="r+")
+    path = path.resolve()  # a link may lead to another disk, from which nothing is moved in one step
+    root = zarr.open_group(
+        str(path), mode="r+", use_consolidated=False
+    )  # or groups keep an old copy of what is in them
     beside = path.with_name(f".{path.stem}.{os.getpid()}.partial.zarr")
     try:
         with _writing(path), warnings.catch_warnings():
@@ -74,13 +77,14 @@ def _zarr(path: Path, part: Changes) -> Iterator[None]:
                 if value is not GONE:
                     elements().write_elem(new, str(number), value)
         yield
-        consolidated = _forget_consolidated(path)
+        moves = []
         for number, ((place, key), value) in enumerate(part.items()):
             target = Path(path, _group(root, place).path, key)
-            if target.exists():
-                target.rename(beside / f"old{number}")
-            if value is not GONE:
-                (beside / str(number)).rename(target)
+            moves += [(target, beside / f"old{number}")] if target.exists() else []
+            moves += [(beside / str(number), target)] if value is not GONE else []
+        with _writing(path):
+            consolidated = _forget_consolidated(path)
+            _move(moves)
         _name_columns(root, part)
         if consolidated:
             with warnings.catch_warnings():
@@ -89,6 +93,19 @@ def _zarr(path: Path, part: Changes) -> Iterator[None]:
     finally:
         with suppress(FileNotFoundError):
             shutil.rmtree(beside)
+
+
+def _move(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename one after the other; where one fails, those before are undone."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for here, there in moves:
+            here.rename(there)
+            done.append((here, there))
+    except BaseException:
+        for here, there in reversed(done):
+            there.rename(here)
+        raise
 
 
 @contextmanager

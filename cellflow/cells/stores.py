@@ -85,7 +85,7 @@ def read_stores(
             np.repeat(np.arange(len(stores)), counts), categories=pd.Index([store.label for store in stores])
         )
         var, varm = _genes(stores)
-        x = None if rep is None else _representation(stores, rep, obs.index)
+        x = None if rep is None else _representation(stores, rep, _Named(obs.index, obs[FROM_FILE]))
         chosen = stores[0].there("obsm") if beside is None else beside
         common = [key for key in chosen if key != rep and all(key in store.there("obsm") for store in stores)]
         obsm = {key: _together([store.element("obsm", key) for store in stores], obs.index) for key in common}
@@ -177,7 +177,21 @@ def _alike(one: Any, other: Any) -> bool:
     return np.shape(one) == np.shape(other) and bool(np.allclose(one, other, rtol=1e-4, atol=1e-6))
 
 
-def _representation(stores: Sequence[Store], rep: str, names: pd.Index) -> np.ndarray:
+class _Named(Sequence[str]):
+    """Names of cells, each with its file where there are several, for messages."""
+
+    def __init__(self, names: pd.Index, file: pd.Series) -> None:
+        self._names, self._file = names, file.array
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, k: Any) -> Any:
+        name, file = str(self._names[k]), str(self._file[k])
+        return name if len(self._file.categories) == 1 or name.endswith(f"-{file}") else f"{name} ({file})"
+
+
+def _representation(stores: Sequence[Store], rep: str, names: Sequence[str]) -> np.ndarray:
     """Return the representation of all cells, float32 ``(n, d)``."""
     lacking = [store for store in stores if rep not in ([*store.there("obsm"), *(["X"] if "X" in store.root else [])])]
     through = LOADINGS.get(rep, rep)

@@ -160,7 +160,7 @@ def read_cells(path: Stored, *, rep: str = "X_pca") -> "AnnData":
 def lasting(path: Stored) -> str | list[str]:
     """Return the path of the cells, or of each file of several, as it is from any folder."""
     if are_several(path):
-        return [str(file.resolve()) for file in files_of(path)]
+        return [str(file.absolute()) for file in files_of(path)]  # links stay: their names are those of the files
     return str(Path(cast("str | Path", path)).resolve())
 
 

@@ -4,13 +4,14 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellflow.cli.failures import sentence
+from cellflow.cli.runs import MAY_CHANGE
 from cellflow.cli.settings import Settings
 from cellflow.errors import CheckpointError
 from cellflow.files import committed
@@ -73,6 +74,50 @@ class Members:
             log.error("member %d: %s", number, said or f"{type(error).__name__}: {error}")
             return FAILED, said or f"{type(error).__name__}: {error}"
         return DONE, ""
+
+
+def keep_jobs(folder: Path, jobs: Sequence[Sequence[str]], *, resume: bool) -> None:
+    """Keep what each member was asked for, so that a sweep goes on only where its numbers mean the same members.
+
+    Parameters
+    ----------
+    folder
+        The folder of the sweep.
+    jobs
+        The words of each member.
+    resume
+        Whether it is to go on.
+
+    Raises
+    ------
+    ValueError
+        When it was started with other members.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> keep_jobs(folder, [["seed=0"], ["seed=1"]], resume=False)
+    >>> keep_jobs(folder, [["seed=0"], ["seed=1"], ["seed=2"]], resume=True)
+    >>> keep_jobs(folder, [["seed=1"], ["seed=2"]], resume=True)
+    Traceback (most recent call last):
+    ValueError: Member 0 of the sweep in ... was started with seed=0, and is asked for with seed=1. Ask for the same...
+    """
+    path = folder / RECORDS / "jobs.json"
+    known: list[list[str]] = read_json(path) if path.is_file() else []
+    asked = [sorted(word for word in job if word.partition("=")[0] not in MAY_CHANGE) for job in jobs]
+    for number, (then, now) in enumerate(zip(known, asked, strict=False)):
+        if resume and then != now:
+            old, new = (
+                " ".join(word for word in one if word not in other) or "nothing more"
+                for one, other in ((then, now), (now, then))
+            )
+            raise ValueError(
+                f"Member {number} of the sweep in {folder} was started with {old}, and is asked for with {new}. Ask "
+                "for the same members, and new ones after them; or choose another `out=`."
+            )
+    with committed(path) as partial:
+        partial.write_text(json.dumps(known + asked[len(known) :]), encoding="utf-8")
 
 
 def record_of(folder: Path, number: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cellflow.cli.compose import configs_folder
 from cellflow.cli.kinds import check, read
-from cellflow.cli.members import DONE, Members
+from cellflow.cli.members import DONE, Members, keep_jobs
 from cellflow.cli.settings import Settings
 from cellflow.cli.sweep_table import TABLE, gather, shown
 from cellflow.errors import MissingDependencyError, unknown
@@ -59,7 +59,7 @@ def sweep(
     Raises
     ------
     ValueError
-        When there is no such launcher, or it has no such setting; under torchrun.
+        When there is no such launcher, or it has no such setting; under torchrun; when other members are resumed.
     MissingDependencyError
         When the launcher is not installed.
     """
@@ -68,6 +68,8 @@ def sweep(
             "A sweep starts its jobs by itself, and each trains in one process. Start it without torchrun or srun."
         )
     words, folder = _checked(launcher), _folder(command, [settings for _, settings in jobs])
+    if "resume" in jobs[0][1]:
+        keep_jobs(folder, [words for words, _ in jobs], resume=bool(jobs[0][1].resume))
     task = Members(act, [settings for _, settings in jobs], folder, spoken)
     try:
         _launch(words, len(jobs), task)
