@@ -112,6 +112,7 @@ def apart(names):
 
 
 @pytest.mark.filterwarnings("ignore:Growth depends on the relaxation")  # which the README says
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")  # of anndata, about its next version
 @pytest.mark.parametrize("title", WITH_CODE)
 def test_every_block_and_every_call_runs(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
