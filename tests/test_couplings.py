@@ -601,6 +601,22 @@ def test_groups_are_matched_by_themselves():
         Within("exact", ["a"] * 6, ["b"] * 5)(x0, x1)
 
 
+def test_a_group_whose_points_weigh_nothing_on_one_side_is_left_out():
+    x0, x1 = clouds(6, 5)
+    a = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    found = Within("exact", ["a", "b", "a", "b", "a", "a"], ["b", "a", "b", "a", "a"])(x0, x1, a)
+    inside = Exact()(x0[[0, 2, 4, 5]], x1[[1, 3, 4]])
+    torch.testing.assert_close(found.dense()[[0, 2, 4, 5]][:, [1, 3, 4]], 3 / 5 * inside.dense())
+    assert found.mass == pytest.approx(3 / 5)
+
+
+def test_the_exact_plan_does_not_depend_on_where_costs_are_zero():
+    x0, x1 = clouds(12, 17)
+    near, far = (Exact(lambda x, y, least=least: torch.cdist(x.double(), y.double()) + least) for least in (0, -50))
+    torch.testing.assert_close(far(x0, x1).dense(), near(x0, x1).dense())
+    assert far(x0, x1).cost == pytest.approx(near(x0, x1).cost - 50)
+
+
 def test_groups_that_change_mass_have_the_plans_of_their_own_masses():
     x0, x1 = clouds(6, 8)
     a, b = (torch.rand(n, generator=generator(n), dtype=torch.float64) for n in (6, 8))

@@ -80,6 +80,18 @@ def test_points_without_weight_have_no_partners():
     assert [int((side == 0).sum()) for side in plan.marginals()] == [int((a == 0).sum()), 30]
 
 
+@pytest.mark.parametrize("least", [1e-12, 1e-17, 1e-300])
+def test_one_point_that_weighs_nearly_all(least):
+    x0, x1 = CLOUDS["unequal"]
+    a, b = (torch.full((len(x),), least, dtype=torch.float64) for x in (x0, x1))
+    a[3], b[-1] = 1, 1
+    for weights in ((a, b), (a, None), (None, b)):
+        plan, best = SMALL(x0, x1, *weights), Exact()(x0, x1, *weights)
+        for found, wanted in zip(plan.marginals(), best.marginals(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
+        assert plan.cost == pytest.approx(best.cost, rel=0.01)
+
+
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 400), (400, 1), (2, 300)])
 def test_few_points(n, m):
     plan = Hierarchical(block=4)(clusters(n, 2, seed=0), clusters(m, 2, seed=1))

@@ -8,7 +8,8 @@ import torch
 
 import cellflow as cf
 from cellflow.cells import Clock
-from cellflow.couplings import Euclidean, Exact, Within
+from cellflow.couplings import Euclidean, Exact, Sinkhorn, Within
+from cellflow.errors import ConvergenceError
 from cellflow.pairing import choice, paired_batches, rows, snapshot_batches
 from cellflow.pairing.condition_legs import ConditionLeg
 from cellflow.pairing.legs import leg_batches
@@ -116,11 +117,25 @@ def test_a_coupling_of_linear_time_stands_for_the_exact_one_where_sets_are_large
     assert [one.coupling.split("(")[0] for one in both.values()] == ["Hierarchical", "Exact"]
 
 
-@pytest.mark.parametrize("whole", [{"ot_batch_size": "whole"}, {"coupling": Within("exact", [0] * 40, [0] * 40)}])
-def test_a_plan_that_cannot_fit_into_memory_is_refused_before_it_starts(whole, rng, monkeypatch):
+@pytest.mark.parametrize(
+    ("whole", "cure"),
+    [
+        ({"ot_batch_size": "whole"}, "or take `coupling=cf.couplings.Hierarchical"),
+        ({"ot_batch_size": "whole", "coupling": "hierarchical"}, "GB. Set `ot_batch_size='auto'`.$"),
+        ({"coupling": Within("exact", [0] * 40, [0] * 40)}, "take fewer points"),
+    ],
+)
+def test_a_plan_that_cannot_fit_into_memory_is_refused_before_it_starts(whole, cure, rng, monkeypatch):
     monkeypatch.setattr(choice, "usable_memory", lambda: 1000.0)
-    with pytest.raises(ValueError, match=r"40 with|between 40 and 40 points .* GB of memory; .*(auto|fewer)"):
+    with pytest.raises(ValueError, match=rf"between 40 and 40 points .* GB of memory; .*{cure}"):
         paired_batches(numbered(40), numbered(40), generator=rng, **whole)
+
+
+def test_a_plan_that_is_not_found_is_told_by_the_sizes_of_its_snapshots(rng):
+    clouds, coupling = [numbered(1), numbered(3), numbered(9) ** 2], Sinkhorn(1e-3, max_iterations=1)
+    with pytest.raises(ConvergenceError) as caught:
+        snapshot_batches(clouds, [0.0, 0.5, 1.0], coupling=coupling, generator=rng)
+    assert "between 3 and 9 points" in caught.value.__notes__[0]
 
 
 def test_super_batches_are_larger_where_growth_is_learned_from_them(rng, monkeypatch):

@@ -84,6 +84,9 @@ def test_each_mass_is_rescaled_by_a_rate_of_both_its_points(plan: Plan, matrix, 
         found, expected = rescaled(*grouped(plan, matrix))
         assert isinstance(found, GroupPlan)
         torch.testing.assert_close(found.dense(), expected)
+    source = torch.arange(len(matrix), dtype=torch.float64)  # of rates that are all the same a product stays one
+    alike = plan.rescaled(source, torch.full(matrix.shape[1:], 0.5, dtype=torch.float64))
+    torch.testing.assert_close(alike.dense(), matrix * (source[:, None] + 0.5))
 
 
 @pytest.mark.parametrize("replace", [True, False])

@@ -125,7 +125,7 @@ class Exact:
         if needed > there:
             raise ValueError(
                 f"A plan between {n:,} and {m:,} points would take {needed / 1e9:.1f} GB of memory; this process may "
-                f"use {there / 1e9:.1f} GB. Couple fewer points at a time."
+                f"use {there / 1e9:.1f} GB. Take `Hierarchical`, or couple fewer points at a time."
             )
 
 
@@ -142,7 +142,7 @@ def _transport(costs: Tensor, a: Tensor, b: Tensor, *, max_iterations: int) -> S
     import ot
 
     # The simplex compares costs with a fixed tolerance: it must not depend on the unit of the data.
-    relative = costs / costs.max().clamp(min=torch.finfo(costs.dtype).tiny)
+    relative = costs / costs.abs().max().clamp(min=torch.finfo(costs.dtype).tiny)
     matrix, log = ot.emd(a.cpu().numpy(), b.cpu().numpy(), relative.numpy(), numItermax=max_iterations, log=True)
     n, m = matrix.shape
     if log["result_code"] != OPTIMAL:

@@ -19,8 +19,6 @@ TURNS = 20
 """Most times that each plane is found anew; a handful is usual."""
 AT_ONCE = 2**20
 """Numbers that are read in float64 at once: 8 MiB."""
-EXACT = 1e-12
-"""Share of the mass by which two sums of masses differ by rounding alone."""
 
 
 class Block(NamedTuple):
@@ -52,7 +50,8 @@ def blocks_of(x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, size: int) -> Iterat
     x0, x1
         Points ``(n, d)`` and ``(m, d)``.
     a, b
-        Their masses above 0, float64, which sum to the same. Of equally many equal masses none is ever divided.
+        Their masses in float64, whole numbers above 0 that sum to the same, so that all sums of parts are exact. Of
+        equally many equal masses none is ever divided.
     size
         Points on either side.
 
@@ -98,11 +97,9 @@ def _halves(x0: Tensor, x1: Tensor, block: Block) -> tuple[Block, Block]:
 def _cut(j: Tensor, b: Tensor, mass: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Divide ordered points where their masses reach ``mass``; the point there may have a part on both sides."""
     reached = b.cumsum(0)
-    least = EXACT * float(reached[-1])
-    k = int(torch.searchsorted(reached, mass - least))  # the first point with which the mass is reached
-    k = min(k, len(b) - 1)
+    k = int(torch.searchsorted(reached, mass))  # the first point with which the mass is reached
     over = float(reached[k]) - mass
-    if over <= least and k < len(b) - 1:
+    if over == 0:
         return (j[: k + 1], b[: k + 1]), (j[k + 1 :], b[k + 1 :])
     first, rest = b[: k + 1].clone(), b[k:].clone()
     first[-1] -= over

@@ -1,18 +1,17 @@
 """Optimal transport between large clouds, in memory that grows with their sizes alone."""
 
-import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost, Euclidean, SquaredEuclidean
 from cellflow.couplings.halving import Block, blocks_of
 from cellflow.couplings.problem import check_clouds, cost_matrix, dense_memory, weights_of
 from cellflow.couplings.repair import Pairs, assigned, grouped, joined, transported
+from cellflow.couplings.simplex import whole_units
 from cellflow.couplings.sparse import SparsePlan
 from cellflow.machine import usable_cores
 from cellflow.signature import checked
@@ -31,8 +30,9 @@ class Hierarchical:
     For 10,000 to 10 million points, where `Exact` takes too long: the time grows about as the number of points, and
     the memory too. Both clouds are halved together until their parts are small, see `cellflow.couplings.halving`;
     every part is matched exactly; then pairs near each other are matched anew across the borders of parts, see
-    `cellflow.couplings.repair`, until that saves nothing worth the time. The plan costs at most a few per cent more
-    than the exact one (``benchmarks/results/scale.md``); of clouds that fit into one block it is the exact one.
+    `cellflow.couplings.repair`, until that saves nothing worth the time. Of 4,000 cells in 50 dimensions the plan costs
+    .2 % more than the exact one, of as many points without any structure 2 %; ``python -m benchmarks.scale
+    hierarchical`` measures it. Of clouds that fit into one block it is the exact one.
 
     Like `Exact` it uses up both weights, and is a permutation between equally many points of equal weight; otherwise
     it has a few pairs for each point. It uses all cores.
@@ -100,8 +100,9 @@ class Hierarchical:
         """
         check_clouds(x0, x1)
         weights = weights_of(a, x0, name="a").cpu(), weights_of(b, x1, name="b").cpu()
-        rows, columns = (side.nonzero().squeeze(1) for side in weights)
-        masses = _masses(weights[0][rows], weights[1][columns])
+        units = whole_units(*weights)
+        rows, columns = (side.nonzero().squeeze(1) for side in units)
+        masses = units[0][rows], units[1][columns]
         flat = [x.detach().cpu().reshape(len(x), -1)[kept] for x, kept in ((x0, rows), (x1, columns))]
         pairs, cost = self._matched(flat[0], flat[1], *masses)
         total = masses[0].sum()
@@ -143,11 +144,3 @@ class Hierarchical:
 def _together(solved: Iterable[Solved]) -> Solved:
     parts, costs = zip(*solved, strict=True)
     return joined(parts), sum(costs)
-
-
-def _masses(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return masses of one sum, by the weights; whole numbers where all are equal, so that sums are exact."""
-    if all(side.max() <= side.min() * (1 + 1e-12) for side in (a, b)):
-        shared = math.gcd(len(a), len(b))
-        return torch.full_like(a, len(b) // shared), torch.full_like(b, len(a) // shared)
-    return a / a.sum(), b / b.sum()

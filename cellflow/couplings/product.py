@@ -51,8 +51,7 @@ class ProductPlan(Plan):
     def rescaled(self, source: Tensor, target: Tensor) -> Plan:
         """Return the plan with each mass times the sum of a rate of its source and one of its target."""
         if target.max() <= target.min() * (1 + 1e-9):
-            rows, columns = self.marginals()
-            return ProductPlan(rows * (source + target.mean()), columns)
+            return ProductPlan(self._a * (source + target.mean()), self._b)
         return DensePlan(self.dense() * (source[:, None] + target))
 
     @property

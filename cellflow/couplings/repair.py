@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from cellflow.couplings.halving import Block, along
+from cellflow.couplings.simplex import OPTIMAL
 from cellflow.errors import ConvergenceError
 from cellflow.seeds import generator_at
 
 PRICED = 3
 """Times that the prices of partners are corrected before an assignment: it then takes less than half as long."""
+EXACT = 2**26
+"""Whole numbers of at most this sum are divided as they are: POT multiplies and divides by it, and stays exact."""
 MOST_PIVOTS = 10_000_000
 """Most pivots of the network simplex in a group, thousands of times as many as it takes."""
-_OPTIMAL = 1  # POT's result code of a solved problem
 
 
 class Pairs(NamedTuple):
@@ -128,10 +130,10 @@ def transported(costs: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Te
     # The simplex compares costs with a fixed tolerance: it must not depend on the unit of the data.
     relative = costs / costs.max().clamp(min=torch.finfo(costs.dtype).tiny)
     total = a.sum()
-    if total != b.sum():  # whole numbers add up, and stay whole
+    if total != b.sum() or total > EXACT:
         a, b = a / total, b / b.sum()
     masses, log = ot.emd(a.numpy(), b.numpy(), relative.numpy(), MOST_PIVOTS, log=True)
-    if log["result_code"] != _OPTIMAL:
+    if log["result_code"] != OPTIMAL:
         raise ConvergenceError(
             f"Optimal transport between {len(a)} and {len(b)} points of a block was not solved within {MOST_PIVOTS} "
             f"iterations ({log['warning']}). Take smaller blocks: Hierarchical(block=64)."

@@ -26,8 +26,9 @@ class Within:
     """Match points of the same group only: each group has a plan of its own.
 
     The fraction of pairs in each group is its fraction of the target, unless the coupling changes masses: with weights,
-    each group then has the mass of its own plan. A group that one side lacks is left out. To pair
-    cells of an AnnData within the groups of a column of ``obs``, use ``cellflow.SnapshotFlow(within="donor")``.
+    each group then has the mass of its own plan. A group that one side lacks, or where its points all weigh 0, is left
+    out. To pair cells of an AnnData within the groups of a column of ``obs``, use
+    ``cellflow.SnapshotFlow(within="donor")``.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ class Within:
         inner, blocks = resolve(self.coupling), []
         for i, j in _groups(left, right):
             weights = (None if a is None else a[i], None if b is None else b[j])
+            if any(side is not None and not side.any() for side in weights):
+                continue
             share = len(j) / len(right) if b is None else float(b[j].sum() / b.sum())
             if b is not None and not inner.keeps_mass:  # weights are masses to it: each plan has that of its group
                 share = 1.0
@@ -148,7 +151,9 @@ class GroupPlan(Plan):
 
     def __init__(self, blocks: Sequence[Block], *, shape: tuple[int, int]) -> None:
         if not blocks:
-            raise ValueError("Expected at least one group on both sides; found none in common. Match larger parts.")
+            raise ValueError(
+                "Expected at least one group with weight on both sides; found none in common. Match larger parts."
+            )
         self._blocks, self._shape = list(blocks), shape
         costs = [plan.cost for *_, plan in blocks]
         known = [cost for cost in costs if cost is not None]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from cellflow.couplings import Coupling
+from cellflow.couplings.coupling import of_points
 from cellflow.machine import usable_memory
 
 if TYPE_CHECKING:
@@ -158,12 +159,14 @@ def check_memory(matching: "RowMatching") -> None:
     needed, there = matching.load[0] + 8 * matching.read, usable_memory()
     if needed > there:
         n, m = matching.sizes
-        cure = (
-            "Set `ot_batch_size='auto'`, or take `coupling=cf.couplings.Hierarchical()`, whose memory grows with the "
-            "number of points alone."
-            if matching.coupling.divisible
-            else "It cannot be matched in parts: take fewer points."
-        )
+        cure = "Set `ot_batch_size='auto'`."
+        if not matching.coupling.divisible:
+            cure = "It cannot be matched in parts: take fewer points."
+        elif not of_points(matching.coupling):
+            cure = (
+                "Set `ot_batch_size='auto'`, or take `coupling=cf.couplings.Hierarchical()`, whose memory grows with "
+                "the number of points alone."
+            )
         raise ValueError(
             f"One plan between {n:,} and {m:,} points by {matching.coupling} would take {needed / 1e9:,.1f} GB of "
             f"memory; this process may use {there / 1e9:,.1f} GB. {cure}"

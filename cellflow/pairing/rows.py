@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cellflow.couplings import Coupling, Plan, Within
 from cellflow.couplings.coupling import at_scale, of_points
+from cellflow.errors import ConvergenceError
 from cellflow.machine import usable_cores
 from cellflow.pairing import choice
 from cellflow.pairing.choice import Matched
@@ -382,7 +383,11 @@ def _prepared(
         log.info("pairing %s", chosen.matched)
     if size is not None:
         return SuperBatches(matching, size, seed, max(1, REUSE * size // batch_size), ends, chosen.matched)
-    plan, drawn = match(matching, *matching.rows(), ends)
+    try:
+        plan, drawn = match(matching, *matching.rows(), ends)
+    except (ConvergenceError, ValueError) as error:
+        error.add_note("This was found between {:,} and {:,} points.".format(*matching.sizes))
+        raise
     if isinstance(drawn, WeighedPlan):
         found = ", ".join(f"{name} {value:.3g}" for name, value in getattr(plan, "settings", {}).items())
         log.info("growth replaces %.0f %% of the population%s", 100 * drawn.turnover, f" ({found})" if found else "")
