@@ -97,7 +97,7 @@ def test_memory_is_that_of_points(monkeypatch):
 
 def test_more_points_than_memory_holds_are_refused_at_once(monkeypatch):
     monkeypatch.setattr(exact, "usable_memory", lambda: 2.0**20)
-    with pytest.raises(ValueError, match=r"between 150 and 200 points would take .* GB .* Couple fewer points"):
+    with pytest.raises(ValueError, match=r"between 150 and 200 points would take .* GB .* couple fewer points"):
         Exact()(normal(150), normal(200))
 
 

@@ -39,6 +39,7 @@ def kinds_of(images: Sequence[Tensor | Numbers]) -> set[str]:
 
     Examples
     --------
+    >>> import torch
     >>> sorted(kinds_of([torch.zeros(1, 2, 2).byte(), Numbers(torch.zeros(1, 2, 2), "float32")]))
     ['float32', 'uint8']
     """
