@@ -1,5 +1,6 @@
 """Microscopes' files: depth, channels and their names survive, in and out; nothing is lost without a word."""
 
+import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from cellflow.cli import main
 from cellflow.cli.image_runs import check_fitted, write_parts
 from cellflow.cli.left_out import hold_out
 from cellflow.cli.settings import Settings
+from cellflow.errors import CheckpointError
 from cellflow.images import Levels, read_images, stream_images
 from cellflow.images.numbers import Numbers, in_steps
 from cellflow.images.tiff import read_tiff, write_tiffs
@@ -194,6 +196,17 @@ def test_a_translator_returns_the_numbers_of_the_target(tmp_path):
     assert model.translate(target, reverse=True, solver=2).levels == source.levels
     with pytest.raises(ValueError, match=r"levels=flow.levels_\[0\]"):
         model.translate(target, solver=2)
+
+
+def test_levels_of_other_channels_are_no_model(tmp_path):
+    images = read_images(camera("uint16", n=6), channels=2)
+    cf.ImageGenerator(network=tiny, steps=1, batch_size=4).fit(images).save(tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    about = json.loads(path.read_text())
+    about["learned"]["levels"] = [Levels((0.0,), (1.0,)).record()]
+    path.write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="expected levels of the channels in `learned.shape`; found 1"):
+        cf.ImageGenerator.load(tmp_path / "model")
 
 
 def test_a_generator_returns_the_numbers_that_it_saw(tmp_path):

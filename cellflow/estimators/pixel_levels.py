@@ -24,8 +24,16 @@ def levels_of(*domains: object) -> Known:
     return tuple(getattr(domain, "levels", None) for domain in domains)
 
 
-def recorded(levels: Known) -> list[dict[str, Any] | None]:
-    """Return levels as a saved model has them."""
+def recorded(levels: Known) -> list[dict[str, Any] | None] | None:
+    """Return levels as a saved model has them: ``None`` where no domain has any.
+
+    Examples
+    --------
+    >>> recorded((None, None)) is None
+    True
+    """
+    if not any(levels):
+        return None
     return [None if known is None else known.record() for known in levels]
 
 

@@ -196,3 +196,9 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
         raise CheckpointError(f"{what}: expected `learned.masses` where growth was learned, and only there. {CURE}")
     if learned.get("pixels") and len(learned["shape"]) != 3:
         raise CheckpointError(f"{what}: expected images in `learned.shape`; found {learned['shape']}. {CURE}")
+    if learned.get("segments") is not None and learned.get("conditions") is None:
+        raise CheckpointError(f"{what}: expected `learned.segments` with `learned.conditions` only. {CURE}")
+    for known in filter(None, learned.get("levels") or ()):
+        if len(learned["shape"]) != 3 or len(known["low"]) != learned["shape"][0]:
+            found = len(known["low"])
+            raise CheckpointError(f"{what}: expected levels of the channels in `learned.shape`; found {found}. {CURE}")
