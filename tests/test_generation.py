@@ -11,7 +11,6 @@ from cellflow.estimators.guidance import ConditionDropout, Guided, one_hot
 from cellflow.integrate import Fixed
 
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
-HALVING = partial(SMALL, multipliers=(1, 2))
 LEVELS = {"dark": 40, "bright": 210}
 
 
@@ -247,7 +246,6 @@ def test_a_model_without_condition_dropout_needs_a_class():
         ({"objective": "noise"}, flat(), ValueError, "VariancePreserving"),
         ({"condition_dropout": 1.5}, flat(), ValueError, "from 0 to 1"),
         ({"steps": "many"}, flat(), ValueError, "`steps`"),
-        ({"network": HALVING}, flat(size=5), ValueError, "that 2 divides"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(settings, images, error, words):

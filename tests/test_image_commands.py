@@ -291,8 +291,6 @@ def wait_for(path, child):
         (["generate", "data=ONE"], "found 1 and 0 of 1"),
         (["generate", "data=EMPTY"], "no files"),
         (["generate", "data=BROKEN"], "skip_unreadable"),
-        (["generate", "data=BRIGHT", "size=7"], "that 2 divides"),
-        (["translate", "source=DARK", "target=BRIGHT", "size=7"], "that 2 divides"),
         (["translate", "source=DARK", "target=BRIGHT", "holdout=0"], "Expected `holdout`"),
         (["translate", "source=DARK", "target=BRIGHT", "features=faces"], "Unknown feature network"),
         (["translate", "model=nowhere", "input=DARK", "out=x"], "No fitted model in nowhere"),
@@ -368,10 +366,10 @@ def test_sixteen_bits_transparency_and_colour_become_what_is_asked_for(folders, 
     assert len(set(weights)) == 1
 
 
-def test_a_size_that_cannot_be_halved_is_refused_before_anything_is_trained(folders, tmp_path, capsys):
+def test_a_size_without_a_network_is_refused_before_anything_is_trained(folders, tmp_path, capsys):
     more = [f"source={folders[0]}", f"target={folders[1]}", f"out={tmp_path / 'run'}", "device=cpu"]
-    assert main(["translate", *more, "size=33", "holdout=0.25"]) == 1
-    assert "size=64 where they are read" in capsys.readouterr().err
+    assert main(["translate", *more, "size=[8,1032]", "fit=pad", "holdout=0.25"]) == 1
+    assert 'fit="tiles", size=128' in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("unreported")

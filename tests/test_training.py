@@ -143,6 +143,17 @@ def test_the_average_is_the_moving_average_of_the_weights(tmp_path):
         assert torch.allclose(found, expected, atol=1e-7)
 
 
+def test_a_warmup_below_one_is_a_share_of_the_steps_and_from_one_on_a_count():
+    share, count = Recipe(warmup=0.2), Recipe(warmup=20)
+    assert [share.rate_at(step, steps=100) for step in range(100)] == [
+        count.rate_at(step, steps=100) for step in range(100)
+    ]
+    assert (share.warmup_steps(50), count.warmup_steps(50), Recipe(warmup=1).warmup_steps(50)) == (10, 20, 1)
+    for wrong in (1.5, -0.1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="warmup"):
+            Recipe(warmup=wrong)
+
+
 def test_learning_rate_rises_then_falls_and_is_recorded():
     _, history = run(steps=100, recipe=Recipe(learning_rate=1.0, warmup=10, clip=None))
     rates = history["learning_rate"]

@@ -286,7 +286,13 @@ def test_the_default_network_is_built_again_from_the_shape(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "levels", "attention"),
-    [((1, 8, 8), 2, (1,)), ((3, 32, 32), 4, (1, 2, 3)), ((1, 28, 28), 3, (1, 2)), ((1, 64, 64), 4, (2, 3))],
+    [
+        ((1, 8, 8), 2, (1,)),
+        ((3, 32, 32), 4, (1, 2, 3)),
+        ((1, 28, 28), 3, (1, 2)),
+        ((1, 64, 64), 4, (2, 3)),
+        ((1, 33, 17), 3, (2,)),
+    ],
 )
 def test_the_default_network_suits_the_size(shape, levels, attention):
     chosen = network_for(None, shape)
@@ -392,8 +398,7 @@ NOISY = cf.paths.BrownianBridge(0.5)
         ({"rep": "X_umap"}, cells(), cells(seed=1), KeyError, "X_umap"),
         ({"features": "faces"}, DARK, grey(190), ValueError, "Unknown feature network"),
         ({"features": "mnist"}, blobs(), blobs(seed=1), ValueError, "those of images"),
-        ({}, torch.zeros(4, 1, 70, 70), torch.ones(4, 1, 70, 70), ValueError, "size=64"),
-        ({"network": SMALL}, torch.zeros(4, 1, 7, 8), torch.ones(4, 1, 7, 8), ValueError, "that 2 divides"),
+        ({}, torch.zeros(4, 1, 8, 1032), torch.ones(4, 1, 8, 1032), ValueError, "size=128"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, source, target, error, words):

@@ -9,6 +9,7 @@ from torch import nn
 import cellflow as cf
 from cellflow.integrate import Fixed
 from cellflow.networks import DiffusersField, Heads, UNet
+from cellflow.networks.sizes import COARSEST, unet_for
 from cellflow.networks.stages import Attention, Norm
 
 
@@ -144,13 +145,38 @@ def test_it_learns_a_velocity_that_depends_on_the_place(rng):
     [
         ((2, 3, 8, 8), None, r"images \(n, 2, height, width\); found shape \(2, 3, 8, 8\)"),
         ((2, 2, 64), None, "images"),
-        ((2, 2, 10, 8), None, "that 4 divides; found 10 x 8"),
         ((2, 2, 8, 8), (2, 3), "condition of width 0; found 3"),
     ],
 )
 def test_wrong_input_is_named(x, condition, words):
     with pytest.raises(ValueError, match=words):
         UNet(2, width=8)(torch.rand(2), torch.zeros(x), None if condition is None else torch.zeros(condition))
+
+
+@pytest.mark.parametrize("sides", [(7, 8), (10, 13), (1, 5)])
+def test_odd_sides_are_halved_upwards(sides, rng):
+    net, x = made(rng, multipliers=(1, 2, 2)), images(rng, size=sides)
+    found = net(torch.rand(2, generator=rng, dtype=torch.float64), x)
+    assert found.shape == x.shape
+    assert (found[..., -1, -1] != 0).all()
+
+
+@pytest.mark.parametrize("side", range(8, 513, 8))
+def test_every_size_has_a_network_whose_coarsest_level_is_small(side):
+    chosen = unet_for((1, side, side))
+    levels = len(chosen.keywords["multipliers"])
+    coarsest = -(-side // 2 ** (levels - 1))
+    assert 3 <= coarsest <= COARSEST
+    assert levels - 1 in chosen.keywords["attention"]
+    with torch.device("meta"):  # shapes alone
+        assert chosen(1)(torch.zeros(1), torch.zeros(1, 1, side, side)).shape == (1, 1, side, side)
+
+
+def test_larger_images_have_deeper_networks_and_the_largest_none():
+    levels = [len(unet_for((1, side, side)).keywords["multipliers"]) for side in (8, 64, 128, 256, 512)]
+    assert levels == [2, 4, 4, 5, 6]
+    with pytest.raises(ValueError, match="Cut them into tiles"):
+        unet_for((1, 8, 2048))
 
 
 def test_wrong_number_of_times_is_named():

@@ -3,7 +3,6 @@
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,14 +14,12 @@ from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.modes import single_precision
 from cellflow.networks import Heads, Standardized
+from cellflow.networks.sizes import unet_for
 from cellflow.objectives.draw import Unit
 
 Make = Callable[..., nn.Module]
 """From the width of vectors, or the channels of images, to a network."""
 
-COARSEST = 16
-"""Longest side, in pixels, with attention."""
-_WIDTH = 32
 SPREADS = (1e-30, 1e30)
 """Spreads of data at which nothing leaves single precision."""
 NARROW = 1e-3
@@ -239,13 +236,12 @@ def _of_several(make: Callable[..., nn.Module], dim: int, heads: int) -> nn.Modu
 def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
     """Return the factory of the network: the given one, or the default for the shape of a sample.
 
-    Vectors get an `MLP`. Images get a `UNet` of width 32 that halves them while both sides are even and more than
-    four pixels long, at most three times, with attention from 16 pixels a side on.
+    Vectors get an `MLP`, images the `UNet` of `cellflow.networks.sizes.unet_for`.
 
     Raises
     ------
     ValueError
-        When images cannot be halved to a size at which attention is affordable.
+        For images that are larger than any default.
 
     Examples
     --------
@@ -254,20 +250,4 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
     """
     if network is not None:
         return networks.resolve(network)
-    if len(shape) == 1:
-        return networks.MLP
-    sides = [shape[1:]]
-    while all(side % 2 == 0 and side > 4 for side in sides[-1]) and len(sides) < 4:
-        sides.append(tuple(side // 2 for side in sides[-1]))
-    if max(sides[-1]) > COARSEST:
-        raise ValueError(
-            f"No default network for images of {shape[1]} x {shape[2]}: halved while that is even, {len(sides) - 1} "
-            f"time(s), they are still larger than {COARSEST} pixels a side. Resize them, with "
-            "size=64 where they are read, or give a `network`."
-        )
-    return partial(
-        networks.UNet,
-        width=_WIDTH,
-        multipliers=(1, 2, 2, 2)[: len(sides)],
-        attention=tuple(level for level, two in enumerate(sides) if level and max(two) <= COARSEST),
-    )
+    return networks.MLP if len(shape) == 1 else unet_for(shape)

@@ -262,7 +262,7 @@ class PerturbationFlow(FlowEstimator):
         fitted.search_history_ = training.History()
         if found is not None:
             steps, fitted.search_history_ = found.steps, found.history
-            recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+            recipe = replace(recipe, warmup=min(recipe.warmup_steps(steps), steps // 3))
         kept = perturbation_fit.kept_shares(fitted.field_, found, arms, fitted.conditions_, batches.legs, regular)
         fitted.told_ = len(kept["seen"])
         fitted.history_ = training.fit(

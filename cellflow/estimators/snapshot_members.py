@@ -102,7 +102,7 @@ def fit_members(
         streams.append(pairs if share is None else cast("PairedBatches", pairs).shrunk(share))
     steps, recipe = len(flow.history_), flow.recipe or Recipe()
     if steps < flow.steps:  # a search has said so, as in `training.fit_unmemorised`
-        recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+        recipe = replace(recipe, warmup=min(recipe.warmup_steps(steps), steps // 3))
     known = "" if of_donors is None else hashlib.sha256(of_donors.tobytes()).hexdigest()
     log.info("training %d members on resampled %s", len(seeds), "cells" if of_donors is None else "donors")
     history = training.fit(

@@ -14,9 +14,10 @@ from cellflow.signature import checked
 class UNet(nn.Module):
     """A convolutional network on several resolutions, modulated by time and condition.
 
-    Images are ``(n, channels, height, width)`` of any height and width that can be halved once for each level after the
-    first. They are processed in the channels-last memory format, which is faster. The last layer starts at zero, so an
-    untrained network is the zero field.
+    Images are ``(n, channels, height, width)`` of any height and width: an odd side is halved upwards, and what is too
+    much after doubling is cut off. They are processed in the channels-last memory format, which is faster. The last
+    layer starts at zero, so an untrained network is the zero field. How many levels suit a size says
+    `cellflow.networks.sizes.unet_for`.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ class UNet(nn.Module):
         _check_plan(width, multipliers, blocks, attention)
         require_sizes(channels=channels, head_dim=head_dim, heads=heads)
         require_sizes(0, condition_dim=condition_dim)
-        self.channels, self.condition_dim, self.coarsest = channels, condition_dim, 2 ** (len(multipliers) - 1)
+        self.channels, self.condition_dim = channels, condition_dim
         context = 2 * width
         self.time = TimeEmbedding(context, harmonics=harmonics, times=times)
         self.condition = nn.Linear(condition_dim, context, bias=False) if condition_dim else None
@@ -103,8 +104,7 @@ class UNet(nn.Module):
         Raises
         ------
         ValueError
-            When images have other channels than the network, or a size that cannot be halved often enough; when a
-            condition has another width than the network's.
+            When images have other channels than the network, or a condition another width.
         """
         check_inputs(t, x, condition, self.first.weight)
         self._check(x, condition)
@@ -120,8 +120,11 @@ class UNet(nn.Module):
         for layer in self.middle:
             hidden = layer(hidden, context)
         for layer in self.up:
-            wide = isinstance(layer, Upsample)
-            hidden = layer(hidden) if wide else layer(torch.cat([hidden, carried.pop()], dim=1), context)
+            if isinstance(layer, Upsample):
+                height, width = carried[-1].shape[2:]  # one less than twice as many, of an odd side
+                hidden = layer(hidden)[:, :, :height, :width]
+            else:
+                hidden = layer(torch.cat([hidden, carried.pop()], dim=1), context)
         found: Tensor = self.last(nn.functional.silu(self.norm(hidden)))
         return found
 
@@ -132,12 +135,6 @@ class UNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(
                 f"Expected images (n, {self.channels}, height, width); found shape {tuple(x.shape)}. See `channels`."
-            )
-        height, width = x.shape[2:]
-        if height % self.coarsest or width % self.coarsest:
-            raise ValueError(
-                f"Expected a height and a width that {self.coarsest} divides; found {height} x {width}. Pad or resize "
-                "the images, or give fewer `multipliers`: each one after the first halves the size."
             )
 
 

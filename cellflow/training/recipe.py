@@ -31,7 +31,7 @@ class Recipe:
     schedule
         Learning rate after the warm-up: ``"cosine"`` decays to zero, or ``"constant"``.
     warmup
-        Steps over which the learning rate rises from zero.
+        Steps over which the learning rate rises from zero; below 1 a share of all steps: ``0.05`` for a twentieth.
     ema
         Decay of the averaged weights per step; 0 for the last weights. The decay is smaller at first, so that the
         initial weights do not matter.
@@ -54,11 +54,13 @@ class Recipe:
     >>> recipe = Recipe(learning_rate=1.0, warmup=10)
     >>> recipe.rate_at(4, steps=100), round(recipe.rate_at(55, steps=100), 6)
     (0.5, 0.5)
+    >>> Recipe(warmup=0.1).warmup_steps(100), recipe.warmup_steps(10_000)
+    (10, 10)
     """
 
     learning_rate: float = 2e-3
     schedule: str = "cosine"
-    warmup: int = 100
+    warmup: float = 100
     ema: float = 0.999
     clip: float | None = 1.0
     weight_decay: float = 1e-5
@@ -75,8 +77,10 @@ class Recipe:
             raise ValueError(unknown("compile", self.compile, (*COMPILED, "True", "False")))
         if not 0 <= self.ema < 1:
             raise ValueError(f"Expected 0 <= ema < 1; found {self.ema}.")
-        if not (0 < self.learning_rate < inf and 0 <= self.weight_decay < inf) or self.warmup < 0:
+        if not (0 < self.learning_rate < inf and 0 <= self.weight_decay < inf) or not 0 <= self.warmup < inf:
             raise ValueError(f"Expected learning_rate > 0, warmup >= 0 and weight_decay >= 0, finite; found {self}.")
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"Expected warmup as a whole number of steps, or as a share below 1; found {self.warmup}.")
         if self.accumulate < 1:
             raise ValueError(f"Expected accumulate >= 1; found {self.accumulate}.")
         if self.clip is not None and not self.clip > 0:
@@ -85,11 +89,17 @@ class Recipe:
     @checked
     def rate_at(self, step: int, *, steps: int) -> float:
         """Return the learning rate of optimiser step ``step`` of ``steps``, both counted from 0."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+        warmup = self.warmup_steps(steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
         if self.schedule == "constant":
             return self.learning_rate
-        return self.learning_rate * (1 + cos(pi * (step - self.warmup) / max(steps - self.warmup, 1))) / 2
+        return self.learning_rate * (1 + cos(pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+    @checked
+    def warmup_steps(self, steps: int) -> int:
+        """Return over how many of ``steps`` the learning rate rises."""
+        return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 
     @checked
     def optimizer(self, field: nn.Module) -> torch.optim.Optimizer:

@@ -127,7 +127,7 @@ def fit_unmemorised(
         found = History()
         if trained and searched:
             found = History(read_stated(Path(here.folder or "") / STATE)["history"])
-        elif not trained and steps // PART >= recipe.warmup + PATIENCE * EVERY:
+        elif not trained and steps // PART >= recipe.warmup_steps(steps) + PATIENCE * EVERY:
             found = _search(
                 field, objective, parts(), steps=steps, generator=searching, recipe=recipe, about=about,
                 run=replace(here, resume=searched and run.resume, watch=None),
@@ -135,7 +135,7 @@ def fit_unmemorised(
         best, share = EarlyStopping((), 0).best(found.columns.get(HELD_OUT, [])), last_confirmed(found)
         if best is not None:
             steps = min(steps, ceil(LONGER * best))
-            recipe = replace(recipe, warmup=min(recipe.warmup, steps // 3))
+            recipe = replace(recipe, warmup=min(recipe.warmup_steps(steps), steps // 3))
             log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
         if share is not None:
             batches = cast("PairedBatches", batches).shrunk(share)
