@@ -18,7 +18,9 @@ import yaml
 from PIL import Image
 
 import cellflow as cf
-from cellflow.cli import main
+from cellflow.cli import image_sizes, main
+from cellflow.cli.compose import settings_from
+from cellflow.cli.settings import plain
 from cellflow.report.grids import GAP, nearest, tile
 from cellflow.report.image_scores import MADE, REAL, STILL, headline, score_images, sentences
 from cellflow.training.checkpoint import load_tensors
@@ -370,6 +372,33 @@ def test_a_size_without_a_network_is_refused_before_anything_is_trained(folders,
     more = [f"source={folders[0]}", f"target={folders[1]}", f"out={tmp_path / 'run'}", "device=cpu"]
     assert main(["translate", *more, "size=[8,1032]", "fit=pad", "holdout=0.25"]) == 1
     assert 'fit="tiles", size=128' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", image_sizes.CPU), ("cuda", image_sizes.GPU)])
+def test_what_is_left_to_the_machine_follows_from_it_and_is_said(device, expected, caplog):
+    cfg = settings_from("generate", ["data=cells", f"device={device}", "batch_size=5"])
+    with caplog.at_level("INFO", logger="cellflow"):
+        image_sizes.settle(cfg, (3, 256, 256))
+    assert (cfg.steps, cfg.batch_size, cfg.network.width) == (expected.steps, 5, expected.width // 2)
+    assert f"steps={expected.steps}" in caplog.text
+    assert "batch_size" not in caplog.text
+    given = settings_from("generate", ["data=cells", "steps=7", "batch_size=5", "network=unet", "network.width=8"])
+    before = plain(given)
+    image_sizes.settle(given, (3, 256, 256))
+    assert plain(given) == before
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_resumed_run_keeps_what_the_machine_chose(folders, tmp_path, monkeypatch):
+    more = [f"data={folders[0]}", f"out={tmp_path / 'run'}", "holdout=0.4", "solver.steps=1", "progress=false"]
+    assert main(["generate", *more, "steps=2", "device=cpu"]) == 0
+    kept = tmp_path / "run" / "config.yaml"
+    then = yaml.safe_load(kept.read_text())
+    assert (then["batch_size"], then["network"]["width"]) == (16, 16)
+    monkeypatch.setattr(image_sizes, "CPU", image_sizes.GPU)  # as on a machine that has one
+    assert main(["generate", *more, "steps=3", "resume=true", "device=cpu"]) == 0
+    now = yaml.safe_load(kept.read_text())
+    assert now == then | {"steps": 3, "resume": True}
 
 
 @pytest.mark.usefixtures("unreported")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -141,6 +142,27 @@ def test_the_average_is_the_moving_average_of_the_weights(tmp_path):
         decay = min(0.25, count / (count + 9))
         expected = decay * expected + (1 - decay) * current
         assert torch.allclose(found, expected, atol=1e-7)
+
+
+def test_the_time_left_is_told_after_five_steps_where_there_is_no_bar(monkeypatch, caplog):
+    monkeypatch.setattr("cellflow.training.run.WORTH_SAYING", 0)
+    with caplog.at_level("INFO", logger="cellflow"):
+        run(steps=8)
+    assert re.fullmatch(r"training: step 5 of 8, \S+ s a step; about 0 s left", caplog.messages[-1])
+    monkeypatch.setattr("cellflow.training.run.WORTH_SAYING", 30)  # who waits no minute wants no estimate
+    caplog.clear()
+    run(steps=8)
+    assert not caplog.messages
+
+
+def test_the_first_look_comes_in_time_and_changes_nothing():
+    seen = []
+    look = {"watch": lambda history: seen.append(len(history)), "watch_every": 6}
+    plain, first = (run(steps=8, run=Run(**look, watch_first=minutes))[1]["loss"] for minutes in (None, 1e-9))
+    assert seen == [6, 8, 1, 6, 8]
+    assert plain == first
+    with pytest.raises(ValueError, match="watch_first > 0"):
+        Run(watch_first=0.0)
 
 
 def test_a_warmup_below_one_is_a_share_of_the_steps_and_from_one_on_a_count():

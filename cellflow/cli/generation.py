@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellflow.cli import image_runs, runs, shared
+from cellflow.cli import image_runs, image_sizes, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.left_out import hold_out
@@ -33,6 +33,7 @@ def generate(cfg: Settings) -> None:
     image_runs.require(cfg, "data")
     fabric = shared.join(cfg)
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
+    image_sizes.settle(cfg, images.shape)
     cfg.data = str(Path(cfg.data).resolve())
     with shared.run_folder(cfg, "generate", fabric) as folder:
         _fit(folder, images, cfg, fabric)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cli import runs, shared
+from cellflow.cli.image_sizes import FIRST_LOOK
 from cellflow.cli.settings import Settings, plain, run_of
 from cellflow.errors import optional
 from cellflow.files import committed
@@ -89,7 +90,17 @@ def fit(
         current.history_.to_csv(folder / runs.HISTORY)
         save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
-    run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview)
+    run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview, watch_first=FIRST_LOOK)
+    log.info(
+        "fitting %s images of %s: %d steps of %d; pictures are in %s after every %d, the first after %g min at most",
+        " and ".join(f"{len(some)}" for some in samples),
+        " x ".join(map(str, samples[0].shape)),
+        cfg.steps,
+        cfg.batch_size,
+        folder / PREVIEWS,
+        cfg.preview,
+        FIRST_LOOK,
+    )
     with run.locked():
         if run.leads:
             runs.write_settings(folder, plain(cfg))

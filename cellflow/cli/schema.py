@@ -141,7 +141,8 @@ OF_COMMANDS: dict[str, dict[str, Any]] = {
     "fate": {"model": Path, "condition": dict[str, str] | None, "at": float | str | None},
     "report": {"model": Path},
     "distill": {"model": Path, "objective": Literal[(TRAJECTORIES, *OF_MAPS)]},
-    "generate": {"objective": Literal[OF_GENERATORS]},
+    "translate": {"steps": COUNT | None, "batch_size": COUNT | None},
+    "generate": {"objective": Literal[OF_GENERATORS], "steps": COUNT | None, "batch_size": COUNT | None},
     "perturb": {
         "data.holdout": dict[str, str] | None,
         "threads": Annotated[int, Between(1, 1024)],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cellflow.cli import image_runs, runs, shared
+from cellflow.cli import image_runs, image_sizes, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.left_out import hold_out
@@ -44,6 +44,7 @@ def translate(cfg: Settings) -> None:
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     fabric = shared.join(cfg)
     source, target = _both(cfg)
+    image_sizes.settle(cfg, source.shape)
     for name in ("source", "target"):
         cfg[name] = None if cfg[name] is None else str(Path(cfg[name]).resolve())
     with shared.run_folder(cfg, "translate", fabric) as folder:

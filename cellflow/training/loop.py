@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from itertools import count, islice
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +30,8 @@ from cellflow.training.stopping import HELD_OUT, EarlyStopping
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+SEEN_AT = (1, 5)
+"""Steps of a training after which the losses are looked at, so that the time left is known soon."""
 READ_EVERY = 10
 """Steps between two looks at the losses: reading one waits for the device."""
 OnStep = Callable[[int, Mapping[str, float]], object]
@@ -131,6 +133,7 @@ def fit(
         shown = run.progress if fabric.is_global_zero else False
         with Interrupt() as interrupt, progress_bar(shown=shown, start=state.step, steps=steps) as bar:
             saves, told = _Saves(state, run, fabric), on_step if fabric.is_global_zero else None
+            first, due = state.step, _first_look(run)
             rows: list[dict[str, Tensor | float]] = []
             for row in stream:
                 rows.append(row)
@@ -140,9 +143,11 @@ def fit(
                         _read(rows, state, on_step=told, fabric=fabric)
                 ends = state.step == last or _stops(state, stopping)
                 watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
-                looking = ends or watching or saves.due() or len(rows) == READ_EVERY
-                stops, late = _agreed([interrupt.pending, saves.late()], looking, fabric)
-                if looking or stops or late:
+                looking = ends or watching or saves.due() or len(rows) == READ_EVERY or state.step - first in SEEN_AT
+                early = not watching and time.monotonic() >= due
+                stops, late, early = _agreed([interrupt.pending, saves.late(), early], looking, fabric)
+                watching, due = watching or early, inf if watching or early else due
+                if looking or stops or late or early:
                     _read(rows, state, on_step=told, fabric=fabric)
                     if ends or stops or late or saves.due():
                         saves.save()
@@ -182,6 +187,11 @@ class _Saves:
             if self._leads:
                 self._state.save(Path(self._run.folder) / STATE)
             self._time, self._step = time.monotonic(), self._state.step
+
+
+def _first_look(run: Run) -> float:
+    """Return when ``watch`` is called at the latest, by the clock that only rises."""
+    return inf if run.watch is None or run.watch_first is None else time.monotonic() + 60 * run.watch_first
 
 
 def _agreed(wishes: list[bool], looking: bool, fabric: "Fabric") -> list[bool]:

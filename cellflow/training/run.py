@@ -1,9 +1,11 @@
 """A training run: its folder, monitoring and devices, and how Ctrl-C and other signals stop it."""
 
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -23,6 +25,10 @@ from cellflow.training.recipe import PRECISIONS, Recipe
 if TYPE_CHECKING:
     import torch
     from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
+WORTH_SAYING = 30
+"""Seconds from which on the time left is told."""
 
 
 @checked_but("fabric")
@@ -49,6 +55,8 @@ class Run:
         with an estimator that can be used as if it were fitted, by `cellflow.training.fit` with the `History`.
     watch_every
         Steps between two calls of ``watch``.
+    watch_first
+        Minutes after which ``watch`` is called for the first time, if it was not before; ``None`` for by steps alone.
     devices
         Devices of this machine among which batches are divided, in a script that ``torchrun --nproc-per-node`` or
         ``srun`` starts once for each of them; ``"auto"`` for as many as were started, ``None`` for one. Only the first
@@ -87,13 +95,16 @@ class Run:
     fabric: "Fabric | None" = None
     devices: int | str | None = None
     num_nodes: int | None = None
+    watch_first: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("save_every", "watch_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} >= 1; found {getattr(self, name)}.")
-        if self.save_minutes is not None and not self.save_minutes > 0:
-            raise ValueError(f"Expected save_minutes > 0, or None; found {self.save_minutes}.")
+        for name in ("save_minutes", "watch_first"):
+            minutes = getattr(self, name)
+            if minutes is not None and not minutes > 0:
+                raise ValueError(f"Expected {name} > 0, or None; found {minutes}.")
         if self.resume and self.folder is None:
             raise ValueError("There is nothing to resume without a `folder`: name the one that keeps the training.")
         if self.fabric is not None and not hasattr(self.fabric, "is_global_zero"):
@@ -300,7 +311,8 @@ def progress_bar(
 
     With ``shown=None`` there is one where the stream of errors is a terminal: not in files, pipes and notebooks. Beside
     the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss, that
-    is ``None``.
+    is ``None``. Where no bar is shown, the log tells the time left once two steps are known, if it is half a minute or
+    more.
 
     What runs inside of a bar, or where none is wanted, shows none of its own.
 
@@ -312,7 +324,7 @@ def progress_bar(
     inside = _INSIDE.get()
     token = _INSIDE.set(True)
     try:
-        with _bar(shown=False if inside else shown, start=start, steps=steps, what=what) as bar:
+        with _bar(shown=False if inside else shown, start=start, steps=steps, what=what, tells=not inside) as bar:
             yield bar
     finally:
         _INSIDE.reset(token)
@@ -322,9 +334,11 @@ _INSIDE = ContextVar("inside of a bar", default=False)
 
 
 @contextmanager
-def _bar(*, shown: bool | None, start: int, steps: int, what: str) -> Iterator[Callable[[int, float | None], None]]:
+def _bar(
+    *, shown: bool | None, start: int, steps: int, what: str, tells: bool
+) -> Iterator[Callable[[int, float | None], None]]:
     if not (sys.stderr.isatty() if shown is None else shown):
-        yield lambda step, loss: None
+        yield _said_once(steps, what) if tells else lambda step, loss: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -334,3 +348,33 @@ def _bar(*, shown: bool | None, start: int, steps: int, what: str) -> Iterator[C
     with Progress(TextColumn(what), *columns, console=console) as progress:
         task = progress.add_task(what, total=steps, completed=start, said="")
         yield lambda step, loss: progress.update(task, completed=step, said="" if loss is None else f"loss {loss:.4g}")
+
+
+def _said_once(steps: int, what: str) -> Callable[[int, float | None], None]:
+    """Return a function that tells the time left when it is called for the second time: the first step is slower."""
+    seen: list[tuple[int, float]] = []
+
+    def tell(step: int, loss: float | None) -> None:
+        if len(seen) == 2:
+            return
+        seen.append((step, time.monotonic()))
+        if len(seen) == 2 and step > seen[0][0]:
+            each = (seen[1][1] - seen[0][1]) / (step - seen[0][0])
+            if (left := each * (steps - step)) >= WORTH_SAYING:
+                log.info("%s: step %d of %d, %.2g s a step; %s left", what, step, steps, each, lasting(left))
+
+    return tell
+
+
+def lasting(seconds: float) -> str:
+    """Say how long something takes.
+
+    Examples
+    --------
+    >>> lasting(40), lasting(400), lasting(40_000)
+    ('about 40 s', 'about 7 min', 'about 11 h')
+    """
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return f"about {seconds:.0f} s"
