@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cellflow.couplings import flash
 from cellflow.couplings.cost import Cost
 from cellflow.couplings.exponents import ALL, Exponents
 from cellflow.couplings.kernel import Kernel, log_column_sums, log_row_sums
@@ -60,7 +61,8 @@ class StreamedPotentials:
     these its part of the sums over the columns. Blocks are in single precision, taken at the potentials of an earlier
     iteration, so that what is rounded are numbers near those that count; sums over blocks are in double precision. Once
     the error is that of the tolerance, iterations go on in double precision, by which convergence is judged. The
-    potentials begin at those of a subsample, by one update from its points to all.
+    potentials begin at those of a subsample, by one update from its points to all; on a GPU where flash-sinkhorn is
+    installed, they are first improved by its kernels (`flash`).
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ class StreamedPotentials:
         x0, x1 = (_some(x, rows) for x, rows in zip(self._clouds, self._chosen, strict=True))
         self._a, self._b = a[self._chosen[0]], b[self._chosen[1]]
         self._some_costs, self._g = self._begun(x0, x1)
+        if flash.usable(x0, cost):
+            self._g = flash.begun(x0, x1, self._a, self._b, self._g, self.relaxed, max(tolerance, SINGLE))
         self._double = Exponents(x0, x1, cost, epsilon)
         single = Exponents(x0, x1, cost, epsilon, dtype=torch.float32)
         none = torch.zeros_like(self._a)
