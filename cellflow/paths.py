@@ -254,10 +254,10 @@ class VariancePreserving(GaussianPath):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.beta_min <= LARGEST or not 0 < self.beta_max <= LARGEST:
+        if not 0 <= self.beta_min <= LARGEST or not 1 / LARGEST <= self.beta_max <= LARGEST:
             raise ValueError(
-                f"Expected beta_min >= 0 and beta_max > 0, at most {LARGEST:g}; found {self.beta_min} and "
-                f"{self.beta_max}."
+                f"Expected beta_min >= 0 and beta_max >= {1 / LARGEST:g}, at most {LARGEST:g}; found {self.beta_min} "
+                f"and {self.beta_max}."
             )
 
     def coefficients(self, t: Tensor) -> Weights:

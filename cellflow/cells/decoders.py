@@ -352,6 +352,10 @@ def scvi_decoder(model: Any, *, batch: str | None = None, target_sum: float = 1e
 
 
 def _code_of_batch(model: Any, batch: str) -> int:
+    if not hasattr(model, "adata_manager"):
+        raise TypeError(
+            f"Expected a model of scvi-tools, whose `adata_manager` knows its batches; found {model!r:.60}."
+        )
     known = [str(name) for name in model.adata_manager.get_state_registry("batch").categorical_mapping]
     if batch not in known:
         raise ValueError(f"The model knows no batch {batch!r}. There are {', '.join(map(repr, known))}.")

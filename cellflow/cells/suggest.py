@@ -146,7 +146,7 @@ def median_costs(snapshots: Sequence[Tensor], *, generator: torch.Generator) -> 
 
 def _some(cloud: Tensor, generator: torch.Generator) -> Tensor:
     rows = torch.randperm(len(cloud), generator=generator)[:SAMPLE]
-    return cloud[rows.to(cloud.device)].flatten(1).double()
+    return cloud[rows.to(cloud.device)].reshape(len(rows), -1).double()
 
 
 def _cost(x0: Tensor, x1: Tensor) -> float:

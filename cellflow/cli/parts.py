@@ -115,7 +115,14 @@ def build(settings: Any) -> Any:
     if TARGET not in settings:
         return given
     made = partial(find(settings[TARGET]), **given)
-    return made if settings.get("_partial_") else made()
+    if settings.get("_partial_"):
+        return made
+    try:
+        return made()
+    except (TypeError, ValueError) as error:
+        if settings[TARGET].startswith("cellflow."):
+            raise
+        raise ValueError(f"`{settings[TARGET]}` makes nothing of {given}: {error}") from error
 
 
 def _module(words: list[str], name: str) -> tuple[Any, int]:

@@ -138,6 +138,7 @@ def _fit(
     fabric: "Fabric | None",
 ) -> None:
     from cellflow.estimators import DomainTranslator
+    from cellflow.estimators.conditional_verbs import check_strength
 
     splits = [hold_out(images, cfg) for images in (source, target)]
     others = {"conditions": conditions_of(cfg)} if "conditions" in cfg else {}
@@ -145,6 +146,7 @@ def _fit(
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
     check_solver(cfg, noisy=cfg.stochastic)
+    check_strength(cfg.get("guidance", 1.0), dropped=model.conditions is not None and model.condition_dropout > 0)
     check_scores(shown.scaled(), cfg.feature_network, cfg.target_class)
 
     def preview(current: DomainTranslator) -> list[Any]:

@@ -247,8 +247,8 @@ class Plan(ABC):
             )
             raise ValueError(message)
         x = finite(as_states(x, what="the points"), what="the points")
-        if x.shape[0] != expected:
-            raise ValueError(f"Expected {expected} {sides[1]} points; found {x.shape[0]}.")
+        if x.shape[0] != expected or not x.numel():
+            raise ValueError(f"Expected {expected} {sides[1]} points (n, ...); found shape {tuple(x.shape)}.")
         means = carry(x.reshape(x.shape[0], -1).double()) / masses[:, None]
         if empty:
             means[masses == 0] = alone  # type: ignore[assignment]

@@ -1,5 +1,6 @@
 """What the verbs of translators and generators are asked for: conditions in words, and guidance towards them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import repeat
@@ -88,15 +89,32 @@ def check_guidance(flow: Conditional, guidance: float, solver: object) -> None:
     TypeError
         When it is not a number.
     """
+    check_strength(guidance, dropped=flow.conditions_ is not None and flow.condition_dropout > 0)
     if guidance == 1:
         return
-    if flow.conditions_ is None or flow.condition_dropout == 0:
+    if isinstance(solver, Jumps):
+        raise ValueError("The guidance of jumps is fixed by `distill(..., guidance=...)`. Leave it out here.")
+
+
+def check_strength(guidance: float, *, dropped: bool) -> None:
+    """Refuse a strength of guidance that is none, or that of a model whose conditions are not dropped in training.
+
+    Raises
+    ------
+    ValueError
+        Then.
+
+    Examples
+    --------
+    >>> check_strength(1.0, dropped=False)
+    """
+    if not math.isfinite(guidance):
+        raise ValueError(f"Expected a finite guidance; found {guidance}.")
+    if guidance != 1 and not dropped:
         raise ValueError(
             f"Guidance {guidance} needs a model that was trained with conditions that are dropped at times. Fit one "
             "with `conditions=...` and `condition_dropout=0.1`."
         )
-    if isinstance(solver, Jumps):
-        raise ValueError("The guidance of jumps is fixed by `distill(..., guidance=...)`. Leave it out here.")
 
 
 def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cellflow import integrate
-from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, relabelled
+from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, check_strength, relabelled
 from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.estimators.pixel_levels import as_images
 from cellflow.estimators.portions import in_parts
@@ -116,6 +116,7 @@ def _condition(
     flow._check_fitted()
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
+    check_strength(guidance, dropped=True)  # classes always are
     if label is None and condition is None and guidance != 1:
         raise ValueError(f"Guidance {guidance} needs a class. Give a `label`, or a `condition`.")
     if label is not None and flow.classes_ is None:

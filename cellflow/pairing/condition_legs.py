@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cellflow.shapes import check_dense
 from cellflow.signature import checked
 
 
@@ -111,10 +112,14 @@ def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | N
     --------
     >>> check_legs([ConditionLeg("A", torch.arange(2), torch.arange(2))], points=2, conditions=1)
     """
-    if not legs or len({leg.name for leg in legs}) < len(legs):
+    for leg in legs:
+        if not isinstance(leg, ConditionLeg):
+            raise TypeError(f"Expected legs, each a `ConditionLeg`; found {type(leg).__name__} among them.")
+    if len(legs) == 0 or len({leg.name for leg in legs}) < len(legs):
         raise ValueError(f"Expected one or more legs, each with a name of its own; found {len(legs)}.")
     for leg in legs:
         for side, rows in (("source", leg.source), ("target", leg.target)):
+            check_dense(rows, what=f"`{side}` of leg {called(leg.name)}")
             if rows.ndim != 1 or not len(rows):
                 raise ValueError(
                     f"Expected rows (n,) in `{side}` of leg {called(leg.name)}; found {tuple(rows.shape)}."

@@ -104,6 +104,8 @@ def leg_batches(
     rate = None if rates is None else numbers_of_points([rates], sizes, "rates")[0]
     if rate is not None and masses is None:
         raise ValueError("`rates` are rates of growth, which pairs without masses do not have. Pass `masses` as well.")
+    if masses is not None and len(masses) != len(legs):
+        raise ValueError(f"Expected `masses` as two sizes for each of {len(legs)} legs; found {len(masses)}.")
     known = [None] * len(legs) if masses is None else [relative(both, 2)[0] for both in masses]
     legs = [replace(leg, source=leg.source.to(points.device), target=leg.target.to(points.device)) for leg in legs]
     ends = [_ends(leg, both, weight, rate) for leg, both in zip(legs, known, strict=True)]

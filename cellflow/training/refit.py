@@ -251,6 +251,11 @@ def refit(
         raise TypeError(
             f"Expected a coupling that the model makes, such as `cf.training.Reflow()`; found {coupling!r}."
         )
+    if not callable(getattr(objective, "velocity", None)):
+        raise TypeError(
+            "Expected an objective that knows the velocity of its field, as `cf.objectives.VelocityMatching()` does; "
+            f"found {objective!r:.60}."
+        )
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "

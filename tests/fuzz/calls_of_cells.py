@@ -234,7 +234,7 @@ CALLS: dict[str, Any] = {
         },
     ),
     "cells.read_stores": Call(
-        lambda **given: cf.cells.read_stores(**given).obsm["X_pca"],
+        lambda **given: list(cf.cells.read_stores(**given).obsm.values()),
         {"data": other(lambda: in_a_file()), "rep": text("X_pca"), "columns": other(None), "beside": other(())},
     ),
     "cells.scvi_decoder": Call(

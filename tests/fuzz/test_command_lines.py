@@ -28,6 +28,10 @@ FORMERLY = [
     ("interpolate", "model=@run", "at=3", "out=@out", "network._target_=os.system"),
     ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "batch_size=2", "holdout=0.4", "devices=2"),
     ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "holdout=0.4", "network=null", "size=[8,0]"),
+    ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "holdout=0.4", "guidance=inf"),
+    ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "holdout=0.4", "guidance=64"),
+    ("perturb", "data.path=@cells", "conditions.treatment=kind", "out=@out", "coupling.cost._target_=numpy.array"),
+    ("generate", "n=2", "out=@out", "-m"),
 ]
 """Lines that once ended badly."""
 
