@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import cellflow as cf
 from cellflow.cli import main
@@ -19,6 +20,7 @@ from cellflow.cli.settings import Settings
 from cellflow.errors import CheckpointError
 from cellflow.images import Levels, read_images, stream_images
 from cellflow.images.numbers import Numbers, in_steps
+from cellflow.images.pixels import Conversion
 from cellflow.images.tiff import read_tiff, write_tiffs
 from cellflow.images.tiles import blended, cut
 from cellflow.report.grids import tile
@@ -124,7 +126,82 @@ def test_a_damaged_file_is_left_out_where_that_is_asked(tmp_path):
 def test_planes_beyond_the_limit_are_not_unpacked(tmp_path):
     saved(tmp_path / "in", camera("uint16"))
     with pytest.raises(ValueError, match="claims planes of 64 pixels; set `max_pixels=64`"):
-        read_tiff(tmp_path / "in" / "0.tif", max_pixels=63)
+        read_tiff(tmp_path / "in" / "0.tif", Conversion(max_pixels=63))
+
+
+def test_planes_are_counted_before_they_are_read(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((500, 8, 8), np.uint16), photometric="minisblack")
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="more planes .500 along"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["array", "tiff"])
+def test_colours_of_sixteen_bits_become_grey_as_those_of_eight_do(form, tmp_path):
+    colours = DRAW.integers(0, 255, (2, 8, 8, 3)).astype(np.uint8)
+    eight = read_images(colours, channels=1).scaled()
+    if form == "array":
+        sixteen = read_images(colours.astype(np.uint16) * 257, channels=1)
+    else:
+        for number, image in enumerate(colours):
+            tifffile.imwrite(tmp_path / f"{number}.tif", image.astype(np.uint16) * 257, photometric="rgb")
+        assert read_images(tmp_path).shape == (3, 8, 8)
+        sixteen = read_images(tmp_path, channels=1)
+    assert sixteen.shape == (1, 8, 8)
+    assert (sixteen.scaled() - eight).abs().max() <= 1 / 255 + 1e-6  # rounded to whole grey levels there
+
+
+def test_three_channels_of_a_microscope_are_no_colours(tmp_path):
+    with pytest.raises(ValueError, match=r"1 channels; found 3, which are no colours"):
+        read_images(saved(tmp_path / "in", camera("uint16", channels=3)), channels=1)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_what_is_read_at_reduced_size_looks_the_same(ending, fit, tmp_path, monkeypatch):
+    ramp = np.add.outer(np.linspace(0, 120, 96), np.linspace(0, 120, 64))
+    values = np.stack([ramp, ramp[::-1], ramp], axis=2).astype(np.uint8)
+    if ending == "tif":
+        tifffile.imwrite(tmp_path / "large.tif", ramp.astype(np.uint16) * 257)
+    else:
+        Image.fromarray(values).save(tmp_path / f"large.{ending}")
+    whole = read_images(tmp_path, size=(6, 4), fit=fit).scaled()
+    monkeypatch.setattr(Conversion, "reduction", lambda *_: 4)
+    small = read_images(tmp_path, size=(6, 4), fit=fit).scaled()
+    assert (small - whole).abs().max() < 0.05
+
+
+def test_a_picture_of_14000_pixels_a_side_is_read(tmp_path):
+    large = Image.new("1", (14_000, 14_000))
+    large.paste(1, (0, 0, 7000, 14_000))
+    large.save(tmp_path / "large.png")
+    images = read_images(tmp_path, size=8)
+    row = images.images[0, 0, 0].tolist()  # with soft edges, as of smaller ones
+    assert row[:3] + row[5:] == [255] * 3 + [0] * 3
+    with pytest.raises(ValueError, match="more than max_pixels"):
+        read_images(tmp_path)  # as large as it is
+    with pytest.raises(ValueError, match="more than max_pixels"):
+        read_images(tmp_path, size=8, max_pixels=10**8)  # whoever sets a limit means it
+
+
+def test_tiles_need_a_size_and_name_the_picture_that_is_smaller(tmp_path):
+    with pytest.raises(ValueError, match="cuts images into tiles of a `size`"):
+        read_images(camera("uint8", channels=1), fit="tiles")
+    folder = saved(tmp_path / "in", camera("uint16", side=12))
+    write_tiffs(camera("uint16", n=1), [folder / "1.tif"])
+    with pytest.raises(ValueError, match=r"1\.tif: Expected fields no smaller than a tile, 9 x 9; found 8 x 8"):
+        read_images(folder, size=9, fit="tiles")
+
+
+def test_a_field_that_is_smaller_than_a_tile_is_one():
+    dark, bright = (read_images(camera("uint8", channels=1, n=4) // 2 + shift) for shift in (0, 100))
+    model = cf.DomainTranslator(network=tiny, steps=2, batch_size=2, device="cpu").fit(dark, bright)
+    small = read_images(camera("uint8", channels=1, n=2, side=12)[:, :, :5])
+    made = model.translate(small, overlap=4, solver=1)
+    assert made.shape == (1, 5, 12)
+    rows = torch.arange(8).clamp(max=4)
+    longer = replace(small, images=small.images[:, :, rows])
+    assert torch.equal(model.translate(longer, overlap=4, solver=1).images[:, :, :5], made.images)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "tiles"])
@@ -229,8 +306,8 @@ def test_large_fields_are_carried_by_tiles_and_keep_their_size_and_rows():
     made = model.translate(fields, solver=2, overlap=3)
     assert torch.equal(made.images, fields.images)
     assert made.obs["plate"].tolist() == ["a", "b"]
-    with pytest.raises(ValueError, match=r"no smaller than a tile, 8 x 8; found 4 x 21"):
-        model.translate(replace(fields, images=fields.images[:, :, :4]), overlap=3)
+    low = replace(fields, images=fields.images[:, :, :4])
+    assert torch.equal(model.translate(low, solver=2, overlap=3).images, low.images)
 
 
 def test_a_folder_of_16_bit_tiff_becomes_one(tmp_path):
@@ -245,7 +322,7 @@ def test_a_folder_of_16_bit_tiff_becomes_one(tmp_path):
     used = [f"model={tmp_path / 'run'}", f"input={tmp_path / 'dmso'}", "overlap=2", f"out={tmp_path / 'made'}"]
     assert main(["translate", *used]) == 0
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [*(f"{k}.tif" for k in range(4)), "wide.tif"]
-    made = read_tiff(tmp_path / "made" / "wide.tif")
+    made = read_tiff(tmp_path / "made" / "wide.tif", Conversion())
     assert (made.values.shape, made.kind, made.channels) == ((2, 24, 20), "uint16", ("DAPI", "GFP"))
 
 
@@ -327,9 +404,13 @@ def test_damaged_or_boastful_descriptions_are_no_harm(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1, "<</OME>"), metadata=None)
     assert len(read_images(tmp_path)) == 1
     tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1000), metadata=None)
-    monkeypatch.setattr("cellflow.images.tiff.usable_memory", lambda: 10_000.0)
+    with pytest.raises(ValueError, match=r"a\.tif .it claims 1000 planes, of which 999 are not there"):
+        read_images(tmp_path, pages="max")
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([values] * 4), photometric="minisblack")
+    assert len(read_images(tmp_path, pages="max")) == 1
+    monkeypatch.setattr("cellflow.images.tiff.usable_memory", lambda: 4 * 128 - 1)
     with pytest.raises(ValueError, match="it claims .* GiB; there are"):
-        read_images(tmp_path)
+        read_images(tmp_path, pages="max")
 
 
 @pytest.mark.parametrize("reader", [read_images, stream_images])

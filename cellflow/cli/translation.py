@@ -109,9 +109,15 @@ def _fields(
     """Return large fields of any sizes, translated by tiles one after the other, and their names."""
     if cfg.stochastic or cfg.table is not None or cfg.condition is not None:
         raise ValueError("`overlap` cuts fields into tiles without noise, and without conditions or a table.")
+    if cfg.fit != "crop":
+        raise ValueError(f"`overlap` carries whole fields of any size. Leave `fit={cfg.fit}` out, or `overlap`.")
+    if not cfg.overlap < min(model.shape_[1:]):
+        raise ValueError(
+            f"Expected an `overlap` below the side of a tile, {min(model.shape_[1:])}; found {cfg.overlap}."
+        )
     folder = Path(cfg.input)
     folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
-    then.size, then.stream = None, False  # one after the other is in memory anyway
+    then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
     if cfg.skip_unreadable:
         paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
 

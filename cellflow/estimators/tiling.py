@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow.images.sets import ImageSet
-from cellflow.images.tiles import blended, cut
+from cellflow.images.tiles import blended, continued, cut
 
 if TYPE_CHECKING:
     from cellflow.estimators.translation import DomainTranslator
@@ -20,7 +20,7 @@ def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) ->
     flow
         A fitted translator of images.
     fields
-        Images no smaller than those of its fit.
+        Images of any size. What is smaller than a tile continues as its last row and its last column until it is one.
     overlap
         Pixels that neighbouring tiles share.
     **how
@@ -33,7 +33,7 @@ def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) ->
     TypeError
         When they are no set of images.
     ValueError
-        When they have other channels, or are smaller than a tile.
+        When they have other channels, or the overlap is no smaller than a tile.
     """
     flow._check_fitted()
     if not isinstance(fields, ImageSet):
@@ -50,14 +50,14 @@ def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) ->
 def _one(flow: "DomainTranslator", field: ImageSet, overlap: int, how: dict[str, Any]) -> ImageSet:
     """Return one field."""
     size = flow.shape_[1], flow.shape_[2]
-    tiles, places = cut(field.images[0].cpu(), size, overlap=overlap)
+    whole = continued(field.images[0].cpu(), size)
+    tiles, places = cut(whole, size, overlap=overlap)
     rows = torch.zeros(len(tiles), dtype=torch.long)
     obs = None if field.obs is None else field.obs.iloc[rows.numpy()]
     labels = None if field.labels is None else field.labels.cpu()[rows]
     made: ImageSet = flow.translate(replace(field, images=tiles, names=None, obs=obs, labels=labels), **how)
-    whole = blended(made.images.float(), places, (field.shape[1], field.shape[2])).round().to(made.images.dtype)
-    first = made.take([0])
-    return replace(first, images=whole[None])
+    joined = blended(made.images.float(), places, (whole.shape[1], whole.shape[2])).round().to(made.images.dtype)
+    return replace(made.take([0]), images=joined[None, :, : field.shape[1], : field.shape[2]].contiguous())
 
 
 def _rows(fields: ImageSet, made: list[ImageSet]) -> Any:

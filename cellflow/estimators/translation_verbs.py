@@ -79,7 +79,8 @@ def translate(
         method, or a number of steps.
     overlap
         For images larger than those of the fit, such as whole fields of a microscope: they are carried by tiles of
-        that size, which share at least so many pixels and are blended. A quarter of a tile leaves no seams.
+        that size, which share at least so many pixels and are blended. A quarter of a tile leaves no seams. A field
+        that is smaller than a tile is one, continued at its border.
     batch_size
         Samples at a time; the result does not depend on it.
 

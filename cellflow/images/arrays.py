@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.images.numbers import Numbers
+from cellflow.images.numbers import LUMA, Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.machine import usable_memory
 
@@ -66,7 +66,8 @@ def convert_array(
     if not (values.is_floating_point() or kind != "float32"):
         raise TypeError(_type_expected(values, where))
     factor = 255 if values.dtype == torch.bool else 1
-    return [conversion.of_camera(Numbers(image.float() * factor, kind)) for image in values]
+    colours = values.shape[1] == len(LUMA)  # as of bytes
+    return [conversion.of_camera(Numbers(image.float() * factor, kind, colours=colours)) for image in values]
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

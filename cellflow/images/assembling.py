@@ -69,7 +69,10 @@ def _tiled(
     called, origin = [], []
     for image, name in zip(images, names, strict=True):
         values = image.values if isinstance(image, Numbers) else image
-        parts, places = cut(values, size)
+        try:
+            parts, places = cut(values, size)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         tiles += parts if isinstance(image, Tensor) else [Numbers(part, image.kind, image.channels) for part in parts]
         called += [tile_name(name, place) for place in places]
         origin += [name] * len(places)

@@ -17,6 +17,7 @@ from cellflow.errors import MissingDependencyError
 from cellflow.images.limits import PixelBudget, UnreadableImageError
 from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import CHANNELS, Conversion
+from cellflow.images.reducing import block_means, reduced
 from cellflow.images.tiff import INSTALL, PackedError, is_ours, read_tiff
 from cellflow.machine import usable_cores
 from cellflow.renamed import warn
@@ -185,7 +186,7 @@ def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor 
     """Return one picture as it is in its file."""
     try:
         if is_ours(path):
-            return read_tiff(path, conversion.pages, conversion.max_pixels, budget)
+            return read_tiff(path, conversion, budget)
     except MissingDependencyError:
         log.debug("%s is read as a picture of one page: %s", path, INSTALL)
     except PackedError as error:
@@ -215,13 +216,14 @@ def _picture(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor 
     with _opened(path) as picture:
         _require_one_page(picture, path)
         width, height = picture.size
-        if width * height > conversion.max_pixels:
+        factor = conversion.reduction(height, width)
+        if factor == 0:
             raise UnreadableImageError(
                 f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; where "
                 "that is meant, set `max_pixels`)"
             )
         with budget.hold(width * height):
-            values = _values(picture, path)
+            values = _values(picture, path, factor)
             return values if isinstance(values, Numbers) else torch.from_numpy(values).permute(2, 0, 1)
 
 
@@ -273,18 +275,23 @@ def _opened(path: Path) -> "Picture":
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _values(picture: "Picture", path: Path) -> np.ndarray | Numbers:
-    """Return the bytes of a picture, ``(h, w, c)``, or its numbers where it has more bits."""
+def _values(picture: "Picture", path: Path, factor: int = 1) -> np.ndarray | Numbers:
+    """Return the bytes of a picture, ``(h, w, c)``, or its numbers where it has more bits, so many times smaller."""
     from PIL import ImageOps
 
+    deep = picture.mode in _SIXTEEN_BITS or picture.mode == "F"
     try:
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        small = picture if factor == 1 or deep else reduced(picture, factor, _target_mode(picture))
+        upright = ImageOps.exif_transpose(small)
     except _DAMAGES as error:
         raise UnreadableImageError(f"{path} ({error})") from error
-    if upright.mode in _SIXTEEN_BITS or upright.mode == "F":
+    if deep:
         kind = "float32" if upright.mode == "F" else "uint16"
-        return Numbers(torch.from_numpy(np.asarray(upright).astype(np.float32))[None], kind)
+        means = block_means(np.asarray(upright)[None], factor)
+        if not torch.isfinite(means).all():
+            raise UnreadableImageError(f"{path} (pixels are NaN or infinite; mend them, or leave the file out)")
+        return Numbers(means, kind)
     mode = _target_mode(upright)
     try:
         values = np.array(upright.convert(mode))

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 MAX_PIXELS = 89_478_485
 """Most pixels of a picture unless more are asked for, a side of 9,459: from here on Pillow warns of a bomb."""
+LARGEST = 2**28
+"""Most pixels of a picture that is made much smaller as it is read, a side of 16,384: each takes at most 10 bytes."""
 AT_ONCE = 2 * MAX_PIXELS
 """Pixels that all threads together decode at a time. Each takes at most 16 bytes meanwhile: 2.9 GB."""
 

@@ -13,6 +13,9 @@ from cellflow.signature import checked
 BYTES_TO_STEPS = 257
 """White of 16 bits over white of 8."""
 
+LUMA = (19595, 38470, 7471)
+"""Shares of red, green and blue in grey, of 65536: ITU-R 601 as Pillow rounds it."""
+
 
 @checked
 @dataclass(frozen=True, eq=False)
@@ -27,11 +30,14 @@ class Numbers:
         The kind that they came in: ``"uint8"``, ``"uint16"`` or ``"float32"``.
     channels
         The names of its channels.
+    colours
+        Whether its three channels are red, green and blue, of which a grey one can be made.
     """
 
     values: Tensor
     kind: str
     channels: tuple[str, ...] | None = None
+    colours: bool = False
 
 
 def kinds_of(images: Sequence[Tensor | Numbers]) -> set[str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cellflow.errors import unknown
 from cellflow.images.levels import STEPS
-from cellflow.images.limits import MAX_PIXELS
-from cellflow.images.numbers import Numbers
+from cellflow.images.limits import LARGEST, MAX_PIXELS
+from cellflow.images.numbers import LUMA, Numbers
 from cellflow.images.tiff import PAGES
 from cellflow.renamed import warn
 from cellflow.shapes import check_dense
@@ -22,6 +22,7 @@ FITS = ("crop", "pad", "tiles")
 """Ways to bring a picture of another shape to the size asked for."""
 CUT = 0.02
 """Share of an image that may be cropped without a warning: of one with sides that differ by a pixel or two."""
+_LEFT = 512  # pixels a side of what is read, so that blocks at the border, which may be smaller, do not matter
 _AT_ONCE = 1024  # images converted together, for the sake of memory
 
 
@@ -43,7 +44,9 @@ class Conversion:
         The value of a 16-bit picture that becomes 255; 0 stays 0, in between is linear. The same for every picture,
         so that brightness can be compared: 4095 for a 12-bit camera.
     max_pixels
-        Most pixels that a file may claim to hold: a few kilobytes may unpack to gigabytes.
+        Most pixels that a file may claim to hold: a few kilobytes may unpack to gigabytes. Where nothing else is said,
+        pictures of up to 2^28 pixels, 16,384 x 16,384, are read too if they come to a ``size`` of at most half their
+        own: one at a time, and averaged over blocks of pixels as they are read.
     fit
         How a picture comes to ``size``. ``"crop"``: scaled until it covers it (antialiased, bilinear), and its centre
         cut out. ``"pad"``: scaled until it is inside, and padded with ``background``, or with black where it has the
@@ -83,6 +86,8 @@ class Conversion:
             raise ValueError(f"Expected max_pixels >= 1; found {self.max_pixels}.")
         if self.size is not None and min(self.sides or (0,)) < 1:
             raise ValueError(f"Expected a size of at least one pixel; found {self.size}.")
+        if self.tiles and self.size is None:
+            raise ValueError('`fit="tiles"` cuts images into tiles of a `size`. Set it, as in `size=128`.')
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -93,6 +98,25 @@ class Conversion:
     def tiles(self) -> bool:
         """Whether pictures are cut into tiles, once they are read."""
         return self.fit == "tiles"
+
+    def reduction(self, height: int, width: int) -> int:
+        """Return how many times smaller a picture is made as it is read, a power of 2; 0 for one that is too large.
+
+        Examples
+        --------
+        >>> [Conversion(size=size).reduction(14_000, 14_000) for size in (8, 14_000, None)]
+        [16, 0, 0]
+        >>> Conversion(size=64).reduction(2048, 2048)
+        1
+        """
+        pixels = height * width
+        if pixels <= self.max_pixels:
+            return 1
+        if self.max_pixels != MAX_PIXELS or pixels > LARGEST or self.sides is None or self.tiles:
+            return 0
+        scales = self.sides[0] / height, self.sides[1] / width
+        most = int(min(0.5 / (max(scales) if self.fit == "crop" else min(scales)), min(height, width) / _LEFT))
+        return 2 ** (most.bit_length() - 1) if most > 1 else 0
 
     def cut_away(self, height: int, width: int) -> float:
         """Return the share of a picture of a height and a width that is cropped.
@@ -132,15 +156,17 @@ class Conversion:
         ValueError
             When it has other channels.
         """
-        values, found = image.values, len(image.values)
+        values, found, names = image.values, len(image.values), image.channels
         if self.channels == 3 and found == 1:
             values = values.expand(3, -1, -1)
+        elif self.channels == 1 and image.colours:
+            values, names = torch.tensordot(torch.tensor(LUMA) / 65536, values, dims=1)[None], None
         elif self.channels not in (None, found):
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {found}. Leave out `channels`, or write the "
-                "channels that you want to files of their own."
+                f"Expected images with {self.channels} channels; found {found}, which are no colours. Leave out "
+                "`channels`, or write the channels that you want to files of their own."
             )
-        return Numbers(self._fitted(values[None], 0.0)[0], image.kind, image.channels)
+        return Numbers(self._fitted(values[None], 0.0)[0], image.kind, names, self.channels is None and image.colours)
 
     def _converted(self, images: Tensor) -> Tensor:
         images = _opaque(images, self.background)
@@ -219,7 +245,8 @@ def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.int().unbind(1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[:, None]
+    shares = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return ((shares + 32768) >> 16).to(torch.uint8)[:, None]
 
 
 def _cropped(images: Tensor, height: int, width: int) -> Tensor:

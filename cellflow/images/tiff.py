@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
-import torch
 
-from cellflow.errors import optional, unknown
+from cellflow.errors import optional
 from cellflow.files import committed
 from cellflow.images.levels import Levels
-from cellflow.images.limits import MAX_PIXELS, PixelBudget, UnreadableImageError
-from cellflow.images.numbers import Numbers
+from cellflow.images.limits import PixelBudget, UnreadableImageError
+from cellflow.images.numbers import LUMA, Numbers
+from cellflow.images.reducing import block_means
 from cellflow.machine import usable_memory
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
+
+    from cellflow.images.pixels import Conversion
 
 ENDINGS = frozenset({".tif", ".tiff"})
 INSTALL = "pip install 'cellflow-torch[microscopy]'"
@@ -54,20 +56,16 @@ def is_ours(path: Path) -> bool:
         return False  # damaged: the reader of photographs says so
 
 
-def read_tiff(
-    path: Path, pages: str | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
-) -> Numbers:
-    """Return the numbers of a TIFF file, ``(c, h, w)``.
+def read_tiff(path: Path, conversion: "Conversion", budget: PixelBudget | None = None) -> Numbers:
+    """Return the numbers of a TIFF file, ``(c, h, w)``. What its planes are is looked at before they are read.
 
     Parameters
     ----------
     path
         The file: 8, 12, 16 or 32 bits, or floats; OME-TIFF and what ImageJ writes among others.
-    pages
-        What planes are that the file does not call channels, such as those of a stack: ``"channels"``, or ``"max"`` for
-        their brightest pixels; ``None`` to refuse them.
-    max_pixels
-        Most pixels of a plane.
+    conversion
+        What planes are that the file does not call channels, such as those of a stack (``pages``); how many pixels a
+        plane may have, and how many times smaller a larger one is made.
     budget
         As for `cellflow.images.files.decode`.
 
@@ -79,29 +77,28 @@ def read_tiff(
     ValueError
         When it holds several images, or planes of which nothing is said.
     """
-    if pages is not None and pages not in PAGES:
-        raise ValueError(unknown("way to read pages", pages, PAGES))
     tifffile = optional("tifffile", install=INSTALL)
+    refused, pages = None, conversion.pages
     try:
         with tifffile.TiffFile(path) as file:
-            several, (axes, shape) = len(file.series), _used(file.series[0])
-            plane = shape[axes.index("Y")] * shape[axes.index("X")] if {"Y", "X"} <= set(axes) else 0
-            if not 0 < plane <= max_pixels:
-                raise ValueError(f"it claims planes of {plane} pixels; set `max_pixels={plane}` where that is meant")
-            _require_memory(math.prod(shape) * np.dtype(file.series[0].dtype).itemsize)
-            names = _channel_names(file)
-            with (budget or PixelBudget()).hold(math.prod(shape)):
-                values, axes = _opaque(_intensities(_values(file.series[0]).reshape(shape)), axes, file.series[0])
+            axes, shape = _used(file.series[0])
+            refused = _refused(len(file.series), axes, shape, pages, path)
+            if refused is None:
+                factor = _reduction(axes, shape, conversion)
+                _require_planes(file.series[0], shape)
+                names = _channel_names(file)
+                with (budget or PixelBudget()).hold(math.prod(shape)):
+                    values, axes = _opaque(_intensities(_values(file.series[0]).reshape(shape)), axes, file.series[0])
+                    channels = block_means(_channels_first(values, axes, pages), factor)
     except (tifffile.TiffFileError, *_DAMAGES) as error:
         if "imagecodecs" in str(error):
             raise PackedError(f"{path} (its packing needs `pip install imagecodecs`)") from error
         raise UnreadableImageError(f"{path} ({error})") from error
-    if several > 1:
-        raise ValueError(f"Expected one image per file; {path} holds {several}. Write each to a file of its own.")
-    channels = _channels_first(values, axes, pages, path)
+    if refused is not None:
+        raise ValueError(refused)
     known = names if names is not None and len(names) == len(channels) else None
     kind = _TO_KIND.get(values.dtype.str[1:], "float32")
-    return Numbers(torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)), kind, known)
+    return Numbers(channels, kind, known, colours="S" in axes and len(channels) == len(LUMA))
 
 
 def write_tiffs(values: np.ndarray, paths: Sequence[Path], *, channels: tuple[str, ...] | None = None) -> None:
@@ -133,8 +130,39 @@ def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
     return "".join(axis for axis, _ in kept), tuple(n for _, n in kept)
 
 
-def _require_memory(claimed: int) -> None:
-    """Refuse a file that claims planes which it may not even hold: those that are missing would be filled up."""
+def _refused(several: int, axes: str, shape: tuple[int, ...], pages: str | None, path: Path) -> str | None:
+    """Return why what a file says it holds is not one image; ``None`` where it is."""
+    if several > 1:
+        return f"Expected one image per file; {path} holds {several}. Write each to a file of its own."
+    planes = _planes(axes)
+    if planes and (pages is None or (pages == "channels" and (len(planes) > 1 or {"C", "S"} & set(axes)))):
+        found = ", ".join(f"{shape[axes.index(axis)]} along {axis}" for axis in planes)
+        return (
+            f'Expected one image with its channels in {path}; found more planes ({found}). Set `pages="max"` for '
+            'the brightest pixel of a stack, `pages="channels"` where the planes of one axis are channels, or '
+            "write each plane to a file of its own."
+        )
+    if {"C", "S"} <= set(axes):
+        return f"Expected channels, or colours, in {path}; found both (axes {axes})."
+    return None
+
+
+def _reduction(axes: str, shape: tuple[int, ...], conversion: "Conversion") -> int:
+    """Return how many times smaller the planes are made as they are read; refuse those that are too large."""
+    height, width = (shape[axes.index(axis)] if axis in axes else 0 for axis in "YX")
+    factor = conversion.reduction(height, width) if height * width else 0
+    if factor == 0:
+        plane = height * width
+        raise ValueError(f"it claims planes of {plane} pixels; set `max_pixels={plane}` where that is meant")
+    return factor
+
+
+def _require_planes(series: "TiffPageSeries", shape: tuple[int, ...]) -> None:
+    """Refuse a file that claims planes which are not there, and would be filled up, or more than the memory holds."""
+    missing = sum(page is None for page in series.pages)
+    if missing:
+        raise ValueError(f"it claims {len(series.pages)} planes, of which {missing} are not there")
+    claimed = math.prod(shape) * np.dtype(series.dtype).itemsize
     if claimed > usable_memory():
         raise ValueError(f"it claims {claimed / 2**30:.3g} GiB; there are {usable_memory() / 2**30:.3g} GiB of memory")
 
@@ -180,24 +208,19 @@ def _intensities(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _channels_first(values: np.ndarray, axes: str, pages: str | None, path: Path) -> np.ndarray:
+def _planes(axes: str) -> list[str]:
+    """Return the axes that are neither of a plane nor of its channels."""
+    return [axis for axis in axes if axis not in "YXCS"]
+
+
+def _channels_first(values: np.ndarray, axes: str, pages: str | None) -> np.ndarray:
     """Return planes ``(c, h, w)``."""
-    planes = [axis for axis in axes if axis not in "YXCS"]
-    if planes:
-        found = ", ".join(f"{values.shape[axes.index(axis)]} along {axis}" for axis in planes)
-        if pages is None or (pages == "channels" and (len(planes) > 1 or {"C", "S"} & set(axes))):
-            raise ValueError(
-                f'Expected one image with its channels in {path}; found more planes ({found}). Set `pages="max"` for '
-                'the brightest pixel of a stack, `pages="channels"` where the planes of one axis are channels, or '
-                "write each plane to a file of its own."
-            )
-        if pages == "max":
-            values = values.max(axis=tuple(axes.index(axis) for axis in planes))
-            axes = "".join(axis for axis in axes if axis not in planes)
-        else:
-            axes = axes.replace(planes[0], "C")
-    if {"C", "S"} <= set(axes):
-        raise ValueError(f"Expected channels, or colours, in {path}; found both (axes {axes}).")
+    planes = _planes(axes)
+    if planes and pages == "max":
+        values = values.max(axis=tuple(axes.index(axis) for axis in planes))
+        axes = "".join(axis for axis in axes if axis not in planes)
+    elif planes:
+        axes = axes.replace(planes[0], "C")
     axes = axes.replace("S", "C")
     if "C" not in axes:
         values, axes = values[None], "C" + axes

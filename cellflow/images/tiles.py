@@ -77,6 +77,22 @@ def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tens
 
 
 @checked
+def continued(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a field ``(c, h, w)`` that is as large as a tile at least: its last row and column go on.
+
+    Examples
+    --------
+    >>> continued(torch.tensor([[[1, 2]]]), (2, 3)).tolist()
+    [[[1, 2, 2], [1, 2, 2]]]
+    """
+    height, width = image.shape[-2:]
+    if height >= size[0] and width >= size[1]:
+        return image
+    rows, columns = (torch.arange(max(n, side)).clamp(max=n - 1) for n, side in zip((height, width), size, strict=True))
+    return image[:, rows][:, :, columns]
+
+
+@checked
 def blended(tiles: Tensor, places: Sequence[Place], size: tuple[int, int]) -> Tensor:
     """Return the field ``(c, *size)`` of which tiles ``(k, c, h, w)`` are, each counting less towards its border.
 

@@ -1,0 +1,54 @@
+"""Pictures that are far larger than what is made of them, averaged over blocks as they are read."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_STRIP = 2**22  # pixels that are averaged at a time, for the sake of memory
+_STEP = 16  # of larger blocks Pillow's means are off by some per cent
+_BY_PILLOW = frozenset({"L", "LA", "RGB", "RGBA"})
+
+
+def block_means(values: np.ndarray, factor: int) -> Tensor:
+    """Return planes ``(c, h, w)`` as means over blocks of ``factor`` x ``factor`` pixels, in single precision.
+
+    What is left at the right and at the lower border is averaged over as many pixels as there are.
+
+    Examples
+    --------
+    >>> block_means(np.arange(6.0).reshape(1, 2, 3), 2)
+    tensor([[[2.0000, 3.5000]]])
+    """
+    if factor == 1:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    rows = max(1, _STRIP // (values.shape[2] * factor)) * factor
+    parts = []
+    for start in range(0, values.shape[1], rows):
+        strip = np.ascontiguousarray(values[:, start : start + rows], dtype=np.float32)
+        pooled = F.avg_pool2d(torch.from_numpy(strip)[None], factor, ceil_mode=True, count_include_pad=False)
+        parts.append(pooled[0])
+    return torch.cat(parts, dim=1)
+
+
+def reduced(picture: "Picture", factor: int, mode: str) -> "Picture":
+    """Return a picture of bytes as means over blocks; ``factor`` is a power of 2.
+
+    One with a palette, or of other modes, is brought to its mode of bytes first.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> reduced(Image.new("1", (10, 8)), 4, "L").size
+    (3, 2)
+    """
+    picture = picture if picture.mode in _BY_PILLOW else picture.convert(mode)
+    while factor > 1:
+        step = min(factor, _STEP)
+        picture, factor = picture.reduce(step), factor // step
+    return picture
