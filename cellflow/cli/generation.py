@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cellflow")
 SOLVER = Fixed("midpoint", steps=20)
+STRENGTH = 0.5
+"""How much of images is given up that are changed, where nothing is said."""
 SHOWN = 12
 """Images in a row of a preview."""
 
@@ -30,6 +32,7 @@ def generate(cfg: Settings) -> None:
     """Fit a generator to a folder, or make images with a fitted one."""
     if cfg.model is not None:
         return _apply(cfg)
+    image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "data")
     fabric = shared.join(cfg)
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
@@ -80,12 +83,22 @@ def _apply(cfg: Settings) -> None:
     from cellflow.estimators import ImageGenerator
 
     image_runs.require(cfg, "out")
-    model = load_run(ImageGenerator, runs.existing_folder(cfg.model), cfg)
+    folder = runs.existing_folder(cfg.model)
+    model = load_run(ImageGenerator, folder, cfg)
     image_runs.check_fitted(cfg, shape=model.shape_, levels=model.levels_[0])
     solver = solver_of(cfg, default=SOLVER)
     asked = {"label": cfg.label, "condition": image_runs.one_condition(cfg), "guidance": cfg.guidance}
-    once = (model.generate(n, **asked, solver=solver, seed=cfg.seed) for n in [cfg.n])
-    image_runs.write_parts(once, image_runs.numbered(cfg.n), cfg.out, model.levels_[0])
+    how = {**asked, "solver": solver, "seed": cfg.seed}
+    if cfg.input is None:
+        image_runs.refuse_strength(cfg)
+        once = (model.generate(n, **how) for n in [cfg.n])
+        return image_runs.write_parts(once, image_runs.numbered(cfg.n), cfg.out, model.levels_[0])
+    then = image_runs.as_fitted(cfg, kept_settings(folder, "generate"), model.shape_)
+    images = image_runs.read(cfg.input, then, levels=model.levels_[0])
+    strength = STRENGTH if cfg.strength is None else cfg.strength
+    read = (images.read() if isinstance(images, ImageStream) else images for _ in range(1))  # not before `out` is free
+    changed = (model.translate(some, strength=strength, **how) for some in read)
+    return image_runs.write_parts(changed, images.names or image_runs.numbered(len(images)), cfg.out, model.levels_[0])
 
 
 def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg: Settings) -> None:

@@ -214,6 +214,38 @@ def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None
         raise ValueError("Black and white are those of the fit. Leave `white_level` and `percentiles` out.")
 
 
+def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:
+    """Return the settings with which images for a fitted model are read: those of its run, but for how files are read.
+
+    Parameters
+    ----------
+    cfg
+        What is asked for now.
+    then
+        The settings of the run, which are changed.
+    shape
+        Channels, height and width of the images of the fit.
+    """
+    then.size, then.channels = list(shape[1:]), shape[0]
+    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
+        then[name] = cfg[name]
+    return then
+
+
+def refuse_strength(cfg: Settings) -> None:
+    """Refuse a `strength` where there are no images that are changed.
+
+    Raises
+    ------
+    ValueError
+        Then.
+    """
+    if cfg.strength is not None:
+        raise ValueError(
+            "`strength` is of images that a finished model changes. Give `model=` and `input=`, or leave it out."
+        )
+
+
 def one_condition(cfg: Settings) -> dict[str, str] | None:
     """Return the condition that images are asked for in.
 

@@ -119,6 +119,7 @@ SETTINGS: dict[str, Any] = {
     "label": str | None,
     "guidance": float,
     "reverse": bool,
+    "strength": Annotated[float, Between(0, 1)] | None,
     "teacher": bool,
     "objective": Literal[(*OF_GENERATORS, TRAJECTORIES, *OF_MAPS)],
     # What is done with a run.

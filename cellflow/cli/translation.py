@@ -41,6 +41,7 @@ def translate(cfg: Settings) -> None:
     """Fit a translation from two folders, or translate a folder with a fitted one."""
     if cfg.model is not None:
         return _apply(cfg)
+    image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     fabric = shared.join(cfg)
     source, target = _both(cfg)
@@ -85,9 +86,12 @@ def _apply(cfg: Settings) -> None:
     model = load_run(DomainTranslator, folder, cfg)
     levels, returned = (model.levels_[k] for k in ((1, 0) if cfg.reverse else (0, 1)))
     image_runs.check_fitted(cfg, shape=model.shape_, levels=levels)
-    then.size, then.channels = list(model.shape_[1:]), model.shape_[0]
-    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
-        then[name] = cfg[name]
+    if cfg.strength is not None and not model.stochastic:
+        raise ValueError(
+            "`strength` is of bridges with noise, and this flow has none: it could not forget anything. Fit one with "
+            "`path=brownian_bridge stochastic=true`, or change images with `cellflow generate model=... input=...`."
+        )
+    then = image_runs.as_fitted(cfg, then, model.shape_)
     if cfg.overlap is not None:
         return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
     images = image_runs.read(cfg.input, then, levels=levels)
@@ -188,7 +192,9 @@ def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..
     """Return how images are translated."""
     solver = _solver(model, cfg)
     if isinstance(solver, Noisy):
-        return partial(model.simulate, solver=solver, seed=seed)
+        return partial(
+            model.simulate, solver=solver, seed=seed, strength=1.0 if cfg.get("strength") is None else cfg.strength
+        )
     return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
 
 

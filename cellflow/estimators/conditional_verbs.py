@@ -117,6 +117,22 @@ def check_strength(guidance: float, *, dropped: bool) -> None:
         )
 
 
+def check_part(strength: float) -> None:
+    """Refuse a share of the way that is none.
+
+    Raises
+    ------
+    ValueError
+        Then.
+
+    Examples
+    --------
+    >>> check_part(0.5)
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"Expected a `strength` above 0, where nothing changes, and at most 1; found {strength}.")
+
+
 def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:
     """Yield the conditions of one batch after the other.
 

@@ -10,7 +10,7 @@ from cellflow.cells.conditions import Conditions, resolve
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
-from cellflow.estimators import generation_distillation
+from cellflow.estimators import editing, generation_distillation
 from cellflow.estimators import generation_verbs as verbs
 from cellflow.estimators.base import DISTILLING, REFINING, FlowEstimator, some_rows
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, width
@@ -277,7 +277,7 @@ class ImageGenerator(FlowEstimator):
         return self._become(refined)
 
     distill = generation_distillation.distill
-    generate, trajectory = verbs.generate, verbs.trajectory
+    generate, trajectory, translate = verbs.generate, verbs.trajectory, editing.translate
 
     def _conditioned(
         self, images: ImageSet | ImageStream, conditions: Conditions | FittedConditions | None

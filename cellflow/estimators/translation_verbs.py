@@ -11,7 +11,7 @@ from cellflow import integrate, paths
 from cellflow.cells.decoders import Decoder
 from cellflow.cells.decoding import Decode, Genes, read_decoder
 from cellflow.cells.loadings import Loadings
-from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, in_turn, own, relabelled
+from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, check_part, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.guidance import Guided
 from cellflow.estimators.pixel_levels import check_levels
@@ -128,6 +128,7 @@ def simulate(
     layer: str | None = None,
     use_raw: bool = False,
     decode: Decode | None = None,
+    strength: float = 1.0,
     solver: Noisy | str | int = SIMULATION,
     seed: int = 0,
     batch_size: int = 128,
@@ -141,8 +142,12 @@ def simulate(
     ----------
     x, condition, reverse, genes, layer, use_raw, decode
         As for `translate`.
+    strength
+        The share of the way that is gone: below 1, samples start on it, in the noise that the bridge from a sample to
+        itself has there, and keep more of themselves (Meng et al. 2022). Flows without noise, which could not forget
+        anything, have none: see `cellflow.ImageGenerator.translate`.
     solver
-        `cellflow.integrate.Noisy`; or its method, or its number of steps.
+        `cellflow.integrate.Noisy`; or its method, or its number of steps, of which the share ``strength`` is taken.
     seed
         Seed of the noise.
     batch_size
@@ -156,6 +161,8 @@ def simulate(
     ------
     TypeError
         When the flow was fitted without a score, or for a solver without noise: `translate` takes it.
+    ValueError
+        As for `translate`; when ``strength`` is not above 0 and at most 1.
 
     Examples
     --------
@@ -168,11 +175,14 @@ def simulate(
     chosen: Noisy = integrate.resolve(
         solver, default=SIMULATION, verb="DomainTranslator.simulate", smooth="translate", old=old
     )
+    check_part(strength)
     domain, rows = _known(self, x, condition, reverse=reverse)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
-    plain = 1 / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
+    chosen = replace(chosen, steps=max(1, round(strength * chosen.steps)))
+    plain = strength / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
     most = replace(chosen, steps=chosen.steps - (plain > 0))
-    noisy = _noisy(self, most, in_turn(rows, batch_size), seed=seed, save=2, reverse=reverse, span=1 - plain)
+    span = {"first": 1 - strength, "last": 1 - plain}
+    noisy = _noisy(self, most, in_turn(rows, batch_size), seed=seed, save=2, reverse=reverse, **span)
     last_rows = in_turn(rows, batch_size)
 
     def flow(states: Tensor) -> Trajectory:
@@ -287,20 +297,27 @@ def _noisy(
     seed: int,
     save: int,
     reverse: bool,
-    span: float = 1.0,
+    first: float = 0.0,
+    last: float = 1.0,
 ) -> Callable[[Tensor], Trajectory]:
-    """Return the simulation over a ``span`` of model time; ``rows`` has the conditions of each part."""
+    """Return the simulation from one share of the way to another; ``rows`` has the conditions of each part."""
     if not flow.stochastic:
         raise TypeError(
             "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
             "`DomainTranslator(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `translate`."
         )
-    start, stop = (1.0, 1.0 - span) if reverse else (0.0, span)
+    start, stop = (1 - first, 1 - last) if reverse else (first, last)
     rng = generator(seed=seed, device=next(flow.field_.parameters()).device)
-    sigma, field = paths.resolve(flow.path).sigma, flow.field_
-    return lambda x: integrate.sde(
-        field, x, sigma=sigma, start=start, stop=stop, solver=solver, save=save, generator=rng, condition=next(rows)
-    )
+    path, field = paths.resolve(flow.path), flow.field_
+
+    def simulated(x: Tensor) -> Trajectory:
+        if first > 0:
+            spread = float(path.coefficients(torch.tensor([first]))[2])
+            x = x + spread * torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+        span: dict[str, Any] = {"start": start, "stop": stop, "condition": next(rows)}
+        return integrate.sde(field, x, sigma=path.sigma, solver=solver, save=save, generator=rng, **span)
+
+    return simulated
 
 
 def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, rows: Tensor | None, *, reverse: bool) -> Tensor:
