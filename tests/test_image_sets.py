@@ -585,9 +585,13 @@ def test_without_an_address_the_message_says_where_to_put_it(server):
         cf.datasets.nuclei()
     with pytest.raises(FileNotFoundError, match=r"cifar10_jpeg/cifar10_test_jpeg\.npz is not on this machine"):
         cf.datasets.cifar10("test", jpeg=True)
+    with pytest.raises(FileNotFoundError, match=r"bbbc013_wortmannin_64\.npz is not on this machine"):
+        cf.datasets.wortmannin()
 
 
-@pytest.mark.parametrize("load", [cf.datasets.mnist, cf.datasets.fashion_mnist, cf.datasets.cifar10])
+@pytest.mark.parametrize(
+    "load", [cf.datasets.mnist, cf.datasets.fashion_mnist, cf.datasets.cifar10, cf.datasets.wortmannin]
+)
 def test_splits_are_known(load):
     with pytest.raises(ValueError, match="Unknown split 'validation'"):
         load("validation")
@@ -610,6 +614,18 @@ def test_fashion_mnist():
     found = cf.datasets.fashion_mnist("test")
     assert torch.bincount(found.labels).tolist() == [1000] * 10
     assert found.classes[9] == "ankle boot"
+
+
+@requires_data
+def test_cells_under_wortmannin_are_split_by_well():
+    train, test = (cf.datasets.wortmannin(split) for split in ("train", "test"))
+    assert [len(train.only(name)) for name in train.classes] == [302, 184]
+    assert [len(test.only(name)) for name in ("control", "wortmannin")] == [149, 159]
+    assert train.shape == (2, 64, 64)
+    assert set(train.obs["well"]) == {"A01", "A12"}
+    assert (train.obs["treatment"].to_numpy() == [train.classes[k] for k in train.labels]).all()
+    assert train.names[0].startswith(train.obs["well"].iloc[0])
+    assert (test.obs["dose_nM"] > 0).sum() == 159
 
 
 @requires_data

@@ -19,12 +19,13 @@ import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.command import Words
 from benchmarks.images import methods
-from benchmarks.images.judge import Generated
+from benchmarks.images.judge import FLOOR, Generated
 from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.images import ImageSet
+from cellflow.metrics import blind_to
 
 SIZES = {
     "cpu": replace(CPU, recipe=replace(CPU.recipe, schedule="constant")),
@@ -34,15 +35,15 @@ SIZES = {
 """With a constant learning rate: every checkpoint is then worth as much as the last."""
 KEY = ("dataset", "method", "sampler", "evaluations", "train_steps", "seed", "size")
 COLUMNS = (
-    *KEY, "distance", "n", "fd", "fd_low", "fd_high", "kid", "precision", "recall", "batch", "train_seconds",
-    "sample_seconds", "settings", "device",
+    *KEY, "distance", "n", "fd", "fd_low", "fd_high", "kid", "precision", "recall", "high_frequency", "batch",
+    "train_seconds", "sample_seconds", "settings", "device",
 )  # fmt: skip
 EVALUATIONS, ON_THE_WAY = (2, 4, 8, 16, 32), 16
 """Of the network for each image: of a trained model, and of one in training."""
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Parts of the training after which a model is scored."""
-FLOOR, DRAWS = "real against real", 10
-"""The floor is the mean of so many samples of real images."""
+DRAWS = 10
+"""The floor is the mean of so many samples of real images, and each control of as many of them spoiled."""
 COLOURS = {"FM": "#4269d0", "OT-CFM": "#3ca951", "diffusion": "#ff725c"}
 TEXT, PUBLISHED = Path(__file__).with_name("generation.md"), Path(__file__).with_name("generation.csv")
 
@@ -64,13 +65,13 @@ def main(words: Words = None) -> None:
 
 
 def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list[Row]]:
-    """Yield the floor's row, then those of each method that the table lacks; put them there."""
+    """Yield the rows of the floor and its controls, then those of each method that the table lacks; put them there."""
     name, seed, where = about["dataset"], about["seed"], {"device": machine.name(torch.device(size.device))}
     images = DATASETS[name].load("train")
     judge, rng = Generated(DATASETS[name], images), cf.generator(seed=seed)
     some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
     methods.keep_samples(f"generation/{name}", "real", some[0])
-    rows = [about | {"method": FLOOR} | judge.floor(some)]
+    rows = [about | row for row in judge.baselines(some)]
     table.put(*rows)
     yield rows
     for chosen in names:
@@ -131,7 +132,7 @@ def text(rows: list[Row], tail: str = "") -> str:
 
 
 def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
-    trained, distance = [row for row in rows if row["method"] != FLOOR], rows[0]["distance"]
+    trained, distance = [row for row in rows if row["method"] in GENERATORS], rows[0]["distance"]
     most = max((row["train_steps"] for row in trained), default=0)
     lines = [
         f"Made by `python -m benchmarks.images generation task={name} method=all size={size} steps={most} "
@@ -142,16 +143,33 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
     courses = {method: _course(rows, method) for method in GENERATORS}
     way = [
         [method, row["train_steps"], f"{row['train_seconds']:.0f}", shown(row, "fd"), shown(row, "precision", 2),
-         shown(row, "recall", 2)]
+         shown(row, "recall", 2), shown(row, "high_frequency")]
         for method, course in courses.items() for row in course
     ]  # fmt: skip
     return [
-        *lines, *_answer(courses), f"![distance](generation_{name}.png)", "",
+        *lines, *_answer(courses), *_controls(rows, distance), f"![distance](generation_{name}.png)", "",
         f"![samples](generation_{name}_samples.png)", "",
         f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
         f"{distance} on the way, with {ON_THE_WAY} evaluations:", "",
-        *page.table(("method", "optimiser steps", "seconds", "distance", "precision", "recall"), way),
+        *page.table(
+            ("method", "optimiser steps", "seconds", "distance", "precision", "recall", "high frequencies"), way
+        ),
     ]  # fmt: skip
+
+
+def _controls(rows: list[Row], distance: str) -> list[str]:
+    """Return the table of real images and of spoiled ones, and what the distance does not see."""
+    found = {row["method"]: row for row in rows if row["method"] not in GENERATORS}
+    if len(found) < 2:
+        return []
+    names = ("fd", "kid", "precision", "recall", "high_frequency")
+    table = [[method, *(shown(row, name) for name in names)] for method, row in found.items()]
+    spots = blind_to(found[FLOOR]["fd"], {method: row["fd"] for method, row in found.items() if method != FLOOR})
+    said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
+    head = ("real images", distance, "KID", "precision", "recall", "high frequencies")
+    old = any(row["high_frequency"] is None for row in rows if row["method"] in GENERATORS)
+    note = [" The methods below were trained before high frequencies were measured."] if old else []
+    return [*page.table(head, table), "", f"{distance} {said}.{''.join(note)}", ""]
 
 
 def _answer(courses: dict[str, list[Row]]) -> list[str]:
@@ -189,7 +207,7 @@ def _course(rows: list[Row], method: str) -> list[Row]:
 
 def _ends(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     """Return the rows of trained models, by method and sampler."""
-    trained = sorted((row for row in rows if row["method"] != FLOOR), key=lambda row: row["train_steps"])
+    trained = sorted((row for row in rows if row["method"] in GENERATORS), key=lambda row: row["train_steps"])
     last = {row["method"]: row["train_steps"] for row in trained}
     ends = [row for row in trained if row["train_steps"] == last[row["method"]]]
     names = sorted({(row["method"], row["sampler"]) for row in ends})

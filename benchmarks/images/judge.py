@@ -1,7 +1,8 @@
 """Scores of images: how real they look; and of a translation, how far it went and what it kept."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,9 +14,14 @@ from cellflow import metrics
 from cellflow.images import ImageSet
 from cellflow.metrics import bootstrap, feature_network, features_of, frechet_distance
 from cellflow.metrics import structural_similarity as similar
+from cellflow.metrics.features import ENCODER, Features, TrainedNetwork
+from cellflow.report.image_scores import features_for
 
-REPEATS, SUBSET = 100, 100
-"""Draws of a bootstrap interval; images a side in a kernel distance, at most."""
+REPEATS, SUBSET, DRAWS = 100, 100, 10
+"""Draws of a bootstrap interval; images a side in a kernel distance, at most; draws of the floor and its controls."""
+FLOOR = "real against real"
+COMPONENTS_OF = 2000
+"""Images whose principal components are taken, at most."""
 
 
 def distances(x: Tensor, real: Tensor, rng: torch.Generator) -> Row:
@@ -48,6 +54,15 @@ def fid(images: Tensor, real: ImageSet) -> float:
     return metrics.fid(cf.images.to_bytes(images), real.images, weights=weights, reference=real.source).value
 
 
+def spoiled(images: Tensor, seed: int) -> dict[str, Tensor]:
+    """Return images made worse in known ways, by the names of their rows, as bytes would have them."""
+    found = metrics.spoiled(images, generator=cf.generator(seed=seed))
+    return {
+        f"{name} grey levels" if name.startswith("noise") else name: cf.images.scaled(cf.images.to_bytes(some))
+        for name, some in found.items()
+    }
+
+
 class Generated:
     """Scores generated images ``(n, c, h, w)`` from -1 to 1 by their features, against those of real test images.
 
@@ -59,14 +74,23 @@ class Generated:
         if self.network is None:
             cf.datasets.inception_weights()  # now, rather than after days of training
         else:
-            self.real = self._features(dataset.load("test").scaled())
+            self.images = dataset.load("test").scaled()
+            self.real = self._features(self.images)
 
     def __call__(self, images: Tensor) -> Row:
         if self.network is None:
             return {"distance": "FID", "n": len(images), "fd": fid(images, self.train)}
         found = distances(self._features(images), self.real, cf.generator(seed=0))
         del found["coverage"]
+        found["high_frequency"] = metrics.high_frequency_ratio(images, self.images)
         return {"distance": f"FD-{self.network}", "n": len(images), **found}
+
+    def baselines(self, samples: list[Tensor]) -> Iterator[Row]:
+        """Yield the floor, and the scores of the same samples spoiled; of the FID the floor alone."""
+        yield {"method": FLOOR, **self.floor(samples)}
+        worse = [] if self.network is None else [spoiled(one, seed) for seed, one in enumerate(samples)]
+        for name in worse[0] if worse else ():
+            yield {"method": name, **self.floor([one[name] for one in worse])}
 
     def floor(self, samples: list[Tensor]) -> Row:
         """Return the scores of samples of real images: the mean distance, between the least and the largest.
@@ -94,18 +118,40 @@ class Translated:
     inputs: Tensor
     real: Tensor
     classes: Tensor | None
+    encoder: bool = False  # whether distances are measured in features of photographs too
 
     @staticmethod
-    def of(task: Task, direction: Direction, n: int, seed: int) -> "Translated":
+    def of(task: Task, direction: Direction, n: int, seed: int, *, encoder: bool = False) -> "Translated":
         """Return a judge with at most ``n`` test images a side."""
         source, target = task.chosen(direction, n, cf.generator(seed=seed))[0]
-        return Translated(task, direction, source.scaled(), target.scaled(), source.labels)
+        return Translated(task, direction, source.scaled(), target.scaled(), source.labels, encoder)
+
+    @cached_property
+    def network(self) -> TrainedNetwork:
+        """The network of the task."""
+        return self.task.judge()
+
+    @cached_property
+    def features(self) -> dict[str, Features]:
+        """What images are compared by, by the column of the distance: the network of the task, and others."""
+        seen = features_for(None, self.others(COMPONENTS_OF, 0)).features
+        found: dict[str, Features] = {"fd": lambda images: self.network(self.task.view(images)), "fd_pca": seen}
+        return found | ({"fd_effnet": feature_network(ENCODER)} if self.encoder else {})
+
+    @cached_property
+    def target(self) -> dict[str, Tensor]:
+        """The features of the real test images."""
+        return {name: features_of(self.real, function) for name, function in self.features.items()}
 
     def __call__(self, outputs: Tensor, seed: int) -> Row:
         """Return all scores of the outputs ``(n, c, h, w)``, in the order of the inputs."""
         rng, kept = cf.generator(seed=seed), self.direction.kept
         row: Row = {"n": len(outputs), "network": self.task.network}
-        row |= distances(self._features(outputs), self._features(self.real), rng)
+        found = {name: features_of(outputs, function) for name, function in self.features.items()}
+        row |= distances(found.pop("fd"), self.target["fd"], rng)
+        for name, x in found.items():
+            row |= interval(name, bootstrap(self._to(name), x, generator=rng, repeats=REPEATS))
+        row["high_frequency"] = metrics.high_frequency_ratio(outputs, self.real)
         row |= self._described(outputs, rng)
         row |= averaged("cost", metrics.transport_cost(self.inputs, outputs), rng)
         row |= averaged("kept", kept(self.inputs, outputs), rng)
@@ -114,26 +160,48 @@ class Translated:
         row |= {"ignores_input": shuffled.ignores_input, "ssim": float(similar(self.inputs, outputs).mean())}
         return row | self._accuracy(outputs, rng) | self._partner(outputs)
 
-    def floor(self, seed: int) -> Row:
-        """Return how far apart two samples of real images are, of as many as the outputs, or as there are."""
-        rng = cf.generator(seed=seed)
-        pool = self._features(torch.cat([self.others(len(self.real) * 4, seed), self.real]))
-        n = min(len(self.real), len(pool) // 2)
-        found = metrics.real_floor(frechet_distance, pool, n=n, generator=rng)
-        kid = metrics.real_floor(lambda x, y: kernel(x, y, seed), pool, n=n, generator=rng)
-        return {"n": n, "network": self.task.network, **interval("fd", found), "kid": kid.value}
+    def controls(self, seed: int) -> Iterator[Row]:
+        """Yield how far apart two samples of real images are, as many as the outputs, and spoiled ones from real ones.
+
+        All by the same draws: the mean, between the least and the largest.
+        """
+        pool = torch.cat([self.others(len(self.real) * 2, seed), self.real])
+        n, rng = min(len(self.real), len(pool) // 2), cf.generator(seed=seed)
+        draws = [torch.randperm(len(pool), generator=rng)[: 2 * n].split(n) for _ in range(DRAWS)]
+        real = {name: features_of(pool, function) for name, function in self.features.items()}
+        for method, images in {FLOOR: pool, **spoiled(pool, seed)}.items():
+            row: Row = {"method": method, "n": n, "network": self.task.network}
+            for name, function in self.features.items():
+                x = real[name] if method == FLOOR else features_of(images, function)
+                found = [frechet_distance(x[one], real[name][other]) for one, other in draws]
+                row |= {name: sum(found) / DRAWS, f"{name}_low": min(found), f"{name}_high": max(found)}
+                if name == "fd":
+                    pairs = [(x[one], real[name][other]) for one, other in draws]
+                    row["kid"] = sum(kernel(*pair, seed) for pair in pairs) / DRAWS
+                    near = [metrics.neighbours(*pair) for pair in pairs]
+                    row |= {
+                        k: sum(getattr(one, k) for one in near) / DRAWS for k in ("precision", "recall", "coverage")
+                    }
+            row["high_frequency"] = metrics.high_frequency_ratio(images, pool)
+            row |= self._described(images[draws[0][0]], rng)
+            yield row | (self._accuracy(images, rng) if self.direction.wanted else {})
 
     def others(self, n: int, seed: int) -> Tensor:
         """Return at most ``n`` real target images of the training set, drawn without a look at the inputs."""
         end = self.task.train[0 if self.direction.backward else 1]
         return end.scaled(torch.randperm(len(end), generator=cf.generator(seed=seed))[:n])
 
+    def train_images(self, seed: int) -> Tensor:
+        """Return at most ``COMPONENTS_OF`` images of the side that translations start from, of the training set."""
+        end = self.task.train[1 if self.direction.backward else 0]
+        return end.scaled(torch.randperm(len(end), generator=cf.generator(seed=seed))[:COMPONENTS_OF])
+
     def fid(self, outputs: Tensor) -> float:
         """Return the FID as published for this protocol: against all test images, however few."""
         return fid(outputs, self.task.test[0 if self.direction.backward else 1])
 
-    def _features(self, images: Tensor) -> Tensor:
-        return features_of(self.task.view(images), feature_network(self.task.network))
+    def _to(self, name: str) -> Callable[[Tensor], float]:
+        return lambda x: frechet_distance(x, self.target[name])
 
     def _described(self, outputs: Tensor, rng: torch.Generator) -> Row:
         if self.direction.descriptors is None:
@@ -141,16 +209,15 @@ class Translated:
         mine, theirs = (self.direction.descriptors(images).double() for images in (outputs, self.real))
         mine, theirs = mine / theirs.std(0), theirs / theirs.std(0)
         found = bootstrap(lambda x: metrics.energy_distance(x, theirs), mine, generator=rng, repeats=REPEATS)
-        return interval("measured", found)
+        return {"described_by": self.direction.described_by, **interval("measured", found)}
 
     def _accuracy(self, outputs: Tensor, rng: torch.Generator) -> Row:
         wanted, classes = self.direction.wanted, self.classes if self.direction.same_class else None
         if wanted is None and classes is None:
             return {}
-        network = feature_network(self.task.network)
 
         def logits(images: Tensor) -> Tensor:
-            found = network.logits(images)
+            found = self.network.logits(images)
             if wanted is None:
                 return found
             mask = torch.isin(torch.arange(found.shape[1]), torch.tensor(wanted))

@@ -43,7 +43,9 @@ class Size:
     flow_steps: int = 0  # of the flow that few-step methods start from
     device: str = "cpu"
 
-    def network(self, shape: tuple[int, int, int], *, heads: int = 1, generator: torch.Generator) -> nn.Module:
+    def network(
+        self, shape: tuple[int, int, int], *, heads: int = 1, condition_dim: int = 0, generator: torch.Generator
+    ) -> nn.Module:
         """Return a fresh network for images of this shape ``(c, h, w)``."""
         channels, height, width = shape
         levels = len(self.multipliers)
@@ -52,7 +54,7 @@ class Size:
         with seeded(generator):
             net: nn.Module = cf.networks.UNet(
                 channels * self.patch**2, width=self.width, multipliers=self.multipliers[:levels],
-                blocks=self.blocks, dropout=self.dropout, heads=heads,
+                blocks=self.blocks, dropout=self.dropout, heads=heads, condition_dim=condition_dim,
             )  # fmt: skip
         return (net if self.patch == 1 else Patches(net, self.patch)).to(self.device)
 

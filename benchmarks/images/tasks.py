@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate, pad
 
 import cellflow as cf
 from cellflow.images import ImageSet, read_images
-from cellflow.metrics import foreground, structural_similarity
+from cellflow.metrics import feature_network, foreground, structural_similarity
+from cellflow.metrics.features import TrainedNetwork
 
 Images = Callable[[Tensor], Tensor]
 SEXTANTS = (("top", "up", "low"), ("down", "top", "low"), ("low", "top", "up"),
@@ -125,6 +126,7 @@ class Direction:
     same_class: bool = False  # whether an output should have the class of its own source instead
     outline: Images | None = None  # where the object is, for the overlap with the true partner
     descriptors: Images | None = None  # a few numbers of each image that people would measure
+    described_by: str = "area, perimeter, circularity"  # what these are called
     backward: bool = False  # whether this way runs from target to source
 
 
@@ -139,7 +141,13 @@ class Task:
     view: Images = lambda images: images  # what the network is shown of an image
     partnered: bool = False  # whether test image k of the source and of the target show the same object
     flip: bool = False  # whether mirrored images are as good
+    classes: bool = False  # whether both sides are in classes within which images may be paired
+    trained: Callable[[], TrainedNetwork] | None = None  # makes the network where none of that name is shipped
     features: tuple[Images, Images] | None = None  # what couplings may compare instead of pixels, a side each
+
+    def judge(self) -> TrainedNetwork:
+        """Return the network in whose features distances are measured."""
+        return feature_network(self.network) if self.trained is None else self.trained()
 
     def chosen(self, direction: Direction, n: int, generator: torch.Generator) -> tuple[Sets, Tensor]:
         """Return at most ``n`` test images a side, as many of each, and the rows of the inputs."""

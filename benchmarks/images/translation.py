@@ -10,33 +10,46 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.command import Words
-from benchmarks.images import methods
-from benchmarks.images.judge import Translated
+from benchmarks.images import comparison, from_noise, methods, wortmannin
+from benchmarks.images.judge import COMPONENTS_OF, FLOOR, Translated
 from benchmarks.images.methods import CPU, GPU, TRANSLATORS, Method, Model, Size, arguments
-from benchmarks.images.tasks import TASKS, Task
+from benchmarks.images.tasks import TASKS as OTHERS
+from benchmarks.images.tasks import Task
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded
+from cellflow.metrics import blind_to
+from cellflow.report.grids import nearest
 
 SIZES = {"cpu": CPU, "gpu": GPU}
+TASKS = OTHERS | {"wortmannin": wortmannin.task}
+METHODS = TRANSLATORS | {from_noise.NAME: from_noise.METHOD}
 KEY = ("task", "direction", "method", "sampler", "solver_steps", "seed", "size")
 COLUMNS = (
-    *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "measured",
-    "measured_low", "measured_high", "cost", "cost_low", "cost_high", "kept_by", "kept", "kept_low", "kept_high",
-    "kept_shuffled", "ignores_input", "ssim", "accuracy", "accuracy_low", "accuracy_high", "partner_mse",
-    "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds", "settings", "device",
+    *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "fd_pca",
+    "fd_pca_low", "fd_pca_high", "fd_effnet", "fd_effnet_low", "fd_effnet_high", "high_frequency", "measured",
+    "measured_low", "measured_high", "described_by", "cost", "cost_low", "cost_high", "kept_by", "kept",
+    "kept_low", "kept_high", "kept_shuffled", "ignores_input", "ssim", "accuracy", "accuracy_low", "accuracy_high",
+    "partner_mse", "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds",
+    "settings", "device",
 )  # fmt: skip
-BASELINES = ("real against real", "do nothing", "ignore the input", "true partner")
+CONTROLS = ("noise of 5 grey levels", "noise of 10 grey levels", "noise of 20 grey levels", "blurred")
+BASELINES = (
+    FLOOR, *CONTROLS, "do nothing", "ignore the input", "nearest real target", "mean image", "mean shift",
+    "true partner",
+)  # fmt: skip
 HEAD = (
-    "method", "sampler", "steps", "FD", "KID", "precision", "recall", "cost", "kept", "kept, shuffled", "right class",
-    "training s", "sampling s",
+    "method", "sampler", "steps", "FD", "high frequencies", "KID", "precision", "recall", "cost", "kept",
+    "kept, shuffled", "right class", "training s", "sampling s",
 )  # fmt: skip
+JUDGES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0"}
 SOME = {
-    "fid": "FID", "measured": "area, perimeter, circularity", "partner_mse": "partner MSE",
-    "partner_ssim": "partner SSIM", "partner_dice": "partner Dice",
+    "fid": "FID", "fd_pca": JUDGES["fd_pca"], "fd_effnet": JUDGES["fd_effnet"], "measured": "measured",
+    "partner_mse": "partner MSE", "partner_ssim": "partner SSIM", "partner_dice": "partner Dice",
 }  # fmt: skip
 """Columns of some tasks alone."""
 TEXT, PUBLISHED = Path(__file__).with_name("translation.md"), Path(__file__).with_name("translation.csv")
@@ -49,47 +62,50 @@ PUBLISHED_ABOVE = (
 
 def main(words: Words = None) -> None:
     """Run the tasks that are named; write rows, pictures and the page."""
-    given = arguments("translation", __doc__, list(TASKS), TRANSLATORS, SIZES, words, seed=0, fid=False)
+    given = arguments("translation", __doc__, list(TASKS), METHODS, SIZES, words, seed=0, fid=False, encoder=False)
     table = Table(given.out / "translation.csv", KEY, COLUMNS)
     for name in given.task:
         task, about = TASKS[name](), {"task": name, "seed": given.seed, "size": given.size}
         last = "true partner" if task.partnered else "real target"
-        for rows in run(table, about, task, given.method, given.sized, fid=given.fid):
+        for rows in run(table, about, task, given.method, given.sized, fid=given.fid, encoder=given.encoder):
             print(*map(rounded, rows), sep="\n", flush=True)
             (given.out / "translation.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):
-                names, file = ["source", *TRANSLATORS, "target"], given.out / picture(name, number)
+                names, file = ["source", *METHODS, "target"], given.out / picture(name, number)
                 methods.draw_samples(f"translation/{name}/{way.name}", names, file, target=last)
 
 
 def run(
-    table: Table, about: Row, task: Task, chosen: list[str], size: Size, *, fid: bool = False
+    table: Table, about: Row, task: Task, chosen: list[str], size: Size, *, fid: bool = False, encoder: bool = False
 ) -> Iterator[list[Row]]:
     """Yield the rows of the baselines, then those of each method that the table lacks; put them there."""
     seed, where = about["seed"], {"device": machine.name(torch.device(size.device))}
-    judges = {way.name: Translated.of(task, way, size.images, seed) for way in task.directions}
+    judges = {way.name: Translated.of(task, way, size.images, seed, encoder=encoder) for way in task.directions}
     baselines = [about | row for row in _baselines(judges, about["task"], seed)]
     table.put(*baselines)
     yield baselines
     for name in chosen:
-        method = TRANSLATORS[name]
+        method = METHODS[name]
         parts = (method, methods.SIGMA, methods.CYCLES, methods.SIMULATION_STEPS, replace(size, device="cpu"), seed)
         known = about | {"method": name, "settings": digest(parts)}
         if not suits(method, task) or table.read(**known):
             continue
-        model = train(task, method, size, seed)
+        noise = name == from_noise.NAME
+        model = from_noise.train(task, size, seed) if noise else train(task, method, size, seed)
         spent = known | where | {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
         rows = []
         for way, judge in judges.items():
             kept = f"translation/{about['task']}/{way}", name
-            rows += [spent | row for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid)]
+            rows += [
+                spent | row for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid, noise=noise)
+            ]
         table.put(*rows)
         yield rows
 
 
 def suits(method: Method, task: Task) -> bool:
     """Say whether the task has the features or the classes that the method needs."""
-    classes = task.directions[0].same_class
+    classes = task.directions[0].same_class or task.classes
     return (task.features is not None or not method.on_features) and (classes or not method.within_labels)
 
 
@@ -112,28 +128,43 @@ def train(task: Task, method: Method, size: Size, seed: int) -> Model:
 
 
 def _baselines(judges: dict[str, Translated], name: str, seed: int) -> Iterator[Row]:
-    """Yield the floor, what doing nothing scores, what ignoring the input scores, and what the truth scores."""
+    """Yield the floor and its controls, and what doing nothing, simple answers, and the truth score."""
     for way, judge in judges.items():
-        found = {"do nothing": judge.inputs, "ignore the input": judge.others(len(judge.inputs), seed)}
+        found = {"do nothing": judge.inputs, "ignore the input": judge.others(len(judge.inputs), seed)} | simple(judge)
         if judge.task.partnered:
             found["true partner"] = judge.real
-        yield {"direction": way, "method": "real against real", **judge.floor(seed)}
+        yield from ({"direction": way, **row} for row in judge.controls(seed))
         yield from ({"direction": way, "method": method, **judge(x, seed)} for method, x in found.items())
         for end, images in (("source", judge.inputs), ("target", judge.real)):
             methods.keep_samples(f"translation/{name}/{way}", end, images)
 
 
+def simple(judge: Translated) -> dict[str, Tensor]:
+    """Return answers that nothing was trained for, from at most 2000 images of each side that one may train on."""
+    source, target = judge.train_images(0), judge.others(COMPONENTS_OF, 0)
+    mean, moved = target.mean(0, keepdim=True), target.mean(0) - source.mean(0)
+    return {
+        "nearest real target": nearest(judge.inputs, target),
+        "mean image": mean.expand_as(judge.inputs).clone(),
+        "mean shift": (judge.inputs + moved).clamp(-1, 1),
+    }
+
+
 def _scored(
-    model: Model, samplers: Sequence[str], judge: Translated, size: Size, seed: int, kept: tuple[str, str], *, fid: bool
-) -> Iterator[Row]:
+    model: Model, samplers: Sequence[str], judge: Translated, size: Size, seed: int, kept: tuple[str, str], *,
+    fid: bool, noise: bool,
+) -> Iterator[Row]:  # fmt: skip
     """Yield the scores of a model at each number of steps; a bridge also by its probability flow."""
     way, (first, *others) = judge.direction, samplers
     for sampler, steps in [*((first, steps) for steps in size.solver), *((other, size.solver[-1]) for other in others)]:
         start = time.perf_counter()
-        outputs = methods.sample(
-            model, judge.inputs.to(size.device), sampler=sampler, steps=steps, backward=way.backward,
-            generator=cf.generator(seed=seed),
-        )  # fmt: skip
+        inputs = judge.inputs.to(size.device)
+        if noise:
+            outputs = from_noise.generate(model, inputs, steps=steps, backward=way.backward, seed=seed)
+        else:
+            outputs = methods.sample(
+                model, inputs, sampler=sampler, steps=steps, backward=way.backward, generator=cf.generator(seed=seed)
+            )
         seconds = time.perf_counter() - start
         about = {"direction": way.name, "sampler": sampler, "solver_steps": steps, "sample_seconds": seconds}
         yield about | judge(outputs, seed) | ({"fid": judge.fid(outputs)} if fid else {})
@@ -170,15 +201,34 @@ def _task(task: str, rows: list[Row], tail: str) -> list[str]:
     ways = list(dict.fromkeys(row["direction"] for row in rows))
     lines += ["", *(f"![{way}]({picture(task, number)})" for number, way in enumerate(ways))] if budgets else []
     for way in sorted(ways):
-        mine = sorted((row for row in rows if row["direction"] == way), key=_rank)
-        some = {name: title for name, title in SOME.items() if any(row.get(name) is not None for row in mine)}
+        mine = comparison.over_seeds(sorted((row for row in rows if row["direction"] == way), key=_rank), BASELINES)
+        titles = SOME | {"measured": next((row["described_by"] for row in mine if row["described_by"]), "measured")}
+        some = {name: title for name, title in titles.items() if any(row.get(name) is not None for row in mine)}
         kept = next(row["kept_by"] for row in mine if row["kept_by"])
         names = {"FD": f"FD-{mine[0]['network']}", "kept": f"kept ({kept})"}
         head = [*(names.get(name, name) for name in HEAD), *some.values()]
         lines += ["", f"### {way}", "", *page.table(head, (_cells(row, list(some)) for row in mine))]
+        lines += ["", *_seen(mine), *comparison.text([row for row in rows if row["direction"] == way])]
     if published := Table(PUBLISHED, ()).read(task=task):
         lines += ["", PUBLISHED_ABOVE, ""]
         lines += page.table(list(published[0])[1:], ([*row.values()][1:] for row in published))
+    return lines
+
+
+def _seen(rows: list[Row]) -> list[str]:
+    """Say which distances put a control no farther from real images than real ones, and which rows are older."""
+    scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
+    lines = []
+    for name, title in JUDGES.items():
+        found = {method: row[name] for method, row in scores.items() if row.get(name) is not None}
+        if FLOOR not in found or not set(CONTROLS) <= set(found):
+            continue
+        spots = blind_to(found[FLOOR], {how: found[how] for how in (*CONTROLS, "do nothing") if how in found})
+        judge = title.format(network=scores[FLOOR]["network"])
+        said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
+        lines.append(f"- {judge} {said}.")
+    if old := sorted({row["method"] for row in rows if row["high_frequency"] is None}):
+        lines.append(f"- Made before high frequencies and other distances were measured: {', '.join(old)}.")
     return lines
 
 
@@ -186,7 +236,8 @@ def _cells(row: Row, some: list[str]) -> list[object]:
     # Where an output goes no better with its own input than with others, or worse.
     worse = row["kept"] is not None and row["kept_high"] < row["kept_shuffled"]
     own = ", ignores" if row["ignores_input"] else ", worse" * worse
-    cells = [row["method"], row["sampler"], row["solver_steps"], shown(row, "fd"), shown(row, "kid")]
+    cells = [row["method"], row["sampler"], row["solver_steps"], shown(row, "fd")]
+    cells += [shown(row, "high_frequency"), shown(row, "kid")]
     cells += [shown(row, "precision", 2), shown(row, "recall", 2), shown(row, "cost"), shown(row, "kept")]
     rest = ("accuracy", "train_seconds", "sample_seconds", *some)
     return [*cells, shown(row, "kept_shuffled") + own, *(shown(row, name) for name in rest)]

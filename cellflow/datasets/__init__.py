@@ -1,6 +1,15 @@
 """Data sets: real ones in the package, public ones to download, and simulated ones with a known truth."""
 
-from cellflow.datasets.images import cell_silhouettes, cifar10, digits, fashion_mnist, inception_weights, mnist, nuclei
+from cellflow.datasets.images import (
+    cell_silhouettes,
+    cifar10,
+    digits,
+    fashion_mnist,
+    inception_weights,
+    mnist,
+    nuclei,
+    wortmannin,
+)
 from cellflow.datasets.perturbed import kang, norman
 from cellflow.datasets.planar import eight_gaussians, moons, s_curve
 from cellflow.datasets.planted import planted_drivers
@@ -30,4 +39,5 @@ __all__ = [
     "perturbations",
     "planted_drivers",
     "s_curve",
+    "wortmannin",
 ]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellflow.datasets.public import PublicFile
@@ -224,6 +225,54 @@ def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = Fa
     return ImageSet(images, names=names, source=f"BBBC038 {kind}{' masks' if masks else ''} {split}")
 
 
+@checked
+def wortmannin(split: str = "train") -> ImageSet:
+    """Human U2OS cells, untreated (control) or under 150 nM wortmannin, 64 x 64 pixels, two channels.
+
+    The first channel is FKHR-GFP, which the drug moves from around the nucleus into it; the second is DNA. One cell in
+    eight carries no GFP. Split by well: A01 (302 untreated) and A12 (184 treated) to train, B01 (149) and B12 (159) to
+    test; cells of one well are alike. Crops of single cells, black around them; a few larger ones are cut off.
+    ``obs`` holds treatment, dose_nM, well and phenotype, which is what a person saw in 198 of the cells
+    (CytoplasmicGFP, NuclearGFP, NoGFP; else Unknown). Looked for as ``bbbc013_wortmannin_64.npz`` in the same places as
+    `mnist`; it has no address to be downloaded from.
+
+    Parameters
+    ----------
+    split
+        ``"train"`` or ``"test"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not on this machine; the message says which file to put where.
+    ValueError
+        When a file of that name holds something else.
+
+    Source
+    ------
+    Ilya Ravkin, image set BBBC013v1 of the Broad Bioimage Benchmark Collection (Ljosa, Sokolnicki and Carpenter 2012,
+    "Annotated high-throughput microscopy image sets for validation"), whose terms are not stated with it; crops and
+    labels from piximi/piximi (BSD).
+
+    Examples
+    --------
+    >>> control, treated = (wortmannin().only(name) for name in ("control", "wortmannin"))  # doctest: +SKIP
+    """
+    _check_split(split)
+    arrays = _arrays(WORTMANNIN.path())
+    rows = np.flatnonzero(np.char.startswith(arrays["well"], "A" if split == "train" else "B"))
+    classes, labels = np.unique(arrays["treatment"][rows], return_inverse=True)
+    columns = {"treatment": "treatment", "dose_nM": "dose_nM", "well": "well", "phenotype": "phenotype_label"}
+    return ImageSet(
+        torch.from_numpy(arrays["images"][rows]).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(labels),
+        names=tuple(f"{arrays['well'][row]}-{row}" for row in rows),
+        classes=tuple(map(str, classes)),
+        source=f"BBBC013 {split}",
+        obs=pd.DataFrame({name: arrays[array][rows] for name, array in columns.items()}),
+    )
+
+
 def inception_weights() -> Path:
     """Return the path of the network of the standard FID, after a download of 96 MB if necessary.
 
@@ -345,6 +394,7 @@ CIFAR10_JPEG = {
     ),
 }
 NUCLEI = PublicFile("nuclei_32_scaled.npz", "c7c6362b219e741ab7bf38ec89b40c2852d08c443cb59eaba299b13ed5424860")
+WORTMANNIN = PublicFile("bbbc013_wortmannin_64.npz", "2f19255c92a70c7c016867a1f6f15ba4db560cef810e0a23df847856856f9655")
 INCEPTION = PublicFile(
     "inception-2015-12-05.pt",
     "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",

@@ -1,5 +1,6 @@
 """Metrics: distances between samples, scores of where cells go, scores of images, intervals."""
 
+from cellflow.metrics.controls import blind_to, high_frequency_ratio, spoiled
 from cellflow.metrics.distances import (
     energy_distance,
     maximum_mean_discrepancy,
@@ -43,6 +44,7 @@ __all__ = [
     "Neighbours",
     "Preservation",
     "against_shuffled",
+    "blind_to",
     "bootstrap",
     "clone_agreement",
     "energy_distance",
@@ -53,6 +55,7 @@ __all__ = [
     "fid",
     "foreground",
     "frechet_distance",
+    "high_frequency_ratio",
     "kernel_distance",
     "label_persistence",
     "label_shares",
@@ -63,6 +66,7 @@ __all__ = [
     "real_floor",
     "sliced_wasserstein",
     "split_half_floor",
+    "spoiled",
     "standard_error",
     "structural_similarity",
     "target_accuracy",

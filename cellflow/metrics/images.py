@@ -120,12 +120,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     25.0
     """
     x, y = _clouds(x, y, least=2)
-    # The root of A B has the trace of the root of the symmetric A^(1/2) B A^(1/2), which has no imaginary part.
-    values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], -1))
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    covariance = torch.cov(y.T).reshape(y.shape[1], -1)
-    crossed = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
-    spread = values.sum() + covariance.trace() - 2 * crossed
+    spread = _crossed_traces(x, y) if max(len(x), len(y)) < x.shape[1] else _crossed_roots(x, y)
     # Rounding leaves a trace of either sign between equal clouds.
     return max(0.0, float((x.mean(0) - y.mean(0)).square().sum() + spread))
 
@@ -217,6 +212,25 @@ def _clouds(x: Tensor, y: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
     if min(len(x), len(y)) < least:
         raise ValueError(f"Expected at least {least} points on each side; found {len(x)} and {len(y)}.")
     return x.detach().double(), y.detach().double()
+
+
+def _crossed_roots(x: Tensor, y: Tensor) -> Tensor:
+    """Return the trace of A + B - 2 (A B)^(1/2) of the covariances A and B of two clouds."""
+    # The root of A B has the trace of the root of the symmetric A^(1/2) B A^(1/2), which has no imaginary part.
+    values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], -1))
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    covariance = torch.cov(y.T).reshape(y.shape[1], -1)
+    crossed = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+    return values.sum() + covariance.trace() - 2 * crossed
+
+
+def _crossed_traces(x: Tensor, y: Tensor) -> Tensor:
+    """Return the same of clouds with fewer points than features, without a matrix of features by features.
+
+    With centred X and Y, the eigenvalues of A B are the squares of the singular values of X Y^T / sqrt(n m).
+    """
+    x, y = ((side - side.mean(0)) / (len(side) - 1) ** 0.5 for side in (x, y))
+    return x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
 
 
 def _subset(x: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -11,10 +11,13 @@ from cellflow.metrics import (
     Interval,
     Preservation,
     against_shuffled,
+    blind_to,
     bootstrap,
     feature_network,
     features_of,
     frechet_distance,
+    high_frequency_ratio,
+    spoiled,
     structural_similarity,
     target_accuracy,
     transport_cost,
@@ -31,6 +34,11 @@ REPEATS = 50
 MADE, STILL, REAL = "made", "source as it is", "real target"
 SIMILARITY, COST = "structural similarity", "transport cost"
 OWN, SHUFFLED = "own input", "input of another"
+SHARPNESS = "high-frequency ratio"
+CONTROL = "real target with "
+"""How what is compared begins where real images were spoiled on purpose."""
+GRAINY, BLURRY = 1.25, 0.8
+"""Ratios from which on the page speaks of grain, and of blur."""
 NAMES = {MADE: "Made by the model", STILL: "Source images as they are", REAL: "Other real target images (floor)"}
 
 Kind = TypeVar("Kind", bound=ImageSet | ImageStream)
@@ -89,6 +97,9 @@ class ImageScores(NamedTuple):
         Fraction of images that a classifier assigns to the target class, by what is compared; empty without one.
     n, n_reference
         Images that are compared, and real ones that they are compared with.
+    sharpness
+        Energy in high frequencies, relative to the held-out real images, by what is compared; empty where these are
+        even.
     """
 
     name: str
@@ -97,6 +108,13 @@ class ImageScores(NamedTuple):
     accuracy: dict[str, float]
     n: int
     n_reference: int
+    sharpness: dict[str, float]
+
+    @property
+    def blind_spots(self) -> tuple[str, ...]:
+        """What the distance puts no farther from real images than real ones: spoiled ones, or the source as it is."""
+        others = {what: found.value for what, found in self.distances.items() if what not in (MADE, REAL)}
+        return blind_to(self.distances[REAL].value, others)
 
     @property
     def ignores_input(self) -> bool:
@@ -114,6 +132,7 @@ class ImageScores(NamedTuple):
             low, high = (found.shuffled + sign * found.sd for sign in (-1, 1))
             rows += [(measure, OWN, found.value, None, None), (measure, SHUFFLED, found.shuffled, low, high)]
         rows += [("target accuracy", what, value, None, None) for what, value in self.accuracy.items()]
+        rows += [(SHARPNESS, what, value, None, None) for what, value in self.sharpness.items()]
         return pd.DataFrame(rows, columns=["measure", "of", "value", "low", "high"])
 
 
@@ -127,7 +146,7 @@ def score_images(
     target: str | None = None,
     seed: int = 0,
 ) -> ImageScores:
-    """Score images ``(n, c, h, w)`` from -1 to 1.
+    """Score images ``(n, c, h, w)`` from -1 to 1, beside as many real ones, and real ones that were spoiled.
 
     Parameters
     ----------
@@ -156,18 +175,20 @@ def score_images(
     rng = generator(seed=seed)
     used = features_for(feature_network, real)
     n = min(len(made), len(real))
-    compared = {MADE: made[:n], STILL: None if inputs is None else inputs[:n], REAL: _some(real, n, rng)}
+    compared = {MADE: made[:n]} | ({} if inputs is None else {STILL: inputs[:n]}) | {REAL: _some(real, n, rng)}
+    worse = spoiled(compared[REAL], generator=generator(seed=seed))
+    compared |= {CONTROL + how.replace("blurred", "blur"): images for how, images in worse.items()}
     others = features_of(reference, used.features)
     distances, accuracy = {}, {}
     for what, images in compared.items():
-        if images is None:
-            continue
         found = features_of(images, used.features)
         distances[what] = bootstrap(frechet_distance, found, others, generator=rng, repeats=REPEATS)
         if target is not None and feature_network is not None:
             accuracy[what] = _accuracy(images, feature_network, target)
     kept = {} if inputs is None else _kept(inputs, made, rng)
-    return ImageScores(used.name, distances, kept, accuracy, n, len(reference))
+    even = torch.equal(reference.amax((2, 3)), reference.amin((2, 3)))
+    sharpness = {} if even else {what: high_frequency_ratio(images, reference) for what, images in compared.items()}
+    return ImageScores(used.name, distances, kept, accuracy, n, len(reference), sharpness)
 
 
 def headline(scores: ImageScores) -> str:
@@ -198,18 +219,31 @@ def sentences(scores: ImageScores) -> list[str]:
             f"{measure.capitalize()} with their own input: {kept.value:.3f}; with the input of another: "
             f"{kept.shuffled:.3f} ± {kept.sd:.3f}. " + _dependence(keeps(measure, kept))
         )
+    if scores.sharpness:
+        found.append(_sharp(scores.sharpness[MADE]))
+    if spots := scores.blind_spots:
+        names = " and ".join(NAMES.get(spot, _control(spot)).lower() for spot in spots)
+        found.append(
+            f"{scores.name} is blind to {names}: it puts them no farther from real images than other real images are. "
+            "Rank no models by it without another score."
+        )
     if scores.accuracy:
-        shares = ", ".join(f"{NAMES[what].lower()} {share:.0%}" for what, share in scores.accuracy.items())
+        shares = ", ".join(
+            f"{NAMES[what].lower()} {scores.accuracy[what]:.0%}" for what in NAMES if what in scores.accuracy
+        )
         found.append(f"Classified as the target class: {shares}.".replace("%", "\u00a0%"))
     return found
 
 
-def rows(scores: ImageScores) -> list[tuple[str, str, str]]:
-    """Return distance and interval of everything that was compared."""
+def rows(scores: ImageScores) -> list[tuple[str, str, str, str]]:
+    """Return distance, interval and high-frequency ratio of everything that was compared."""
     return [
-        (NAMES[what], number(one.value), f"{number(one.low)} to {number(one.high)}")
+        (
+            NAMES.get(what, _control(what)), number(one.value), f"{number(one.low)} to {number(one.high)}",
+            number(scores.sharpness[what]) if scores.sharpness else "",
+        )
         for what, one in scores.distances.items()
-    ]
+    ]  # fmt: skip
 
 
 def number(value: float) -> str:
@@ -237,6 +271,26 @@ def features_for(network: str | None, real: Tensor) -> Features:
     mean, k = pixels.mean(dim=0), min(COMPONENTS, len(real) - 1, pixels.shape[1])
     axes = torch.linalg.svd(pixels - mean, full_matrices=False).Vh[:k].T
     return Features(f"FD-PCA{k}", lambda images: (images.flatten(1).double() - mean) @ axes)
+
+
+def _control(what: str) -> str:
+    """Name a control as the page does.
+
+    Examples
+    --------
+    >>> _control("real target with noise of 5"), _control("real target with blur")
+    ('Real target images with noise of 5 grey levels (control)', 'Real target images with blur (control)')
+    """
+    how = what.removeprefix(CONTROL)
+    return f"Real target images with {how}{' grey levels' if how.startswith('noise') else ''} (control)"
+
+
+def _sharp(ratio: float) -> str:
+    """Say whether images have grain, or are blurred."""
+    found = f"Energy in high frequencies, relative to real images: {number(ratio)}."
+    if ratio > GRAINY:
+        return found + " More than 1: there is grain that real images do not have."
+    return found + (" Less than 1: the images are blurred." if ratio < BLURRY else " About 1: as sharp as real ones.")
 
 
 def _some(images: Tensor, n: int, rng: torch.Generator) -> Tensor:

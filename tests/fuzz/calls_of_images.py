@@ -274,6 +274,9 @@ CALLS: dict[str, Any] = {
     "metrics.fid": plain(M.fid, images=PICTURES, real=PICTURES, weights=text("nowhere.pt"), reference=text("here")),
     "metrics.transport_cost": plain(M.transport_cost, **PAIRS),
     "metrics.structural_similarity": plain(M.structural_similarity, **PAIRS),
+    "metrics.high_frequency_ratio": plain(M.high_frequency_ratio, images=IMAGES, real=PAIRS["outputs"]),
+    "metrics.spoiled": plain(M.spoiled, images=IMAGES, generator=GENERATOR),
+    "metrics.blind_to": plain(M.blind_to, real=number(1.0), controls=other(lambda: {"noise of 5": 0.5})),
     "metrics.mask_dice": plain(M.mask_dice, **PAIRS),
     "metrics.foreground": plain(M.foreground, images=IMAGES, dark=flag(False)),
     "metrics.target_accuracy": plain(
@@ -382,5 +385,6 @@ CALLS: dict[str, Any] = {
     "datasets.mnist": plain(cf.datasets.mnist, split=text("validation")),
     "datasets.fashion_mnist": plain(cf.datasets.fashion_mnist, split=text("validation")),
     "datasets.cifar10": plain(cf.datasets.cifar10, split=text("validation"), jpeg=flag(False)),
+    "datasets.wortmannin": plain(cf.datasets.wortmannin, split=text("validation")),
     "datasets.nuclei": plain(cf.datasets.nuclei, kind=text("stars"), split=text("train"), masks=flag(False)),
 }

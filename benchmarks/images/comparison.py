@@ -1,0 +1,102 @@
+"""What differs between methods over several seeds: means of rows, and differences of scores with their intervals."""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from statistics import mean, variance
+
+from benchmarks import page
+from benchmarks.images import from_noise
+from benchmarks.rows import Row
+
+PAIRS = (
+    ("I-CFM", from_noise.NAME), ("OT-CFM", from_noise.NAME), ("OT-CFM", "I-CFM"), ("OT-CFM in classes", "I-CFM"),
+    ("OT-CFM in classes", "OT-CFM"),
+)  # fmt: skip
+"""What is compared with what: from the source or from noise; coupled or not; within classes or not."""
+SCORES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0", "measured": "{described_by}",
+          "accuracy": "right class", "kept": "{kept_by}"}  # fmt: skip
+MORE_IS_BETTER = ("accuracy", "kept")
+NORMAL = 1.96
+ABOUT = (
+    "Differences at the most steps, first minus second, over {n} seeds, with 95 % intervals: from the bootstrap of "
+    "both scores and the spread over seeds, as if both had been scored on different images, so rather too wide. Bold "
+    "where 0 is outside. Less is better but for right class and what is kept."
+)
+
+
+def over_seeds(rows: Sequence[Row], baselines: Collection[str]) -> list[Row]:
+    """Return one row for each method, sampler and number of steps: the mean, between the least low and largest high.
+
+    Of baselines, which are real images or simple answers, the row of the first seed.
+    """
+    groups: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["sampler"], row["solver_steps"]), []).append(row)
+    return [found[0] if len(found) == 1 or name in baselines else _mean(found) for (name, *_), found in groups.items()]
+
+
+def text(rows: Sequence[Row]) -> list[str]:
+    """Return the table of differences, and what it says; nothing where there is one seed."""
+    last = _last(rows)
+    pairs = [(a, b) for a, b in PAIRS if len(last.get(a, {}).keys() & last.get(b, {}).keys()) > 1]
+    if not pairs:
+        return []
+    some = next(iter(last[pairs[0][0]].values()))
+    n = len(last[pairs[0][0]].keys() & last[pairs[0][1]].keys())
+    titles = {name: title.format(**some) for name, title in SCORES.items() if some.get(name) is not None}
+    table, verdicts = [], []
+    for a, b in pairs:
+        shared = sorted(last[a].keys() & last[b].keys())
+        found = {name: difference([(last[a][seed], last[b][seed]) for seed in shared], name) for name in titles}
+        table.append([f"{a} - {b}", *(_cell(*one) for one in found.values())])
+        verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(found, titles))}.")
+    head = ["difference", *titles.values()]
+    return ["", ABOUT.format(n=n), "", *page.table(head, table), "", *verdicts]
+
+
+def difference(pairs: Sequence[tuple[Row, Row]], name: str) -> tuple[float, float]:
+    """Return the mean difference of a score over seeds, and half of its 95 % interval."""
+    apart = [a[name] - b[name] for a, b in pairs]
+    within = mean(
+        sum(((row[f"{name}_high"] - row[f"{name}_low"]) / (2 * NORMAL)) ** 2 for row in pair) for pair in pairs
+    )
+    return mean(apart), NORMAL * math.sqrt(within + variance(apart) / len(apart))
+
+
+def _last(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    """Return the rows with the most steps of the flow, by method and seed."""
+    flows = [row for row in rows if row["sampler"] == "ODE"]
+    most = max((row["solver_steps"] for row in flows), default=0)
+    found: dict[str, dict[int, Row]] = {}
+    for row in flows:
+        if row["solver_steps"] == most:
+            found.setdefault(row["method"], {})[row["seed"]] = row
+    return found
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    found = dict(rows[0])
+    for name, first in rows[0].items():
+        values = [row[name] for row in rows if row[name] is not None]
+        if isinstance(first, bool):
+            found[name] = all(values)
+        elif isinstance(first, int | float) and name not in ("solver_steps", "n"):
+            found[name] = (min if name.endswith("_low") else max if name.endswith("_high") else mean)(values)
+    return found | {"method": f"{rows[0]['method']}, {len(rows)} seeds"}
+
+
+def _cell(apart: float, half: float) -> str:
+    shown = f"{apart:.3g} [{apart - half:.3g}, {apart + half:.3g}]"
+    return f"**{shown}**" if abs(apart) > half else shown
+
+
+def _verdict(found: dict[str, tuple[float, float]], titles: dict[str, str]) -> Iterator[str]:
+    better = {name: (apart > 0) == (name in MORE_IS_BETTER) for name, (apart, _) in found.items()}
+    shown = {name for name, (apart, half) in found.items() if abs(apart) > half}
+    for said, names in (
+        ("better", [name for name in found if name in shown and better[name]]),
+        ("worse", [name for name in found if name in shown and not better[name]]),
+        ("no difference shown", [name for name in found if name not in shown]),
+    ):
+        if names:
+            yield f"{said} in {', '.join(titles[name] for name in names)}"
