@@ -70,7 +70,7 @@ def task() -> Task:
         "control -> wortmannin", "nuclear Dice", overlap(nucleus, nucleus), wanted=(1,), descriptors=nuclear_share,
         described_by="nuclear share of the protein",
     )  # fmt: skip
-    return Task(*ends, "wortmannin", (way,), flip=True, trained=treatments, classes=True)
+    return Task(ends[0], ends[1], "wortmannin", (way,), flip=True, trained=treatments, classes=True)
 
 
 def _prepared(cells: ImageSet) -> ImageSet:

@@ -209,9 +209,9 @@ def feature_network(name: str, *, weights: str | Path | None = None) -> TrainedN
     with as_file(files("cellflow.metrics") / "files" / f"{name}.safetensors") as path:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(path, "pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
             classes = tuple(file.metadata()["classes"].split(","))
     with torch.device("meta"):  # no first weights are drawn
-        network = FeatureNetwork(weights["convolutions.0.weight"].shape[1], len(classes))
-    network.load_state_dict(weights, assign=True)
+        network = FeatureNetwork(tensors["convolutions.0.weight"].shape[1], len(classes))
+    network.load_state_dict(tensors, assign=True)
     return TrainedNetwork(name, classes, sha256, network.eval().requires_grad_(False))

@@ -221,7 +221,8 @@ def _crossed_roots(x: Tensor, y: Tensor) -> Tensor:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     covariance = torch.cov(y.T).reshape(y.shape[1], -1)
     crossed = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
-    return values.sum() + covariance.trace() - 2 * crossed
+    found: Tensor = values.sum() + covariance.trace() - 2 * crossed
+    return found
 
 
 def _crossed_traces(x: Tensor, y: Tensor) -> Tensor:
@@ -230,7 +231,8 @@ def _crossed_traces(x: Tensor, y: Tensor) -> Tensor:
     With centred X and Y, the eigenvalues of A B are the squares of the singular values of X Y^T / sqrt(n m).
     """
     x, y = ((side - side.mean(0)) / (len(side) - 1) ** 0.5 for side in (x, y))
-    return x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
+    found: Tensor = x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
+    return found
 
 
 def _subset(x: Tensor, size: int, generator: torch.Generator) -> Tensor:
