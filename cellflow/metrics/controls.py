@@ -1,4 +1,4 @@
-"""What a score of images must be able to see: grain and blur; and real images made worse in known ways.
+"""What a score of images must be able to see: grain and blur; and real images made worse on purpose.
 
 A distance between features says nothing about what its features do not see. Put the same distance of spoiled real
 images beside it: one that calls them nearer to real images than real images are cannot rank models.
@@ -69,7 +69,7 @@ def high_frequency_ratio(images: Tensor, real: Tensor) -> float:
 
 @checked
 def spoiled(images: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return real images made worse in known ways, by name: with Gaussian noise of 5, 10 and 20 grey levels, blurred.
+    """Return real images made worse on purpose, by name: with Gaussian noise of 5, 10 and 20 grey levels, blurred.
 
     Score them as a model's images are scored, as many of them: see `blind_to`.
 

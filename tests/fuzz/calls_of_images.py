@@ -263,7 +263,9 @@ CALLS: dict[str, Any] = {
     "metrics.FeatureNetwork": using(
         M.FeatureNetwork, lambda network: list(network.parameters()), channels=count(1), classes=count(3)
     ),
-    "metrics.feature_network": plain(lambda name: M.feature_network(name).classes, name=text("silhouettes")),
+    "metrics.feature_network": plain(
+        lambda **given: M.feature_network(**given).classes, name=text("silhouettes"), weights=other(None)
+    ),
     "metrics.features_of": plain(M.features_of, images=IMAGES, function=function(lambda: halves)),
     "metrics.feature_distance": plain(
         M.feature_distance,
