@@ -24,9 +24,10 @@ from cellflow.couplings import (
     Within,
 )
 from cellflow.integrate import TABLES, Adaptive, Fixed, Jumps, Noisy, Table
-from cellflow.networks import MLP, DiffusersField, FlowMap, Heads, Standardized, UNet
+from cellflow.networks import MLP, DiffusersField, EndPoints, FlowMap, Heads, Standardized, UNet
 from cellflow.objectives import (
     BridgeMatching,
+    EndPointMatching,
     EulerianMatching,
     FlowMapMatching,
     GrowthMatching,
@@ -81,6 +82,7 @@ ALL_OBJECTIVES = [
     NoiseMatching(),
     BridgeMatching(),
     BridgeMatching(growth_weight=2.0),
+    EndPointMatching(),
     GrowthMatching(),
     TrajectoryMatching(),
     PathEnergy(lambda x: 1 + x.square().sum(dim=1)),
@@ -124,6 +126,7 @@ ALL_NETWORKS = {
     "mlp": (lambda: MLP(dim=2, width=8), (5, 2)),
     "unet": (lambda: UNet(2, width=8, multipliers=(1,)), (5, 2, 4, 4)),
     "heads": (lambda: Heads(MLP(dim=2, width=8, heads=3), score="shared", growth="shared"), (5, 2)),
+    "ends": (lambda: EndPoints(MLP(dim=2, width=8, heads=2)), (5, 2)),
     "standardized": (standardized, (5, 2)),
     "flow map": (lambda: FlowMap(MLP(dim=2, width=8, times=2)), (5, 2)),
     "flow map with growth": (growing_map, (5, 2)),

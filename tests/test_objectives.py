@@ -11,6 +11,7 @@ import cellflow as cf
 from cellflow.fields import VelocityOf
 from cellflow.networks import MLP, FlowMap, Heads
 from cellflow.objectives import (
+    EndPointMatching,
     FlowMapObjective,
     NoiseMatching,
     PathEnergy,
@@ -23,7 +24,7 @@ OPTIONAL = [name for name in cf.Batch._fields if name not in ("x0", "x1")]
 REFUSED = {
     (TrajectoryMatching, "log_mass0"), (TrajectoryMatching, "log_mass1"), (TrajectoryMatching, "bend0"),
     (TrajectoryMatching, "bend1"), (NoiseMatching, "bend0"), (NoiseMatching, "bend1"), (PathEnergy, "bend0"),
-    (PathEnergy, "bend1"),
+    (PathEnergy, "bend1"), (EndPointMatching, "bend0"), (EndPointMatching, "bend1"),
 }  # fmt: skip
 """What an objective has no use for; everything else must matter to it."""
 EQUAL = {(PathEnergy, "stop")}

@@ -5,6 +5,7 @@ from typing import Any
 
 from cellflow.networks.adapters import DiffusersField, Standardized
 from cellflow.networks.embedding import TimeEmbedding
+from cellflow.networks.ends import EndPoints
 from cellflow.networks.flow_map import FlowMap
 from cellflow.networks.heads import Heads
 from cellflow.networks.mlp import MLP, NETWORKS, resolve
@@ -14,6 +15,7 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "DiffusersField",
+    "EndPoints",
     "FlowMap",
     "Heads",
     "Standardized",

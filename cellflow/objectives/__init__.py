@@ -1,6 +1,7 @@
 """Objectives: the losses that training minimises."""
 
 from cellflow.objectives.bridge import BridgeMatching
+from cellflow.objectives.ends import DampedVelocity, EndPointMatching
 from cellflow.objectives.energy import PathEnergy
 from cellflow.objectives.flow_map import FlowMapObjective
 from cellflow.objectives.flow_map_matching import (
@@ -16,6 +17,8 @@ from cellflow.objectives.trajectory import TrajectoryMatching
 
 __all__ = [
     "BridgeMatching",
+    "DampedVelocity",
+    "EndPointMatching",
     "EulerianMatching",
     "FlowMapMatching",
     "FlowMapObjective",

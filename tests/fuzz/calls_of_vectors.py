@@ -85,6 +85,10 @@ def scored() -> Any:
     return N.Heads(N.MLP(2, width=8, heads=3), score="shared", growth="shared")
 
 
+def ended() -> Any:
+    return N.EndPoints(N.MLP(2, width=8, heads=2))
+
+
 def jumping() -> Any:
     return N.FlowMap(N.MLP(2, width=8, times=2))
 
@@ -309,6 +313,11 @@ CALLS: dict[str, Any] = {
         using(N.Heads, field_of, velocity=other(lambda: N.MLP(2, width=8)), score=other(None), growth=other(None)),
         forward(lambda **given: scored()(**given), t=TIMES, x=CLOUD, condition=other(None)),
     ],
+    "networks.EndPoints": [
+        using(lambda heads: N.EndPoints(N.MLP(2, width=8, heads=heads)), field_of, heads=count(2)),
+        using(N.EndPoints, field_of, network=other(lambda: N.MLP(2, width=8))),
+        forward(lambda **given: ended()(**given), t=TIMES, x=CLOUD, condition=other(None)),
+    ],
     "networks.FlowMap": [
         using(
             N.FlowMap,
@@ -421,6 +430,15 @@ CALLS: dict[str, Any] = {
         **(PAIRS | {"path": other(cf.paths.BrownianBridge(0.5))}),
         score_weight=number(1.0),
         growth_weight=other(None),
+    ),
+    "objectives.EndPointMatching": losses(
+        cf.objectives.EndPointMatching,
+        ended,
+        **(PAIRS | {"path": other(cf.paths.BrownianBridge(0.5))}),
+        damping=number(0.1),
+    ),
+    "objectives.DampedVelocity": using(
+        cf.objectives.DampedVelocity, field_of, field=function(lambda: ended()), damping=number(0.1)
     ),
     "objectives.GrowthMatching": losses(cf.objectives.GrowthMatching, growing, True, **PAIRS),
     "objectives.PathEnergy": losses(

@@ -1,0 +1,68 @@
+"""A bridge from a network that predicts the clean ends of its pairs, rather than the noise that is on them."""
+
+from torch import Tensor, nn
+
+from cellflow.fields import Field, Outputs
+from cellflow.paths import BrownianBridge
+from cellflow.shapes import per_sample
+from cellflow.signature import checked
+
+
+@checked
+class EndPoints(nn.Module):
+    """Velocity and score drift of a Brownian bridge, from both ends of its pairs as a network predicts them.
+
+    The network returns where a state came from and where it will go, ``x0`` and ``x1``, on average over all pairs that
+    pass there. Forward in time the process drifts by ``(x1 - x) / (1 - t)``, backward by ``(x0 - x) / t``: velocity
+    and score drift are half the difference and half the sum, whatever the scale of the noise.
+
+    Learn it with `cellflow.objectives.EndPointMatching`. The last step of a simulation lands on the predicted end, and
+    brings none of the noise of the state with it. A network that returns velocity and score (`Heads`) has to find that
+    noise in order to take it away, which one that has not trained for long cannot: images come out grainy. For few
+    dimensions, where noise is easily found, there is nothing to be gained.
+
+    Parameters
+    ----------
+    network
+        A module called as ``network(t, x, condition)`` that returns both ends side by side, ``(n, 2 d)`` or ``2 c``
+        channels: one that is built with ``heads=2``.
+
+    Raises
+    ------
+    ValueError
+        When called, if the network is not as wide as that.
+
+    Source
+    ------
+    Tong et al. 2024 (AISTATS), equations 9 and 10, solved for the ends; Peluchetti 2023, equation 11, for the drift
+    towards a predicted end.
+
+    Examples
+    --------
+    >>> import torch, cellflow as cf
+    >>> field = EndPoints(cf.networks.UNet(3, width=8, multipliers=(1, 2), heads=2))
+    >>> found = field(torch.full((5,), 0.5), torch.randn(5, 3, 8, 8))
+    >>> found.velocity.shape, found.score_drift.shape
+    (torch.Size([5, 3, 8, 8]), torch.Size([5, 3, 8, 8]))
+    """
+
+    def __init__(self, network: Field) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Outputs:
+        """Return velocity and score drift at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``.
+
+        Of a flow map's two times ``(n, 2)`` the first is that of the state.
+        """
+        whole = self.network(t, x, condition)
+        if whole.shape[1] != 2 * x.shape[1]:
+            raise ValueError(
+                f"Expected a network that returns both ends, (n, {2 * x.shape[1]}); found one that returns "
+                f"{tuple(whole.shape)}. Build it with `heads=2`, as `cf.networks.UNet` takes it."
+            )
+        x0, x1 = whole.chunk(2, dim=1)
+        now = t if t.ndim == 1 else t[:, 0]
+        age = per_sample(now.clamp(BrownianBridge.margin, 1 - BrownianBridge.margin), x).to(x)
+        onward, back = (x1 - x) / (1 - age), (x0 - x) / age
+        return Outputs((onward - back) / 2, (onward + back) / 2)
