@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test slow mutants fuzz soak matrix lint bench gpu peers doors wheel-check clean
+.PHONY: demo test test-cov slow mutants fuzz soak matrix lint bench gpu peers doors wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo task=hematopoiesis
@@ -13,6 +13,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The same, and which lines of the package they never reach. Slower.
+test-cov: $(VENV)/installed-test
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pytest-cov
+	$(BIN)/pytest -n 2 --dist worksteal --cov=cellflow --cov-report=term:skip-covered
 
 # What trains to convergence, and what documents print; what the minutes do not suffice for is listed as skipped.
 SLOW_MINUTES ?= 7
