@@ -320,6 +320,12 @@ def test_velocities_need_a_representation(adata, flow, ax):
     cf.pl.velocity(adata, basis="rep", key="arrows", ax=ax)
 
 
+def test_velocities_of_another_width_are_not_drawn_in_an_embedding(adata):
+    adata.obsm["arrows"] = np.ones((adata.n_obs, 2))
+    with pytest.raises(ValueError, match="each of 3 columns of the representation; found 2"):
+        cf.pl.velocity(adata, basis="umap", rep="X_rep", key="arrows")
+
+
 def test_velocity_errors_name_the_cure(adata, flow):
     with pytest.raises(KeyError, match=r"cf\.tl\.velocity"):
         cf.pl.velocity(adata, basis="rep")
@@ -501,6 +507,8 @@ def test_missing_genes_name_close_matches(adata):
         cf.pl.genes(adata, course(genes=("MYOG", "CDK1")), genes="ID1", time_key="hours")
     with pytest.raises(ValueError, match="genes=True"):
         cf.pl.genes(adata, anndata.AnnData(obs=course().obs), genes="ID1", time_key="hours")
+    with pytest.raises(ValueError, match="one or more genes"):
+        cf.pl.genes(adata, course(), genes=[], time_key="hours")
 
 
 def test_descendants_are_bars_of_mass(adata, flow, ax):

@@ -62,6 +62,7 @@ def suggest_sigma(
     >>> round(suggest_sigma(clouds, [0.0, 24.0], generator=cf.generator(seed=0)), 4)  # sqrt(0.05 * 4 / 2)
     0.3162
     """
+    snapshots = list(snapshots)
     if len(snapshots) != len(times) or len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots with a time each; found {len(snapshots)} and {len(times)}.")
     for cloud in snapshots:
@@ -117,6 +118,7 @@ def suggest_relaxation(snapshots: Sequence[Tensor], *, factor: float = RELAXATIO
     >>> suggest_relaxation([cloud, cloud + 2, cloud + 3], factor=1.0)
     [4.0, 1.0]
     """
+    snapshots = list(snapshots)
     if len(snapshots) < 2:
         raise ValueError(f"Expected two or more snapshots; found {len(snapshots)}.")
     if not 0 < factor < math.inf:

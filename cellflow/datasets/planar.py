@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cellflow.signature import checked
+from cellflow.time_laws import LARGEST
 
 
 @checked
@@ -106,5 +107,5 @@ def _check(n: int, **lengths: float) -> None:
     if n < 1:
         raise ValueError(f"Expected n >= 1 points; found {n}.")
     for name, length in lengths.items():
-        if not 0 <= length < math.inf:
-            raise ValueError(f"Expected a finite {name} >= 0; found {length}.")
+        if not 0 <= length <= LARGEST:
+            raise ValueError(f"Expected a finite {name} >= 0, at most {LARGEST:g}; found {length}.")

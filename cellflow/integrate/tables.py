@@ -41,7 +41,7 @@ class Table:
     order: int
 
     def __post_init__(self) -> None:
-        rows = [len(row) for row in self.a]
+        rows = [len(row) if isinstance(row, Sequence) else None for row in self.a]
         if rows != list(range(len(self.b))) or len(self.c) != len(self.b):
             message = (
                 f"An explicit table of {len(self.b)} stages needs rows of length 0, 1, 2, ... in `a` and as "

@@ -72,6 +72,8 @@ class Heads(nn.Module):
         return Outputs(velocity, found.get("score"), None if growth is None else growth.flatten(1).mean(dim=1))
 
     def _cut(self, whole: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        if not isinstance(whole, Tensor):
+            raise TypeError(f"Expected a network that returns a tensor; found one that returns {type(whole).__name__}.")
         heads = 1 + len(self._shared)
         if whole.shape[1] != heads * x.shape[1]:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -37,12 +38,17 @@ def lookups(
     """
     if features is None:
         return _pixels(source), _pixels(target)
-    if isinstance(features, int):
-        function = _components(source, target, features, generator)
+    if isinstance(features, Integral):
+        function = _components(source, target, int(features), generator)
         found = (_of_all(source, function), _of_all(target, function))
     elif callable(features):
         found = (_of_all(source, features), _of_all(target, features))
     else:
+        if not isinstance(features, tuple | list) or len(features) != 2:
+            raise TypeError(
+                "Expected `features` as a number of components, a function of images, or a pair of arrays, for source "
+                f"and target; found {type(features).__name__}."
+            )
         x0, x1 = (finite(as_states(side, what="`features`"), what="`features`") for side in features)
         found = (x0.to(source.device), x1.to(target.device))
     for side, images, values in zip(("source", "target"), (source, target), found, strict=True):

@@ -22,7 +22,7 @@ from cellflow.pairing.masses import Ends, Masses, WeighedPlan, relative
 from cellflow.pairing.rows import RowMatching
 from cellflow.paths import GaussianPath, diffusion_of
 from cellflow.seeds import draw_seed
-from cellflow.shapes import StatesLike
+from cellflow.shapes import StatesLike, as_states, finite
 from cellflow.signature import checked, checked_but
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ def leg_batches(
     (tensor([ 1.,  1., -1., -1.]), tensor([1., 1., 0., 0.]))
     """
     points, _ = clouds_of([points, points], names=["points", "points"])
+    if conditions is not None:
+        conditions = finite(as_states(conditions, what="`conditions`"), what="`conditions`")
     check_legs(legs, points=len(points), conditions=None if conditions is None else len(conditions))
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")

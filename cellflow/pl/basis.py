@@ -69,6 +69,11 @@ class Basis:
             return np.column_stack([np.ones(len(velocity)), velocity[:, self.columns[0]]])  # type: ignore[index]
         if self.columns is not None:
             return velocity[:, list(self.columns)]
+        if velocity.shape != self.x.shape:
+            raise ValueError(
+                f"Expected a velocity for each of {self.x.shape[1]} columns of the representation; found "
+                f"{velocity.shape[1]}. Give as `rep` what the velocities were computed in."
+            )
         return _ahead(self.x, self.xy, velocity)
 
     def dress(self, ax: "Axes") -> None:

@@ -68,6 +68,8 @@ def genes(
     ['MYOG', 'CDK1']
     """
     names = [genes] if isinstance(genes, str) else list(genes)
+    if not names:
+        raise ValueError("Expected the names of one or more genes; found none.")
     if predicted.X is None:
         raise ValueError("`predicted` holds no genes. Make it with `cf.tl.interpolate(..., genes=True)`.")
     for name in names:

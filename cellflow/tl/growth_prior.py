@@ -128,6 +128,9 @@ def growth_prior(
             raise ValueError(
                 f"Expected `{name}` as two finite rates of 0 or more, the lower one first; found {low, high}."
             )
+    for name, names in (("cell_cycle", cell_cycle), ("apoptosis", apoptosis)):
+        if isinstance(names, str) or not all(isinstance(gene, str) for gene in names):
+            raise TypeError(f"Expected `{name}` as a list of names of genes; found {names!r:.60}.")
     genes = _expression(adata, layer)
     cycling = set(map(str.upper, cell_cycle))
     sets = {"cell_cycle": list(cell_cycle), "apoptosis": [gene for gene in apoptosis if gene.upper() not in cycling]}

@@ -56,6 +56,13 @@ FORMERLY = [
     Input("training.refit", 0, {"objective": "a function"}),
     Input("couplings.DensePlan", 1, {"mass": "no columns", "points": "no columns"}),
     Input("paths.VariancePreserving", 0, {"beta_min": "0", "beta_max": "=4.7e-114"}),
+    Input("pairing.image_batches", 0, {"features": "numpy"}),
+    Input("pairing.leg_batches", 0, {"points": "one minus", "conditions": "one nan"}),
+    Input("networks.Heads", 1, {"growth": "None", "velocity": "a function"}),
+    Input("integrate.Table", 0, {"a": "a column"}),
+    Input("datasets.eight_gaussians", 0, {"radius": "1e+300"}),
+    Input("cells.suggest_sigma", 0, {"snapshots": "a frame"}),
+    Input("tl.growth_prior", 0, {"cell_cycle": "a column"}),
 ]
 """Inputs that once ended badly."""
 
