@@ -9,6 +9,8 @@ import torch
 from cellflow.cli import runs
 from cellflow.cli.parts import TARGET
 from cellflow.cli.settings import Settings
+from cellflow.estimators.latents import TRAIN, halvings_for
+from cellflow.networks.autoencoder import factor_of
 from cellflow.networks.sizes import unet_for
 from cellflow.training.search import begun
 
@@ -49,6 +51,7 @@ def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
     Examples
     --------
     >>> cfg = Settings({"steps": None, "batch_size": 8, "network": None, "device": "cpu", "resume": False})
+    >>> cfg["autoencoder"] = None
     >>> settle(cfg, (1, 64, 64))
     >>> cfg.steps, cfg.batch_size, cfg.network.width, cfg.network.multipliers
     (2000, 8, 16, [1, 2, 2, 2])
@@ -66,7 +69,7 @@ def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
     size = CPU if slow else GPU
     cfg.steps, cfg.batch_size = cfg.steps or size.steps, cfg.batch_size or size.batch_size
     if cfg.get("network") is None:
-        cfg.network = _network(shape, size.width)
+        cfg.network = _network(_carried(cfg.autoencoder, shape), size.width)
     log.info(
         "sized for a %s: %s. Set %s for others",
         "CPU" if slow else "GPU",
@@ -86,6 +89,14 @@ def on_gpu(device: str) -> bool:
     (False, True)
     """
     return torch.cuda.is_available() if device == "auto" else device != "cpu"
+
+
+def _carried(autoencoder: str | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of what a flow carries, as far as it matters for its network: how long its sides are."""
+    if autoencoder is None:
+        return shape
+    factor = 2 ** halvings_for(shape) if autoencoder == TRAIN else factor_of(autoencoder)
+    return shape[0], -(-shape[1] // factor), -(-shape[2] // factor)
 
 
 def _network(shape: tuple[int, ...], width: int) -> Settings:

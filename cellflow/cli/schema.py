@@ -105,6 +105,7 @@ SETTINGS: dict[str, Any] = {
     "max_pixels": COUNT,
     "stream": bool,
     "flip": bool,
+    "autoencoder": Literal["train"] | Path | None,
     "holdout": SHARE,
     "feature_network": FEATURES | None,
     "target_class": str | None,

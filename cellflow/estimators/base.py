@@ -16,6 +16,7 @@ from cellflow import integrate, paths, training
 from cellflow.batch import Batch
 from cellflow.errors import CheckpointError, NotFittedError, unknown
 from cellflow.estimators.loading import (
+    AUTOENCODER,
     DESCRIPTION,
     FORMAT,
     MAP,
@@ -125,7 +126,12 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         folder = path_of(folder, name="folder")
         settings = {name: encode(value, name=name) for name, value in self.get_params(deep=False).items()}
         about = {"format": FORMAT, "estimator": type(self).__name__, "settings": settings, "learned": self._learned()}
-        tensors: dict[str, Any] = {WEIGHTS: ("model", self.field_.state_dict()), MAP: None, MEMBERS: None}
+        tensors: dict[str, Any] = {
+            WEIGHTS: ("model", self.field_.state_dict()),
+            MAP: None,
+            MEMBERS: None,
+            AUTOENCODER: None,
+        }
         if self.members:
             fields = nn.ModuleList(member.field_ for member in self.members)
             tensors[MEMBERS] = ("members", fields.state_dict())
@@ -138,6 +144,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             known = self.flow_map_
             tensors[MAP] = ("flow map", known.state_dict())
             about["flow_map"] = {"spans": known.spans, "growth": known.growth, "history": self.map_history_.columns}
+        if (autoencoder := getattr(self, "autoencoder_", None)) is not None:
+            tensors[AUTOENCODER] = ("autoencoder", autoencoder.state_dict())
+            about["autoencoder"] = autoencoder.record()
         with locked(folder, wait=A_SAVE):
             if (folder / DESCRIPTION).exists() and not overwrite:
                 message = f"{folder} holds a model already. Choose another folder, or pass `overwrite=True`."

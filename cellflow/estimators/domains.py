@@ -73,6 +73,13 @@ class Points:
         """Return some, or all, as they are."""
         return self.x if indices is None else self.x[torch.as_tensor(indices, device=self.device)]
 
+    def one_hot(self, indices: Tensor | None = None) -> Tensor:
+        """Return the classes of some, or all, as a condition ``(n, k)``."""
+        if self.labels is None:
+            raise ValueError("These samples have no labels.")
+        labels = self.labels if indices is None else self.labels[indices.to(self.device)]
+        return torch.nn.functional.one_hot(labels, len(self.classes or ())).float()
+
     def take(self, chosen: Tensor) -> "Points":
         """Return some of them, a mask ``(n,)``."""
         return replace(self, x=self.x[chosen], labels=None if self.labels is None else self.labels[chosen])

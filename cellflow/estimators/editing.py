@@ -11,6 +11,7 @@ from cellflow import integrate, paths
 from cellflow.estimators import generation_verbs as verbs
 from cellflow.estimators.conditional_verbs import Condition, check_part, relabelled
 from cellflow.estimators.guidance import Guided, Labels
+from cellflow.estimators.latents import latents, pixels
 from cellflow.estimators.pixel_levels import as_images, check_levels
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps
@@ -98,10 +99,14 @@ def translate(
     chosen = integrate.resolve(solver, default=verbs.GENERATION, verb="ImageGenerator.translate", noisy=verbs.SIMULATE)
     rows = verbs._condition(self, len(images), label, condition, guidance)
     _check(self, images, strength, chosen, guidance)
+    if keep is not None and self.autoencoder_ is not None:
+        raise ValueError(
+            "Latents hold no single pixels that could stay. Leave `keep` out, or fit without an autoencoder."
+        )
     stays = None if keep is None else _stays(keep, images)
     check_settings(1, batch_size, None)
     chosen = _shortened(chosen, strength)
-    noise = torch.randn(len(images), *self.shape_, generator=generator(seed=seed), dtype=torch.float32)
+    noise = torch.randn(len(images), *self._state_shape, generator=generator(seed=seed), dtype=torch.float32)
     made = [
         _carried(self, images, noise, some, rows, stays, guidance, chosen, start=1 - strength).cpu()
         for some in torch.arange(len(images)).split(batch_size)
@@ -109,7 +114,9 @@ def translate(
     (levels,), labels = self.levels_, None if rows is None or label is None else rows.argmax(dim=1)
     known: dict[str, Any] = {"names": images.names, "obs": images.obs, "levels": levels, "source": "generated"}
     classes = None if labels is None else self.classes_
-    found = ImageSet(as_images(torch.cat(made).float(), levels), labels, classes=classes, **known)
+    found = ImageSet(
+        as_images(pixels(self.autoencoder_, torch.cat(made).float()), levels), labels, classes=classes, **known
+    )
     return cast("ImageSet", relabelled(found, condition, self.conditions_))
 
 
@@ -157,7 +164,7 @@ def _carried(
     velocity, weight = flow._velocity(), next(flow.field_.parameters())
     field = velocity if guidance == 1 else Guided(velocity, guidance)
     condition = None if rows is None else rows[some].to(weight)
-    real, drawn = images.scaled(some).to(weight), noise[some].to(weight)
+    real, drawn = latents(flow.autoencoder_, images.scaled(some)).to(weight), noise[some].to(weight)
     how: dict[str, Any] = {"condition": condition}
     if stays is None:
         return flow._carry(field, _noised(flow, real, drawn, start), solver, start=start, **how).x[-1]

@@ -1,5 +1,6 @@
 """`ImageGenerator`: a flow, or a diffusion model, from noise to images."""
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,7 @@ from cellflow.cells.conditions import Conditions, resolve
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
 from cellflow.errors import unknown
-from cellflow.estimators import editing, generation_distillation
+from cellflow.estimators import editing, generation_distillation, latents
 from cellflow.estimators import generation_verbs as verbs
 from cellflow.estimators.base import DISTILLING, REFINING, FlowEstimator, some_rows
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, width
@@ -70,6 +71,8 @@ class ImageGenerator(FlowEstimator):
         Settings of the optimiser.
     flip
         Whether to mirror images at random.
+    autoencoder
+        For images of 128 pixels and more: a flow of latents, see `cellflow.DomainTranslator`.
     seed
         Seed of all random numbers.
     device
@@ -85,6 +88,8 @@ class ImageGenerator(FlowEstimator):
         Terms of the objective at every step.
     shape_
         Channels, height and width of the images.
+    autoencoder_
+        The autoencoder; ``None`` of a flow of pixels.
     levels_
         The levels of the images, in a tuple; ``None`` of bytes.
     classes_
@@ -112,6 +117,7 @@ class ImageGenerator(FlowEstimator):
 
     shape_: tuple[int, int, int]
     levels_: Known
+    autoencoder_: latents.Known = None
     classes_: tuple[str, ...] | None
     conditions_: FittedConditions | None
     controls_: bool
@@ -130,6 +136,7 @@ class ImageGenerator(FlowEstimator):
         batch_size: int = 128,
         recipe: Recipe | None = None,
         flip: bool = False,
+        autoencoder: str | Path | None = None,
         seed: int = 0,
         device: str | torch.device = "auto",
         progress: bool | None = None,
@@ -147,6 +154,7 @@ class ImageGenerator(FlowEstimator):
         self.batch_size = batch_size
         self.recipe = recipe
         self.flip = flip
+        self.autoencoder = autoencoder
         self.seed = seed
         self.device = device
         self.progress = progress
@@ -185,7 +193,10 @@ class ImageGenerator(FlowEstimator):
         fitted.levels_ = levels_of(images)
         known = fitted._conditioned(images, resolve(self.conditions))
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
-        batches = self._batches(images, rng, known)
+        run = fitted._run(run)
+        fitted.autoencoder_ = self._autoencoder(images, run)
+        run = latents.run_after(run)
+        batches = self._batches(latents.encoded(fitted.autoencoder_, images), rng, known)
         with seeded(rng):
             fitted.field_ = fitted._blank().to(device)
         fitted.history_ = training.fit(
@@ -195,7 +206,7 @@ class ImageGenerator(FlowEstimator):
             steps=self.steps,
             generator=rng,
             recipe=self.recipe,
-            run=fitted._run(run),
+            run=run,
             about=self._about(self._digests(images, known)),
         )
         return self._become(fitted)
@@ -256,7 +267,7 @@ class ImageGenerator(FlowEstimator):
         rng, steps = generator_at(int(self.seed), REFINING), self.steps if steps is None else steps
         check_settings(steps, self.batch_size, self.recipe)
         known = self._conditioned(images, self.conditions_)
-        (noise, real), _, classes = self._both_ends(images, rng, known)
+        (noise, real), _, classes = self._both_ends(latents.encoded(self.autoencoder_, images), rng, known)
         found = training.refit(
             refined.field_,
             self._objective(),
@@ -279,6 +290,16 @@ class ImageGenerator(FlowEstimator):
     distill = generation_distillation.distill
     generate, trajectory, translate = verbs.generate, verbs.trajectory, editing.translate
 
+    def _autoencoder(self, images: ImageSet | ImageStream, run: Run) -> latents.Known:
+        """Return the autoencoder of the setting, trained on the images where that is asked for."""
+        given: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "recipe": self.recipe}
+        return latents.autoencoder_of(self.autoencoder, [images], **given, seed=int(self.seed), run=run)
+
+    @property
+    def _state_shape(self) -> tuple[int, ...]:
+        """The shape of what is carried: of images, or of their latents."""
+        return latents.state_shape(self.autoencoder_, self.shape_)
+
     def _conditioned(
         self, images: ImageSet | ImageStream, conditions: Conditions | FittedConditions | None
     ) -> Conditioned | None:
@@ -290,7 +311,7 @@ class ImageGenerator(FlowEstimator):
     def _digests(self, images: ImageSet | ImageStream, known: Conditioned | None) -> dict[str, str]:
         return {"images": digest(images)} | ({} if known is None else known.digest)
 
-    def _batches(self, images: ImageSet | ImageStream, rng: torch.Generator, known: Conditioned | None) -> ImageBatches:
+    def _batches(self, images: Any, rng: torch.Generator, known: Conditioned | None) -> ImageBatches:
         settings: dict[str, Any] = {
             "coupling": couplings.resolve(self.coupling),
             "batch_size": self.batch_size,
@@ -303,7 +324,7 @@ class ImageGenerator(FlowEstimator):
         return image_batches(None, images, condition="labels" if self.conditional else None, **settings)
 
     def _both_ends(
-        self, images: ImageSet | ImageStream, rng: torch.Generator, known: Conditioned | None
+        self, images: Any, rng: torch.Generator, known: Conditioned | None
     ) -> tuple[list[Tensor], tuple[float, float], list[Tensor] | None]:
         """Return equal numbers of noise samples and real images, their times, and the conditions of both."""
         real = images.scaled(chosen := some_rows(len(images), self.shape_, rng))
@@ -334,6 +355,7 @@ class ImageGenerator(FlowEstimator):
     def _check_settings(self) -> None:
         super()._check_settings()
         ConditionDropout(self._objective(), self.condition_dropout)
+        latents.check_setting(self.autoencoder, flip=self.flip)
         if resolve(self.conditions) is not None and self.conditional:
             raise ValueError(
                 "Expected classes (`conditional=True`) or `conditions`; found both. Put the class into a column of "
@@ -349,7 +371,7 @@ class ImageGenerator(FlowEstimator):
     @modes.single_precision()
     def _blank(self, **settings: int) -> torch.nn.Module:
         seen = width(self.conditions_, dropped=self.condition_dropout > 0) + len(self.classes_ or ())
-        return conditional(network_for(self.network, self.shape_), seen)(self.shape_[0], **settings)
+        return conditional(network_for(self.network, self._state_shape), seen)(self._state_shape[0], **settings)
 
     def _learned(self) -> dict[str, Any]:
         classes = None if self.classes_ is None else list(self.classes_)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow.estimators.base import DISTILLING, OLD_DISTILLING
 from cellflow.estimators.guidance import Guided
+from cellflow.estimators.latents import encoded
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.objectives import FlowMapObjective
@@ -75,13 +76,14 @@ def distill(
     conditions = self._conditioned(images, self.conditions_)
     if guidance != 1 and ((self.classes_ is None and conditions is None) or not teacher):
         raise ValueError(f"Guidance {guidance} needs a model with classes as a teacher (`teacher=True`).")
+    states = encoded(self.autoencoder_, images)
     rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
     distilled.flow_map_ = distilled._blank_map("forward")
     return self._learn_map(
         distilled,
         velocity if guidance == 1 else Guided(velocity, guidance),
-        known=lambda: self._both_ends(images, rng, conditions),
-        pairs=lambda: self._batches(images, rng, conditions),
+        known=lambda: self._both_ends(states, rng, conditions),
+        pairs=lambda: self._batches(states, rng, conditions),
         objective=objective,
         teacher=teacher,
         recipe=recipe,

@@ -9,6 +9,7 @@ from torch import Tensor
 from cellflow import integrate
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, check_strength, relabelled
 from cellflow.estimators.guidance import Guided, Labels, one_hot
+from cellflow.estimators.latents import pixels
 from cellflow.estimators.pixel_levels import as_images
 from cellflow.estimators.portions import in_parts
 from cellflow.images.sets import ImageSet
@@ -76,8 +77,8 @@ def generate(
     states = _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size).x[-1]
     labels = None if rows is None or label is None else rows.argmax(dim=1)
     (levels,), classes = self.levels_, None if labels is None else self.classes_
-    pixels = as_images(states.float(), levels)
-    found = ImageSet(pixels, labels, classes=classes, source="generated", levels=levels)
+    made = as_images(pixels(self.autoencoder_, states.float()), levels)
+    found = ImageSet(made, labels, classes=classes, source="generated", levels=levels)
     return cast("ImageSet", relabelled(found, condition, self.conditions_))
 
 
@@ -106,7 +107,8 @@ def trajectory(
     """
     chosen = integrate.resolve(solver, default=TRAJECTORY, verb="ImageGenerator.trajectory", noisy=SIMULATE, old=old)
     rows = _condition(self, n, label, condition, guidance)
-    return _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
+    found = _flow(self, n, rows, guidance, chosen, seed=seed, batch_size=batch_size, save=save)
+    return found._replace(x=pixels(self.autoencoder_, found.x))
 
 
 def _condition(
@@ -160,7 +162,7 @@ def _flow(
     velocity = flow._velocity()
     field = velocity if guidance == 1 else Guided(velocity, guidance)
     weight = next(flow.field_.parameters())
-    noise = torch.randn(n, *flow.shape_, generator=generator(seed=seed), dtype=torch.float32)
+    noise = torch.randn(n, *flow._state_shape, generator=generator(seed=seed), dtype=torch.float32)
     rows = iter(torch.arange(n).split(batch_size))
 
     def carry(part: Tensor) -> Trajectory:

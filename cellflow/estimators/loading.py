@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from cellflow.errors import CheckpointError
+from cellflow.estimators.latents import check_fits
 from cellflow.estimators.model_files import DIGESTS, model_file, refuse_other
 from cellflow.estimators.outline import outline
 from cellflow.estimators.schema import ALWAYS, CURE, LEARNED, VALUES, check_described, check_learned
 from cellflow.estimators.serialize import FORMER, PARTS, decode, modern_settings, modern_tensors
 from cellflow.estimators.snapshot_members import members_of
 from cellflow.networks import Standardized
+from cellflow.networks.autoencoder import of_record
 from cellflow.seeds import generator, seeded
 from cellflow.signature import check_type
 from cellflow.training import History
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, DESCRIPTION, MAP, MEMBERS = "model.safetensors", "model.json", "flow_map.safetensors", "members.safetensors"
 """Names of the files of a model."""
+AUTOENCODER = "autoencoder.safetensors"
+"""Name of the file of the autoencoder of a flow in latents."""
 FORMAT = 2
 """Version of the saved model; a newer one than this is refused, an older one is converted."""
 WIDEST = 2**16
@@ -121,7 +125,7 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     what, device = f"{folder / DESCRIPTION} does not describe a {type(model).__name__}", model._device()
     check_learned(schema_of(type(model)), about, what=what)
     old = model.get_params(deep=False) if about["format"] == 1 else {}
-    parts = {"flow_map": MAP, "members": MEMBERS}
+    parts = {"flow_map": MAP, "members": MEMBERS, "autoencoder": AUTOENCODER}
     digests, files = about.get(DIGESTS, {}), {WEIGHTS, *(parts[key] for key in parts if about.get(key) is not None)}
     if digests and digests.keys() != files:
         raise CheckpointError(
@@ -132,6 +136,8 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     try:
         model._check_settings()
         model._restore(about["learned"])
+        if about.get("autoencoder") is not None:
+            _restore_autoencoder(model, about["autoencoder"], folder / AUTOENCODER, digests)
         _check_width(model, header, path)
         if "network" not in given:
             expected = outline(model._blank, header.tensors, source=path)
@@ -155,6 +161,24 @@ def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, g
     model.field_.to(device).eval()
     if about.get("members") is not None:
         _restore_members(model, about["members"], folder / MEMBERS, digests, outlined="network" not in given)
+
+
+def _restore_autoencoder(
+    model: "FlowEstimator", about: Mapping[str, Any], path: Path, digests: Mapping[str, str]
+) -> None:
+    """Give an estimator the autoencoder in whose latents its flow is."""
+    file = model_file(path, digests)
+    header = _header(file, kind="autoencoder")
+    expected = outline(lambda: of_record(about), header.tensors, source=file)
+    check_tensors(header.tensors, expected, source=file, model="autoencoder")
+    with seeded(generator(seed=0)):
+        found = of_record(about)
+    check_fits(found, cast("Any", model).shape_)
+    _fill(found, file, header, {})
+    refuse_other(file, AUTOENCODER, digests)
+    if not bool((found.scale > 0).all()):
+        raise CheckpointError(f"{path} is damaged: `scale` has to be above 0. {CURE}")
+    cast("Any", model).autoencoder_ = found.to(model._device()).eval().requires_grad_(False)
 
 
 def _restore_members(

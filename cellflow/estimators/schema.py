@@ -45,7 +45,14 @@ MOST_PIXELS = 2**28
 _DIGESTS = table(Kind("a SHA-256", lambda value: TEXT.holds(value) and _DIGEST.fullmatch(value) is not None))
 DESCRIBED = {"format": whole(1), "estimator": TEXT, "settings": OBJECT, "learned": OBJECT}
 """What every description holds."""
-DESCRIBED_SOMETIMES = {"flow_map": maybe(OBJECT), "members": maybe(OBJECT), DIGESTS: _DIGESTS}
+DESCRIBED_SOMETIMES = {
+    "flow_map": maybe(OBJECT),
+    "members": maybe(OBJECT),
+    "autoencoder": maybe(OBJECT),
+    DIGESTS: _DIGESTS,
+}
+AUTOENCODER = {"kind": one_of("own", "diffusers"), "sizes": OBJECT}
+"""What is known of an autoencoder beside its weights."""
 FLOW_MAP = {"spans": one_of(*SPANS), "history": HISTORY}
 MEMBERS = {"seeds": many(whole(0), least=2), "history": HISTORY}
 """What is known of the members of an ensemble beside their weights."""
@@ -185,6 +192,10 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
         check_record(about["members"], MEMBERS, what=what, under="members", cure=CURE)
         if "times" not in learned:
             raise CheckpointError(f"{what}: it has `members`, and {name} has no ensembles. {CURE}")
+    if about.get("autoencoder") is not None:
+        check_record(about["autoencoder"], AUTOENCODER, what=what, under="autoencoder", cure=CURE)
+        if len(learned.get("shape", ())) != 3:
+            raise CheckpointError(f"{what}: expected an `autoencoder` with images in `learned.shape` only. {CURE}")
     n = len(learned.get("times", ()))
     for key, least in (("n_cells", 0), ("masses", 0), ("turnover", 1)):
         found = learned.get(key)

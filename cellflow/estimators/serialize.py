@@ -75,7 +75,8 @@ _FORMER_TENSORS = {"shared": ("network.", "velocity."), "separate": ("score_drif
 def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     """Return a value as JSON: plain values, mappings, parts of cellflow, ``functools.partial`` of them.
 
-    A length of time becomes a number. Anything else is kept as text, and must be given again when the model is loaded.
+    A length of time becomes a number, a path text. Anything else is kept as text, and must be given again when the
+    model is loaded.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     inner = partial(encode, name=name, depth=depth + 1)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, torch.device):
+    if isinstance(value, torch.device | Path):
         return str(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value

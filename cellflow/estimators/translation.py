@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
-from cellflow.estimators import translation_distillation, translation_refining
+from cellflow.estimators import latents, translation_distillation, translation_refining
 from cellflow.estimators import translation_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, hold_out_legs, width
@@ -104,6 +105,10 @@ class DomainTranslator(FlowEstimator):
         Whether to mirror pairs of images at random, both images alike.
     ot_batch_size
         Samples of each domain that are matched at once, see `cellflow.pairing.image_batches`.
+    autoencoder
+        For images of 128 pixels and more: a flow of latents, in which they are several times smaller. ``"train"`` first
+        trains a small autoencoder on the images of both domains, for as many steps; the folder of an ``AutoencoderKL``
+        of diffusers takes that one. It is saved with the model.
     seed, device, progress
         As for `cellflow.SnapshotFlow`.
 
@@ -115,6 +120,8 @@ class DomainTranslator(FlowEstimator):
         As of `cellflow.SnapshotFlow`.
     shape_
         Shape of one sample.
+    autoencoder_
+        The autoencoder; ``None`` of a flow of the samples themselves.
     pixels_, levels_
         Whether it was fitted on images; and the `cellflow.images.Levels` of both domains, ``None`` of bytes.
     fingerprint_
@@ -154,6 +161,7 @@ class DomainTranslator(FlowEstimator):
     shape_: tuple[int, ...]
     pixels_: bool
     levels_: Known
+    autoencoder_: latents.Known = None
     unit_: float
     fingerprint_: Fingerprint | None
     search_history_: training.History
@@ -182,6 +190,7 @@ class DomainTranslator(FlowEstimator):
         regularize: bool | str = "auto",
         flip: bool = False,
         ot_batch_size: int | str = "auto",
+        autoencoder: str | Path | None = None,
         seed: int = 0,
         device: str | torch.device = "auto",
         progress: bool | None = None,
@@ -205,6 +214,7 @@ class DomainTranslator(FlowEstimator):
         self.regularize = regularize
         self.flip = flip
         self.ot_batch_size = ot_batch_size
+        self.autoencoder = autoencoder
         self.seed = seed
         self.device = device
         self.progress = progress
@@ -247,17 +257,26 @@ class DomainTranslator(FlowEstimator):
         device = self._device(run)
         domains = self._read_both(source, target, precise_device(device))
         known = self._conditioned(source, target, domains, resolve_conditions(self.conditions))
-        fitted, scales = self._unfitted(), scales_of(*domains)
+        fitted = self._unfitted()
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.levels_ = levels_of(*domains)
-        fitted.unit_, fitted.fingerprint_ = overall(scales), known_by(source, target, domains, rep=self.rep)
+        fitted.fingerprint_, digests_seen = (
+            known_by(source, target, domains, rep=self.rep),
+            self._digests(domains, known),
+        )
+        run = fitted._run(run)
+        fitted.autoencoder_ = self._autoencoder(domains, run)
+        run = latents.run_after(run)
+        x0, x1 = (latents.encoded(fitted.autoencoder_, domain) for domain in domains)
+        domains, scales = (x0, x1), scales_of(x0, x1)
+        fitted.unit_ = overall(scales)
         shift = additive_effects(known, *domains)
         fitted.segments_ = None if shift is None else len(shift.axis)
         with seeded(rng):
             fitted.field_ = fitted._field(scales, shift).to(device)
         searching = generator_at(int(self.seed), SEARCHING)
-        run, fitted.search_history_ = fitted._run(run), training.History()
+        fitted.search_history_ = training.History()
         few = self._regular(run, regular(self.regularize, self.coupling, domains, features))
         blurs = few and paths.resolve(self.path).sigma == 0
         fitted.blur_ = aside.blur([domain.scaled() for domain in domains]) if blurs else 0.0
@@ -281,7 +300,7 @@ class DomainTranslator(FlowEstimator):
             searching=searching,
             recipe=self.recipe,
             run=run,
-            about=self._about(self._digests(domains, known) | ({"regular": True} if few else {})),
+            about=self._about(digests_seen | ({"regular": True} if few else {})),
         )
         return self._become(fitted)
 
@@ -296,14 +315,26 @@ class DomainTranslator(FlowEstimator):
             verbs.check_domain(self, domain)
             check_levels(self.levels_[number], given, again=f"flow.levels_[{number}]")
             check_cells(self, given, domain)
-        return copy, domains
+        x0, x1 = (latents.encoded(copy.autoencoder_, domain) for domain in domains)
+        return copy, (x0, x1)
 
     def _check_settings(self) -> None:
         super()._check_settings()
         aside.is_few(self.regularize, 0)
         check_conditional(self)
+        latents.check_setting(self.autoencoder, flip=self.flip, features=self.features)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+
+    def _autoencoder(self, domains: tuple[Domain, Domain], run: Run) -> latents.Known:
+        """Return the autoencoder of the setting, trained on both domains where that is asked for."""
+        given: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "recipe": self.recipe}
+        return latents.autoencoder_of(self.autoencoder, domains, **given, seed=int(self.seed), run=run)
+
+    @property
+    def _state_shape(self) -> tuple[int, ...]:
+        """The shape of what is carried: of samples, or of their latents."""
+        return latents.state_shape(self.autoencoder_, self.shape_)
 
     def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
@@ -359,7 +390,7 @@ class DomainTranslator(FlowEstimator):
     def _field(self, scales: Scales, shift: AdditiveShift | None = None) -> nn.Module:
         dropped = self.condition_dropout > 0
         field = build_field(
-            conditional(network_for(self.network, self.shape_), width(self.conditions_, dropped=dropped)),
+            conditional(network_for(self.network, self._state_shape), width(self.conditions_, dropped=dropped)),
             scales,
             self._objective().heads,
             heads=self.heads,
@@ -368,7 +399,9 @@ class DomainTranslator(FlowEstimator):
         )
         if self.segments_ is None or self.conditions_ is None:
             return field
-        blank_shift = partial(AdditiveShift, self.conditions_.effects.width, self.shape_[0], segments=self.segments_)
+        blank_shift = partial(
+            AdditiveShift, self.conditions_.effects.width, self._state_shape[0], segments=self.segments_
+        )
         return Displaced(field, shift or blank_shift(), first=int(dropped))
 
     def _learned(self) -> dict[str, Any]:
@@ -397,4 +430,4 @@ class DomainTranslator(FlowEstimator):
         self.levels_ = restored(learned.get("levels"), domains=2)
 
     def _blank(self) -> nn.Module:
-        return self._field(blank(self.shape_[0]))
+        return self._field(blank(self._state_shape[0]))

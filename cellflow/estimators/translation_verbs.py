@@ -14,6 +14,7 @@ from cellflow.cells.loadings import Loadings
 from cellflow.estimators.conditional_verbs import Condition, asked, check_guidance, check_part, in_turn, own, relabelled
 from cellflow.estimators.domains import Domain, Points, Samples, given_back, read_domain
 from cellflow.estimators.guidance import Guided
+from cellflow.estimators.latents import latents, pixels
 from cellflow.estimators.pixel_levels import check_levels
 from cellflow.estimators.portions import in_parts
 from cellflow.estimators.representation import check_cells
@@ -240,7 +241,8 @@ def trajectory(
         flow = _noisy(self, chosen, rows, seed=seed or 0, save=save, reverse=reverse)
     else:
         flow = _smooth(self, chosen, rows, guidance, save=save, reverse=reverse)
-    return in_parts(flow, _parts(self, domain, batch_size))
+    found = in_parts(flow, _parts(self, domain, batch_size))
+    return found._replace(x=pixels(self.autoencoder_, found.x))
 
 
 def _known(
@@ -271,7 +273,8 @@ def check_domain(flow: "DomainTranslator", domain: Domain) -> None:
 def _parts(flow: "DomainTranslator", domain: Domain, batch_size: int) -> Iterator[Tensor]:
     check_settings(1, batch_size, None)
     weight = next(flow.field_.parameters())
-    return (domain.scaled(some).to(weight) for some in torch.arange(len(domain)).split(batch_size))
+    rows = torch.arange(len(domain)).split(batch_size)
+    return (latents(flow.autoencoder_, domain.scaled(some)).to(weight) for some in rows)
 
 
 def _smooth(
@@ -354,5 +357,6 @@ def _back(
 ) -> Any:
     keep = bool(flow.within_labels)
     levels = flow.levels_[0 if reverse else 1]
-    found = given_back(states.float(), given, rep=flow.rep, keep_labels=keep, levels=levels, decoder=decoder)
+    states = pixels(flow.autoencoder_, states.float())
+    found = given_back(states, given, rep=flow.rep, keep_labels=keep, levels=levels, decoder=decoder)
     return found if reverse else relabelled(found, condition, flow.conditions_)

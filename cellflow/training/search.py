@@ -21,6 +21,7 @@ from cellflow.training.confirmed import CONFIRMED, Leg, last_confirmed
 from cellflow.training.history import History
 from cellflow.training.loop import fit
 from cellflow.training.recipe import Recipe
+from cellflow.training.reconstruction import FOLDER as AUTOENCODER
 from cellflow.training.resumption import read_stated
 from cellflow.training.run import Run
 from cellflow.training.stopping import EVERY, HELD_OUT, PATIENCE, EarlyStopping
@@ -177,14 +178,14 @@ def _search(
 
 
 def begun(folder: str | Path) -> bool:
-    """Return whether a training or its search was begun in a folder, so that it can be resumed.
+    """Return whether a training, its search or its autoencoder was begun in a folder, so that it can be resumed.
 
     Examples
     --------
     >>> begun("runs/of-nobody")
     False
     """
-    return (Path(folder) / STATE).exists() or (Path(folder) / FOLDER / STATE).exists()
+    return any((Path(folder) / part / STATE).exists() for part in ("", FOLDER, AUTOENCODER))
 
 
 def _exists(run: Run) -> bool:

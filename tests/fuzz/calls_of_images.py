@@ -307,6 +307,7 @@ CALLS: dict[str, Any] = {
             | {
                 "conditional": flag(False),
                 "condition_dropout": number(0.1),
+                "autoencoder": other(None),
                 "objective": text("velocity"),
                 "network": other(lambda: SMALL),
             },
