@@ -108,9 +108,10 @@ def knowing(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def small_figures():
-    """Reports are drawn with few pixels: nobody looks at them, and most of their time goes into fine ones."""
+    """Few pixels and streamlines are drawn: nobody looks at them, and most of a report's time goes into fine ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellflow.report.html.DPI", 40)
+        patch.setattr("cellflow.pl.streams.DENSITY", 0.4)
         yield
 
 

@@ -21,7 +21,11 @@ SETS = ctypes.c_uint32 * 6  # effective, permitted and inheritable ones, twice
 
 # A server imports everything once and then forks, so that each process costs milliseconds.
 context = get_context("forkserver")
-context.set_forkserver_preload(["cellflow", "cellflow.estimators", "cellflow.cli", "lightning_fabric", "crashing"])
+LATER = ["ot", "filelock", "safetensors.torch", "hydra"]
+"""What a fit or a command imports when it is needed, which would otherwise take most of the time of each process."""
+context.set_forkserver_preload(
+    ["cellflow", "cellflow.estimators", "cellflow.cli", "lightning_fabric", "crashing", *LATER]
+)
 
 
 def start(task, *arguments):
@@ -132,9 +136,9 @@ def without_rights(task, *arguments):
 
 def wait_for(path, child):
     """Wait until a file is there."""
-    for _ in range(3000):
+    for _ in range(30_000):  # soon: a training goes on meanwhile
         if Path(path).exists():
             return
         assert child.exitcode is None, f"ended with {child.exitcode} before {path} was there"
-        time.sleep(0.05)
+        time.sleep(0.005)
     raise AssertionError(f"no {path}")

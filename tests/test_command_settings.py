@@ -3,6 +3,7 @@
 import re
 import shlex
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,8 +46,16 @@ def settings(command, *words):
     return compose.settings_from(command, [*NEEDED.get(command, []), *words])
 
 
+@cache
 def all_settings():
-    """Each setting of each command, with the words that make it one."""
+    """Return each setting of each command, with the words that make it one.
+
+    Asked for by tests, not when they are collected, which every process of a run does.
+    """
+    return list(_all_settings())
+
+
+def _all_settings():
     for command in COMMANDS:
         seen = set()
         for choice in [[], *CHOICES]:
@@ -69,7 +78,6 @@ def _takes(command, word):
     return word.partition("=")[0] in compose._chosen(command, ())
 
 
-ALL_SETTINGS = list(all_settings())
 VALUES = {
     "true": bool, "off": bool, "YES": bool, "3": int, "-7": int, "0.25": float, "2e-3": float, "null": type(None),
     "maybe": str, "it's": str, "[1,2]": list, "[[a,b],{c: d}]": list, "{a: 1}": dict, "[1,": str, "{": str, "": None,
@@ -84,7 +92,7 @@ def test_every_file_and_every_group_is_crossed():
 
 
 def test_every_setting_of_every_file_is_of_a_known_kind_and_none_else_is():
-    names = {name for _, _, name in ALL_SETTINGS if name.partition(".")[0] not in PARTS}
+    names = {name for _, _, name in all_settings() if name.partition(".")[0] not in PARTS}
     assert names == {name for name in SETTINGS if name != "solver.steps"}
     assert all(name in names for known in OF_COMMANDS.values() for name in known)
     flat = [name for names in RULES for name in ([names] if isinstance(names, str) else names)]
@@ -142,7 +150,7 @@ def kind(command, cfg, name):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence(command):
     refused = 0
-    for _, choice, name in [each for each in ALL_SETTINGS if each[0] == command]:
+    for _, choice, name in [each for each in all_settings() if each[0] == command]:
         expected = kind(command, settings(command, *choice), name)
         for word in set(VALUES) - ({"null"} if name == "growth" else set()):  # a former spelling
             try:
@@ -160,7 +168,7 @@ def test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence(command):
                     found = found[key]
                 assert fits(found, expected), (name, word, found)
                 assert says(word, expected), (name, word, found)
-    assert refused >= 7 * len([each for each in ALL_SETTINGS if each[0] == command and "data.path" not in each]) / 2
+    assert refused >= 7 * len([each for each in all_settings() if each[0] == command and "data.path" not in each]) / 2
 
 
 @pytest.mark.parametrize(
@@ -168,7 +176,7 @@ def test_every_setting_takes_its_kind_and_refuses_others_in_a_sentence(command):
     [("true", True), ("Yes", True), ("ON", True), ("false", False), ("no", False), ("off", False)],
 )
 def test_every_yes_and_no_of_every_command_is_read_as_meant(word, value):
-    for command, choice, name in ALL_SETTINGS:
+    for command, choice, name in all_settings():
         cfg = settings(command, *choice)
         if kind(command, cfg, name) is bool:
             found = settings(command, *choice, f"{name}={word}")
@@ -229,21 +237,24 @@ NAMES = [
 """Names that a file, a column, a group or a gene can have."""
 
 
+@cache
+def texts():
+    """Return each setting that takes a path or a text."""
+    return list(names_of(Path, str))
+
+
 def names_of(*wanted):
-    for command, choice, name in ALL_SETTINGS:
+    for command, choice, name in all_settings():
         if not choice and name.partition(".")[0] not in PARTS:
             expected = kind_of(name, command)
             if any(each is one for one in wanted for each in (expected, *typing.get_args(expected))):
                 yield command, name
 
 
-TEXTS = list(names_of(Path, str))
-
-
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_are_taken_as_they_are_by_every_setting_that_takes_one(name):
-    assert {"data.path", "model", "out", "source", "input", "data.time_key", "groupby"} < {each for _, each in TEXTS}
-    for command, setting in TEXTS:
+    assert {"data.path", "model", "out", "source", "input", "data.time_key", "groupby"} < {each for _, each in texts()}
+    for command, setting in texts():
         lists = ("data.holdout", "markers", "data.genes")
         if setting in ("task", "at", "features", "masses", *lists):  # choices, numbers, lists
             continue

@@ -67,8 +67,9 @@ def snapshots(n_times=3, dim=3, key="X_rep", n=12):
     return anndata.AnnData(obs=obs, obsm={key: x})
 
 
-def fit(adata, rep="X_rep", **settings):
-    return cf.SnapshotFlow(time_key="day", rep=rep, steps=5, batch_size=8, device="cpu", **settings).fit(adata)
+def fit(adata, rep="X_rep", coupling="exact", **settings):
+    settings |= {"steps": 5, "batch_size": 8, "device": "cpu"}
+    return cf.SnapshotFlow(time_key="day", rep=rep, coupling=coupling, **settings).fit(adata)
 
 
 def table(*times, **distances):
@@ -86,40 +87,58 @@ def report(folder, adata, flow, title="a run", details=None, **settings):
 
 @pytest.fixture(scope="module")
 def fitted():
+    """Cells and a flow as it is by default."""
     adata = snapshots()
-    return adata, fit(adata)
+    return adata, fit(adata, coupling="auto")
 
 
-def test_the_page_needs_nothing_else(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, fitted):
+    """The folder and the page of this flow, which tests read."""
+    folder = tmp_path_factory.mktemp("written") / "it's a run; rm"
+    return folder, report(folder, *fitted)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without the figures of the flow: for tests that look at the text of a flow whose figures others draw."""
+
+    def set_up():
+        monkeypatch.setattr("cellflow.report.cells.drawings", lambda *given, **more: iter(()))
+
+    return set_up
+
+
+def test_the_page_needs_nothing_else(written):
+    folder, page = written
     assert page.references
     kinds = ("#", "data:image/png;base64,", "data:image/svg+xml;base64,")
     assert all(ref.startswith(kinds) for ref in page.references)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "http" not in page.text
-    assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text())
+    assert not re.search(r"url\(|@import", (folder / "report.html").read_text())
 
 
-def test_every_link_leads_somewhere(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
-    html = (tmp_path / "report.html").read_text()
+def test_every_link_leads_somewhere(written):
+    folder, page = written
+    html = (folder / "report.html").read_text()
     assert all(f'id="{ref[1:]}"' in html for ref in page.references if ref.startswith("#"))
 
 
-def test_figures_are_the_files_beside_the_page(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
+def test_figures_are_the_files_beside_the_page(written):
+    folder, page = written
     shown = [base64.b64decode(image["src"].split(",")[1]) for image in page.images]
-    files = {path.read_bytes() for path in (tmp_path / "figures").glob("*.png")}
+    files = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
     assert set(shown) == files
     assert len(files) == len(shown) == 5
     assert all(data.startswith(b"\x89PNG") for data in files)
     assert all(len(image["alt"]) > 20 for image in page.images)
 
 
-def test_figures_can_be_saved_as_they_are_beside_the_page(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
+def test_figures_can_be_saved_as_they_are_beside_the_page(written):
+    folder, page = written
     kept = [base64.b64decode(ref.split(",")[1]) for ref in page.references if ref.startswith("data:image/svg")]
-    assert set(kept) == {path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
+    assert set(kept) == {path.read_bytes() for path in (folder / "figures").glob("*.svg")}
     assert len(kept) == len(page.images)
     assert all(b"<text" in data for data in kept)  # letters, not their outlines
 
@@ -134,9 +153,9 @@ def test_many_marks_are_a_picture_in_a_drawing(tmp_path):
     assert not marks.get_rasterized()
 
 
-def test_contents_lead_to_every_section(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
-    html = (tmp_path / "report.html").read_text()
+def test_contents_lead_to_every_section(written):
+    folder, page = written
+    html = (folder / "report.html").read_text()
     assert [ref for ref in page.references if ref.startswith("#")] == [
         f"#{name}" for name in re.findall(r'<section id="(\w+)">', html)
     ]
@@ -172,8 +191,8 @@ def test_what_is_not_there_is_refused_before_anything_is_written(tmp_path, asked
     assert not (tmp_path / "page").exists()
 
 
-def test_what_is_left_out_is_named_with_its_reason(tmp_path, fitted):
-    said = report(tmp_path, *fitted).text.partition("What is not on this page")[2]
+def test_what_is_left_out_is_named_with_its_reason(written):
+    said = written[1].text.partition("What is not on this page")[2]
     said = said[said.index("Cell types") :]
     for words in ("Columns of obs: day", "Genes over time", "sc.tl.umap"):
         assert words in said
@@ -237,7 +256,7 @@ def trained(adata):
     return cf.SnapshotFlow(time_key="day", rep="X_rep", steps=200, batch_size=64, device="cpu").fit(adata)
 
 
-def test_fates_stand_beside_those_of_real_clones(tmp_path, clones):
+def test_fates_stand_beside_those_of_real_clones(tmp_path, clones, undrawn):
     before, flow = clones.copy(), trained(clones)
     page = report(tmp_path, clones, flow, groupby="kind", lineage_key="clone")
     assert re.search(r"Beside \d\d real clones that had changed", page.text)
@@ -248,6 +267,7 @@ def test_fates_stand_beside_those_of_real_clones(tmp_path, clones):
     assert clones.obs.equals(before.obs)
     assert "saved without its plans" not in page.text
     flow.save(tmp_path / "model")
+    undrawn()
     again = cf.SnapshotFlow.load(tmp_path / "model", device="cpu")
     page = report(tmp_path / "again", clones, again, groupby="kind", lineage_key="clone")
     assert "A flow is saved without its plans, so the plans it was fitted on are not compared here" in page.text
@@ -267,17 +287,15 @@ def test_fates_of_a_flow_in_closed_form_are_those_of_its_clones(clones):
     assert found.n_cells == early.isin(late).sum()
 
 
-def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones):
+def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones, undrawn):
     settings = {"coupling": cf.couplings.UnbalancedSinkhorn(0.5, 20.0), "growth": True}
-    page = report(tmp_path, clones, fit(clones, **settings), groupby="kind")
+    flow = fit(clones, **settings)
+    page = report(tmp_path, clones, flow, groupby="kind")
     assert "Growth rates that the flow has learned, by kind" in page.images[-2]["alt"]
     assert (tmp_path / "figures" / "growth.png").exists()
     assert "only differences between cells of one snapshot mean something" in page.text
     assert "growth is much the same" in page.text
     assert "confirm" not in page.text
-    flow = fit(clones, **settings)
-    flow.search_history_ = cf.training.History({"confirmed growth": [0.9, 0.35, float("nan")]})
-    assert "Cells that were held out confirm 35% of it" in report(tmp_path / "few", clones, flow, groupby="kind").text
     assert "Ranks at double" in page.text
     clones.obs["rate"] = np.linspace(-1, 1, clones.n_obs)
     told = fit(clones, coupling="exact", prior_key="rate", growth=True, masses="counts")
@@ -285,12 +303,20 @@ def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones):
     assert "What was expected of each cell, obs['rate'], is part of it." in page.text
     assert "The sizes of the population were given" in page.text
     assert "Ranks at double" not in page.text
+    undrawn()
+    flow.search_history_ = cf.training.History({"confirmed growth": [0.9, 0.35, float("nan")]})
+    assert "Cells that were held out confirm 35% of it" in report(tmp_path / "few", clones, flow, groupby="kind").text
+
+
+def many_kinds():
+    adata = snapshots(n=40)
+    adata.obs["kind"] = [f"<b>$kind {k % 40}" if k % 3 else None for k in range(adata.n_obs)]
+    return adata
 
 
 @pytest.mark.parametrize("noisy", [False, True])
-def test_fates_are_shown_where_there_are_groups(tmp_path, fitted, noisy):
-    adata = snapshots(n=40)
-    adata.obs["kind"] = [f"<b>$kind {k % 40}" if k % 3 else None for k in range(adata.n_obs)]
+def test_fates_are_shown_where_there_are_groups(tmp_path, noisy):
+    adata = many_kinds()
     settings = {"stochastic": True, "path": cf.paths.BrownianBridge(0.5)} if noisy else {}
     before = adata.copy()
     page = report(tmp_path, adata, fit(adata, **settings), groupby="kind")
@@ -300,6 +326,10 @@ def test_fates_are_shown_where_there_are_groups(tmp_path, fitted, noisy):
     assert (tmp_path / "figures" / "fates.png").exists()
     assert adata.obs.equals(before.obs)
     assert set(adata.obsm) == set(before.obsm)
+
+
+def test_fates_are_those_of_groups_that_are_there(tmp_path, fitted):
+    adata = many_kinds()
     with pytest.raises(KeyError, match=r"No `adata.obs\['sort'\]`. Available"):
         report(tmp_path, adata, fitted[1], groupby="sort")
     assert "Where cells end" not in report(tmp_path, adata, fitted[1]).text
@@ -341,12 +371,13 @@ def test_every_setting_that_was_chosen_is_listed(kind):
         assert chosen(kind(**{name: 0.123}), besides=[name]) == []
 
 
-def test_what_was_done_against_learning_cells_by_heart_is_said(tmp_path):
+def test_what_was_done_against_learning_cells_by_heart_is_said(tmp_path, undrawn):
     adata = snapshots()
     flow = fit(adata, regularize=False)
     page = report(tmp_path / "whole", adata, flow)
     assert "blurred by" not in page.text
     assert "gain no more" not in page.text
+    undrawn()
     flow.set_params(steps=5000).blur_ = 0.25
     page = report(tmp_path / "early", adata, flow)
     assert f"{len(flow.history_)} steps of 5,000, as held-out cells gain no more" in page.text
@@ -442,8 +473,8 @@ def test_the_headline_counts():
     assert "worse on all 3" in headline([loses] * 3)
 
 
-def test_without_validation_nothing_is_claimed(tmp_path, fitted):
-    page = report(tmp_path, *fitted)
+def test_without_validation_nothing_is_claimed(written):
+    page = written[1]
     assert "Not tested against left-out cells yet." in page.text
     assert "validate=true" in page.text
     assert "better" not in page.text
@@ -499,7 +530,7 @@ def landings(flow, still, score="label persistence"):
     return table.assign(start=0.0, time=3.0, score=score, cells="fitted", n=12)
 
 
-def test_the_report_speaks_of_labels_and_clones(tmp_path):
+def test_the_report_speaks_of_labels_and_clones(tmp_path, undrawn):
     adata = snapshots(n_times=2)
     clones = landings((0.8, 0.7, 0.9), (0.6, 0.5, 0.7), "clone agreement")
     adata.uns["validation_couplings"] = pd.concat([landings((0.7, 0.6, 0.79), (0.8, 0.75, 0.85)), clones])
@@ -512,6 +543,7 @@ def test_the_report_speaks_of_labels_and_clones(tmp_path):
         "\u00a0", " "
     )
     assert (tmp_path / "figures" / "couplings.png").is_file()
+    undrawn()
     level = snapshots(n_times=2)
     level.uns["validation_couplings"] = landings((0.7, 0.6, 0.81), (0.8, 0.75, 0.85))
     assert "less than by not moving" not in report(tmp_path, level, fit(level)).text
@@ -548,9 +580,8 @@ def test_the_python_lines_run(tmp_path, fitted, monkeypatch):
     assert "velocity" in names["adata"].obsm
 
 
-def test_the_shell_lines_survive_odd_folders(tmp_path, fitted):
-    folder = tmp_path / "it's a run; rm"
-    report(folder, *fitted)
+def test_the_shell_lines_survive_odd_folders(written):
+    folder = written[0]
     code = re.search(r'<pre class="shell">(.*?)</pre>', (folder / "report.html").read_text(), re.DOTALL).group(1)
     first, *_ = (shlex.split(line) for line in unescape(code).splitlines())
     assert first == ["cellflow", "interpolate", f"model={folder}", "at=[0.75]"]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 KINDS = ("stream", "grid", "cell")
 GRID = 50
 """Grid points along the longer side of the picture."""
+DENSITY = 1.3
+"""How close streamlines are, where those of matplotlib are at 1."""
 NEAREST = 100
 """Cells whose velocities are averaged at a grid point, at most."""
 LEAST = 3.0
@@ -103,7 +105,7 @@ def _stream(ax: "Axes", seen: Seen, strokes: Strokes) -> None:
     u, v = np.ma.masked_invalid(mean.transpose(2, 0, 1))
     style: dict[str, Any] = {
         "linewidth": width,
-        "density": 1.3 * strokes.density,
+        "density": DENSITY * strokes.density,
         "arrowsize": 1.1 * strokes.arrow_size,
     }
     if seen.confidence is None:

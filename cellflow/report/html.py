@@ -60,9 +60,9 @@ def page(title: str, lead: str, summary: str, sections: Mapping[str, str], title
 def figure(drawing: Drawing, folder: Path) -> str:
     """Save a figure as PNG and as SVG, and return it as HTML that holds both: one to see, and one to keep."""
     path, vector = (folder / f"{drawing.name}.{kind}" for kind in ("png", "svg"))
+    _place(drawing.figure)
     with committed(path) as partial:
         drawing.figure.savefig(partial, dpi=DPI)
-    drawing.figure.set_layout_engine("none")  # its parts have their places now, which take as long as the drawing
     with committed(vector) as partial:
         save_vector(drawing.figure, partial)
     data, said = _base64(path), escape(drawing.caption)
@@ -70,6 +70,17 @@ def figure(drawing: Drawing, folder: Path) -> str:
     image = f'<img width="{width}" src="data:image/png;base64,{data}" alt="{said}">'
     kept = f'<a download="{escape(vector.name)}" href="data:image/svg+xml;base64,{_base64(vector)}">Save as SVG</a>'
     return f"<figure>{image}<figcaption>{said} <span>{kept}</span></figcaption></figure>\n"
+
+
+def _place(figure: "Figure") -> None:
+    """Give the parts of a figure their places, once: each save would find them anew, and draw all unseen before it."""
+    from matplotlib import rc_context
+
+    figure.set_dpi(DPI)
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
 
 
 def save_vector(figure: "Figure", partial: Path) -> None:
