@@ -239,6 +239,7 @@ def test_cells_are_chosen_by_what_is_printed():
         having(adata, {"donor": "x", "alone": "q"}, setting="cells")
 
 
+@pytest.mark.usefixtures("unreported")
 @pytest.mark.parametrize(("within", "said"), [([], True), (["within=donor"], False)])
 def test_what_is_left_out_of_a_condition_that_is_fitted_is_said_to_be_seen(within, said, tmp_path, capfd):
     """Cells of one donor, without `within`, are of the same condition as those of the others."""
@@ -263,7 +264,7 @@ def over_time(tmp_path_factory):
     adata.obsm["X_pca"] += 0.2 * adata.obs["day"].to_numpy(dtype=np.float32)[:, None]
     adata = adata[~((adata.obs["day"] == 0) & (adata.obs["drug"] == "B"))].copy()
     adata.write_h5ad(place / "cells.h5ad")
-    asked = ["data.time_key=day", "conditions=drug", "within=donor", "coupling=exact"]
+    asked = ["data.time_key=day", "conditions=drug", "within=donor", "coupling=exact", "report=false"]
     assert main(["fit", f"data.path={place / 'cells.h5ad'}", f"out={place / 'run'}", *asked, *FAST]) == 0
     return place / "run"
 

@@ -62,8 +62,10 @@ def test_a_folder_is_translated_to_the_condition_asked_for(translated, plates, t
     assert found.names == given.names
 
 
-def test_a_run_is_distilled_and_reported_again(translated):
-    assert main(["distill", f"model={translated}", "steps=2", "progress=false", "device=cpu", "threads=1"]) == 0
+def test_a_run_is_distilled_and_reported_again(translated, monkeypatch):
+    with monkeypatch.context() as patch:  # the page is written below
+        patch.setattr("cellflow.cli.translation.write_report", lambda *given, **more: None)
+        assert main(["distill", f"model={translated}", "steps=2", "progress=false", "device=cpu", "threads=1"]) == 0
     assert cf.DomainTranslator.load(translated, device="cpu").distilled
     assert main(["report", f"model={translated}"]) == 0
 

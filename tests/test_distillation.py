@@ -1,6 +1,7 @@
 """Distilled flows: few jumps do what the solver did, for cells, images and noise; saved, loaded, and forgotten."""
 
 import warnings
+from copy import deepcopy
 from functools import partial
 
 import anndata
@@ -33,6 +34,12 @@ def cells():
 def flow(cells):
     fitted = cf.SnapshotFlow(rep="X_latent", steps=200, batch_size=64, recipe=QUICK).fit(cells)
     return fitted.distill(cells, steps=400)
+
+
+@pytest.fixture(scope="module")
+def hurried(cells):
+    """A flow of few steps, of which tests take copies."""
+    return cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +94,15 @@ def test_every_sample_may_jump_between_its_own_times(flow, cells):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("teacher", [True, False])
-def test_every_objective_distils(cells, objective, teacher):
-    fitted = cf.SnapshotFlow(rep="X_latent", steps=20, batch_size=32).fit(cells)
+def test_every_objective_distils(cells, hurried, objective, teacher):
+    fitted = deepcopy(hurried)
     fitted.distill(cells, steps=10, objective=objective, teacher=teacher)
     assert np.isfinite(fitted.map_history_["loss"]).all()
     assert fitted.transport(cells.obsm["X_latent"][:3], start=0, stop=4, solver=Jumps(2)).x.isfinite().all()
 
 
-def test_an_objective_of_your_own_is_completed(cells):
-    fitted = cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
+def test_an_objective_of_your_own_is_completed(cells, hurried):
+    fitted = deepcopy(hurried)
     fitted.distill(cells, steps=3, objective=cf.objectives.SemigroupMatching(split="middle", diagonal=0.5))
     assert sorted(fitted.map_history_.columns) == ["diagonal", "jump", "learning_rate", "loss"]
 
@@ -146,9 +153,9 @@ def test_a_map_is_saved_and_loaded_with_its_flow(flow, cells, tmp_path):
     assert not cf.SnapshotFlow.load(tmp_path).distilled
 
 
-def test_distilling_resumes_to_the_bit(cells, tmp_path):
+def test_distilling_resumes_to_the_bit(cells, hurried, tmp_path):
     def fitted():
-        return cf.SnapshotFlow(rep="X_latent", steps=5).fit(cells)
+        return deepcopy(hurried)
 
     whole = fitted().distill(cells, steps=6).flow_map_.state_dict()
     first = fitted()
@@ -296,6 +303,7 @@ def test_a_run_of_cells_is_distilled_on_the_command_line(cells, tmp_path, capsys
     run = tmp_path / "run"
     quick = ["progress=false", "device=cpu"]
     fitted = [f"data.path={tmp_path / 'cells.h5ad'}", "data.time_key=time", "data.rep=X_latent", "data.holdout=[1]"]
+    fitted += ["report=false"]  # `distill` writes it
     assert main(["fit", *fitted, f"out={run}", "steps=30", "batch_size=32", "validate=false", *quick]) == 0
     assert main(["interpolate", f"model={run}", "at=[2]", "solver=jumps"]) == 1
     assert "Call `distill` first" in capsys.readouterr().err
@@ -324,12 +332,14 @@ QUICK_RUN = ["progress=false", "device=cpu", "steps=4", "threads=1"]
 SMALL_RUN = [*SMALL_NETWORK, "batch_size=8", "solver.steps=2", "holdout=0.25"]
 
 
-def test_a_translation_is_distilled_on_the_command_line(digits, tmp_path):
+def test_a_translation_is_distilled_on_the_command_line(digits, tmp_path, monkeypatch):
     for name in "23":
         write(digits.only(name).take(range(12)), tmp_path / name)
     source, target = (f"{name}={tmp_path / digit}" for name, digit in (("source", "2"), ("target", "3")))
     run, out = tmp_path / "translated", tmp_path / "out"
-    assert main(["translate", source, target, f"out={run}", *QUICK_RUN, *SMALL_RUN]) == 0
+    with monkeypatch.context() as patch:  # `distill` writes the page
+        patch.setattr("cellflow.cli.translation.write_report", lambda *given, **more: None)
+        assert main(["translate", source, target, f"out={run}", *QUICK_RUN, *SMALL_RUN]) == 0
     assert main(["distill", f"model={run}", *QUICK_RUN]) == 0
     assert "How many steps it takes" in (run / "report.html").read_text()
     assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "solver=jumps"]) == 0
@@ -347,11 +357,11 @@ def test_a_generator_is_distilled_on_the_command_line(digits, tmp_path):
     assert len(list((tmp_path / "made").iterdir())) == 3
 
 
-def test_ctrl_c_says_how_a_distillation_goes_on(cells, tmp_path):
+def test_ctrl_c_says_how_a_distillation_goes_on(cells, hurried, tmp_path):
     cfg = OmegaConf.create({"model": str(tmp_path), "resume": False})
     stop = KeyboardInterrupt("Stopped after step 3 of 9.")
     assert _goodbye(stop, "distill", cfg, [f"model={tmp_path}"]) == "Stopped; nothing was saved yet."
-    fitted = cf.SnapshotFlow(rep="X_latent", steps=2).fit(cells)
+    fitted = deepcopy(hurried)
     fitted.distill(cells, steps=2, run=cf.Run(tmp_path / "distilling"))  # what an interrupted one leaves behind
     said = _goodbye(stop, "distill", cfg, [f"model={tmp_path}", "steps=9"])
     assert said.splitlines()[0] == "Stopped after step 3 of 9. On the command line:"

@@ -30,7 +30,9 @@ def fitted():
     return (
         adata,
         flow,
-        cf.SnapshotFlow(**QUICK).fit(leave_out(adata, "day", 1)).distill(adata[adata.obs.day != 1], steps=2),
+        cf.SnapshotFlow(**QUICK, coupling="exact")
+        .fit(leave_out(adata, "day", 1))
+        .distill(adata[adata.obs.day != 1], steps=2),
     )
 
 

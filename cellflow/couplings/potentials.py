@@ -140,7 +140,8 @@ class Potentials:
     def update_source(self) -> float:
         """Solve for the source potential; return the share of mass that a target update would move."""
         self._f = self.relaxed.damped(self._source_sums(), 0)
-        self._refresh()
+        if _apart(self._f, self._kernel_f) > _DRIFT:  # the other potential is as it was when it was looked at
+            self._take_kernel()
         sums = self._target_sums()
         masses = self._b * (self._g + sums).exp()
         self._next_g = self.relaxed.damped(sums, 1)
@@ -149,7 +150,8 @@ class Potentials:
     def update_target(self) -> None:
         """Solve for the target potential, then move the constant between both to where it belongs."""
         self._f, self._g = self.relaxed.shifted(self._f, self._next_g, self._a, self._b)
-        self._refresh()
+        if max(_apart(self._f, self._kernel_f), _apart(self._g, self._kernel_g)) > _DRIFT:
+            self._take_kernel()
 
     def values(self) -> tuple[Tensor, Tensor]:
         """Return the potentials ``(n,)`` and ``(m,)`` in units of the cost."""
@@ -183,11 +185,6 @@ class Potentials:
             return sums.log() - self._kernel_g
         return torch.logsumexp(self._exponents + (self._f + self._a.log())[:, None], dim=0)
 
-    def _refresh(self) -> None:
-        drifts = (self._f - self._kernel_f).abs().max(), (self._g - self._kernel_g).abs().max()
-        if max(map(float, drifts)) > _DRIFT:
-            self._take_kernel()
-
     def _take_kernel(self) -> None:
         self._kernel_f, self._kernel_g = self._f, self._g
         self._kernel = (self._exponents + self._g).add_(self._f[:, None]).exp_()
@@ -195,5 +192,12 @@ class Potentials:
         self._kernel.masked_fill_(self._kernel < _NEGLIGIBLE, 0.0)
 
 
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Return how far potentials have drifted; NaN where they are no numbers."""
+    least, most = (one - other).aminmax()
+    return max(-float(least), float(most))
+
+
 def _trustworthy(sums: Tensor) -> bool:
-    return bool(((sums > _FLOOR) & (sums < math.inf)).all())
+    least, most = sums.aminmax()  # both NaN where one of them is
+    return float(least) > _FLOOR and float(most) < math.inf
