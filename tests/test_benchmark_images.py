@@ -11,7 +11,7 @@ import torch
 import cellflow as cf
 from benchmarks.command import guarded
 from benchmarks.few_step import curves
-from benchmarks.images import comparison, few_step, from_noise, generation, translation, wortmannin
+from benchmarks.images import comparison, few_step, from_noise, generation, translation, translation_page, wortmannin
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images import methods as methods_of_images
 from benchmarks.images.judge import FLOOR, Translated
@@ -101,7 +101,7 @@ def test_real_targets_are_near_the_floor_and_ignore_the_input(judge):
 def test_controls_are_scored_as_outputs_are_and_beside_real_images(judge):
     floor, *worse = judge.controls(seed=0)
     assert floor["method"] == FLOOR
-    assert [row["method"] for row in worse] == list(translation.CONTROLS)
+    assert [row["method"] for row in worse] == list(translation_page.CONTROLS)
     assert {row["n"] for row in worse} == {floor["n"]} == {len(judge.real)}
     grain = [row["high_frequency"] for row in worse]
     assert floor["high_frequency"] == 1
@@ -116,14 +116,18 @@ def test_pages_say_what_a_distance_does_not_see():
     def row(method, fd, pca, **more):
         return {"method": method, "network": "nuclei", "fd": fd, "fd_pca": pca, "high_frequency": 1.0, **more}
 
-    rows = [row(FLOOR, 16.6, 5.57), *(row(name, 17.0, 5.6) for name in translation.CONTROLS), row("do nothing", 90, 9)]
-    assert translation._seen(rows) == ["- FD-nuclei sees every control.", "- FD-PCA sees every control."]
-    rows[3] = row(translation.CONTROLS[2], 13.0, 5.6)
+    rows = [
+        row(FLOOR, 16.6, 5.57),
+        *(row(name, 17.0, 5.6) for name in translation_page.CONTROLS),
+        row("do nothing", 90, 9),
+    ]
+    assert translation_page._seen(rows) == ["- FD-nuclei sees every control.", "- FD-PCA sees every control."]
+    rows[3] = row(translation_page.CONTROLS[2], 13.0, 5.6)
     rows.append({"method": "I-CFM", "high_frequency": None})
-    said = translation._seen(rows)
+    said = translation_page._seen(rows)
     assert said[0] == "- FD-nuclei is blind to: noise of 20 grey levels. Do not rank by it."
     assert said[2].endswith("were measured: I-CFM.")
-    assert translation._seen(rows[:1]) == []  # of a table from before
+    assert translation_page._seen(rows[:1]) == []  # of a table from before
 
 
 def test_simple_answers_need_no_training(judge):
@@ -303,7 +307,10 @@ def test_several_seeds_are_one_row_and_a_verdict():
     assert "- I-CFM against noise -> target: better in FD-x." in lines
     assert "- OT-CFM against I-CFM: no difference shown in FD-x." in lines
     assert any(line.startswith("| I-CFM - noise -> target | **-20 [") for line in lines)
-    assert comparison.text([row for row in rows if row["seed"] == 0]) == []
+    assert "spread over 2 seeds" in lines[1]
+    once = comparison.text([row for row in rows if row["seed"] == 0])
+    assert "of one seed" in once[1]
+    assert comparison.text(rows[:2]) == []  # nothing to compare with
 
 
 def test_methods_know_their_tasks(hidden, cells):
@@ -386,7 +393,7 @@ def test_generation_runs(tmp_path, monkeypatch):
     ends = [row for row in rows if row["method"] == "diffusion" and row["train_steps"] == 16]
     assert {row["sampler"] for row in ends} == {"ddim", "euler"}
     floor = next(row for row in rows if row["method"] == FLOOR)
-    assert sum(row["method"] in translation.CONTROLS for row in rows) == 4
+    assert sum(row["method"] in translation_page.CONTROLS for row in rows) == 4
     assert all(row["high_frequency"] > 0 for row in rows)
     assert floor["fd"] < min(row["fd"] for row in rows if row["method"] == "FM")
     page = (tmp_path / "generation.md").read_text()
@@ -424,7 +431,7 @@ def test_the_page_marks_what_goes_no_better_with_its_own_input():
         about | {"method": method, "kept": value, "kept_low": value, "kept_high": value, "ignores_input": ignores}
         for method, (value, ignores) in kept.items()
     ]
-    lines = {line.split(" | ")[0]: line for line in translation.text(rows).splitlines()}
+    lines = {line.split(" | ")[0]: line for line in translation_page.text(rows).splitlines()}
     assert "0.5, ignores" in lines["| OT-CFM"]
     assert "0.5, worse" in lines["| DSBM"]
     assert "| 0.5 |" in lines["| I-CFM"]

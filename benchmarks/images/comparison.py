@@ -18,10 +18,11 @@ SCORES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0
 MORE_IS_BETTER = ("accuracy", "kept")
 NORMAL = 1.96
 ABOUT = (
-    "Differences at the most steps, first minus second, over {n} seeds, with 95 % intervals: from the bootstrap of "
-    "both scores and the spread over seeds, as if both had been scored on different images, so rather too wide. Bold "
-    "where 0 is outside. Less is better but for right class and what is kept."
+    "Differences at the most steps of the flow, first minus second, with 95 % intervals as if both had been scored on "
+    "different images: {how}. Bold where 0 is outside. Less is better but for right class and what is kept."
 )
+ONE = "from the bootstrap of both scores, of one seed, so without what another training would change"
+SEVERAL = "from the bootstrap of both scores and the spread over {n} seeds"
 
 
 def over_seeds(rows: Sequence[Row], baselines: Collection[str]) -> list[Row]:
@@ -36,13 +37,13 @@ def over_seeds(rows: Sequence[Row], baselines: Collection[str]) -> list[Row]:
 
 
 def text(rows: Sequence[Row]) -> list[str]:
-    """Return the table of differences, and what it says; nothing where there is one seed."""
+    """Return the table of differences, and what it says; nothing where there are no two methods to compare."""
     last = _last(rows)
-    pairs = [(a, b) for a, b in PAIRS if len(last.get(a, {}).keys() & last.get(b, {}).keys()) > 1]
+    pairs = [(a, b) for a, b in PAIRS if last.get(a, {}).keys() & last.get(b, {}).keys()]
     if not pairs:
         return []
     some = next(iter(last[pairs[0][0]].values()))
-    n = len(last[pairs[0][0]].keys() & last[pairs[0][1]].keys())
+    n = min(len(last[a].keys() & last[b].keys()) for a, b in pairs)
     titles = {name: title.format(**some) for name, title in SCORES.items() if some.get(name) is not None}
     table, verdicts = [], []
     for a, b in pairs:
@@ -51,7 +52,7 @@ def text(rows: Sequence[Row]) -> list[str]:
         table.append([f"{a} - {b}", *(_cell(*one) for one in found.values())])
         verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(found, titles))}.")
     head = ["difference", *titles.values()]
-    return ["", ABOUT.format(n=n), "", *page.table(head, table), "", *verdicts]
+    return ["", ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n)), "", *page.table(head, table), "", *verdicts]
 
 
 def difference(pairs: Sequence[tuple[Row, Row]], name: str) -> tuple[float, float]:
@@ -60,7 +61,8 @@ def difference(pairs: Sequence[tuple[Row, Row]], name: str) -> tuple[float, floa
     within = mean(
         sum(((row[f"{name}_high"] - row[f"{name}_low"]) / (2 * NORMAL)) ** 2 for row in pair) for pair in pairs
     )
-    return mean(apart), NORMAL * math.sqrt(within + variance(apart) / len(apart))
+    between = variance(apart) / len(apart) if len(apart) > 1 else 0.0
+    return mean(apart), NORMAL * math.sqrt(within + between)
 
 
 def _last(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:

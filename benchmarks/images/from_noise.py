@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
-from benchmarks.images.methods import Method, Model, Size, sample
+from benchmarks.images.methods import TRANSLATORS, Method, Model, Size, sample
 from benchmarks.images.tasks import Task
 from cellflow.images import ImageSet
 
 NAME = "noise -> target"
 METHOD = Method("independent")
 """Flow matching from Gaussian noise, one network for both sides."""
+METHODS = TRANSLATORS | {NAME: METHOD}
+"""All that answer a translation."""
 
 
 class Towards(nn.Module):

@@ -7,27 +7,25 @@ Rows that are in the table already, with the same settings, are not made again. 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import cellflow as cf
-from benchmarks import machine, page
+from benchmarks import machine
 from benchmarks.command import Words
-from benchmarks.images import comparison, from_noise, methods, wortmannin
-from benchmarks.images.judge import COMPONENTS_OF, FLOOR, Translated
-from benchmarks.images.methods import CPU, GPU, TRANSLATORS, Method, Model, Size, arguments
+from benchmarks.images import from_noise, methods, wortmannin
+from benchmarks.images.from_noise import METHODS
+from benchmarks.images.judge import COMPONENTS_OF, Translated
+from benchmarks.images.methods import CPU, GPU, Method, Model, Size, arguments
 from benchmarks.images.tasks import TASKS as OTHERS
 from benchmarks.images.tasks import Task
-from benchmarks.page import shown
+from benchmarks.images.translation_page import picture, text
 from benchmarks.rows import Row, Table, digest, rounded
-from cellflow.metrics import blind_to
 from cellflow.report.grids import nearest
 
 SIZES = {"cpu": CPU, "gpu": GPU}
 TASKS = OTHERS | {"wortmannin": wortmannin.task}
-METHODS = TRANSLATORS | {from_noise.NAME: from_noise.METHOD}
 KEY = ("task", "direction", "method", "sampler", "solver_steps", "seed", "size")
 COLUMNS = (
     *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "fd_pca",
@@ -37,37 +35,17 @@ COLUMNS = (
     "partner_mse", "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds",
     "settings", "device",
 )  # fmt: skip
-CONTROLS = ("noise of 5 grey levels", "noise of 10 grey levels", "noise of 20 grey levels", "blurred")
-BASELINES = (
-    FLOOR, *CONTROLS, "do nothing", "ignore the input", "nearest real target", "mean image", "mean shift",
-    "true partner",
-)  # fmt: skip
-HEAD = (
-    "method", "sampler", "steps", "FD", "high frequencies", "KID", "precision", "recall", "cost", "kept",
-    "kept, shuffled", "right class", "training s", "sampling s",
-)  # fmt: skip
-JUDGES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0"}
-SOME = {
-    "fid": "FID", "fd_pca": JUDGES["fd_pca"], "fd_effnet": JUDGES["fd_effnet"], "measured": "measured",
-    "partner_mse": "partner MSE", "partner_ssim": "partner SSIM", "partner_dice": "partner Dice",
-}  # fmt: skip
-"""Columns of some tasks alone."""
-TEXT, PUBLISHED = Path(__file__).with_name("translation.md"), Path(__file__).with_name("translation.csv")
-"""What the page says beside its tables, a section about each task; Gushchin et al. 2024 (ASBM), from a summary."""
-PUBLISHED_ABOVE = (
-    "Published, not run by us (quoted at second hand). These are FIDs, of Inception features and larger networks: not "
-    "comparable with FD."
-)
 
 
 def main(words: Words = None) -> None:
     """Run the tasks that are named; write rows, pictures and the page."""
-    given = arguments("translation", __doc__, list(TASKS), METHODS, SIZES, words, seed=0, fid=False, encoder=False)
+    more = {"seed": 0, "seeds": 1, "fid": False, "encoder": False}
+    given = arguments("translation", __doc__, list(TASKS), METHODS, SIZES, words, **more)
     table = Table(given.out / "translation.csv", KEY, COLUMNS)
     for name in given.task:
-        task, about = TASKS[name](), {"task": name, "seed": given.seed, "size": given.size}
-        last = "true partner" if task.partnered else "real target"
-        for rows in run(table, about, task, given.method, given.sized, fid=given.fid, encoder=given.encoder):
+        task, about = TASKS[name](), {"task": name, "size": given.size}
+        last, seeds = "true partner" if task.partnered else "real target", range(given.seed, given.seed + given.seeds)
+        for rows in run(table, about, task, given.method, given.sized, seeds, fid=given.fid, encoder=given.encoder):
             print(*map(rounded, rows), sep="\n", flush=True)
             (given.out / "translation.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):
@@ -76,31 +54,38 @@ def main(words: Words = None) -> None:
 
 
 def run(
-    table: Table, about: Row, task: Task, chosen: list[str], size: Size, *, fid: bool = False, encoder: bool = False
-) -> Iterator[list[Row]]:
-    """Yield the rows of the baselines, then those of each method that the table lacks; put them there."""
-    seed, where = about["seed"], {"device": machine.name(torch.device(size.device))}
-    judges = {way.name: Translated.of(task, way, size.images, seed, encoder=encoder) for way in task.directions}
-    baselines = [about | row for row in _baselines(judges, about["task"], seed)]
-    table.put(*baselines)
-    yield baselines
-    for name in chosen:
-        method = METHODS[name]
-        parts = (method, methods.SIGMA, methods.CYCLES, methods.SIMULATION_STEPS, replace(size, device="cpu"), seed)
-        known = about | {"method": name, "settings": digest(parts)}
-        if not suits(method, task) or table.read(**known):
-            continue
-        noise = name == from_noise.NAME
-        model = from_noise.train(task, size, seed) if noise else train(task, method, size, seed)
-        spent = known | where | {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
-        rows = []
-        for way, judge in judges.items():
-            kept = f"translation/{about['task']}/{way}", name
-            rows += [
-                spent | row for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid, noise=noise)
-            ]
-        table.put(*rows)
-        yield rows
+    table: Table, about: Row, task: Task, chosen: list[str], size: Size, seeds: Sequence[int], *,
+    fid: bool = False, encoder: bool = False,
+) -> Iterator[list[Row]]:  # fmt: skip
+    """Yield rows of the baselines, from the first seed, then of each method and seed that the table lacks; put them."""
+    for seed in seeds:
+        judges = {way.name: Translated.of(task, way, size.images, seed, encoder=encoder) for way in task.directions}
+        if seed == seeds[0]:
+            baselines = [about | {"seed": seed} | row for row in _baselines(judges, about["task"], seed)]
+            table.put(*baselines)
+            yield baselines
+        for name in chosen:
+            learned = METHODS[name], methods.SIGMA, methods.CYCLES, methods.SIMULATION_STEPS
+            settings = digest((*learned, replace(size, device="cpu"), seed))
+            known = about | {"seed": seed, "method": name, "settings": settings}
+            if suits(METHODS[name], task) and not table.read(**known):
+                rows = [known | row for row in _trained(name, task, judges, size, seed, about["task"], fid=fid)]
+                table.put(*rows)
+                yield rows
+
+
+def _trained(
+    name: str, task: Task, judges: dict[str, Translated], size: Size, seed: int, folder: str, *, fid: bool
+) -> Iterator[Row]:
+    """Yield the scores of a method, which is trained once for all directions."""
+    noise, method = name == from_noise.NAME, METHODS[name]
+    model = from_noise.train(task, size, seed) if noise else train(task, method, size, seed)
+    spent: Row = {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
+    spent["device"] = machine.name(torch.device(size.device))
+    for way, judge in judges.items():
+        kept = f"translation/{folder}/{way}", name
+        for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid, noise=noise):
+            yield spent | row
 
 
 def suits(method: Method, task: Task) -> bool:
@@ -170,79 +155,3 @@ def _scored(
         yield about | judge(outputs, seed) | ({"fid": judge.fid(outputs)} if fid else {})
         if sampler == first:
             methods.keep_samples(*kept, outputs)
-
-
-def picture(task: str, direction: int) -> str:
-    """Return the file with samples of a task, in its first direction or its second."""
-    return f"translation_{task}{'_back' if direction else ''}.png"
-
-
-def text(rows: list[Row], tail: str = "") -> str:
-    """Return the page: one table for each task and direction, baselines first, published rows beside."""
-    preface, *sections = TEXT.read_text().split("\n## ")
-    lines = preface.splitlines()
-    for section in sections:
-        task, about = section.split("\n", 1)
-        lines += ["", f"## {task}", "", *about.strip().splitlines(), ""]
-        lines += _task(task, [row for row in rows if row["task"] == task], tail)
-    return "\n".join(lines) + "\n"
-
-
-def _task(task: str, rows: list[Row], tail: str) -> list[str]:
-    if not rows:
-        return ["Not run yet."]
-    n = max(row["n"] for row in rows)
-    budgets = sorted({(row["size"], row["batch"], row["train_steps"]) for row in rows if row["train_steps"]})
-    lines = [
-        f"Made by `python -m benchmarks.images translation task={task} method=all size={size} steps={steps} "
-        f"batch={batch}{tail}`: {steps} optimiser steps of {batch} images for each method; {n} test images scored."
-        for size, batch, steps in budgets
-    ] or ["Baselines only: no method has been run yet."]
-    ways = list(dict.fromkeys(row["direction"] for row in rows))
-    lines += ["", *(f"![{way}]({picture(task, number)})" for number, way in enumerate(ways))] if budgets else []
-    for way in sorted(ways):
-        mine = comparison.over_seeds(sorted((row for row in rows if row["direction"] == way), key=_rank), BASELINES)
-        titles = SOME | {"measured": next((row["described_by"] for row in mine if row["described_by"]), "measured")}
-        some = {name: title for name, title in titles.items() if any(row.get(name) is not None for row in mine)}
-        kept = next(row["kept_by"] for row in mine if row["kept_by"])
-        names = {"FD": f"FD-{mine[0]['network']}", "kept": f"kept ({kept})"}
-        head = [*(names.get(name, name) for name in HEAD), *some.values()]
-        lines += ["", f"### {way}", "", *page.table(head, (_cells(row, list(some)) for row in mine))]
-        lines += ["", *_seen(mine), *comparison.text([row for row in rows if row["direction"] == way])]
-    if published := Table(PUBLISHED, ()).read(task=task):
-        lines += ["", PUBLISHED_ABOVE, ""]
-        lines += page.table(list(published[0])[1:], ([*row.values()][1:] for row in published))
-    return lines
-
-
-def _seen(rows: list[Row]) -> list[str]:
-    """Say which distances put a control no farther from real images than real ones, and which rows are older."""
-    scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
-    lines = []
-    for name, title in JUDGES.items():
-        found = {method: row[name] for method, row in scores.items() if row.get(name) is not None}
-        if FLOOR not in found or not set(CONTROLS) <= set(found):
-            continue
-        spots = blind_to(found[FLOOR], {how: found[how] for how in (*CONTROLS, "do nothing") if how in found})
-        judge = title.format(network=scores[FLOOR]["network"])
-        said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
-        lines.append(f"- {judge} {said}.")
-    if old := sorted({row["method"] for row in rows if row["high_frequency"] is None}):
-        lines.append(f"- Made before high frequencies and other distances were measured: {', '.join(old)}.")
-    return lines
-
-
-def _cells(row: Row, some: list[str]) -> list[object]:
-    # Where an output goes no better with its own input than with others, or worse.
-    worse = row["kept"] is not None and row["kept_high"] < row["kept_shuffled"]
-    own = ", ignores" if row["ignores_input"] else ", worse" * worse
-    cells = [row["method"], row["sampler"], row["solver_steps"], shown(row, "fd")]
-    cells += [shown(row, "high_frequency"), shown(row, "kid")]
-    cells += [shown(row, "precision", 2), shown(row, "recall", 2), shown(row, "cost"), shown(row, "kept")]
-    rest = ("accuracy", "train_seconds", "sample_seconds", *some)
-    return [*cells, shown(row, "kept_shuffled") + own, *(shown(row, name) for name in rest)]
-
-
-def _rank(row: Row) -> tuple[int, str, str, int]:
-    first = BASELINES.index(row["method"]) if row["method"] in BASELINES else len(BASELINES)
-    return first, row["method"], row["sampler"] or "", row["solver_steps"] or 0
