@@ -128,6 +128,9 @@ def test_pages_say_what_a_distance_does_not_see():
     assert said[0] == "- FD-nuclei is blind to: noise of 20 grey levels. Do not rank by it."
     assert said[2].endswith("were measured: I-CFM.")
     assert translation_page._seen(rows[:1]) == []  # of a table from before
+    rows[0]["fd_pca_high"] = 5.8
+    faint = translation_page._seen(rows)[1]
+    assert faint.startswith("- FD-PCA sees every control; within the spread of the floor: noise of 5 grey levels, ")
 
 
 def test_simple_answers_need_no_training(judge):

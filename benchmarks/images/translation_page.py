@@ -103,7 +103,10 @@ def _seen(rows: list[Row]) -> list[str]:
             continue
         spots = blind_to(found[FLOOR], {how: found[how] for how in (*CONTROLS, "do nothing") if how in found})
         judge = title.format(network=scores[FLOOR]["network"])
+        within = scores[FLOOR].get(f"{name}_high", found[FLOOR])
+        faint = [how for how in CONTROLS if how not in spots and found[how] <= within]
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
+        said += f"; within the spread of the floor: {', '.join(faint)}" * bool(faint)
         lines.append(f"- {judge} {said}.")
     if old := sorted({row["method"] for row in rows if row["high_frequency"] is None}):
         lines.append(f"- Made before high frequencies and other distances were measured: {', '.join(old)}.")
