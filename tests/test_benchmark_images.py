@@ -33,7 +33,7 @@ from benchmarks.images.tasks import (
 )
 from benchmarks.rows import Table
 from cellflow.images import ImageSet
-from cellflow.networks import Heads
+from cellflow.networks import EndPoints, Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
 
 TINY = replace(CPU, width=8, multipliers=(1,), batch=8, steps=4, images=24, solver=(1, 2), simulated=8)
@@ -228,12 +228,13 @@ def test_translating_along_a_known_drift(backward, noisy):
     assert found.std().item() == pytest.approx(0.1 * math.sqrt(3 / 4) if noisy else 0, abs=0.003)
 
 
-@pytest.mark.parametrize("name", ["I-CFM", "OT-CFM", "[SF]2M", "DSBM", "OT-CFM in classes"])
+@pytest.mark.parametrize("name", ["I-CFM", "OT-CFM", "[SF]2M", "DSBM", "DSBM by ends", "OT-CFM in classes"])
 def test_every_method_trains(hidden, name, global_state_is_untouched):
     model, again = (translation.train(hidden, TRANSLATORS[name], TINY, seed=0) for _ in range(2))
     for one, other in zip(model.field.parameters(), again.field.parameters(), strict=True):
         assert torch.equal(one, other)
     assert isinstance(model.objective, BridgeMatching) == (name in ("[SF]2M", "DSBM"))
+    assert isinstance(model.field, EndPoints) == name.endswith("by ends")
 
 
 def test_from_noise_one_network_learns_both_sides(hidden, global_state_is_untouched):

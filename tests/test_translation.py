@@ -14,6 +14,7 @@ import cellflow as cf
 from cellflow.estimators.fields import network_for
 from cellflow.integrate import Fixed
 from cellflow.training.checkpoint import load_tensors
+from conftest import make_cells
 
 SMALL = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
 SHIFT = torch.tensor([6.0, -2.0])
@@ -221,6 +222,45 @@ def test_images_can_have_a_bridge(heads):
     found = model.simulate(grey(60), solver=4)
     assert found.images.shape == (24, 1, 8, 8)
     assert list(model.history_.columns) == ["loss", "velocity", "score", "learning_rate"]
+
+
+def test_images_can_have_a_bridge_by_its_ends(tmp_path):
+    """It is simulated, carried both ways, distilled, saved and loaded, and refined, as any other."""
+    settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": "ends", "steps": 10}
+    x, y = grey(60), grey(190, seed=1)
+    model = images(**settings).fit(x, y).distill(x, y, steps=2)
+    assert list(model.history_.columns) == ["loss", "source", "target", "learning_rate"]
+    assert model.translate(model.translate(x, solver=4), solver=4, reverse=True).images.shape == (24, 1, 8, 8)
+    model.save(tmp_path)
+    back = cf.DomainTranslator.load(tmp_path, device="cpu")
+    for use in (
+        lambda flow: flow.simulate(x, solver=4),
+        lambda flow: flow.simulate(y, solver=4, reverse=True),
+        lambda flow: flow.translate(x, solver=4),
+        lambda flow: flow.translate(x, solver=cf.integrate.Jumps(1)),
+    ):
+        assert torch.equal(use(model).images, use(back).images)
+    assert len(back.refine(x, y, rounds=1, steps=2).history_) == 12
+
+
+def test_an_interrupted_bridge_by_its_ends_goes_on_as_if_it_had_not_been(tmp_path):
+    settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": "ends"}
+    x, y = grey(60), grey(190, seed=1)
+    whole = images(**settings, steps=6).fit(x, y)
+    images(**settings, steps=3).fit(x, y, run=cf.training.Run(tmp_path))
+    again = images(**settings, steps=6).fit(x, y, run=cf.training.Run(tmp_path, resume=True))
+    for one, other in zip(whole.field_.parameters(), again.field_.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_ends_are_those_of_brownian_bridges_between_images():
+    settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": "ends"}
+    with pytest.raises(ValueError, match="Brownian bridge; found path=Linear"):
+        images(**settings | {"path": cf.paths.Linear(0.3)}).fit(grey(60), grey(190, seed=1))
+    with pytest.raises(ValueError, match="for images.*found vectors"):
+        vectors(**settings).fit(blobs(), blobs(seed=1))
+    with pytest.raises(ValueError, match="Unknown heads 'ends'"):
+        cf.SnapshotFlow(time_key="day", stochastic=True, heads="ends", path=settings["path"], steps=1).fit(make_cells())
 
 
 @pytest.mark.slow

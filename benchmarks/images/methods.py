@@ -18,8 +18,8 @@ from benchmarks.page import save
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
-from cellflow.networks import Heads
-from cellflow.objectives import BridgeMatching, NoiseMatching, Objective, VelocityMatching
+from cellflow.networks import EndPoints, Heads
+from cellflow.objectives import BridgeMatching, EndPointMatching, NoiseMatching, Objective, VelocityMatching
 from cellflow.report.grids import rows_figure
 from cellflow.seeds import seeded
 from cellflow.shapes import per_sample
@@ -122,11 +122,17 @@ class Method:
 BRIDGE: Mapping[str, Any] = {
     "objective": BridgeMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES), "samplers": ("SDE", "ODE"),
 }  # fmt: skip
+BY_ENDS: Mapping[str, Any] = {
+    "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=1.0), "samplers": ("SDE", "ODE"),
+}  # fmt: skip
+"""The same bridge from a network that predicts both of its clean ends, see `benchmarks.studies.grain`."""
 TRANSLATORS = {
     "I-CFM": Method("independent"),
     "OT-CFM": Method("exact"),
     "[SF]2M": Method("exact", **BRIDGE),
     "DSBM": Method("independent", cycles=CYCLES, **BRIDGE),
+    "[SF]2M by ends": Method("exact", **BY_ENDS),
+    "DSBM by ends": Method("independent", cycles=CYCLES, **BY_ENDS),
     "OT-CFM on outlines": Method("exact", on_features=True),
     "OT-CFM in classes": Method("exact", within_labels=True),
 }
@@ -153,12 +159,16 @@ def prepare(
     source: ImageSet | None, target: ImageSet, method: Method, size: Size, rng: torch.Generator, **pairing: Any
 ) -> tuple[Model, Any]:
     """Return an untrained model, and the batches to train it on; without a source, from noise."""
-    bridge = isinstance(method.objective, BridgeMatching)
+    bridge = bool(method.objective.heads)
     field = size.network(target.shape, heads=2 if bridge else 1, generator=rng)
+    if isinstance(method.objective, EndPointMatching):
+        field = EndPoints(field)
+    elif bridge:
+        field = Heads(field, score="shared")
     batches = cf.pairing.image_batches(
         source, target, coupling=method.coupling, batch_size=size.batch, generator=rng, **pairing
     )
-    return Model(Heads(field, score="shared") if bridge else field, method.objective), batches
+    return Model(field, method.objective), batches
 
 
 def fit_own_pairs(

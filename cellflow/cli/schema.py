@@ -66,7 +66,7 @@ SETTINGS: dict[str, Any] = {
     "seed": int,
     "stochastic": bool,
     "growth": AUTO_OR_BOOL,
-    "heads": Literal["shared", "separate"],
+    "heads": Literal["shared", "separate", "ends"],
     "masses": Literal["counts"] | dict[float | str, float] | None,
     "weight_key": str | None,
     "prior_key": str | None,

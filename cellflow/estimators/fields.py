@@ -13,7 +13,7 @@ from cellflow.cells.single import moments
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.modes import single_precision
-from cellflow.networks import Heads, Standardized
+from cellflow.networks import EndPoints, Heads, Standardized
 from cellflow.networks.sizes import unet_for
 from cellflow.objectives.draw import Unit
 
@@ -34,6 +34,8 @@ UNSTANDARDIZED = (1e-3, 1e3)
 """Spreads of data that a network can be trained on as they are."""
 HEADS = ("shared", "separate")
 """Whether one network returns all outputs, or each output has a network of its own."""
+ENDS = "ends"
+"""Heads of images alone: a network predicts both ends of a bridge, from which velocity and score follow."""
 
 
 class Scales(NamedTuple):
@@ -104,7 +106,7 @@ def build_field(
     beside
         Outputs beside the velocity that an objective requires: ``"score"``, ``"growth"``, both or none.
     heads
-        One of `HEADS`.
+        One of `HEADS`; or `ENDS`, for images with a score and nothing else beside.
     alone
         Outputs of these that have a network of their own whatever ``heads`` is.
     sigma
@@ -126,6 +128,8 @@ def build_field(
     >>> field.velocity.network.last.out_features
     6
     """
+    if heads == ENDS and tuple(beside) == ("score",) and not standardize:
+        return EndPoints(_of_several(make, len(scales.shift), 2))
     if heads not in HEADS:
         raise ValueError(unknown("heads", heads, HEADS))
     if isinstance(standardize, str) and standardize != LOSS:

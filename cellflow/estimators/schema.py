@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from cellflow.errors import CheckpointError
-from cellflow.estimators.fields import HEADS
+from cellflow.estimators.fields import ENDS, HEADS
 from cellflow.estimators.model_files import DIGESTS
 from cellflow.images.levels import Levels
 from cellflow.networks.flow_map import SPANS
@@ -148,7 +148,7 @@ ALWAYS = {
 """Settings that every version saved, as they are called today: without one of them, a default would be wrong."""
 
 VALUES = {
-    "heads": one_of(*HEADS),
+    "heads": one_of(*HEADS, ENDS),
     "seed": Kind("a seed, a whole number of 64 bits", lambda value: is_number(value) and -(2**63) <= value < 2**64),
 }
 """Kinds of settings that are used before the estimator looks at them."""

@@ -32,26 +32,29 @@ from cellflow.estimators.domains import (
     regular,
     scales_of,
 )
-from cellflow.estimators.fields import Make, Scales, blank, build_field, network_for, overall
+from cellflow.estimators.fields import ENDS, Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.pixel_levels import Known, check_levels, levels_of, recorded, restored
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
 from cellflow.networks.additive import AdditiveShift
 from cellflow.networks.treated import Displaced
-from cellflow.objectives import BridgeMatching, Objective, VelocityMatching
+from cellflow.objectives import BridgeMatching, EndPointMatching, Objective, VelocityMatching
 from cellflow.objectives.draw import Unit
 from cellflow.pairing import aside
 from cellflow.pairing.features import Features
 from cellflow.pairing.image_batches import ImageBatches, image_batches
 from cellflow.pairing.image_legs import image_leg_batches
-from cellflow.paths import GaussianPath
+from cellflow.paths import BrownianBridge, GaussianPath
 from cellflow.renamed import renamed
 from cellflow.seeds import generator, generator_at, precise_device, seeded
 from cellflow.signature import checked
 from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 from cellflow.training.search import Parts
+
+DAMPING = 1.0
+"""Damping of the flow without noise where ends are predicted, see `cellflow.objectives.DampedVelocity`."""
 
 
 class DomainTranslator(FlowEstimator):
@@ -86,7 +89,9 @@ class DomainTranslator(FlowEstimator):
         Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
         and can be simulated with noise in both directions.
     heads
-        Network of the score: ``"shared"`` with the velocity (a network that takes ``heads=``), or ``"separate"``.
+        What networks return where there is a score: ``"shared"``, one for velocity and score (a network that takes
+        ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, both
+        ends of the bridge, see `cellflow.networks.EndPoints`: after few steps of training simulations have less grain.
     network
         A callable from the width of vectors, or the channels of images, to a module; ``None`` for one that suits their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
@@ -325,6 +330,16 @@ class DomainTranslator(FlowEstimator):
         latents.check_setting(self.autoencoder, flip=self.flip, features=self.features)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+        if self._by_ends and not isinstance(paths.resolve(self.path), BrownianBridge):
+            raise ValueError(
+                f'heads="ends" are those of a Brownian bridge; found path={self.path!r}. Give '
+                'path=cf.paths.BrownianBridge(0.3), or heads="shared".'
+            )
+
+    @property
+    def _by_ends(self) -> bool:
+        """Whether the network predicts both ends of a bridge."""
+        return self.stochastic and isinstance(self.heads, str) and self.heads == ENDS
 
     def _autoencoder(self, domains: tuple[Domain, Domain], run: Run) -> latents.Known:
         """Return the autoencoder of the setting, trained on both domains where that is asked for."""
@@ -338,7 +353,11 @@ class DomainTranslator(FlowEstimator):
 
     def _objective(self, *, unit: Unit = 1.0, blur: float = 0.0) -> Objective:
         path = paths.blurred(self.path, blur)
-        objective = (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
+        objective: Objective
+        if self._by_ends and isinstance(path, BrownianBridge):
+            objective = EndPointMatching(path, unit=unit, damping=DAMPING)
+        else:
+            objective = (BridgeMatching if self.stochastic else VelocityMatching)(path, unit=unit)
         return ConditionDropout(objective, self.condition_dropout) if self.condition_dropout else objective
 
     def _read_both(self, source: Samples, target: Samples, device: torch.device) -> tuple[Domain, Domain]:
@@ -389,6 +408,10 @@ class DomainTranslator(FlowEstimator):
 
     def _field(self, scales: Scales, shift: AdditiveShift | None = None) -> nn.Module:
         dropped = self.condition_dropout > 0
+        if self._by_ends and len(self.shape_) == 1:
+            raise ValueError(
+                'heads="ends" are for images, whose noise is hard to find; found vectors. Take heads="shared".'
+            )
         field = build_field(
             conditional(network_for(self.network, self._state_shape), width(self.conditions_, dropped=dropped)),
             scales,
