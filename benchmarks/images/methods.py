@@ -125,7 +125,7 @@ BRIDGE: Mapping[str, Any] = {
 BY_ENDS: Mapping[str, Any] = {
     "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=1.0), "samplers": ("SDE", "ODE"),
 }  # fmt: skip
-"""The same bridge from a network that predicts both of its clean ends, see `benchmarks.studies.grain`."""
+"""The same bridge from a network that predicts both of its clean ends, see `cellflow.networks.EndPoints`."""
 TRANSLATORS = {
     "I-CFM": Method("independent"),
     "OT-CFM": Method("exact"),
