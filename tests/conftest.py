@@ -17,6 +17,9 @@ from torch import nn
 import cellflow as cf
 from cellflow.cells.snapshots import read_snapshots
 
+if int(pd.__version__.partition(".")[0]) > 2:
+    anndata.settings.allow_write_nullable_strings = True  # else it refuses the names of cells that pandas 3 makes
+
 
 @pytest.fixture(autouse=True)
 def closed_figures():

@@ -312,7 +312,8 @@ def test_groups_divide_the_problem_and_its_memory(rng, monkeypatch):
         snapshot_batches(clouds, [0, 1], coupling=EUCLIDEAN, within=w, generator=rng).plans[0] for w in (None, labels)
     ]
     assert [plan is None for plan in found] == [True, False]
-    monkeypatch.setattr(choice, "WHOLE_MEMORY", 0)
+    monkeypatch.setattr(choice, "WHOLE_MEMORY", 1)
+    monkeypatch.setattr(choice, "POINTS_MEMORY", 1)
     parts = snapshot_batches(clouds, [0, 1], within=labels, generator=rng)
     assert parts._pairs.intervals[0].size == 3 * choice.LEAST_MATCHED
 

@@ -95,6 +95,24 @@ def elements() -> Any:
         return import_module("anndata.experimental")
 
 
+def write_element(group: Any, key: str, value: Any) -> None:
+    """Write an element of an AnnData into a group of HDF5 or zarr."""
+    with any_text():
+        elements().write_elem(group, key, value)
+
+
+@contextmanager
+def any_text() -> Iterator[None]:
+    """Let anndata write the text columns of pandas 3, which it does only where it is told that it may."""
+    import anndata
+
+    if getattr(anndata.settings, "allow_write_nullable_strings", True) is False:
+        with anndata.settings.override(allow_write_nullable_strings=True):
+            yield
+    else:
+        yield
+
+
 @contextmanager
 def opened_file(path: Path) -> Iterator[Any]:
     """Yield the root of a file, to be read: a group of HDF5 or of zarr.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.cells.store_columns import read_columns
-from cellflow.cells.store_files import Stored, elements, files_of, labels_of, opened_file
+from cellflow.cells.store_files import Stored, files_of, labels_of, opened_file, write_element
 from cellflow.cells.store_writing import GONE, Changes, written
 from cellflow.cells.stores import FROM_FILE, read_stores
 
@@ -143,7 +143,7 @@ def _check_kinds(root: Any, part: Changes, label: str) -> None:
         for (place, key), value in part.items():
             if value is GONE or place not in root or key not in root[place]:
                 continue
-            elements().write_elem(scratch, "one", value[:1] if place in OF_CELLS else value)
+            write_element(scratch, "one", value[:1] if place in OF_CELLS else value)
             then, now = (
                 _FAMILIES.get(kind, kind)
                 for kind in (str(each.attrs.get("encoding-type", "")) for each in (root[place][key], scratch["one"]))

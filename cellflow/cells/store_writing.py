@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellflow.cells.store_files import elements
+from cellflow.cells.store_files import write_element
 from cellflow.files import committed, system_error, unwritable
 
 Changes = Mapping[tuple[str, str], Any]
@@ -50,7 +50,7 @@ def _h5ad(path: Path, part: Changes) -> Iterator[None]:
                     if key in group:
                         del group[key]
                     if value is not GONE:
-                        elements().write_elem(group, key, value)
+                        write_element(group, key, value)
                 _name_columns(file, part)
         yield
         with committed(path) as partial:
@@ -75,7 +75,7 @@ def _zarr(path: Path, part: Changes) -> Iterator[None]:
             new = zarr.open_group(str(beside), mode="w", zarr_format=_version(path))
             for number, value in enumerate(part.values()):
                 if value is not GONE:
-                    elements().write_elem(new, str(number), value)
+                    write_element(new, str(number), value)
         yield
         moves = []
         for number, ((place, key), value) in enumerate(part.items()):
@@ -122,7 +122,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _group(root: Any, place: str) -> Any:
     if place not in root:
-        elements().write_elem(root, place, {})
+        write_element(root, place, {})
     return root[place]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cellflow.cells.store_files import any_text
 from cellflow.cli import documents
 from cellflow.cli.former import modern_settings
 from cellflow.errors import CheckpointError
@@ -223,7 +224,7 @@ def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, 
 
 def write_cells(adata: "AnnData", path: Path) -> None:
     """Write cells as ``.h5ad``, as a whole or not at all."""
-    with committed(path) as partial:
+    with committed(path) as partial, any_text():
         adata.write_h5ad(partial)
 
 

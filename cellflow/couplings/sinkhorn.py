@@ -275,7 +275,7 @@ def solve(
         raise ConvergenceError(
             f"Sinkhorn did not converge in {max_iterations} iterations: {error:.2g} of the mass is misplaced, asked "
             f"for at most {tolerance:.2g}. Choose a larger epsilon (now {epsilon:.3g}; the mean cost is "
-            f"{potentials.mean_cost():.3g}), or raise max_iterations."
+            f"{potentials.mean_cost():.3g}; that of a path grows with its sigma), or raise max_iterations."
         )
     plan = potentials.plan(least, iterations=iterations, error=error)
     _check_masses(plan, potentials, max(10 * tolerance, ROUNDED) + least)

@@ -51,7 +51,7 @@ def streamed_memory(n: int, m: int, kept: int) -> int:
     True
     """
     runs = min(MOST_BYTES, 8 * n * math.isqrt(m))
-    return POINT_BYTES * (n + m) + runs + min(kept, 4 * n * m) + BLOCKS * AT_ONCE
+    return POINT_BYTES * (n + m) + runs + min(kept, 8 * n * m) + BLOCKS * AT_ONCE
 
 
 class StreamedPotentials:

@@ -13,6 +13,7 @@ import numpy as np
 from anndata import AnnData
 
 from cellflow.cells.h5ad import read_adata
+from cellflow.cells.store_files import any_text
 from cellflow.datasets.download import cache, download, folders
 
 _CHUNK = 1 << 20
@@ -173,7 +174,8 @@ class PublicData:
             for name, url in self.originals:
                 download(url, Path(folder, name))
             adata = self._verified(self._converted(Path(folder)), where=self.originals[0][1])
-            adata.write_h5ad(Path(folder, self.file))
+            with any_text():
+                adata.write_h5ad(Path(folder, self.file))
             Path(folder, self.file).replace(place / self.file)
         return adata
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WHOLE_MEMORY = 2_880_000_000
 """Most bytes for one plan over two whole sets."""
+POINTS_MEMORY = 3 * WHOLE_MEMORY
+"""The same by a coupling whose memory grows with the points alone, 4.5 million of both sets."""
 WHOLE_PAIRS = 450_000_000
 """Most pairs of points among which one plan over two whole sets is solved, 21,000 with 21,000: one core takes about a
 minute for an exact one, as 16,000 with 17,600 points in 5 dimensions take 41 s."""
@@ -136,7 +138,7 @@ def choose(
     """
     check_matched_at_once(ot_batch_size)
     found: dict[int, Choice] = {}
-    memory, pairs = plans * WHOLE_MEMORY, plans * WHOLE_PAIRS
+    memory, pairs = float(plans), plans * WHOLE_PAIRS
     for number in sorted(range(len(matchings)), key=lambda number: matchings[number].load):
         matching = matchings[number]
         asked = matching.coupling
@@ -146,12 +148,24 @@ def choose(
             found[number] = Choice(matching, None, asked)
         elif ot_batch_size == "auto":
             for one in (matching, *matching.at_scale()):
-                needed, among = one.load
+                needed, among = one.load[0] / most_memory(one.coupling), one.load[1]
                 if one.fits() and needed <= memory and among <= pairs:
                     memory, pairs = memory - needed, pairs - among
                     found[number] = Choice(one, None, asked)
                     break
     return [found[number] for number in range(len(matchings))]
+
+
+def most_memory(coupling: Coupling) -> int:
+    """Return the most bytes that one plan of a coupling may take by itself.
+
+    Examples
+    --------
+    >>> from cellflow.couplings import Exact, Hierarchical
+    >>> most_memory(Hierarchical()) > most_memory(Exact())
+    True
+    """
+    return POINTS_MEMORY if of_points(coupling) else WHOLE_MEMORY
 
 
 def check_memory(matching: "RowMatching") -> None:

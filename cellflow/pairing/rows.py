@@ -93,7 +93,7 @@ class RowMatching:
     def fits(self) -> bool:
         """Whether matching everything at once takes little memory, with the states to be read, and a few minutes."""
         memory, pairs = self.load
-        return memory <= choice.WHOLE_MEMORY and pairs <= choice.WHOLE_PAIRS and not self.reads_much
+        return memory <= choice.most_memory(self.coupling) and pairs <= choice.WHOLE_PAIRS and not self.reads_much
 
     @property
     def load(self) -> tuple[int, int]:

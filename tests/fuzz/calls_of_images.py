@@ -1,5 +1,6 @@
 """Calls of what has images: sets, their pixels and features, scores of images, translation and generation."""
 
+import contextlib
 import tempfile
 from dataclasses import replace
 from functools import cache, partial
@@ -133,7 +134,8 @@ def told_generation(**given: Any) -> Any:
 
 def saved_elsewhere(model: Any) -> Any:
     def use(folder: Any, overwrite: Any) -> None:
-        model().save(folder, overwrite=overwrite)
+        with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):  # a name is a folder here
+            model().save(folder, overwrite=overwrite)
 
     return plain(use, folder=other(lambda: tempfile.mkdtemp()), overwrite=flag(True))
 
@@ -326,14 +328,6 @@ CALLS: dict[str, Any] = {
             seed=count(0),
         ),
         plain(
-            lambda **given: generator_fitted().translate(pictures(), **given).images,
-            strength=number(0.5),
-            keep=Argument("tensor", lambda: torch.eye(8) > 0),
-            label=count(1),
-            solver=count(2),
-            seed=count(0),
-        ),
-        plain(
             lambda **given: generator_fitted().trajectory(**given),
             n=count(2),
             label=count(1),
@@ -348,6 +342,14 @@ CALLS: dict[str, Any] = {
             condition=other({"drug": "A"}),
             guidance=number(1.5),
             solver=count(1),
+        ),
+        plain(
+            lambda **given: generator_fitted().translate(pictures(), **given).images,
+            strength=number(0.5),
+            keep=Argument("tensor", lambda: torch.eye(8) > 0),
+            label=count(1),
+            solver=count(2),
+            seed=count(0),
         ),
     ],
     "DomainTranslator": [
