@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test test-cov slow mutants fuzz soak matrix lint bench gpu peers doors wheel-check clean
+.PHONY: demo test test-cov slow mutants fuzz soak matrix lint bench gpu peers doors docs wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo task=hematopoiesis
@@ -57,6 +57,10 @@ gpu: $(VENV)/installed-bench
 doors: .venv-doors/installed
 	.venv-doors/bin/pytest -W default tests/doors
 
+# The site, into build/docs. Tutorials run as it is built, those that have changed; nothing is fetched.
+docs: .venv-docs/installed
+	.venv-docs/bin/python -m sphinx -W --keep-going -c docs -b html . build/docs
+
 peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 
 wheel-check: $(VENV)/installed-test
@@ -85,6 +89,11 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 .venv-doors/installed: pyproject.toml constraints-doors.txt Makefile
 	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors
 	.venv-doors/bin/pip install -q --disable-pip-version-check -c constraints-doors.txt -e '.[cellrank]' scvelo pytest hypothesis
+	touch $@
+
+.venv-docs/installed: pyproject.toml constraints.txt constraints-docs.txt Makefile
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install -q --disable-pip-version-check -c constraints.txt -c constraints-docs.txt -e '.[docs]'
 	touch $@
 
 # Without our constraints: it pins older versions of what both build on. It imports requests without asking for it.

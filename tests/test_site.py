@@ -1,0 +1,100 @@
+"""The pages of the site, without building it: links and names are right, nothing is left out, one tutorial runs."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+import cellflow as cf
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path for path in [*DOCS.rglob("*.md"), *(ROOT / "benchmarks").glob("README.md")] if "_" not in path.parts
+)
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+CODE = re.compile(r"```\{code-cell\} python\n(.*?)```", flags=re.DOTALL)
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+
+
+def named(path):
+    return str(path.relative_to(ROOT))
+
+
+def anchors(text):
+    """The anchors of a page's headings, as MyST and GitHub make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def generated(path):
+    """Whether a page is made by ``docs/_ext/rooms.py`` from a room."""
+    return path.parent == DOCS / "api" and path.suffix == ".rst" and path.stem in {"cellflow", *cf.__all__}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=named)
+def test_links_lead_to_files_and_headings(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        where = (page.parent / file).resolve() if file else page
+        assert where.exists() or generated(where), f"{named(page)}: no file {target}"
+        if anchor:
+            assert anchor in anchors(where.read_text(encoding="utf-8")), f"{named(page)}: no heading {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_names_on_a_page_exist(page):
+    for name in re.findall(r"\bcf((?:\.[A-Za-z_]\w*)+)", page.read_text(encoding="utf-8")):
+        found = cf
+        for word in name.split(".")[1:]:
+            if not hasattr(found, word):
+                pytest.fail(f"{named(page)}: no cf{name}")
+            found = getattr(found, word)
+
+
+def test_every_page_is_in_a_list_of_contents():
+    listed = set()
+    for page in PAGES:
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for line in block.splitlines():
+                if line and not line.startswith(":"):
+                    listed |= {path.resolve() for path in page.parent.glob(f"{line}.md")}
+    missing = {named(page) for page in [*PAGES, *RESULTS] if page not in listed} - {"docs/index.md"}
+    assert missing <= {"docs/figures/README.md"}, f"in no toctree: {sorted(missing)}"
+
+
+def test_the_reference_lists_every_public_name():
+    spec = importlib.util.spec_from_file_location("rooms", DOCS / "_ext" / "rooms.py")
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    described = {name.rpartition(".")[2] for names in rooms.entries().values() for name in names}
+    for room in rooms.rooms().values():
+        assert set(rooms.names_of(room)) <= described
+    assert {name for name in cf.__all__ if name not in rooms.rooms()} <= described
+    text = rooms.page("paths", cf.paths, rooms.entries()["paths"])
+    assert ".. autoclass:: cellflow.paths.BrownianBridge" in text
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=named)
+def test_cells_of_a_tutorial_are_code(page):
+    cells = CODE.findall(page.read_text(encoding="utf-8"))
+    assert cells
+    for code in cells:
+        ast.parse(code)
+
+
+def test_a_method_of_your_own_runs_in_few_steps():
+    text = (DOCS / "tutorials" / "method.md").read_text(encoding="utf-8")
+    names = {}
+    for code in CODE.findall(text):
+        exec(compile(re.sub(r"steps=[13]00", "steps=20", code), "method.md", "exec"), names)
+    plt.close("all")
+    assert list(names["paths"]) == ["OT-CFM", "own path", "own coupling", "own objective"]
+    assert all(bool(x.isfinite().all()) for x in names["paths"].values())
+    t = names["torch"].tensor([0.0, 1.0])
+    assert [weight.tolist() for weight in names["Gentle"]().coefficients(t)[:2]] == [[1.0, 0.0], [0.0, 1.0]]
+    assert names["flow"].path == names["Gentle"]()
