@@ -57,9 +57,10 @@ gpu: $(VENV)/installed-bench
 doors: .venv-doors/installed
 	.venv-doors/bin/pytest -W default tests/doors
 
-# The site, into build/docs. Tutorials run as it is built, those that have changed; nothing is fetched.
+# The site, into build/docs. Tutorials run as it is built, those that have changed, unless TUTORIALS=off; nothing is fetched.
+TUTORIALS ?= cache
 docs: .venv-docs/installed
-	.venv-docs/bin/python -m sphinx -W --keep-going -c docs -b html . build/docs
+	.venv-docs/bin/python -m sphinx -W --keep-going -D nb_execution_mode=$(TUTORIALS) -c docs -b html . build/docs
 
 peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 

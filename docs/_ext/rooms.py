@@ -4,7 +4,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any
 
 import cellflow
@@ -71,6 +71,8 @@ def about(value: Any) -> str:
     """Return what a public name is, in one sentence: the first of its docstring, or what a table of parts holds."""
     if isinstance(value, Mapping):
         return "By name: " + ", ".join(f"``{key}``" for key in value) + "."
+    if isinstance(value, UnionType):
+        return "Any of " + ", ".join(f"``{getattr(kind, '__name__', kind)}``" for kind in value.__args__) + "."
     return " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
 
 
