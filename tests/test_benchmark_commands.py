@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.few_step import curves, plane
-from benchmarks.images import few_step, generation, judge
+from benchmarks.images import few_step, generation, judge, underway
 from benchmarks.images import methods as methods_of_images
 from benchmarks.images.tasks import DATASETS, Dataset
 from benchmarks.rows import RESULTS, Table
@@ -84,6 +84,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(few_step, "MANY", 2)
     monkeypatch.setattr(curves, "JUMPS", (1, 2))
     monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
     monkeypatch.setattr(scale, "measured", here)
     small = speed_of_images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
     monkeypatch.setitem(speed_of_images.SIZES, "small", small)

@@ -11,7 +11,16 @@ import torch
 import cellflow as cf
 from benchmarks.command import guarded
 from benchmarks.few_step import curves
-from benchmarks.images import comparison, few_step, from_noise, generation, translation, translation_page, wortmannin
+from benchmarks.images import (
+    comparison,
+    few_step,
+    from_noise,
+    generation,
+    translation,
+    translation_page,
+    underway,
+    wortmannin,
+)
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images import methods as methods_of_images
 from benchmarks.images.judge import FLOOR, Translated
@@ -363,6 +372,7 @@ def test_samplers_of_diffusion_agree_in_the_limit():
 
 def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
     monkeypatch.setitem(translation.SIZES, "cpu", TINY)
     words = ["task=shapes", "method=I-CFM,[SF]2M", f"out={tmp_path}"]
     translation.main(words)
@@ -385,6 +395,7 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
 def test_generation_runs(tmp_path, monkeypatch):
     some = cf.images.read_images(cf.datasets.digits(), size=28)
     monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
     for name, value in {"EVALUATIONS": (2, 3), "ON_THE_WAY": 3, "DRAWS": 3}.items():
         monkeypatch.setattr(generation, name, value)
     monkeypatch.setattr(judge_of_images, "REPEATS", 3)

@@ -659,3 +659,12 @@ def test_checksums(tmp_path):
     (tmp_path / "b.gz").write_bytes(gzip.compress(b"abc"))
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(tmp_path / "a.bin") == sha256_of(tmp_path / "b.gz") == expected
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_channels_of_their_own_stay_when_a_set_is_brought_to_another_size(channels):
+    levels = 40 * torch.arange(1, channels + 1, dtype=torch.uint8)[None, :, None, None]
+    images = cf.images.ImageSet(levels.expand(3, -1, 16, 16).contiguous())
+    for asked in (None, channels):
+        small = cf.images.read_images(images, size=8, channels=asked)
+        assert torch.equal(small.images, levels.expand(3, -1, 8, 8))

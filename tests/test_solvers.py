@@ -240,6 +240,10 @@ ALL_VERBS = {
     "ImageGenerator.generate": Verb(
         lambda m, **s: m["generator"].generate(2, **s).images, Fixed("midpoint", steps=50), SMOOTH, TRANSLATOR
     ),
+    "ImageGenerator.translate": Verb(
+        lambda m, **s: m["generator"].translate(IMAGES, strength=0.5, **s).images, Fixed("midpoint", steps=50), SMOOTH,
+        TRANSLATOR,
+    ),
     "ImageGenerator.trajectory": Verb(
         lambda m, **s: m["generator"].trajectory(2, save=3, **s).x, Fixed("midpoint", steps=48), SMOOTH, TRANSLATOR
     ),

@@ -45,6 +45,7 @@ VERBS = {
     "PerturbationFlow distill": lambda: PERTURBATION.distill(TREATED),
     "ImageGenerator generate": lambda: GENERATOR.generate(3),
     "ImageGenerator trajectory": lambda: GENERATOR.trajectory(3),
+    "ImageGenerator translate": lambda: GENERATOR.translate(IMAGES, strength=0.5),
     "ImageGenerator refine": lambda: GENERATOR.refine(IMAGES, rounds=1),
     "ImageGenerator distill": lambda: GENERATOR.distill(IMAGES),
 }

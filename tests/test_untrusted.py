@@ -72,7 +72,7 @@ HARMLESS = re.compile(
 """Of which some changes load: values that are as good, or that only a further training asks for."""
 NONE = {"learned.conditions", "learned.controls", "learned.segments"}
 """What models without conditions may leave out, as those of before do."""
-NEWER = {"settings.n_pcs", "learned.levels"}
+NEWER = {"settings.n_pcs", "settings.autoencoder", "learned.levels"}
 """Entries that models of before lack, and that are ``None`` then; other values of them are checked."""
 
 

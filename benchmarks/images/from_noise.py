@@ -1,13 +1,12 @@
 """The target's images from noise, told which side is asked for: what a translation that keeps nothing would do."""
 
-import time
-
 import torch
 from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks.images.methods import TRANSLATORS, Method, Model, Size, sample
 from benchmarks.images.tasks import Task
+from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
 from cellflow.images import ImageSet
 
 NAME = "noise -> target"
@@ -38,16 +37,19 @@ def both_sides(task: Task) -> ImageSet:
     return ImageSet(images, torch.arange(2).repeat_interleave(n), classes=("source", "target"))
 
 
-def train(task: Task, size: Size, seed: int) -> Model:
-    """Return a model of both sides, trained for as many steps as any other."""
-    start, rng = time.perf_counter(), cf.generator(seed=seed)
+def train(task: Task, size: Size, seed: int, place: Underway = NOWHERE) -> Model:
+    """Return a model of both sides, trained for as many steps as any other; see `translation.train`."""
+    watch, rng = Stopwatch(), cf.generator(seed=seed)
     images = both_sides(task).to(size.device)
     field = size.network(images.shape, generator=rng, condition_dim=2)
     batches = cf.pairing.image_batches(
         None, images, coupling="independent", batch_size=size.batch, generator=rng, condition="labels", flip=task.flip
     )
-    cf.training.fit(field, METHOD.objective, batches, steps=size.steps, generator=rng, recipe=size.recipe)
-    return Model(field.eval(), METHOD.objective, size.steps, time.perf_counter() - start)
+    cf.training.fit(
+        field, METHOD.objective, batches, steps=size.steps, generator=rng, recipe=size.recipe, run=place.run(),
+        on_step=watch,
+    )  # fmt: skip
+    return Model(field.eval(), METHOD.objective, size.steps, watch.seconds(size.steps))
 
 
 def generate(model: Model, like: Tensor, *, steps: int, backward: bool, seed: int) -> Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,8 +19,9 @@ from benchmarks import machine, page
 from benchmarks.command import Words
 from benchmarks.images import methods
 from benchmarks.images.judge import FLOOR, Generated
-from benchmarks.images.methods import CPU, GENERATORS, GPU, Method, Model, Size, arguments
+from benchmarks.images.methods import CPU, GENERATORS, GPU, Model, Size, arguments
 from benchmarks.images.tasks import DATASETS
+from benchmarks.images.underway import Stopwatch, Underway
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.images import ImageSet
@@ -78,44 +78,49 @@ def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list
         parts = (GENERATORS[chosen], replace(size, device="cpu"), SHARES, seed)
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
-            rows = [known | where | row for row in _scored(chosen, name, images, judge, size, seed)]
+            place = Underway.of((known, size.device))
+            rows = [known | where | row for row in _scored(chosen, name, images, judge, size, seed, place)]
             table.put(*rows)
+            place.forget()
             yield rows
 
 
-def train(images: ImageSet, method: Method, size: Size, marks: tuple[int, ...], seed: int) -> Iterator[Model]:
-    """Train once, and yield the model after each number of steps in ``marks``; its weights change after that."""
-    images, flip, seconds = images.to(size.device), images.shape[0] == 3, 0.0
-    model, batches = methods.prepare(None, images, method, size, cf.generator(seed=seed), flip=flip)
-    with TemporaryDirectory() as folder:
-        for done, mark in pairwise((0, *marks)):
-            start = time.perf_counter()
-            run = cf.training.Run(folder=Path(folder), resume=done > 0, save_every=marks[-1])
-            cf.training.fit(
-                model.field, model.objective, batches, steps=marks[-1], until=mark, run=run, recipe=size.recipe,
-                generator=cf.generator(seed=seed),
-            )  # fmt: skip
-            seconds += time.perf_counter() - start
-            model.field.eval()
-            yield model._replace(steps=mark, seconds=seconds)
-
-
-def _scored(chosen: str, name: str, images: ImageSet, judge: Generated, size: Size, seed: int) -> Iterator[Row]:
-    """Yield the scores of a model: with one sampler on the way, with every number of evaluations at the end."""
-    method, rng = GENERATORS[chosen], cf.generator(seed=seed + 1)
+def _scored(
+    chosen: str, name: str, images: ImageSet, judge: Generated, size: Size, seed: int, place: Underway
+) -> Iterator[Row]:
+    """Train once, and yield the scores: with one sampler on the way, with every number of evaluations at the end."""
+    method, rng, images = GENERATORS[chosen], cf.generator(seed=seed + 1), images.to(size.device)
     noise = torch.randn((size.images, *images.shape), generator=rng).to(size.device)
-    marks = tuple(sorted({max(1, round(share * size.steps)) for share in SHARES}))
-    ends = [(sampler, evaluations) for sampler in method.samplers for evaluations in EVALUATIONS]
-    for model in train(images, method, size, marks, seed):
-        last = model.steps == marks[-1]
+    flip = images.shape[0] == 3
+    model, batches = methods.prepare(None, images, method, size, cf.generator(seed=seed), flip=flip)
+    marks = sorted({max(1, round(share * size.steps)) for share in SHARES})
+    seconds = 0.0
+
+    def trained(mark: int, done: int) -> Model:
+        watch = Stopwatch()
+        cf.training.fit(
+            model.field, model.objective, batches, steps=marks[-1], until=mark, run=place.run(), recipe=size.recipe,
+            generator=cf.generator(seed=seed), on_step=watch,
+        )  # fmt: skip
+        model.field.eval()
+        return model._replace(steps=mark, seconds=seconds + watch.seconds(mark - done))
+
+    def rows(mark: int, done: int) -> Iterator[Row]:
+        now, last = trained(mark, done), mark == marks[-1]
+        ends = [(sampler, evaluations) for sampler in method.samplers for evaluations in EVALUATIONS]
         for sampler, evaluations in ends if last else [(method.samplers[0], ON_THE_WAY)]:
             start = time.perf_counter()
-            found = methods.sample(model, noise, sampler=sampler, steps=evaluations, generator=rng)
-            about = {"sampler": sampler, "evaluations": evaluations, "train_steps": model.steps, "batch": size.batch}
-            seconds = {"sample_seconds": time.perf_counter() - start, "train_seconds": model.seconds}
-            yield about | seconds | judge(found)
+            found = methods.sample(now, noise, sampler=sampler, steps=evaluations, generator=rng)
+            about = {"sampler": sampler, "evaluations": evaluations, "train_steps": mark, "batch": size.batch}
+            spent = {"sample_seconds": time.perf_counter() - start, "train_seconds": now.seconds}
+            yield about | spent | judge(found)
             if last and (sampler, evaluations) == (method.samplers[0], EVALUATIONS[-1]):
                 methods.keep_samples(f"generation/{name}", chosen, found)
+
+    for done, mark in pairwise((0, *marks)):
+        found = place.rows(f"after {mark} steps", lambda mark=mark, done=done: rows(mark, done))  # type: ignore[misc]
+        seconds = found[-1]["train_seconds"]
+        yield from found
 
 
 def text(rows: list[Row], tail: str = "") -> str:

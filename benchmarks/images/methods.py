@@ -172,15 +172,16 @@ def prepare(
 
 
 def fit_own_pairs(
-    model: Model, ends: tuple[ImageSet, ImageSet], method: Method, size: Size, rng: torch.Generator
-) -> None:
+    model: Model, ends: tuple[ImageSet, ImageSet], method: Method, size: Size, rng: torch.Generator, *,
+    run: cf.training.Run | None = None,
+) -> None:  # fmt: skip
     """Train a bridge on pairs of its own: once simulated forward, once backward, from fresh images."""
     x0, x1 = (end.scaled(torch.randperm(len(end), generator=rng)[: size.simulated].to(size.device)) for end in ends)
     steps = max(1, size.steps // (4 * method.cycles))  # of each round: half of all are taken beforehand
     cf.training.refit(
         model.field, model.objective, x0, x1, rounds=2, steps=steps, generator=rng, batch_size=size.batch,
         coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
-        recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)),
+        recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)), run=run,
     )  # fmt: skip
 
 

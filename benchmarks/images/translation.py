@@ -21,6 +21,7 @@ from benchmarks.images.methods import CPU, GPU, Method, Model, Size, arguments
 from benchmarks.images.tasks import TASKS as OTHERS
 from benchmarks.images.tasks import Task
 from benchmarks.images.translation_page import picture, text
+from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
 from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.report.grids import nearest
 
@@ -69,17 +70,21 @@ def run(
             settings = digest((*learned, replace(size, device="cpu"), seed))
             known = about | {"seed": seed, "method": name, "settings": settings}
             if suits(METHODS[name], task) and not table.read(**known):
-                rows = [known | row for row in _trained(name, task, judges, size, seed, about["task"], fid=fid)]
+                place = Underway.of((about, settings, name))
+                found = _trained(name, task, judges, size, seed, about["task"], place, fid=fid)
+                rows = [known | row for row in found]
                 table.put(*rows)
+                place.forget()
                 yield rows
 
 
 def _trained(
-    name: str, task: Task, judges: dict[str, Translated], size: Size, seed: int, folder: str, *, fid: bool
-) -> Iterator[Row]:
+    name: str, task: Task, judges: dict[str, Translated], size: Size, seed: int, folder: str, place: Underway, *,
+    fid: bool,
+) -> Iterator[Row]:  # fmt: skip
     """Yield the scores of a method, which is trained once for all directions."""
     noise, method = name == from_noise.NAME, METHODS[name]
-    model = from_noise.train(task, size, seed) if noise else train(task, method, size, seed)
+    model = from_noise.train(task, size, seed, place) if noise else train(task, method, size, seed, place)
     spent: Row = {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
     spent["device"] = machine.name(torch.device(size.device))
     for way, judge in judges.items():
@@ -94,9 +99,9 @@ def suits(method: Method, task: Task) -> bool:
     return (task.features is not None or not method.on_features) and (classes or not method.within_labels)
 
 
-def train(task: Task, method: Method, size: Size, seed: int) -> Model:
-    """Return a model of the task."""
-    start, rng = time.perf_counter(), cf.generator(seed=seed)
+def train(task: Task, method: Method, size: Size, seed: int, place: Underway = NOWHERE) -> Model:
+    """Return a model of the task; with a place, a training that was stopped goes on."""
+    watch, rng = Stopwatch(), cf.generator(seed=seed)
     source, target = (end.to(size.device) for end in task.train)
     features = None
     if method.on_features and task.features is not None:
@@ -105,11 +110,15 @@ def train(task: Task, method: Method, size: Size, seed: int) -> Model:
         source, target, method, size, rng, flip=task.flip, features=features, within_labels=method.within_labels
     )
     first = max(1, size.steps // 2 if method.cycles else size.steps)
-    cf.training.fit(model.field, model.objective, batches, steps=first, generator=rng, recipe=size.recipe)
-    for _ in range(method.cycles):
-        methods.fit_own_pairs(model, (source, target), method, size, rng)
+    cf.training.fit(
+        model.field, model.objective, batches, steps=first, generator=rng, recipe=size.recipe, run=place.run(),
+        on_step=watch,
+    )  # fmt: skip
+    seconds, again = watch.seconds(first), time.perf_counter()
+    for cycle in range(method.cycles):
+        methods.fit_own_pairs(model, (source, target), method, size, rng, run=place.run(f"cycle {cycle}"))
     model.field.eval()
-    return model._replace(steps=size.steps, seconds=time.perf_counter() - start)
+    return model._replace(steps=size.steps, seconds=seconds + time.perf_counter() - again)
 
 
 def _baselines(judges: dict[str, Translated], name: str, seed: int) -> Iterator[Row]:

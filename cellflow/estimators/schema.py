@@ -192,6 +192,8 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
         check_record(about["members"], MEMBERS, what=what, under="members", cure=CURE)
         if "times" not in learned:
             raise CheckpointError(f"{what}: it has `members`, and {name} has no ensembles. {CURE}")
+    if (about["settings"].get("autoencoder") is None) != (about.get("autoencoder") is None):
+        raise CheckpointError(f"{what}: its `settings.autoencoder` and its `autoencoder` do not go together. {CURE}")
     if about.get("autoencoder") is not None:
         check_record(about["autoencoder"], AUTOENCODER, what=what, under="autoencoder", cure=CURE)
         if len(learned.get("shape", ())) != 3:

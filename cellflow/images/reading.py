@@ -133,8 +133,11 @@ def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
     kept = {field.name: getattr(source, field.name) for field in fields(source)}
     if conversion.fit == "tiles" and conversion.sides is not None:
         raise ValueError("A set of images cannot be cut into tiles. Read its files again, or pass its array.")
-    if source.levels is None:
+    if source.levels is None and source.images.shape[1] in (1, 3):
         return ImageSet(**{**kept, "images": conversion(source.images)})
+    if source.levels is None:  # channels of their own: none of them is transparency
+        parts = [conversion.of_camera(Numbers(image.float(), "uint8")).values for image in source.images]
+        return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint8) for part in parts])})
     if given.levels not in (None, source.levels) or given.percentiles is not None:
         raise ValueError("These images have levels of their own already. Read their files again for others.")
     parts = [conversion.of_camera(Numbers(image.float(), source.levels.kind)).values for image in source.images]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SEEN_AT = (1, 5)
-"""Steps of a training after which the losses are looked at, so that the time left is known soon."""
+"""Steps of a training that are shown too, so that the time left is known soon."""
 READ_EVERY = 10
 """Steps between two looks at the losses: reading one waits for the device."""
 OnStep = Callable[[int, Mapping[str, float]], object]
@@ -143,7 +143,7 @@ def fit(
                         _read(rows, state, on_step=told, fabric=fabric)
                 ends = state.step == last or _stops(state, stopping)
                 watching = run.watch is not None and (ends or state.step % run.watch_every == 0)
-                looking = ends or watching or saves.due() or len(rows) == READ_EVERY or state.step - first in SEEN_AT
+                looking = ends or watching or saves.due() or len(rows) == READ_EVERY
                 early = not watching and time.monotonic() >= due
                 stops, late, early = _agreed([interrupt.pending, saves.late(), early], looking, fabric)
                 watching, due = watching or early, inf if watching or early else due
@@ -152,6 +152,8 @@ def fit(
                     if ends or stops or late or saves.due():
                         saves.save()
                     bar(state.step, state.history["loss"][-1])
+                elif rows and state.step - first in SEEN_AT:
+                    bar(state.step, float(rows[-1]["loss"]))
                 if watching and not stops:
                     _watch(state, cast("Callable[[Any], object]", run.watch), fabric)
                     stops = fabric.world_size == 1 and interrupt.pending
