@@ -160,7 +160,7 @@ def test_descriptions_that_do_not_fit_are_refused(translator, tmp_path):
         ({"kind": "own", "sizes": {"channels": 1, "halvings": 50}}, "halvings"),
         ({"kind": "other", "sizes": {}}, "autoencoder.kind"),
         ({"kind": "own", "sizes": {"channels": 1, "halvings": 1, "width": 10**9}}, "do not fit"),
-        (None, "digests"),
+        (None, "do not go together"),
     ]:
         (tmp_path / "model.json").write_text(json.dumps(kept | {"autoencoder": wrong}))
         with pytest.raises(CheckpointError, match=words):
