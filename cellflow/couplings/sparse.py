@@ -60,6 +60,8 @@ class SparsePlan(Plan):
         masses = masses_of(masses)
         if min(i.min(), j.min()) < 0 or i.max() >= shape[0] or j.max() >= shape[1]:
             raise ValueError(f"Expected pairs within {shape}; found rows up to {i.max()}, columns up to {j.max()}.")
+        if potentials is not None and not all(isinstance(side, Tensor) and side.ndim == 1 for side in potentials):
+            raise TypeError("Expected `potentials` as two tensors, (n,) and (m,).")
         if potentials is not None and tuple(len(side) for side in potentials) != tuple(shape):
             found = " and ".join(str(len(side)) for side in potentials)
             raise ValueError(f"Expected potentials of all points, {shape[0]} and {shape[1]}; found {found}.")

@@ -100,6 +100,7 @@ class FeatureNetwork(nn.Module):
         """Return images with as many channels as the network was trained on: grey is repeated where it saw colour."""
         first = self.convolutions[0]
         expected = first.in_channels if isinstance(first, nn.Conv2d) else 0
+        images = images.to(self.hidden.weight.dtype)
         if images.shape[1] == 1 and expected == 3:
             return images.expand(-1, 3, -1, -1)
         if images.shape[1] != expected:

@@ -110,6 +110,10 @@ class FlowMap(nn.Module):
         States are ``(n, ...)``; the result is shaped as they are. With growth: `Outputs`, with the mean rate too.
         """
         check_inputs(t, x, condition, x)
+        if t.ndim == 2 and t.shape[1] != 2:
+            raise ValueError(
+                f"Expected times (n,), or (n, 2) for where a step begins and ends; found {tuple(t.shape)}."
+            )
         begin, end = t.unbind(1) if t.ndim == 2 else (t, t)
         known = outputs(self.network(torch.stack([begin, end - begin], dim=1), x, condition), growth=self.growth)
         return Outputs(known.velocity, growth=known.growth) if self.growth else known.velocity

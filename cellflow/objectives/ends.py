@@ -13,6 +13,7 @@ from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, TimeLaw, Uniform
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
+from cellflow.time_laws import LARGEST
 
 
 @checked
@@ -137,5 +138,5 @@ class DampedVelocity(nn.Module):
 
 
 def _check_damping(damping: float) -> None:
-    if not 0 <= damping < float("inf"):
-        raise ValueError(f"Expected a finite damping >= 0; found {damping}.")
+    if not 0 <= damping <= LARGEST:
+        raise ValueError(f"Expected a finite damping >= 0, at most {LARGEST:g}; found {damping}.")

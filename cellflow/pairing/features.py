@@ -41,7 +41,7 @@ def lookups(
     if isinstance(features, Integral):
         function = _components(source, target, int(features), generator)
         found = (_of_all(source, function), _of_all(target, function))
-    elif callable(features):
+    elif callable(features) and not isinstance(features, type):
         found = (_of_all(source, features), _of_all(target, features))
     else:
         if not isinstance(features, tuple | list) or len(features) != 2:

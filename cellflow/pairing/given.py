@@ -36,6 +36,8 @@ def clouds_of(snapshots: Sequence[Tensor], *, names: Sequence[str]) -> list[Tens
     >>> [cloud.dtype for cloud in clouds_of([whole, whole.double()], names=("x0", "x1"))]
     [torch.float64, torch.float64]
     """
+    if len(list(snapshots)) != len(names):  # of a table the rows are counted, and the columns gone through
+        raise TypeError(f"Expected a list of clouds, each a tensor; found {type(snapshots).__name__}.")
     for both in pairwise(zip(snapshots, names, strict=True)):
         (x0, name0), (x1, name1) = both
         check_clouds(x0, x1, names=(name0, name1))

@@ -9,6 +9,7 @@ from torch import Tensor
 from cellflow.seeds import draw_seed
 from cellflow.shapes import as_states, check_points, finite
 from cellflow.signature import checked
+from cellflow.time_laws import LARGEST
 
 LEARNED_FROM = 20_000
 """Most points from which a metric is learned; drawn at random where there are more."""
@@ -137,6 +138,8 @@ def _bumps(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
 
 def _check(points: Tensor, centres: int, spread: float, floor: float) -> None:
     check_points(points, name="points", axes=2)
+    if float(points.abs().max()) > LARGEST:
+        raise ValueError(f"Expected points within {LARGEST:g} of zero, whose squares are numbers. Rescale them first.")
     if bool((points == points[:1]).all()):
         raise ValueError("All points are the same: there is no metric to learn. Choose `curve='straight'`.")
     if centres < 1 or not 0 < spread < float("inf") or not 0 < floor < float("inf"):

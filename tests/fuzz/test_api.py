@@ -63,6 +63,13 @@ FORMERLY = [
     Input("datasets.eight_gaussians", 0, {"radius": "1e+300"}),
     Input("cells.suggest_sigma", 0, {"snapshots": "a frame"}),
     Input("tl.growth_prior", 0, {"cell_cycle": "a column"}),
+    Input("pairing.snapshot_batches", 0, {"snapshots": "a frame", "weights": "a frame"}),
+    Input("objectives.DampedVelocity", 0, {"damping": "1e+300"}),
+    Input("metrics.feature_distance", 0, {"images": "double"}),
+    Input("pairing.rbf_metric", 0, {"points": "huge"}),
+    Input("couplings.SparsePlan", 0, {"potentials": "a column"}),
+    Input("pairing.image_batches", 0, {"features": "a class"}),
+    Input("networks.FlowMap", 2, {"t": "an axis more"}),
 ]
 """Inputs that once ended badly."""
 
