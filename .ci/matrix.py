@@ -29,8 +29,8 @@ SETS = {
     "highest": {},
     "pandas 3": {"pandas": ">=3", "scipy": "<1.17"},
 }  # fmt: skip
-"""By name: what is asked for beside our own ranges; ``None`` for `constraints.txt` as it is. The versions of anndata that
-take pandas 2.0 and 3 do not read sparse matrices in files with SciPy 1.17, nor the former zarr 3."""
+"""By name: what is asked for beside our own ranges; ``None`` for `constraints.txt` as it is. The versions of anndata
+that take pandas 2.0 and 3 do not read sparse matrices in files with SciPy 1.17, nor the former zarr 3."""
 TESTS = (
     "tests/test_readme.py::test_parts_in_the_readme_exist", "tests/test_couplings.py", "tests/test_tl.py",
     "tests/test_tune.py::test_what_is_written_survives_h5ad_and_zarr", "tests/test_snapshots.py", "tests/test_times.py",

@@ -1,5 +1,6 @@
 """Experimental time in the user's units, and model time in [0, 1]."""
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class Clock:
     @checked
     def model(self, time: float) -> float:
         """Return the model time of an experimental time."""
+        if math.isnan(time):
+            raise ValueError("Expected a time; found NaN.")
         return (time - self.times[0]) * self.per_time
 
     @checked

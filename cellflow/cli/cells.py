@@ -188,7 +188,8 @@ def _fit_into(
     """Fit; and in the first process validate, and write everything that a run folder holds."""
     import torch
 
-    torch.set_num_threads(cfg.threads)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     run = run_of(cfg, folder, fabric=fabric)
     if run.leads:
         runs.write_settings(folder, plain(cfg))

@@ -150,4 +150,6 @@ def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray,
         expression(predicted, name),
     )
     times = np.unique(time)
+    if bare := [t for t in times if not weight[time == t].sum() > 0]:
+        raise ValueError(f"Expected cells with weight at each predicted time; those at {bare[0]:g} have none.")
     return times, np.array([np.average(values[time == t], weights=weight[time == t]) for t in times])

@@ -186,7 +186,9 @@ def _arms(
                 raise ValueError(f"`{name}` is that of the flow: leave it out, or leave the flow out.")
         flow.read(adata)
         return _both_sides(flow._arms(adata)), _about(flow)
-    known = PerturbationFlow(conditions=conditions or "condition", control=control, within=within, rep=rep)
+    known = PerturbationFlow(
+        conditions="condition" if conditions is None else conditions, control=control, within=within, rep=rep
+    )
     known.conditions_ = known._conditions().fit(adata.obs, adata.uns)
     return _both_sides(known._arms(adata)), _about(known)
 

@@ -66,6 +66,8 @@ class EarlyStopping:
     judge: Callable[[nn.Module], float] | None = None
 
     def __post_init__(self) -> None:
+        if self.judge is not None and (isinstance(self.judge, type) or not callable(self.judge)):
+            raise TypeError(f"Expected `judge` as a function of the field; found {self.judge!r:.60}.")
         for name, kind in (("batches", Batch), ("leaving", Batch), ("legs", Leg)):
             found = getattr(self, name)
             listed = isinstance(found, list | tuple) and not isinstance(found, kind)

@@ -181,7 +181,7 @@ def _wrong(code: int, said: str, words: list[str], *, begun: list[Path]) -> str 
         shown = shown.replace(word, "...")
     if foreign := FOREIGN.search(shown):
         return f"{foreign[0]!r} in what is said: {said[-300:]!r}"
-    if code and not re.search(r"^(cellflow \w+|member \d+): .{20}", said, re.MULTILINE):
+    if code and not re.search(r"^(cellflow \w+|member \d+): [\s\S]{20}", said, re.MULTILINE):
         return f"code {code}, and no sentence: {said[-300:]!r}"
     if code and begun:
         return f"only after the training: {said[-300:]!r}"

@@ -70,6 +70,10 @@ FORMERLY = [
     Input("couplings.SparsePlan", 0, {"potentials": "a column"}),
     Input("pairing.image_batches", 0, {"features": "a class"}),
     Input("networks.FlowMap", 2, {"t": "an axis more"}),
+    Input("cells.Clock", 1, {"time": "nan"}),
+    Input("tl.response", 1, {"conditions": "a column"}),
+    Input("training.EarlyStopping", 0, {"judge": "a class", "leaving": "a tuple"}),
+    Input("pl.genes", 0, {"predicted": "weights zero"}),
 ]
 """Inputs that once ended badly."""
 

@@ -32,6 +32,7 @@ FORMERLY = [
     ("translate", "source=@dark", "target=@bright", "out=@out", "steps=2", "holdout=0.4", "guidance=64"),
     ("perturb", "data.path=@cells", "conditions.treatment=kind", "out=@out", "coupling.cost._target_=numpy.array"),
     ("generate", "n=2", "out=@out", "-m"),
+    ("demo", "out=@out", "steps=2", "batch_size=8", "network.width=8", "validate=false", "threads=~"),
 ]
 """Lines that once ended badly."""
 
