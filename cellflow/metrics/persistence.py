@@ -195,8 +195,9 @@ def clone_agreement(
 def _groups(labels: Labels, labels_next: Labels, x_next: StatesLike) -> tuple[Tensor, Tensor, int]:
     """Return the group of each cell of both snapshots as a number, -1 for none, and how many groups there are."""
     columns = [labels_of(one, name=name) for one, name in ((labels, "labels"), (labels_next, "labels of the next"))]
-    n = len(as_states(x_next, what="`x_next`"))
-    if len(columns[1]) != n:
+    states = as_states(x_next, what="`x_next`")
+    n = len(states) if states.ndim else 0
+    if len(columns[1]) != n or not n:
         raise ValueError(f"Expected a label for each of {n} cells in `x_next`; found {len(columns[1])}.")
     known = pd.concat([column.dropna() for column in columns]).astype(str)
     names = sorted(known.unique())

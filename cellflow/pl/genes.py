@@ -145,10 +145,8 @@ def _quartiles(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 def _course(predicted: "AnnData", name: str, time_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the predicted times, and the weighted mean of a gene at each."""
     time = read_times(predicted, time_key)
-    weight, values = (
-        predicted.obs[str(predicted.uns.get("interpolation", {}).get("weight", "weight"))].to_numpy(),
-        expression(predicted, name),
-    )
+    weight = read_weights(predicted, str(predicted.uns.get("interpolation", {}).get("weight", "weight")))
+    values = expression(predicted, name)
     times = np.unique(time)
     if bare := [t for t in times if not weight[time == t].sum() > 0]:
         raise ValueError(f"Expected cells with weight at each predicted time; those at {bare[0]:g} have none.")

@@ -74,6 +74,8 @@ FORMERLY = [
     Input("tl.response", 1, {"conditions": "a column"}),
     Input("training.EarlyStopping", 0, {"judge": "a class", "leaving": "a tuple"}),
     Input("pl.genes", 0, {"predicted": "weights zero"}),
+    Input("pl.genes", 0, {"predicted": "weights of text"}),
+    Input("metrics.label_persistence", 0, {"x_next": "no axes", "moved": "no axes"}),
 ]
 """Inputs that once ended badly."""
 
