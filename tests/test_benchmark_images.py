@@ -246,6 +246,39 @@ def test_every_method_trains(hidden, name, global_state_is_untouched):
     assert isinstance(model.field, EndPoints) == name.endswith("by ends")
 
 
+class Stop(Exception):
+    """What ends a process between two steps."""
+
+
+@pytest.mark.parametrize("name", ["OT-CFM", "DSBM", "DSBM by ends"])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_translation_that_is_stopped_goes_on_to_the_same_weights(hidden, name, after, tmp_path, monkeypatch):
+    """Within the first training, at its end, and within pairs of its own; every step is saved."""
+    whole = translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), seed=0)
+    calls, objective = [], type(TRANSLATORS[name].objective)
+    call = objective.__call__
+
+    def counted(self, *given, **named):
+        calls.append(1)
+        if len(calls) == after + 1:
+            raise Stop
+        return call(self, *given, **named)
+
+    monkeypatch.setattr(underway, "SAVED", 1e-9)
+    monkeypatch.setattr("cellflow.training.loop.READ_EVERY", 1)
+    monkeypatch.setattr(objective, "__call__", counted)
+    place = underway.Underway(tmp_path)
+    with pytest.raises(Stop):
+        translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), 0, place)
+    model = translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), 0, place)
+    steps = 8  # half of them on pairs of its own, where there are such
+    assert len(calls) == steps + 1  # none is taken twice
+    assert all(map(torch.equal, model.field.parameters(), whole.field.parameters()))
+    assert model.seconds > 0
+    place.forget()
+    assert not tmp_path.exists()
+
+
 def test_from_noise_one_network_learns_both_sides(hidden, global_state_is_untouched):
     """A side is asked for by its number, and the two answers differ."""
     images = from_noise.both_sides(hidden)
@@ -416,6 +449,34 @@ def test_generation_runs(tmp_path, monkeypatch):
     assert "| blurred |" in page
     assert "FD-mnist is blind to" in page or "FD-mnist sees every control" in page
     assert (tmp_path / "generation_mnist.png").stat().st_size > 1000
+
+
+def test_a_generation_that_is_stopped_scores_and_trains_nothing_twice(tmp_path, monkeypatch):
+    some = cf.images.read_images(cf.datasets.digits(), size=28).take(range(60))
+    for name, value in {"EVALUATIONS": (2, 3), "ON_THE_WAY": 3}.items():
+        monkeypatch.setattr(generation, name, value)
+    monkeypatch.setattr(judge_of_images, "REPEATS", 3)
+    judge = judge_of_images.Generated(Dataset(lambda split: some, "mnist"), some)
+    scored, trained, draw = [], [], methods_of_images.sample
+    call = VelocityMatching.__call__
+
+    def counted(model, *given, **named):
+        scored.append(model.steps)
+        if len(scored) == 3:
+            raise Stop
+        return draw(model, *given, **named)
+
+    monkeypatch.setattr(methods_of_images, "sample", counted)
+    monkeypatch.setattr(VelocityMatching, "__call__", lambda *a, **named: (trained.append(1), call(*a, **named))[1])
+    asked = "FM", "mnist", some, judge, replace(TINY, steps=16), 0, underway.Underway(tmp_path)
+    with pytest.raises(Stop):
+        list(generation._scored(*asked))
+    rows = list(generation._scored(*asked))
+    assert scored == [1, 2, 4, 4, 8, 16, 16]
+    assert len(trained) == 16
+    assert [row["train_steps"] for row in rows] == [1, 2, 4, 8, 16, 16]
+    seconds = [row["train_seconds"] for row in rows]
+    assert seconds == sorted(seconds)
 
 
 def test_cifar10_without_the_weights_of_the_fid_stops_before_training(monkeypatch, tmp_path):
