@@ -165,6 +165,10 @@ def test_descriptions_that_do_not_fit_are_refused(translator, tmp_path):
         (tmp_path / "model.json").write_text(json.dumps(kept | {"autoencoder": wrong}))
         with pytest.raises(CheckpointError, match=words):
             cf.DomainTranslator.load(tmp_path, device="cpu")
+    without = kept | {"autoencoder": None, "settings": kept["settings"] | {"autoencoder": None}}
+    (tmp_path / "model.json").write_text(json.dumps(without))
+    with pytest.raises(CheckpointError, match="digests"):
+        cf.DomainTranslator.load(tmp_path, device="cpu")
     (tmp_path / "model.json").write_text(json.dumps(kept))
     (tmp_path / "autoencoder.safetensors").unlink()
     with pytest.raises(CheckpointError, match="autoencoder"):

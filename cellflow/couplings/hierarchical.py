@@ -32,9 +32,10 @@ class Hierarchical:
     the memory too. Both clouds are halved together until their parts are small, see `cellflow.couplings.halving`;
     every part is matched exactly; then pairs near each other are matched anew across the borders of parts, see
     `cellflow.couplings.repair`, until that saves nothing worth the time. Of 16,000 points in 50 dimensions the plan
-    costs 1 % more than the exact one, at a quarter of the time, where super-batches cost 29 % more; a million with a
-    million take 9 minutes and 3.5 GiB (``python -m benchmarks.scale hierarchical``). Of 4,000 cells it costs .2 % more,
-    of as many points without any structure 2 %. Of clouds that fit into one block it is the exact one.
+    costs 1 % more than the exact one, in half its time of a processor, where super-batches cost 29 % more; a million
+    with a million take 11 minutes of a processor and 3.5 GiB (``python -m benchmarks.scale hierarchical``). Of 4,000
+    cells it costs .2 % more, of as many points without any structure 2 %. Of clouds that fit into one block it is the
+    exact one.
 
     Like `Exact` it uses up both weights, and is a permutation between equally many points of equal weight; otherwise
     it has a few pairs for each point. It uses all cores.

@@ -118,7 +118,7 @@ def _condition(
     flow._check_fitted()
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"Expected a number of images >= 1; found {n!r}.")
-    check_strength(guidance, dropped=True)  # classes always are
+    check_strength(guidance, dropped=True)  # whether they are is asked below, where it is known what was given
     if label is None and condition is None and guidance != 1:
         raise ValueError(f"Guidance {guidance} needs a class. Give a `label`, or a `condition`.")
     if label is not None and flow.classes_ is None:
