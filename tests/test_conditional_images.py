@@ -437,3 +437,14 @@ def test_images_of_a_figure_have_the_same_size_in_rows_of_any_length():
     assert (few[:, 2 * (8 + GAP) - GAP :] == 255).all()
     heights = [ax.get_position().height for ax in figure.axes]
     assert heights[0] == pytest.approx(heights[1])
+
+
+@pytest.mark.parametrize("name", ["few", "OT-CFM in classes", "[SF]2M by ends, with noise, 16 steps"])
+def test_names_of_rows_are_not_cut(name):
+    from cellflow.report.grids import rows_figure
+
+    figure = rows_figure([(name, torch.zeros(6, 1, 8, 8)), ("source", torch.zeros(6, 1, 8, 8))])
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        box = ax.yaxis.label.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= ax.get_window_extent().x0

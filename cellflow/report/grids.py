@@ -22,6 +22,8 @@ Rows = Sequence[tuple[str, Tensor]]
 
 GAP = 2
 """White pixels between two images."""
+LABEL = 9
+"""Size of the names of rows, in points."""
 _MAGENTA = 5 / 6  # as a hue
 _WHEEL = ["red", "orange", "yellow", "lime", "green", "mint", "cyan", "azure", "blue", "violet", "magenta", "rose"]
 _LEAST = 48  # pixels a side that an image is enlarged to in a plain grid
@@ -84,17 +86,19 @@ def rows_figure(rows: Rows) -> "Figure":
     All images have the size that the longest row leaves them; shorter rows end in white.
     """
     from matplotlib.figure import Figure
+    from matplotlib.textpath import TextPath
 
     most = max(len(images) for _, images in rows)
     pictures = [_lengthened(tile([images]), len(images), most) for _, images in rows]
-    width, margin = 9.0, 1.1  # inches; the margin holds the labels
+    longest = max(TextPath((0, 0), name, size=LABEL).get_extents().width for name, _ in rows) / 72
+    width, margin = 9.0, max(1.1, longest + 0.2)  # inches; the margin holds the labels
     heights = [(width - margin) * picture.shape[0] / picture.shape[1] for picture in pictures]
     figure = Figure(figsize=(width, sum(heights) * 1.06))  # an automatic layout would cut off the labels
     figure.subplots_adjust(left=margin / width, right=1, bottom=0, top=1, hspace=0.06)
     axes = np.atleast_1d(figure.subplots(len(rows), 1, gridspec_kw={"height_ratios": heights}))
     for ax, picture, (name, _) in zip(axes, pictures, rows, strict=True):
         ax.imshow(picture, interpolation="nearest", aspect="equal")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=LABEL)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return figure
