@@ -88,7 +88,7 @@ def _refuse_namesake() -> None:
     raise ImportError(
         "Both `cellflow-torch` and `cellflow-tools` are installed here, and both install an import package "
         "`cellflow`: their files are mixed. Keep one: `pip uninstall cellflow-tools cellflow-torch`, then install "
-        "the one you want, or give each an environment of its own."
+        "the one you want, or give each its own environment."
     )
 
 

@@ -1,4 +1,4 @@
-"""What goes into an objective: a batch of pairs."""
+"""What an objective takes: a batch of pairs."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ class Batch(NamedTuple):
     condition
         Everything else that the field sees, ``(n, k)``; ``None`` for an unconditional field.
     log_mass0, log_mass1
-        Logs of the mass that a pair carries where it begins and where it ends, both ``(n,)``, per pair drawn; in
-        between the log changes evenly. ``None`` where every pair carries the same, from beginning to end.
+        Logs of the mass that a pair carries at its start and at its end, both ``(n,)``, per pair drawn; in between the
+        log changes linearly. ``None`` where all pairs carry the same mass throughout.
     bend0, bend1
-        How much farther than straight to ``x1`` the pair would come at the velocity that it has where it begins, and
-        at that where it ends, both ``(n, ...)``; ``None`` for a straight end.
+        How far beyond ``x1`` the pair would come at its velocity at the start, and at its velocity at the end, both
+        ``(n, ...)``; ``None`` for a straight end.
 
     Examples
     --------
@@ -49,9 +49,9 @@ class Batch(NamedTuple):
         Raises
         ------
         TypeError
-            When a part is no tensor, or states are no floating-point numbers.
+            When a part is not a tensor, or states are not floating-point numbers.
         ValueError
-            When it has another shape. Numbers that are not finite are found by the loss: a training says so.
+            When it has another shape. Numbers that are not finite show in the loss, where training reports them.
         """
         for name, part in self._asdict().items():
             if isinstance(part, Tensor) and part.layout != torch.strided:
@@ -88,9 +88,9 @@ class Batch(NamedTuple):
         return start, stop - start
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Batch":
-        """Return the batch on another device; its numbers in another precision, where one is given.
+        """Return the batch on another device, and in another precision if one is given.
 
-        Of the condition whole numbers stay as they are: a field may look them up.
+        Whole numbers in the condition stay as they are: a field may look them up.
         """
 
         def moved(name: str, part: Tensor) -> Tensor:

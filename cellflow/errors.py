@@ -1,4 +1,4 @@
-"""The errors of cellflow, and the two sentences that recur in them."""
+"""The errors of cellflow, and two sentences that they share."""
 
 from collections.abc import Iterable
 from importlib import import_module

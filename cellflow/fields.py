@@ -1,4 +1,4 @@
-"""What a field is: any callable of time, state and condition. What it returns where that is more than a velocity."""
+"""What a field is: any callable of time, state and condition; and what it returns if that is more than a velocity."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -57,14 +57,14 @@ class Field(Protocol):
 
 @checked_but("found")
 def outputs(found: object, *, score: bool = False, growth: bool = False) -> Outputs:
-    """Return what a field returned as `Outputs`, provided that it holds what is needed.
+    """Return what a field returned as `Outputs`, after checking that nothing needed is missing.
 
     Parameters
     ----------
     found
         `Outputs`, or one tensor, which is a velocity.
     score, growth
-        Whether a score, a growth rate is needed.
+        Whether a score or a growth rate is needed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a reader, or whoever comes after a crash, meets the old one or the new one."""
+"""Files that are replaced as a whole: a reader finds the old file or the new one, after a crash too."""
 
 import errno
 import os
@@ -27,12 +27,12 @@ _LONGEST = 255
 
 
 def path_of(given: str | Path, *, name: str) -> Path:
-    """Return a path, provided that it can be one.
+    """Return a path, after checking that it can be one.
 
     Raises
     ------
     ValueError
-        When it is empty, holds a zero, or a name in it is longer than any file system takes.
+        When it is empty, contains a null character, or a name in it is longer than any file system takes.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def committed(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         The file; its folder is created if it does not exist.
     durable
         Whether to wait until the file is on the disk, and to remove what a killed process left under a temporary name.
-        Without, as for thousands of images, a file may be lost if the machine fails, but not if the process does.
+        If not, as for thousands of images, a file may be lost when the machine fails, but not when the process does.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def committed(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def system_error(error: Exception) -> OSError | None:
-    """Return the error of the system that an error is or, by its message, comes from; ``None`` where it is another.
+    """Return the system error that an error is or, by its message, comes from; ``None`` if there is none.
 
     Examples
     --------

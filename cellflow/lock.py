@@ -20,8 +20,8 @@ A_SAVE = 10.0
 def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
     """Keep other processes out of a folder that is written to.
 
-    The system releases the lock of a process that was killed. Where it has no locks, as on some network drives, that of
-    a process that is gone from this machine is taken over. In one thread, locks may be nested.
+    The system releases the lock of a killed process. Without system locks, as on some network drives, the lock of a
+    process that no longer runs on this machine is taken over. Locks may be nested within one thread.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 def usable_cores() -> int:
     """Return how many cores this process may use, at least 1.
 
-    The fewest of: those of its affinity (``taskset``, Slurm), and the quota of its control groups (``docker --cpus``,
-    Kubernetes), rounded up. `os.cpu_count` counts all of the machine, on which a container may have two of 64.
+    The smaller of its affinity (``taskset``, Slurm) and the quota of its control groups (``docker --cpus``,
+    Kubernetes), rounded up. `os.cpu_count` counts all cores of the machine, of which a container may have two of 64.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> float:
-    """Return how many bytes this process may use at most; infinity where it is not known.
+    """Return how many bytes this process may use at most; infinity if unknown.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Modes that a caller has switched on around a call, and torch's defaults: none of them changes what cellflow does."""
+"""Modes of torch that a caller has switched on, and its defaults: none of them changes what cellflow does."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +10,10 @@ from cellflow.seeds import BORROWED
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """Run as without `torch.no_grad`, ``inference_mode``, ``autocast`` or another default device around.
+    """Run as if outside of `torch.no_grad`, ``inference_mode``, ``autocast`` or another default device.
 
-    A decorator too, of whatever trains or evaluates a model for its user: precision and device are those of the model,
-    and of its settings. Where none of these modes is on, it does nothing.
+    Also a decorator for whatever trains or evaluates a model for its user: precision and device are those of the model
+    and its settings. If none of these modes is on, it does nothing.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def own_modes() -> Iterator[None]:
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Build networks in single precision, whatever torch's default precision is; it is put back.
+    """Build networks in single precision, whatever torch's default; the default is restored.
 
     Threads that do so wait for each other, as they do in `cellflow.seeds.seeded`.
 

@@ -1,4 +1,4 @@
-"""The nearest of some points: the one neighbour search of the package."""
+"""Nearest neighbours: the one neighbour search of the package."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ WIDER = 0.3
 
 
 class Nearest:
-    """The nearest of some points to others: exact for up to 50,000 points, by a graph of neighbours above.
+    """Nearest neighbours among some points: exact for up to 50,000 points, approximate by a neighbour graph above.
 
-    The approximate search (Dong, Moses and Li 2011, by pynndescent, with a seed of its own) finds nearly all of the
-    true neighbours, and others that are hardly farther; see ``benchmarks/results/scale.md`` for its recall.
+    The approximate search (Dong, Moses and Li 2011, by pynndescent, with a fixed seed) finds nearly all true
+    neighbours; the others are hardly farther; see ``benchmarks/results/scale.md`` for its recall.
 
     Parameters
     ----------
     points
         The points ``(n, d)``, finite.
     n_neighbors
-        How many are looked for, from 1 to ``n``.
+        How many neighbours to find, from 1 to ``n``.
 
     Source
     ------

@@ -67,7 +67,7 @@ class GaussianPath(ABC):
     margin: ClassVar[float] = 0.0
     """How close to 0 and 1 times may come; above 0 where the velocity is unbounded at the ends."""
     diffusive: ClassVar[bool] = False
-    """Whether the noise accumulates over the span of a pair, as in a diffusion, or has the same scale at all times."""
+    """Whether the noise accumulates over the span of a pair, as in a diffusion, or has the same scale for any span."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma <= LARGEST:
@@ -301,7 +301,7 @@ PATHS = {"linear": Linear(), "trigonometric": Trigonometric(), "variance_preserv
 
 
 def resolve(path: GaussianPath | str) -> GaussianPath:
-    """Return the path itself, or the one of that name in ``PATHS``.
+    """Return the path itself, or the path of that name in ``PATHS``.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def resolve(path: GaussianPath | str) -> GaussianPath:
 
 
 def blurred(path: GaussianPath | str, sigma: float) -> GaussianPath:
-    """Return a path with noise of scale ``sigma`` if it has none of its own.
+    """Return a path with noise of scale ``sigma`` if it has no noise yet.
 
     Examples
     --------
@@ -337,7 +337,7 @@ def blurred(path: GaussianPath | str, sigma: float) -> GaussianPath:
 
 
 def diffusion_of(path: GaussianPath | str | None) -> float:
-    """Return the scale of the Brownian motion that a path is a bridge of, per square root of model time; 0 for none.
+    """Return the scale of the Brownian motion of which a path is a bridge, per square root of model time; 0 for none.
 
     Examples
     --------

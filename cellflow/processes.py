@@ -39,22 +39,22 @@ class Started:
 
     @property
     def machines(self) -> int:
-        """On how many machines they are."""
+        """How many machines they run on."""
         return self.size // self.local
 
 
 def started(told: Mapping[str, str] | None = None) -> Started | None:
-    """Return with how many others this process was started; ``None`` for one alone.
+    """Return how many processes were started together with this one; ``None`` for a single process.
 
     Parameters
     ----------
     told
-        Environment variables; ``None`` for those of this process.
+        Environment variables; by default those of this process.
 
     Raises
     ------
     ValueError
-        When several processes are announced by variables that say too little to join them.
+        When the variables announce several processes but say too little to join them.
 
     Examples
     --------
@@ -95,16 +95,16 @@ def joined(
     device: "str | torch.device" = "auto",
     precision: Any = "32-true",
 ) -> "Fabric | None":
-    """Join the processes that were started with this one; return ``None`` for one alone.
+    """Join the processes that were started with this one; return ``None`` for a single process.
 
     Parameters
     ----------
     devices
         Processes on each machine, one for each device: ``"auto"`` for as many as were started.
     machines
-        Machines that there must be; ``None`` for as many as there are.
+        Number of machines; ``None`` for as many as there are.
     device
-        What each process takes one of: ``"cpu"``, ``"cuda"``, or ``"auto"`` for GPUs where there are any.
+        Kind of device of which each process takes one: ``"cpu"``, ``"cuda"``, or ``"auto"`` for GPUs if there are any.
     precision
         As Fabric calls it.
 
@@ -152,19 +152,19 @@ def joined(
 
 
 def accelerator(device: "str | torch.device", found: Started) -> str:
-    """Return what each process takes one of: ``"cuda"`` or ``"cpu"``.
+    """Return the kind of device of which each process takes one: ``"cuda"`` or ``"cpu"``.
 
     Raises
     ------
     ValueError
-        When it is no kind of device for several processes, or there are too few of it.
+        When several processes cannot share this kind of device, or there are too few devices.
 
     Examples
     --------
     >>> accelerator("cuda:1", Started(rank=0, size=2, local=2, by="torchrun"))
     Traceback (most recent call last):
     ...
-    ValueError: Expected `device` as 'cuda', 'cpu' or 'auto' for 2 processes, which take one each; found 'cuda:1'.
+    ValueError: Expected `device` as 'cuda', 'cpu' or 'auto' for 2 processes, one device each; found 'cuda:1'.
     """
     import torch
 
@@ -173,8 +173,7 @@ def accelerator(device: "str | torch.device", found: Started) -> str:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cuda", "cpu"):
         raise ValueError(
-            f"Expected `device` as 'cuda', 'cpu' or 'auto' for {found.size} processes, which take one each; found "
-            f"{name!r}."
+            f"Expected `device` as 'cuda', 'cpu' or 'auto' for {found.size} processes, one device each; found {name!r}."
         )
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"No GPU is available for `device={device!r}`. Use 'cpu' or 'auto'.")
@@ -191,7 +190,7 @@ def accelerator(device: "str | torch.device", found: Started) -> str:
 
 
 def rank() -> int:
-    """Return which of the processes that were started together this one is; 0 where that is not known.
+    """Return the rank of this process among those that were started together; 0 if unknown.
 
     Examples
     --------

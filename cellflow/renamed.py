@@ -26,7 +26,7 @@ def renamed(
 ) -> dict[str, Any]:
     """Turn old keywords into the new ones, with a warning at the user's line.
 
-    A function takes its old keywords as ``**given`` and asks here what they are now.
+    A function takes its old keywords as ``**given`` and translates them here.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def renamed(
     Raises
     ------
     TypeError
-        For a keyword that is neither old nor new, as Python itself would, with the choices.
+        For a keyword that is neither old nor new, as Python would, with the choices.
 
     Warns
     -----
@@ -98,7 +98,7 @@ def entered() -> tuple[FrameType, int]:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the user's line: the one that called cellflow, however deep inside the warning is given.
+    """Warn at the user's line: the one that called cellflow, however deep inside the warning is raised.
 
     Examples
     --------

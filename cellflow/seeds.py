@@ -28,7 +28,7 @@ def generator(seed: int = 0, device: str | torch.device = "cpu") -> torch.Genera
 
 
 def numpy_generator(seed: int = 0) -> np.random.Generator:
-    """Return a new generator of numpy, for every seed that `generator` takes; numpy takes none below 0 by itself.
+    """Return a new numpy generator for any seed that `generator` takes; numpy itself takes none below 0.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def generator_at(seed: int, index: int, device: str | torch.device = "cpu") -> t
 
 
 def device_of(name: str | torch.device) -> torch.device:
-    """Return the device of a name.
+    """Return the device with this name.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def device_of(name: str | torch.device) -> torch.device:
 
 
 def precise_device(device: torch.device) -> torch.device:
-    """Return where something is computed in double precision, as plans are: Apple's GPUs do not have it.
+    """Return the device on which to compute in double precision, as plans are: Apple's GPUs do not support it.
 
     Examples
     --------
@@ -96,11 +96,11 @@ def precise_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Let code that only knows torch's global generators draw from ``generator``; the global state is put back.
+    """Let code that only knows torch's global generators draw from ``generator``; the global state is restored.
 
-    For building networks, whose layers draw their first weights from it, and for dropout. Threads wait for each other
-    here, so that none draws the numbers of another. Those of the CPU are borrowed, and those of a GPU where the
-    generator lives on one.
+    For building networks, whose layers draw their initial weights from it, and for dropout. Threads wait for each other
+    here, so that none draws the numbers of another. The CPU's generator is borrowed, and the GPU's if ``generator``
+    lives on one.
 
     Examples
     --------

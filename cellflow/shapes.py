@@ -1,7 +1,8 @@
 """States and times, read once: a state is ``(n, ...)`` of real, finite numbers, a time is one number or ``(n,)``.
 
-The one door for states: `as_states` reads any form of array, `finite` refuses what is not known, `in_precision` takes
-them to the precision of a model. What takes tensors only refuses with `check_dense` those that are no plain arrays.
+All states come in here: `as_states` reads any form of array, `finite` refuses NaN and infinity, `in_precision` takes
+them to the precision of a model. Functions that take only tensors use `check_dense` to refuse those that are not plain
+arrays.
 """
 
 import numbers
@@ -24,7 +25,7 @@ def check_points(x: Tensor, *, name: str, axes: int | None = None, least: int = 
     x
         States ``(n, ...)``.
     name
-        How the argument is called.
+        The name of the argument.
     axes
         How many axes it must have; ``None`` for any.
     least
@@ -33,7 +34,7 @@ def check_points(x: Tensor, *, name: str, axes: int | None = None, least: int = 
     Raises
     ------
     TypeError
-        When it is no tensor, or one of another type.
+        When it is not a tensor, or has another type.
     ValueError
         When there are too few states, other axes, or some are NaN or infinite.
 
@@ -98,7 +99,7 @@ def time_of(t: float | Tensor, x: Tensor) -> Tensor:
 
 
 def as_states(given: StatesLike, *, what: str) -> Tensor:
-    """Return states of any form as a dense tensor of real numbers that no gradient flows through.
+    """Return states of any form as a dense tensor of real numbers, detached from gradients.
 
     Every public method that takes states reads them here. The type of the numbers and the shape are kept, except that
     what torch cannot hold or hardly computes with (unsigned integers beyond bytes, extended precision) becomes float64.
@@ -109,7 +110,7 @@ def as_states(given: StatesLike, *, what: str) -> Tensor:
         An array in any memory layout and byte order, ``np.matrix``, a data frame, a sparse matrix or array, a memory
         map, nested lists, or a tensor, which stays on its device.
     what
-        How the caller's argument is called in a message, such as ``"`x`"``.
+        What a message calls the caller's argument, such as ``"`x`"``.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def as_states(given: StatesLike, *, what: str) -> Tensor:
 
 
 def finite(x: Tensor, *, what: str) -> Tensor:
-    """Return states, provided that every number is known.
+    """Return states, after checking that every number is finite.
 
     Raises
     ------
@@ -172,19 +173,19 @@ def in_precision(x: Tensor, like: Tensor, *, what: str) -> Tensor:
     found = finite(x, what=what).to(like)
     if not bool(torch.isfinite(found).all()):
         raise ValueError(
-            f"Expected numbers of at most {torch.finfo(like.dtype).max:.2g} in {what}, as this model computes in "
+            f"Expected numbers of at most {torch.finfo(like.dtype).max:.2g} in {what}, because this model computes in "
             f"{like.dtype}; found {float(x.double().abs().max()):.2g}. Give states in units of the fit."
         )
     return found
 
 
 def check_dense(x: Tensor, *, what: str) -> None:
-    """Raise for a tensor that is no plain array of real numbers.
+    """Raise for a tensor that is not a plain array of real numbers.
 
     Raises
     ------
     ValueError
-        When it is nested, quantised, sparse, complex, or holds nothing since it is on the meta device.
+        When it is nested, quantised, sparse, complex, or on the meta device, which holds no numbers.
 
     Examples
     --------

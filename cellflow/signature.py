@@ -1,4 +1,4 @@
-"""The types that a signature states, checked where a call comes in: every wrong one is refused in the same sentence.
+"""The types in a signature, checked at the call: every wrong argument is refused in the same sentence.
 
 Libraries that do the same (typeguard, beartype) know neither numbers of NumPy, which are as good as Python's, nor that
 a truth value is no number and a protocol is told by what it is called with; and their messages name annotations.
@@ -29,12 +29,12 @@ _WORDS: dict[Any, str] = {
 
 
 def checked(thing: T) -> T:
-    """Refuse arguments of other types than the signature states, before the first line of a function runs.
+    """Refuse arguments whose types differ from the signature, before the first line of a function runs.
 
-    On a class it holds for its constructor. Numbers are no truth values, and whole numbers have no fraction; one in a
-    tensor or an array of no axes is one, and whatever has a path of text is a path, see `as_stated`. A protocol
-    is told apart by whether it is called, and what is imported for type checkers alone by its name; what the signature
-    leaves open stays open. Which values are possible is checked where they are used.
+    On a class it checks the constructor. Numbers are not truth values, and whole numbers have no fraction; a tensor or
+    an array without axes counts as a number, and any path-like object as a path, see `as_stated`. A protocol is
+    recognised by being callable, and a type that is imported for type checkers only by its name; what the signature
+    leaves open stays open. Which values are valid is checked where they are used.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def checked(thing: T) -> T:
 
 
 def checked_but(*left: str) -> Callable[[T], T]:
-    """Return `checked` for all arguments but some, which are resolved inside, in words of their own.
+    """Return `checked` for all arguments except some, which the function resolves itself, with its own messages.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def checked_but(*left: str) -> Callable[[T], T]:
 
 
 def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
-    """Raise unless a value is of a type that a signature states.
+    """Raise unless a value has the type that a signature states.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
     hint
         The type.
     name
-        How the argument is called.
+        The name of the argument.
     where
         Whose argument it is.
 
@@ -114,14 +114,14 @@ def check_type(value: object, hint: Any, *, name: str, where: str) -> None:
         return
     if _is_huge(value):
         raise TypeError(
-            f"{where}() expected `{name}` to be {_said(hint)}, of 64 bits where it is whole; found {_shown(value)}."
+            f"{where}() expected `{name}` to be {_said(hint)}, of at most 64 bits if whole; found {_shown(value)}."
         )
     cure = f" Try `torch.as_tensor({name})`." if hint is torch.Tensor and hasattr(value, "__array__") else ""
     raise TypeError(f"{where}() expected `{name}` to be {_said(hint)}; found {_shown(value)}.{cure}")
 
 
 def as_stated(value: Any, hint: Any, *, name: str, where: str) -> Any:
-    """Return a value as a signature states it: a number out of a tensor or an array of no axes, a path as a `Path`.
+    """Return a value as a signature states it: a number from a tensor or array without axes, a path as a `Path`.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def as_stated(value: Any, hint: Any, *, name: str, where: str) -> Any:
 
 
 def check_stored(owner: object, *left: str) -> None:
-    """Raise unless what a constructor has stored, under the names of its arguments, is as its signature states.
+    """Raise unless the settings that a constructor has stored have the types of its signature.
 
     For estimators, whose constructors check nothing: ``fit`` does.
 
@@ -157,7 +157,7 @@ def check_stored(owner: object, *left: str) -> None:
     owner
         The estimator.
     *left
-        The arguments that are resolved elsewhere.
+        Arguments that are resolved elsewhere.
 
     Raises
     ------
@@ -211,9 +211,9 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
 
 
 def in_place_of(function: Any, call: Callable[..., Any]) -> Any:
-    """Return ``call`` as if it were the function that it stands before: of its name, module and documentation.
+    """Return ``call`` with the name, module and documentation of the function that it wraps.
 
-    It is found in the module of that function, where examples in docstrings are looked for.
+    It then belongs to the module of that function, where doctest looks for examples.
 
     Examples
     --------

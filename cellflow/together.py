@@ -1,4 +1,4 @@
-"""What processes that train together do once for all, and what they say when one of them is gone."""
+"""What processes that train together do only once, and what they say when one of them is gone."""
 
 import io
 import re
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OF_FIRST = "This was found by the first process, which says it."
+OF_FIRST = "The first process raised this; see its message."
 """A note on what all processes raise since the first one did."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|\bpeer\b", re.IGNORECASE)
 _GROUP: ContextVar["Fabric | None"] = ContextVar("group", default=None)
 
 
 class LostProcessError(RuntimeError):
-    """Another process of a training has ended, so that this one cannot go on."""
+    """Another process of a training has ended; this one cannot continue."""
 
 
 @contextmanager
 def together(fabric: "Fabric | None") -> Iterator[None]:
-    """Within, `once` is for all processes of a group, and the end of another one is said in a sentence.
+    """Inside it, `once` holds for all processes of a group, and the end of another process raises a clear error.
 
-    Without a group, `once` is for this process alone again, as where the first one validates while others wait.
+    Without a group, `once` holds for this process alone, as when the first process validates while others wait.
 
     Raises
     ------
     LostProcessError
-        When another process has ended while this one waited for it.
+        When another process ended while this one waited for it.
 
     Examples
     --------
@@ -48,15 +48,15 @@ def together(fabric: "Fabric | None") -> Iterator[None]:
         if fabric is None or isinstance(error, LostProcessError) or not _is_lost(error):
             raise
         raise LostProcessError(
-            f"Another of the {fabric.world_size} processes has ended, and this one cannot go on without it; its own "
-            "message says why. What was saved before is unchanged."
+            f"Another of the {fabric.world_size} processes has ended, and this one cannot continue without it; the "
+            "message of that process says why. What was saved before is unchanged."
         ) from error
     finally:
         _GROUP.reset(token)
 
 
 def once(find: Callable[[], T]) -> T:
-    """Return what the first process of the group finds, in all of them; without a group, what this one finds.
+    """Return the result of the first process of the group in all of them; without a group, that of this process.
 
     Tensors on a GPU come to the GPU of each process. What the first process raises, all raise.
 

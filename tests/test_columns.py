@@ -102,7 +102,7 @@ def test_more_points_than_memory_holds_are_refused_at_once(monkeypatch):
 
 
 def test_a_cost_that_depends_on_other_points_is_refused():
-    with pytest.raises(ValueError, match="depends on its two points alone"):
+    with pytest.raises(ValueError, match="depend on its two points only"):
         Exact(lambda x0, x1: manhattan(x0, x1) / manhattan(x0, x1).max())(normal(150), normal(200))
 
 

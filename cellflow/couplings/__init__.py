@@ -1,18 +1,18 @@
-"""Couplings match two clouds of points: two clouds in, a transport `Plan` out.
+"""Couplings match two clouds of points and return a transport `Plan`.
 
 A coupling is deterministic; randomness enters when its plan is sampled. Which one to take:
 
 * `Exact`: optimal transport, the least total cost. The default, except for snapshots of cells.
-* `Hierarchical`: optimal transport of 10,000 to 10 million points, nearly, in memory that grows with these alone.
+* `Hierarchical`: nearly optimal transport of 10,000 to 10 million points, in memory linear in their number.
 * `Independent`: pairs drawn at random.
-* `Given`: pairs that are known already, or plans that another tool has computed.
+* `Given`: known pairs, or plans that another tool has computed.
 * `Sinkhorn`: entropic optimal transport; ``Sinkhorn("path")`` for the noise of a `BrownianBridge`.
 * `UnbalancedSinkhorn`: entropic optimal transport for cells that divide and die between snapshots; without settings
   (``"auto"``) the default for these.
 * `Within`: any of these, inside each donor, batch or class.
 
 Each declares the memory that it needs (`memory`), and whether it keeps the masses of points (`keeps_mass`); a function
-of two clouds is a coupling too (`Custom`), for which both are assumed with caution.
+of two clouds is a coupling too (`Custom`), with conservative defaults for both.
 """
 
 from cellflow.couplings.cost import Euclidean, SquaredEuclidean

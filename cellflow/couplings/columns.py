@@ -1,8 +1,8 @@
-"""Exact optimal transport in linear memory: solve over few pairs, price all of them, add those that pay, repeat.
+"""Exact optimal transport in linear memory: solve over few pairs, price all pairs, add those that help, repeat.
 
 A plan over some pairs comes with prices of the points. A pair that is cheaper than its two prices would make the plan
-cheaper; where there is none, the plan is optimal among all pairs, and the prices prove it. A few pairs for each point
-are ever looked at twice.
+cheaper; if there is none, the plan is optimal among all pairs, and the prices prove it. Only a few pairs for each point
+are looked at more than once.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Optimum:
     cost
         The cost of the plan, of a mass of 1.
     bound
-        What every plan costs at least: the prices, weighted.
+        Lower bound on the cost of every plan: the weighted prices.
     u, v
         The prices ``(n,)`` and ``(m,)``: the sum of two is at most the cost of their pair.
     """
@@ -59,7 +59,7 @@ class Optimum:
 
 
 def columns_memory(n: int, m: int) -> int:
-    """Return the bytes that `transport` takes for ``n`` and ``m`` points, beside the points.
+    """Return the bytes that `transport` needs for ``n`` and ``m`` points, besides the points.
 
     Examples
     --------
@@ -75,11 +75,11 @@ def transport(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, max_i
     Parameters
     ----------
     cost
-        Cost of matching two points, which depends on these two alone.
+        Cost of matching two points, which depends on these two only.
     x0, x1
         The clouds ``(n, ...)`` and ``(m, ...)``.
     a, b
-        Nonnegative weights ``(n,)`` and ``(m,)``, of any sums.
+        Nonnegative weights ``(n,)`` and ``(m,)``, with any sums.
     max_iterations
         Most pivots of each simplex.
 
@@ -120,9 +120,9 @@ def transport(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, max_i
 def optimum(
     cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, max_iterations: int, gap: float = GAP
 ) -> Optimum:
-    """Return the plan of least cost between weights ``(n,)`` and ``(m,)``, positive whole numbers of one sum.
+    """Return the plan of least cost between weights ``(n,)`` and ``(m,)``, positive whole numbers with the same sum.
 
-    It costs at most the share ``gap`` above what its prices prove to be the least; the rest is as for `transport`.
+    Its cost exceeds the lower bound from its prices by at most the share ``gap``; the rest is as for `transport`.
     """
     m, mass = len(x1), a.sum()
     u, v = _first_prices(cost, x0, x1, a, b, max_iterations)
@@ -142,8 +142,8 @@ def optimum(
         keys, costs = _joined(keys[kept], costs[kept], paying, found.costs)
         cheap = torch.ones_like(keys, dtype=torch.bool)
     raise ConvergenceError(
-        f"Optimal transport between {len(x0)} and {m} points still costs {total:.6g} where {bound:.6g} is proven to be "
-        f"needed, after {_ROUNDS} rounds of adding pairs. Couple fewer points at a time, or take `Sinkhorn`."
+        f"Optimal transport between {len(x0)} and {m} points still costs {total:.6g}, and the proven lower bound is "
+        f"{bound:.6g}, after {_ROUNDS} rounds of adding pairs. Couple fewer points at a time, or take `Sinkhorn`."
     )
 
 
@@ -185,7 +185,7 @@ def _check_of_pairs(cost: Cost, x0: Tensor, x1: Tensor, i: Tensor, j: Tensor, co
     again = pair_costs(cost, x0, x1, i, j)
     if not torch.allclose(again, costs, rtol=1e-6, atol=1e-6 * float(costs.abs().max())):
         raise ValueError(
-            f"Expected a cost of each pair that depends on its two points alone; {cost} returned "
+            f"Expected the cost of each pair to depend on its two points only; {cost} returned "
             f"{float(costs[(again - costs).abs().argmax()]):.6g} for a pair among others and "
             f"{float(again[(again - costs).abs().argmax()]):.6g} for the same pair among fewer. Divide by a constant "
             "in place of the largest cost, for example, or couple fewer points at a time."

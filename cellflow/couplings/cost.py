@@ -18,7 +18,7 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 
 
 class Factors(NamedTuple):
-    """Costs as ``source_i + target_j - left_i . right_j``, of which blocks are made by a product of matrices.
+    """Costs as ``source_i + target_j - left_i . right_j``, computed block by block as matrix products.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Factors(NamedTuple):
     right: Tensor
 
     def largest(self) -> float:
-        """Return a bound of all costs, and of what they are sums of."""
+        """Return an upper bound of all costs and of their terms."""
         lengths = (float(side.norm(dim=1).max()) for side in (self.left, self.right))
         return sum(float(side.abs().max()) for side in (self.source, self.target)) + next(lengths) * next(lengths)
 

@@ -1,4 +1,4 @@
-"""What a coupling is, what it declares about itself, and the couplings that have a name."""
+"""What a coupling is, what it declares about itself, and the couplings with a name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from cellflow.signature import checked
 
 
 class Coupling(Protocol):
-    """Anything that matches two clouds, and declares the properties that its users need."""
+    """Anything that matches two clouds and declares the properties that its users need."""
 
     @property
     def keeps_mass(self) -> bool:
-        """Whether every point has its share of the weights in the plan, so that no cell gains on another."""
+        """Whether the plan keeps the weight of every point, so that no cell gains on another."""
 
     @property
     def uses_states(self) -> bool:
@@ -29,10 +29,10 @@ class Coupling(Protocol):
 
     @property
     def divisible(self) -> bool:
-        """Whether random parts of both clouds may be matched in place of the whole."""
+        """Whether random parts of both clouds may be matched instead of the whole."""
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once."""
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
         """Couple ``x0`` of shape ``(n, ...)`` with ``x1`` of shape ``(m, ...)``, weighted by ``a`` and ``b``."""
@@ -43,9 +43,9 @@ CouplingLike: TypeAlias = Coupling | Callable[..., Plan] | str
 
 
 def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
-    """Return a coupling as it is over one interval: itself, unless it has settings that depend on the interval.
+    """Return the coupling for one interval: itself, unless its settings depend on the interval.
 
-    A coupling with such settings has a method ``over`` of the same arguments.
+    A coupling with such settings has a method ``over`` with the same arguments.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
     duration
         Model time of the interval.
     sigma
-        Scale of the Brownian motion that the path is a bridge of, per square root of model time; 0 for none.
+        Scale of the Brownian motion of which the path is a bridge, per square root of model time; 0 for none.
 
     Examples
     --------
@@ -69,9 +69,9 @@ def over(coupling: Coupling, duration: float, sigma: float) -> Coupling:
 def between(
     coupling: Coupling, start: float, stop: float, source: Tensor | None = None, target: Tensor | None = None
 ) -> Coupling:
-    """Return a coupling as it is between two snapshots: itself, unless it holds plans of several.
+    """Return the coupling between two snapshots: itself, unless it holds plans for several pairs of snapshots.
 
-    A coupling that does has a method ``between`` of the same arguments.
+    A coupling that does has a method ``between`` with the same arguments.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def between(
     start, stop
         Their model times.
     source, target
-        Rows of the points that are matched, among those that a plan is of, ``(n,)`` and ``(m,)``; ``None`` for all.
+        Rows of the plan that belong to the points to match, ``(n,)`` and ``(m,)``; ``None`` for all.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def between(
 
 
 def at_scale(coupling: Coupling) -> Coupling | None:
-    """Return the coupling that stands for another where clouds are too large for it, or ``None``.
+    """Return the coupling that replaces another for clouds that are too large for it, or ``None``.
 
     A coupling that knows one has a method ``at_scale``.
 
@@ -109,9 +109,9 @@ def at_scale(coupling: Coupling) -> Coupling | None:
 
 
 def of_points(coupling: Coupling) -> bool:
-    """Whether the time that a coupling takes grows with the number of points, not with that of pairs.
+    """Whether the time of a coupling grows with the number of points rather than of pairs.
 
-    It does where states are not looked at, and where a coupling says so by ``of_points``.
+    It does if states are not used, or if the coupling says so by ``of_points``.
 
     Examples
     --------
@@ -124,14 +124,14 @@ def of_points(coupling: Coupling) -> bool:
 @checked
 @dataclass(frozen=True)
 class Custom:
-    """A function of two clouds as a coupling, with cautious answers to what it does not declare.
+    """A function of two clouds as a coupling, with conservative defaults for what it does not declare.
 
     Parameters
     ----------
     match
-        From clouds ``x0`` and ``x1`` to a plan; where pairs carry masses, from these and their weights. Attributes of
-        the names of `Coupling` are taken over; without, it takes as much memory as a dense solver, need not keep
-        masses, and looks at the states.
+        From clouds ``x0`` and ``x1`` to a plan; if pairs carry masses, also from their weights. Its attributes with the
+        names of those of `Coupling` are used; by default it needs as much memory as a dense solver, need not keep
+        masses, and uses the states.
 
     Examples
     --------
@@ -145,25 +145,25 @@ class Custom:
 
     @property
     def keeps_mass(self) -> bool:
-        """Whether it says that every point keeps its share."""
+        """Whether it declares that every point keeps its weight."""
         return getattr(self.match, "keeps_mass", False)
 
     @property
     def uses_states(self) -> bool:
-        """Whether the plan depends on where the points are: yes, unless it says otherwise."""
+        """Whether the plan depends on where the points are: yes, unless declared otherwise."""
         return getattr(self.match, "uses_states", True)
 
     @property
     def divisible(self) -> bool:
-        """Whether random parts may be matched in place of the whole: yes, unless it says otherwise."""
+        """Whether random parts may be matched instead of the whole: yes, unless declared otherwise."""
         return getattr(self.match, "divisible", True)
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that it says it takes, or those of a dense solver."""
+        """Return the bytes that it declares, or those of a dense solver."""
         return getattr(self.match, "memory", dense_memory)(n, m)
 
     def over(self, duration: float, sigma: float) -> "Custom":
-        """Return it as it is over one interval, where it says that it depends on the interval."""
+        """Return the coupling for one interval, if it declares that it depends on the interval."""
         settled = getattr(self.match, "over", None)
         return self if settled is None else Custom(settled(duration, sigma))
 
@@ -187,13 +187,13 @@ COUPLINGS: dict[str, Coupling] = {
     "given": Given(),
     "hierarchical": Hierarchical(),
 }
-"""The couplings that have a name: those that need no number."""
+"""The couplings with a name: those without required settings."""
 
 _DECLARED = ("keeps_mass", "uses_states", "divisible", "memory")
 
 
 def resolve(coupling: CouplingLike) -> Coupling:
-    """Return the coupling called by its name, the coupling itself, or a function as a coupling.
+    """Return the coupling with this name, the coupling itself, or a function as a coupling.
 
     Examples
     --------

@@ -29,9 +29,9 @@ class DensePlan(Plan):
     iterations
         How many iterations the solver took.
     error
-        The error at which the solver stopped: the fraction of the mass that is misplaced.
+        The error at which the solver stopped: the misplaced fraction of the mass.
     settings
-        Numbers of the solver, by name, where it has found them itself.
+        Settings of the solver, by name, if it chose them itself.
 
     Examples
     --------
@@ -62,14 +62,14 @@ class DensePlan(Plan):
 
     @checked
     def joining(self, cost: float, **settings: float) -> "DensePlan":
-        """Return the same masses with the cost by which they are to be judged, where the solver used another.
+        """Return the same masses with the transport cost to report, if the solver minimised another.
 
         Parameters
         ----------
         cost
             The transport cost.
         **settings
-            Numbers that the solver has found.
+            Settings that the solver chose.
 
         Examples
         --------
@@ -80,12 +80,12 @@ class DensePlan(Plan):
         return DensePlan(self._matrix, cost=cost, iterations=self.iterations, error=self.error, settings=settings)
 
     def rescaled(self, source: Tensor, target: Tensor) -> "DensePlan":
-        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate."""
         return DensePlan(self._matrix * (source[:, None] + target))
 
     @property
     def converged(self) -> bool | None:
-        """True for the plan of an iterative solver, which raises where it does not converge; ``None`` for any other."""
+        """True for the plan of an iterative solver, which raises if it does not converge; ``None`` for any other."""
         return None if self.iterations is None else True
 
     @property

@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 class AliasTable:
-    """Independent draws from ``(n,)`` masses, each in constant time whatever ``n``.
+    """Independent draws from ``(n,)`` masses, each in constant time for any ``n``.
 
-    Every slot holds one unit of mass: a share of its own number, and the rest of one other number, its alias.
+    Every slot holds one unit of mass: a share of its own index, and the rest of one other index, its alias.
     The table is filled with prefix sums instead of the classical loop, so that large plans cost no Python time.
 
     Source
@@ -69,7 +69,7 @@ def systematic(cumulative: Tensor, n: int, *, generator: torch.Generator) -> Ten
 
 
 def comb(total: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
-    """Return ``(n,)`` ascending heights below a ``total``, a scalar: equally spaced, from a random offset on.
+    """Return ``(n,)`` ascending heights below a scalar ``total``: equally spaced, from a random offset on.
 
     The offset is a multiple of 2^-24 of the spacing, plus half: no height comes nearer to a whole number of spacings
     than 3e-8 of one, so equal masses give every number exactly once although their sum is rounded.

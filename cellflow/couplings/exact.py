@@ -19,7 +19,7 @@ from cellflow.machine import usable_memory
 from cellflow.signature import checked
 
 DENSE_PAIRS = 2**22
-"""Most pairs that are solved as one matrix; of more, columns are generated, which by then is the faster."""
+"""Most pairs that are solved as one matrix; beyond, columns are generated, which is then faster."""
 
 
 @checked
@@ -39,7 +39,7 @@ class Independent:
     divisible: ClassVar[bool] = True
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes: a few numbers for each point."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once: a few numbers for each point."""
         return POINT_MEMORY * (n + m)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> ProductPlan:
@@ -56,16 +56,16 @@ class Exact:
 
     Between equally many points of equal weight the plan is a permutation, found as an assignment: no point is
     duplicated and none is dropped. Otherwise it has at most ``n + m - 1`` pairs. Up to 4 million pairs of points are
-    solved as one matrix. Beyond, columns are generated: memory grows with the points, and the plan costs at most 1e-9
-    of its cost more than is proven to be needed, by prices that come as ``plan.potentials``; 16,000 with 17,600 points
-    take less than a minute. All solvers use one CPU core and release Python's lock, so that threads can solve ahead.
+    solved as one matrix. Beyond, columns are generated: memory grows with the points, and the cost is proven to be
+    within 1e-9 of the least, by the prices in ``plan.potentials``; 16,000 with 17,600 points take less than a minute.
+    All solvers use one CPU core and release Python's lock, so that threads can solve ahead.
 
     Parameters
     ----------
     cost
-        Cost of matching two points, which beyond 4 million pairs depends on these two alone.
+        Cost of matching two points; beyond 4 million pairs it must depend on these two only.
     max_iterations
-        Most pivots of a network simplex; an assignment needs none.
+        Maximum number of pivots of a network simplex; an assignment needs none.
 
     Source
     ------
@@ -92,11 +92,11 @@ class Exact:
             raise ValueError(f"Expected max_iterations of at least 1; found {self.max_iterations}.")
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once."""
         return dense_memory(n, m) if n * m <= DENSE_PAIRS else columns_memory(n, m)
 
     def at_scale(self) -> Hierarchical | None:
-        """Return the coupling that stands for it where clouds are too large for an exact plan, if there is one."""
+        """Return the coupling that replaces it if clouds are too large for an exact plan, or ``None``."""
         return Hierarchical(cost=self.cost) if isinstance(self.cost, SquaredEuclidean) else None
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
@@ -107,8 +107,8 @@ class Exact:
         ConvergenceError
             When the network simplex takes more than ``max_iterations`` pivots.
         ValueError
-            When a cost beyond 4 million pairs depends on other points than the two of a pair; when the memory of this
-            process does not suffice.
+            When the cost of a pair depends on other points, beyond 4 million pairs; when the memory of this process
+            does not suffice.
         """
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")

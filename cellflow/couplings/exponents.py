@@ -1,4 +1,4 @@
-"""Costs in units of epsilon with the terms of their points added, a block of pairs at a time."""
+"""Costs in units of epsilon plus the terms of their points, a block of pairs at a time."""
 
 from typing import TypeAlias
 
@@ -39,7 +39,7 @@ class Exponents:
     Raises
     ------
     ValueError
-        When epsilon is so small that double precision does not tell costs apart.
+        When epsilon is too small for double precision.
 
     Examples
     --------
@@ -88,16 +88,17 @@ class Exponents:
 
 
 def check_costs(most: float, epsilon: float) -> None:
-    """Raise where the largest cost is beyond double precision in units of epsilon.
+    """Raise if the largest cost is beyond double precision in units of epsilon.
 
     Raises
     ------
     ValueError
-        Then; the message names the least epsilon that will do.
+        In that case; the message names the least possible epsilon.
     """
     if most > MOST * epsilon:
         raise ValueError(
-            f"Expected an epsilon of at least {most / MOST:.2g} for costs of up to {most:.2g}, which are beyond double "
-            f"precision in units of a smaller one; found {epsilon:.2g}. Raise it, or take `Exact()`, which is the "
-            "limit of small ones."
+            f"Expected an epsilon of at least {most / MOST:.2g} for costs of up to {most:.2g}, as double precision "
+            f"cannot tell them apart with a smaller one; found {epsilon:.2g}. Raise it, or use `Exact()`, the limit of "
+            "small "
+            "epsilon."
         )

@@ -1,4 +1,4 @@
-"""A start for entropic potentials on a GPU, by the Triton kernels of flash-sinkhorn, which store no pair."""
+"""Initial entropic potentials on a GPU, by the Triton kernels of flash-sinkhorn, which store no pairs."""
 
 import importlib
 import importlib.util
@@ -18,7 +18,7 @@ ITERATIONS = 1000
 
 
 def usable(x0: Tensor, cost: Cost) -> bool:
-    """Whether the kernels are there, and serve clouds such as these: squared distances, on a CUDA device.
+    """Whether the kernels are installed and apply to these clouds: squared distances, on a CUDA device.
 
     Examples
     --------
@@ -29,10 +29,11 @@ def usable(x0: Tensor, cost: Cost) -> bool:
 
 
 def begun(x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, g: Tensor, relaxed: Relaxed, tolerance: float) -> Tensor:
-    """Return target potentials ``(m,)`` that are nearer to the solution than ``g``, in units of epsilon.
+    """Return target potentials ``(m,)`` closer to the solution than ``g``, in units of epsilon.
 
-    They are found by plain updates in single precision, until these move no more than the tolerance: where to begin
-    what judges convergence in double precision. Where numbers are too large for single precision they stay.
+    They come from plain updates in single precision, until an update moves no more than the tolerance: the start for
+    the solver in double precision, which judges convergence. If numbers are too large for single precision, ``g`` is
+    returned unchanged.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def begun(x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, g: Tensor, relaxed: Rela
     g
         The target potentials to begin with, ``(m,)``.
     relaxed
-        What relaxations of the masses make of an update.
+        How relaxed masses change an update.
     tolerance
         Share of the mass that an update may still move.
 

@@ -1,4 +1,4 @@
-"""Pairs that are known: row by row, or by plans that were computed elsewhere."""
+"""Known pairs: row by row, or from plans that were computed elsewhere."""
 
 import hashlib
 import math
@@ -28,30 +28,30 @@ CLOSE = 1e-9
 @checked
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Known pairs: each source point with the target point of the same row, or by plans that were computed elsewhere.
+    """Known pairs: each source point with the target point in the same row, or from plans computed elsewhere.
 
-    Without plans for paired data, or pairs that a model has generated itself. With plans, `SnapshotFlow` learns from
+    Without plans, for paired data or pairs that a model has generated itself. With plans, `SnapshotFlow` learns from
     the couplings of another tool, such as moscot or Waddington-OT. Plans are used as they are: weights of cells do not
-    change them. Where growth is learned (``growth=True``), the sum of a row, relative to others, is how much its cell
-    grows, as far as sums of columns are weights of the cells there: what both share is no growth.
+    change them. If growth is learned (``growth=True``), the sum of a row, relative to others, tells how much its cell
+    grows, provided that the column sums are the weights of the target cells: what both share is not growth.
 
     Parameters
     ----------
     plans
-        For each two times ``(t0, t1)`` that follow each other, the masses between their cells, sources by targets: a
-        sparse matrix, in the order of the cells in the AnnData; or with the names of cells as a DataFrame or an
-        AnnData (as moscot's and Waddington-OT's transport maps), in any order; a dense array, or a `Plan`. Of a matrix
-        of more than eleven million pairs (256 MiB), the largest masses of each row are kept, scaled to keep the sum of
-        the row; the log says how much that is.
+        For each pair of consecutive times ``(t0, t1)``, the masses between their cells, sources by targets: a sparse
+        matrix, a dense array or a `Plan`, in the order of the cells in the AnnData; or a DataFrame or an AnnData with
+        the names of cells, in any order (as moscot's and Waddington-OT's transport maps). If a matrix has more than
+        eleven million pairs (256 MiB), only the largest masses of each row are kept, scaled to keep the sum of the row;
+        the log says how much that changes.
     digest
-        What these plans are known by; found by itself. A saved model holds it in place of the plans, which would be
-        large: a loaded flow predicts as before, and has to be given them again to be fitted.
+        Identifies these plans; computed automatically. A saved model stores it instead of the plans, which would be
+        large: a loaded flow predicts as before, but needs the plans again to be fitted.
 
     Raises
     ------
     TypeError, ValueError
-        When a plan is no matrix of finite masses of 0 or more that hold any, names cells twice, or its key is no pair
-        of times that increase.
+        When a plan is not a matrix of finite, nonnegative masses with a positive sum, names cells twice, or its key is
+        not a pair of increasing times.
 
     Examples
     --------
@@ -81,26 +81,26 @@ class Given:
         if self.plans is None:
             return
         if not self.plans:
-            raise ValueError("Expected a plan for each two times that follow each other in `plans`; found none.")
+            raise ValueError("Expected a plan for each pair of consecutive times in `plans`; found none.")
         found = {_pair(key): read_masses(plan, what=f"the plan of {key}") for key, plan in self.plans.items()}
         digest = _digest(found)
         if self.digest not in (None, digest):
-            raise ValueError("`digest` is of other plans. Leave it out: it is found by itself.")
+            raise ValueError("`digest` belongs to other plans. Leave it out: it is computed automatically.")
         object.__setattr__(self, "plans", found)
         object.__setattr__(self, "digest", digest)
 
     @property
     def by_row(self) -> bool:
-        """Whether there are no plans: points of the same row are pairs."""
+        """Whether there are no plans, so that points in the same row are pairs."""
         return self.plans is None and self.digest is None
 
     @property
     def keeps_mass(self) -> bool:
-        """Whether every point has its share of the weights: plans have masses of their own."""
+        """Whether the plan keeps the weight of every point: given plans have their own masses."""
         return self.by_row
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points takes: a few numbers for each point, and for pairs."""
+        """Return the bytes needed to match ``n`` with ``m`` points: a few numbers for each point and pair."""
         held = max((plan.masses.nnz for plan in (self.plans or {}).values()), default=0)
         return POINT_MEMORY * (n + m) + PAIR_BYTES * held
 
@@ -114,19 +114,19 @@ class Given:
         start, stop
             Their times.
         source, target
-            Rows of the plan that are matched, ``(n,)`` and ``(m,)``; ``None`` for all.
+            Rows of the plan to match, ``(n,)`` and ``(m,)``; ``None`` for all.
 
         Raises
         ------
         ValueError
-            When there is no plan of these times, or the plans were not saved with a model.
+            When there is no plan for these times, or the plans were not saved with the model.
         """
         if self.by_row:
             return self
         plans = self._known()
         near = [key for key in plans if _same(key[0], start) and _same(key[1], stop)]
         if not near:
-            raise ValueError(f"No plan from time {start:g} to {stop:g} in `Given`. There are: {_listed(plans)}.")
+            raise ValueError(f"No plan from time {start:g} to {stop:g} in `Given`. Available: {_listed(plans)}.")
         masses = plans[near[0]].masses
         masses = masses / masses.sum()
         if source is not None and target is not None:
@@ -134,15 +134,15 @@ class Given:
         return RowPlan(masses.tocsr())
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
-        """Couple ``x0`` of shape ``(n, ...)`` with ``x1``: row by row, or by the plan, if there is one only.
+        """Couple ``x0`` of shape ``(n, ...)`` with ``x1``: row by row, or by the plan if there is exactly one.
 
         The weight of a pair of rows is that of its source.
 
         Raises
         ------
         ValueError
-            When clouds that are paired by row differ in size, or the weights of the two ends of a pair differ; when
-            there are several plans, or the plan is between other numbers of points.
+            When clouds that are paired by row differ in size, or the two weights of a pair differ; when there are
+            several plans, or the plan is for other numbers of points.
         """
         check_clouds(x0, x1)
         if not self.by_row:
@@ -158,7 +158,7 @@ class Given:
         return SparsePlan(rows, rows, a / a.sum(), shape=(len(x0), len(x0)))
 
     def saved_values(self) -> dict[str, Any]:
-        """Return what is saved with a model: what plans are known by."""
+        """Return what is saved with a model: the digest of the plans."""
         return {} if self.digest is None else {"digest": self.digest}
 
     def _planned(self, x0: Tensor, x1: Tensor, a: Tensor | None, b: Tensor | None) -> SparsePlan:
@@ -195,7 +195,7 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class RowPlan:
-    """A plan between points that are known by their rows in it: a coupling of row numbers, in place of states.
+    """A plan between points that are given as row numbers instead of states.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class RowPlan:
     masses: "csr_array"
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points takes."""
+        """Return the bytes needed to match ``n`` with ``m`` points."""
         return POINT_MEMORY * (n + m) + PAIR_BYTES * int(self.masses.nnz)
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> SparsePlan:
@@ -225,7 +225,7 @@ class RowPlan:
         Raises
         ------
         ValueError
-            When rows or columns are not of the plan, or there is no mass between them.
+            When rows or columns are not in the plan, or there is no mass between them.
         """
         rows, columns = (x.reshape(-1).cpu().numpy() for x in (x0, x1))
         if rows.max() >= self.masses.shape[0] or columns.max() >= self.masses.shape[1]:
@@ -235,7 +235,9 @@ class RowPlan:
             )
         found = self.masses[rows][:, columns].tocoo()
         if not found.nnz:
-            raise ValueError(f"There is no mass between {len(rows)} and {len(columns)} of the cells of a given plan.")
+            raise ValueError(
+                f"A given plan has no mass between {len(rows)} source cells and {len(columns)} target cells."
+            )
         i, j = (torch.from_numpy(side.astype(np.int64)).to(x0.device) for side in (found.row, found.col))
         masses = torch.from_numpy(np.asarray(found.data, dtype=np.float64)).to(x0.device)
         whole = masses if a is not None or b is not None else masses / masses.sum()

@@ -1,10 +1,10 @@
-r"""Two clouds that are halved together, again and again, until their parts are small enough to be matched exactly.
+r"""Two clouds halved together, again and again, until their parts are small enough to be matched exactly.
 
-Of all halvings of both, the one is sought whose halves, were each matched at random, would cost least: the best
-transport plan of rank two. With squared distances that is the one with the largest :math:`\langle \bar x_1 - \bar x_0,
-\bar y_1 - \bar y_0 \rangle`, the product of what the means of the halves differ by on either side. For given halves of
-one cloud the best halves of the other lie on either side of a plane, whose normal is the difference of the means of the
-first: both planes are found in turn, from the main axis of both clouds on.
+The halving sought is the one whose halves, if matched at random, cost least: the best transport plan of rank two. With
+squared distances that is the one with the largest :math:`\langle \bar x_1 - \bar x_0, \bar y_1 - \bar y_0 \rangle`, the
+product of what the means of the halves differ by on either side. For given halves of one cloud the best halves of the
+other lie on either side of a plane, whose normal is the difference of the means of the first: both planes are found in
+turn, from the main axis of both clouds on.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Optimal transport between large clouds, in memory that grows with their sizes alone."""
+"""Optimal transport between large clouds, in memory that grows linearly with their sizes."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,16 +26,16 @@ Solved = tuple[Pairs, float]
 @checked
 @dataclass(frozen=True)
 class Hierarchical:
-    """Optimal transport between large clouds, nearly: exact in small parts, which are found by halving both clouds.
+    """Nearly optimal transport between large clouds: exact in small parts, which are found by halving both clouds.
 
-    For 10,000 to 10 million points, where `Exact` takes too long: the time grows about as the number of points, and
-    the memory too. Both clouds are halved together until their parts are small, see `cellflow.couplings.halving`;
-    every part is matched exactly; then pairs near each other are matched anew across the borders of parts, see
-    `cellflow.couplings.repair`, until that saves nothing worth the time. Of 16,000 points in 50 dimensions the plan
-    costs 1 % more than the exact one, in half its time of a processor, where super-batches cost 29 % more; a million
-    with a million take 11 minutes of a processor and 3.5 GiB (``python -m benchmarks.scale hierarchical``). Of 4,000
-    cells it costs .2 % more, of as many points without any structure 2 %. Of clouds that fit into one block it is the
-    exact one.
+    For 10,000 to 10 million points, where `Exact` takes too long: time and memory grow about linearly with the number
+    of points. Both clouds are halved together until their parts are small, see `cellflow.couplings.halving`; every part
+    is matched exactly; then pairs near each other are matched again across the borders of parts, see
+    `cellflow.couplings.repair`, until little more is saved. For 16,000 points in 50 dimensions the plan costs 1 % more
+    than the exact one, in half its processor time, where super-batches cost 29 % more; a million points with a million
+    take 11 minutes of processor time and 3.5 GiB (``python -m benchmarks.scale hierarchical``). For 4,000 cells it
+    costs 0.2 % more, for as many points without any structure 2 %. For clouds that fit into one block it is the exact
+    one.
 
     Like `Exact` it uses up both weights, and is a permutation between equally many points of equal weight; otherwise
     it has a few pairs for each point. It uses all cores.
@@ -43,11 +43,11 @@ class Hierarchical:
     Parameters
     ----------
     block
-        Points of either cloud that are matched exactly.
+        Points of either cloud in a block that is matched exactly.
     tolerance
-        Done when matching all pairs anew has saved at most this share of the cost twice in a row.
+        Stop when rematching all pairs has saved at most this share of the cost twice in a row.
     passes
-        Most times that all pairs are matched anew.
+        Maximum number of times that all pairs are rematched.
     cost
         `SquaredEuclidean` or `Euclidean`: parts are found by distances.
 
@@ -85,11 +85,11 @@ class Hierarchical:
         if not isinstance(self.cost, SquaredEuclidean | Euclidean):
             raise ValueError(
                 f"Expected the cost SquaredEuclidean() or Euclidean(), as parts are found by distances; found "
-                f"{self.cost}. Take Exact(cost), in super-batches where the clouds are large."
+                f"{self.cost}. Use Exact(cost), in super-batches if the clouds are large."
             )
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes, beside their states."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once, besides their states."""
         blocks = min(n * m, self.block**2 * usable_cores())
         return POINT_MEMORY * (n + m) + dense_memory(blocks, 1)
 
@@ -99,7 +99,7 @@ class Hierarchical:
         Raises
         ------
         ConvergenceError
-            When a block is not solved.
+            When a block cannot be solved.
         """
         check_clouds(x0, x1)
         weights = weights_of(a, x0, name="a").cpu(), weights_of(b, x1, name="b").cpu()

@@ -1,4 +1,4 @@
-"""The kernel of an entropic problem in blocks of rows, kept as far as memory allows, and exact sums over it."""
+"""The kernel of an entropic problem in blocks of rows, cached as far as memory allows, and exact sums over it."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ class Kernel:
     f, g
         The potentials ``(n,)`` and ``(m,)``.
     kept
-        Bytes of blocks that are kept from one walk to the next; all others are computed anew.
+        Bytes of blocks that are kept from one pass to the next; all others are recomputed.
     """
 
     def __init__(self, exponents: Exponents, shape: tuple[int, int], f: Tensor, g: Tensor, *, kept: int) -> None:
@@ -29,7 +29,7 @@ class Kernel:
         self.take(f, g)
 
     def take(self, f: Tensor, g: Tensor) -> None:
-        """Go over to other potentials; `f` and `g` are then these, to the precision of the blocks."""
+        """Switch to other potentials; `f` and `g` are then these, to the precision of the blocks."""
         self.f, self.g = self.exponents.rounded((f, g))
         self._blocks: dict[int, Tensor] = {}
         self._bytes = 0

@@ -1,15 +1,15 @@
-r"""The motion that neighbouring points have in common.
+r"""The motion that neighbouring points share.
 
-Unbalanced transport weighs movement against a change of mass. Where all cells of a population have moved far, that
-mistakes travel for death: those in front of the motion seem to grow, those behind to die, and a cell takes the partner
-that is near rather than its own. But what a neighbourhood does together is no evidence about the fate of one of its
-cells. So the cost of a pair is what it has moved beyond the others around it,
+Unbalanced transport weighs movement against a change of mass. If all cells of a population have moved far, it mistakes
+travel for death: cells ahead of the motion seem to grow, cells behind seem to die, and a cell is matched with the
+nearest partner rather than its own. But the shared motion of a neighbourhood says nothing about the fate of one of its
+cells. So the cost of a pair is how far it has moved relative to the others around it,
 
 .. math:: C_{ij} = |x_i + u(x_i) - y_j|^2,
 
 with u the mean displacement, by the plan itself, of the points near :math:`x_i`, weighted by their mass in the plan.
-Plan and motion are found in turn, from u = 0 on. A population that has moved as a whole is then where it was, and only
-differences of its composition are left to explain; where neighbours part, their mean is small.
+Plan and motion are found in turn, starting from u = 0. A population that has moved as a whole then costs nothing, and
+only changes of its composition are left to explain; where neighbours diverge, their mean is small.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ CHUNK = 4096
 def common_motion(
     x0: Tensor, x1: Tensor, a: Tensor, b: Tensor, *, solve: Callable[[Tensor, Tensor, Tensor, Tensor], Plan]
 ) -> Tensor:
-    """Return the displacement ``(n, d)`` that each source point shares with those around it.
+    """Return the displacement ``(n, d)`` that each source point shares with the points around it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Matrices of masses between the cells of two snapshots, as other tools give them: read, checked, and kept sparse."""
+"""Matrices of masses between the cells of two snapshots, as other tools return them: read, checked, and kept sparse."""
 
 import hashlib
 import logging
@@ -33,7 +33,7 @@ class PairMasses:
     masses
         Sparse, ``(n, m)``, float64: finite and not negative.
     source, target
-        Names of the cells of its rows and of its columns; ``None`` where they are in the order of the snapshots.
+        Names of the cells in its rows and columns; ``None`` if they are in the order of the snapshots.
     """
 
     masses: "csr_array"
@@ -51,21 +51,21 @@ class PairMasses:
 
 
 def read_masses(given: Any, *, what: str) -> PairMasses:
-    """Read a matrix of masses between cells, in any form that other tools give.
+    """Read a matrix of masses between cells, in any form that other tools return.
 
     Parameters
     ----------
     given
-        A sparse or dense matrix ``(n, m)``, a `Plan`, what has a ``transport_matrix`` (solutions of moscot), or with
-        names of cells, which are then told by name: a DataFrame, or an AnnData with sources as ``obs`` and targets as
-        ``var`` (Waddington-OT, moscot).
+        A sparse or dense matrix ``(n, m)``, a `Plan`, or an object with a ``transport_matrix`` (solutions of moscot);
+        or with the names of cells, by which they are then matched: a DataFrame, or an AnnData with sources as ``obs``
+        and targets as ``var`` (Waddington-OT, moscot).
     what
-        What it is called in a message.
+        What a message calls it.
 
     Raises
     ------
     TypeError, ValueError
-        When it is no matrix, holds NaN, infinity, negative numbers or no mass, or names cells twice.
+        When it is not a matrix, holds NaN, infinity, negative numbers or no mass, or names cells twice.
 
     Examples
     --------
@@ -77,9 +77,7 @@ def read_masses(given: Any, *, what: str) -> PairMasses:
     source, target, values = _parts(given)
     for side, names in (("rows", source), ("columns", target)):
         if names is not None and len(np.unique(names)) < len(names):
-            raise ValueError(
-                f"The {side} of {what} name some cells twice. Make the names unique before it is computed."
-            )
+            raise ValueError(f"The {side} of {what} name some cells twice. Make the names unique before computing it.")
     masses = _sparse(values, what)
     if not masses.nnz:
         raise ValueError(f"Expected {what} to carry mass; all of its {masses.shape[0]} x {masses.shape[1]} are 0.")
@@ -90,9 +88,9 @@ def read_masses(given: Any, *, what: str) -> PairMasses:
 
 
 def thinned(masses: "csr_array", most: int = MOST_PAIRS) -> "tuple[csr_array, float]":
-    """Return a matrix with the largest masses of each row, scaled so that rows keep their sums, and the share dropped.
+    """Return a matrix of the largest masses in each row, scaled to keep the row sums, and the share dropped.
 
-    Nothing is dropped where there are no more than ``most`` pairs, which every row has an equal part of.
+    Nothing is dropped if there are at most ``most`` pairs, of which every row gets an equal part.
 
     Examples
     --------
@@ -155,7 +153,8 @@ def _sparse(values: Any, what: str) -> "csr_array":
     lost = less + sum(dropped) / max(float(whole.sum()), 1e-300)
     if lost:
         log.warning(
-            "%s has more than %d pairs: of each row the largest masses are kept, %.2g %% of the mass is moved to these",
+            "%s has more than %d pairs: only the largest masses of each row are kept, and %.2g %% of the mass is "
+            "moved to these",
             what,
             MOST_PAIRS,
             100 * lost,

@@ -20,13 +20,13 @@ class Plan(ABC):
     """A matching of ``n`` source points with ``m`` target points: ``(n, m)`` nonnegative masses ``P``.
 
     Masses are float64, on the device of the data. `SparsePlan`, `DensePlan`, `ProductPlan` and `PotentialsPlan` differ
-    in what they store only. No plan makes an array of all pairs of more than 256 MiB: `blocks` walks those of large
+    only in what they store. No plan makes an array of all pairs above 256 MiB: `blocks` iterates over those of large
     ones.
 
     Attributes
     ----------
     cost
-        The transport cost, ``sum(P * C)``, where the solver knows it.
+        The transport cost, ``sum(P * C)``, if the solver knows it.
     """
 
     cost: float | None
@@ -51,12 +51,12 @@ class Plan(ABC):
         return self._rows(torch.arange(self._small()[0], device=self._device))
 
     def blocks(self, most: int = AT_ONCE) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the masses some rows at a time: a slice of ``k`` rows, and their ``(k, m)`` masses.
+        """Yield the masses a few rows at a time: a slice of ``k`` rows, and their ``(k, m)`` masses.
 
         Parameters
         ----------
         most
-            Most bytes of a block; a block has one row at least.
+            Maximum size of a block in bytes; a block has at least one row.
 
         Examples
         --------
@@ -72,7 +72,7 @@ class Plan(ABC):
             yield rows, self._rows(torch.arange(rows.start, rows.stop, device=self._device))
 
     def cost_by(self, cost: Cost, x0: Tensor, x1: Tensor) -> float:
-        """Return the transport cost by any cost, between any points, in the order of this plan.
+        """Return the transport cost under any cost, between any points, in the order of this plan.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Plan(ABC):
 
     @abstractmethod
     def rescaled(self, source: Tensor, target: Tensor) -> "Plan":
-        """Return the plan with each mass times the sum of a rate of its source and one of its target.
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate.
 
         Parameters
         ----------
@@ -130,9 +130,9 @@ class Plan(ABC):
         generator
             The source of randomness, on any device.
         replace
-            Draw each pair independently. Otherwise draw evenly: every source point appears ``n`` times its
-            share of the mass, rounded up or down; of a one-to-one plan every pair appears once when ``n`` is
-            its size. The pairs come in random order, and their expected counts are the same either way.
+            Draw each pair independently. Otherwise draw evenly: every source point appears ``n`` times its share of the
+            mass, rounded up or down; if the plan is one-to-one and ``n`` is its size, every pair appears once. The
+            pairs come in random order, and their expected counts are the same either way.
 
         Returns
         -------
@@ -156,8 +156,8 @@ class Plan(ABC):
     def push(self, values: Tensor) -> Tensor:
         """Send mass on the source points, ``(n,)`` or ``(n, k)``, to the target points, ``(m,)`` or ``(m, k)``.
 
-        Each source point divides what it holds in proportion to its row of the plan, so the total is kept.
-        What lies on a source point without mass in the plan has nowhere to go and is left out.
+        Each source point divides its mass in proportion to its row of the plan, so the total is kept. Mass on a source
+        point without mass in the plan has nowhere to go and is left out.
 
         Examples
         --------
@@ -192,7 +192,7 @@ class Plan(ABC):
         x1
             The target points.
         alone
-            The number that stands for a point without mass in the plan; ``None`` to raise.
+            The value for a point without mass in the plan; ``None`` to raise.
 
         Examples
         --------
@@ -299,13 +299,13 @@ class Plan(ABC):
 
 
 def solved(iterations: int | None, settings: Mapping[str, float]) -> list[str]:
-    """Return in words what an iterative solver has found."""
+    """Describe in words how an iterative solver ended."""
     converged = [] if iterations is None else [f"converged in {iterations} iterations"]
     return [*converged, *(f"{name} {value:.3g}" for name, value in settings.items())]
 
 
 def row_slices(n: int, m: int, most: int) -> Iterator[slice]:
-    """Yield slices of ``n`` rows of ``m`` numbers of eight bytes that take at most so many bytes, or are one row.
+    """Yield slices of ``n`` rows of ``m`` eight-byte numbers that take at most so many bytes, or one row.
 
     Examples
     --------
@@ -317,7 +317,7 @@ def row_slices(n: int, m: int, most: int) -> Iterator[slice]:
 
 
 def masses_of(masses: Tensor) -> Tensor:
-    """Return ``masses`` as float64, refusing what is no plan."""
+    """Return ``masses`` as float64, refusing anything that is not a plan."""
     check_dense(masses, what="the masses")
     masses = masses.detach().double()
     bad = int((~torch.isfinite(masses) | (masses < 0)).sum())
@@ -329,7 +329,7 @@ def masses_of(masses: Tensor) -> Tensor:
 
 
 def one_to_one(shape: tuple[int, int], i: Tensor, j: Tensor, masses: Tensor) -> Tensor | None:
-    """Return the target of each source point where the ordered pairs join all one to one, in equal parts."""
+    """Return the target of each source point if the ordered pairs join all points one to one, in equal parts."""
     if shape[0] != shape[1] or i.numel() != shape[0] or masses.max() > masses.min() * (1 + 1e-9):
         return None
     rows = torch.arange(shape[0], device=i.device)

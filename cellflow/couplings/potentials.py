@@ -19,27 +19,28 @@ _FLOOR = 1e-140  # below this, a sum over the kernel may have lost terms that we
 
 @dataclass(frozen=True)
 class Relaxed:
-    """What relaxations of the masses make of an update of potentials, which are in units of epsilon.
+    """How relaxed masses change an update of the potentials, which are in units of epsilon.
 
     Parameters
     ----------
     epsilon
         Strength of the entropic regularisation, in units of the cost.
     relaxations
-        What a change of mass costs on the source and on the target, in units of the cost; infinity forbids it.
+        Cost of a change of mass at the source and at the target, in units of the cost; infinity forbids it.
     """
 
     epsilon: float
     relaxations: tuple[float, float]
 
     def damped(self, sums: Tensor, side: int) -> Tensor:
-        """Return the potentials ``(k,)`` of one side, 0 or 1, by its log sums over the other."""
+        """Return the potentials ``(k,)`` of one side, 0 or 1, from its log sums over the other."""
         return sums / -(1 + self.epsilon / self.relaxations[side])
 
     def shifted(self, f: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return both potentials with the best constant added to ``f`` and taken from ``g``.
 
-        Plain updates find it at a rate of (relaxation / (relaxation + epsilon))^2: never, when balanced is near.
+        Plain updates approach it at a rate of (relaxation / (relaxation + epsilon))^2: hardly ever when almost
+        balanced.
         """
         source, target = self.relaxations
         if math.isinf(source) and math.isinf(target):
@@ -51,17 +52,17 @@ class Relaxed:
 
 
 class Updated(Protocol):
-    """Potentials that are updated in turn, whatever they keep of the pairs."""
+    """Potentials that are updated in turn, however much of the pairs they store."""
 
     epsilon: float
     weights: tuple[Tensor, Tensor]
     relaxed: Relaxed
 
     def update_source(self) -> float:
-        """Solve for the source potential; return the share of mass that a target update would move."""
+        """Update the source potential; return the share of mass that a target update would move."""
 
     def update_target(self) -> None:
-        """Solve for the target potential."""
+        """Update the target potential."""
 
     def plan(self, least: float, *, iterations: int, error: float) -> Plan:
         """Return the plan; each source point keeps a least share of its mass."""
@@ -71,12 +72,12 @@ class Updated(Protocol):
 
 
 def advance(potentials: Updated, tolerance: float, max_iterations: int) -> tuple[int, float]:
-    """Update potentials until a target update would move at most ``tolerance``; return how often, and the error.
+    """Update potentials until a target update would move at most ``tolerance``; return the iterations and the error.
 
     Raises
     ------
     ConvergenceError
-        When potentials are no longer numbers.
+        When potentials become NaN.
     """
     error = math.nan
     for iteration in range(1, max_iterations + 1):
@@ -85,7 +86,7 @@ def advance(potentials: Updated, tolerance: float, max_iterations: int) -> tuple
             return iteration, error
         if not math.isfinite(error):
             raise ConvergenceError(
-                f"Sinkhorn met numbers beyond double precision in iteration {iteration} (epsilon "
+                f"Sinkhorn exceeded double precision in iteration {iteration} (epsilon "
                 f"{potentials.epsilon:.3g}; the mean cost is {potentials.mean_cost():.3g}). Rescale the states, or "
                 "choose a larger epsilon or relaxation."
             )
@@ -96,11 +97,11 @@ def advance(potentials: Updated, tolerance: float, max_iterations: int) -> tuple
 class Potentials:
     """The two potentials while they are being solved for, always kept in the log domain.
 
-    An update needs the log-sum-exp of ``(g - C) / epsilon`` over each row: 20 times the price of a matrix product. So
-    the exponentials are kept as a kernel, taken at the potentials of some earlier iteration, and updates are products
-    with it; once the potentials have drifted far from there, the kernel is computed again. What the kernel leaves out
-    is then below 1e-80 of each sum; where that cannot be promised, the update falls back to the log-sum-exp itself. All
-    in float64: with costs of 1000 epsilon, float32 would round every mass by 1e-4.
+    An update needs the log-sum-exp of ``(g - C) / epsilon`` over each row: 20 times the time of a matrix product. So
+    the exponentials are kept as a kernel, taken at the potentials of an earlier iteration, and updates are products
+    with it; once the potentials have drifted far from these, the kernel is recomputed. What the kernel leaves out is
+    below 1e-80 of each sum; if that cannot be guaranteed, the update falls back to the log-sum-exp. All in float64:
+    with costs of 1000 epsilon, float32 would round every mass by 1e-4.
 
     Parameters
     ----------
@@ -113,12 +114,12 @@ class Potentials:
     epsilon
         Strength of the entropic regularisation, in units of the cost.
     relaxations
-        What a change of mass costs on the source and on the target, in units of the cost; infinity forbids it.
+        Cost of a change of mass at the source and at the target, in units of the cost; infinity forbids it.
 
     Raises
     ------
     ValueError
-        When epsilon is so small that double precision does not tell costs apart.
+        When epsilon is too small for double precision.
 
     Source
     ------
@@ -138,7 +139,7 @@ class Potentials:
         self._take_kernel()
 
     def update_source(self) -> float:
-        """Solve for the source potential; return the share of mass that a target update would move."""
+        """Update the source potential; return the share of mass that a target update would move."""
         self._f = self.relaxed.damped(self._source_sums(), 0)
         if _apart(self._f, self._kernel_f) > _DRIFT:  # the other potential is as it was when it was looked at
             self._take_kernel()
@@ -148,7 +149,7 @@ class Potentials:
         return float((masses * torch.expm1(self._next_g - self._g).abs()).sum() / masses.sum())
 
     def update_target(self) -> None:
-        """Solve for the target potential, then move the constant between both to where it belongs."""
+        """Update the target potential, then set the constant between both."""
         self._f, self._g = self.relaxed.shifted(self._f, self._next_g, self._a, self._b)
         if max(_apart(self._f, self._kernel_f), _apart(self._g, self._kernel_g)) > _DRIFT:
             self._take_kernel()

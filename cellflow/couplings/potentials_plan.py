@@ -1,4 +1,4 @@
-"""The plan that stores the dual potentials of an entropic problem, and computes masses when they are asked for."""
+"""The plan that stores the dual potentials of an entropic problem and computes masses on demand."""
 
 import copy
 import math
@@ -45,11 +45,11 @@ class Sums(NamedTuple):
 @checked
 @final
 class PotentialsPlan(Plan):
-    """A plan of entropic transport that stores points and potentials: as much memory as points, whatever the pairs.
+    """A plan of entropic transport that stores points and potentials: its memory is linear in the points.
 
     Its masses are ``a_i b_j exp((f_i + g_j - C_ij) / epsilon)``. Each use computes those it needs, a few rows at a
     time: `push` and `pull` all of them, a draw those of its source point in one run of target points. `Sinkhorn` and
-    `UnbalancedSinkhorn` return it where the masses would take more than 256 MiB.
+    `UnbalancedSinkhorn` return it if the masses would take more than 256 MiB.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class PotentialsPlan(Plan):
     potentials
         The dual potentials ``(n,)`` and ``(m,)``, in units of the cost.
     a, b
-        The weights of the points ``(n,)`` and ``(m,)``, used as given; 1/n and 1/m by default.
+        Weights of the points ``(n,)`` and ``(m,)``, used as given; by default 1/n and 1/m.
     epsilon
         Strength of the entropic regularisation, in units of the cost.
     by
@@ -115,21 +115,21 @@ class PotentialsPlan(Plan):
 
     @checked
     def joining(self, cost: float, **settings: float) -> "PotentialsPlan":
-        """Return the same masses with the cost by which they are to be judged, as `DensePlan.joining`.
+        """Return the same masses with the transport cost to report, as `DensePlan.joining`.
 
         Parameters
         ----------
         cost
             The transport cost.
         **settings
-            Numbers that the solver has found.
+            Settings that the solver chose.
         """
         joined = copy.copy(self)
         joined.cost, joined.settings = cost, settings
         return joined
 
     def rescaled(self, source: Tensor, target: Tensor) -> "PotentialsPlan":
-        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate."""
         found = copy.copy(self)
         found.__dict__ = {name: value for name, value in vars(self).items() if name not in _OF_MASSES}
         found._rates = [*self._rates, (source, target)]
@@ -138,7 +138,7 @@ class PotentialsPlan(Plan):
 
     @property
     def converged(self) -> bool | None:
-        """True for the plan of a solver, which raises where it does not converge; ``None`` for any other."""
+        """True for the plan of a solver, which raises if it does not converge; ``None`` for any other."""
         return None if self.iterations is None else True
 
     @property
@@ -152,7 +152,7 @@ class PotentialsPlan(Plan):
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of the source point if there is one of each, else ``None``: no mass is zero."""
+        """The target of the source point if there is one point on each side, else ``None``: no mass is zero."""
         return torch.zeros(1, dtype=torch.long, device=self._device) if self.shape == (1, 1) else None
 
     @property

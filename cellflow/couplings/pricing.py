@@ -1,4 +1,4 @@
-"""Reduced costs of all pairs under dual prices, walked in blocks: which pairs are cheaper than their prices say."""
+"""Reduced costs of all pairs under dual prices, in blocks: which pairs are cheaper than their prices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Priced:
     Parameters
     ----------
     i, j
-        Pairs ``(k,)`` that cost less than the sum of their prices, each at most once.
+        Pairs ``(k,)`` that cost less than the sum of their two prices, each listed at most once.
     costs
         Their costs ``(k,)``.
     slack
@@ -50,9 +50,9 @@ def price(cost: Cost, x0: Tensor, x1: Tensor, u: Tensor, v: Tensor, *, below: fl
     u, v
         The prices of the source points ``(n,)`` and of the target points ``(m,)``.
     below
-        Only pairs of a lower reduced cost are taken; infinity for the lowest of each point whatever they are.
+        Only pairs with a lower reduced cost are taken; infinity for the lowest of each point.
     per_row
-        Most pairs of each source point; a target point has up to ``PARTS``.
+        Maximum number of pairs for each source point; a target point has up to ``PARTS``.
 
     Examples
     --------

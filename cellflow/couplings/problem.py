@@ -1,4 +1,4 @@
-"""Checks of what a coupling is given: two clouds, their weights and costs; and what memory solving them takes."""
+"""Checks of the input of a coupling: two clouds, their weights and costs; and the memory that solving takes."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def check_clouds(x0: Tensor, x1: Tensor, names: tuple[str, str] = ("x0", "x1")) 
 
 
 def weights_of(weights: StatesLike | None, x: Tensor, *, name: str) -> Tensor:
-    """Return ``(n,)`` float64 weights for the ``n`` points of ``x``: the given ones, in any form, or 1/n each.
+    """Return ``(n,)`` float64 weights for the ``n`` points of ``x``: those given, in any form, or 1/n each.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def weights_of(weights: StatesLike | None, x: Tensor, *, name: str) -> Tensor:
 
 
 def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
-    """Return the ``(n, m)`` float64 costs of joining each pair, refusing what no solver can use."""
+    """Return the ``(n, m)`` float64 costs of joining each pair, refusing costs that no solver can use."""
     matrix = cost(x0, x1)
     expected = (x0.shape[0], x1.shape[0])
     if not isinstance(matrix, Tensor) or matrix.is_complex():
@@ -75,15 +75,15 @@ def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
         far = max(float(x.detach().double().abs().max()) for x in (x0, x1) if x.numel())
         raise ValueError(
             f"Expected finite costs; {cost} returned NaN or infinity for some pairs of states of up to {far:.2g}. "
-            + ("Rescale the states: their squares are no double precision." if far > 1e150 else "Mend the cost.")
+            + ("Rescale the states: their squares exceed double precision." if far > 1e150 else "Fix the cost.")
         )
     return matrix.detach().double()
 
 
 def cost_blocks(cost: Cost, x0: Tensor, x1: Tensor, *, most: int = MOST_BYTES) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the costs of `cost_matrix` some rows at a time: a slice of ``k`` rows, and their ``(k, m)`` float64 costs.
+    """Yield the costs of `cost_matrix` a few rows at a time: a slice of ``k`` rows, and their ``(k, m)`` float64 costs.
 
-    Equal to the rows of the whole matrix to rounding, where the cost of a pair depends on its two points alone.
+    Equal to the rows of the whole matrix up to rounding, if the cost of a pair depends on its two points only.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def cost_blocks(cost: Cost, x0: Tensor, x1: Tensor, *, most: int = MOST_BYTES) -
     x0, x1
         The clouds ``(n, ...)`` and ``(m, ...)``.
     most
-        Most bytes of a block; a block has one row at least.
+        Maximum size of a block in bytes; a block has at least one row.
 
     Examples
     --------

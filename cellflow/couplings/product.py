@@ -49,14 +49,14 @@ class ProductPlan(Plan):
         return self._a * self._b.sum(), self._b * self._a.sum()
 
     def rescaled(self, source: Tensor, target: Tensor) -> Plan:
-        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate."""
         if target.max() <= target.min() * (1 + 1e-9):
             return ProductPlan(self._a * (source + target.mean()), self._b)
         return DensePlan(self.dense() * (source[:, None] + target))
 
     @property
     def permutation(self) -> Tensor | None:
-        """The target of the source point if there is one of each, else ``None``."""
+        """The target of the source point if there is one point on each side, else ``None``."""
         return torch.zeros(1, dtype=torch.long, device=self._a.device) if self.shape == (1, 1) else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Numbers in units of the costs at hand, so that the same setting means the same on any data."""
+"""Numbers in units of the data's costs, so that the same setting means the same on any data."""
 
 import math
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ class Relative:
     """A number in units of the costs between two clouds.
 
     For an ``epsilon`` the unit is the median cost of all pairs; for a ``relaxation`` it is the mean cost of the exact
-    plan, which for the squared distance is the mean squared travel of a point, without the dearest hundredth. Both are
-    found on at most 1000 points of each cloud, in every interval anew.
+    plan, with the costliest 1 % capped; for the squared distance that is the mean squared travel of a point. Both are
+    computed for each interval, on at most 1000 points of each cloud.
 
     Parameters
     ----------
     factor
         How many units.
     least
-        The smallest number that is taken, in units of the cost.
+        Lower limit of the number, in units of the cost.
 
     Raises
     ------
@@ -68,14 +68,14 @@ class Relative:
 
 
 def sampled(weights: Tensor, most: int = SAMPLE) -> Tensor:
-    """Return at most so many rows of a cloud, evenly spaced: couplings draw nothing.
+    """Return at most so many rows of a cloud, evenly spaced: couplings use no randomness.
 
     Parameters
     ----------
     weights
-        Weights of its points ``(n,)``; those of weight 0 are left out.
+        Weights of its points ``(n,)``; points with weight 0 are left out.
     most
-        The most rows.
+        Maximum number of rows.
 
     Examples
     --------
@@ -90,9 +90,9 @@ def sampled(weights: Tensor, most: int = SAMPLE) -> Tensor:
 
 
 def median_cost(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> float:
-    """Return the median cost of joining a point of one cloud with one of the other, by their weights.
+    """Return the weighted median cost of joining a point of one cloud with one of the other.
 
-    Where it is 0, the mean stands for it; where all points are the same, 1, as nothing depends on it then.
+    If it is 0, the mean is returned instead; if all points are the same, 1, as nothing depends on it then.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def median_cost(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> flo
 def mean_travel(cost: Cost, x0: Tensor, x1: Tensor, a: Tensor, b: Tensor) -> float:
     """Return the mean cost of the exact plan between two weighted clouds: the mean squared travel of a point.
 
-    The dearest hundredth of the mass counts as the cost that bounds it: one cell far out says nothing about the others.
+    The costliest 1 % of the mass is capped at the cost that bounds it: one outlying cell says nothing about the others.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-r"""Pairs of a plan that are matched anew in small groups: it never costs more than before, and soon little too much.
+r"""Pairs of a plan, rematched in small groups: the cost never rises, and is soon close to the least.
 
 Two pairs (x, y) and (x', y') cost less with their partners exchanged where :math:`\langle x - x', y - y' \rangle < 0`:
 where the middles of both are nearer to each other than half the difference of their displacements. So pairs whose

@@ -1,4 +1,4 @@
-"""Transport over a list of pairs: the network simplex of POT on a sparse graph, started from known prices."""
+"""Transport over a list of pairs: the network simplex of POT on a sparse graph, warm-started from known prices."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -20,7 +20,7 @@ _ROUNDED = 16 * torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A transport of least cost over the pairs that it was allowed.
+    """A transport of least cost over the allowed pairs.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def same(weights: Tensor) -> bool:
 
 
 def whole_units(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two sets of weights as whole numbers of one sum: exact between equal weights, else to 1e-15 of the sum.
+    """Return two sets of weights as whole numbers with one sum: exact if weights are equal, else to 1e-15 of the sum.
 
     Points of weight 0 have 0 units, and do not count as unequal.
 
     Parameters
     ----------
     a, b
-        Nonnegative weights ``(n,)`` and ``(m,)``, of any sums.
+        Nonnegative weights ``(n,)`` and ``(m,)``, with any sums.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def solve(
     costs
         Their costs ``(k,)``.
     a, b
-        Weights ``(n,)`` and ``(m,)``, positive whole numbers of one sum.
+        Weights ``(n,)`` and ``(m,)``, positive whole numbers with the same sum.
     u, v
         Prices to start from, ``(n,)`` and ``(m,)``: those of the last solution, when pairs were added to it, leave
         little to do.
@@ -97,7 +97,7 @@ def solve(
     Raises
     ------
     ConvergenceError
-        When ``max_iterations`` do not suffice.
+        When ``max_iterations`` is too small.
 
     Source
     ------
@@ -125,12 +125,12 @@ def solve(
 
 
 def corner(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return pairs over which the weights can be used up: points in two orders, each joined with whom it meets.
+    """Return pairs that can carry all the weight: two ordered lists of points, joined from one end to the other.
 
     Parameters
     ----------
     a, b
-        Weights ``(n,)`` and ``(m,)``, positive whole numbers of one sum.
+        Weights ``(n,)`` and ``(m,)``, positive whole numbers with the same sum.
     first, second
         The orders, ``(n,)`` and ``(m,)``.
 

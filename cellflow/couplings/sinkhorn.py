@@ -1,4 +1,4 @@
-"""Entropic optimal transport, balanced: and the loop on the dual potentials that unbalanced transport shares.
+"""Balanced entropic optimal transport, and the loop on the dual potentials that unbalanced transport shares.
 
 `Sinkhorn` and `UnbalancedSinkhorn` return ``P = a b^T exp((f + g - C) / epsilon)``, the plan that minimises
 
@@ -47,20 +47,20 @@ class Sinkhorn:
     ----------
     epsilon
         Strength of the entropic regularisation, in units of the cost: towards 0 the plan becomes exact, towards
-        infinity independent. A number is that of every interval, however long it is; `Relative` is in units of the
-        median cost of each. ``"path"`` is ``2 sigma^2 d`` over an interval of model time ``d``, with the ``sigma`` of
-        the `BrownianBridge` between the pairs, as SB-CFM and [SF]2M require; it is for the squared distance.
+        infinity independent. A number holds for every interval, however long; `Relative` is in units of each interval's
+        median cost. ``"path"`` is ``2 sigma^2 d`` over an interval of model time ``d``, with the ``sigma`` of the
+        `BrownianBridge` between the pairs, as SB-CFM and [SF]2M require; it needs the squared distance.
     cost
         Cost of matching two points.
     tolerance
-        Converged when at most this share of the mass sits on the wrong target point; the source points'
-        masses are exact. One part in 10,000 is less than sampling the plan adds, and below it, where epsilon
-        is a thousandth of the mean cost, the error falls only like one over the iterations.
+        Converged when at most this share of the mass is on the wrong target point; the masses of source points are
+        exact. One part in 10,000 is less than the error of sampling the plan; below it, if epsilon is a thousandth of
+        the mean cost, the error falls only like one over the iterations.
     max_iterations
-        Most updates of both potentials.
+        Maximum number of updates of both potentials.
     kernel_bytes
-        Of clouds whose ``n x m`` numbers take more than 256 MiB, nothing of that size is stored but up to so many bytes
-        of the kernel, which are then not computed anew in each iteration.
+        For clouds whose ``n x m`` numbers take more than 256 MiB: how many bytes of the kernel are stored, which saves
+        recomputing them in each iteration. Nothing else of that size is stored.
 
     Source
     ------
@@ -93,24 +93,24 @@ class Sinkhorn:
 
     @checked
     def over(self, duration: float, sigma: float) -> "Sinkhorn":
-        """Return the coupling over one interval, with a number for ``epsilon``; one that is a number stays.
+        """Return the coupling for one interval, with ``epsilon`` as a number; a number stays as it is.
 
         Parameters
         ----------
         duration
             Model time of the interval.
         sigma
-            Scale of the Brownian motion that the path is a bridge of; 0 for none.
+            Scale of the Brownian motion of which the path is a bridge; 0 for none.
 
         Raises
         ------
         ValueError
-            When ``epsilon`` is that of the path, and the path has no such noise.
+            When ``epsilon`` is ``"path"`` and the path has no such noise.
         """
         return replace(self, epsilon=of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes: of large clouds, for each point."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once: for large clouds, linear in the points."""
         return entropic_memory(n, m, self.kernel_bytes)
 
     def __call__(
@@ -121,7 +121,7 @@ class Sinkhorn:
         Raises
         ------
         ConvergenceError
-            When ``max_iterations`` do not reach ``tolerance``.
+            When ``tolerance`` is not reached within ``max_iterations``.
         """
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")
@@ -141,7 +141,7 @@ class Sinkhorn:
 
 
 def entropic_memory(n: int, m: int, kernel_bytes: int) -> int:
-    """Return the bytes that an entropic solver takes for ``n`` and ``m`` points.
+    """Return the bytes that an entropic solver needs for ``n`` and ``m`` points.
 
     Examples
     --------
@@ -159,12 +159,13 @@ def fits(n: int, m: int) -> bool:
 def check_settings(
     epsilon: float | Relative | str, cost: Cost, tolerance: float, max_iterations: int, kernel_bytes: int = 0
 ) -> None:
-    """Raise for settings that no entropic solver can use.
+    """Raise for settings that an entropic solver cannot use.
 
     Raises
     ------
     ValueError
-        When a number is not above 0 and finite, a name unknown, or the epsilon of a path not in units of the cost.
+        When a number is not above 0 and finite, a name is unknown, or the epsilon of a path is not in units of the
+        cost.
     """
     if isinstance(epsilon, str):
         if epsilon != PATH:
@@ -196,7 +197,7 @@ def of_path(duration: float, sigma: float) -> float:
         raise ValueError(f"Expected a finite duration above 0, and a finite sigma; found {duration} and {sigma}.")
     if not sigma > 0:
         raise ValueError(
-            f"epsilon={PATH!r} takes its size from Brownian motion, and this path is not a bridge of one. Set "
+            f"epsilon={PATH!r} takes its size from Brownian motion, and this path is not a Brownian bridge. Set "
             "`path=cf.paths.BrownianBridge(sigma)`, or give epsilon as a number."
         )
     return 2 * sigma**2 * duration
@@ -208,7 +209,7 @@ def number(epsilon: float | Relative | str, cost: Cost, x0: Tensor, x1: Tensor, 
     Raises
     ------
     ValueError
-        For that of a path, which is a number in an interval only.
+        For ``"path"``, which is a number only for a given interval.
 
     Examples
     --------
@@ -219,7 +220,8 @@ def number(epsilon: float | Relative | str, cost: Cost, x0: Tensor, x1: Tensor, 
     """
     if isinstance(epsilon, str):
         raise ValueError(
-            f"epsilon={epsilon!r} is a number in an interval only, and no interval is known here. Give the coupling to "
+            f"epsilon={epsilon!r} is a number only for a given interval, and no interval is known here. Give the "
+            "coupling to "
             "an estimator or to `snapshot_batches(..., path=path)`, or call `coupling.over(duration, sigma)` first."
         )
     return epsilon.of(median_cost(cost, x0, x1, a, b)) if isinstance(epsilon, Relative) else epsilon
@@ -252,7 +254,7 @@ def solve(
     epsilon
         Strength of the entropic regularisation, in units of the cost.
     relaxations
-        What a change of mass costs on the source and on the target; infinity forbids it.
+        Cost of a change of mass at the source and at the target; infinity forbids it.
     tolerance, max_iterations, kernel_bytes
         As for `Sinkhorn`.
     least
@@ -261,7 +263,7 @@ def solve(
     Raises
     ------
     ConvergenceError
-        When it takes more iterations, or numbers are beyond double precision.
+        When it needs more iterations, or numbers exceed double precision.
     """
     potentials: Potentials | StreamedPotentials
     if fits(len(x0), len(x1)):
@@ -273,8 +275,8 @@ def solve(
     iterations, error = advance(potentials, tolerance, max_iterations)
     if not error <= tolerance:
         raise ConvergenceError(
-            f"Sinkhorn did not converge in {max_iterations} iterations: {error:.2g} of the mass is misplaced, asked "
-            f"for at most {tolerance:.2g}. Choose a larger epsilon (now {epsilon:.3g}; the mean cost is "
+            f"Sinkhorn did not converge in {max_iterations} iterations: {error:.2g} of the mass is misplaced; the "
+            f"tolerance is {tolerance:.2g}. Choose a larger epsilon (now {epsilon:.3g}; the mean cost is "
             f"{potentials.mean_cost():.3g}; that of a path grows with its sigma), or raise max_iterations."
         )
     plan = potentials.plan(least, iterations=iterations, error=error)
@@ -290,8 +292,8 @@ def _check_masses(plan: Plan, potentials: Updated, most: float) -> None:
         misplaced = float((found - wanted).abs().sum() / wanted.sum())
         if not math.isfinite(misplaced) or (math.isinf(relaxation) and misplaced > most):
             raise ConvergenceError(
-                f"Potentials converged to a plan of mass {float(found.sum()):.3g} where {float(wanted.sum()):.3g} was "
-                f"asked for: double precision does not carry costs such as these (mean {potentials.mean_cost():.3g}) "
-                f"with epsilon {potentials.epsilon:.3g}. Choose a larger epsilon, or leave out points that are far "
-                "from all others."
+                f"Potentials converged to a plan of mass {float(found.sum()):.3g} instead of "
+                f"{float(wanted.sum()):.3g}: double precision is too coarse for such costs "
+                f"(mean {potentials.mean_cost():.3g}) with epsilon {potentials.epsilon:.3g}. Choose a larger epsilon, "
+                "or leave out points that are far from all others."
             )

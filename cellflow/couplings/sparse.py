@@ -29,7 +29,7 @@ class SparsePlan(Plan):
     cost
         The transport cost, where known.
     potentials
-        Prices of the source points ``(n,)`` and of the target points ``(m,)`` that prove the plan optimal, where known:
+        Prices of the source points ``(n,)`` and of the target points ``(m,)`` that prove the plan optimal, if known:
         the sum of two is at most the cost of their pair, and equal to it where the pair carries mass.
 
     Examples
@@ -88,7 +88,7 @@ class SparsePlan(Plan):
         return rows, self._entries.new_zeros(self.shape[1]).index_add_(0, self._j, self._entries)
 
     def rescaled(self, source: Tensor, target: Tensor) -> "SparsePlan":
-        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate."""
         return SparsePlan(self._i, self._j, self._entries * (source[self._i] + target[self._j]), shape=self._shape)
 
     @property

@@ -73,14 +73,14 @@ class StreamedPotentials:
     a, b, epsilon, relaxations
         As for `Potentials`; points without weight take no part.
     tolerance
-        Share of misplaced mass that is asked for.
+        Share of misplaced mass to reach.
     kept
         Bytes of the kernel that are kept between iterations.
 
     Raises
     ------
     ValueError
-        When epsilon is so small that double precision does not tell costs apart.
+        When epsilon is too small for double precision.
 
     Source
     ------
@@ -120,7 +120,7 @@ class StreamedPotentials:
         self._judging = False
 
     def update_source(self) -> float:
-        """Solve for the source potential; return the share of mass that a target update would move."""
+        """Update the source potential; return the share of mass that a target update would move."""
         self._refresh()
         totals = self._walked()
         if self._drifted(self._f, self._kernel.f):
@@ -143,7 +143,7 @@ class StreamedPotentials:
         return error
 
     def update_target(self) -> None:
-        """Solve for the target potential, then move the constant between both to where it belongs."""
+        """Update the target potential, then set the constant between both."""
         self._f, self._g = self.relaxed.shifted(self._f, self._next_g, self._a, self._b)
 
     def plan(self, least: float, *, iterations: int, error: float) -> PotentialsPlan:

@@ -1,14 +1,14 @@
-"""Entropic optimal transport that may create and destroy mass, see `cellflow.couplings.sinkhorn` for what it minimises.
+"""Entropic optimal transport that may create and destroy mass; `cellflow.couplings.sinkhorn` says what it minimises.
 
 Its relaxations can be found from the data: ``"auto"`` stands for a rule that needs no number.
 
-* Target points keep their mass: a cell that was measured has an ancestor. Source points need not: what a source point
-  loses or gains is the growth of its descendants.
+* Target points keep their mass: a cell that was measured has an ancestor. Source points need not: what a source
+  point loses or gains is the growth of its descendants.
 * A change of mass costs a quarter of the mean squared travel, see `Relative`, and the motion that neighbouring points
   share is free, see `cellflow.couplings.motion`. Without, travel would be read as death.
-* A source point keeps at least a hundredth of its mass: a few hundred cells tell no more.
+* A source point keeps at least 1 % of its mass: a few hundred cells cannot tell more.
 
-Where composition does not change, the plan has about the masses of both snapshots: nothing has to be decided first.
+If composition does not change, the plan has about the masses of both snapshots: nothing has to be decided first.
 """
 
 import logging
@@ -33,7 +33,7 @@ from cellflow.signature import checked, checked_but
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""The ``epsilon`` and the ``relaxation`` that are found from the data."""
+"""The ``epsilon`` and the ``relaxation`` that are derived from the data."""
 EPSILON = Relative(0.02)
 """What ``epsilon="auto"`` stands for: less blur than between cells of one type, and 50 iterations."""
 RELAXATION = Relative(0.25)
@@ -53,32 +53,32 @@ Relaxation = float | Relative
 class UnbalancedSinkhorn:
     """Entropic transport that may create and destroy mass where moving it costs more.
 
-    Weights are masses here and are used as given: let them sum to the size of each population. Left out, each
-    side has mass 1. Without settings it is the coupling called ``"auto"``, the default of `SnapshotFlow`: its plans
-    follow from the data by the rule of `cellflow.couplings.unbalanced`.
+    Weights are masses here and are used as given: let them sum to the size of each population. Without weights, each
+    side has mass 1. With default settings it is the coupling called ``"auto"``, the default of `SnapshotFlow`: its
+    plans follow from the data by the rule in `cellflow.couplings.unbalanced`.
 
     Parameters
     ----------
     epsilon
         Strength of the entropic regularisation, in units of the cost: a number for every interval, `Relative` to the
         median cost of each, or ``"path"`` as for `Sinkhorn`. ``"auto"`` is ``Relative(0.02)``, and at least that of the
-        path where it is a bridge. Where it is relative, it is at least a hundredth of a relative relaxation.
+        path if this is a bridge. A relative epsilon is at least 1 % of a relative relaxation.
     relaxation
-        What a change of mass costs, in units of the cost: one number, or one for the source and one for the
-        target, the same in every interval, however far cells travel in it; `Relative` to the mean cost of the exact
-        plan of each interval. Infinity on a side keeps its masses; towards infinity the plan becomes that of
-        `Sinkhorn`. ``"auto"`` keeps those of the target, and makes the common motion of neighbours free.
+        Cost of a change of mass, in units of the cost: one number, or one for the source and one for the target, the
+        same in every interval, however far cells travel; or `Relative` to the mean cost of the exact plan of each
+        interval. Infinity on a side keeps its masses; towards infinity the plan becomes that of `Sinkhorn`. ``"auto"``
+        keeps the masses of the target, and makes the shared motion of neighbours free.
     cost
         Cost of matching two points.
     tolerance
         Converged when another update would move at most this share of the mass.
     max_iterations
-        Most updates of both potentials.
+        Maximum number of updates of both potentials.
     kernel_bytes
         As for `Sinkhorn`.
     free_motion
-        Whether the motion that neighbouring points share costs nothing; ``None`` for with ``relaxation="auto"`` only.
-        Costs are then squared distances, and a source point keeps at least a hundredth of its mass.
+        Whether the motion that neighbouring points share costs nothing; ``None`` for only with ``relaxation="auto"``.
+        Costs are then squared distances, and a source point keeps at least 1 % of its mass.
 
     Source
     ------
@@ -94,7 +94,7 @@ class UnbalancedSinkhorn:
     >>> plan.marginals()[1] > 0.01  # no mass moves to the far point
     tensor([ True, False])
 
-    By default, of two clusters that both have moved, the one that has tripled is known:
+    By default, of two clusters that have both moved, the one that has tripled is recognised:
 
     >>> before = torch.tensor([[0.0], [0.1], [9.0], [9.1]])
     >>> after = torch.tensor([[1.0], [1.1], [10.0], [10.1]])[[0, 1, 2, 2, 2, 3, 3, 3]]
@@ -132,18 +132,18 @@ class UnbalancedSinkhorn:
 
     @property
     def keeps_mass(self) -> bool:
-        """Whether neither side may change its masses."""
+        """Whether both sides keep their masses."""
         return all(side == math.inf for side in self._relaxations())
 
     @checked
     def over(self, duration: float, sigma: float) -> "UnbalancedSinkhorn":
-        """Return the coupling over one interval, as `Sinkhorn.over`; its relaxation stays as it is."""
+        """Return the coupling for one interval, as `Sinkhorn.over`; its relaxation stays as it is."""
         if self.epsilon == AUTO:
             return replace(self, epsilon=replace(EPSILON, least=2 * sigma**2 * duration))
         return replace(self, epsilon=of_path(duration, sigma)) if self.epsilon == PATH else self
 
     def scaled(self, factor: float) -> "UnbalancedSinkhorn":
-        """Return the coupling with its relaxation times a factor, to see what depends on it.
+        """Return the coupling with its relaxation multiplied by a factor, to see what depends on it.
 
         Examples
         --------
@@ -157,7 +157,7 @@ class UnbalancedSinkhorn:
         return replace(self, relaxation=(source, target), free_motion=self._frees_motion)
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching ``n`` with ``m`` points at once takes: of large clouds, for each point."""
+        """Return the bytes needed to match ``n`` with ``m`` points at once: for large clouds, linear in the points."""
         return entropic_memory(n, m, self.kernel_bytes)
 
     def __call__(
@@ -168,7 +168,7 @@ class UnbalancedSinkhorn:
         Raises
         ------
         ConvergenceError
-            When ``max_iterations`` do not reach ``tolerance``.
+            When ``tolerance`` is not reached within ``max_iterations``.
         """
         check_clouds(x0, x1)
         a, b = weights_of(a, x0, name="a"), weights_of(b, x1, name="b")

@@ -23,11 +23,11 @@ Labels = Tensor | np.ndarray | Sequence[str | int]
 @checked_but("coupling")
 @dataclass(frozen=True, eq=False)
 class Within:
-    """Match points of the same group only: each group has a plan of its own.
+    """Match points only within the same group: each group has its own plan.
 
     The fraction of pairs in each group is its fraction of the target, unless the coupling changes masses: with weights,
-    each group then has the mass of its own plan. A group that one side lacks, or where its points all weigh 0, is left
-    out. To pair cells of an AnnData within the groups of a column of ``obs``, use
+    each group then has the mass of its own plan. A group that is missing on one side, or whose points there all weigh
+    0, is left out. To pair cells of an AnnData within the groups of a column of ``obs``, use
     ``cellflow.SnapshotFlow(within="donor")``.
 
     Parameters
@@ -64,12 +64,12 @@ class Within:
         return resolve(self.coupling).uses_states
 
     def memory(self, n: int, m: int) -> int:
-        """Return the bytes that matching all groups takes, whose plans are all kept."""
+        """Return the bytes needed to match all groups, whose plans are all kept."""
         inner = resolve(self.coupling)
         return sum(inner.memory(len(i), len(j)) for i, j in _groups(*_numbered(self.source, self.target)))
 
     def over(self, duration: float, sigma: float) -> "Within":
-        """Return the coupling with that of each group as it is over one interval."""
+        """Return the coupling with that of each group for one interval."""
         return replace(self, coupling=over(resolve(self.coupling), duration, sigma))
 
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> "GroupPlan":
@@ -176,7 +176,7 @@ class GroupPlan(Plan):
         return rows, columns
 
     def rescaled(self, source: Tensor, target: Tensor) -> Plan:
-        """Return the plan with each mass times the sum of a rate of its source and one of its target."""
+        """Return the plan with each mass multiplied by the sum of its source's rate and its target's rate."""
         n, m = self._shape
         if 8 * n * m <= MOST_BYTES:
             return DensePlan(self.dense() * (source[:, None] + target))

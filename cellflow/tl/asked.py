@@ -1,4 +1,4 @@
-"""The conditions that a prediction is asked for: what a field sees of them, what they are called, what is written."""
+"""The conditions of a prediction: what a field sees of them, their names, and what is written."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One condition that some cells are asked about.
+    """One condition under which to predict some cells.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Asked:
 def read_asked(
     flow: "PerturbationFlow", condition: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None, obs: pd.DataFrame
 ) -> list[Asked]:
-    """Return the conditions that some cells are asked about.
+    """Return the conditions under which to predict some cells.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def read_asked(
     condition
         One or several, each a value for each column; ``None`` for the treatments of the fit.
     obs
-        The cells: what is no treatment and not given is theirs.
+        The cells; columns other than treatments that are not given keep their values.
 
     Raises
     ------
     TypeError
-        When it is neither a mapping nor a list of such, or a value is not one value.
+        When it is neither a mapping nor a list of mappings, or an entry is not a single value.
     KeyError, ValueError
         When a column is unknown or missing, a name is unknown, or a condition is given twice.
     """
@@ -69,7 +69,7 @@ def read_asked(
         what = table.vectors.tobytes(), table.index.tobytes()
         if what in found and condition is not None:  # treatments of the fit may be as one for it
             raise ValueError(
-                f"{dict(one)} is asked for twice in `condition`: it is {found[what].label!r}. Name each condition once."
+                f"{dict(one)} occurs twice in `condition`: it is {found[what].label!r}. Name each condition once."
             )
         found[what] = Asked(one, label, table.vectors, table.index)
         asked.append(found[what])
@@ -105,7 +105,7 @@ def table_of_asked(
 
 
 def set_apart(own: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]:
-    """Return columns of a result beside those of the user: where one is called the same, ours is ``predicted_...``.
+    """Return columns of a result beside the user's; if names clash, ours becomes ``predicted_...``.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def set_apart(own: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any
 
 
 def free_name(name: str, columns: Collection[str]) -> str:
-    """Return what a column of a result is called beside those of the user, see `set_apart`."""
+    """Return the name of a result's column beside those of the user, see `set_apart`."""
     while name in columns:
         name = f"predicted_{name}"
     return name
@@ -147,9 +147,9 @@ def amounts_of(fitted: "FittedConditions") -> tuple[str, ...]:
 
 
 def column_of(values: np.ndarray, *, amounts: bool = False) -> Any:
-    """Return numbers as such, and everything else as categories of text, missing where it is missing.
+    """Return numbers as such, and everything else as text categories; missing values stay missing.
 
-    In a column of ``amounts`` text that says a number is one, as on the command line, where everything is text.
+    In a column of ``amounts``, text that reads as a number counts as one, as on the command line.
 
     Examples
     --------

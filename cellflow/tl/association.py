@@ -1,4 +1,4 @@
-"""Correlations of many genes with one quantity, given others, and how sure they are where neighbours are alike."""
+"""Correlations of many genes with one quantity, given others, and their significance when neighbours are alike."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,16 +17,16 @@ _CONSTANT = 1e-10
 
 
 class Association(NamedTuple):
-    """What is known of each gene, ``(genes,)`` each; missing (NaN) for genes that do not vary.
+    """Statistics of each gene, ``(genes,)`` each; missing (NaN) for genes that do not vary.
 
     Attributes
     ----------
     correlation
         With the quantity.
     partial
-        The same given all else.
+        The same, given the covariates.
     n_effective
-        How many independent cells have correlations as large by chance.
+        How many independent cells would have correlations as large by chance.
     p_value, q_value
         Of a partial correlation no larger than with a random quantity that follows the state as much: two-sided, and
         the false discovery rate (Benjamini and Hochberg).
@@ -60,11 +60,11 @@ def associate(
     y
         The quantity ``(n,)``.
     given
-        What else is accounted for, linearly, ``(n, k)``; without a constant.
+        Covariates that are regressed out, ``(n, k)``; without a constant.
     x
         States of the cells ``(n, d)``: cells with near states are not independent.
     weight
-        What each cell counts ``(n,)``.
+        Weight of each cell ``(n,)``.
     rng
         Draws the cells that are compared with their neighbours.
 

@@ -33,7 +33,7 @@ def about(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, Any]:
 
 
 def about_states(adata: "AnnData", flow: "SnapshotFlow") -> dict[str, Any]:
-    """Return what is stored with states and velocities: also what their representation is known again by."""
+    """Return what is stored with states and velocities: also the fingerprint of their representation."""
     known = getattr(flow, "fingerprint_", None)
     return about(adata, flow) | ({} if known is None else {"fingerprint": known.note()})
 
@@ -52,28 +52,28 @@ def target(adata: "AnnData", *, copy: bool) -> "AnnData":
 
 
 def check_key(key_added: str) -> None:
-    """Refuse a name of what is written that cannot be stored in a file.
+    """Refuse a name for a result that cannot be stored in a file.
 
     Raises
     ------
     ValueError
-        When it holds "/", at which files divide names.
+        When it contains "/", at which files split names.
 
     Examples
     --------
     >>> check_key("run/1")
     Traceback (most recent call last):
-    ValueError: Expected `key_added` without '/', at which files divide names; found 'run/1'. Take 'run_1'.
+    ValueError: Expected `key_added` without '/', at which files split names; found 'run/1'. Take 'run_1'.
     """
     if "/" in key_added:
         raise ValueError(
-            f"Expected `key_added` without '/', at which files divide names; found {key_added!r}. Take "
+            f"Expected `key_added` without '/', at which files split names; found {key_added!r}. Take "
             f"{key_added.replace('/', '_')!r}."
         )
 
 
 def asked_under(adata: "AnnData", flow: "SnapshotFlow", chosen: States, condition: Condition | None) -> States:
-    """Return chosen cells under a condition that is given, or each under its own.
+    """Return the chosen cells under a given condition, or each under its own.
 
     Raises
     ------
@@ -84,17 +84,17 @@ def asked_under(adata: "AnnData", flow: "SnapshotFlow", chosen: States, conditio
 
 
 def note_absent(labels: "pd.Series", time: np.ndarray, times: Sequence[float], weight: np.ndarray | None) -> None:
-    """Warn in the log of groups of cells that one fitted snapshot has, and its neighbour lacks."""
+    """Log a warning for groups of cells that one fitted snapshot has and its neighbour lacks."""
     for said in absent_groups(labels, time, times, weight=weight):
         log.warning(said)
 
 
 def note_no_members(flow: "SnapshotFlow", verb: str) -> None:
-    """Say in the log that new fits are made without the ensemble of a flow, where it has one."""
+    """Log that new fits are made without the flow's ensemble, if it has one."""
     if flow.ensemble is not None:
         log.warning(
-            "%s fits without an ensemble: scores are those of a flow itself, and %d members would take several times "
-            "as long.",
+            "%s fits without an ensemble: scores are those of the flow itself, and %d members would take several "
+            "times as long.",
             verb,
             flow.ensemble,
         )

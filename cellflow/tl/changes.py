@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 """False discovery rate among genes, and among conditions."""
 PERMUTATIONS = 199
-"""Random divisions of the cells of both sets that a distance is compared with."""
+"""Random splits of the cells of both sets with which a distance is compared."""
 HALVES = 5
-"""Divisions into halves over which the floor of a distance is averaged."""
+"""Splits into halves over which the floor of a distance is averaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What is known of the genes of some cells.
+    """Mean and variance of the genes over some cells.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Moments:
 
 
 def moments(adata: "AnnData", rows: np.ndarray) -> Moments:
-    """Return the moments of all genes over some cells, at least one, which are read some at a time.
+    """Return the moments of all genes over some cells, at least one; cells are read in chunks.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def discovered(p: np.ndarray, *, level: float = LEVEL) -> np.ndarray:
 
 
 class Apart(NamedTuple):
-    """How far two sets of cells are apart.
+    """The distance between two sets of cells.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Apart(NamedTuple):
     floor
         The same between two halves of the second set, averaged over some divisions.
     p
-        How often as large a distance comes of dividing all cells at random.
+        How often a random split of all cells gives as large a distance.
     """
 
     distance: float
@@ -152,8 +152,8 @@ class Apart(NamedTuple):
 def apart(x: np.ndarray, y: np.ndarray, *, generator: torch.Generator) -> Apart:
     """Compare two sets of cells as a whole.
 
-    Where no random division comes as far, its probability is that of a Pearson type III distribution with the moments
-    of those divisions, so that it can be small enough for many conditions.
+    If no random split gives as large a distance, the probability comes from a Pearson type III distribution with the
+    moments of those splits, so that it can be small enough for many conditions.
 
     Parameters
     ----------

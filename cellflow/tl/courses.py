@@ -1,4 +1,4 @@
-"""Courses of cells between measured snapshots: of the cells before a time forward, and of those after it backward.
+"""Courses of cells between measured snapshots: forward for the cells before a time, and backward for those after it.
 
 At the time of a snapshot its own cells count, and between two of them both sides, by how near they are: what is said of
 a time never rests on courses that are longer than one interval. Each course is weighted by fates.
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Courses:
-    """Cells of several snapshots whose fates are known, to be carried to times in between.
+    """Cells of several snapshots with known fates, to be carried to times in between.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Courses:
     at
         The times to carry to, ascending, within the fitted times.
     settled
-        The time at which fates are decided; ``None`` where there is one fate alone.
+        The time at which fates are decided; ``None`` if there is only one fate.
     """
 
     snapshots: Sequence[States]
@@ -76,7 +76,7 @@ class Courses:
     settled: float | None
 
     def carried(self, flow: "SnapshotFlow", solver: Solver, seed: int) -> Iterator[Part]:
-        """Carry all cells once, with noise where the solver has any, and yield what is at each time."""
+        """Carry all cells once, with noise if the solver has any, and yield the courses at each time."""
         rng, known = generator(seed=seed), np.asarray(self.times)
         intervals = np.clip(np.searchsorted(known, self.at, side="right") - 1, 0, len(known) - 2)
         for k in np.unique(intervals):

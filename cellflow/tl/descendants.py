@@ -59,24 +59,24 @@ def push(
     flow
         A fitted flow.
     cells
-        The chosen cells: a mask, names, or rows of ``obs``. All together they carry mass 1.
+        The chosen cells: a mask, names, or rows of ``obs``. Together they carry mass 1.
     at
         Time of a snapshot in ``adata``, not before the chosen cells.
     condition
-        With a flow that has conditions: what the chosen cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own. They land among measured cells of these conditions; at a time before the first of
-        these, among the untreated ones that the condition begins with.
+        With a flow that has conditions: the condition of the chosen cells, such as ``{"drug": "A", "dose": 3.0}``;
+        ``None`` for each cell's own. They land among measured cells of these conditions; before the first time of such
+        cells, among the untreated cells from which the condition starts.
     groupby
-        Column of ``obs`` over whose groups the mass is summed.
+        Column of ``obs`` with the groups for which to sum the mass.
     n_neighbors
-        Measured cells among which the mass of a carried cell is divided; ``None`` for 10, or all of a snapshot that has
-        fewer.
+        Number of measured cells among which to divide the mass of a carried cell; ``None`` for 10, or all of a snapshot
+        that has fewer.
     solver
         As for `SnapshotFlow.transport`.
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -122,7 +122,7 @@ def pull(
 ) -> "AnnData | None":
     """Find the ancestors of chosen cells among the cells of an earlier snapshot.
 
-    As `push`, backward in time: ``at`` must not be after the chosen cells. Every chosen cell has one ancestor, and
+    As `push`, backward in time: ``at`` must not be after the chosen cells. Every chosen cell has one ancestor and
     counts once, whatever the growth of its clone.
 
     Parameters
@@ -210,18 +210,18 @@ def snapshot_at(flow: "SnapshotFlow", states: States, moment: float, *, of: Stat
     if flow.conditions_ is not None and not len(there := among(states, of, at=moment, effect=flow.conditions_.effect)):
         raise ValueError(
             f"No cells at time {moment:g} are under a condition of the chosen ones, or lead to it. Choose another "
-            "`at`, or say with `condition` what these are to be under."
+            "`at`, or set their `condition`."
         )
     return there
 
 
 def neighbors_of(n_neighbors: int | None, there: States, moment: float) -> int:
-    """Return how many measured cells of a snapshot stand around a carried one.
+    """Return how many measured cells of a snapshot count as neighbours of a carried one.
 
     Raises
     ------
     ValueError
-        When a number was asked for that the snapshot has not.
+        When the snapshot has fewer cells than requested.
     """
     if n_neighbors is None:
         found = min(NEIGHBORS, len(there))

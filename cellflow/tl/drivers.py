@@ -49,12 +49,12 @@ def drivers(
     key_added: str = "drivers",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Find genes whose expression goes with a later fate: which differ early between cells that will differ late.
+    """Find genes whose expression goes with a later fate: genes that differ early between cells that will differ late.
 
     Each gene is correlated with the fate that `cellflow.tl.fate` predicted, among cells before the time of the fates,
-    and once more given time, so that genes that merely change with time are not taken for drivers. This is
-    association, not cause: a gene may follow from what decides the fate, or go with it by chance or by a common cause.
-    `cellflow.tl.perturb_genes` does not tell either.
+    and again given time, so that genes that merely change with time are not taken for drivers. This is
+    association, not cause: a gene may be a consequence of what decides the fate, or correlate by chance or by a common
+    cause. `cellflow.tl.perturb_genes` cannot tell either.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def drivers(
     fate
         Name of the group.
     time
-        Time or times of the cells that are looked at: the earlier, the more a gene can be called a driver, and not a
-        marker of cells that have decided. ``None`` for all times before that of the fates.
+        Time or times of the cells to use: the earlier, the more a gene can be called a driver rather than a marker of
+        committed cells. ``None`` for all times before that of the fates.
     given
-        Columns of ``obs`` that are accounted for beside time: numbers such as a score of the cell cycle or total
-        counts, or groups such as the phase or a donor.
+        Columns of ``obs`` to account for besides time: numbers such as a cell-cycle score or total counts, or groups
+        such as the phase or a donor.
     key
         Name under which `cellflow.tl.fate` wrote.
     layer, use_raw
@@ -77,7 +77,7 @@ def drivers(
     seed
         Seed of the draw of cells that are compared with their neighbours.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -85,10 +85,10 @@ def drivers(
     ------
     ``uns[key_added]``
         Table of all genes, the largest partial correlation first: ``gene``; ``correlation`` with the fate;
-        ``partial``, the same given time and ``given``; ``p_value`` and ``q_value``, of no more than chance (see Notes);
-        ``n_effective``, how many independent cells it is worth; ``velocity``, how fast the gene changes in cells on
-        their way to the fate, each weighted by its share of it, per unit of time, in units of what the components were
-        computed from; missing where there are no loadings that fit.
+        ``partial``, the same given time and ``given``; ``p_value`` and ``q_value`` against chance (see Notes);
+        ``n_effective``, the number of independent cells it is worth; ``velocity``, how fast the gene changes in cells
+        on their way to the fate, each weighted by its share of it, per unit of time, in units of the expression that
+        the components were computed from; missing without matching loadings.
     ``uns[f"{key_added}_about"]``
         ``"fate"``, ``"at"``, ``"times"``, ``"n_cells"``, ``"given"``, ``"key"``, ``"rep"``, ``"time_key"`` and
         ``"unit"``.
@@ -96,25 +96,25 @@ def drivers(
     Raises
     ------
     KeyError, ValueError
-        When there are no fates, no such fate, layer or column, no cells at these times, or times that are not before
-        that of the fates.
+        When there are no fates, the fate, layer or column is unknown, there are no cells at these times, or times are
+        not before that of the fates.
 
     Notes
     -----
     The predicted fate is a smooth function of the state, and nearly all genes follow the state in part: any two such
-    quantities correlate by chance, however many cells there are. What is tested is therefore whether a gene goes with
-    this fate more than with a random one that follows the state as much: one whose directions among the principal
-    components of the states, and among their products, are random within bands of components of like variance and of
-    products of one degree. ``p_value`` is the larger one of this test and of that of as many cells as there are
-    neighbourhoods that differ; ``n_effective`` is the smaller number of cells. With fewer than about 8 components few
-    genes can be told from chance, and with one hardly any.
+    quantities correlate by chance, however many cells there are. The test therefore asks whether a gene correlates with
+    this fate more than with a random one that follows the state as closely: one whose directions among the principal
+    components of the states, and among their products, are random within bands of components of similar variance and of
+    products of one degree. ``p_value`` is the larger of this test's and of one that counts only distinct neighbourhoods
+    as cells; ``n_effective`` is the smaller number of cells. With fewer than about 8 components few genes can be told
+    from chance, and with one hardly any.
 
-    Of fates that are random smooth functions of the state no gene should be named at a false discovery rate of 5 %,
-    as is so in 19 of 20 simulations with 8 coordinates and 2,000 genes, where 162 are named if every cell counts. Where
-    a few components have most of the variance and fates bend along these, some are: the bands do not account for it.
-    The test does not account for components that were computed from
-    the same genes (a gene's own noise moves the state, and by it the predicted fate), nor for what cells of one clone
-    or donor have in common beyond their state. Read ``q_value`` as a filter, not as proof.
+    For fates that are random smooth functions of the state no gene should be found at a false discovery rate of 5 %;
+    this holds in 19 of 20 simulations with 8 coordinates and 2,000 genes, where 162 are found if every cell counts. If
+    a few components have most of the variance and fates bend along these, some are found: the bands do not account for
+    it. The test does not account for components that were computed from the same genes (a gene's own noise moves the
+    state, and by it the predicted fate), nor for what cells of one clone or donor share beyond their state.
+    Read ``q_value`` as a filter, not as proof.
 
     Source
     ------
@@ -194,8 +194,8 @@ def _chosen(fates: FateTable, fate: str, states: States, times: np.ndarray | Non
     if all(np.ptp(share[chosen.time == moment]) <= _SAME for moment in np.unique(chosen.time)):
         shown = f"{share[0]:.3g}" if np.ptp(share) <= _SAME else f"{share.min():.3g} to {share.max():.3g} by time alone"
         raise ValueError(
-            f"All {len(share)} cells have the same share of {fate!r}, {shown}: no gene goes with it. Take another "
-            "fate, or predict fates at a snapshot of more cells, or with a smaller `n_neighbors`."
+            f"All {len(share)} cells have the same share of {fate!r}, {shown}: no gene correlates with it. Choose "
+            "another fate, or predict fates at a snapshot with more cells, or with a smaller `n_neighbors`."
         )
     return share, chosen
 
@@ -213,7 +213,8 @@ def _given(adata: "AnnData", columns: Sequence[str], cells: States) -> np.ndarra
     found = np.concatenate(parts, axis=1)
     if found.shape[1] + FEWEST // 2 > len(found):
         raise ValueError(
-            f"{len(found)} cells are too few to account for {found.shape[1]} things in `given`. Name fewer columns, or "
+            f"{len(found)} cells are too few to account for {found.shape[1]} covariates in `given`. Name fewer "
+            "columns, or "
             "columns with fewer groups."
         )
     return found

@@ -1,4 +1,4 @@
-"""Fates of cells: the share of each group around the places where they end, simulated where a flow has noise."""
+"""Fates of cells: the share of each group around their end points, simulated if a flow has noise."""
 
 import logging
 from typing import TYPE_CHECKING, cast
@@ -57,17 +57,17 @@ def fate(
     key_added: str = "fate",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Follow each cell to the end, and count which groups are found there.
+    """Follow each cell to its end point, and count the groups found there.
 
     An end point is assigned to the groups of its nearest measured cells.
 
     * With a flow that has learned a score each cell is simulated many times, and its fate is a probability. The
-      interval accounts for the number of simulations; with an ensemble, whose members are simulated as often each,
-      also for what these differ in. Errors that all of them share are not in it.
+      interval accounts for the number of simulations; with an ensemble, each of whose members is simulated as often,
+      also for how these differ. It does not cover errors that all of them share.
     * Without a score a cell has one end point, and its fate is the share of each group among the cells around it: how
       near it lands to the border of a group, not how likely it is to get there. Only an ensemble gives an interval.
-    * Where growth was learned, an end point is weighted by the descendants of the cell there: the probability is that
-      of a descendant. How many descendants a cell has is written too, for means over cells.
+    * If growth was learned, an end point is weighted by the descendants of the cell there: the probability is that of a
+      descendant. How many descendants a cell has is written too, for means over cells.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def fate(
         Column of ``obs`` with the groups; cells without one count as ``"none"``. With ``terminal`` the states are named
         by it.
     terminal
-        ``"auto"`` to find the groups: states of that snapshot in which carried mass settles, so that a valley of low
-        density divides them. ``None`` for those of ``groupby``. Backward in time they are initial states.
+        ``"auto"`` to find the groups: states of that snapshot in which carried mass settles, separated by valleys of
+        low density. ``None`` for those of ``groupby``. Backward in time they are initial states.
     at
         Time of a snapshot in ``adata``; ``None`` for the last fitted one. Times before the cells' own give their
         origins.
@@ -90,20 +90,20 @@ def fate(
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
         ``None`` for each cell's own. They land as in `push`.
     n_samples
-        Simulations of each cell, where there is noise.
+        Simulations of each cell, if there is noise.
     solver
         As for `SnapshotFlow.simulate`; or as for `SnapshotFlow.transport`, for fates without noise. ``None`` for
         ``Noisy(20)`` with a score, and ``Fixed()`` without one.
     n_neighbors
-        Measured cells that an end point is compared with; ``None`` for 10, or all of a snapshot that has fewer.
+        Number of measured cells with which an end point is compared; ``None`` for 10, or all of a smaller snapshot.
     confidence
         Coverage of the interval.
     seed
         Seed of the noise.
     progress
-        Whether to show a bar with the time left.
+        Whether to show a progress bar with the time left.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -111,9 +111,9 @@ def fate(
     ------
     ``obsm[key_added]``
         Table of cells by groups: probability, or share; missing for all other cells. A name that files cannot hold is
-        changed there: "Ery/Mega" is the column "Ery_Mega".
+        changed: "Ery/Mega" becomes the column "Ery_Mega".
     ``obsm[f"{key_added}_low"]``, ``obsm[f"{key_added}_high"]``
-        The ends of its interval; missing for all cells without simulation or ensemble.
+        Its interval; missing for all cells without simulation or ensemble.
     ``obs[f"{key_added}_{column}"]``
         Each column of that table by itself, such as ``obs["fate_Neutrophil"]``, for ``sc.pl.embedding``.
     ``obs[f"{key_added}_spread"]``
@@ -143,12 +143,11 @@ def fate(
 
     Notes
     -----
-    A terminal state is one as far as the snapshot shows: whether cells would go on afterwards cannot be told, and where
-    they move faster than on their way a warning is logged. Groups between which cells lie everywhere are one state, a
-    continuum that is strongly bent may be two, and a state with less than a fiftieth of the mass is joined to another.
-
-    A flow knows no labels: a group that a neighbouring fitted snapshot lacks is carried into others, or made of them.
-    Of those that are a twentieth of a snapshot or more a warning is logged.
+    A terminal state is terminal only as far as the snapshot shows: whether cells would go on afterwards is unknown, and
+    if they move faster there than on their way, a warning is logged. Groups that are connected by cells count as one
+    state, a strongly bent continuum may count as two, and a state with less than 2 % of the mass is joined to another.
+    A flow knows no labels: a group that a neighbouring fitted snapshot lacks is carried into others, or arises from
+    them. For groups of 5 % of a snapshot or more a warning is logged.
 
     Source
     ------
@@ -245,16 +244,16 @@ def _note_small(groups: pd.Series, n_neighbors: int, moment: float) -> None:
     """Warn of groups that cannot get a share of 1, having fewer cells than an end point has neighbours."""
     if n_neighbors == len(groups) and groups.fillna(WITHOUT).nunique() > 1:
         log.warning(
-            "Every end point has all %d cells at time %g for neighbors, so that all cells have the same fate: it tells "
-            "nothing. Lower `n_neighbors`, or choose a snapshot of more cells with `at`.", len(groups), moment,
+            "Every end point has all %d cells at time %g as neighbors, so all cells have the same, meaningless fate. "
+            "Lower `n_neighbors`, or choose a snapshot with more cells by `at`.", len(groups), moment,
         )  # fmt: skip
     counts = groups.fillna(WITHOUT).value_counts()
     small = [f"{str(name)!r} ({n})" for name, n in counts.items() if n < n_neighbors < len(groups)]
     if small:
         said = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
         log.warning(
-            "Fewer than %d cells at time %g are in %s, and an end point has so many neighbors: the share of such a "
-            "group stays below 1 even where all cells go there. Merge it with another, or lower `n_neighbors`.",
+            "Fewer than %d cells at time %g are in %s, fewer than the neighbors of an end point: the share of such a "
+            "group stays below 1 even if all cells go there. Merge it with another, or lower `n_neighbors`.",
             n_neighbors, moment, said,
         )  # fmt: skip
 
@@ -269,14 +268,14 @@ def _all_but(flow: "SnapshotFlow", cells: States, moment: float) -> States:
 
 
 def _one_side(others: States, asked: States, moment: float) -> States:
-    """Return the other cells before a time, or those after it where all that are asked are there, or none is before."""
+    """Return the other cells before a time; or those after it, if all requested cells are after it or none before."""
     before, after = others.time < moment, others.time > moment
     backward = (asked.time > moment).any() and not (asked.time < moment).any()
     return others.take(after if after.any() and (backward or not before.any()) else before)
 
 
 def _direction(time: np.ndarray, moment: float) -> str:
-    """Say whether cells are before the time of their fates, or after it: then these are origins."""
+    """Return whether cells are before the time of their fates or after it: then these are origins."""
     before, after = (time < moment).any(), (time > moment).any()
     if before and after:
         log.info("%d cells are after time %g: their shares are those of their origins.", (time > moment).sum(), moment)

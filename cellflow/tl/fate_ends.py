@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def wilson(share: np.ndarray, n: int | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of Wilson's interval for shares among ``n`` draws, or an effective number of weighted ones.
+    """Return Wilson's interval for shares among ``n`` draws, or an effective number of weighted draws.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def bounds(
     *,
     n_neighbors: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the intervals of shares ``(n, k)``; NaN where nothing is known of their errors.
+    """Return the intervals of shares ``(n, k)``; NaN if their errors are unknown.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def bounds(
     effective
         The effective number of simulations ``(n, 1)``; ``None`` without noise.
     members
-        The shares by each member of an ensemble ``(m, n, k)``, of as many simulations; ``None`` without one. These vary
-        by their simulations too, so that the wider one of both intervals accounts for both.
+        The shares by each member of an ensemble ``(m, n, k)``, from as many simulations; ``None`` without one. These
+        vary by their simulations too, so that the wider of both intervals accounts for both.
     confidence
         Coverage of the interval.
     n_neighbors
@@ -96,7 +96,7 @@ class Votes:
 def ends_of(
     flow: "SnapshotFlow", cells: States, moment: float, solver: Solver, turns: int, seed: int
 ) -> Iterator[Trajectory]:
-    """Carry all cells to a time, once for each turn; with noise of its own where the solver has any."""
+    """Carry all cells to a time, once for each repeat; with its own noise if the solver has any."""
     rng = generator(seed=seed)
     span: dict[str, Any] = {"start": cells.time, "stop": moment, "condition": cells.condition}
     for _ in range(turns):

@@ -1,4 +1,4 @@
-"""The table of fates in an AnnData: one place that names its columns, writes it and reads it."""
+"""The table of fates in an AnnData: the one place that names its columns, writes it and reads it."""
 
 import re
 import unicodedata
@@ -20,7 +20,7 @@ LONGEST = 80
 TAKEN = (*BESIDE, "_index", "zarr.json")
 """Names that no group may have in a file: of other columns, and of what files keep for themselves."""
 WITHOUT = "none"
-"""What cells without a group count as."""
+"""The group of cells without one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class FateTable:
     key
         The name under which they were written.
     about
-        What else is known of them: ``uns[key]``.
+        Further facts about them: ``uns[key]``.
     """
 
     groups: tuple[str, ...]
@@ -61,12 +61,12 @@ class FateTable:
 
     @property
     def groupby(self) -> str:
-        """The column of ``obs`` with the groups: of found states their own, not that of the labels that name them."""
+        """The column of ``obs`` with the groups; terminal states that were found have their own."""
         return f"{self.key}_{STATE}" if "states" in self.about else str(self.about.get("groupby", ""))
 
     @property
     def backward(self) -> bool:
-        """Whether all cells are after that time, so that these are origins."""
+        """Whether all cells are after that time, so that fates are origins."""
         return str(self.about.get("direction", "forward")) == "backward"
 
     def number(self, group: str) -> int:
@@ -106,7 +106,7 @@ def read_fate(adata: "AnnData", key: str = "fate") -> FateTable:
     Parameters
     ----------
     adata
-        Holds the fates; it may come from a file, or be a part of the cells.
+        Holds the fates; it may come from a file, or be a subset of the cells.
     key
         The name under which they were written.
 
@@ -213,13 +213,13 @@ def write_fate(
     Raises
     ------
     ValueError
-        When a column would take the place of the one with the groups, or with the time, or of another result.
+        When a column would overwrite that of the groups, of the time, or of another result.
     """
     columns = columns_of(groups)
     read = {about.get("groupby"), about.get("time_key")}
     if taken := [name for name in columns if f"{key}_{name}" in read]:
         raise ValueError(
-            f"The fate toward {taken[0]!r} would be written over `adata.obs[{f'{key}_{taken[0]}'!r}]`, which was read. "
+            f"The fate toward {taken[0]!r} would overwrite `adata.obs[{f'{key}_{taken[0]}'!r}]`, which was read. "
             "Choose another `key_added`."
         )
     check_free(adata, key, [f"{key}_{name}" for name in (*columns, *BESIDE)])

@@ -1,4 +1,4 @@
-"""Tools on cells in files: what they read is read, and what they write goes into the files."""
+"""Tools on cells in files: they read only what they need, and write into the files."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +19,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 def on_files(verb: T) -> T:
     """Return a tool that takes files where it takes an AnnData: a path, a pattern, or a list of them.
 
-    Of ``obsm`` it is given the representation of its flow and what its arguments name. A tool that writes, which has an
-    argument ``copy``, writes into the files, unless a copy is asked for.
+    Of ``obsm`` it gets the representation of its flow and what its arguments name. A tool with an argument ``copy``
+    writes into the files, unless a copy is requested.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a change of genes does to the shares of groups: its interval, its rank among random genes, its size in words."""
+"""The effect of changed genes on the shares of groups: its interval, its rank among random genes, its size in words."""
 
 import logging
 
@@ -25,7 +25,7 @@ def units(clones: pd.Series | None, cells: States) -> np.ndarray:
 
 
 def half_width(change: np.ndarray, weight: np.ndarray, units: np.ndarray, confidence: float) -> np.ndarray:
-    """Return half of the interval of the mean change ``(groups,)``, where cells of one unit vary together."""
+    """Return half of the interval of the mean change ``(groups,)``, given that cells of one unit vary together."""
     from scipy.stats import t
 
     codes = np.unique(units, return_inverse=True)[1]
@@ -92,19 +92,19 @@ def sizes(shift: np.ndarray, cells: States) -> tuple[float, float]:
 
 
 def say(genes: list[str], table: pd.DataFrame, relative: float, n_random: int) -> None:
-    """Say in the log what a change means, where that is little."""
+    """Log a note if a change means little."""
     names, best = " and ".join(genes), table.iloc[0]
     if relative < SMALL:
         log.warning(
-            "The change of %s moves cells by %.1g %% of the distance to their nearest neighbour: less than what two "
-            "cells of one kind differ by.",
+            "The change of %s moves cells by %.1g %% of the distance to their nearest neighbour: less than two cells "
+            "of one kind differ.",
             names,
             100 * relative,
         )
     if n_random and best["p_random"] > FEW:
         log.warning(
-            "The largest change, of %r by %+.2g, is number %d of %d in size, beside those by random genes with "
-            "loadings of like length: it is not particular to %s.",
+            "The largest change, of %r by %+.2g, ranks %d of %d in size among those by random genes with loadings of "
+            "similar length: it is not specific to %s.",
             best["group"],
             best["change"],
             best["rank"],

@@ -42,7 +42,7 @@ class GeneShifts:
         return self._through(self.places)
 
     def random(self, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return shifts ``(n, d)`` by the same change of other genes, drawn among those with loadings of like length.
+        """Return shifts ``(n, d)`` by the same change of other genes, drawn from those with loadings of similar length.
 
         There are fewer where there are few genes.
         """
@@ -78,7 +78,7 @@ def read_gene_shifts(
     TypeError, ValueError
         When an amount is neither a finite number nor ``"down"`` or ``"up"``, or a gene is named twice in the data.
     KeyError
-        When there is no such gene, the components do not see it, or there are no loadings.
+        When the gene is unknown, the components do not include it, or there are no loadings.
     """
     amounts = _checked(genes, quantiles)
     expression = read_expression(adata, layer=layer, use_raw=use_raw)
@@ -89,8 +89,8 @@ def read_gene_shifts(
     where = {column: place for place, column in enumerate(seen.tolist())}
     if unseen := [gene for gene, column in zip(amounts, columns, strict=True) if column not in where]:
         raise KeyError(
-            f"The components do not see {unseen[0]!r}, which was not among the genes of the PCA (highly variable ones, "
-            "for example): the flow cannot know what its change would do."
+            f"The components do not include {unseen[0]!r}, which was not among the genes of the PCA (highly variable "
+            "ones, for example): the flow cannot know what its change would do."
         )
     values = expression.dense(np.arange(adata.n_obs), columns)
     if not np.isfinite(values).all():

@@ -65,7 +65,7 @@ def growth(
     confidence
         With an ensemble, the coverage that the spread of members would have, if all errors were in it.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

@@ -73,7 +73,7 @@ def growth_prior(
     seed
         Seed of the genes that scores are compared with.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

@@ -64,7 +64,7 @@ def perturb(
     solver
         As for `PerturbationFlow.transport`.
     progress
-        Whether to show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------

@@ -96,7 +96,7 @@ def perturb_genes(
     n_random
         How many random genes, or sets of genes, the change is compared with; 0 for none.
     n_samples
-        Simulations of each cell, where there is noise.
+        Simulations of each cell, if there is noise.
     max_cells
         Cells that are drawn, where there are more.
     lineage_key
@@ -107,15 +107,15 @@ def perturb_genes(
     solver
         As for `cellflow.tl.fate`.
     n_neighbors
-        Measured cells that an end point is compared with; ``None`` for as in `cellflow.tl.fate`.
+        Number of measured cells with which an end point is compared; ``None`` for the default of `cellflow.tl.fate`.
     key
         Name under which `cellflow.tl.fate` wrote.
     seed
         Seed of the noise, the cells and the random genes.
     progress
-        Whether to show a bar; ``None`` for in a terminal.
+        Whether to show a progress bar; ``None`` to show it in a terminal only.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

@@ -71,7 +71,7 @@ def response(
     seed
         Seed of the random divisions of cells.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

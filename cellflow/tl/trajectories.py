@@ -67,7 +67,7 @@ def trajectories(
     extrapolate
         Whether times outside the fitted range are allowed.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

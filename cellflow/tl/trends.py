@@ -106,9 +106,9 @@ def trends(
     seed
         Seed of the draws of cells, and of the noise.
     progress
-        Whether to show a bar; ``None`` for where there is a terminal.
+        Whether to show a progress bar; ``None`` to show it in a terminal only.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

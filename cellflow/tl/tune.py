@@ -73,7 +73,7 @@ def tune(
     max_cells
         As for `validate`.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

@@ -87,7 +87,7 @@ def validate(
     solver
         As for `interpolate`.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 

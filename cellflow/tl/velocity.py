@@ -58,7 +58,7 @@ def velocity(
     confidence
         With an ensemble, the share of directions that the angle is made to hold.
     key_added
-        Name of what is written, without "/".
+        Name of the result, without "/".
     copy
         Whether to return a copy instead of writing into ``adata``.
 
