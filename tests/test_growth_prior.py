@@ -197,7 +197,7 @@ def test_travel_that_is_taken_for_death_is_called_so(tmp_path):
     adata = groups(gain=1, moved=6.0, n=100)
     flow = told(adata, UnbalancedSinkhorn(1.0, 40.0))
     with pytest.warns(
-        UserWarning, match="spread changes up to 3.[0-9]-fold at time 0, 1. There, snapshots do not tell"
+        UserWarning, match="spread changes up to 3.[0-9]-fold at time 0, 1. There, snapshots cannot tell"
     ):
         cf.tl.growth(adata, flow)
     adata.write_h5ad(tmp_path / "cells.h5ad")
@@ -277,6 +277,6 @@ def test_expression_that_is_missing_and_reversed_bounds_are_named():
 def test_genes_that_are_alike_in_all_cells_are_named():
     adata = expressing()
     adata.X[:, :40] = 0.5
-    with pytest.warns(UserWarning, match="40 genes are alike in all cells"):
+    with pytest.warns(UserWarning, match="40 genes do not vary between cells"):
         growth_prior(adata, unit="days")
     assert adata.obs["growth_prior"].std() > 0  # apoptosis still tells cells apart

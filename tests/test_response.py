@@ -152,7 +152,7 @@ def test_the_cells_are_those_that_are_named(known):
     del bare.obs["drug"]
     same = cf.tl.perturb(bare, flow, condition={"drug": "A"}, cells=["c3", "c0"])
     assert (same.obsm["X_pca"] == some.obsm["X_pca"]).all()
-    with pytest.raises(KeyError, match="tells the controls"):
+    with pytest.raises(KeyError, match="marks the controls"):
         cf.tl.perturb(bare, flow, condition={"drug": "A"})
 
 
@@ -353,13 +353,13 @@ def test_what_cannot_be_measured_is_refused(given, error, words):
 
 
 def test_settings_of_a_flow_are_not_given_twice(known):
-    with pytest.raises(ValueError, match="`within` is that of the flow"):
+    with pytest.raises(ValueError, match="`within` is a setting of the flow"):
         cf.tl.response(*known, within="donor")
 
 
 def test_too_large_tables_are_refused(known, monkeypatch):
     monkeypatch.setattr(sys.modules["cellflow.tl.response"], "MOST", 10)
-    with pytest.raises(ValueError, match="Take fewer genes"):
+    with pytest.raises(ValueError, match="Use fewer genes"):
         cf.tl.response(known[0].copy(), conditions="drug")
     cf.tl.response(known[0].copy(), conditions="drug", genes=False)
 
@@ -401,7 +401,7 @@ def test_the_figure_of_a_response_names_genes_and_says_how_good_it_is(measured):
     assert {text.get_text() for text in ax.texts} == {"gene2", "gene4", "gene6"}
     assert "seen in the fit" in ax.get_title()
     assert "cannot be told" not in ax.get_title()
-    assert "cannot be told from nothing" in cf.pl.response(measured, treatment="C").get_title()
+    assert "cannot be distinguished from no effect" in cf.pl.response(measured, treatment="C").get_title()
     assert "nothing is predicted" not in ax.get_title()
     chosen = cf.pl.response(measured, genes=["gene8"])
     assert [text.get_text() for text in chosen.texts] == ["gene8"]
@@ -570,15 +570,16 @@ def test_the_verdict_is_honest(rows, said):
 
 def test_nothing_is_said_against_what_does_no_harm():
     assert verdict(table_of([("A", False, False, 0.2, 0.21, 0.2)])) == []
-    assert untold(table_of([("A", True, False, 9.0, 1.0, 2.0)])) == "Every condition can be told from nothing."
+    told = table_of([("A", True, False, 9.0, 1.0, 2.0)])
+    assert untold(told) == "Every condition can be distinguished from no effect."
 
 
 def test_of_many_conditions_not_all_are_named():
     rows = [(f"drug{k}", False, False, 0.2, 1.0, 0.2) for k in range(22)]
-    assert untold(table_of(rows)) == "None of 22 conditions can be told from nothing."
-    assert untold(table_of(rows[:1])) == "1 of 1 condition cannot be told from nothing: drug0."
+    assert untold(table_of(rows)) == "None of 22 conditions can be distinguished from no effect."
+    assert untold(table_of(rows[:1])) == "1 of 1 condition cannot be distinguished from no effect: drug0."
     rows.append(("other", True, True, 9.0, 1.0, 1.0))
-    assert untold(table_of(rows)).startswith("22 of 23 conditions cannot be told from nothing: drug0, ")
+    assert untold(table_of(rows)).startswith("22 of 23 conditions cannot be distinguished from no effect: drug0, ")
     assert untold(table_of(rows)).endswith("drug7 and 14 more.")
     assert "drug7 and 14 more" in verdict(table_of(rows))[-1]
 
@@ -586,7 +587,7 @@ def test_of_many_conditions_not_all_are_named():
 def test_the_report_says_what_was_found(measured, known, tmp_path):
     page = cf.report.write_perturbation(tmp_path, measured, known[1], title="<Two> drugs", details={"wall time": "3 s"})
     text = page.read_text()
-    assert "1 of 2 conditions cannot be told from nothing: C." in text
+    assert "1 of 2 conditions cannot be distinguished from no effect: C." in text
     assert "the mean shift" in text
     assert "&lt;Two&gt; drugs" in text
     assert f"cellflow perturb model={tmp_path} condition.drug=A\n" in text
@@ -620,4 +621,4 @@ def test_many_conditions_give_a_page_of_reasonable_length():
 def test_what_is_not_told_is_logged(known, caplog):
     with caplog.at_level(logging.WARNING):
         cf.tl.response(known[0].copy(), known[1])
-    assert "1 of 2 conditions cannot be told from nothing: 'C'" in caplog.text
+    assert "1 of 2 conditions cannot be distinguished from no effect: 'C'" in caplog.text

@@ -48,7 +48,7 @@ def test_the_true_velocity_wins_and_the_verdict_says_from_what(learning, course)
     assert table["won"].iloc[0] == table["won"].iloc[-1] == 0
     assert table["low"].iloc[-1] > 0
     assert table["low"].iloc[1] <= 0
-    assert "Some others are worse, but the choice is not sure. Not distinguishable from it: steps=" in found["verdict"]
+    assert "Some others are worse, but the choice is uncertain. Not distinguishable from it: steps=" in found["verdict"]
     assert found["score"] == "W1 at left-out times"
     assert len(found["folds"]) == 3 * 2 * 2
     assert set(found["folds"]["time"]) == {1.0, 2.0}
@@ -80,7 +80,7 @@ def test_with_one_fold_and_seed_nothing_is_sure(learning, course):
     few = course[course.obs["day"] < 4].copy()
     cf.tl.tune(few, flow, grid={"steps": [20, 10]}, n_seeds=1)
     assert few.uns["tune"]["settings"]["verdict"].tolist() == ["best", "not distinguishable"]
-    assert "The choice is not sure" in few.uns["tune"]["verdict"]
+    assert "The choice is uncertain" in few.uns["tune"]["verdict"]
 
 
 def test_two_snapshots_are_tuned_by_new_cells(learning, course):

@@ -209,7 +209,7 @@ def test_tiny_snapshots_keep_no_cells_aside(knowing, caplog):
     adata = shifting(sizes=(3, 200, 50))
     with caplog.at_level("WARNING", logger="cellflow"):
         cf.tl.validate(adata, knowing(lambda states: Known([4.0, 0.0])))
-    assert "No cells are kept aside" in caplog.text
+    assert "No cells are held out" in caplog.text
     assert "validation_new_cells" not in adata.uns
     assert len(adata.uns["validation"]) == 6
 

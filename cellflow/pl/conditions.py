@@ -29,8 +29,8 @@ def conditions(adata: "AnnData", *, key: str = "response", ax: "Axes | None" = N
     """Draw a map of conditions: near each other where they change the cells alike, far from the cross where much.
 
     The two axes are the directions in which the mean of the cells changes most, over all conditions; the cross is no
-    change. Conditions that cannot be told from nothing are hollow. Those farthest from no change are named first, and
-    only where there is room: the others are points, and `cellflow.tl.response` has written the names of all.
+    change. Conditions that cannot be distinguished from no effect are hollow. Those farthest from no change are named
+    first, and only where there is room: the others are points, and `cellflow.tl.response` has written the names of all.
 
     Parameters
     ----------
@@ -132,6 +132,6 @@ def _legend(ax: "Axes", table: pd.DataFrame) -> None:
     several = len(_coloured(table)) > 1
     if not table["told"].all():
         colour = INK if several else OBSERVED
-        ax.scatter([], [], **_HOLLOW, edgecolors=colour, label="cannot be told from nothing")
+        ax.scatter([], [], **_HOLLOW, edgecolors=colour, label="indistinguishable from no effect")
     if several or not table["told"].all():
         ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=3, frameon=False)

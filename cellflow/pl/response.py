@@ -40,7 +40,7 @@ def response(
         Holds what `cellflow.tl.response` wrote for a flow.
     treatment, group
         Names, as in the table that was written, a combination in any order; ``None`` for the one with the largest
-        change of those that are left, and can be told from nothing.
+        change of those that are left, and can be distinguished from no effect.
     genes
         How many genes to name at most, or the names of those to name; these are coloured even where there is no room
         for their names.
@@ -142,7 +142,7 @@ def _as_written(treatment: str | None, known: list[str], separator: str) -> str 
 def _title(row: pd.Series, *, nothing: bool) -> str:
     """Return what is drawn, and how well it is predicted; ``nothing`` where no change is predicted at all."""
     seen = "seen in the fit" if row.get("fitted") else "not seen in the fit"
-    said = "" if row["told"] else "\nthis condition cannot be told from nothing"
+    said = "" if row["told"] else "\nthis condition cannot be distinguished from no effect"
     others = f"mean shift {_number(row['correlation_shift'])}, half against half {_number(row['ceiling'])}"
     flow = f"correlation {_number(row['correlation_flow'])} ({others})"
     flow = f"nothing is predicted\ncorrelation of the {others}" if nothing else flow

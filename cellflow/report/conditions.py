@@ -173,19 +173,19 @@ def drawings(adata: "AnnData", key: str = "response") -> Iterator[Drawing]:
 
 
 def untold(table: pd.DataFrame) -> str:
-    """Say which conditions cannot be told from nothing.
+    """Say which conditions cannot be distinguished from no effect.
 
     Examples
     --------
     >>> untold(pd.DataFrame({"treatment": ["A", "B"], "group": "all", "told": [True, False]}))
-    '1 of 2 conditions cannot be told from nothing: B.'
+    '1 of 2 conditions cannot be distinguished from no effect: B.'
     """
     names = [name_of_row(row) for _, row in table[~table["told"]].iterrows()]
     if not names:
-        return "Every condition can be told from nothing."
+        return "Every condition can be distinguished from no effect."
     if len(names) == len(table) > MOST_NAMES:
-        return f"None of {len(table)} conditions can be told from nothing."
-    return f"{len(names)} of {_conditions(len(table))} cannot be told from nothing: {_listed(names)}."
+        return f"None of {len(table)} conditions can be distinguished from no effect."
+    return f"{len(names)} of {_conditions(len(table))} cannot be distinguished from no effect: {_listed(names)}."
 
 
 def verdict(table: pd.DataFrame) -> list[str]:

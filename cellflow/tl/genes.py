@@ -1,4 +1,4 @@
-"""Genes in the results of tools: see `cellflow.cells.decoding` for which, and how they are decoded."""
+"""Genes in the results of tools: `cellflow.cells.decoding` says which, and how they are decoded."""
 
 from cellflow.cells.decoding import MOST_DECODED, Decode, Genes, about_genes, read_decoder, var_of
 from cellflow.cells.loadings import CHUNK, LOADINGS, REP, Loadings, read_loadings

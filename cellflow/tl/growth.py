@@ -1,4 +1,4 @@
-"""The growth rate of every cell, and what is expected of it from its genes."""
+"""The growth rate of every cell, and its expectation from genes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,14 @@ def growth(
     A rate of log(2) doubles the cells in one unit of time, a negative one means that they die. Use it to compare groups
     of cells whose shares change between snapshots.
 
-    Snapshots show how the shares of states change, and nothing else: that is what growth is identified by, and only as
-    far as it is known how far cells travel. Two things are not identified. *Level*: without sizes of the population
+    Snapshots show how the shares of states change, and nothing else: growth is identified by these alone, and only as
+    far as it is known how far cells travel. Two things are not identified. *Level*: without population sizes
     (``masses`` of `SnapshotFlow`) a constant may be added to all rates of a snapshot, and only differences between
-    cells mean something. *Travel or death*: a state that empties while another fills has moved there, or died here
-    while the other divided. The relaxation of `UnbalancedSinkhorn` decides between both, by the squared distance: cells
-    that move far get a low rate, whatever they do, and in proportion to one over the relaxation. What is known of
-    single cells beforehand can be given as ``prior_key``, see `growth_prior`. From few cells, that share of the plans'
-    growth is learned which cells that were held out confirm: ``"confirmed growth"`` in ``flow.search_history_``.
+    cells are meaningful. *Travel or death*: when one state empties while another fills, its cells have moved there, or
+    died while the others divided. The relaxation of `UnbalancedSinkhorn` decides between both, by the squared distance:
+    cells that move far get a low rate, whatever they do, in inverse proportion to the relaxation. Prior knowledge of
+    single cells can be given as ``prior_key``, see `growth_prior`. From few cells, only the share of the plans' growth
+    that held-out cells confirm is learned: ``"confirmed growth"`` in ``flow.search_history_``.
 
     Parameters
     ----------
@@ -57,13 +57,13 @@ def growth(
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
         ``None`` for each cell's own.
     sensitivity
-        Whether to match again with half and with double the relaxation, at most 1,000 cells a snapshot, and to warn
-        where the ranks of cells or the level of their growth depend on it. Nothing is done where the flow has no
-        relaxation, or has conditions, or ``adata`` lacks a fitted snapshot.
+        Whether to match again with half and with double the relaxation, at most 1,000 cells per snapshot, and to warn
+        if the ranks of cells or the level of their growth depend on it. Nothing is done if the flow has no relaxation,
+        or has conditions, or ``adata`` lacks a fitted snapshot.
     extrapolate
         Whether cells outside the fitted times are allowed.
     confidence
-        With an ensemble, the coverage that the spread of members would have, if all errors were in it.
+        With an ensemble, the coverage that the spread of members would have if it contained all errors.
     key_added
         Name of the result, without "/".
     copy
@@ -76,10 +76,10 @@ def growth(
     ``uns[key_added]``
         ``"rep"``, ``"time_key"`` and ``"unit"`` of time: what the rate belongs to.
     ``obs[f"{key_added}_low"]``, ``obs[f"{key_added}_high"]``
-        With an ensemble: the ends of the spread of its members, by Student's t. It is no interval: members share the
-        relaxation and the share of growth that is learned, and in simulations 90 % held the true rate about every
-        second time, see ``benchmarks/results/ensemble.md``. ``uns[key_added]`` then has ``"confidence"`` and
-        ``"members"`` too.
+        With an ensemble: the bounds of the spread of its members, by Student's t. It is not a confidence interval:
+        members share the relaxation and the learned share of growth, and in simulations 90 % bounds held the true rate
+        about every second time, see ``benchmarks/results/ensemble.md``. ``uns[key_added]`` then has ``"confidence"``
+        and ``"members"`` too.
     ``uns[f"{key_added}_sensitivity"]``
         ``"table"``: for each snapshot the ``spread`` of the growth of log mass over an interval by the plans, its rank
         correlation with that at ``half`` and at ``double`` the relaxation, and how many times larger the spread is at

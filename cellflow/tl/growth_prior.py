@@ -1,4 +1,4 @@
-"""What growth to expect of cells, by the genes that they express."""
+"""The growth to expect of cells from the genes that they express."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNITS = {"minutes": 1 / 1440, "hours": 1 / 24, "days": 1.0, "weeks": 7.0}
 """Units of time, in days."""
 LEAST = 5
-"""Genes of a set that must be there: the mean of fewer is the noise of single genes."""
+"""Minimum number of genes of a set: the mean of fewer is the noise of single genes."""
 CYCLE_CENTER, CYCLE_WIDTH = 0.25, 0.5
 DEATH_CENTER, DEATH_WIDTH = 0.1, 0.2
 """Where rates are half-way between their bounds, and how steeply they rise there: those of Waddington-OT."""
@@ -43,35 +43,35 @@ def growth_prior(
     key_added: str = "growth_prior",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Estimate from genes of the cell cycle and of apoptosis at which rate each cell is expected to grow.
+    """Estimate the expected growth rate of each cell from genes of the cell cycle and of apoptosis.
 
-    Use it where growth is learned, as ``SnapshotFlow(prior_key="growth_prior", growth=True)``: snapshots alone do not
-    tell cells that have died from cells that have moved far (see `growth`). With a coupling that keeps masses, such as
-    ``"exact"``, growth is then what is expected here; with `UnbalancedSinkhorn` the plans correct it, the more the
-    smaller the relaxation.
+    Use it when learning growth, as ``SnapshotFlow(prior_key="growth_prior", growth=True)``: snapshots alone do not tell
+    cells that have died from cells that have moved far (see `growth`). With a coupling that keeps masses, such as
+    ``"exact"``, growth is then as expected here; with `UnbalancedSinkhorn` the plans correct it, the more the smaller
+    the relaxation.
 
     A cell's score is that of ``scanpy.tl.score_genes``, minus its mean over all cells, in units of the mean standard
     deviation of the set's genes, so that it does not depend on how expression is scaled. Scores become rates by the
     logistic functions and constants of Waddington-OT, which are per day. They are a guess: a cell in the cycle need not
-    finish it, arrest is not seen, and the bounds were chosen for mouse fibroblasts in culture; give others where the
+    finish it, arrest is invisible, and the bounds were chosen for mouse fibroblasts in culture; give others if the
     doubling time is known.
 
     Parameters
     ----------
     adata
         Log-normalised expression, whose genes are named by symbols; upper and lower case are not told apart, so that
-        symbols of the mouse are found too. All genes are taken from ``adata.raw`` where it is there.
+        symbols of the mouse are found too. All genes are taken from ``adata.raw`` if it exists.
     unit
         Unit of the time column: ``"minutes"``, ``"hours"``, ``"days"`` (also for Timedelta) or ``"weeks"``.
     cell_cycle, apoptosis
         Genes that dividing, and dying, cells express; by default those of Tirosh et al. 2016 and the hallmark set of
-        MSigDB. Genes of both count for the first only. An empty second set: no cell is expected to die.
+        MSigDB. Genes in both sets count for the first only. With an empty second set no cell is expected to die.
     birth, death
         Lowest and highest rate, per day.
     layer
         Layer with the expression; ``None`` for ``adata.raw``, or else ``adata.X``.
     seed
-        Seed of the genes that scores are compared with.
+        Seed for drawing the control genes of the scores.
     key_added
         Name of the result, without "/".
     copy
@@ -89,7 +89,7 @@ def growth_prior(
     Warns
     -----
     UserWarning
-        When the genes of a set are alike in all cells.
+        When the genes of a set do not vary between cells.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _score(genes: "AnnData", names: list[str], seed: int) -> np.ndarray:
     if not np.isfinite(spread):
         raise ValueError("Expected finite expression; found NaN or infinity. Remove these cells, or impute.")
     if spread == 0:
-        warn(f"{len(names)} genes are alike in all cells: nothing is expected from them.")
+        warn(f"{len(names)} genes do not vary between cells, so their expected growth is 0.")
         return np.zeros(genes.n_obs)
     before = np.random.get_state()  # noqa: NPY002  # scanpy seeds the global state
     try:

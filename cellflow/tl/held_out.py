@@ -1,4 +1,4 @@
-"""Scores at times that a flow has not seen, beside baselines that learn nothing."""
+"""Scores at times that a flow has not seen, beside baselines without learning."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Z = 1.96
-"""Standard errors to either end of an interval of 95 %."""
+"""Half-width of a 95 % interval in standard errors."""
 FLOOR_OF = 4
-"""Cells of which two halves of a half can be compared."""
+"""Minimum number of cells for comparing two halves of a half."""
 _TINY = torch.finfo(torch.float64).tiny
 Population = tuple[Tensor, Tensor]
 """Points ``(n, d)``, and their weights ``(n,)``, float64."""
@@ -43,7 +43,7 @@ def compare(
     n_seeds: int,
     solver: Fixed | Adaptive | Jumps,
 ) -> list[dict[str, object]]:
-    """Score flows that have not seen a time, the baselines and the floor there: rows of `cellflow.tl.validate`."""
+    """Score flows that have not seen a time, and the baselines and the floor there: rows of `cellflow.tl.validate`."""
     flows = [_without(adata, flow, snapshots, time, seed=int(flow.seed) + k) for k in range(n_seeds)]
     before, after = (flows[0].clock_.times[k] for k in flows[0].clock_.around(time))
     place, fraction = snapshots.clock.times.index(time), (time - before) / (after - before)
@@ -80,7 +80,7 @@ def linear_transport(
 ) -> Population:
     """Return points ``(n, d)`` on the straight lines of the exact plan between two clouds, and their weights ``(n,)``.
 
-    The interpolation that optimal transport gives without any learning.
+    Interpolation by optimal transport, without learning.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def linear_transport(
     a, b
         Their weights ``(k,)`` and ``(m,)``; equal if not given.
     fraction
-        How far along: 0 at ``x0``, 1 at ``x1``.
+        Position on the line: 0 at ``x0``, 1 at ``x1``.
 
     Source
     ------
@@ -107,7 +107,7 @@ def linear_transport(
 
 
 def drawn(snapshots: Snapshots, rows: np.ndarray, most: int, generator: torch.Generator) -> Population:
-    """Return cells with their weights, which sum to 1; of more than ``most`` as many that represent them."""
+    """Return cells with their weights, which sum to 1; if there are more than ``most``, that many represent them."""
     weights = None if snapshots.weights is None else torch.from_numpy(snapshots.weights[rows])
     x, known = thinned(torch.from_numpy(snapshots.x[rows]), weights, most, generator=generator)
     return evenly(x) if known is None else (x, known / known.sum())
@@ -119,7 +119,7 @@ def evenly(x: Tensor, share: float = 1.0) -> Population:
 
 
 def inside(flow: "SnapshotFlow", snapshots: Snapshots) -> list[float]:
-    """Return the snapshots with one that the flow may see on each side."""
+    """Return the snapshots with a snapshot on each side that the flow may see."""
     known = known_times(flow, snapshots)
     return [time for time in snapshots.clock.times if known[0] < time < known[-1]]
 
@@ -135,7 +135,7 @@ def unseen(flow: "SnapshotFlow", times: list[float]) -> list[float]:
 
 
 def refitted(adata: "AnnData", flow: "SnapshotFlow", cells: np.ndarray, *, seed: int) -> "SnapshotFlow":
-    """Return a new fit of the settings of a flow on some of the cells, a mask over all; without an ensemble."""
+    """Fit the settings of a flow again on some of the cells, a mask over all; without an ensemble."""
     from sklearn.base import clone
 
     alone = {"seed": seed, "ensemble": None, "replicate_key": None}
@@ -150,7 +150,7 @@ def carried(adata: "AnnData", flow: "SnapshotFlow", time: float, solver: Fixed |
 
 
 def distance(parts: Parts, true: Population, *, most: int, generator: torch.Generator) -> float:
-    """Return the W1 of a population to cells, thinned where it is large."""
+    """Return the W1 between a population, thinned if large, and cells."""
     x, weights = (torch.cat(side) for side in zip(*parts, strict=True))
     return population_distance(x, true[0], weights_x=weights, weights_y=true[1], most=most, generator=generator)
 
@@ -158,7 +158,7 @@ def distance(parts: Parts, true: Population, *, most: int, generator: torch.Gene
 def error_of(
     parts: Parts, true: Population, *, score: Callable[..., float] = wasserstein, generator: torch.Generator
 ) -> float:
-    """Return the standard error of a distance of a population to cells, had other cells been measured."""
+    """Return the standard error of the distance between a population and cells, over the sampling of cells."""
 
     def again(*rows: Tensor) -> float:
         (x, a), (y, b) = _some(parts, rows[:-1]), _some([true], rows[-1:])
@@ -182,7 +182,7 @@ def _without(adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, time:
     own = seed == int(flow.seed)
     if own and unseen(flow, [time]):
         return flow
-    log.info("leaving out time %g, and fitting again%s", time, "" if own else f" with seed {seed}")
+    log.info("leaving out time %g and fitting again%s", time, "" if own else f" with seed {seed}")
     rest = [other for other in known_times(flow, snapshots) if other != time]
     return refitted(adata, flow, np.isin(snapshots.time, rest), seed=seed)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WEIGHT = "weight"
 """Column with the weight of each predicted cell."""
 SPREAD = "spread"
-"""Column with how far members of an ensemble carry a cell from where the flow does."""
+"""Column with the distance of ensemble members' predictions from the flow's."""
 
 
 @on_files
@@ -56,27 +56,27 @@ def interpolate(
     """Predict cells at times that were not measured.
 
     The cells of the fitted snapshot before the time are carried forward and those of the snapshot after it backward;
-    each side is weighted by how near it is. At the time of a fitted snapshot its own cells are returned, and cells of
-    time points that the flow was not fitted on are not used. If the flow has learned growth, cells of one side are
-    weighted by their descendants, or their ancestors.
+    each side is weighted by how near it is. At the time of a fitted snapshot its own cells are returned. Cells of time
+    points on which the flow was not fitted are not used. If the flow has learned growth, cells of one side are weighted
+    by their descendants, or their ancestors.
 
     Parameters
     ----------
     adata
-        The cells that the flow was fitted on; others may be among them.
+        The cells on which the flow was fitted; others may be among them.
     flow
         A fitted flow.
     at
         One time or several, in the user's units; each once.
     condition
-        With a flow that has conditions: which one to predict, such as ``{"drug": "A", "dose": 3.0}``. Its own cells at
-        the fitted times before and after are carried, and before the first of these the untreated ones; of a treatment
-        that was never measured, those of the first time. ``None`` for all cells, each under its own.
+        With a flow that has conditions: the one to predict, such as ``{"drug": "A", "dose": 3.0}``. Its own cells at
+        the fitted times before and after are carried, and before its first time the untreated ones; for a treatment
+        that was never measured, the untreated ones of the first time. ``None`` for all cells, each under its own.
     origin
         ``"both"`` sides, or only the snapshot ``"before"`` or ``"after"``.
     genes
-        Whether to decode genes through the stored PCA loadings, or the names of those to decode; ``"auto"`` decodes
-        where they exist, and warns in the log where ``X`` is no longer what they were computed from.
+        Whether to decode genes through the stored PCA loadings, or the names of those to decode; ``"auto"`` decodes if
+        loadings exist, and logs a warning if ``X`` has changed since they were computed.
     layer, use_raw
         Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
     decode
@@ -86,23 +86,23 @@ def interpolate(
     extrapolate
         Whether times outside the fitted range are allowed.
     confidence
-        With an ensemble, the coverage that the spread of means would have, were there no bias.
+        With an ensemble, the coverage that the spread of means would have without bias.
 
     Returns
     -------
     AnnData
         One row per carried cell and time: ``obsm[rep]``; in ``obs`` the time, ``origin`` (name of the cell it was
         carried from), ``origin_time``, and ``weight`` (sums to 1 at each time); with conditions also their columns,
-        which say what each cell was carried under, unless that was given in numbers alone. Where one of these is called
-        ``origin``, ours is ``predicted_origin``; likewise the others. ``X`` holds decoded genes, in the units
-        of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of time,
-        the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another representation;
-        with genes ``"variance_carried"``, the share of their variance that the components carry, and
-        ``"genes_left_out"``, the number of those that cannot be decoded. With an ensemble: ``obs["spread"]``, the root
+        which say under which condition each cell was carried, unless it was given as numbers only. If one of these is
+        called ``origin``, ours becomes ``predicted_origin``; likewise the others. ``X`` holds decoded genes, in the
+        units of the PCA's input, or nothing. ``uns["interpolation"]``: ``"rep"``, ``"time_key"`` and ``"unit"`` of
+        time, the ``"weight_key"`` of the flow, if any, and ``"fingerprint"``, by which plots notice another
+        representation; with genes ``"variance_carried"``, the share of their variance that the components carry, and
+        ``"genes_left_out"``, the number of genes that cannot be decoded. With an ensemble: ``obs["spread"]``, the root
         mean squared distance from where the flow carries a cell to where members do; in ``uns["interpolation"]`` the
-        times ``"at"`` and the ``"mean"`` state at each, ``(times, d)``, and its spread
-        from ``"mean_low"`` to ``"mean_high"``, as wide as Student's interval over members, each of which counts the
-        cells that it was trained on; with genes the same in ``varm``, ``(genes, times)``. A spread and no interval: in
+        times ``"at"`` and the ``"mean"`` state at each, ``(times, d)``, and its spread from ``"mean_low"`` to
+        ``"mean_high"``, as wide as Student's interval over members, each of which counts the cells on which it was
+        trained; with genes the same in ``varm``, ``(genes, times)``. It is a spread, not a confidence interval: in
         simulations one of 90 % held the true mean in 75 to 93 % of draws.
 
     Examples
@@ -152,7 +152,7 @@ def interpolate(
 def chain_under(
     adata: "AnnData", flow: "SnapshotFlow", cells: States, condition: Condition
 ) -> tuple[States, list[float]]:
-    """Return the cells that a condition is predicted from, under it, and the fitted times at which there are any."""
+    """Return the cells from which to predict a condition, set to it, and the fitted times that have any."""
     asked = of_cells(flow, adata, cells.rows, condition)
     chain = chain_of(cells, cast("np.ndarray", asked), cast("FittedConditions", flow.conditions_).effect)
     times = [time for time in flow.clock_.times if (chain.time == time).any()]

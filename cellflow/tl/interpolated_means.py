@@ -1,4 +1,4 @@
-"""Intervals of interpolated cells: of the mean at each time, per component and per gene, and of each cell's place."""
+"""Intervals of interpolated cells: of the mean at each time, per component and gene, and of each cell's position."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def member_predictions(
     adata: "AnnData", flow: "SnapshotFlow", cells: States, times: Sequence[float], given: dict[str, Any]
 ) -> list[list[Carried]]:
-    """Return what each member carries to all times: the same cells, each weighing as often as the member drew it."""
+    """Return each member's predictions at all times: the same cells, weighted by how often the member drew them."""
     given = given | {"solver": for_members(given["solver"])}
     fitted = np.flatnonzero(np.isin(cells.time, flow.clock_.times))
     drawn = counts(flow, adata, np.unique(cells.rows[fitted]))

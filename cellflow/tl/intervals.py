@@ -1,6 +1,6 @@
 """Intervals from the members of an ensemble: how a result would vary with other cells and another seed.
 
-Members show variance, not bias: what all of them get wrong is not seen.
+Members show variance, not bias: errors that all of them share stay invisible.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cellflow.integrate import Solver
 
 LEVEL = 0.9
-"""Coverage that intervals are made for."""
+"""Default coverage of intervals."""
 ENDS = ("_low", "_high")
 """What the names of the ends of an interval end in."""
 
@@ -31,7 +31,7 @@ def t_interval(value: np.ndarray, members: np.ndarray, *, confidence: float = LE
     members
         The same of each member, ``(m, ...)``.
     confidence
-        Coverage of the interval, where results are normal and without bias.
+        Coverage of the interval if results are normal and unbiased.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def t_interval(value: np.ndarray, members: np.ndarray, *, confidence: float = LE
 
 
 def t_half_width(members: np.ndarray, *, confidence: float = LEVEL) -> np.ndarray:
-    """Return half of the width of `t_interval`: to be combined with an error of another origin, as a root of squares.
+    """Return half of the width of `t_interval`, to be combined with another error as a root of squares.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def t_quantile(members: int, confidence: float) -> float:
 
 
 def for_members(solver: "Solver") -> "Solver":
-    """Return the solver of members for that of a flow: its own, or steps in place of jumps, since maps are the flow's.
+    """Return the solver for members: the flow's, or steps instead of jumps, since only the flow has a map.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def for_members(solver: "Solver") -> "Solver":
 
 
 def leave_no_intervals(adata: "AnnData", key: str, suffixes: Sequence[str]) -> None:
-    """Remove the columns that an earlier flow with an ensemble wrote beside a result, which are not of this one.
+    """Remove the interval columns that an earlier flow with an ensemble wrote beside a result.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def check_confidence(confidence: float) -> None:
     Raises
     ------
     ValueError
-        Naming what was found.
+        With the value found.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def agreement(velocity: np.ndarray, members: np.ndarray, *, confidence: float = 
     members
         Those of each member, ``(m, n, d)``.
     confidence
-        Share of directions that the angle is to hold.
+        Share of directions that the angle should cover.
 
     Returns
     -------

@@ -17,21 +17,21 @@ ENDINGS = ("", "_low", "_high", "_confidence", "_spread", "_cell_cycle", "_apopt
 
 
 def check_free(adata: "AnnData", key: str, columns: Iterable[str]) -> None:
-    """Refuse columns of ``obs`` that another result has written.
+    """Refuse columns of ``obs`` that belong to another result.
 
     Parameters
     ----------
     adata
         To be written into.
     key
-        The name of what is written; what an earlier result of that name wrote is replaced.
+        The name of the result; an earlier result of that name is replaced.
     columns
         Names of the columns.
 
     Raises
     ------
     ValueError
-        Naming the column, and the result that it belongs to.
+        With the column, and the result that it belongs to.
 
     Examples
     --------
@@ -40,20 +40,20 @@ def check_free(adata: "AnnData", key: str, columns: Iterable[str]) -> None:
     >>> adata.uns["fate"], adata.obs["fate_low"] = {"time_key": "time", "unit": ""}, 0.0
     >>> check_free(adata, "fate_low", ["fate_low"])
     Traceback (most recent call last):
-    ValueError: `adata.obs['fate_low']` belongs to the result 'fate', and would be written over. Choose another ...
+    ValueError: `adata.obs['fate_low']` belongs to the result 'fate', and would be overwritten. Choose another ...
     """
     wanted = set(columns)
     for other in map(str, adata.uns):
         taken = wanted & columns_of_result(adata, other) if other != key else set()
         if taken:
             raise ValueError(
-                f"`adata.obs[{min(taken)!r}]` belongs to the result {other!r}, and would be written over. Choose "
+                f"`adata.obs[{min(taken)!r}]` belongs to the result {other!r}, and would be overwritten. Choose "
                 "another `key_added`."
             )
 
 
 def columns_of_result(adata: "AnnData", key: str) -> set[str]:
-    """Return the columns of ``obs`` that a tool wrote under a key; none where it wrote none, or nothing.
+    """Return the columns of ``obs`` that a tool wrote under a key, if any.
 
     Examples
     --------

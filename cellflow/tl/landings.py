@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LABELS, CLONES = "label persistence", "clone agreement"
-"""The two scores, as they are called in the table."""
+"""The names of the two scores in the table."""
 
 
 class Scored(NamedTuple):
@@ -178,7 +178,7 @@ def _own_plan(
     times: tuple[float, float],
     rng: torch.Generator,
 ) -> Plan | None:
-    """Return the plan of the flow's coupling; ``None`` where that is the exact one, or it finds no plan."""
+    """Return the plan of the flow's coupling; ``None`` if that is the exact plan, or it finds no plan."""
     if couplings.resolve(flow.coupling) == Exact() and snapshots.groups is None and snapshots.rates is None:
         return None
 
@@ -202,5 +202,5 @@ def _own_plan(
             path=flow.path,
         ).plans[0]
     except (ConvergenceError, ValueError) as error:
-        log.warning("The coupling of the flow finds no plan from %g to %g, and is left out: %s", *times, error)
+        log.warning("The coupling of the flow finds no plan from %g to %g and is left out: %s", *times, error)
         return None

@@ -1,4 +1,4 @@
-"""One arm of an experiment: what was measured, what chance makes of it, and what a flow predicts."""
+"""One arm of an experiment: what was measured, what chance alone gives, and what a flow predicts."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def measured(arms: Arms, arm: Arm, most: int, generator: torch.Generator) -> dict[str, Any]:
-    """Return how far the treated cells of an arm are from their controls, beside what chance makes.
+    """Return how far the treated cells of an arm are from their controls, beside the level of chance.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def measured(arms: Arms, arm: Arm, most: int, generator: torch.Generator) -> dic
 def measured_genes(
     adata: "AnnData", arm: Arm, control: Moments, generator: torch.Generator
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Return how many genes change, beside what chance makes, and the mean change of each, ``(genes,)``."""
+    """Return how many genes change, beside the level of chance, and the mean change of each, ``(genes,)``."""
     order = arm.target[torch.randperm(len(arm.target), generator=generator).numpy()]
     halves = [moments(adata, half) for half in np.array_split(order, 2) if len(half)]
     treated = halves[0] if len(halves) == 1 else halves[0].joined(halves[1])
@@ -87,7 +87,7 @@ def predicted(
 
 
 def shares_of(flow: "PerturbationFlow", effect: np.ndarray) -> dict[str, float]:
-    """Return how much of the effect of a treatment a flow keeps, and how much of how it differs between cells.
+    """Return how much a flow keeps of a treatment's effect, and of its differences between cells.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def shares_of(flow: "PerturbationFlow", effect: np.ndarray) -> dict[str, float]:
 
 
 def decoded(change: np.ndarray, loadings: Loadings | None) -> np.ndarray:
-    """Return the change of each gene ``(genes,)`` for one of states ``(d,)``; NaN for genes that are not known."""
+    """Return the change of each gene ``(genes,)`` for a change of states ``(d,)``; NaN for unknown genes."""
     if loadings is None:  # the states are the genes
         return change
     found = np.full(len(loadings.seen), np.nan)
@@ -114,7 +114,7 @@ def decoded(change: np.ndarray, loadings: Loadings | None) -> np.ndarray:
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the correlation of two changes over the genes that both know; NaN where one of them is none.
+    """Return the correlation of two changes over the genes that both know; NaN if one of them is zero.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Cells that a flow was not fitted on: whether it carries them as well as those that it was fitted on."""
+"""New cells: whether a flow carries them as well as the cells on which it was fitted."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -37,14 +37,14 @@ EXCHANGES = 199
 
 
 class Split(NamedTuple):
-    """A flow that was fitted on part of the cells of each snapshot, and the cells that were kept aside.
+    """A flow fitted on part of the cells of each snapshot, and the cells that were held out.
 
     Attributes
     ----------
     flow
         The fitted flow.
     new
-        Which cells were kept aside, a mask over all ``(n,)``.
+        Which cells were held out, a mask over all ``(n,)``.
     """
 
     flow: "SnapshotFlow"
@@ -54,18 +54,18 @@ class Split(NamedTuple):
 def split(
     adata: "AnnData", flow: "SnapshotFlow", snapshots: Snapshots, *, number: int = 0, times: tuple[float, ...] = ()
 ) -> Split | None:
-    """Fit the settings of a flow on part of the cells of each snapshot; ``None`` where there are too few to divide.
+    """Fit the settings of a flow on part of the cells of each snapshot; ``None`` if there are too few to split.
 
     Parameters
     ----------
     adata
         All cells.
     flow
-        Its settings and, where it is fitted, its times are used.
+        Its settings are used and, if it is fitted, its times.
     snapshots
         The cells, read, with the groups within which pairs are made.
     number
-        Another number, another part, and another seed of the fit.
+        Another number gives another part and another seed of the fit.
     times
         The times to fit on; those that the flow may see if not given.
     """
@@ -73,16 +73,18 @@ def split(
     seed = int(flow.seed) + number
     new = kept_aside(snapshots, times, generator=generator_at(seed, 2 * len(snapshots.clock.times)))
     if any(new[snapshots.at(time)].sum() < 2 for time in times):
-        log.warning("No cells are kept aside: a snapshot has too few. How new cells are carried is not known.")
+        log.warning("No cells are held out: a snapshot has too few. How well new cells are carried is unknown.")
         return None
     log.info(
-        "fitting again on %d cells, to carry %d new ones", np.isin(snapshots.time, times).sum() - new.sum(), new.sum()
+        "fitting again on %d cells, to carry %d held-out ones",
+        np.isin(snapshots.time, times).sum() - new.sum(),
+        new.sum(),
     )
     return Split(refitted(adata, flow, np.isin(snapshots.time, times) & ~new, seed=seed), new)
 
 
 def kept_aside(snapshots: Snapshots, times: Iterable[float], *, generator: torch.Generator) -> np.ndarray:
-    """Return which cells are kept aside, a mask over all ``(n,)``: the same share of each group of a snapshot.
+    """Return which cells are held out, a mask over all ``(n,)``: the same share of each group of a snapshot.
 
     Examples
     --------
@@ -147,11 +149,11 @@ def score(split: Split, snapshots: Snapshots, *, max_cells: int) -> dict[float, 
 
 
 def generalisation(table: pd.DataFrame) -> dict[float, str]:
-    """Say for each time how new cells are carried there, from the second table of `cellflow.tl.validate`.
+    """Return for each time how well new cells are carried there, from the second table of `cellflow.tl.validate`.
 
-    ``"as well"`` as fitted cells; ``"worse"``, by more than 5 % and not by chance; ``"unsure"`` where chance may make
-    that difference; ``"no better"`` where they are worse, and no nearer than by not moving, or by moving all cells by
-    the shift of the means: the flow knows its cells, not the population.
+    ``"as well"`` as fitted cells; ``"worse"``, by more than 5 % and not by chance; ``"unsure"`` if the difference may
+    be chance; ``"no better"`` if they are worse, and no closer than without moving, or after moving all cells by the
+    shift of the means: the flow has memorised its cells, not learned the population.
 
     Examples
     --------
@@ -182,7 +184,7 @@ def by_time(table: pd.DataFrame) -> dict[float, dict[tuple[str, str], dict[str, 
 
 
 def idle(score: dict[tuple[str, str], dict[str, float]]) -> float:
-    """Return the energy distance of new cells by the better way of learning nothing."""
+    """Return the energy distance of new cells by the better baseline without learning."""
     return min(score[method, "new"]["ED"] for method in ("not moving", "common shift"))
 
 

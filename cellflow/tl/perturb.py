@@ -39,9 +39,9 @@ def perturb(
     solver: Fixed | Adaptive | Jumps | str | int = WAY,
     progress: bool | None = None,
 ) -> "AnnData":
-    """Predict what cells would be under conditions, measured or not.
+    """Predict cells under conditions, measured or not.
 
-    Cells are carried some at a time: what grows with the number of cells and conditions is the result alone.
+    Cells are carried in chunks: only the result grows with the number of cells and conditions.
 
     Parameters
     ----------
@@ -51,14 +51,14 @@ def perturb(
         A fitted flow.
     condition
         A value for each column of the conditions, as ``{"drug": "A+B", "dose": 3.0}``; or a list of such, each once.
-        What is not a treatment, such as a donor, may be left out: it is that of each cell. ``None`` for all treatments
-        of the fit.
+        Columns other than treatments, such as a donor, may be left out: each cell keeps its own. ``None`` for all
+        treatments of the fit.
     cells
         A mask over all cells, names, or rows of ``obs``; ``None`` for the controls.
     genes
-        Whether to decode genes through the stored PCA loadings; or the names of those to decode. ``"auto"`` decodes
-        all that the PCA saw where there are loadings that fit ``X``, and they take at most 1 GiB; of genes that it did
-        not see a warning is logged.
+        Whether to decode genes through the stored PCA loadings; or the names of those to decode. ``"auto"`` decodes all
+        genes of the PCA if there are loadings that fit ``X`` and the result takes at most 1 GiB; a warning is logged if
+        genes were not in the PCA.
     layer, use_raw, decode
         As for `interpolate`.
     solver
@@ -71,7 +71,7 @@ def perturb(
     AnnData
         One row per condition and cell: ``obsm[rep]``; in ``obs`` the columns of the condition and of groups, and
         ``condition`` (its name), ``origin`` (name of the cell it was carried from) and ``weight`` (sums to 1 in each
-        condition). Where a column of the condition or of groups is called so, it is kept, and these are
+        condition). If a column of the condition or of groups has one of these names, it is kept, and these become
         ``predicted_condition``, ``predicted_origin`` and ``predicted_weight``. ``X`` holds decoded genes, in the units
         of the PCA's input, or nothing. ``uns["perturbation"]``: ``"rep"``, and ``"fingerprint"``, by which plots
         notice another representation; with genes ``"variance_carried"`` and ``"genes_left_out"``, as of `interpolate`.
@@ -80,7 +80,7 @@ def perturb(
     ------
     KeyError, ValueError
         When a column of a condition is unknown or missing, a name was not seen in training and has no embedding, a
-        condition is asked for twice, or there are no controls and ``cells`` names none.
+        condition occurs twice, or there are no controls and ``cells`` is not given.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def _chosen(adata: "AnnData", flow: "PerturbationFlow", cells: Cells | None) -> 
     lacking = [name for name in treatments.columns if name not in adata.obs]
     if lacking:
         raise KeyError(
-            f"No `adata.obs[{lacking[0]!r}]`, which tells the controls. Name the cells: `cells=adata.obs_names`."
+            f"No `adata.obs[{lacking[0]!r}]`, which marks the controls. Name the cells: `cells=adata.obs_names`."
         )
     table = treatments.read(adata.obs)
     treatments.require_control(table)

@@ -1,4 +1,4 @@
-"""What another amount of a gene would do to the fates that a flow predicts."""
+"""What a change of a gene would do to the fates that a flow predicts."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -59,17 +59,17 @@ def perturb_genes(
     key_added: str = "perturb_genes",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Set genes to a low or high amount, carry cells on with and without it, and compare their fates.
+    """Set genes to low or high expression, carry cells with and without the change, and compare their fates.
 
-    The change of expression is projected through the PCA loadings: a cell is shifted along the way in which the genes
-    covary over all cells, and carried by the flow from there, with the same noise. **This is not regulation.** The flow
-    knows where cells in a state went, and not why; a shift along the loadings stands for cells that differ in the gene
-    and in all that goes with it, whether it is a cause or not, and a marker shifts fates as a regulator does. What it
-    can say is which fates are near in the direction of a gene: an order of candidates for experiments. A real knock-out
-    leads to states that no fitted cell was in, of which a flow knows nothing.
+    The change of expression is projected through the PCA loadings: a cell is shifted in the direction in which the
+    genes covary over all cells, and carried by the flow from there, with the same noise. **This is not regulation.**
+    The flow knows where cells in a state went, not why; a shift along the loadings stands for cells that differ in the
+    gene and in everything that correlates with it, causal or not, and a marker shifts fates as a regulator does. It
+    shows which fates are near in the direction of a gene: a ranking of candidates for experiments. A real knock-out
+    leads to states that no fitted cell was in, about which a flow knows nothing.
 
-    One gene moves a state by little. So the same change is made to random genes that the components see as strongly:
-    what is no larger than their changes is not particular to the gene.
+    One gene moves a state only a little. So the same change is made to random genes with loadings of similar length: an
+    effect no larger than theirs is not specific to the gene.
 
     Parameters
     ----------
@@ -79,31 +79,31 @@ def perturb_genes(
     flow
         A fitted flow, on principal components.
     genes
-        What each gene is set to in all cells, together: ``"down"`` or ``"up"`` for a quantile over all cells, or a
-        number in units of the expression.
+        The value of each gene in all cells, changed together: ``"down"`` or ``"up"`` for a quantile over all cells, or
+        a number in units of the expression.
     groupby, at
         Column of ``obs`` with the groups, and the time of a snapshot; ``None`` for those of the fates that
         `cellflow.tl.fate` wrote under ``key``, or the last fitted snapshot.
     cells
         The cells: a mask, names, or rows of ``obs``; ``None`` for those of the first fitted snapshot.
     condition
-        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``, with
-        and without the change of genes; ``None`` for each cell's own. They land as in `push`.
+        With a flow that has conditions: the condition of the cells, such as ``{"drug": "A", "dose": 3.0}``, with and
+        without the change of genes; ``None`` for each cell's own. They land as in `push`.
     quantiles
-        What ``"down"`` and ``"up"`` are.
+        The quantiles for ``"down"`` and ``"up"``.
     layer, use_raw
-        Where the expression is that the PCA was computed from: a layer, or ``adata.raw``; ``adata.X`` by default.
+        Where the expression is from which the PCA was computed: a layer, or ``adata.raw``; by default ``adata.X``.
     n_random
-        How many random genes, or sets of genes, the change is compared with; 0 for none.
+        Number of random genes, or sets of genes, for comparison; 0 for none.
     n_samples
         Simulations of each cell, if there is noise.
     max_cells
-        Cells that are drawn, where there are more.
+        Maximum number of cells; more are subsampled.
     lineage_key
         Column of ``obs`` with clones, donors or other units that were sampled; ``None`` for cells. Intervals are over
         these.
     confidence
-        Coverage of the intervals, for what varies with cells, and between the members of an ensemble.
+        Coverage of the intervals, over cells and over the members of an ensemble.
     solver
         As for `cellflow.tl.fate`.
     n_neighbors
@@ -124,7 +124,7 @@ def perturb_genes(
     ``uns[key_added]``
         Table of the groups, the largest change first: ``group``, mean share ``before`` and ``after``, ``change``, its
         interval ``low`` and ``high``, ``rank`` of its size among those of the random genes (1: larger than all), and
-        ``p_random``, the share of these that change as much, itself counted.
+        ``p_random``, the share of these that change as much, the gene itself included.
     ``uns[f"{key_added}_about"]``
         ``"genes"``, ``"amounts"``, ``"at"``, ``"groupby"``, ``"n_cells"``, ``"n_random"``, ``"shift"`` (root mean
         square, in units of the representation), ``"relative_shift"`` (in units of the median distance from a cell to
@@ -137,7 +137,7 @@ def perturb_genes(
     Raises
     ------
     KeyError
-        When there is no such gene, column or layer, or the components do not see the gene.
+        When a gene, column or layer is unknown, or the components do not include the gene.
     ValueError
         When several genes have that name, loadings do not fit the expression, or there are no cells before ``at``.
 
@@ -216,13 +216,13 @@ def perturb_genes(
 def _groups_and_time(
     adata: "AnnData", flow: "SnapshotFlow", groupby: str | None, at: TimeLike | None, key: str
 ) -> tuple[str, float]:
-    """Return what is asked for, or what the fates were predicted with."""
+    """Return what was requested, or what the fates were predicted with."""
     asked = None if at is None else one_time(at, what="`at`", like=time_labels_of(adata, flow.time_key))
     if groupby is not None:
         return groupby, flow.clock_.times[-1] if asked is None else asked
     fates = read_fate(adata, key)
     if not fates.groupby:
-        raise ValueError("It is not known of which column of `obs` these fates are. Name one in `groupby`.")
+        raise ValueError("These fates do not say which column of `obs` has their groups. Name it in `groupby`.")
     return fates.groupby, fates.at if asked is None else asked
 
 
@@ -235,7 +235,7 @@ def _chosen(
     most: int,
     rng: np.random.Generator,
 ) -> States:
-    """Return the cells, at most as many as are asked for, all before a time."""
+    """Return the cells, at most as many as requested, all before a time."""
     first = flow.clock_.times[0]
     chosen = states.at(first) if cells is None else states.take(positions(adata, cells))
     late = int((chosen.time >= moment).sum())

@@ -1,4 +1,4 @@
-"""What treatments change: measured beside what chance alone makes, and beside what a flow predicts."""
+"""What treatments change: measured, beside the level of chance and the prediction of a flow."""
 
 import logging
 from dataclasses import replace
@@ -48,28 +48,28 @@ def response(
     key_added: str = "response",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Measure what each treatment changes in each group of cells, and compare with what a flow predicts.
+    """Measure what each treatment changes in each group of cells, and compare it with what a flow predicts.
 
-    All changes are from the *measured* controls of the group. A condition is *told from nothing* where its cells are
-    farther from the controls than cells of both that are divided at random; few cells, or a weak treatment, cannot be.
-    No model can be right or wrong about a treatment that cannot be told from nothing.
+    All changes are from the *measured* controls of the group. A condition is *distinguishable from no effect* if its
+    cells are farther from the controls than random splits of both; few cells or a weak treatment may not be. No model
+    can be right or wrong about a treatment that cannot be distinguished from no effect.
 
     Parameters
     ----------
     adata
         Control and treated cells.
     flow
-        A fitted flow, whose predictions are to be compared; its settings are used in place of the next four. ``None``
-        for the measured changes alone.
+        A fitted flow whose predictions to compare; its settings replace the next four. ``None`` for the measured
+        changes only.
     conditions, control, within, rep
-        As for `cellflow.PerturbationFlow`, where there is no flow.
+        As for `cellflow.PerturbationFlow`, if there is no flow.
     genes
-        Whether to look at genes, in ``X``: log expression, in the units that the PCA saw. ``"auto"`` where there are
+        Whether to include genes, in ``X``: log expression, in the units of the PCA. ``"auto"`` if there are
         any.
     max_cells
-        Most controls, and treated cells of each condition, between which distances are measured; they depend on it.
+        Maximum number of controls, and of treated cells of each condition, for distances, which depend on it.
     seed
-        Seed of the random divisions of cells.
+        Seed of the random splits of cells.
     key_added
         Name of the result, without "/".
     copy
@@ -80,35 +80,35 @@ def response(
     ``uns[key_added]``
         Table with a row for each treatment and group: ``treatment``, ``group``, ``cells`` and ``controls``;
         ``energy_distance`` from controls to treated cells, and ``energy_distance_floor``, that between two halves of
-        the treated cells; ``p``, how often a random division comes as far, and ``told``, whether that is rare (at a
-        false discovery rate of 5 % among all conditions). With genes, ``changed_genes`` (by Welch's test, at the same
-        rate), ``changed_genes_floor``, the number between two halves of the treated cells, and ``ceiling``, the
+        the treated cells; ``p``, how often a random split gives as large a distance, and ``told``, whether that is rare
+        (at a false discovery rate of 5 % among all conditions). With genes, ``changed_genes`` (by Welch's test, at the
+        same rate), ``changed_genes_floor``, the number between two halves of the treated cells, and ``ceiling``, the
         correlation over genes of the changes of two halves. With a flow, ``fitted``, whether it has seen this treatment
-        in this group; ``share`` and ``share_of_differences``, how much of the effect of the treatment, and of how it
-        differs between cells, it keeps, as cells that it held out confirmed; ``energy_distance_flow`` and
-        ``energy_distance_shift``, from predicted to treated cells, for the flow and for the mean shift of the fit (of
-        treatments not fitted, that which is linear in the condition); and, where genes are known, ``correlation_flow``
-        and ``correlation_shift``, of predicted and measured changes.
+        in this group; ``share`` and ``share_of_differences``, how much it keeps of the treatment's effect, and of its
+        differences between cells, as confirmed on held-out cells; ``energy_distance_flow`` and
+        ``energy_distance_shift``, from predicted to treated cells, for the flow and for the mean shift of the fit (for
+        treatments not fitted, the shift that is linear in the condition); and, where genes are known,
+        ``correlation_flow`` and ``correlation_shift``, of predicted and measured changes.
     ``varm[key_added]``
         With genes, the mean change of each, ``(genes, rows)``: a column for each row of the table.
     ``varm[f"{key_added}_predicted"]``
-        The same as the flow predicts; missing (NaN) for genes that the PCA did not see.
+        The same as predicted by the flow; missing (NaN) for genes that were not in the PCA.
     ``uns[f"{key_added}_states"]``
         The mean change of the states, in units of the representation, ``(rows, d)``.
     ``uns[f"{key_added}_about"]``
-        ``"rep"``; ``"within"``, the columns of groups; and ``"separator"``, what is between the names of a combination,
-        empty where none are combined.
+        ``"rep"``; ``"within"``, the columns of groups; and ``"separator"``, the text between the names of a
+        combination, empty if there are none.
 
     Raises
     ------
     KeyError, ValueError
-        When a column is missing or unusable, there are no controls, no group has both, or changes of all genes in all
-        conditions do not fit into memory.
+        When a column is missing or unusable, there are no controls, no group has both, or the changes of all genes in
+        all conditions do not fit into memory.
 
     Notes
     -----
-    Where ``fitted`` is true a flow has seen the cells that it is compared with, and a mean shift as well. Leave a group
-    out of the fit to see how either carries over to new ones.
+    If ``fitted`` is true, both the flow and the mean shift have seen the cells with which they are compared. Leave a
+    group out of the fit to see how either generalises.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def response(
 
 
 def name_of_row(row: pd.Series) -> str:
-    """Return what a row of the table is called: the treatment, and the group where there are several.
+    """Return the name of a row of the table: the treatment, and the group if there are several.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def _arms(
     if flow is not None:
         for name, value in (("conditions", conditions), ("control", control), ("within", within)):
             if value is not None:
-                raise ValueError(f"`{name}` is that of the flow: leave it out, or leave the flow out.")
+                raise ValueError(f"`{name}` is a setting of the flow: leave it out, or leave the flow out.")
         flow.read(adata)
         return _both_sides(flow._arms(adata)), _about(flow)
     known = PerturbationFlow(
@@ -203,11 +203,11 @@ def _both_sides(arms: Arms) -> Arms:
     lacking = [arm.group for arm in arms.arms if not len(arm.source)]
     if lacking:
         log.warning(
-            "no controls in %s: what treatments change there is not known", listed(list(dict.fromkeys(lacking)))
+            "no controls in %s: the changes by treatments there are unknown", listed(list(dict.fromkeys(lacking)))
         )
     kept = tuple(arm for arm in arms.arms if len(arm.source))
     if not kept:
-        raise ValueError("Expected a group with controls and treated cells; found none. Look at the groups, `within`.")
+        raise ValueError("Expected a group with controls and treated cells; found none. Check the groups, `within`.")
     return replace(arms, arms=kept)
 
 
@@ -221,13 +221,15 @@ def _looks_at_genes(adata: "AnnData", genes: bool | str, rows: int) -> bool:
     if looks and rows * adata.n_vars > MOST:
         raise ValueError(
             f"Changes of {adata.n_vars:,} genes in {rows:,} conditions and groups take "
-            f"{4 * rows * adata.n_vars / 2**30:.1f} GiB. Take fewer genes, `adata[:, genes]`, or `genes=False`."
+            f"{4 * rows * adata.n_vars / 2**30:.1f} GiB. Use fewer genes, `adata[:, genes]`, or `genes=False`."
         )
     return looks
 
 
 def _say(table: pd.DataFrame) -> None:
-    """Say which conditions cannot be told from nothing."""
+    """Say which conditions cannot be distinguished from no effect."""
     names = [name_of_row(row) for _, row in table[~table["told"]].iterrows()]
     if names:
-        log.warning("%d of %d conditions cannot be told from nothing: %s", len(names), len(table), listed(names))
+        log.warning(
+            "%d of %d conditions cannot be distinguished from no effect: %s", len(names), len(table), listed(names)
+        )

@@ -1,4 +1,4 @@
-"""How far from 0 a correlation is by chance, where both quantities follow the state of cells: a rotation test."""
+"""How far from 0 a correlation is by chance if both quantities follow the state of cells: a rotation test."""
 
 from itertools import combinations_with_replacement
 from math import comb
@@ -21,7 +21,7 @@ _CONSTANT = 1e-6
 
 
 class Chance(NamedTuple):
-    """What a correlation would be by chance, ``(genes,)`` each.
+    """The distribution of a correlation by chance, ``(genes,)`` each.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Whether growth is that of the population, or of the relaxation that its plans were made with."""
+"""Whether growth comes from the population, or from the relaxation of its plans."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -33,12 +33,12 @@ _NONE = 1e-6  # growth that differs by less differs by the tolerance of the solv
 
 
 def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
-    """Compare the growth of cells between plans with half, the given, and double relaxation; no network is fitted.
+    """Compare the growth of cells between plans with half, the given and double the relaxation; no network is fitted.
 
     Parameters
     ----------
     adata
-        The cells that the flow was fitted on; others may be among them.
+        The cells on which the flow was fitted; others may be among them.
     flow
         A flow that was fitted with growth.
 
@@ -47,8 +47,8 @@ def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
     DataFrame or ``None``
         For each snapshot its ``time``; the standard deviation of the growth of log mass over an interval (``spread``);
         the Spearman correlation of growth with that at ``half`` and at ``double`` the relaxation; and how many times
-        larger the standard deviation is at half than at double (``level``). ``None`` where no plan has a relaxation, a
-        fitted snapshot is not in ``adata``, or the flow has conditions.
+        larger the standard deviation is at half than at double (``level``). ``None`` if no plan has a relaxation, a
+        fitted snapshot is missing in ``adata``, or the flow has conditions.
 
     Examples
     --------
@@ -84,9 +84,9 @@ def sensitivity(adata: "AnnData", flow: "SnapshotFlow") -> pd.DataFrame | None:
 
 
 def conclusion(table: pd.DataFrame, *, known: bool = False) -> str:
-    """Return in words what depends on the relaxation; nothing where neither ranks nor level do.
+    """Describe what depends on the relaxation; empty if neither ranks nor level do.
 
-    ``known`` says whether growth was expected beforehand, by ``prior_key``.
+    ``known`` says whether the growth had a prior, ``prior_key``.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def conclusion(table: pd.DataFrame, *, known: bool = False) -> str:
     cure = f"{more or 'D'}o not read rates of single cells."
     return (
         f"Growth depends on the relaxation of the plans: at half and double of it, {', and '.join(said)}. There, "
-        f"snapshots do not tell far travel from death. {cure}"
+        f"snapshots cannot tell travel from death. {cure}"
     )
 
 

@@ -1,9 +1,9 @@
-"""Where mass settles: groups of end points that a valley of density divides, and how sure these are.
+"""Where mass settles: groups of end points separated by valleys of density, and how certain these are.
 
 End points are clustered many times, each time on one half of them, into more clusters than there can be states. Two
-clusters are one state unless the other half, which has not chosen them, shows a valley between them. What most halves
-say is the answer, and how many of them say it is its stability. A continuum has no valleys, and is one state, unless it
-is strongly bent.
+clusters are one state unless the other half, on which they were not chosen, shows a valley between them. The majority
+of the halves decides, and the size of the majority is the stability. A continuum has no valleys, and is one state,
+unless it is strongly bent.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Terminal states: where the cells that a flow carries settle in a snapshot, without labels; initial ones backward."""
+"""Terminal states: where carried cells settle in a snapshot, found without labels; backward, initial states."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 """The setting with which terminal states are found."""
 CARRIED = 4 * LANDMARKS
-"""Most cells that are carried to find them."""
+"""Maximum number of cells that are carried to find them."""
 RESTLESS = 1.0
 """Speed at the end, as a share of that of all cells on their way, from which a state is said to be moving still."""
 SURE = 0.75
@@ -48,7 +48,7 @@ class TerminalStates:
     mass
         Share of the carried mass that ends in each ``(k,)``, by the measured cells around its end points.
     stability
-        How far resampled halves of the end points agree on each ``(k,)``: 1 where they all do.
+        How far resampled halves of the end points agree on each ``(k,)``: 1 if they all do.
     speed
         Mean speed of the end points of each, as a share of the mean speed of all cells on their way ``(k,)``.
     """
@@ -94,11 +94,11 @@ def terminal_states(
     moment
         Its time, in the user's units.
     solver
-        How cells are carried: once each, with noise where it has any.
+        How cells are carried: once each, with noise if it has any.
     n_neighbors
-        Measured cells whose states an end point is of.
+        Number of measured cells that give the state of an end point.
     labels
-        Labels of all cells, by which states are named; ``None`` for numbers.
+        Labels of all cells, from which states are named; ``None`` for numbers.
     seed
         Seed of the noise and of the resampling.
     """
@@ -184,7 +184,7 @@ def _say(states: TerminalStates, word: str, moment: float) -> None:
     if n == 1:
         log.warning(
             "All cells settle in one %s state at time %g, as far as these cells tell: every fate is 1. Give `groupby` "
-            "without `terminal` for fates toward groups that no valley of density divides.", word, moment,
+            "without `terminal` for fates toward groups without a valley of density between them.", word, moment,
         )  # fmt: skip
     if shaky := [name for name, _, sure, _ in each if sure < SURE]:
         log.warning(

@@ -52,16 +52,16 @@ def trajectories(
         Cells to follow, each from its own time: a mask or names; ``None`` for a random ``n`` of the first snapshot.
     condition
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own; of untreated cells that were measured once, no motion is learned.
+        ``None`` for each cell's own; for untreated cells that were measured only once, no motion is learned.
     n
-        Number of cells that are drawn if ``cells`` is not given.
+        Number of cells to draw if ``cells`` is not given.
     stop
         Time at which to stop; before the cells' own time it gives their past; ``None`` for the last fitted time.
     n_times
-        Number of equally spaced times that are kept.
+        Number of equally spaced times to keep.
     solver
-        As for `SnapshotFlow.transport`; or `cellflow.integrate.Noisy`, if the flow was fitted with a score, for one
-        random trajectory of each cell.
+        As for `SnapshotFlow.transport`; or, for one random trajectory of each cell, `cellflow.integrate.Noisy`, if the
+        flow was fitted with a score.
     seed
         Seed of the draw of cells, and of the noise.
     extrapolate

@@ -65,7 +65,7 @@ class Sums:
         return found
 
     def effective(self, turns: int) -> np.ndarray:
-        """Return how many cells of equal weight the means rest on, ``(fates, times)``, of so many courses each.
+        """Return the effective number of cells behind the means, ``(fates, times)``, given the courses of each cell.
 
         Source
         ------

@@ -23,7 +23,7 @@ def shares_of(
     if table is None:
         if asked is not None:
             raise ValueError(
-                "`fates` names fates, and `by=None` asks for one trend of all cells. Leave one of them out."
+                "`fates` names fates, but `by=None` asks for one trend of all cells. Leave one of them out."
             )
         return [ALL], np.ones((adata.n_obs, 1))
     shares, labels = table.shares.copy(), labels_of(adata, table)
@@ -46,7 +46,7 @@ def _at(adata: "AnnData", table: FateTable) -> np.ndarray:
 
 
 def labels_of(adata: "AnnData", table: FateTable | None) -> np.ndarray | None:
-    """Return the group of each cell ``(n,)``, where fates are toward groups that are still there."""
+    """Return the group of each cell ``(n,)``, if the groups of the fates still exist."""
     if table is None:
         return np.full(adata.n_obs, ALL, dtype=object)
     if not table.groupby or table.groupby not in adata.obs:

@@ -1,4 +1,4 @@
-"""What `cellflow.tl.trends` wrote, read back for plots and reports."""
+"""The results of `cellflow.tl.trends`, read back for plots and reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Trends:
     Parameters
     ----------
     fates, genes
-        What the first two axes are.
+        Labels of the first two axes.
     time
         The times ``(times,)``.
     mean, low, high
@@ -30,7 +30,7 @@ class Trends:
     measured_time
         The times of snapshots.
     about
-        What else is known of them.
+        Further facts about them.
     """
 
     fates: tuple[str, ...]
@@ -49,7 +49,7 @@ class Trends:
         Raises
         ------
         KeyError, ValueError
-            When there is no such gene or fate, or none is named.
+            When a gene or fate is unknown, or none is named.
         """
         of_genes, of_fates = _places(self.genes, genes, "gene"), _places(self.fates, fates, "fate")
         parts = {name: getattr(self, name)[np.ix_(of_fates, of_genes)] for name in ("mean", "low", "high", "measured")}

@@ -67,9 +67,9 @@ def trends(
 ) -> "AnnData | None":
     """Follow the mean expression of genes along the courses that lead to each fate.
 
-    The cells of each snapshot are carried to the next one and to the one before, and weighted by their fates; between
-    two snapshots both sides count, by how near they are. At the time of a snapshot a trend is thus the mean of its own
-    cells, decoded, each weighted by its fate. Where growth was learned, courses have the weights of their descendants.
+    The cells of each snapshot are carried to the next and the previous one, and weighted by their fates; between two
+    snapshots both sides count, by how near they are. At the time of a snapshot a trend is thus the mean of its own
+    cells, decoded, each weighted by its fate. If growth was learned, courses are weighted by their descendants.
 
     Parameters
     ----------
@@ -80,24 +80,24 @@ def trends(
     genes
         Names of genes; ``True`` for all that can be decoded.
     by
-        The name under which `fate` wrote, for one trend toward each fate; cells at the time of the fates have that of
+        The name under which `fate` wrote, for one trend toward each fate; cells at the time of the fates belong to
         their own group. ``None`` for one trend of all cells.
     fates
         Names of some of the fates; ``None`` for all.
     at
-        Times in the user's units, within the fitted ones; ``None`` for equally spaced ones, and those of snapshots.
+        Times in the user's units, within the fitted range; ``None`` for equally spaced times and those of snapshots.
     n_times
-        How many are equally spaced.
+        Number of equally spaced times.
     condition
         With a flow that has conditions: the one to follow, as for `interpolate`; ``None`` for each cell's own.
     layer, use_raw, decode
         As for `interpolate`.
     n_samples
-        Courses of each cell, where there is noise.
+        Courses of each cell, if there is noise.
     n_bootstrap
         Resamples of the cells of each snapshot, for the bands.
     max_cells
-        Cells of each snapshot that are carried at most, at random.
+        Maximum number of cells of each snapshot to carry, drawn at random.
     solver
         As for `SnapshotFlow.simulate`, or `SnapshotFlow.transport`. ``None`` for ``Noisy(20)`` with a score, and
         ``Fixed()`` without one.
@@ -130,7 +130,7 @@ def trends(
     NotFittedError
         Before ``fit``.
     KeyError
-        When there are no fates under this name, or no such gene, fate or layer; the message names near ones.
+        When there are no fates under this name, or a gene, fate or layer is unknown; the message names close matches.
     TypeError
         For a solver with noise, when the flow was fitted without a score.
     ValueError
@@ -138,9 +138,9 @@ def trends(
 
     Notes
     -----
-    Bands show how much a mean depends on the cells at hand and on the noise of courses; with an ensemble also on its
-    members. They show no bias: not that of the flow, nor what components leave over of a gene, of which
-    ``"variance_carried"`` tells. Fates are taken as they were written.
+    Bands show how much a mean depends on the measured cells and on the noise of courses; with an ensemble also on its
+    members. They show no bias: neither that of the flow, nor what the components miss of a gene, for which see
+    ``"variance_carried"``. Fates are taken as written.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def _check_numbers(n_times: int, n_samples: int, n_bootstrap: int, max_cells: in
 
 
 def _decoder(adata: "AnnData", flow: "SnapshotFlow", genes: Genes, how: dict[str, Any]) -> Loadings | Decoder:
-    """Return what decodes the genes that are asked for."""
+    """Return the decoder of the requested genes."""
     if genes is False or (isinstance(genes, str) and genes == "auto"):
         raise ValueError(f"Expected the names of genes in `genes`, or True for all; found {genes!r}.")
     if flow.rep == "X" and how["decode"] is None:
@@ -232,7 +232,7 @@ def _decoder(adata: "AnnData", flow: "SnapshotFlow", genes: Genes, how: dict[str
 
 
 def _order(genes: Genes, decoder: Loadings | Decoder) -> np.ndarray:
-    """Return where genes stand among those that are decoded, in the order in which they were asked for."""
+    """Return the positions of the requested genes among the decoded ones, in the requested order."""
     if isinstance(genes, bool | np.bool_):
         return np.arange(len(decoder.names))
     asked = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
@@ -259,7 +259,7 @@ def _courses(
     most: int,
     rng: np.random.Generator,
 ) -> Courses:
-    """Return the cells of each fitted time that have a fate, at most so many."""
+    """Return the cells of each fitted time that have a fate, up to a maximum number."""
     if len(fitted) < 2:
         raise ValueError(f"Expected cells at two fitted times or more; found some at {list(fitted)}.")
     known = cells.take(np.isfinite(shares[cells.rows]).all(axis=1))
@@ -269,13 +269,13 @@ def _courses(
         raise ValueError("No cell at a fitted time has a fate. Run `cf.tl.fate` for these cells first.")
     inside = times[(times >= fitted[0]) & (times <= fitted[-1])]
     if len(inside) < len(times):
-        raise ValueError(f"There are cells from time {fitted[0]:g} to {fitted[-1]:g} alone. Choose `at` within these.")
+        raise ValueError(f"There are cells from time {fitted[0]:g} to {fitted[-1]:g} only. Choose `at` within these.")
     settled = None if table is None else table.at
     return Courses(snapshots, [shares[one.rows] for one in snapshots], fitted, times, settled)
 
 
 def _say_unknown(groups: Sequence[str], mean: np.ndarray, times: np.ndarray) -> None:
-    """Warn in the log of fates that no cell has at some times."""
+    """Log a warning for fates that no cell has at some times."""
     for group, values in zip(groups, mean, strict=True):
         lacking = np.isnan(values).any(axis=0)
         if lacking.any():

@@ -1,4 +1,4 @@
-"""Settings chosen by an inner leave-one-out over snapshots, and how sure the choice is."""
+"""Settings chosen by an inner leave-one-out over snapshots, and how certain the choice is."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 """The values of each setting, of which all combinations are tried; or several such mappings."""
 SCORES = {"times": "W1 at left-out times", "new cells": "energy distance of new cells"}
 FIXED = ("rep", "n_pcs", "time_key", "weight_key", "seed", "ensemble", "replicate_key")
-"""Settings that make scores incomparable, or no difference to them."""
+"""Settings that make scores incomparable, or do not affect them."""
 CONFIDENCE = 0.95
 
 
@@ -47,13 +47,12 @@ def tune(
     key_added: str = "tune",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Score settings on snapshots, or cells, that are left out of their fits, and say how sure the best is.
+    """Score settings on held-out snapshots or cells, and say how certain the best one is.
 
     Every setting is fitted for every fold and seed. A fold leaves out one snapshot between two others, which is then
-    predicted; snapshots that a fitted flow has not seen are not looked at, and remain a test. Or one fit leaves out
-    part of the cells of all snapshots, and each interval is a fold. Settings are compared pair by pair over folds and
-    seeds, by the ratio of their scores: what makes a fold hard for all is no difference, and a long interval counts no
-    more than a short one.
+    predicted; snapshots that a fitted flow has not seen are not used, and remain a test. Or one fit leaves out part of
+    the cells of all snapshots, and each interval is a fold. Settings are compared pairwise over folds and seeds, by the
+    ratio of their scores: what makes a fold hard for all cancels, and a long interval counts no more than a short one.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ def tune(
         A flow, fitted or not, with all other settings; it is not changed.
     grid
         For each setting the values to try, such as ``{"steps": [500, 3000]}``; all combinations are tried. A list of
-        such mappings for combinations of your own.
+        such mappings for your own combinations.
     by
         ``"times"``: the W1 at left-out times. ``"new cells"``: the energy distance of new cells in the next snapshot,
         see `validate`. ``"auto"``: the former where there are snapshots to leave out, and the latter where there are
@@ -81,12 +80,11 @@ def tune(
     ------
     ``uns[key_added]``
         ``"settings"``, a table, best first: the number of each ``setting`` in the order of the grid, its values as
-        text, ``mean`` (geometric) and ``spread`` (standard deviation) of its scores; by what part they are above those
-        of the best, with an interval, ``difference``, ``low`` and ``high``; ``won``, the share of folds and seeds in
-        which it beats the best; and ``verdict``. ``"folds"``, a table of ``setting``, ``time``, ``seed`` and ``score``.
-        ``"score"``, what was measured, less being better. ``"verdict"``, in words. ``"rep"``, ``"time_key"`` and
-        ``"unit"`` of time.
-        `tuned` returns the winner as a flow.
+        text, ``mean`` (geometric) and ``spread`` (standard deviation) of its scores; how far they exceed those of the
+        best, as a fraction with an interval, ``difference``, ``low`` and ``high``; ``won``, the share of folds and
+        seeds in which it beats the best; and ``verdict``. ``"folds"``, a table of ``setting``, ``time``, ``seed`` and
+        ``score``. ``"score"``, what was measured; lower is better. ``"verdict"``, in words. ``"rep"``, ``"time_key"``
+        and ``"unit"`` of time. `tuned` returns the best settings as a flow.
 
     Raises
     ------
@@ -146,7 +144,7 @@ def tune(
 @on_files
 @checked
 def tuned(adata: "AnnData", flow: "SnapshotFlow", *, grid: Grid, key: str = "tune") -> "SnapshotFlow":
-    """Return an unfitted flow with the settings that `tune` found to be the best.
+    """Return an unfitted flow with the best settings that `tune` found.
 
     Parameters
     ----------
@@ -184,7 +182,7 @@ def tuned(adata: "AnnData", flow: "SnapshotFlow", *, grid: Grid, key: str = "tun
     best = table.iloc[0]
     number = int(best["setting"])
     if len(settings) != len(table) or any(str(best.get(name)) != repr(v) for name, v in settings[number].items()):
-        raise ValueError(f"`adata.uns[{key!r}]` was written for another grid. Pass the one that was tried.")
+        raise ValueError(f"`adata.uns[{key!r}]` was written for another grid. Pass the grid that was tried.")
     found: SnapshotFlow = clone(flow).set_params(**settings[number])
     return found
 
@@ -225,7 +223,7 @@ def _scores(
     if not times:
         split = new_cells.split(adata, unfitted, snapshots, number=seed, times=known)
         if split is None:
-            raise ValueError("A snapshot has too few cells to keep some of them aside.")
+            raise ValueError("A snapshot has too few cells to hold some of them out.")
         return new_cells.score(split, snapshots, max_cells=max_cells)
     found = {}
     for time in times:
@@ -268,7 +266,7 @@ def _compared(settings: list[dict[str, Any]], folds: pd.DataFrame) -> pd.DataFra
 
 
 def _verdict(settings: list[dict[str, Any]], table: pd.DataFrame, score: str) -> str:
-    """Say which setting is the best, and how sure that is."""
+    """Say which setting is the best, and how certain that is."""
     best, others = table.iloc[0], table.iloc[1:]
     found = (
         f"Of {len(settings)} settings {_text(settings[int(best['setting'])])} has the best {score}: {best['mean']:.4g}."
@@ -282,7 +280,7 @@ def _verdict(settings: list[dict[str, Any]], table: pd.DataFrame, score: str) ->
         for _, row in alike.iterrows()
     )
     sure = (
-        "The choice is not sure" if len(alike) == len(others) else "Some others are worse, but the choice is not sure"
+        "The choice is uncertain" if len(alike) == len(others) else "Some others are worse, but the choice is uncertain"
     )
     return f"{found} {sure}. Not distinguishable from it: {named}."
 

@@ -1,4 +1,4 @@
-"""Validation: at held-out times, on cells that were not fitted, and by where cells go."""
+"""Validation: at held-out times, on held-out cells, and by where cells go."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_CELLS = 2000
-"""Cells of a snapshot that are compared: exact transport between 2000 and 2000 takes about a second."""
+"""Maximum number of cells of a snapshot to compare: exact transport between 2000 and 2000 takes about a second."""
 NEW_CELLS, COUPLINGS = "new_cells", "couplings"
 """Ends of the names of the second and the third table."""
 
@@ -50,39 +50,38 @@ def validate(
     key_added: str = "validation",
     copy: bool = False,
 ) -> "AnnData | None":
-    """Compare predictions with cells that a flow has not seen, at times that were left out and at those of the fit.
+    """Compare predictions with cells that a flow has not seen, at held-out times and at those of the fit.
 
     Three questions, one table each. *Is the population right where nothing was measured?* Snapshots are left out and
     predicted. *Was the population learned, or its cells?* The settings are fitted on part of the cells of each
-    snapshot; fitted cells and new ones, which were kept aside, are carried to the next snapshot and compared with its
-    new cells. *Do cells go where they belong?* No distance between populations sees that; labels, clones or tracks do:
-    see ``groupby`` and ``lineage_key``. All scores count cells by their weights, and stand beside baselines that learn
-    nothing.
+    snapshot; fitted and new (held-out) cells are carried to the next snapshot and compared with its new cells. *Do
+    cells go where they belong?* No distance between populations can tell; labels, clones or tracks can: see ``groupby``
+    and ``lineage_key``. All scores count cells by their weights, and stand beside baselines that learn nothing.
 
     Parameters
     ----------
     adata
         Cells with the time and the representation.
     flow
-        A flow, fitted or not; it is not changed. Times that it was not fitted on are predicted with it; for any other
+        A flow, fitted or not; it is not changed. Times on which it was not fitted are predicted with it; for any other
         time its settings are fitted again without that time.
     times
-        Snapshots to predict, one or several; ``None`` for those that a fitted flow has not seen, or, where there are
-        none, for all but the first and the last.
+        Snapshots to predict, one or several; ``None`` for those that a fitted flow has not seen or, if there are none,
+        for all but the first and the last.
     keep_aside
-        Whether to fit the settings once more without a fifth of the cells of each snapshot (at least 200, but at most
-        half), to see how new cells are carried: somewhat worse than by the flow itself, which has seen more cells.
+        Whether to fit the settings once more with a fifth of the cells of each snapshot held out (at least 200, but at
+        most half), to see how new cells are carried: somewhat worse than by the flow itself, which has seen more cells.
         Takes as long as a fit; not done with ``Jumps``.
     groupby
-        Column of ``obs`` with labels, such as cell types. A share on a cell's own label that is lower than that of not
-        moving is a warning, and no proof: cells do change state.
+        Column of ``obs`` with labels, such as cell types. A share on a cell's own label below that of not moving is a
+        warning, not proof: cells do change state.
     lineage_key
         Column of ``obs`` with a clone or track for each cell, missing (NaN) where it is not known.
     n_seeds
         Fits of each kind, with seeds from that of the flow on, over which the scores of the first two tables are
         averaged.
     max_cells
-        Most cells of a snapshot, and of a prediction, that are compared: more are thinned evenly, see
+        Maximum number of cells of a snapshot, and of a prediction, to compare: more are thinned evenly, see
         `cellflow.metrics.thinned`. W1 depends on their number: compare like with like.
     solver
         As for `interpolate`.
@@ -102,13 +101,13 @@ def validate(
         (energy distance) and ``W1`` with intervals, ``p`` and ``n_cells``: equally many cells of each method, carried
         to ``time``, and compared with new cells there. ``"common shift"`` moves all cells by the difference of the
         means of fitted cells; the ``"floor"`` is that of fitted cells of the next snapshot. ``p``: how often new cells
-        fall as far behind fitted ones in ED when both are exchanged at random.
+        fall as far behind fitted ones in ED when both are swapped at random.
     ``uns[f"{key_added}_couplings"]``
         With ``groupby`` or ``lineage_key``, table of ``start``, ``time``, ``score``, ``method``, ``cells``, ``value``,
         ``low``, ``high`` and ``n``. ``"label persistence"`` is the share of mass that lands on a cell's own label
         (`cellflow.metrics.label_persistence`), of ``n`` cells; ``"clone agreement"`` how near to its own clone it lands
-        (`cellflow.metrics.clone_agreement`; 0.5 is chance), a mean over ``n`` clones. They are read at the same
-        neighbours for the flow, for not moving, for the exact transport plan and for the plan of the flow's coupling.
+        (`cellflow.metrics.clone_agreement`; 0.5 is chance), a mean over ``n`` clones. They use the same neighbours for
+        the flow, for not moving, for the exact transport plan and for the plan of the flow's coupling.
     ``uns[f"{key_added}_about"]``
         ``"rep"``, ``"time_key"`` and ``"unit"`` of time.
 
@@ -122,13 +121,13 @@ def validate(
 
     Notes
     -----
-    Of groups of ``groupby`` that a neighbouring snapshot lacks, and that the flow carries into others therefore, a
-    warning is logged. No score sees that: there are no cells to compare with.
+    A warning is logged for groups of ``groupby`` that a neighbouring snapshot lacks, and that the flow therefore
+    carries into others. No score shows that: there are no cells to compare with.
 
-    Intervals of 95 % say where the score of one fit would lie if other cells had been measured
+    Intervals of 95 % show where the score of one fit would lie if other cells had been measured
     (`cellflow.metrics.standard_error`; a bootstrap, over cells and over clones, for the third table) and, where
     ``n_seeds`` is above 1, with another seed. With one seed they are too short by what seeds add; those of the energy
-    distance are too long near 0, where ``p`` is the better test. New fits have no ensemble, as the log says where the
+    distance are too long near 0, where ``p`` is the better test. New fits have no ensemble, and the log says so if the
     flow has one: intervals here are those of scores.
 
     Examples
@@ -146,7 +145,7 @@ def validate(
     check_key(key_added)
     carried = solver_of(flow, solver, verb="tl.validate", old={})
     if adata.isbacked and adata.is_view:
-        raise ValueError("A view of a file cannot be divided further. Take `adata.to_memory()` first.")
+        raise ValueError("A view of a file cannot be subset further. Take `adata.to_memory()` first.")
     if n_seeds < 1 or max_cells < 2:
         raise ValueError(f"Expected n_seeds >= 1 and max_cells >= 2; found {n_seeds} and {max_cells}.")
     labels = None if groupby is None else read_labels(adata, groupby, setting="groupby")
@@ -162,7 +161,7 @@ def validate(
     if seen and isinstance(carried, Jumps):
         raise ValueError(
             f"To leave out {', '.join(f'{time:g}' for time in seen)} the settings are fitted again, and a new fit has "
-            "no flow map to jump with. Take `solver=Fixed()`, or fit and distil a flow without these times first."
+            "no flow map to jump with. Use `solver=Fixed()`, or fit and distil a flow without these times first."
         )
     note_no_members(flow, "tl.validate")
     splits = _splits(adata, flow, snapshots, carried, n_seeds) if keep_aside else []
@@ -203,7 +202,7 @@ def validate(
 @on_files
 @checked
 def testable_times(adata: "AnnData", flow: "SnapshotFlow") -> list[float]:
-    """Return the snapshots that a flow can be tested on: those with one that it may see on each side.
+    """Return the snapshots on which a flow can be tested: those with a snapshot on each side that it may see.
 
     Examples
     --------
@@ -234,7 +233,7 @@ def _splits(
 ) -> list[Split]:
     """Return a flow fitted on part of the cells for each seed; none for jumps, which a new fit cannot make."""
     if isinstance(solver, Jumps):
-        log.info("no cells are kept aside: a flow that is fitted again has no flow map to jump with")
+        log.info("no cells are held out: a flow that is fitted again has no flow map to jump with")
         return []
     found = [new_cells.split(adata, flow, snapshots, number=k) for k in range(n_seeds)]
     return [one for one in found if one is not None]
@@ -258,12 +257,12 @@ def _scored(
 
 
 def _warn(table: pd.DataFrame | None) -> None:
-    """Say where the flow has learned its cells by heart."""
+    """Log where the flow has memorised its cells."""
     found = {} if table is None else new_cells.generalisation(table)
     bad = [time for time, outcome in found.items() if outcome == "no better"]
     if bad:
         log.warning(
-            "New cells are carried no better than by not moving, or by a common shift, to %s: the flow has learned its "
-            "cells, not the population. Do not rely on its velocities off them.",
+            "New cells are carried no better than by not moving, or by a common shift, to %s: the flow has memorised "
+            "its cells, not learned the population. Do not rely on its velocities away from them.",
             ", ".join(f"{time:g}" for time in bad),
         )

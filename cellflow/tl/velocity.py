@@ -56,7 +56,7 @@ def velocity(
     extrapolate
         Whether cells outside the fitted times are allowed.
     confidence
-        With an ensemble, the share of directions that the angle is made to hold.
+        With an ensemble, the share of directions that the angle should cover.
     key_added
         Name of the result, without "/".
     copy
@@ -71,13 +71,13 @@ def velocity(
         plots notice another representation; with genes ``"variance_carried"`` and ``"genes_left_out"``, as of
         `interpolate`.
     ``layers[key_added]``
-        With ``genes``: change of expression per unit of time; 0 for genes that the PCA did not see.
+        With ``genes``: change of expression per unit of time; 0 for genes that were not in the PCA.
     ``obs[f"{key_added}_confidence"]``, ``obs[f"{key_added}_spread"]``
         With an ensemble: the mean cosine between the velocities of its members and that of the flow, 1 where they
-        agree; and the angle around the velocity within which members put its direction, in degrees: see `agreement` in
-        `cellflow.tl.intervals`. ``uns[key_added]`` then has ``"confidence"`` and ``"members"`` too. It is called a
-        spread, since what all members get wrong is not in it; in simulations 90 % held the true direction of 89 % of
-        cells in 2 dimensions and of 98 % in 10, see ``benchmarks/results/ensemble.md``.
+        agree; and the angle around the velocity that contains its direction according to the members, in degrees: see
+        `agreement` in `cellflow.tl.intervals`. ``uns[key_added]`` then has ``"confidence"`` and ``"members"`` too. It
+        is called a spread, since it does not contain errors that all members share; in simulations 90 % held the true
+        direction of 89 % of cells in 2 dimensions and of 98 % in 10, see ``benchmarks/results/ensemble.md``.
 
     Examples
     --------
