@@ -359,7 +359,7 @@ def test_conditions_are_refused_without_a_model_of_them():
         lambda: model.translate(CONTROL, guidance=2.0),
         lambda: model.distill(CONTROL, TREATED, guidance=2.0),
     ):
-        with pytest.raises(ValueError, match=r"Guidance 2.0 needs a model that was trained with conditions"):
+        with pytest.raises(ValueError, match=r"Guidance 2.0 needs a model that was trained with dropped conditions"):
             guided()
 
 

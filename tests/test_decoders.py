@@ -237,5 +237,5 @@ def test_a_translator_gives_the_genes_of_cells_back(known):
     assert model.translate(control, genes=False).X is None
     assert list(model.translate(control, genes=["gene3"]).var_names) == ["gene3"]
     assert (squares(found.obsm["X_pca"]).astype(np.float32) == model.translate(control, decode=squares).X).all()
-    with pytest.raises(ValueError, match="where cells are given"):
+    with pytest.raises(ValueError, match="only for cells"):
         model.translate(control.obsm["X_pca"], genes=True)

@@ -420,7 +420,7 @@ FITS = {
 @pytest.mark.parametrize("fit", FITS)
 def test_columns_that_have_no_say_are_named_where_fit_is_called(fit):
     with pytest.warns(
-        UserWarning, match=r"Columns 1, 3 of the representation .* no say in the loss nor in the coup"
+        UserWarning, match=r"Columns 1, 3 of the representation .* no effect in the loss nor in the coup"
     ) as found:
         FITS[fit](scaled_cells([1.0, 1e-6, 0.02, 5e-4]))
     assert found[0].filename == __file__
@@ -441,7 +441,7 @@ def test_a_standardised_loss_lets_narrow_columns_learn():
             time_key="day", coupling="independent", standardize=standardize, steps=120, batch_size=32, device="cpu",
             network=SMALL, recipe=cf.training.Recipe(warmup=0, learning_rate=1e-2, ema=0.0),
         )  # fmt: skip
-        words = "no say in the coupling: who" if standardize == "loss" else "no say in the loss nor in the coupling"
+        words = "no effect in the coupling: the" if standardize == "loss" else "no effect in the loss nor in the coupling"
         with pytest.warns(UserWarning, match=words):
             flow.fit(adata)
         found[standardize] = flow.velocity(adata.obsm["X_pca"], 0.5).mean(axis=0) / [1.0, 1e-6]

@@ -400,7 +400,7 @@ def test_the_figure_of_a_response_names_genes_and_says_how_good_it_is(measured):
     ax = cf.pl.response(measured, treatment="A", genes=3)
     assert {text.get_text() for text in ax.texts} == {"gene2", "gene4", "gene6"}
     assert "seen in the fit" in ax.get_title()
-    assert "cannot be told" not in ax.get_title()
+    assert "cannot be distinguished" not in ax.get_title()
     assert "cannot be distinguished from no effect" in cf.pl.response(measured, treatment="C").get_title()
     assert "nothing is predicted" not in ax.get_title()
     chosen = cf.pl.response(measured, genes=["gene8"])

@@ -95,7 +95,7 @@ class Fingerprint:
     distances: np.ndarray
 
     def check(self, adata: "AnnData", rep: str, x: np.ndarray, time: np.ndarray) -> None:
-        """Refuse or warn of cells in another representation than that of the fit.
+        """Refuse, or warn of, cells whose representation differs from the fit.
 
         Parameters
         ----------

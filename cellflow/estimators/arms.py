@@ -71,12 +71,12 @@ class Arms:
         return list(dict.fromkeys(arm.label for arm in self.arms))
 
     def taken(self, chosen: np.ndarray) -> "Arms":
-        """Return the same with some cells of each arm alone, a mask over all cells ``(n,)``."""
+        """Return the same with only some cells of each arm, a mask over all cells ``(n,)``."""
         arms = (arm._replace(source=_some(arm.source, chosen), target=_some(arm.target, chosen)) for arm in self.arms)
         return replace(self, arms=tuple(arms))
 
     def legs(self) -> list[ConditionLeg]:
-        """Return what is paired: of each arm, the cells of each condition, with the controls of its group."""
+        """Return what to pair: for each arm, the cells of each condition with the controls of its group."""
         found = []
         for number, arm in enumerate(self.arms):
             source, condition = torch.from_numpy(arm.source), self.table.index[arm.target]
@@ -87,7 +87,7 @@ class Arms:
 
 
 def read_arms(adata: "AnnData", conditions: FittedConditions, *, rep: str, within: Sequence[str] = ()) -> Arms:
-    """Read the cells of an experiment, and divide the treated ones by treatment and group.
+    """Read the cells of an experiment, and split the treated ones by treatment and group.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def read_arms(adata: "AnnData", conditions: FittedConditions, *, rep: str, withi
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     within
-        Columns of ``obs`` whose groups are apart: controls are those of the same group.
+        Columns of ``obs`` whose groups are kept apart: controls come from the same group.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def read_arms(adata: "AnnData", conditions: FittedConditions, *, rep: str, withi
 
 
 def treatments_alone(conditions: FittedConditions) -> FittedConditions:
-    """Return the same without what is no treatment: categories and numbers.
+    """Return the same without what is not a treatment: categories and numbers.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def treatments_alone(conditions: FittedConditions) -> FittedConditions:
 
 
 def check_arms(arms: Arms, *, within: Sequence[str]) -> None:
-    """Refuse arms that nothing can be learned from.
+    """Refuse arms from which nothing can be learned.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def check_arms(arms: Arms, *, within: Sequence[str]) -> None:
     ValueError: Groups of `adata.obs['donor']` with treated cells and no controls: 'x'. Treated cells are paired ...
     """
     if not arms.arms:
-        raise ValueError("All cells are controls: nothing can be learned of a treatment. Look at the treatments.")
+        raise ValueError("All cells are controls: there is no treatment to learn. Check the column of treatments.")
     without = list(dict.fromkeys(arm.group for arm in arms.arms if not len(arm.source)))
     if without:
         columns = " and ".join(f"`adata.obs[{name!r}]`" for name in within)

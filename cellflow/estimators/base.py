@@ -80,7 +80,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
     def __init_subclass__(cls, **settings: Any) -> None:
         """Let the verbs that train hold the folder of their run from their first line, before anything is computed.
 
-        No verb that computes depends on the modes of torch around the call.
+        No computing method depends on the modes of torch around the call.
         """
         super().__init_subclass__(**settings)
         for name in TRAINING & vars(cls).keys():
@@ -90,12 +90,12 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
 
     @property
     def distilled(self) -> bool:
-        """Whether there is a flow map, so that few jumps replace many solver steps."""
+        """Whether there is a flow map, with which few jumps replace many solver steps."""
         return hasattr(self, "flow_map_")
 
     @property
     def members(self) -> "tuple[Self, ...]":
-        """Fitted estimators that show how this one would vary, where it has an ensemble; none otherwise."""
+        """Fitted estimators that show how this one would vary, if it has an ensemble; empty otherwise."""
         return getattr(self, "members_", ())
 
     @checked
@@ -118,9 +118,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         FileExistsError
             When there is a model already, and ``overwrite`` is false.
         CheckpointError
-            When another process is at work in the folder.
+            When another process is using the folder.
         OSError
-            When a file cannot be written. An earlier model is unchanged then, as it is if the process is stopped.
+            When a file cannot be written. An earlier model then stays unchanged, as it does if the process is stopped.
         """
         self._check_fitted()
         folder = path_of(folder, name="folder")
@@ -177,9 +177,9 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         Raises
         ------
         CheckpointError
-            When files are missing, damaged, of another estimator, or hold a part that must be given again.
+            When files are missing, damaged or from another estimator, or hold a part that must be given again.
         TypeError
-            For a part that is not a setting of the estimator.
+            For a given part that is not a setting of the estimator.
         """
         folder = path_of(folder, name="folder")
         strange = set(parts) - set(cls._get_param_names())
@@ -244,7 +244,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
             return integrate.ode(field, x, solver=solver, **span)
         if not self.distilled:
             raise NotFittedError(
-                f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or take another "
+                f"This {type(self).__name__} has no flow map to jump with. Call `distill` first, or use another "
                 "solver, such as `cf.integrate.Fixed()`."
             )
         dtype = next(self.flow_map_.parameters()).dtype
@@ -378,7 +378,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
 
 
 def some_rows(n: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return the rows of ``n`` samples that are followed: all vectors, or at most `FOLLOWED` random images.
+    """Return the rows of ``n`` samples to follow: all vectors, or at most `FOLLOWED` random images.
 
     Examples
     --------

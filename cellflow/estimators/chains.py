@@ -21,9 +21,9 @@ SHOWN = 5
 def legs_of(snapshots: Snapshots) -> list[ConditionLeg]:
     """Return the legs of every condition, and of every group within it, in order of conditions, groups and times.
 
-    Each leads from a snapshot of the condition to the next one that it has. A treatment that begins later than the
-    first snapshot is led to from the untreated cells of the closest earlier time, of the same group and of the same
-    categories. A condition with a single snapshot that nothing leads to has no leg.
+    Each leads from a snapshot of the condition to its next one. A treatment that begins later than the first snapshot
+    is reached from the untreated cells of the closest earlier time, with the same group and categories. A condition
+    with a single snapshot that nothing leads to has no leg.
 
     Parameters
     ----------
@@ -81,29 +81,29 @@ def legs_of(snapshots: Snapshots) -> list[ConditionLeg]:
         raise ValueError(f"Each condition has cells at one time only: {_listed(alone)}. A flow needs two or more.")
     if alone:
         log.warning(
-            "of conditions with one snapshot no motion is learned, and theirs is made up of that of others: %s",
+            "no motion is learned for conditions with one snapshot; theirs is extrapolated from others: %s",
             _listed(alone),
         )
     return legs
 
 
 def chain_of(states: States, condition: np.ndarray, effect: slice) -> States:
-    """Return the cells that lead to a condition and are of it, under it: see `legs_of`, without groups.
+    """Return the cells that lead to a condition and those that have it, set to it: see `legs_of`, without groups.
 
     Parameters
     ----------
     states
         Cells, each with its own condition.
     condition
-        The condition that is asked for, a row for each cell ``(n, width)``: categories may be the cell's own.
+        The requested condition, a row for each cell ``(n, width)``: categories may be the cell's own.
     effect
-        Which part of it is of the treatments.
+        Which part of it belongs to the treatments.
 
     Returns
     -------
     States
-        Cells of the condition at their times. Where it is a treatment, also the untreated cells of the closest time
-        before the first of these; of the first time with untreated cells, where the treatment was never measured.
+        Cells of the condition at their times. For a treatment, also the untreated cells of the closest time before the
+        first of these; or, if the treatment was never measured, of the first time with untreated cells.
 
     Examples
     --------
@@ -132,24 +132,24 @@ def under(states: States, condition: np.ndarray | None) -> States:
 
 
 def among(states: States, asked: States, *, at: float, effect: slice) -> States:
-    """Return the cells at a time that some others are compared with there: of the same conditions, or leading to these.
+    """Return the cells at a time with which to compare others: of the same conditions, or leading to these.
 
     Parameters
     ----------
     states
         Cells, each with its own condition.
     asked
-        Those others, with the conditions that they are carried under.
+        Those others, with the conditions under which they are carried.
     at
         The time.
     effect
-        Which part of a condition is of the treatments.
+        Which part of a condition belongs to the treatments.
 
     Returns
     -------
     States
-        Cells of these conditions. Of a condition without any at this time, the untreated ones that its chain begins
-        with, see `chain_of`, if these are of this time.
+        Cells of these conditions. For a condition without any at this time, the untreated ones with which its chain
+        begins, see `chain_of`, if they are from this time.
 
     Examples
     --------

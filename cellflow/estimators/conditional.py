@@ -27,19 +27,19 @@ Condition: TypeAlias = Mapping[str, Any] | pd.DataFrame | np.ndarray | Tensor
 
 
 def fitted_to(conditions: Conditions | str | None, adata: "AnnData") -> FittedConditions | None:
-    """Return the conditions of cells as they are learned; ``None`` for none."""
+    """Return the conditions of cells as fitted; ``None`` if there are none."""
     chosen = resolve(conditions)
     return None if chosen is None else chosen.fit(adata.obs, adata.uns)
 
 
 def note_no_control(fitted: FittedConditions | None, table: ConditionTable | None) -> None:
-    """Warn in the log where there are treatments, and no cells without one."""
+    """Log a warning if there are treatments but no untreated cells."""
     if fitted is None or table is None or not fitted.effects.width or table.is_control.any():
         return
     where = fitted.treatment or fitted.dose
     log.warning(
-        "No cells are controls (%r in %r): each treatment is known beside the others alone, and what is predicted of "
-        "untreated cells, or of treatments that were not fitted, was never measured",
+        "No cells are controls (%r in %r): treatments are known only relative to each other, and predictions for "
+        "untreated cells, or for treatments that were not fitted, rest on no measurement",
         fitted.control if fitted.treatment else 0,
         " or ".join(where),
     )
@@ -48,9 +48,9 @@ def note_no_control(fitted: FittedConditions | None, table: ConditionTable | Non
 def of_cells(
     flow: "SnapshotFlow", adata: "AnnData", rows: np.ndarray, condition: Condition | None
 ) -> np.ndarray | None:
-    """Return what a flow sees of some cells, ``(n, width)``: their own conditions, or those that are given.
+    """Return what a flow sees of some cells, ``(n, width)``: their own conditions, or the given ones.
 
-    Of a condition in words, the categories and numbers that are not given are each cell's own.
+    Categories and numbers that a mapping leaves out are each cell's own.
     """
     fitted = known_to(flow, condition)
     if fitted is None:
@@ -70,7 +70,7 @@ def seen(flow: "SnapshotFlow", condition: Condition | None, n: int) -> Tensor | 
     Raises
     ------
     ValueError
-        When a flow with conditions is given none, or one without is given some.
+        When a flow with conditions gets none, or one without conditions gets some.
     KeyError, ValueError
         As `FittedConditions.encode`.
     """
@@ -80,7 +80,7 @@ def seen(flow: "SnapshotFlow", condition: Condition | None, n: int) -> Tensor | 
     if condition is None:
         such = ", ".join(f"{name!r}: ..." for name in fitted.columns)
         raise ValueError(
-            f"This flow was fitted with conditions, and states alone do not say which are theirs. Pass "
+            f"This flow was fitted with conditions, which states alone do not have. Pass "
             f"`condition={{{such}}}`, or `condition=flow.read(adata).condition` for each cell's own."
         )
     if isinstance(condition, Mapping | pd.DataFrame):
@@ -91,7 +91,7 @@ def seen(flow: "SnapshotFlow", condition: Condition | None, n: int) -> Tensor | 
 
 
 def known_to(flow: "SnapshotFlow", condition: Condition | None) -> FittedConditions | None:
-    """Return the conditions that a flow was fitted with; ``None`` where there are none, and none is given."""
+    """Return the conditions of the fit; ``None`` if there are none and none is given."""
     fitted = flow.conditions_
     if fitted is None and condition is not None:
         raise ValueError(
@@ -128,15 +128,15 @@ def seeing(make: Callable[..., nn.Module], fitted: FittedConditions | None) -> C
 
 
 def refuse(flow: "SnapshotFlow", what: str, instead: str) -> None:
-    """Raise for a flow with conditions, where these are not known.
+    """Raise for a flow with conditions, where conditions are not supported.
 
     Raises
     ------
     ValueError
-        Naming what to do instead.
+        With what to do instead.
     """
     if flow.conditions is not None:
-        raise ValueError(f"`{what}` does not know conditions yet. {instead}")
+        raise ValueError(f"`{what}` does not support conditions yet. {instead}")
 
 
 def _encoded(condition: np.ndarray | Tensor, n: int, fitted: FittedConditions) -> np.ndarray:

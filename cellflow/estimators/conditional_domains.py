@@ -34,9 +34,9 @@ class Conditioned:
     table
         Their conditions.
     legs
-        Rows of source samples and of target samples that are paired with each other.
+        Rows of the source and target samples that are paired with each other.
     dropped
-        Whether conditions are dropped at random: a field then also sees whether there is one.
+        Whether conditions are dropped at random: a field then also sees whether there is a condition.
     """
 
     conditions: FittedConditions
@@ -69,9 +69,9 @@ class Conditioned:
 
 
 def seen(vectors: np.ndarray, *, dropped: bool) -> Tensor:
-    """Return what a field sees of conditions: their numbers, after a 1 where conditions are dropped.
+    """Return what a field sees of conditions: their numbers, after a 1 if conditions are dropped in training.
 
-    The control is all zeros, as a condition that was dropped is: the 1 tells them apart.
+    The control is all zeros, and so is a dropped condition: the 1 tells them apart.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def seen(vectors: np.ndarray, *, dropped: bool) -> Tensor:
 
 
 def width(conditions: FittedConditions | None, *, dropped: bool) -> int:
-    """Return how many numbers a field sees of a condition; 0 where there are none."""
+    """Return how many numbers a field sees of a condition; 0 without conditions."""
     return 0 if conditions is None else conditions.width + dropped
 
 
@@ -95,12 +95,12 @@ def conditioned(
     groups: Groups | None = None,
     dropped: bool = False,
 ) -> Conditioned:
-    """Read the conditions of target samples, and say which source samples each of them is paired with.
+    """Read the conditions of target samples, and find the source samples with which each is paired.
 
     Parameters
     ----------
     conditions
-        How the columns of ``obs`` are read: a setting, which is fitted, or one that was fitted before.
+        How the columns of ``obs`` are read: a setting, which is fitted here, or one already fitted.
     target
         Cells or images with ``obs``.
     sources
@@ -165,9 +165,9 @@ def hold_out_legs(
     pair: Callable[[Conditioned], ImageBatches],
     generator: torch.Generator,
 ) -> Parts | None:
-    """Divide the samples of each leg into those that a search sees and those it does not.
+    """Split the samples of each leg into those that a search sees and those that it does not.
 
-    Legs with few samples are seen whole. Returns ``None`` where all are, or a part has no plan.
+    Legs with few samples are seen whole. Returns ``None`` if all are, or a part has no plan.
     """
     large = [leg for leg in known.legs if min(len(leg.source), len(leg.target)) >= FEWEST]
     if not large:
@@ -189,7 +189,7 @@ def hold_out_legs(
 
 
 def both_ends(batches: ImageBatches, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``n`` pairs or more of whole batches: both ends, and what a field sees of their conditions."""
+    """Return at least ``n`` pairs, in whole batches: both ends, and what a field sees of their conditions."""
     found, stream = [], iter(batches)
     for _ in range(-(-n // batches.batch_size)):
         batch = next(stream)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def additive_effects(known: "Conditioned | None", source: Domain, target: Domain) -> AdditiveShift | None:
-    """Return the additive effects of treatments on vectors; ``None`` for images, and where there is one treatment.
+    """Return the additive effects of treatments on vectors; ``None`` for images, and with one treatment.
 
     Displacements are those from the source samples of each leg, or, where controls are among the target samples, from
     these.

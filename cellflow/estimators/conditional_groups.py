@@ -22,7 +22,7 @@ def check_conditional(model: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        Naming the setting.
+        With the name of the setting.
     """
     conditions = resolve(model.conditions)
     if not 0 <= model.condition_dropout <= 1:
@@ -41,7 +41,7 @@ def table_of(given: Any, *, what: str) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        When they have none.
+        When they have no table.
     """
     obs: pd.DataFrame | None = getattr(given, "obs", None)
     if obs is None:

@@ -30,7 +30,7 @@ class Conditional(Protocol):
 
 
 def asked(flow: Conditional, condition: Condition, n: int, *, obs: pd.DataFrame | None = None) -> Tensor:
-    """Return what the field sees of a condition that is asked for, ``(n, width)``.
+    """Return what the field sees of a requested condition, ``(n, width)``.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def asked(flow: Conditional, condition: Condition, n: int, *, obs: pd.DataFrame 
     Raises
     ------
     ValueError
-        When the estimator was fitted without conditions, a name is unknown, or the control is asked for and was not
+        When the estimator was fitted without conditions, a name is unknown, or the control is requested and was not
         trained on.
     KeyError
         When a column is missing, or is not one of the conditions.
@@ -60,7 +60,7 @@ def asked(flow: Conditional, condition: Condition, n: int, *, obs: pd.DataFrame 
 
 
 def own(flow: Conditional, obs: pd.DataFrame | None) -> Tensor | None:
-    """Return what the field sees of the conditions that samples have by their own tables; ``None`` without conditions.
+    """Return what the field sees of the conditions in the samples' own tables; ``None`` without conditions.
 
     Raises
     ------
@@ -73,19 +73,19 @@ def own(flow: Conditional, obs: pd.DataFrame | None) -> Tensor | None:
         return None
     if obs is None:
         raise ValueError(
-            "This model has learned conditions: expected a `condition` to carry to, or samples with a table `obs` that "
-            f"tells theirs, in columns {list(flow.conditions_.columns)}; found neither."
+            "This model has learned conditions: expected a `condition` to carry to, or samples whose table `obs` has "
+            "theirs, in columns {list(flow.conditions_.columns)}; found neither."
         )
     return _seen(flow, flow.conditions_.read(obs))
 
 
 def check_guidance(flow: Conditional, guidance: float, solver: object) -> None:
-    """Refuse guidance that the model cannot give.
+    """Refuse guidance that the model does not support.
 
     Raises
     ------
     ValueError
-        When no conditions were dropped in training, or the solver jumps, whose guidance is fixed.
+        When no conditions were dropped in training, or for a solver that jumps, whose guidance is fixed.
     TypeError
         When it is not a number.
     """
@@ -97,7 +97,7 @@ def check_guidance(flow: Conditional, guidance: float, solver: object) -> None:
 
 
 def check_strength(guidance: float, *, dropped: bool) -> None:
-    """Refuse a strength of guidance that is none, or that of a model whose conditions are not dropped in training.
+    """Refuse a guidance that is not a finite number, or a model whose conditions were not dropped in training.
 
     Raises
     ------
@@ -112,13 +112,13 @@ def check_strength(guidance: float, *, dropped: bool) -> None:
         raise ValueError(f"Expected a finite guidance; found {guidance}.")
     if guidance != 1 and not dropped:
         raise ValueError(
-            f"Guidance {guidance} needs a model that was trained with conditions that are dropped at times. Fit one "
-            "with `conditions=...` and `condition_dropout=0.1`."
+            f"Guidance {guidance} needs a model that was trained with dropped conditions. Fit one with "
+            "`conditions=...` and `condition_dropout=0.1`."
         )
 
 
 def check_part(strength: float) -> None:
-    """Refuse a share of the way that is none.
+    """Refuse a strength outside (0, 1].
 
     Raises
     ------
@@ -134,7 +134,7 @@ def check_part(strength: float) -> None:
 
 
 def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:
-    """Yield the conditions of one batch after the other.
+    """Yield the conditions batch by batch.
 
     Examples
     --------
@@ -145,9 +145,9 @@ def in_turn(rows: Tensor | None, batch_size: int) -> Iterator[Tensor | None]:
 
 
 def relabelled(found: Any, condition: Condition | None, fitted: FittedConditions | None) -> Any:
-    """Return samples with the condition that they were carried to in their table.
+    """Return samples with their new condition in their table.
 
-    Of several columns of treatments and doses, those that the condition does not give are the control, and 0.
+    Columns of treatments and doses that the condition leaves out become the control, and 0.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def _many(values: Any) -> bool:
 def _seen(flow: Conditional, table: ConditionTable) -> Tensor:
     if not flow.controls_ and table.is_control[table.index].any():
         raise ValueError(
-            "The control was not among the conditions of the fit, and a control sample is already its own. Ask for a "
-            f"treatment: {list(flow.conditions_.names) if flow.conditions_ else []}."
+            "The control was not among the conditions of the fit, and a control sample already has it. Choose a "
+            "treatment: {list(flow.conditions_.names) if flow.conditions_ else []}."
         )
     return seen(table.vectors, dropped=flow.condition_dropout > 0)[torch.from_numpy(table.index)]

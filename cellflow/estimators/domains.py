@@ -143,7 +143,7 @@ def read_domain(given: Samples, *, rep: str, group: str | None = None, what: str
 def read_both(
     source: Samples, target: Samples, *, rep: str, group: str | None, device: torch.device
 ) -> tuple[Domain, Domain]:
-    """Return both domains on a device, provided that a flow can lead from one to the other.
+    """Return both domains on a device, after checking that a flow can connect them.
 
     Raises
     ------
@@ -185,9 +185,9 @@ def given_back(
 ) -> Any:
     """Return states ``(n, ...)`` in the form of the samples that they were carried from.
 
-    Images keep their names and ``obs``, and labels if asked, and get ``levels``, or keep their own; cells keep ``obs``,
-    in a new AnnData, with genes where there is a decoder; a tensor comes back as one, a data frame with its index and
-    columns, everything else as an array.
+    Images keep their names and ``obs``, and labels if requested, and get ``levels``, or keep their own; cells keep
+    ``obs``, in a new AnnData, with genes if there is a decoder; a tensor is returned as a tensor, a data frame with its
+    index and columns, everything else as an array.
     """
     if isinstance(given, ImageSet | ImageStream):
         labels, classes = (given.labels, given.classes) if keep_labels else (None, None)
@@ -208,7 +208,7 @@ def given_back(
 
 
 def digest(domain: Domain) -> str:
-    """Return a fingerprint of the samples, their order included; of files that are not read, their names and sizes.
+    """Return a fingerprint of the samples and their order; for files that are not read, of their names and sizes.
 
     Examples
     --------
@@ -256,12 +256,12 @@ def feature_space(features: int | str | None, domain: Domain) -> Features | None
     if not isinstance(features, str):
         return features
     if len(domain.shape) == 1:
-        raise ValueError(f"The features {features!r} are those of images; leave out `features`, or give a number.")
+        raise ValueError(f"The features {features!r} are for images; leave out `features`, or give a number.")
     return feature_network(features).to(domain.device)
 
 
 def regular(regularize: bool | str, coupling: CouplingLike, domains: tuple[Domain, Domain], given: object) -> bool:
-    """Return whether vectors should not be learned by heart; never so for images, or with features of their own."""
+    """Return whether memorising the vectors should be prevented; never so for images, or with a feature space."""
     few = aside.is_few(regularize, sum(map(len, domains)))
     vectors = all(isinstance(domain, Points) and len(domain.shape) == 1 for domain in domains)
     return few and vectors and resolve(coupling).divisible and not isinstance(given, tuple)
@@ -270,9 +270,9 @@ def regular(regularize: bool | str, coupling: CouplingLike, domains: tuple[Domai
 def hold_out(
     x0: Domain, x1: Domain, pair: Callable[[Domain, Domain], ImageBatches], generator: torch.Generator
 ) -> Parts | None:
-    """Divide the vectors of both domains, and of every class, into those that a search sees and those it does not.
+    """Split the vectors of both domains, and of every class, into those that a search sees and those that it does not.
 
-    Returns ``None`` where there are too few, see `cellflow.pairing.aside.held_out`, or a part has no plan.
+    Returns ``None`` if there are too few, see `cellflow.pairing.aside.held_out`, or a part has no plan.
     """
     both = [domain for domain in (x0, x1) if isinstance(domain, Points)]
     groups = [np.zeros(len(one)) if one.labels is None else one.labels.cpu().numpy() for one in both]

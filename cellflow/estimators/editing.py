@@ -38,25 +38,25 @@ def translate(
     seed: int = 0,
     batch_size: int = 128,
 ) -> ImageSet:
-    """Change images towards those that were learned, by partial noise: sketches, other stains, or parts of images.
+    """Change images towards the learned ones, by partial noise: sketches, other stains, or parts of images.
 
-    Images are taken back on the path towards noise for a share of it, ``strength``, and carried on from there. The
-    more noise, the less of an image is left and the more typical is the result. What comes out has nothing to do with
-    pairs: for a set of source images and one of targets see `cellflow.DomainTranslator`.
+    Images are taken back along the path towards noise by the share ``strength``, and carried forward from there. The
+    more noise, the less of an image is left and the more typical is the result. This uses no pairs: for a set of source
+    images and one of targets see `cellflow.DomainTranslator`.
 
     Parameters
     ----------
     images
-        Images of the shape and the levels of the fit. Their labels and conditions are not looked at.
+        Images with the shape and the levels of the fit. Their labels and conditions are ignored.
     strength
-        How much of them is given up: near 0 they stay as they are, at 1 nothing of them is left.
+        How much of them is discarded: near 0 they stay as they are, at 1 nothing of them is left.
     keep
-        Pixels that stay, ``(h, w)`` or one for each image, ``(n, h, w)``, of truth values; the others are painted in.
+        Boolean mask of pixels to keep, ``(h, w)`` or one for each image, ``(n, h, w)``; the others are inpainted.
         ``None`` for none.
     label, condition, guidance
         What they become, as for `generate`.
     solver
-        As for `generate`; of its steps the share ``strength`` is taken, at least one. With ``keep`` it is `Fixed` or
+        As for `generate`; the share ``strength`` of its steps is taken, at least one. With ``keep`` it is `Fixed` or
         `Jumps`.
     seed
         Seed of the noise.
@@ -66,15 +66,15 @@ def translate(
     Returns
     -------
     ImageSet
-        As many images, with the names and the table of theirs.
+        As many images, with the names and the table of the input.
 
     Raises
     ------
     NotFittedError, TypeError, KeyError
         As for `generate`.
     ValueError
-        When images are of another shape or other levels than those of the fit, ``strength`` is not above 0 and at most
-        1, or ``keep`` has another shape.
+        When the shape or levels of images differ from the fit, ``strength`` is not above 0 and at most 1, or ``keep``
+        has another shape.
 
     Notes
     -----
@@ -100,9 +100,7 @@ def translate(
     rows = verbs._condition(self, len(images), label, condition, guidance)
     _check(self, images, strength, chosen, guidance)
     if keep is not None and self.autoencoder_ is not None:
-        raise ValueError(
-            "Latents hold no single pixels that could stay. Leave `keep` out, or fit without an autoencoder."
-        )
+        raise ValueError("Latents have no single pixels to keep. Leave `keep` out, or fit without an autoencoder.")
     stays = None if keep is None else _stays(keep, images)
     check_settings(1, batch_size, None)
     chosen = _shortened(chosen, strength)
@@ -169,9 +167,7 @@ def _carried(
     if stays is None:
         return flow._carry(field, _noised(flow, real, drawn, start), solver, start=start, **how).x[-1]
     if isinstance(solver, Adaptive):
-        raise ValueError(
-            "Pixels that stay are put back after every step: `keep` needs `cf.integrate.Fixed`, or `Jumps`."
-        )
+        raise ValueError("Kept pixels are restored after every step: `keep` needs `cf.integrate.Fixed`, or `Jumps`.")
     fixed = stays[some].to(weight.device)
     times = torch.linspace(start, 1.0, solver.steps + 1, dtype=torch.float64).tolist()
     x, one = _noised(flow, real, drawn, start), replace(solver, steps=1)

@@ -28,7 +28,7 @@ LOSS = "loss"
 """The ``standardize`` with which errors are in units of each column's spread."""
 _WITHOUT_SAY = {
     False: "the loss nor in the coupling: their velocities may come out as 0",
-    True: "the coupling: who is matched with whom depends on the others alone",
+    True: "the coupling: the matching depends on the others only",
 }
 UNSTANDARDIZED = (1e-3, 1e3)
 """Spreads of data that a network can be trained on as they are."""
@@ -104,11 +104,11 @@ def build_field(
     scales
         Scales of the data, whose width is that of the states.
     beside
-        Outputs beside the velocity that an objective requires: ``"score"``, ``"growth"``, both or none.
+        Outputs besides the velocity that an objective requires: ``"score"``, ``"growth"``, both or none.
     heads
-        One of `HEADS`; or `ENDS`, for images with a score and nothing else beside.
+        One of `HEADS`; or `ENDS`, for images with a score and nothing else.
     alone
-        Outputs of these that have a network of their own whatever ``heads`` is.
+        Those outputs that have their own network whatever ``heads`` is.
     sigma
         Scale of the noise, which sets that of the score drift.
     standardize
@@ -117,7 +117,7 @@ def build_field(
     Raises
     ------
     ValueError
-        For unknown ``heads`` or another word, or data of a spread beyond single precision.
+        For unknown ``heads`` or another unknown word, or data whose spread exceeds single precision.
     TypeError
         When outputs share a network that cannot be made with ``heads=``.
 
@@ -153,10 +153,10 @@ def build_field(
 
 
 def check_scales(scales: Scales, *, standardize: bool | str) -> None:
-    """Refuse data beyond single precision, and warn of scales that would be answered wrongly without a word.
+    """Refuse data beyond single precision, and warn of scales that would silently give wrong results.
 
-    Errors and distances are over all columns together: one that spreads less than a thousandth of the widest has no say
-    in them. The principal components of cells differ by some tens.
+    Errors and distances are over all columns together: a column whose spread is below a thousandth of the widest does
+    not affect them. The principal components of cells differ by some tens.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def check_scales(scales: Scales, *, standardize: bool | str) -> None:
     Warns
     -----
     UserWarning
-        Naming the narrow columns; or, where states are not standardised, a spread that no network is made for.
+        For narrow columns; or, if states are not standardised, a spread unsuitable for a network.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def check_scales(scales: Scales, *, standardize: bool | str) -> None:
     widest, spread = float(scales.scale.max()), overall(scales)
     if not SPREADS[0] < spread < SPREADS[1]:
         raise ValueError(
-            f"Expected data that spread between {SPREADS[0]:g} and {SPREADS[1]:g}, within single precision; found "
+            f"Expected data with a spread between {SPREADS[0]:g} and {SPREADS[1]:g}, within single precision; found "
             f"{spread:.2g}. Divide them by {spread:.0e}."
         )
     narrow = torch.nonzero((scales.scale > 0) & (scales.scale < NARROW * widest)).flatten().tolist()
@@ -192,14 +192,14 @@ def check_scales(scales: Scales, *, standardize: bool | str) -> None:
         named = ", ".join(map(str, narrow[:10])) + (f" and {len(narrow) - 10} more" if len(narrow) > 10 else "")
         warnings.warn(
             f"Columns {named} of the representation (counted from 0) spread less than {NARROW:g} times as far as the "
-            f"widest, so they have no say in {_WITHOUT_SAY[standardize == LOSS]}. Bring columns to one scale first, "
+            f"widest, so they have no effect in {_WITHOUT_SAY[standardize == LOSS]}. Bring columns to one scale first, "
             "for example by dividing each by its standard deviation.",
             stacklevel=_calls_inside(),
         )
     if not standardize and not UNSTANDARDIZED[0] < spread < UNSTANDARDIZED[1]:
         warnings.warn(
             f"The data spread by {spread:.2g}, and with `standardize=False` the network sees them as they are: it "
-            "learns numbers of the size of 1. Leave `standardize=True`, or rescale the data.",
+            "needs numbers of order 1. Leave `standardize=True`, or rescale the data.",
             stacklevel=_calls_inside(),
         )
 
@@ -233,7 +233,7 @@ def _of_several(make: Callable[..., nn.Module], dim: int, heads: int) -> nn.Modu
     except TypeError as error:
         raise TypeError(
             f"Expected a network that can be made with `heads={heads}`; making one failed: {error}. Let it take "
-            '`heads`, as `cf.networks.MLP` does, or give each output a network of its own: heads="separate".'
+            '`heads`, as `cf.networks.MLP` does, or give each output its own network: heads="separate".'
         ) from error
 
 

@@ -55,14 +55,14 @@ class ImageGenerator(FlowEstimator):
     conditional
         Whether to condition on the classes of the images.
     conditions
-        Conditions of the images in place of classes, read from their ``obs``: a `cellflow.Conditions`, or the name of
-        the column of treatments. They have equal shares of the training.
+        Conditions of the images instead of classes, read from their ``obs``: a `cellflow.Conditions`, or the name of
+        the column of treatments. Each gets an equal share of the training.
     condition_dropout
         Fraction of samples whose class or condition is dropped in training, which guidance and samples without a class
         require.
     network
         A callable from the channels of the images to a module (with ``condition_dim=`` for classes or conditions);
-        ``None`` for a small `UNet` that suits their size.
+        ``None`` for a small `UNet` suited to their size.
     steps
         Optimiser steps.
     batch_size
@@ -76,9 +76,9 @@ class ImageGenerator(FlowEstimator):
     seed
         Seed of all random numbers.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU if there is one.
     progress
-        Whether to show a bar while fitting; ``None`` for in a terminal.
+        Whether to show a progress bar while fitting; ``None`` to show it in a terminal only.
 
     Attributes
     ----------
@@ -89,11 +89,11 @@ class ImageGenerator(FlowEstimator):
     shape_
         Channels, height and width of the images.
     autoencoder_
-        The autoencoder; ``None`` of a flow of pixels.
+        The autoencoder; ``None`` for a flow of pixels.
     levels_
-        The levels of the images, in a tuple; ``None`` of bytes.
+        The levels of the images, in a tuple; ``None`` for bytes.
     classes_
-        Names of the classes, where they were learned, else ``None``.
+        Names of the classes if they were learned, else ``None``.
     conditions_
         The conditions as they were read; ``None`` without.
     controls_
@@ -229,12 +229,12 @@ class ImageGenerator(FlowEstimator):
         Parameters
         ----------
         images
-            The images it was fitted on. At most 4096 random ones, and as many draws of noise, are each carried to the
-            other end of a pair.
+            The images of the fit. At most 4096 random ones, and as many draws of noise, are each carried to the other
+            end of a pair.
         rounds
             Number of rounds.
         steps
-            Optimiser steps per round; ``None`` for as many as the fit.
+            Training steps per round; ``None`` for as many as the fit.
         coupling
             How pairs are made; ``None`` for ``cellflow.training.Reflow(both_ends=True)``, which keeps real images in
             half of the pairs.

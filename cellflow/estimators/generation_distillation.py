@@ -36,12 +36,12 @@ def distill(
     Parameters
     ----------
     images
-        The images it was fitted on: the map learns from states between noise and them.
+        The images of the fit: the map learns from states between noise and them.
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
-        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-        the data alone.
+        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from pairs of the data
+        only.
     guidance
         Strength of classifier-free guidance that the map learns.
     recipe

@@ -48,7 +48,7 @@ def generate(
     label
         Their class, by name or number, or one for each; ``None`` for unconditional images.
     condition
-        Where conditions were learned, theirs: a value for each column, as ``{"drug": "A", "dose": 3.0}``, or a column
+        Their conditions, if these were learned: a value for each column, as ``{"drug": "A", "dose": 3.0}``, or a column
         of ``n`` values, or a data frame of ``n`` rows. It becomes ``obs`` of the images.
     guidance
         Strength of classifier-free guidance: 1 for none, larger values for more typical and less diverse images.
@@ -70,7 +70,7 @@ def generate(
         When the class or a name is unknown, or the model has learned none; when guidance has no class or condition, or
         is given with jumps.
     KeyError
-        When the condition lacks a column, or has one too many.
+        When the condition lacks a column or has an extra one.
     """
     chosen = integrate.resolve(solver, default=GENERATION, verb="ImageGenerator.generate", noisy=SIMULATE, old=old)
     rows = _condition(self, n, label, condition, guidance)

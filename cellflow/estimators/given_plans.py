@@ -24,7 +24,7 @@ NOTED = 1e-3
 
 
 def placed(coupling: Coupling, snapshots: Snapshots, *, growing: bool) -> Coupling:
-    """Return a coupling with its plans between the cells of snapshots, by their model times, if it has plans.
+    """Return a coupling with its plans, if it has any, between the cells of snapshots, by their model times.
 
     Without conditions a plan is between the cells of two snapshots, in their order; with conditions its rows and
     columns are all cells.
@@ -36,7 +36,7 @@ def placed(coupling: Coupling, snapshots: Snapshots, *, growing: bool) -> Coupli
     snapshots
         The cells.
     growing
-        Whether growth is learned: then every cell of weight must have mass at both ends.
+        Whether growth is learned: then every cell with weight must have mass at both ends.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _check_complete(plans: dict[tuple[float, float], PairMasses], snapshots: Sna
         shown, there = (", ".join(f"({a:g}, {b:g})" for a, b in some) for some in (lacking, plans))
         raise ValueError(
             f"No plan of the times {shown} in `Given`. There are: {there or 'none of the times of these cells'}. Give "
-            "one for each two snapshots that follow each other."
+            "one for each pair of consecutive snapshots."
         )
 
 

@@ -64,7 +64,7 @@ def autoencoder_of(
     seed: int,
     run: Run,
 ) -> Known:
-    """Return the autoencoder that a setting asks for, trained on images where it says so.
+    """Return the autoencoder that a setting specifies, trained on images if it says so.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ def autoencoder_of(
     Raises
     ------
     ValueError
-        When there are no images, or the autoencoder is of other channels or another size than they are.
+        When there are no images, or they have other channels or another size than the autoencoder.
     """
     if setting is None:
         return None
     real = [some for some in images if isinstance(some, ImageSet | ImageStream)]
     if len(real) < len(images):
         raise ValueError(
-            "An autoencoder is of images (bytes, or 16 bits with levels); found other numbers. Leave it out."
+            "An autoencoder needs images (bytes, or 16 bits with levels); found other numbers. Leave it out."
         )
     if run.folder is not None and not run.resume:
         refuse_existing(Path(run.folder) / STATE)
@@ -112,7 +112,7 @@ def autoencoder_of(
 
 
 def run_after(run: Run) -> Run:
-    """Return the run of a flow, which begins where an interrupted training of its autoencoder went on."""
+    """Return the run of a flow, which starts once an interrupted training of its autoencoder has resumed."""
     if run.folder is None or (Path(run.folder) / STATE).exists() or not (Path(run.folder) / FOLDER / STATE).exists():
         return run
     return replace(run, resume=False)
@@ -130,7 +130,7 @@ def halvings_for(shape: tuple[int, ...]) -> int:
 
 
 def check_fits(autoencoder: Autoencoder | DiffusersAutoencoder, shape: tuple[int, ...]) -> None:
-    """Refuse an autoencoder of other channels, or of sides that do not divide.
+    """Refuse an autoencoder with other channels, or with a factor that does not divide the sides.
 
     Raises
     ------
@@ -140,17 +140,17 @@ def check_fits(autoencoder: Autoencoder | DiffusersAutoencoder, shape: tuple[int
     if autoencoder.channels != shape[0]:
         raise ValueError(
             f"The autoencoder is of images of {autoencoder.channels} channels; these have {shape[0]}. Read them with "
-            f"`channels={autoencoder.channels}`, or train one of your own: `autoencoder='train'`."
+            f"`channels={autoencoder.channels}`, or train your own: `autoencoder='train'`."
         )
     if any(side % autoencoder.factor for side in shape[1:]):
         raise ValueError(
             f"The autoencoder makes sides {autoencoder.factor} times smaller; found {shape[1]} x {shape[2]}. Read "
-            f"images with a `size` that {autoencoder.factor} divides."
+            f"images with a `size` divisible by {autoencoder.factor}."
         )
 
 
 def state_shape(autoencoder: Known, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of what is carried: of latents, or of images of a shape themselves.
+    """Return the shape of what is carried: of latents, or of the images themselves.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def state_shape(autoencoder: Known, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def encoded(autoencoder: Known, domain: Any) -> Any:
-    """Return images as latents, with their classes; as they are where there is no autoencoder."""
+    """Return images as latents, with their classes; unchanged without an autoencoder."""
     if autoencoder is None:
         return domain
     parts = [latents(autoencoder, domain.scaled(some)) for some in torch.arange(len(domain)).split(AT_ONCE)]
@@ -173,7 +173,7 @@ def encoded(autoencoder: Known, domain: Any) -> Any:
 
 @torch.no_grad()
 def latents(autoencoder: Known, x: Tensor) -> Tensor:
-    """Return pixels ``(n, c, h, w)`` as latents; as they are where there is no autoencoder."""
+    """Return pixels ``(n, c, h, w)`` as latents; unchanged without an autoencoder."""
     return x if autoencoder is None else autoencoder.encode(x.to(autoencoder.shift))
 
 

@@ -1,7 +1,7 @@
 """From the files of a model to an estimator: every claim is checked before it is acted on.
 
-First the description (`schema`), then the settings (`serialize`), then what the field would be (`outline`) against the
-header of the weights. Only then is memory taken, as much as the file of weights has.
+First the description (`schema`), then the settings (`serialize`), then the outline of the field (`outline`) against the
+header of the weights. Only then is memory allocated, as much as the file of weights needs.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def read_description(path: Path, *, estimator: str) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, of another estimator, or newer than this version.
+        When the file is missing, damaged, from another estimator, or newer than this version.
     """
     if not path.is_file():
         raise CheckpointError(f"No model in {path.parent}: {path.name} is missing. Name the folder of a finished run.")
@@ -64,12 +64,12 @@ def read_description(path: Path, *, estimator: str) -> dict[str, Any]:
 def saved_settings(
     cls: "type[FlowEstimator]", about: Mapping[str, Any], *, given: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
-    """Return the settings of a model as they are called today, those that are given in place of those in the file.
+    """Return the settings of a model under their present names; given settings replace those in the file.
 
     Raises
     ------
     CheckpointError
-        When one is missing, unknown, of another type than the constructor takes, or a part that is not cellflow's.
+        When one is missing, unknown, of a type that the constructor does not take, or a part that is not cellflow's.
     """
     known, name = signature(cls).parameters, schema_of(cls)
     then = {key: value for key, value in about["settings"].items() if key not in {"device", *given}}
@@ -110,12 +110,12 @@ def _check_type(value: Any, hint: Any, key: str, *, where: str, what: str) -> No
 
 
 def schema_of(cls: type) -> str:
-    """Return the name of the estimator of cellflow that a class is, or derives from."""
+    """Return the name of the cellflow estimator that a class is or derives from."""
     return next(kind.__name__ for kind in cls.__mro__ if kind.__name__ in LEARNED)
 
 
 def restore(model: "FlowEstimator", about: Mapping[str, Any], folder: Path, *, given: Mapping[str, Any]) -> None:
-    """Give an estimator of the saved settings what it had learned.
+    """Restore what an estimator with the saved settings had learned.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def _restore_members(
 
 def _blank_map(model: "FlowEstimator", spans: str, growth: bool, what: str) -> None:
     if growth and not getattr(model, "growth_", False):
-        raise CheckpointError(f"{what}: its flow map has a growth rate, which the flow has not. {CURE}")
+        raise CheckpointError(f"{what}: its flow map has a growth rate, but the flow has none. {CURE}")
     try:
         model.flow_map_ = model._blank_map(spans, growth=growth)
     except ValueError as error:

@@ -20,8 +20,8 @@ def shifts_of(arms: Arms) -> np.ndarray:
 def mean_shift(flow: "PerturbationFlow", treatment: str, group: str, effect: np.ndarray) -> np.ndarray:
     """Return the mean shift by the cells of the fit, ``(d,)``.
 
-    Of a treatment and group that were fitted it is theirs; of a treatment that was fitted in other groups, the mean
-    over these; of others what is linear in the condition, so that a combination has the sum of its parts.
+    For a treatment and group that were fitted it is theirs; for a treatment that was fitted in other groups, the mean
+    over these; for others a linear function of the condition, so that a combination has the sum of its parts.
 
     Parameters
     ----------

@@ -21,19 +21,19 @@ _DIGITS, _NEW = 16, "new"
 def save_model(
     description: Path, about: Mapping[str, Any], files: Mapping[str, tuple[str, Mapping[str, Tensor]] | None]
 ) -> None:
-    """Replace a saved model in one step: wherever this is stopped, the old model is found or the new one.
+    """Replace a saved model in one step: if interrupted, either the old or the new model is there.
 
-    New tensors wait under a name with their digest. The description makes them valid, as it is one file and names
-    their digests; then they get their own names, and files of tensors that are no longer described go.
+    New tensors are first written under a name with their digest. The description, a single file with these digests,
+    makes them valid; then they get their final names, and files of tensors that are no longer described are removed.
 
     Parameters
     ----------
     description
-        The file with everything else, as JSON; those with tensors lie beside it.
+        The file with everything else, as JSON; files with tensors lie beside it.
     about
         What it says.
     files
-        For each file of tensors their kind and the tensors; ``None`` for a file that is not to be there.
+        For each file of tensors its kind and the tensors; ``None`` for a file that should not exist.
     """
     folder, digests = description.parent, {}
     for name, known in files.items():
@@ -52,7 +52,7 @@ def save_model(
 
 
 def model_file(path: Path, digests: Mapping[str, str]) -> Path:
-    """Return the file of tensors that a description names: under its own name, or still under that with its digest.
+    """Return the file of tensors that a description names: under its final name, or still under that with its digest.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def model_file(path: Path, digests: Mapping[str, str]) -> Path:
 
 
 def refuse_other(file: Path, name: str, digests: Mapping[str, str]) -> None:
-    """Refuse a file of tensors that was not saved with the description. Call it last: it knows least what is wrong.
+    """Refuse a file of tensors that was not saved with the description. Call it last: its error is the least specific.
 
     Parameters
     ----------

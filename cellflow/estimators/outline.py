@@ -13,7 +13,7 @@ from cellflow.training.reading import Entry
 
 
 def outline(build: Callable[[], nn.Module], found: Mapping[str, Entry], *, source: object) -> dict[str, Tensor]:
-    """Return the tensors of a module that is built without memory, unless it has more than a file can fill.
+    """Return the tensors of a module that is built without memory, unless it needs more than a file holds.
 
     Parameters
     ----------

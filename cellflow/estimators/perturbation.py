@@ -48,33 +48,33 @@ BUILDING = 4
 class PerturbationFlow(FlowEstimator):
     """A flow from control cells to treated cells: drugs, doses, combinations, knock-outs, in one field.
 
-    There is no time: controls are carried to what they are under a treatment. Cells are paired only with controls of
-    their own group, see ``within``, and every treatment counts the same, however many cells it has.
+    There is no time: controls are carried to their treated states. Treated cells are paired only with controls of their
+    own group, see ``within``, and every treatment counts the same, however many cells it has.
 
-    **When it helps.** A *mean shift*, the change of the mean of all cells, is hard to beat where all cells respond
-    alike, or where there are a few dozen cells per treatment: it is what is left of any model of which more cannot be
-    known. A flow can do more where cells of different states respond differently, or where the treatment changes the
-    shape of the population and not only its place: then it carries each cell by its own state, also in groups whose
-    treated cells were never measured. For treatments never seen it knows only what their names tell: combinations of
-    known treatments, doses in between, names with an embedding. `cellflow.tl.response` compares both on your cells; a
-    flow that only ties with the mean shift there is worth no more than it.
+    **When it helps.** A *mean shift*, the change of the mean of all cells, is hard to beat if all cells respond alike,
+    or if there are only a few dozen cells per treatment: no model can then know more. A flow can do better if cells in
+    different states respond differently, or if the treatment changes the shape of the population and not only its
+    position: then it carries each cell by its own state, also in groups whose treated cells were never measured. Of
+    treatments never seen it knows only what their names tell: combinations of known treatments, doses in between, names
+    with an embedding. `cellflow.tl.response` compares both on your cells; a flow that only ties with the mean shift
+    there is worth no more than it.
 
-    **No harm.** A part of the cells is held out first: whole groups, where there are three, and otherwise cells. They
-    say for how many steps to train, how much of an effect there is, and how much of it differs between cells, see
-    `cellflow.training.effects`. A treatment whose cells cannot be told from controls, by a permutation test at 5 %,
-    keeps only what is above chance, often nothing: under it cells stay where they are, as they do under the control.
+    **No harm.** Part of the cells are held out first: whole groups if there are at least three, otherwise single cells.
+    They determine for how many steps to train, how large an effect is, and how much of it differs between cells, see
+    `cellflow.training.effects`. A treatment whose cells cannot be distinguished from controls, by a permutation test at
+    5 %, keeps only what is above chance, often nothing: under it cells stay where they are, as under the control.
 
     Parameters
     ----------
     control
-        The name of no treatment in the column of treatments; ``None`` for that of ``conditions``, by default
-        ``"control"``. A dose of 0 is no treatment either.
+        The name of the control in the column of treatments; ``None`` for that of ``conditions``, by default
+        ``"control"``. A dose of 0 counts as control too.
     conditions
         What the field sees of each cell: `cellflow.Conditions`, or the name of the column of ``obs`` with treatments.
     within
         Column of ``obs`` within whose groups cells are paired, such as a donor, a cell line or a cell type; ``None``
-        for none. Groups without treated cells teach nothing, and may be predicted; groups with treated cells and
-        without controls are refused. The ``categories`` of ``conditions`` are groups as well.
+        for none. Groups without treated cells add nothing to the fit, but can be predicted; groups with treated cells
+        but without controls are refused. The ``categories`` of ``conditions`` are groups as well.
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     path
@@ -85,36 +85,36 @@ class PerturbationFlow(FlowEstimator):
         A callable from the width of the representation, and of the condition as ``condition_dim``, to a module; or the
         name of one.
     stochastic
-        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
-        and can be simulated with noise in both directions.
+        Whether to learn the score as well, on a path with noise: the flow is then a Schrödinger bridge, and can be
+        simulated with noise in both directions.
     heads
         Network of the score: ``"shared"`` with the velocity (a network that takes ``heads=``), or ``"separate"``.
     steps
-        Optimiser steps; the most, where it is seen that fewer are better, see ``regularize``.
+        Training steps; a maximum if held-out cells show that fewer are better, see ``regularize``.
     batch_size
         Pairs per step.
     recipe
         Settings of the optimiser.
     regularize
-        Whether a part of the cells is held out, as above, and paths are blurred; ``"auto"`` blurs them for fewer than
+        Whether part of the cells are held out, as above, and paths are blurred; ``"auto"`` blurs them for fewer than
         10,000 cells.
     standardize
-        As for `cellflow.SnapshotFlow`, but for True with one scale for all columns: what the last principal components
-        say of cells is mostly noise, and a network hears it as loud as the first where each has a scale of its own.
+        As for `cellflow.SnapshotFlow`, but True uses one scale for all columns: the last principal components are
+        mostly noise, and with a scale of their own a network would weigh them like the first.
     ot_batch_size
-        Cells of each side that are matched at once, see `cellflow.pairing.paired_batches`.
+        Number of cells on each side to match at once, see `cellflow.pairing.paired_batches`.
     seed
         Seed of all random numbers.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU if there is one.
     progress
-        Whether to show a bar while fitting; ``None`` for in a terminal.
+        Whether to show a progress bar while fitting; ``None`` to show it in a terminal only.
 
     Attributes
     ----------
     field_
         The fitted field, from model time 0 (controls) to 1 (treated): a `cellflow.networks.treated.Treated`, whose
-        ``share`` is how much of the effect of each treatment was confirmed, and ``own`` how much of how it differs.
+        ``share`` is the confirmed share of each treatment's effect, and ``own`` that of its differences between cells.
     conditions_
         How conditions are read: names, doses and tables that were learned.
     treatments_
@@ -123,7 +123,7 @@ class PerturbationFlow(FlowEstimator):
         Table of the fit, a row for each treatment and group: ``treatment``, ``group``, ``cells``, ``controls``.
     matching_
         How the cells of each row were matched with their controls, by its name: a `cellflow.pairing.choice.Matched`;
-        not of a loaded flow.
+        not in a loaded flow.
     shifts_
         The change of the mean, from controls to treated cells, of each of its rows, ``(k, d)``.
     history_, search_history_, blur_
@@ -133,9 +133,9 @@ class PerturbationFlow(FlowEstimator):
     segments_
         Pieces of the curves of additive effects over doses.
     told_
-        Treatments of the fit that have shares of their own, as combinations whose cells say otherwise than its parts.
+        Treatments of the fit with their own shares, such as combinations whose cells contradict their parts.
     fingerprint_
-        What the representation of cells is known again by.
+        Fingerprint of the representation of cells.
 
     Source
     ------
@@ -225,9 +225,10 @@ class PerturbationFlow(FlowEstimator):
             When a column or the representation is missing or unusable, there are no controls, or none in a group with
             treated cells, a condition has a single cell, or settings contradict each other.
         FileExistsError
-            When the folder of the run holds a training already, and ``resume`` is false.
+            When the folder of the run already holds a training, and ``resume`` is false.
         CheckpointError
-            When the state in that folder is damaged, or of other data or settings; the message names the difference.
+            When the state in that folder is damaged, or belongs to other data or settings; the message names the
+            difference.
         """
         self._check_settings()
         fitted, rng, device = self._unfitted(), generator(seed=int(self.seed)), self._device(run)

@@ -40,18 +40,18 @@ def distill(
 ) -> "PerturbationFlow":
     """Distil the fitted flow into a flow map, for ``transport(..., solver=Jumps(1))``.
 
-    The map jumps in both directions, under any condition. What was confirmed of a treatment holds for the map as for
-    the flow: one that does nothing moves no cell.
+    The map jumps in both directions, under any condition. The confirmed shares of treatments apply to the map as to the
+    flow: a treatment without effect moves no cell.
 
     Parameters
     ----------
     adata
-        The cells that the flow was fitted on, or their files: the map learns from states between them.
+        The cells of the fit, or their files: the map learns from states between them.
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
-        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-        the data alone.
+        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from pairs of the data
+        only.
     recipe
         Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
         `cellflow.training.distill`.

@@ -30,11 +30,11 @@ SHARES = ("share", "own", "seen", "kept")
 
 
 def scales_of(x: np.ndarray, *, standardize: bool | str) -> Scales:
-    """Return the scales of all cells: one for all columns, unless each is to count alike.
+    """Return the scales of all cells: one for all columns, unless each column should count alike.
 
-    The columns of a representation that spread little, as the last principal components, are mostly noise. Divided by
-    its own spread, each has as much of a say as any other in how a network tells cells apart, and what it learns of a
-    group of cells then holds for others less.
+    Columns of a representation with a small spread, such as the last principal components, are mostly noise. Divided by
+    its own spread, each would count as much as any other in how a network distinguishes cells, and the network would
+    generalise less between groups of cells.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def effects_of(arms: Arms, conditions: FittedConditions, legs: Sequence[Conditio
 
 
 def amounts_of(arms: Arms, conditions: FittedConditions) -> tuple[float, bool]:
-    """Return the typical amount of a treatment, and whether there is one treatment only, at one amount."""
+    """Return the typical amount of a treatment, and whether there is only one treatment, at one amount."""
     effects = arms.table.vectors[:, conditions.effect]
     seen = np.unique(effects[(effects != 0).any(axis=1)], axis=0)
     return (float(np.median(np.abs(seen).max(axis=1))), len(seen) == 1) if len(seen) else (1.0, False)
@@ -81,7 +81,7 @@ def folds(
     pair: Callable[[Arms], LegBatches],
     generator: torch.Generator,
 ) -> list[Fold]:
-    """Divide the cells of a fit: whole groups in three folds or, with fewer groups, cells of each arm in one.
+    """Split the cells of a fit: whole groups in three folds or, with fewer groups, cells of each arm in one.
 
     Parameters
     ----------
@@ -140,12 +140,12 @@ def _by_cell(arms: Arms, build: Build, pair: Callable[[Arms], LegBatches], gener
 
 
 def confirm(field: Treated, arms: Arms, conditions: FittedConditions, legs: Sequence[ConditionLeg]) -> None:
-    """Leave of the shares of a field what the cells under each treatment can be told from controls by.
+    """Reduce the shares of a field to what distinguishes the cells under each treatment from controls.
 
-    Treatments are compared one by one. What an axis stands for is told by the treatment that is this axis alone, where
-    there is one: cells under a combination say nothing of which of its treatments does something. A combination of
-    named treatments that its own cells do not show does what its treatments do. Those with other shares than their axes
-    have them for themselves.
+    Treatments are compared one by one. An axis is judged by the treatment that consists of this axis alone, if there is
+    one: cells under a combination do not show which of its treatments has an effect. A combination of named treatments
+    without an effect visible in its own cells keeps that of its treatments. Treatments whose shares differ from those
+    of their axes get their own.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def kept_shares(
     legs: Sequence[ConditionLeg],
     regular: bool,
 ) -> dict[str, Tensor]:
-    """Return the shares that a field has once it is trained, by the names of its buffers; it keeps those it has.
+    """Return the shares of a field after training, by the names of its buffers; the field itself is unchanged.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def kept_shares(
     arms, conditions, legs
         As for `confirm`.
     regular
-        Whether treatments that cannot be told from controls are left out.
+        Whether treatments that cannot be distinguished from controls are left out.
     """
     before = {name: getattr(field, name).clone() for name in SHARES}
     if found is not None:
@@ -199,7 +199,7 @@ def kept_shares(
 
 
 def exchanged(field: Treated, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give a field other shares, and return those that it had."""
+    """Give a field other shares, and return the previous ones."""
     before = {name: getattr(field, name) for name in shares}
     for name, value in shares.items():
         setattr(field, name, value.to(before[name]))  # a training may have made the field double
@@ -209,7 +209,7 @@ def exchanged(field: Treated, shares: Mapping[str, Tensor]) -> dict[str, Tensor]
 def watched_with(
     watch: Callable[[Any], object] | None, field: Treated, shares: Mapping[str, Tensor]
 ) -> Callable[[Any], object] | None:
-    """Return a watch under which a field has its final shares, so that what is predicted or saved there is shrunk."""
+    """Return a watch during which a field has its final shares, so that what is predicted or saved there is shrunk."""
     if watch is None:
         return None
 

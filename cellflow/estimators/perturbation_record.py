@@ -51,7 +51,7 @@ def _plain(value: Any) -> str | float | None:
 
 
 def about(arms: Arms, adata: "AnnData") -> dict[str, Any]:
-    """Return digests of the cells and of the files that they are of, which a resumed training must share."""
+    """Return digests of the cells and of their files, which a resumed training must share."""
     found = hashlib.sha256(np.ascontiguousarray(arms.x).data)
     for part in (arms.table.vectors, arms.table.index):
         found.update(np.ascontiguousarray(part).tobytes())

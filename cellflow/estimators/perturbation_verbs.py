@@ -45,11 +45,11 @@ def read(
     Parameters
     ----------
     adata
-        Cells with the representation that the flow was fitted on, or the files that they lie in.
+        Cells with the representation of the fit, or their files.
     cells
         A mask over all cells, names, or rows of ``obs``; ``None`` for all.
     condition
-        The condition to ask about, for all these cells or for each; ``None`` for their own.
+        The condition, for all these cells or for each; ``None`` for their own.
 
     Returns
     -------
@@ -61,13 +61,13 @@ def read(
     NotFittedError
         Before ``fit``.
     KeyError, ValueError
-        When the representation, a column of the conditions or a cell is missing, a name is unknown, or the
-        representation has another width than in ``fit``, or other loadings.
+        When the representation, a column of the conditions or a cell is missing, a name is unknown, or the width or
+        loadings of the representation differ from ``fit``.
 
     Warns
     -----
     UserWarning
-        When the states of fitted cells are others than in ``fit``, or cells are far from those fitted.
+        When the states of fitted cells differ from ``fit``, or cells are far from those fitted.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def read(
 
 
 def check_cells(flow: "PerturbationFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray | None = None) -> None:
-    """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
+    """Refuse, or warn of, cells whose representation differs from the fit, see `cellflow.cells.fingerprint`.
 
     Parameters
     ----------
@@ -98,17 +98,17 @@ def check_cells(flow: "PerturbationFlow", adata: "AnnData", x: np.ndarray, time:
     x
         Their states, ``(n, d)``.
     time
-        0 for controls and 1 for treated cells, ``(n,)``; ``None`` where it is not known which they are.
+        0 for controls and 1 for treated cells, ``(n,)``; ``None`` if unknown.
 
     Raises
     ------
     ValueError
-        When the width, loadings or the order of columns are others.
+        When the width, the loadings or the order of columns differ.
 
     Warns
     -----
     UserWarning
-        When the fitted cells have other states, or cells are far from those fitted.
+        When the states of fitted cells have changed, or cells are far from those fitted.
     """
     _check_shape(flow, x.shape)
     if flow.fingerprint_ is not None:
@@ -125,7 +125,7 @@ def transport(
     save: int = 2,
     solver: Fixed | Adaptive | Jumps | str | int = WAY,
 ) -> Trajectory:
-    """Carry control cells to what they are in a condition, without noise.
+    """Carry control cells to their state under a condition, without noise.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def transport(
     reverse
         Whether to carry treated cells back to controls; the inverse, up to the error of the solver.
     save
-        Number of equally spaced points of the way to return, both ends included.
+        Number of equally spaced points to return, both ends included.
     solver
         `cellflow.integrate.Fixed` or `Adaptive`; or the name of a method, or a number of steps. After ``distill``
         also `cellflow.integrate.Jumps`.
@@ -178,7 +178,7 @@ def simulate(
     solver: Noisy | str | int = Noisy(),
     seed: int = 0,
 ) -> Trajectory:
-    """Carry control cells to a condition with noise: each has many outcomes.
+    """Carry control cells to a condition with noise: each has many possible outcomes.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def simulate(
     self._check_fitted()
     if not self.stochastic:
         raise TypeError(
-            "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+            "This flow was fitted without a score and cannot be simulated with noise. Fit one with "
             "`PerturbationFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
         )
     given, field = _inputs(self, x, condition), few_at_once(self.field_, self.n_features_in_)
@@ -219,14 +219,14 @@ def simulate(
 
 @checked_but("condition")
 def velocity(self: "PerturbationFlow", x: StatesLike, *, condition: Condition, t: float = 0.0) -> np.ndarray:
-    """Return the velocity ``(n, d)`` of states, per whole way from control to treated.
+    """Return the velocity ``(n, d)`` of states, per unit of model time (the whole way from control to treated).
 
     Parameters
     ----------
     x, condition
         As for `transport`.
     t
-        How far the way is gone, from 0, where cells are controls, to 1.
+        Model time, from 0 (controls) to 1 (treated).
     """
     given, field = _inputs(self, x, condition), few_at_once(self._velocity(), self.n_features_in_)
     if not 0 <= t <= 1:
@@ -245,13 +245,13 @@ def velocity(self: "PerturbationFlow", x: StatesLike, *, condition: Condition, t
 def score(self: "PerturbationFlow", adata: "AnnData | Stored", y: None = None) -> float:
     """Return minus the mean W1 between predicted and given treated cells, so that higher is better.
 
-    The given controls of each group are carried to each condition of its treated cells. With it scikit-learn selects
-    settings, as with `cellflow.SnapshotFlow.score`.
+    The given controls of each group are carried to each condition of its treated cells. scikit-learn can select
+    settings by it, as with `cellflow.SnapshotFlow.score`.
 
     Parameters
     ----------
     adata
-        Control and treated cells, of the fit or held out, or the files that they lie in.
+        Control and treated cells, of the fit or held out, or their files.
     y
         Not used; for compatibility with scikit-learn.
 
@@ -287,7 +287,7 @@ def score(self: "PerturbationFlow", adata: "AnnData | Stored", y: None = None) -
 def carried(flow: "PerturbationFlow", arms: Arms, arm: Arm, solver: Fixed | Adaptive = WAY) -> np.ndarray:
     """Return the controls of an arm, carried to the condition of its treated cells, ``(n, d)``.
 
-    Where treated cells differ in covariates, controls take those of treated cells in turn.
+    If treated cells differ in covariates, controls take those of treated cells in turn.
     """
     turns = arm.target[np.arange(len(arm.source)) % len(arm.target)]
     rows = torch.from_numpy(arms.table.vectors[arms.table.index[turns]])

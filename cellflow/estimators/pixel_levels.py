@@ -25,7 +25,7 @@ def levels_of(*domains: object) -> Known:
 
 
 def recorded(levels: Known) -> list[dict[str, Any] | None] | None:
-    """Return levels as a saved model has them: ``None`` where no domain has any.
+    """Return levels as a saved model has them: ``None`` if no domain has any.
 
     Examples
     --------
@@ -38,12 +38,12 @@ def recorded(levels: Known) -> list[dict[str, Any] | None] | None:
 
 
 def restored(record: Sequence[Mapping[str, Any] | None] | None, *, domains: int) -> Known:
-    """Return the levels that a saved model has; none where it is of an earlier version."""
+    """Return the levels of a saved model; empty if it is from an earlier version."""
     return tuple(map(Levels.of, record or [None] * domains))
 
 
 def check_levels(known: Levels | None, given: object, *, again: str) -> None:
-    """Refuse images whose black and white are others than those of the fit.
+    """Refuse images whose black and white levels differ from the fit.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
     given
         The images.
     again
-        What the levels are called that they have to be read with.
+        What the levels to read them with are called.
 
     Raises
     ------

@@ -33,8 +33,8 @@ def population_sizes(masses: str | Mapping[float, float] | pd.Series | None, sna
     Parameters
     ----------
     masses
-        ``None`` for equal sizes, ``"counts"`` for the numbers of cells, or the sums of their weights, or a mapping from
-        time to size: a Series, whose index is the time, is one, such as ``adata.obs["day"].value_counts()``.
+        ``None`` for equal sizes, ``"counts"`` for the numbers of cells or the sums of their weights, or a mapping from
+        time to size; a Series indexed by time works too, such as ``adata.obs["day"].value_counts()``.
     snapshots
         The cells.
 
@@ -57,7 +57,8 @@ def population_sizes(masses: str | Mapping[float, float] | pd.Series | None, sna
     counted = isinstance(masses, str) and masses == COUNTS
     if counted and snapshots.conditions is not None:
         raise ValueError(
-            "With `conditions`, numbers of cells are no sizes of a population: untreated cells stand for many. Give "
+            "With `conditions`, numbers of cells are not population sizes: untreated cells are shared by many "
+            "conditions. Give "
             "`masses` as a mapping from time to size, or leave it out."
         )
     sizes = _counts(snapshots) if counted else _given(masses, snapshots)
@@ -72,8 +73,8 @@ def learns_growth(setting: bool | str, coupling: Coupling, snapshots: Snapshots)
     Parameters
     ----------
     setting
-        Whether it is asked for, or ``"auto"``: with the coupling ``"auto"``, where it is known for all cells. A group
-        of cells that a neighbouring snapshot lacks has none.
+        Whether to learn it, or ``"auto"``: with the coupling ``"auto"``, if it is known for all cells. A group of cells
+        that a neighbouring snapshot lacks has none.
     coupling
         How cells are matched.
     snapshots
@@ -102,7 +103,7 @@ def hold_out(
     generator: torch.Generator,
     whole: PairedBatches | None = None,
 ) -> Parts | None:
-    """Divide the cells of every snapshot and group into those that a search sees and those that it does not.
+    """Split the cells of every snapshot and group into those that a search sees and those that it does not.
 
     Parameters
     ----------
@@ -113,12 +114,12 @@ def hold_out(
     generator
         Chooses the cells.
     whole
-        Pairs of all cells, where they grow.
+        Pairs of all cells, if they grow.
 
     Returns
     -------
     parts
-        Batches of either part, and what growth is judged by; ``None`` where there are too few cells, see
+        Batches of either part, and the measure of growth; ``None`` if there are too few cells, see
         `cellflow.pairing.aside.held_out`, or a part has no plan.
 
     Examples
@@ -156,8 +157,8 @@ def check_growing(coupling: Coupling, sizes: Sizes) -> None:
     if coupling.keeps_mass and len(set(sizes)) == 1:
         raise ValueError(
             f"{type(coupling).__name__} keeps the mass of every cell and `masses` are equal: growth is 0 everywhere. "
-            "Take `coupling=cf.couplings.UnbalancedSinkhorn()`, say with `masses` how large the "
-            "population is at each time, or with `prior_key` which cells divide, or leave `growth` out."
+            "Take `coupling=cf.couplings.UnbalancedSinkhorn()`, give the population size at each time by `masses`, or "
+            "the dividing cells by `prior_key`, or leave `growth` out."
         )
 
 

@@ -29,7 +29,7 @@ class Portion:
     Parameters
     ----------
     number
-        Which one it is; noise belongs to a seed, the number, and the place of a state in the portion.
+        Its number; noise depends on a seed, this number, and the position of a state in the portion.
     rows
         Its states among all.
     x
@@ -37,7 +37,7 @@ class Portion:
     times
         Model times of each, ``(k,)`` each.
     condition
-        What the field sees beside, ``(k, width)``; ``None`` for nothing.
+        The condition that the field sees, ``(k, width)``; ``None`` for none.
     """
 
     number: int
@@ -65,9 +65,9 @@ class Inputs:
     times
         Model times, ``(n,)`` each.
     condition
-        What the field sees beside, ``(n, width)``; ``None`` for nothing.
+        The condition that the field sees, ``(n, width)``; ``None`` for none.
     shown
-        Whether a bar is shown where there are several portions, as in `cellflow.training.run.progress_bar`.
+        Whether to show a progress bar if there are several portions, as in `cellflow.training.run.progress_bar`.
     """
 
     x: Tensor
@@ -86,9 +86,9 @@ class Inputs:
         return cast("Tensor", found)
 
     def carried(self, carry: Callable[[Portion], Trajectory], *, solver: Solver) -> Trajectory:
-        """Return all states as they are carried, on the CPU; the times are those of the last portion.
+        """Return the trajectories of all states, on the CPU; the times are those of the last portion.
 
-        An adaptive solver chooses its steps for all states: these are one portion then.
+        An adaptive solver chooses its steps for all states together: they are then one portion.
         """
         adaptive, n = isinstance(solver, Adaptive), len(self.x)
         x: Tensor | None = None
@@ -103,7 +103,7 @@ class Inputs:
         return Trajectory(part.t.cpu(), cast("Tensor", x), part.evaluations, log_weight)
 
     def log_weight(self, some: Portion) -> Tensor:
-        """Return the log of what each state of a portion weighs at the start, where all together weigh 1."""
+        """Return the log weight of each state of a portion at the start, where all states together weigh 1."""
         return some.x.new_full((len(some.x),), -math.log(len(self.x)) if len(self.x) else 0.0)
 
     def _portion(self, number: int, rows: slice) -> Portion:
@@ -117,7 +117,7 @@ class Inputs:
 
 
 def rows_of(n: int, dim: int) -> list[slice]:
-    """Return which of ``n`` states of ``dim`` numbers are carried together; this depends on nothing else.
+    """Return which of ``n`` states of ``dim`` numbers are carried together, from these two numbers only.
 
     Noise depends on it: up to here all states have the noise of one generator, as they are drawn.
 
@@ -172,7 +172,7 @@ def few_at_once(field: Field, dim: int) -> Any:
 
 
 def in_parts(flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor]) -> Trajectory:
-    """Carry states some at a time; return all of them, on the CPU.
+    """Carry states in portions; return all of them, on the CPU.
 
     Examples
     --------

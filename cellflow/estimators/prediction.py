@@ -31,7 +31,7 @@ class Carried(NamedTuple):
     x
         Their states there, ``(n, d)``.
     weight
-        Their weights ``(n,)``: over all snapshots that are carried to the time they sum to 1.
+        Their weights ``(n,)``, which sum to 1 over all snapshots carried to the time.
     time
         The time, in the user's units.
     """
@@ -69,8 +69,8 @@ def predict(
     extrapolate
         Whether times outside the fitted range are allowed.
     times
-        The fitted times at which there are cells, of one condition; ``None`` for all fitted times. Before the first and
-        after the last of them, that one is carried.
+        The fitted times that have cells, for one condition; ``None`` for all fitted times. Times before the first or
+        after the last are reached from that one.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def arriving(flow: "SnapshotFlow", cells: States, at: float) -> list[Carried]:
     flow, cells
         As for `predict`.
     at
-        A fitted time but the first.
+        A fitted time other than the first.
 
     Examples
     --------

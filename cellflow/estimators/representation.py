@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def known_by(source: Samples, target: Samples, domains: tuple[Domain, Domain], *, rep: str) -> Fingerprint | None:
-    """Return what the cells of both domains are known again by; ``None`` where neither holds cells.
+    """Return the fingerprint of the cells of both domains; ``None`` if neither holds cells.
 
     Parameters
     ----------
@@ -47,24 +47,24 @@ def known_by(source: Samples, target: Samples, domains: tuple[Domain, Domain], *
     found = fingerprint(cells[0][0], rep, np.concatenate([x for _, x in cells]), time, names=names)
     if not all(found.fits(adata, rep) for adata, _ in cells):
         raise ValueError(
-            f"Source and target are in different representations: the loadings, or the order of columns, of {rep!r} "
-            "differ. Compute one for both together, such as `sc.pp.pca` of `anndata.concat([source, target])`."
+            f"Source and target are in different representations: the loadings or the order of columns of {rep!r} "
+            "differ. Compute it for both together, for example by `sc.pp.pca` of `anndata.concat([source, target])`."
         )
     return found
 
 
 def check_cells(flow: "DomainTranslator", given: Samples, domain: Domain) -> None:
-    """Refuse or warn of cells in another representation than that of the fit.
+    """Refuse, or warn of, cells whose representation differs from the fit.
 
     Raises
     ------
     ValueError
-        When loadings or the order of columns are others.
+        When the loadings or the order of columns differ.
 
     Warns
     -----
     UserWarning
-        When the fitted cells have other states.
+        When the states of fitted cells have changed.
     """
     known = getattr(flow, "fingerprint_", None)
     if known is not None and hasattr(given, "obsm"):

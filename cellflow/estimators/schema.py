@@ -155,12 +155,12 @@ VALUES = {
 
 
 def check_described(about: Any, *, what: str) -> None:
-    """Refuse what is no description of a model, of whichever estimator.
+    """Refuse anything that is not the description of a model, of any estimator.
 
     Raises
     ------
     CheckpointError
-        Naming the first entry that is wrong.
+        With the first entry that is wrong.
     """
     check_record(about, DESCRIBED, DESCRIBED_SOMETIMES, what=what, cure=CURE)
 
@@ -180,7 +180,7 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
     Raises
     ------
     CheckpointError
-        Naming the first entry that is wrong, or two that contradict each other.
+        With the first entry that is wrong, or two that contradict each other.
     """
     learned = about["learned"]
     check_record(learned, *LEARNED[name], what=what, under="learned", cure=CURE)

@@ -28,7 +28,7 @@ _ROOMS = (paths, couplings, pairing, networks, training, cells)
 
 _NOT_COMPARED = {"steps", "seed", "recipe", "device", "progress", "time_key", "rep", "regularize"}
 """Settings that a resumed training may change, or that are compared elsewhere: the data that they name, the seed and
-the recipe by the training itself, and whether a fit is regular by what was decided."""
+the recipe by the training itself, and regularisation by what was decided."""
 
 PARTS: dict[str, Callable[[Any], Any]] = {
     "path": paths.resolve,
@@ -85,12 +85,12 @@ def encode(value: Any, *, name: str = "value", depth: int = 0) -> Any:
     name
         Name of the setting.
     depth
-        How many lists and parts it is nested in.
+        How many lists and parts enclose it.
 
     Raises
     ------
     ValueError
-        When it is nested too deeply to be read again, as what holds itself is.
+        When it is nested too deeply to be read again, as a value that contains itself is.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def decode(value: Any, *, name: str) -> Any:
     Raises
     ------
     CheckpointError
-        When the part is not one of cellflow's: it must be given when the model is loaded.
+        When the part is not one of cellflow's: it must be given when loading the model.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def decode(value: Any, *, name: str) -> Any:
         return tuple(decode(item, name=name) for item in value)
     if not isinstance(value, dict):
         if value != value:  # NaN
-            raise CheckpointError(f"`{name}` of this model cannot be made again: it holds NaN.")
+            raise CheckpointError(f"`{name}` of this model cannot be restored: it holds NaN.")
         return value
     kind = next((kind for kind in _FORMS if kind in value), "custom")
     if value.keys() - {kind, "values"} or not _FORMS[kind](value.get(kind, "")):

@@ -45,8 +45,8 @@ def distill(
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
-        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-        the data alone.
+        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from pairs of the data
+        only.
     recipe
         Settings of the optimiser; ``None`` for those of the fit with ``"trajectories"``, and otherwise for those of
         `cellflow.training.distill`.

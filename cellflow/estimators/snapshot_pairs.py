@@ -32,14 +32,14 @@ CHECKED_LEGS = 20
 
 
 def cells(self: "SnapshotFlow", data: "AnnData | Stored") -> "AnnData":
-    """Return an AnnData as it is; of files, the columns of ``obs`` that the settings of a flow name, or all."""
+    """Return an AnnData as it is; for files, the columns of ``obs`` that the settings of a flow name, or all."""
     keys = ("time_key", "within", "weight_key", "prior_key", "replicate_key")
     named = [name for name in (getattr(self, key) for key in keys) if name is not None]
     return as_adata(data, rep=self.rep, columns=named if self.conditions is None else None)
 
 
 def read(self: "SnapshotFlow", adata: "AnnData") -> Snapshots:
-    """Return the cells under the keys of a flow, with their conditions where it has any."""
+    """Return the cells under the keys of a flow, with their conditions if it has any."""
     keys = ("time_key", "rep", "within", "weight_key", "prior_key", "n_pcs")
     found = read_snapshots(adata, **{key: getattr(self, key) for key in keys})
     fitted = getattr(self, "conditions_", None)
@@ -53,7 +53,7 @@ def clouds(self: "SnapshotFlow", snapshots: Snapshots, device: torch.device) -> 
 
 
 def passed(self: "SnapshotFlow", snapshots: Snapshots, device: torch.device) -> tuple[Any, ...]:
-    """Return the states that trajectories of a fitted flow pass through, their times, and with conditions these.
+    """Return the states that trajectories of a fitted flow pass through, their times and, if any, conditions.
 
     With conditions they are the ends of all legs: untreated cells are followed under each treatment that they lead to.
     """
@@ -73,7 +73,7 @@ def passed(self: "SnapshotFlow", snapshots: Snapshots, device: torch.device) -> 
 
 
 def population(self: "SnapshotFlow", snapshots: Snapshots, sizes: Sizes | None) -> dict[str, Any]:
-    """Return what pairs depend on beside states and times: what cells weigh, expected growth, groups, the path."""
+    """Return what pairs depend on besides states and times: weights of cells, expected growth, groups, the path."""
     rates = None if snapshots.rates is None else snapshots.rates / snapshots.clock.per_time
     of_cells = {"within": snapshots.groups, "weights": snapshots.weights, "rates": rates}
     each = {name: None if values is None else snapshots.each(values) for name, values in of_cells.items()}
@@ -154,9 +154,9 @@ def parts(
     *,
     whole: PairedBatches | LegBatches | None = None,
 ) -> Parts | None:
-    """Divide the cells into those that a search sees and those that it does not; ``None`` where there are too few.
+    """Split the cells into those that a search sees and those that it does not; ``None`` if there are too few.
 
-    ``whole`` are the pairs of all cells, where they grow.
+    ``whole`` are the pairs of all cells, if they grow.
     """
     if snapshots.conditions is not None:
         given = (snapshots, coupling, rng, sizes, device)
@@ -178,14 +178,14 @@ def hold_out_legs(
     *,
     whole: LegBatches | None = None,
 ) -> Parts | None:
-    """Divide the cells of every condition, group and snapshot into those that a search sees and those that it does not.
+    """Split the cells of every condition, group and snapshot into those that a search sees and those that it does not.
 
-    Of fewer than six none is held out.
+    Of fewer than six cells none is held out.
 
     Returns
     -------
     parts
-        As of `cellflow.estimators.population.hold_out`; ``None`` where most cells are among so few.
+        As of `cellflow.estimators.population.hold_out`; ``None`` if that applies to most cells.
     """
     table = cast("ConditionTable", snapshots.conditions)
     names = snapshots.groups if snapshots.groups is not None else np.full(len(snapshots.x), "")

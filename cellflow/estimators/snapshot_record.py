@@ -35,7 +35,7 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        When the settings take another number of columns than the fit did.
+        When the settings use another number of columns than the fit.
     """
     self.clock_, self.n_cells_ = (
         Clock(tuple(learned["times"]), learned.get("time_labels", {})),

@@ -35,21 +35,21 @@ def read(
     Parameters
     ----------
     adata
-        Cells with the time and the representation that the flow was fitted on, or the files that they lie in.
+        Cells with the time and the representation of the fit, or their files.
     cells
         A mask over all cells, names, or rows of ``obs``; ``None`` for all.
     condition
-        With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
-        ``None`` for each cell's own. Categories and numbers that are not given are each cell's own.
+        With a flow that has conditions: the condition of the cells, such as ``{"drug": "A", "dose": 3.0}``; ``None``
+        for each cell's own. Categories and numbers that it leaves out are each cell's own.
     weights
-        Whether to read the weights of cells, where the flow has a ``weight_key``: what depends on a single cell alone,
-        such as its velocity, needs none.
+        Whether to read the weights of cells, if the flow has a ``weight_key``: what depends on a single cell only, such
+        as its velocity, needs none.
 
     Returns
     -------
     States
-        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, and weights where they
-        are read, and with conditions what the field sees of these ``(n, width)``.
+        States ``(n, d)``, times ``(n,)`` in the user's units, positions in ``adata`` ``(n,)``, weights if they are read
+        and, with conditions, what the field sees of these ``(n, width)``.
 
     Raises
     ------
@@ -57,12 +57,12 @@ def read(
         Before ``fit``.
     KeyError, ValueError
         When the time, the representation, the weights, a column of the conditions or a cell are missing, or the
-        representation has another width than in ``fit``, or other loadings; when a condition is not known.
+        width or loadings of the representation differ from ``fit``; when a condition is unknown.
 
     Warns
     -----
     UserWarning
-        When the states of fitted cells are others than in ``fit``, or cells are far from those fitted at their time.
+        When the states of fitted cells differ from ``fit``, or cells are far from those fitted at their time.
 
     Examples
     --------
@@ -84,17 +84,17 @@ def read(
 
 @checked
 def check_representation(self: "SnapshotFlow", adata: "AnnData", x: np.ndarray, time: np.ndarray) -> None:
-    """Refuse or warn of cells in another representation than that of the fit, see `cellflow.cells.fingerprint`.
+    """Refuse, or warn of, cells whose representation differs from the fit, see `cellflow.cells.fingerprint`.
 
     Raises
     ------
     ValueError
-        When loadings or the order of columns are others.
+        When the loadings or the order of columns differ.
 
     Warns
     -----
     UserWarning
-        When the fitted cells have other states, or cells are far from those fitted at their time.
+        When the states of fitted cells have changed, or cells are far from those fitted at their time.
     """
     known = getattr(self, "fingerprint_", None)  # models that were saved before there were any have none
     if known is not None:

@@ -58,11 +58,11 @@ class Suggestion:
     sigma
         Of a `cellflow.paths.BrownianBridge`, in units of the representation.
     epsilon, relaxation
-        What ``"auto"`` of the coupling comes to in each interval, in squared units of the representation.
+        What the coupling ``"auto"`` amounts to in each interval, in squared units of the representation.
     steps
         Optimiser steps.
     seconds
-        How long the fit takes on this machine, at most about; less where few cells stop it early.
+        Approximate maximum duration of the fit on this machine; less if few cells stop it early.
     settings
         What to set: ``flow.set_params(**suggestion.settings)``.
     choices
@@ -89,22 +89,22 @@ class Suggestion:
             lines.append(textwrap.fill(why, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)))
         room = {"path": "cf.paths."}
         given = ", ".join(f"{name}={room.get(name, '')}{value!r}" for name, value in self.settings.items())
-        return "\n".join([*lines, f"To take them: flow.set_params({given})"])
+        return "\n".join([*lines, f"To use them: flow.set_params({given})"])
 
 
 @checked_but("adata")
 def suggest(self: "SnapshotFlow", adata: "AnnData | Stored") -> Suggestion:
-    """Print what could be chosen for these cells, why, and how long the fit takes on this machine.
+    """Print suggested settings for these cells, the reasons, and how long the fit takes on this machine.
 
     Components are those above the noise of the genes, see `cellflow.cells.components`; sigma, epsilon and the
-    relaxation follow from distances between snapshots; the time from a fit of a few steps. Nothing is set, and a
-    fitted flow stays as it is. Whether a choice predicts better than another is measured by `cellflow.tl.tune`,
-    but for ``n_pcs``, which changes what distances are measured in: compare fates with clones, or known markers.
+    relaxation follow from distances between snapshots; the time from a fit of a few steps. Nothing is set, and a fitted
+    flow stays as it is. `cellflow.tl.tune` measures whether one choice predicts better than another, except for
+    ``n_pcs``, which changes the units of distances: compare fates with clones or known markers.
 
     Parameters
     ----------
     adata
-        The cells that are to be fitted, or the files that they lie in.
+        The cells to fit, or their files.
 
     Returns
     -------
@@ -186,10 +186,10 @@ def suggest_sigma(self: "SnapshotFlow", adata: "AnnData | Stored") -> float:
 
 
 def note_width(flow: "SnapshotFlow", columns: int) -> None:
-    """Say in the log that all columns of a representation are used, where nobody has chosen."""
+    """Log that all columns of a representation are used, if none were chosen."""
     if flow.n_pcs is None and flow.rep != "X":
         log.info(
-            "all %d columns of %r are used; `flow.suggest(adata)` says how many are above noise, `n_pcs=` takes fewer",
+            "all %d columns of %r are used; `flow.suggest(adata)` shows how many are above noise, `n_pcs=` uses fewer",
             columns,
             flow.rep,
         )
@@ -207,23 +207,23 @@ def _components(found: Components, chosen: int | None) -> str:
     return (
         f"of {found.columns}: {found.why} (at most {found.noise:.3g}; the first has {found.variance[0]:.3g}, the last "
         f"of these {found.variance[found.n_pcs - 1]:.3g}). They hold {share:.0%} of the variance of all columns; "
-        "weak ones that are real may lie below, and fates of blood were nearer to clones with all"
+        "weak but real ones may lie below, and fates of blood were nearer to clones with all"
     )
 
 
 def _sigma(flow: "SnapshotFlow") -> str:
     used = "" if flow.stochastic else " Only with stochastic=True and path=cf.paths.BrownianBridge(sigma)."
     return (
-        f"the noise that goes with an epsilon of {SHARE:.0%} of the median squared distance between neighbouring "
-        f"snapshots; a starting point, as snapshots do not tell how noisy cells are.{used}"
+        f"the noise that corresponds to an epsilon of {SHARE:.0%} of the median squared distance between neighbouring "
+        f"snapshots; a starting point, as snapshots do not show how noisy cells are.{used}"
     )
 
 
 def _steps(snapshots: Snapshots, steps: int, batch_size: int, *, regular: bool) -> str:
     if regular:
         return (
-            f"at most: of {len(snapshots.x):,} cells some are held out, and training stops where these gain no more "
-            "(regularize)"
+            f"at most: of {len(snapshots.x):,} cells some are held out, and training stops once these no longer "
+            "improve (regularize)"
         )
     most = max(map(len, snapshots.clouds()))
     return f"a rule of thumb: each cell of the largest snapshot is drawn {steps * batch_size / most:,.0f} times"
@@ -246,7 +246,7 @@ def _timed(
         few_steps = min(most_steps, stopping.EVERY * (1 + stopping.PATIENCE + LONGER))
     least, most = (before * (2 if regular else 1) + steps * step for steps in (few_steps, most_steps))
     said = f"{_duration(before)} to pair cells, and {1000 * step:.1f} ms a step, timed on this machine"
-    said += "; the more, the later held-out cells gain no more" if regular else ""
+    said += "; the more, the later held-out cells stop improving" if regular else ""
     runs = 1 + (flow.ensemble or 0)
     return (least * runs, most * runs), said + (f"; with {flow.ensemble} members" if flow.ensemble else "")
 

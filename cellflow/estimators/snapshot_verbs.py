@@ -39,7 +39,7 @@ def transport(
     extrapolate: bool = False,
     **old: Any,
 ) -> Trajectory:
-    """Carry states from one time to another, forward or backward; where growth was learned, with their weights.
+    """Carry states from one time to another, forward or backward; if growth was learned, with their weights.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def transport(
         Number of equally spaced times to return, including both ends.
     condition
         With a flow that has conditions: one for all states, such as ``{"drug": "A", "dose": 3.0}``, a column of values
-        each, or what the field sees, ``(n, width)``, as ``flow.read(adata).condition`` has it.
+        each, or what the field sees, ``(n, width)``, as in ``flow.read(adata).condition``.
     solver
         `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
         method, or a number of steps.
@@ -61,8 +61,8 @@ def transport(
     Returns
     -------
     Trajectory
-        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; where growth was learned, log
-        weights ``(save, n)``. Its ``mass()`` is the size of the population relative to that at ``start``.
+        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; if growth was learned, log weights
+        ``(save, n)``. Its ``mass()`` is the size of the population relative to that at ``start``.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def simulate(
     Returns
     -------
     Trajectory
-        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; where growth was learned, log
-        weights ``(save, n)``.
+        Times in the user's units, float64, and states ``(save, n, d)``, on the CPU; if growth was learned, log weights
+        ``(save, n)``.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def simulate(
     self._check_fitted()
     if not self.stochastic:
         raise TypeError(
-            "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+            "This flow was fitted without a score and cannot be simulated with noise. Fit one with "
             "`SnapshotFlow(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `transport`."
         )
     ends = _ends(self, start, stop)
@@ -173,7 +173,7 @@ def grow(
     extrapolate: bool = False,
     **old: Any,
 ) -> Trajectory:
-    """Carry states and their weights, as `transport` does where growth was learned.
+    """Carry states and their weights, as `transport` does if growth was learned.
 
     Parameters
     ----------
@@ -214,15 +214,15 @@ def score(self: "SnapshotFlow", adata: "AnnData | Stored", y: None = None) -> fl
     """Return minus the mean W1 between predicted and given cells, so that higher is better.
 
     The given cells of each fitted time are carried to the next fitted time and compared with the given cells there;
-    at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count where
-    growth was learned. With conditions, each is scored by itself, and they share alike in the mean. With it
-    scikit-learn selects settings: ``GridSearchCV(flow, {"steps": [500, 3000]}).fit(adata)``, with
-    ``cv=KFold(shuffle=True)`` where cells are sorted by time.
+    at times that were not fitted, cells are interpolated from the given ones on both sides. Weights count if growth was
+    learned. With conditions, each is scored by itself, and all count equally in the mean. scikit-learn can select
+    settings by it: ``GridSearchCV(flow, {"steps": [500, 3000]}).fit(adata)``, with ``cv=KFold(shuffle=True)`` if cells
+    are sorted by time.
 
     Parameters
     ----------
     adata
-        Cells with the time and the representation, of the fit or held out, or the files that they lie in.
+        Cells with the time and the representation, of the fit or held out, or their files.
     y
         Not used; for compatibility with scikit-learn.
 
@@ -237,7 +237,7 @@ def score(self: "SnapshotFlow", adata: "AnnData | Stored", y: None = None) -> fl
     NotFittedError
         Before ``fit``.
     ValueError
-        When there are neither cells at two fitted times that follow each other, nor between two such.
+        When there are cells neither at two consecutive fitted times nor between them.
 
     Examples
     --------
@@ -327,17 +327,17 @@ def _check_growth(flow: "SnapshotFlow") -> None:
 
 @checked
 def check_weighs(flow: "SnapshotFlow") -> None:
-    """Raise for a flow map without growth, of a flow that has learned growth: earlier versions made such.
+    """Raise for a flow map without growth from a flow that has learned growth, as earlier versions made them.
 
     Raises
     ------
     ValueError
-        Naming what to do.
+        With what to do.
     """
     if flow.growth_ and flow.distilled and not flow.flow_map_.growth:
         raise ValueError(
             "This flow has learned growth, and its flow map, of an earlier version, would lose the weights of cells. "
-            "Call `distill` again, or take `Fixed()`."
+            "Call `distill` again, or use `Fixed()`."
         )
 
 

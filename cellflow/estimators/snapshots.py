@@ -58,108 +58,107 @@ class SnapshotFlow(FlowEstimator):
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     n_pcs
-        How many of its first columns are used; ``None`` for all. `suggest` says how many are above noise.
+        Number of its first columns to use; ``None`` for all. `suggest` shows how many are above noise.
     path
         Path between paired cells, with ``sigma`` in units of the representation: a path, or the name of one. The
         ``sigma`` of `BrownianBridge` is its standard deviation from the first snapshot to the last; `suggest_sigma`
         suggests one.
     coupling
         How the cells of neighbouring snapshots are matched: a coupling, a function of two clouds, or the name of a
-        coupling. ``"auto"`` is `UnbalancedSinkhorn` with settings that follow from the cells: where proportions change
-        between snapshots, a balanced plan such as ``"exact"`` carries cells across lineages to make up for it.
+        coupling. ``"auto"`` is `UnbalancedSinkhorn` with settings derived from the cells: if proportions change between
+        snapshots, a balanced plan such as ``"exact"`` carries cells across lineages to compensate.
     steps
-        Optimiser steps; the most, where it is seen that fewer are better, see ``regularize``.
+        Training steps; a maximum if held-out cells show that fewer are better, see ``regularize``.
     batch_size
         Pairs per interval and step.
     network
         A callable from the width of the representation to a module, or the name of one.
     stochastic
-        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge
-        that can be simulated with noise, forward and backward.
+        Whether to learn the score as well, on a path with noise: the flow is then a Schrödinger bridge that can be
+        simulated with noise, forward and backward.
     growth
-        Whether the growth rate of the cells is learned too; ``"auto"`` for with ``coupling="auto"``, unless ``within``
-        has groups that a neighbouring snapshot lacks. Snapshots identify by how much shares of states change, given how
-        far cells may travel: with another `UnbalancedSinkhorn` its relaxation decides what is travel, and what death
-        and birth. The size of the population (``masses``) and which single cells divide (``prior_key``) have to be
-        known from elsewhere; see `cellflow.tl.growth`, which checks what depends on the relaxation.
+        Whether to learn the growth rate of the cells too; ``"auto"`` for yes with ``coupling="auto"``, unless
+        ``within`` has groups that a neighbouring snapshot lacks. Snapshots identify how much the shares of states
+        change, given how far cells may travel: with another `UnbalancedSinkhorn` its relaxation decides what is travel,
+        and what is death and birth. The size of the population (``masses``) and which single cells divide
+        (``prior_key``) must be known from elsewhere; see `cellflow.tl.growth`, which checks what depends on the
+        relaxation.
     heads
         Networks of a score and a growth rate: ``"shared"`` with the velocity (in a network that takes ``heads=``), or
         ``"separate"``, one for each.
     masses
-        Size of the population, where growth is learned: a mapping or Series from time to size, ``"counts"`` for the
+        Size of the population, if growth is learned: a mapping or Series from time to size, ``"counts"`` for the
         numbers of cells or the sums of their weights (which usually depend on sampling), or ``None`` for a constant
         size, so that growth is relative to other cells.
     weight_key
-        Column of ``obs`` with the weight of each cell in its snapshot, for samples that do not show the population as
-        it is: a cell of weight 2 counts as two. Wherever a snapshot stands for the population, here and in all tools,
-        it is weighted. ``None`` where all cells weigh the same.
+        Column of ``obs`` with the weight of each cell in its snapshot, for samples that do not represent the
+        population: a cell of weight 2 counts as two. Wherever a snapshot stands for the population, here and in all
+        tools, it is weighted. ``None`` if all cells weigh the same.
     prior_key
-        Column of ``obs`` with the rate at which each cell is expected to grow, per unit of time, where growth is
-        learned; see `cellflow.tl.growth_prior`. Each snapshot is matched as it is expected to have grown. ``None`` for
-        no expectation.
+        Column of ``obs`` with the expected growth rate of each cell, per unit of time, if growth is learned; see
+        `cellflow.tl.growth_prior`. Each snapshot is matched after its expected growth. ``None`` for no expectation.
     curve
         How the paths of cells curve: ``"mean"`` or `cellflow.pairing.Mean` with the mean of the population through all
-        snapshots, ``"straight"`` between neighbouring ones, ``"spline"`` or `cellflow.pairing.Spline` each along a
-        curve of its own, or `cellflow.training.Geodesics` near measured cells, around empty regions.
+        snapshots, ``"straight"`` between neighbouring ones, ``"spline"`` or `cellflow.pairing.Spline` each along its
+        own curve, or `cellflow.training.Geodesics` near measured cells, around empty regions.
     within
         Column of ``obs`` within whose groups pairs are made, such as a donor or a batch; ``None`` for none. The
         fraction of pairs in each group is its fraction of the later snapshot. Between two snapshots of which one lacks
-        a group, its cells are left out, with a warning; this is an error where growth is learned, which would be
-        unknown.
+        a group, its cells are left out, with a warning; this is an error if growth is learned, which would be unknown.
     conditions
-        What differs between cells beside time, and what the field sees of it: `cellflow.Conditions`, or the name of the
-        column with treatments; ``None`` for nothing. One field covers all conditions. Each has a chain of its own
-        snapshots, of which any may be missing; a treatment that begins later than the first snapshot is led to from the
-        untreated cells of the closest earlier time. Cells are paired only inside a condition, and inside a group of
-        ``within``; conditions share alike in the pairs. Growth is that of cells relative to others of the same
+        What differs between cells besides time, and what the field sees of it: `cellflow.Conditions`, or the name of
+        the column with treatments; ``None`` for nothing. One field covers all conditions. Each has its own chain of
+        snapshots, of which any may be missing; a treatment that begins later than the first snapshot is reached from
+        the untreated cells of the closest earlier time. Cells are paired only inside a condition, and inside a group of
+        ``within``; each condition gets the same number of pairs. Growth is relative to other cells of the same
         condition and group.
     recipe
         Settings of the optimiser.
     regularize
-        Whether to prevent that the network learns the cells by heart, which makes it useless for others of the same
-        population: ``"auto"`` for fewer than 10,000 cells. First a tenth of each snapshot (at least ten cells, at most
-        a third) is held out, while a copy of the network is trained on the rest for a third of ``steps`` at most. If
-        the loss on the held-out cells falls no more, the network is trained on all cells for half as many steps again
-        as there were up to the minimum, and otherwise for ``steps``. A path without noise is blurred by half of the
-        typical distance from a cell to its nearest neighbour, divided by the root of the number of dimensions. Of the
-        growth of pairs, much of which is an accident of few cells, the share is learned with which held-out cells come
-        closest to those of the next snapshot, or all where less is hardly better, unless ``prior_key`` says what is
-        expected of each. Below 750 steps, or with groups of fewer than six cells, nothing is held out.
+        Whether to keep the network from memorising the cells, which makes it useless for others of the same population:
+        ``"auto"`` for fewer than 10,000 cells. First a tenth of each snapshot (at least ten cells, at most a third) is
+        held out, while a copy of the network is trained on the rest for at most a third of ``steps``. If the loss on
+        the held-out cells stops falling, the network is trained on all cells for 1.5 times the steps up to the minimum,
+        and otherwise for ``steps``. A path without noise is blurred by half of the typical distance from a cell to its
+        nearest neighbour, divided by the root of the number of dimensions. Much of the growth of pairs is chance when
+        cells are few: only the share is learned with which held-out cells come closest to those of the next snapshot,
+        or all if less is hardly better, unless ``prior_key`` gives the expected growth. Below 750 steps, or with groups
+        of fewer than six cells, nothing is held out.
     standardize
         Whether the network sees standardised states inside the model; inputs and outputs keep their units. ``"loss"``
-        to measure errors in units of the spread of each dimension too, so that narrow ones count as much as wide ones;
+        to also measure errors in units of the spread of each dimension, so that narrow ones count as much as wide ones;
         the coupling still sees the representation as it is.
     ot_batch_size
-        Cells of each snapshot that are matched at once, see `cellflow.pairing.paired_batches`.
+        Number of cells of each snapshot to match at once, see `cellflow.pairing.paired_batches`.
     ensemble
-        Members beside the flow, such as 5, that say how it would vary: fits of other seeds on resampled cells, from
-        which tools make intervals. The flow, of all cells, stays what is predicted. With 5, a fit takes 2 to 4 times as
-        long, and six times the memory of one for plans and weights. ``None`` for none.
+        Number of additional members, such as 5, that show how the flow would vary: fits with other seeds on resampled
+        cells, from which tools compute intervals. Predictions still come from the flow itself, fitted to all cells.
+        With 5, a fit takes 2 to 4 times as long, and six times the memory for plans and weights. ``None`` for none.
     replicate_key
-        Column of ``obs`` with the donor, or another replicate, of each cell: members resample whole donors. ``None``
-        for single cells, whose intervals say nothing of other donors.
+        Column of ``obs`` with the donor, or another replicate, of each cell: members resample whole donors. ``None`` to
+        resample single cells; intervals then say nothing about other donors.
     seed
         Seed of all random numbers.
     device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU where there is one.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for the GPU if there is one.
     progress
-        Whether to show a bar while fitting; ``None`` for in a terminal.
+        Whether to show a progress bar while fitting; ``None`` to show it in a terminal only.
 
     Attributes
     ----------
     field_
         The fitted velocity field, in model time.
     clock_
-        The time points, and their conversion to model time.
+        The time points and their conversion to model time.
     history_
         Terms of the objective at every step.
     search_history_
-        The same of the search for the number of steps, with the loss on held-out cells as ``"validation"``, and the
+        The same for the search for the number of steps, with the loss on held-out cells as ``"validation"``, and the
         share of growth that they confirm as ``"confirmed growth"``; empty without a search.
     blur_
         Standard deviation by which paths were blurred, in units of the representation.
     plans_
-        For each interval the plan over the whole snapshots, or ``None`` where super-batches were used. With
+        For each interval the plan over the whole snapshots, or ``None`` if super-batches were used. With
         ``conditions`` a mapping, from the label of a condition, the times of two snapshots and, with ``within``, the
         group: ``flow.plans_["A", 0.0, 3.0]``.
     matching_
@@ -175,11 +174,11 @@ class SnapshotFlow(FlowEstimator):
     growth_
         Whether the growth rate was learned.
     masses_
-        Size of the population at each time point relative to the first, where growth was learned.
+        Size of the population at each time point relative to the first, if growth was learned.
     turnover_
-        For each interval the share of the population that growth replaces: of the descendants, those that the plan
-        gives to cells beyond the share of these in their own snapshot. ``None`` where super-batches were used, or
-        growth was not learned. With ``conditions`` a mapping as ``plans_``, empty for a loaded flow.
+        For each interval the share of the population that growth replaces: the descendants that the plan gives to cells
+        beyond their share in their own snapshot. ``None`` if super-batches were used or growth was not learned. With
+        ``conditions`` a mapping as ``plans_``, empty for a loaded flow.
 
     Source
     ------
@@ -275,8 +274,8 @@ class SnapshotFlow(FlowEstimator):
         ----------
         adata
             Cells with a time and a representation: an AnnData, which may be a view or backed by a file; or the path of
-            an .h5ad file or a zarr folder, or a list of these, see `cellflow.cells.read_stores`. With files, a training
-            is resumed only where these hold what they held.
+            an .h5ad file or a zarr folder, or a list of these, see `cellflow.cells.read_stores`. With files, training
+            resumes only if their content is unchanged.
         y
             Not used; for compatibility with scikit-learn.
         run
@@ -288,9 +287,10 @@ class SnapshotFlow(FlowEstimator):
             When the time or the representation is missing or unusable, a part has an unknown name, or settings
             contradict each other.
         FileExistsError
-            When the folder of the run holds a training already, and ``resume`` is false.
+            When the folder of the run already holds a training, and ``resume`` is false.
         CheckpointError
-            When the state in that folder is damaged, or of other data or settings; the message names the difference.
+            When the state in that folder is damaged, or belongs to other data or settings; the message names the
+            difference.
         """
         run = renamed("SnapshotFlow.fit", old, OLD_KEYWORDS).get("run", run)
         coupling = couplings.resolve(self.coupling)

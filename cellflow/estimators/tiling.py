@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) -> ImageSet:
-    """Return fields, carried tile by tile: one field after the other, so that memory is that of one.
+    """Carry fields tile by tile: one field after the other, so that memory is that of one.
 
     Parameters
     ----------
     flow
         A fitted translator of images.
     fields
-        Images of any size. What is smaller than a tile continues as its last row and its last column until it is one.
+        Images of any size. Images smaller than a tile are padded by repeating their last row and column.
     overlap
         Pixels that neighbouring tiles share.
     **how
-        What `cellflow.DomainTranslator.translate` takes beside.
+        The other arguments of `cellflow.DomainTranslator.translate`.
 
     Raises
     ------
     NotFittedError
         Before ``fit``.
     TypeError
-        When they are no set of images.
+        When they are not a set of images.
     ValueError
         When they have other channels, or the overlap is no smaller than a tile.
     """
@@ -40,7 +40,7 @@ def by_tiles(flow: "DomainTranslator", fields: Any, overlap: int, **how: Any) ->
         found = type(fields).__name__
         raise TypeError(f"Expected fields as a set of images; found {found}. See `cf.images.read_images`.")
     if len(flow.shape_) != 3 or fields.shape[0] != flow.shape_[0]:
-        raise ValueError(f"Expected fields of the channels of the fit, {flow.shape_[0]}; found {fields.shape[0]}.")
+        raise ValueError(f"Expected fields with the channels of the fit, {flow.shape_[0]}; found {fields.shape[0]}.")
     made = [_one(flow, fields.take([number]), overlap, how) for number in range(len(fields))]
     labels = None if made[0].labels is None else fields.labels
     known: dict[str, Any] = {"names": fields.names, "labels": labels, "obs": _rows(fields, made)}

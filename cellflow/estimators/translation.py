@@ -77,23 +77,23 @@ class DomainTranslator(FlowEstimator):
         Whether only samples of one class are paired; for cells, the column of ``obs`` with the class.
     conditions
         What differs between target samples, read from their ``obs``: a `cellflow.Conditions`, or the name of the column
-        of treatments. One flow then leads from the source to each of them, and conditions have equal shares of the
-        training. ``None`` for one target. For treatments of cells, of which some may do nothing, see
-        `cellflow.PerturbationFlow`: it leaves cells where they are in these, where this flow also carries noise.
+        of treatments. One flow then leads from the source to each of them, and conditions get equal shares of the
+        training. ``None`` for one target. For treatments of cells, some of which may have no effect, see
+        `cellflow.PerturbationFlow`: it leaves cells unchanged under these, where this flow would carry them by noise.
     within
         Column of ``obs`` of both domains, or several: only samples of one group, such as a plate or a donor, are
         paired.
     condition_dropout
         Fraction of samples whose condition is dropped in training, which guidance requires.
     stochastic
-        Whether the score is learned beside the velocity, on a path with noise: the flow is then a Schrödinger bridge,
-        and can be simulated with noise in both directions.
+        Whether to learn the score as well, on a path with noise: the flow is then a Schrödinger bridge, and can be
+        simulated with noise in both directions.
     heads
-        What networks return where there is a score: ``"shared"``, one for velocity and score (a network that takes
+        What networks return if there is a score: ``"shared"``, one for velocity and score (a network that takes
         ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, both
         ends of the bridge, see `cellflow.networks.EndPoints`: after few steps of training simulations have less grain.
     network
-        A callable from the width of vectors, or the channels of images, to a module; ``None`` for one that suits their
+        A callable from the width of vectors, or the channels of images, to a module; ``None`` for one suited to their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
     rep
         Representation of cells: a key of ``obsm``, or ``"X"``.
@@ -105,11 +105,11 @@ class DomainTranslator(FlowEstimator):
         Settings of the optimiser.
     regularize
         As for `cellflow.SnapshotFlow`: early stopping and blurred paths, ``"auto"`` for fewer than 10,000 vectors. Not
-        for images, where it was not measured, nor where the features of both domains are given.
+        for images, where it was not measured, nor if the features of both domains are given.
     flip
         Whether to mirror pairs of images at random, both images alike.
     ot_batch_size
-        Samples of each domain that are matched at once, see `cellflow.pairing.image_batches`.
+        Number of samples of each domain to match at once, see `cellflow.pairing.image_batches`.
     autoencoder
         For images of 128 pixels and more: a flow of latents, in which they are several times smaller. ``"train"`` first
         trains a small autoencoder on the images of both domains, for as many steps; the folder of an ``AutoencoderKL``
@@ -126,11 +126,11 @@ class DomainTranslator(FlowEstimator):
     shape_
         Shape of one sample.
     autoencoder_
-        The autoencoder; ``None`` of a flow of the samples themselves.
+        The autoencoder; ``None`` for a flow of the samples themselves.
     pixels_, levels_
-        Whether it was fitted on images; and the `cellflow.images.Levels` of both domains, ``None`` of bytes.
+        Whether it was fitted on images; and the `cellflow.images.Levels` of both domains, ``None`` for bytes.
     fingerprint_
-        What the representation of cells is known again by; ``None`` without cells.
+        Fingerprint of the representation of cells; ``None`` without cells.
     conditions_
         The conditions as they were read; ``None`` without.
     controls_
@@ -241,20 +241,20 @@ class DomainTranslator(FlowEstimator):
         source, target
             Samples of both domains, in any numbers.
         features
-            Features of your own for matching, in place of the setting: a function of samples ``(n, ...)``, or the
-            features of both domains, ``(n, d)`` and ``(m, d)``.
+            Your own features for matching, instead of the setting: a function of samples ``(n, ...)``, or the features
+            of both domains, ``(n, d)`` and ``(m, d)``.
         run
             Folder, resumption, monitoring and devices of the training. If it fails, this translator is unchanged.
 
         Raises
         ------
         ValueError, TypeError, KeyError
-            When the domains differ in shape or kind, hold the same samples or one only, or settings contradict each
+            When the domains differ in shape or kind, hold the same samples or only one, or settings contradict each
             other.
         FileExistsError
-            When the folder of the run holds a training already, and ``resume`` is false.
+            When the folder of the run already holds a training, and ``resume`` is false.
         CheckpointError
-            When the state in that folder is damaged, or of other data or settings.
+            When the state in that folder is damaged, or belongs to other data or settings.
         """
         run = renamed("DomainTranslator.fit", old, OLD_KEYWORDS).get("run", run)
         self._check_settings()
@@ -332,7 +332,7 @@ class DomainTranslator(FlowEstimator):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
         if self._by_ends and not isinstance(paths.resolve(self.path), BrownianBridge):
             raise ValueError(
-                f'heads="ends" are those of a Brownian bridge; found path={self.path!r}. Give '
+                f'heads="ends" need a Brownian bridge; found path={self.path!r}. Give '
                 'path=cf.paths.BrownianBridge(0.3), or heads="shared".'
             )
 
@@ -410,7 +410,7 @@ class DomainTranslator(FlowEstimator):
         dropped = self.condition_dropout > 0
         if self._by_ends and len(self.shape_) == 1:
             raise ValueError(
-                'heads="ends" are for images, whose noise is hard to find; found vectors. Take heads="shared".'
+                'heads="ends" are for images, whose noise is hard to learn; found vectors. Use heads="shared".'
             )
         field = build_field(
             conditional(network_for(self.network, self._state_shape), width(self.conditions_, dropped=dropped)),

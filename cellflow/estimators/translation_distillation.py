@@ -41,12 +41,12 @@ def distill(
     Parameters
     ----------
     source, target
-        The samples it was fitted on: the map learns from states between them.
+        The samples of the fit: the map learns from states between them.
     steps, objective, run
         As for `cellflow.training.distill`; the objective's path, unit and teacher are filled in.
     teacher
-        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from the pairs of
-        the data alone.
+        Whether the fitted flow is the teacher. Otherwise the map, which starts from it, learns from pairs of the data
+        only.
     guidance
         Strength of guidance towards the condition that the map learns, see `translate`.
     features
@@ -79,7 +79,7 @@ def distill(
     conditions = self._conditioned(source, target, domains, self.conditions_)
     check_guidance(self, guidance, None)
     if guidance != 1 and not teacher:
-        raise ValueError(f"Guidance {guidance} is that of a teacher. Leave `teacher=True`.")
+        raise ValueError(f"Guidance {guidance} needs a teacher. Keep `teacher=True`.")
     rng, velocity = generator_at(int(self.seed), DISTILLING), distilled._velocity()
     distilled.flow_map_ = distilled._blank_map("both")
 

@@ -38,14 +38,14 @@ def refine(
     Parameters
     ----------
     source, target
-        The samples it was fitted on. Images in files are all read into memory: give a part of them, `take`. With
-        conditions, as many pairs as there are samples on the larger side are carried, at most 4096 of images.
+        The samples of the fit. Images in files are all read into memory: pass a part of them, by `take`. With
+        conditions, as many pairs as there are samples on the larger side are carried, for images at most 4096.
     rounds
         Number of rounds.
     steps
-        Optimiser steps per round; ``None`` for as many as the fit.
+        Training steps per round; ``None`` for as many as the fit.
     coupling
-        How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` where there is a score (DSBM),
+        How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` if there is a score (DSBM),
         otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path.
     run
         As for `cellflow.training.refit`. If it fails, this translator is unchanged.
@@ -95,7 +95,7 @@ def refine(
 def ends(
     flow: "DomainTranslator", domains: tuple[Domain, Domain], known: "Conditioned | None", generator: "torch.Generator"
 ) -> tuple["Tensor", "Tensor", "Tensor | None"]:
-    """Return the samples that a model carries, of both domains; with conditions as many of each, and theirs."""
+    """Return the samples of both domains that a model carries; with conditions equally many of each, and these."""
     if known is None:
         return domains[0].scaled(), domains[1].scaled(), None
     n = max(map(len, domains))

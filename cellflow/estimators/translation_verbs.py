@@ -59,18 +59,18 @@ def translate(
     x
         Samples of the source domain, in any form that `fit` takes.
     condition
-        Where conditions were learned, the one to carry to: a value for each column, as
-        ``{"drug": "A+B", "dose": 3.0}``, or a column of values, or a data frame with a row for each sample. Categories
-        and numbers that it leaves out are those of the samples. By default each sample has its own, by its ``obs``,
-        which is that of the target: leave it out with ``reverse=True``.
+        If conditions were learned, the one to carry to: a value for each column, as ``{"drug": "A+B", "dose": 3.0}``,
+        or a column of values, or a data frame with a row for each sample. Categories and numbers that it leaves out are
+        those of the samples. By default each sample has its own, from its ``obs``, which is that of the target: leave
+        it out with ``reverse=True``.
     guidance
         Strength of guidance towards the condition: 1 for none, larger values for more typical and less diverse samples.
         Needs ``condition_dropout``.
     reverse
         Whether to carry samples of the target domain back; the inverse, up to the error of the solver.
     genes
-        Of cells: whether to decode genes through the stored PCA loadings, or the names of those to decode. ``"auto"``
-        decodes all that the PCA saw where there are loadings that fit ``X``, and they take at most 1 GiB.
+        For cells: whether to decode genes through the stored PCA loadings, or the names of those to decode. ``"auto"``
+        decodes all genes of the PCA if there are loadings that fit ``X`` and the result takes at most 1 GiB.
     layer, use_raw
         Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
     decode
@@ -79,18 +79,18 @@ def translate(
         `cellflow.integrate.Fixed`, `Adaptive`, or, once there is a flow map (`distill`), `Jumps`; or the name of a
         method, or a number of steps.
     overlap
-        For images larger than those of the fit, such as whole fields of a microscope: they are carried by tiles of
-        that size, which share at least so many pixels and are blended. A quarter of a tile leaves no seams. A field
-        that is smaller than a tile is one, continued at its border.
+        For images larger than those of the fit, such as whole microscope fields: they are carried in tiles of that
+        size, which overlap by at least so many pixels and are blended. A quarter of a tile leaves no seams. A field
+        smaller than a tile is padded at its border.
     batch_size
         Samples at a time; the result does not depend on it.
 
     Returns
     -------
     The same as ``x``: images with their names, bytes as bytes, cells as a new AnnData with ``obs``, the
-    representation and, in ``X``, decoded genes in the units of the PCA's input, of which ``uns["translation"]`` says
-    ``"variance_carried"`` and ``"genes_left_out"``, as `cellflow.tl.interpolate` does; in ``obs`` of either the
-    condition that was asked for, and of several columns of treatments those that it leaves out as the control.
+    representation and, in ``X``, decoded genes in the units of the PCA's input, with ``"variance_carried"`` and
+    ``"genes_left_out"`` in ``uns["translation"]``, as from `cellflow.tl.interpolate`; for both, ``obs`` has the
+    requested condition, with the control in columns of treatments that it leaves out.
 
     Raises
     ------
@@ -99,10 +99,10 @@ def translate(
     TypeError
         For a solver with noise: `simulate` takes it.
     ValueError
-        When the samples have another shape, or are of another kind, than those of the fit; when a name in the condition
-        is unknown, or no condition is needed or possible.
+        When the shape or kind of samples differs from the fit; when a name in the condition is unknown, or no condition
+        is needed or possible.
     KeyError
-        When the condition lacks a column, or has one too many.
+        When the condition lacks a column or has an extra one.
     """
     chosen = integrate.resolve(
         solver, default=TRANSLATION, verb="DomainTranslator.translate", noisy="simulate", old=old
@@ -135,7 +135,7 @@ def simulate(
     batch_size: int = 128,
     **old: Any,
 ) -> Any:
-    """Carry samples from the source domain to the target domain with noise: each has many outcomes.
+    """Carry samples from the source domain to the target domain with noise: each has many possible outcomes.
 
     The last step of images (bytes) has no noise, which would remain visible.
 
@@ -144,9 +144,9 @@ def simulate(
     x, condition, reverse, genes, layer, use_raw, decode
         As for `translate`.
     strength
-        The share of the way that is gone: below 1, samples start on it, in the noise that the bridge from a sample to
-        itself has there, and keep more of themselves (Meng et al. 2022). Flows without noise, which could not forget
-        anything, have none: see `cellflow.ImageGenerator.translate`.
+        The share of the path to follow: below 1, samples start part of the way along it, with the noise of the bridge
+        from a sample to itself there, and keep more of themselves (Meng et al. 2022). Flows without noise, which could
+        not discard anything, have none: see `cellflow.ImageGenerator.translate`.
     solver
         `cellflow.integrate.Noisy`; or its method, or its number of steps, of which the share ``strength`` is taken.
     seed
@@ -218,7 +218,7 @@ def trajectory(
     save
         Number of equally spaced times, including both ends.
     solver
-        Any: without noise, as by `translate`, or `cellflow.integrate.Noisy`, as by `simulate`.
+        Any solver: without noise, as in `translate`, or `cellflow.integrate.Noisy`, as in `simulate`.
     seed
         Seed of the noise; ``None`` for 0.
     batch_size
@@ -306,7 +306,7 @@ def _noisy(
     """Return the simulation from one share of the way to another; ``rows`` has the conditions of each part."""
     if not flow.stochastic:
         raise TypeError(
-            "This flow was fitted without a score, and cannot be simulated with noise. Fit one with "
+            "This flow was fitted without a score and cannot be simulated with noise. Fit one with "
             "`DomainTranslator(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `translate`."
         )
     start, stop = (1 - first, 1 - last) if reverse else (first, last)
@@ -340,8 +340,7 @@ def _decoder(flow: "DomainTranslator", x: Samples, genes: Genes, how: dict[str, 
         return read_decoder(adata, flow.rep, genes=genes, width=flow.shape_[0], rows=adata.n_obs, **how)
     if any(how.values()) or not (genes is False or (isinstance(genes, str) and genes == "auto")):
         raise ValueError(
-            f"Genes are decoded where cells are given (AnnData); found {type(x).__name__}. Leave `genes` and `decode` "
-            "out."
+            f"Genes are decoded only for cells (AnnData); found {type(x).__name__}. Leave `genes` and `decode` out."
         )
     return None
 

@@ -138,7 +138,7 @@ def write(
         When a gene, the column or the basis is not there, several genes have one name, or the column holds numbers
         that differ from cell to cell.
     CheckpointError
-        When another process is at work in the folder.
+        When another process is using the folder.
 
     Examples
     --------
