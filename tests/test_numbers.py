@@ -441,7 +441,9 @@ def test_a_standardised_loss_lets_narrow_columns_learn():
             time_key="day", coupling="independent", standardize=standardize, steps=120, batch_size=32, device="cpu",
             network=SMALL, recipe=cf.training.Recipe(warmup=0, learning_rate=1e-2, ema=0.0),
         )  # fmt: skip
-        words = "no effect in the coupling: the" if standardize == "loss" else "no effect in the loss nor in the coupling"
+        words = (
+            "no effect in the coupling: the" if standardize == "loss" else "no effect in the loss nor in the coupling"
+        )
         with pytest.warns(UserWarning, match=words):
             flow.fit(adata)
         found[standardize] = flow.velocity(adata.obsm["X_pca"], 0.5).mean(axis=0) / [1.0, 1e-6]
