@@ -13,7 +13,8 @@ import yaml
 import cellflow as cf
 from cellflow.cli import COMMANDS, compose, configs_folder, kinds, main, parts
 from cellflow.cli.checks import check_all, leaves
-from cellflow.cli.former import KINDS, RULES
+from cellflow.cli.former import KINDS
+from cellflow.cli.former_rules import RULES
 from cellflow.cli.schema import OF_COMMANDS, PARTS, SETTINGS, kind_of
 from cellflow.cli.words import read_line
 from conftest import make_cells
@@ -382,7 +383,7 @@ def test_files_of_ones_own_are_checked_in_the_same_way(line, tmp_path, capsys, m
 
 
 def test_what_goes_on_after_ctrl_c_is_what_was_typed(tmp_path):
-    from cellflow.cli.entry import _again
+    from cellflow.cli.goodbye import again
 
     words = ["data.path=it's.h5ad", "data.time_key=a b", "out=x"]
-    assert shlex.split(_again("fit", words, "out=y (1)")) == ["cellflow", "fit", *words[:2], "out=y (1)", "resume=true"]
+    assert shlex.split(again("fit", words, "out=y (1)")) == ["cellflow", "fit", *words[:2], "out=y (1)", "resume=true"]

@@ -12,9 +12,10 @@ import pytest
 
 import cellflow as cf
 from cellflow.cli import main, runs
+from cellflow.cli.built import conditions_of
 from cellflow.cli.compose import settings_from
 from cellflow.cli.perturbation import having
-from cellflow.cli.settings import conditions_of, file_words
+from cellflow.cli.settings import file_words
 from conftest import make_treated
 
 FAST = ["steps=30", "batch_size=32", "progress=false", "device=cpu"]

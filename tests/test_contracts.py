@@ -134,6 +134,30 @@ def test_importing_cellflow_pulls_in_nothing_heavy():
     assert not above & {"matplotlib", "scanpy", "hydra"}
 
 
+SHORT_LINES = {
+    "--version": 0, "--help": 0, "fit --help": 0, "fti": 2, "fit --multi": 1, "fit stepz=3": 1, "fit steps=many": 1,
+}  # fmt: skip
+"""Command lines that nothing has to be loaded for, and the exit code of each."""
+
+
+def test_the_command_line_loads_what_a_command_needs():
+    code = (
+        "import sys; from cellflow.cli import main; "
+        f"codes = [main(line.split()) for line in {[*SHORT_LINES]}]; print(codes); print(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    codes, loaded = shown.stdout.splitlines()[-2:]
+    assert codes == str([*SHORT_LINES.values()]), shown.stderr
+    assert "cellflow.cli.schema" in loaded.split()
+    roots = {name.partition(".")[0] for name in loaded.split()}
+    assert not roots & {"torch", "numpy", "pandas", "anndata", *HEAVY - {"hydra"}}
+    first = subprocess.run(
+        [sys.executable, "-c", "import sys; from cellflow.cli import main; main(['--version']); print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "hydra" not in first.stdout.split()
+
+
 def test_every_public_name_is_there():
     for name in cf.__all__:
         assert getattr(cf, name) is not None

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import cellflow as cf
 from cellflow.cli import main
-from cellflow.cli.entry import _goodbye
+from cellflow.cli.goodbye import goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.integrate import Fixed, Jumps
@@ -360,9 +360,9 @@ def test_a_generator_is_distilled_on_the_command_line(digits, tmp_path):
 def test_ctrl_c_says_how_a_distillation_goes_on(cells, hurried, tmp_path):
     cfg = OmegaConf.create({"model": str(tmp_path), "resume": False})
     stop = KeyboardInterrupt("Stopped after step 3 of 9.")
-    assert _goodbye(stop, "distill", cfg, [f"model={tmp_path}"]) == "Stopped; nothing was saved yet."
+    assert goodbye(stop, "distill", cfg, [f"model={tmp_path}"]) == "Stopped; nothing was saved yet."
     fitted = deepcopy(hurried)
     fitted.distill(cells, steps=2, run=cf.Run(tmp_path / "distilling"))  # what an interrupted one leaves behind
-    said = _goodbye(stop, "distill", cfg, [f"model={tmp_path}", "steps=9"])
+    said = goodbye(stop, "distill", cfg, [f"model={tmp_path}", "steps=9"])
     assert said.splitlines()[0] == "Stopped after step 3 of 9. On the command line:"
     assert said.splitlines()[1].strip() == f"cellflow distill model={tmp_path} steps=9 resume=true"

@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cellflow.cli.entry import FULL_ERROR, INTERRUPTED
 from cellflow.cli.failures import EXPECTED
+from cellflow.cli.running import FULL_ERROR, INTERRUPTED
 from cellflow.cli.sweeps import QUIET
 from cellflow.errors import MissingDependencyError, unknown
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from cellflow.cells.expression import alike, places_of, read_expression
 from cellflow.cells.fingerprint import LOADINGS
 from cellflow.cells.loadings import misfit
-from cellflow.cli.settings import Settings, solver_of
+from cellflow.cli.built import solver_of
+from cellflow.cli.settings import Settings
 from cellflow.errors import unknown
 from cellflow.integrate import Fixed, Jumps, Noisy
 from cellflow.metrics import feature_network

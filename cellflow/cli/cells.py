@@ -12,18 +12,9 @@ from cellflow.cells.snapshots import leave_out, time_labels_of
 from cellflow.cells.store_files import Stored, are_several, files_of
 from cellflow.cli import runs, shared
 from cellflow.cli.beforehand import check_figures
+from cellflow.cli.built import conditions_of, load_run, run_of, settings_of, solver_of
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import (
-    Settings,
-    conditions_of,
-    file_words,
-    free,
-    load_run,
-    plain,
-    run_of,
-    settings_of,
-    solver_of,
-)
+from cellflow.cli.settings import Settings, file_words, free, plain
 from cellflow.errors import CheckpointError
 from cellflow.files import committed
 from cellflow.integrate import Fixed

@@ -8,19 +8,13 @@ from typing import Any
 
 from cellflow.cli import documents
 from cellflow.cli.checks import MISSING, check_all, complete, set_word
+from cellflow.cli.configs import configs_folder
 from cellflow.cli.former import modern_words
 from cellflow.cli.kinds import unquoted
 from cellflow.cli.parts import TARGET
 from cellflow.cli.schema import OF_RUNS
 from cellflow.cli.settings import Settings
 from cellflow.errors import unknown
-
-
-def configs_folder() -> Path:
-    """Return the folder with the YAML files: beside the code in a wheel, at the top level in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def settings_from(command: str, words: list[str], folder: str | None = None) -> Settings:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow.cells.snapshots import leave_out
 from cellflow.cli import cells, generation, runs, shared, translation
+from cellflow.cli.built import load_run, run_of
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.parts import build
-from cellflow.cli.settings import Settings, load_run, run_of
+from cellflow.cli.settings import Settings
 from cellflow.report import few_steps
 from cellflow.together import once, together
 

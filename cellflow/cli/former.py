@@ -1,34 +1,13 @@
-"""Settings of earlier versions, on the command line and in run folders, under their present names."""
+"""Settings of earlier versions on the command line, under their present names."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
 
 from cellflow.cli import documents
 from cellflow.cli.kinds import read
-from cellflow.estimators.serialize import FORMER
-from cellflow.report.images import FORMER as OF_REPORTS
-
-Rule = Callable[..., Mapping[str, Any]]
-
-
-def _solver(
-    *, noise: bool = True, sampling_steps: int | None = None, jumps: int | None = None
-) -> dict[str, dict[str, Any]]:
-    kind: dict[str, Any] = {} if noise else {"_target_": "cellflow.integrate.Fixed", "method": "midpoint"}
-    if jumps is not None:
-        kind, sampling_steps = {"_target_": "cellflow.integrate.Jumps"}, jumps
-    return {"solver": kind if sampling_steps is None else kind | {"steps": sampling_steps}}
-
-
-def _curve(bend: float | Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    if isinstance(bend, Mapping):
-        return {"curve": bend}
-    part = {"_target_": "cellflow.pairing.Spline", "bend": bend} if bend else {"_target_": "cellflow.pairing.Straight"}
-    return {"curve": part}
-
 
 KINDS: dict[str, Any] = {
     "noise": bool,
@@ -42,31 +21,6 @@ KINDS: dict[str, Any] = {
 }
 """What the former settings are."""
 
-RULES: dict[str | tuple[str, ...], Rule] = {
-    ("noise", "sampling_steps", "jumps"): _solver,
-    "taught": lambda taught: {"teacher": taught},
-    **{name: rule for rules in (*FORMER.values(), OF_REPORTS) for name, rule in rules.items()},
-    "bend": _curve,  # a part is its YAML here
-}
-"""For each former setting, or several that were merged, a function of their values that returns the present
-settings."""
-
-
-def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under their present names.
-
-    Examples
-    --------
-    >>> modern_settings({"steps": 100, "sampling_steps": 40, "jumps": None})
-    {'steps': 100, 'solver': {'steps': 40}}
-    """
-    found = dict(settings)
-    for names, rule in RULES.items():
-        group = (names,) if isinstance(names, str) else names
-        if old := {name: found.pop(name) for name in group if name in found}:
-            found |= rule(*old.values()) if isinstance(names, str) else rule(**old)
-    return found
-
 
 def modern_words(words: list[str]) -> list[str]:
     """Return the settings ``name=value`` of a command line under their present names, with a warning for old ones.
@@ -78,6 +32,10 @@ def modern_words(words: list[str]) -> list[str]:
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
     then = {name: _value(name, text) for name, text in given.items() if _is_old(name, text)}
+    if not then:
+        return words
+    from cellflow.cli.former_rules import modern_settings
+
     known = modern_settings(then)
     old = list(then)
     new = [word for name in known for word in _said(name, known[name])]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellflow.cli import runs, shared
+from cellflow.cli.built import run_of
 from cellflow.cli.image_sizes import FIRST_LOOK
-from cellflow.cli.settings import Settings, plain, run_of
+from cellflow.cli.settings import Settings, plain
 from cellflow.errors import optional
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images

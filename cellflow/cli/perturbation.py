@@ -11,19 +11,10 @@ import pandas as pd
 from cellflow.cells.treatments import coded
 from cellflow.cli import runs, shared
 from cellflow.cli.beforehand import check_solver
+from cellflow.cli.built import conditions_of, load_run, run_of, settings_of, solver_of
 from cellflow.cli.cells import lasting, read_cells
 from cellflow.cli.kept import kept_settings
-from cellflow.cli.settings import (
-    Settings,
-    conditions_of,
-    file_words,
-    free,
-    load_run,
-    plain,
-    run_of,
-    settings_of,
-    solver_of,
-)
+from cellflow.cli.settings import Settings, file_words, free, plain
 from cellflow.errors import unknown
 from cellflow.estimators.perturbation_verbs import WAY
 from cellflow.lock import A_SAVE, locked

@@ -14,7 +14,7 @@ import yaml
 
 from cellflow.cells.store_files import any_text
 from cellflow.cli import documents
-from cellflow.cli.former import modern_settings
+from cellflow.cli.former_rules import modern_settings
 from cellflow.errors import CheckpointError
 from cellflow.estimators.loading import DESCRIPTION
 from cellflow.estimators.schema import check_described

@@ -5,12 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cellflow.cli.kinds import COUNT, TIMES, Between
-from cellflow.estimators.generation import OBJECTIVES as OF_GENERATORS
-from cellflow.images.pixels import FITS
-from cellflow.images.tiff import PAGES
-from cellflow.metrics.features import NETWORKS
-from cellflow.training.distillation import OBJECTIVES as OF_MAPS
-from cellflow.training.distillation import TRAJECTORIES
 
 PARTS = ("path", "coupling", "curve", "network", "recipe", "solver")
 """Groups of settings that are one part each."""
@@ -31,7 +25,8 @@ SIDE = Annotated[int, Between(1, 65536)]
 PERCENTAGE = Annotated[float, Between(0, 100)]
 AUTO_OR_BOOL = bool | Literal["auto"]
 DEVICE = Literal["auto", "cpu", "cuda", "mps", *(f"cuda:{number}" for number in range(16))]  # type: ignore[valid-type]
-FEATURES = Literal[NETWORKS]  # type: ignore[valid-type]
+CHOICE: Any = ...
+"""Kind of a setting that is one of the names that another room knows: `choices` asks for them when they are needed."""
 
 SETTINGS: dict[str, Any] = {
     # Where things are.
@@ -99,15 +94,15 @@ SETTINGS: dict[str, Any] = {
     "white_level": Annotated[int, Between(1, 65535)],
     "background": Annotated[int, Between(0, 255)],
     "percentiles": tuple[PERCENTAGE, PERCENTAGE] | None,
-    "fit": Literal[FITS],
-    "pages": Literal[PAGES] | None,
+    "fit": CHOICE,
+    "pages": CHOICE,
     "overlap": Annotated[int, Between(0)] | None,
     "max_pixels": COUNT,
     "stream": bool,
     "flip": bool,
     "autoencoder": Literal["train"] | Path | None,
     "holdout": SHARE,
-    "feature_network": FEATURES | None,
+    "feature_network": CHOICE,
     "target_class": str | None,
     "features": COUNT | str | None,
     "within_labels": bool,
@@ -122,7 +117,7 @@ SETTINGS: dict[str, Any] = {
     "reverse": bool,
     "strength": Annotated[float, Between(0, 1)] | None,
     "teacher": bool,
-    "objective": Literal[(*OF_GENERATORS, TRAJECTORIES, *OF_MAPS)],
+    "objective": CHOICE,
     # What is done with a run.
     "at": TIMES,
     "origin": Literal["both", "before", "after"],
@@ -142,9 +137,9 @@ OF_COMMANDS: dict[str, dict[str, Any]] = {
     "velocity": {"model": Path, "condition": dict[str, str] | None},
     "fate": {"model": Path, "condition": dict[str, str] | None, "at": float | str | None},
     "report": {"model": Path},
-    "distill": {"model": Path, "objective": Literal[(TRAJECTORIES, *OF_MAPS)]},
+    "distill": {"model": Path},
     "translate": {"steps": COUNT | None, "batch_size": COUNT | None},
-    "generate": {"objective": Literal[OF_GENERATORS], "steps": COUNT | None, "batch_size": COUNT | None},
+    "generate": {"steps": COUNT | None, "batch_size": COUNT | None},
     "perturb": {
         "data.holdout": dict[str, str] | None,
         "threads": Annotated[int, Between(1, 1024)],
@@ -162,4 +157,9 @@ def kind_of(name: str, command: str) -> Any:
     >>> kind_of("validate", "fit")
     <class 'bool'>
     """
-    return OF_COMMANDS.get(command, {}).get(name, SETTINGS[name])
+    kind = OF_COMMANDS.get(command, {}).get(name, SETTINGS[name])
+    if kind is not CHOICE:
+        return kind
+    from cellflow.cli.choices import choice
+
+    return choice(name, command)

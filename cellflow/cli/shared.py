@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellflow.cli import runs
-from cellflow.cli.settings import Settings, new_folder
+from cellflow.cli.built import new_folder
+from cellflow.cli.settings import Settings
 from cellflow.lock import locked
 from cellflow.processes import joined, started
 from cellflow.together import once, together

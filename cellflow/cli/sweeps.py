@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cellflow.cli.compose import configs_folder
+from cellflow.cli.configs import configs_folder
 from cellflow.cli.kinds import check, read
 from cellflow.cli.members import DONE, Members, keep_jobs
 from cellflow.cli.settings import Settings

@@ -9,9 +9,10 @@ import torch
 
 from cellflow.cli import image_runs, image_sizes, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
+from cellflow.cli.built import conditions_of, load_run, settings_of, solver_of
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.left_out import hold_out
-from cellflow.cli.settings import Settings, conditions_of, load_run, settings_of, solver_of
+from cellflow.cli.settings import Settings
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, Levels, read_images
 from cellflow.images.files import image_paths, readable

@@ -44,9 +44,9 @@ def test_what_once_ended_badly_does_not(line):
 
 def test_the_judge_is_not_blind(monkeypatch):
     places()
-    monkeypatch.setattr("cellflow.cli.entry.sentence", lambda error: "torch.Size([2]) is not 3")
+    monkeypatch.setattr("cellflow.cli.running.sentence", lambda error: "torch.Size([2]) is not 3")
     assert "torch." in ending(("fit", "data.path=@nothing", "data.time_key=day"))
-    monkeypatch.setattr("cellflow.cli.entry.sentence", lambda error: "no")
+    monkeypatch.setattr("cellflow.cli.running.sentence", lambda error: "no")
     assert "no sentence" in ending(("fit", "data.path=@nothing", "data.time_key=day"))
-    monkeypatch.setattr("cellflow.cli.entry.sentence", lambda error: None)
+    monkeypatch.setattr("cellflow.cli.running.sentence", lambda error: None)
     assert "out of the command" in ending(("fit", "data.path=@nothing", "data.time_key=day"))
