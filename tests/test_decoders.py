@@ -204,7 +204,7 @@ def test_genes_that_no_component_sees_are_told_of(known, caplog):
     found = tl.interpolate(adata, flow, at=2.0)
     assert found.uns["interpolation"]["genes_left_out"] == 6
     assert "6 of 12 genes are not in the result" in caplog.text
-    with pytest.raises(KeyError, match="'gene1' cannot be decoded: the PCA did not see it"):
+    with pytest.raises(KeyError, match="'gene1' cannot be decoded: it was not in the PCA"):
         tl.interpolate(adata, flow, at=2.0, genes=["gene1"])
     with pytest.raises(KeyError, match=r"No gene 'gene22'.*Is it 'gene2'"):
         tl.interpolate(adata, flow, at=2.0, genes=["gene22"])

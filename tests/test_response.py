@@ -124,7 +124,7 @@ def test_vectors_that_a_file_has_divided_are_refused_with_the_cause(tmp_path):
     table = {"A/b": np.array([1.0, 0.0]), "C": np.array([0.0, 1.0])}
     flow = cf.PerturbationFlow(conditions=cf.Conditions("drug", embeddings={"drug": "table"}), steps=3)
     adata.uns["table"] = {"A": {"b": table["A/b"]}, "C": table["C"]}  # as h5ad gives it back
-    with pytest.raises(ValueError, match="Files divide names at '/', such as 'A/b'.*data frame"):
+    with pytest.raises(ValueError, match="Files split names at '/', such as 'A/b'.*data frame"):
         flow.fit(adata)
     adata.uns["table"] = pd.DataFrame(table, index=["one", "two"]).T
     adata.write_h5ad(tmp_path / "cells.h5ad")

@@ -225,7 +225,7 @@ def test_files_with_a_pca_each_are_refused(tmp_path):
     ("data", "kind", "words"),
     [
         ("nowhere.h5ad", FileNotFoundError, "No file .*nowhere.h5ad"),
-        ("day*.zarr", FileNotFoundError, r"No file is called .*day\*.zarr"),
+        ("day*.zarr", FileNotFoundError, r"No file matches .*day\*.zarr"),
         (["a.h5ad", "./a.h5ad"], ValueError, "a.h5ad is named twice"),
         ("folder", ValueError, "folder that holds no zarr"),
         ("text.h5ad", ValueError, "Expected the cells of an AnnData in .*text.h5ad; it is damaged"),
@@ -410,7 +410,7 @@ def test_a_link_to_a_folder_is_followed_and_what_is_half_moved_is_moved_back(for
     assert sorted(each.name for each in path.parent.iterdir()) == ["a.zarr"]
 
 
-@pytest.mark.parametrize(("number", "words"), [(11, "another program writes to it"), (24, "no more open files")])
+@pytest.mark.parametrize(("number", "words"), [(11, "another program is writing to it"), (24, "no more open files")])
 def test_a_file_that_cannot_be_opened_now_is_not_called_damaged(number, words, tmp_path, monkeypatch):
     path = write(cells_of(), tmp_path / "a", "h5ad")
 

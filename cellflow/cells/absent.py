@@ -2,7 +2,7 @@
 
 States alone do not tell these from cells that change: of blood progenitors (day 2 to 6), cells of a type that was taken
 out of the next snapshot are 1.0 to 2.8 times as far from its nearest cells as others are, and those of types that did
-arise in between 0.9 to 1.9 times. So labels are needed, and it is left to the user which of both it is.
+arise in between 0.9 to 1.9 times. So labels are needed, and the user must decide between the two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,18 +20,18 @@ EXPECTED = 5.0
 def absent_groups(
     labels: pd.Series, time: np.ndarray, times: Sequence[float], *, weight: np.ndarray | None = None
 ) -> list[str]:
-    """Say which groups of notable share have no cells in the snapshot before or after.
+    """Describe the groups with a notable share that have no cells in the snapshot before or after.
 
     Parameters
     ----------
     labels
-        The label of every cell ``(n,)``, missing where there is none.
+        The label of every cell ``(n,)``; missing for cells without one.
     time
         The time of every cell ``(n,)``.
     times
         The times that a flow was fitted on.
     weight
-        What every cell weighs in its snapshot, ``(n,)``; ``None`` where all weigh the same.
+        The weight of every cell in its snapshot, ``(n,)``; ``None`` if all weigh the same.
 
     Returns
     -------
@@ -61,7 +61,7 @@ _VANISHED = (
     "its fates and velocities are artefacts: leave it out before the fit."
 )
 _APPEARED = (
-    "the flow makes it of other groups. That is right if it arose from these; if it immigrated, or was not sampled "
+    "the flow makes it from other groups. That is right if it arose from these; if it immigrated, or was not sampled "
     "before, its origins are artefacts: leave it out before the fit."
 )
 

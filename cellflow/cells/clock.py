@@ -17,8 +17,7 @@ from cellflow.cells.time_labels import read_alike, read_time_labels
 from cellflow.signature import checked
 
 TimeLike: TypeAlias = float | str | np.ndarray | Tensor | pd.Timedelta | Any
-"""A time in any form that users write one: a number, a string that is one, or a Timedelta; or a label such as "day 1"
-where the time column has such."""
+"""A time in any form: a number, a numeric string, a Timedelta; or a label such as "day 1" if its column has any."""
 TIMEDELTA_UNIT = pd.Timedelta(days=1)
 """Timedelta columns are counted in days."""
 
@@ -33,7 +32,7 @@ class Clock:
     times
         Times of the snapshots in the user's units, increasing.
     labels
-        Where the time column holds labels such as "day 2", the number of each: others may be written alike.
+        If the time column holds labels such as "day 2", the number of each: other times may be written likewise.
 
     Raises
     ------
@@ -75,12 +74,12 @@ class Clock:
 
     @checked
     def model_times(self, time: TimeLike, *, extrapolate: bool = False) -> float | Tensor:
-        """Return the model times of one time, or of one for each state ``(n,)``, in any form that users write them.
+        """Return the model times of one time, or of one for each state ``(n,)``, in any form.
 
         Raises
         ------
         ValueError
-            When a time is not a number, or outside the snapshots and not to be extrapolated to.
+            When a time is not a number, or is outside the snapshots without extrapolation.
         """
         times = as_times(time, what="the time", like=self.labels)
         for extreme in {times.min(), times.max()} if times.size else ():
@@ -95,15 +94,15 @@ class Clock:
         Raises
         ------
         ValueError
-            Naming the fitted range.
+            With the fitted range.
         """
         first, last = self.times[0], self.times[-1]
         if not np.isfinite(time):
             raise ValueError(f"Expected a finite time; found {time}.")
         if not extrapolate and not first <= time <= last:
             raise ValueError(
-                f"Time {time:g} is outside the fitted range {first:g} to {last:g}. Nothing was learned there; "
-                "pass `extrapolate=True` to predict there nevertheless."
+                f"Time {time:g} is outside the fitted range {first:g} to {last:g}. Nothing was learned there; pass "
+                "`extrapolate=True` to predict there anyway."
             )
 
     @checked
@@ -118,24 +117,24 @@ class Clock:
 def as_times(
     given: TimeLike | Iterable[TimeLike], *, what: str, like: Mapping[str, float] = MappingProxyType({})
 ) -> np.ndarray:
-    """Return one time ``()``, or several ``(n,)``, as float64, in any form that users write them.
+    """Return one time ``()``, or several ``(n,)``, given in any form, as float64.
 
     Every public function and command that takes times reads them here, or by `one_time` and `distinct_times`.
 
     Parameters
     ----------
     given
-        A number, a string that is one, a Timedelta (counted in days), an array or tensor without axes: one time. A
-        list, an array, a tensor, a column: several.
+        One time: a number, a numeric string, a Timedelta (counted in days), an array or tensor without axes. Several: a
+        list, an array, a tensor, a column.
     what
-        How the caller's argument is called in a message, such as ``"`at`"``.
+        What a message calls the caller's argument, such as ``"`at`"``.
     like
-        Labels of the time column, see `time_labels`: text may be written as these are. Empty where there are none.
+        Labels of the time column, see `time_labels`: text may have the same form. Empty if there are none.
 
     Raises
     ------
     ValueError
-        When a value is no finite number, or there is more than one axis.
+        When a value is not a finite number, or there is more than one axis.
 
     Examples
     --------
@@ -167,7 +166,7 @@ def one_time(given: TimeLike, *, what: str, like: Mapping[str, float] = MappingP
     Raises
     ------
     ValueError
-        When there is not one, or it is no finite number.
+        When there is not exactly one, or it is not a finite number.
 
     Examples
     --------
@@ -194,12 +193,12 @@ def distinct_times(
     given, what, like
         As for `as_times`.
     none
-        Whether there may be none.
+        Whether the list may be empty.
 
     Raises
     ------
     ValueError
-        When a time is no finite number, or occurs twice; when there is none, unless there may be.
+        When a time is not a finite number, or occurs twice; when there is none, unless allowed.
 
     Examples
     --------
@@ -242,16 +241,16 @@ def to_numbers(
     values
         The times.
     what
-        How they are called in a message.
+        What a message calls them.
     labels
         Whether numbers with one word before or after them are read too, see `read_time_labels`.
     like
-        Labels that others may be written as, see `as_times`.
+        Labels whose form times may have, see `as_times`.
 
     Raises
     ------
     ValueError
-        When a value is no number; the message shows which.
+        When a value is not a number; the message shows which.
     """
     column = pd.Series(values)
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -287,7 +286,7 @@ def to_numbers(
 
 
 def time_labels(values: Any, *, what: str) -> dict[str, float]:
-    """Return the labels of a column of times, and their numbers; nothing where they are numbers.
+    """Return the labels of a column of times and their numbers; empty if the times are numbers.
 
     Examples
     --------
@@ -298,7 +297,7 @@ def time_labels(values: Any, *, what: str) -> dict[str, float]:
 
 
 def how_read(values: Any, *, what: str) -> str:
-    """Return in words how labels of times are read; nothing where they are numbers.
+    """Describe how labels of times are read; empty if the times are numbers.
 
     Examples
     --------

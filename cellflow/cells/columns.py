@@ -54,7 +54,7 @@ def read_column(adata: "AnnData", name: str, *, setting: str) -> pd.Series:
 
 
 def read_labels(adata: "AnnData", column: str, *, setting: str) -> pd.Series:
-    """Return the label of every cell as text, missing (NaN) where there is none; it may be of any type.
+    """Return the label of every cell as text, missing (NaN) for cells without one; labels may have any type.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def read_labels(adata: "AnnData", column: str, *, setting: str) -> pd.Series:
     if pd.api.types.is_float_dtype(dtype) and different > max(2, len(given) / 2):
         raise ValueError(
             f"`adata.obs[{column!r}]` holds {different} different numbers for {len(given)} cells: no groups. Name a "
-            f"column with labels in `{setting}`, or divide it first, for example with "
+            f"column with labels in `{setting}`, or bin it first, for example with "
             f"`adata.obs['part'] = pd.cut(adata.obs[{column!r}], 5).astype(str)`."
         )
     labels = given.astype(object)
@@ -88,14 +88,14 @@ def read_labels(adata: "AnnData", column: str, *, setting: str) -> pd.Series:
 
 
 def read_kinds(adata: "AnnData", column: str, *, setting: str, instead: str = "") -> pd.Series:
-    """Return the label of every cell as `read_labels` does, where they are few enough to be groups.
+    """Return the label of every cell as `read_labels` does, after checking that they are few enough to be groups.
 
     Parameters
     ----------
     adata, column, setting
         As for `read_column`.
     instead
-        What else may be done, for the message.
+        What else the user can do, for the message.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def read_kinds(adata: "AnnData", column: str, *, setting: str, instead: str = ""
         if different > (MOST_NUMBERS if whole else MOST_FRACTIONS):
             raise ValueError(
                 f"`adata.obs[{column!r}]` holds {different} different numbers for {len(given)} cells: no groups. Name "
-                f"a column with labels in `{setting}`, or divide it first, for example with "
+                f"a column with labels in `{setting}`, or bin it first, for example with "
                 f"`adata.obs['part'] = pd.cut(adata.obs[{column!r}], 5).astype(str)`.{instead}"
             )
     return read_labels(adata, column, setting=setting)
@@ -150,7 +150,7 @@ def read_groups(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
     if missing:
         raise ValueError(
             f"{missing} of {adata.n_obs} cells have no group in `adata.obs[{column!r}]`. Leave them out first: "
-            f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them a group of their own."
+            f"`adata = adata[adata.obs[{column!r}].notna()].copy()`, or give them their own group."
         )
     codes, names = coded(adata.obs[column])  # 1 and 1.0 are one group, as they are one treatment
     found: np.ndarray = np.array(names, dtype=str)[codes]
@@ -177,14 +177,14 @@ def read_weights(adata: "AnnData", column: str) -> np.ndarray:
     weights = read_numbers(adata, column, setting="weight_key")
     if (weights < 0).any():
         raise ValueError(
-            f"{(weights < 0).sum()} of {adata.n_obs} weights in `adata.obs[{column!r}]` are negative. Give how many "
-            "cells of the population each cell stands for; 0 for none."
+            f"{(weights < 0).sum()} of {adata.n_obs} weights in `adata.obs[{column!r}]` are negative. A weight is how "
+            "many cells of the population a cell stands for; 0 for none."
         )
     return weights
 
 
 def read_numbers(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
-    """Return a finite number for every cell as float64, ``(n,)``: of any type that pandas holds numbers in.
+    """Return a finite number for every cell as float64, ``(n,)``, from any numeric type of pandas.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def read_numbers(adata: "AnnData", column: str, *, setting: str) -> np.ndarray:
     TypeError, KeyError
         As for `read_column`.
     ValueError
-        When a value is missing, or no finite number; the message shows which.
+        When a value is missing or not a finite number; the message shows which.
 
     Examples
     --------

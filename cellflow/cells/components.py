@@ -27,7 +27,7 @@ class Components:
     Parameters
     ----------
     n_pcs
-        How many; ``None`` where nothing says so, and all should be used.
+        How many; ``None`` if this cannot be decided and all should be used.
     columns
         Columns of the representation.
     why
@@ -35,7 +35,7 @@ class Components:
     variance
         Variance of each column, ``(columns,)``.
     noise
-        The largest variance that a component of noise alone would have; ``None`` where nothing is known of the genes.
+        The largest variance that a component of pure noise would have; ``None`` without information about the genes.
     """
 
     n_pcs: int | None
@@ -46,12 +46,12 @@ class Components:
 
 
 def components_above_noise(adata: "AnnData", rep: str) -> Components:
-    """Return how many principal components have more variance than noise of the same genes would give them.
+    """Return how many principal components have more variance than noise in the same genes would give them.
 
     The rule: were all genes independent, with the variances that they have, no component would have more variance than
     the edge of their generalised law of Marchenko and Pastur. Components are kept up to the first one that has less.
-    It is what a parallel analysis with very many permutations comes to, and takes a second. It is careful: where a few
-    components hold most of the variance, weak ones that are real may lie below the edge.
+    This is the limit of a parallel analysis with very many permutations, and takes a second. It is conservative: if a
+    few components hold most of the variance, weak but real ones may lie below the edge.
 
     Parameters
     ----------

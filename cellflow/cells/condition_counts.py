@@ -20,19 +20,19 @@ SHOWN = 3
 
 
 def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], index: np.ndarray) -> None:
-    """Refuse conditions with a single cell, and as many conditions as there may be cells.
+    """Refuse conditions with a single cell, and about as many conditions as cells.
 
     Parameters
     ----------
     obs, columns
-        The table, and which of its columns hold what.
+        The table, and what its columns hold.
     keys, index
         The conditions, and which of them each row has.
 
     Raises
     ------
     ValueError
-        Naming the column that differs most, or the conditions.
+        With the column that has the most values, or the conditions.
     """
     counts = np.bincount(index, minlength=len(keys))
     names = [*names_tuple(columns.treatment), *names_tuple(columns.dose), *columns.categories, *columns.numbers]
@@ -42,7 +42,7 @@ def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], inde
         raise ValueError(
             f"{len(keys):,} different conditions for {len(obs):,} cells, and {most:,} different values in {name!r}: "
             "does it name cells or clones, or measure each of them? Name columns in `Conditions` whose values many "
-            f"cells share; numbers can be divided: `adata.obs['part'] = pd.cut(adata.obs[{name!r}], 5).astype(str)`."
+            "cells share; numbers can be binned: `adata.obs['part'] = pd.cut(adata.obs[{name!r}], 5).astype(str)`."
         )
     lonely = np.flatnonzero(counts < 2)
     if len(lonely):

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def label_of(key: Key, columns: "FittedConditions | Conditions") -> str:
-    """Return the name of a condition for people.
+    """Return the readable name of a condition.
 
-    It depends on nothing but the condition, and no other of the same columns has it: doses have all of their digits,
-    and names that hold what stands between the parts of a label are in quotes.
+    It depends only on the condition and is unique among the same columns: doses have all of their digits, and names
+    that contain a separator of labels are in quotes.
 
     Examples
     --------

@@ -31,12 +31,12 @@ class ConditionTable:
     index
         The condition of each cell, ``(n,)``.
     labels
-        A name of each condition for people, ``(k,)``, all different: ``"control"``, ``"A+B"``, ``"A, dose 3"``.
+        A readable name of each condition, ``(k,)``, all different: ``"control"``, ``"A+B"``, ``"A, dose 3"``.
     is_control
         Which conditions are controls, ``(k,)``.
     context
-        A number of the categories and numbers of each condition, ``(k,)``: conditions that differ in nothing but
-        treatments have the same.
+        An index for the categories and numbers of each condition, ``(k,)``: conditions that differ only in treatments
+        share it.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def _treated(
         return treated(_aligned(dose[0], dose, doses[0], control=None), added=False)
     if all(text is None for text in texts):
         raise ValueError(
-            f"Some cells have no treatment in {' or '.join(map(repr, treatment))}. If they are controls, say so: "
+            f"Some cells have no treatment in {' or '.join(map(repr, treatment))}. If they are controls, mark them: "
             f"`adata.obs[{treatment[0]!r}] = adata.obs[{treatment[0]!r}].astype(object).fillna({columns.control!r})`; "
             "else leave them out."
         )

@@ -26,10 +26,10 @@ class Conditions:
     """How columns of ``obs`` become what a field sees: treatments, doses, combinations, and what else differs.
 
     Every condition becomes a row of numbers. The effect of its treatments is the sum, over their names, of the amount
-    of each times a vector that stands for it: an axis of its own, or what `embeddings` say. So a combination has no
-    order, the control is 0, and a treatment grows from it with the dose. The amount is 1 for a treatment without a
-    dose and for the largest dose in training, and follows the logarithm of the dose (see
-    `cellflow.cells.doses.DoseScale`). Categories follow as an axis for each level, then numbers.
+    of each times its vector: an axis of its own, or its embedding. So a combination has no order, the control is 0, and
+    a treatment grows from it with the dose. The amount is 1 for a treatment without a dose and for the largest dose in
+    training, and follows the logarithm of the dose (see `cellflow.cells.doses.DoseScale`). Then come categories, with
+    an axis for each level, and numbers.
 
     Typical uses::
 
@@ -41,32 +41,31 @@ class Conditions:
         Conditions(treatment="drug", categories=("donor",))               # what else the field should know
         Conditions(treatment="drug", embeddings={"drug": "fingerprints"}) # `uns["fingerprints"]`: drugs never seen
 
-    An estimator takes the name of a column in place of ``Conditions(treatment=name)``.
+    An estimator takes the name of a column instead of ``Conditions(treatment=name)``.
 
     Parameters
     ----------
     treatment
         Column with the names of treatments: ``"A"``, or ``"A+B"`` for a combination, in any order; or several columns
-        with names, of which all but one may be missing at a cell. ``None`` where there is a single treatment, of which
-        the doses are given.
+        with names, of which a cell may lack all but one. ``None`` for a single treatment that is given by its doses.
     dose
         Column with amounts, 0 or more, in one unit: for all names of a cell, or one column for each of ``treatment``.
         Numbers, numbers with a unit such as ``"10 nM"``, or ``"1+3"`` for the names of ``"A+B"`` in that order. A dose
-        of 0 is the control, at which doses may be missing.
+        of 0 is the control, whose doses may be missing.
     control
-        The name of no treatment. In a combination it adds nothing: ``"A+control"`` is ``"A"``.
+        The name of the control. In a combination it adds nothing: ``"A+control"`` is ``"A"``.
     categories
-        Further columns that the field sees: donor, cell line. What is not in training cannot be asked for, unless it
-        has a vector in ``embeddings``.
+        Further columns that the field sees: donor, cell line. Levels that were not in training cannot be predicted,
+        unless they have a vector in ``embeddings``.
     numbers
         Columns with continuous covariates; they are standardised by their different values.
     embeddings
         For the column of treatments or for a category, a table with a vector for each name: a key of ``uns``, a mapping
-        from names to vectors, or a data frame with the names as its index. Names that were not in training can be asked
-        for where they have a vector, at doses on the scale of all others. All vectors are divided by their root mean
+        from names to vectors, or a data frame with the names as its index. Names that were not in training can be
+        predicted if they have a vector, at doses on the scale of all others. All vectors are divided by their root mean
         square length in training.
     separator
-        What separates the names of a combination; ``None`` where names are never combined, and may hold any sign.
+        What separates the names of a combination; ``None`` if names are never combined and may contain any character.
 
     Raises
     ------
@@ -120,10 +119,10 @@ class Conditions:
         Parameters
         ----------
         obs
-            A row for each cell, of any types that pandas holds; categories that no cell has count for nothing. Where no
-            cell is a control, while some have a name that is commonly used for it, this is said in the log.
+            A row for each cell, with any pandas types; unused categories are ignored. If no cell is a control, but some
+            have a name that is commonly used for controls, a warning is logged.
         uns
-            Where `embeddings` that are given by key are.
+            Holds the `embeddings` that are given by key.
 
         Raises
         ------
@@ -131,7 +130,7 @@ class Conditions:
             When a column, or a key of ``uns``, is missing.
         ValueError
             When a name, dose or number is missing or unusable; when a condition has a single cell, or there are about
-            as many conditions as cells; when a name in the data has no vector in its table, or one that is 0.
+            as many conditions as cells; when a name in the data has no vector in its table, or a vector of zeros.
 
         Examples
         --------
@@ -163,7 +162,7 @@ class Conditions:
         check_told_apart(keys, fitted)
         if treatment and all(key[0] for key in keys) and (alike := fitted.like_control()):
             log.warning(
-                "No cell has the control %r in %r, while some have %r. If that is no treatment, set "
+                "No cell has the control %r in %r, while some have %r. If that is the control, set "
                 "`Conditions(control=%r)`.",
                 *(self.control, treatment[0], alike, alike),
             )
@@ -187,7 +186,7 @@ class Conditions:
 
 
 def resolve(given: Conditions | str | None) -> Conditions | None:
-    """Return conditions as such: the name of a column stands for that of treatments.
+    """Return conditions; the name of a column stands for the column of treatments.
 
     Examples
     --------
@@ -238,7 +237,7 @@ def _check_columns(given: Conditions) -> None:
         )
     if given.separator == "":
         raise ValueError(
-            "Expected a `separator` of one sign or more, or None where names are never combined; found ''."
+            "Expected a `separator` of one character or more, or None if names are never combined; found ''."
         )
     allowed = [*treatment, *given.categories]
     foreign = [name for name in given.embeddings or () if name not in allowed]

@@ -30,26 +30,27 @@ class Decoder:
     Parameters
     ----------
     function
-        Takes states ``(n, d)`` and returns ``(n, genes)``, in any units. It is given float32: tensors where it is a
-        torch module, which is switched to evaluation meanwhile, or where ``tensors`` says so; otherwise arrays.
+        Takes states ``(n, d)`` and returns ``(n, genes)``, in any units. It receives float32: tensors if it is a torch
+        module, which is switched to evaluation mode meanwhile, or if ``tensors`` is true; otherwise arrays.
     genes
         The names of the genes, in the order of the columns.
     tensors
         Whether the function takes torch tensors, on the CPU.
     linear
-        Whether it is linear, but for a constant: then the mean of cells is decoded in place of the cells, much faster.
+        Whether it is linear up to a constant: then the mean of cells is decoded instead of the cells, which is much
+        faster.
     width
-        The width ``d`` of the states that it takes; ``None`` where that is not known.
+        The width ``d`` of the states that it takes; ``None`` if unknown.
     variance, left
-        The variance of each gene, and what of it the decoder leaves over, ``(genes,)``; ``None`` where not known.
+        The variance of each gene, and the part that the decoder does not carry, ``(genes,)``; ``None`` if unknown.
 
     Raises
     ------
     TypeError
         When the function is a class.
     ValueError
-        When there are no genes, or two of one name, or what is given of each gene is of another length; when decoding,
-        for states or results of another width, and for such as are not finite.
+        When there are no genes, two have the same name, or an array per gene has another length; when decoding, for
+        states or results of another width, or that are not finite.
 
     Examples
     --------
@@ -77,7 +78,7 @@ class Decoder:
             raise ValueError("Expected the names of one gene or more in `genes`; found none.")
         if not names.is_unique:
             twice = names[names.duplicated()][0]
-            raise ValueError(f"Two genes of the decoder are called {twice!r}. Give each a name of its own in `genes`.")
+            raise ValueError(f"Two genes of the decoder are called {twice!r}. Give each its own name in `genes`.")
         for what, given in (("variance", self.variance), ("left", self.left)):
             if given is not None and np.shape(given) != (len(names),):
                 raise ValueError(
@@ -101,7 +102,7 @@ class Decoder:
 
     @property
     def carried(self) -> float:
-        """The share of the variance of the genes that it carries; NaN where that is not known."""
+        """The share of the variance of the genes that it carries; NaN if unknown."""
         if self.variance is None or self.left is None:
             return float("nan")
         kept = slice(None) if self.chosen is None else self.chosen
@@ -109,14 +110,14 @@ class Decoder:
 
     @property
     def carried_of(self) -> np.ndarray:
-        """The share of the variance of each gene that it carries, ``(genes,)``; NaN where that is not known."""
+        """The share of the variance of each gene that it carries, ``(genes,)``; NaN if unknown."""
         if self.variance is None or self.left is None:
             return np.full(len(self.names), np.nan)
         kept = slice(None) if self.chosen is None else self.chosen
         return shares_carried(self.variance[kept], self.left[kept])
 
     def some(self, places: np.ndarray) -> "Decoder":
-        """Return the same map to some of its genes, by their places among them."""
+        """Return the same map to some of its genes, by position."""
         places = np.unique(places)
         return replace(self, chosen=places if self.chosen is None else self.chosen[places])
 
@@ -128,7 +129,7 @@ class Decoder:
         if self.width is not None and states.shape[1] != self.width:
             raise ValueError(
                 f"The decoder takes states of width {self.width}; found {states.shape[1]}, the width of the "
-                "representation of the flow. Take the decoder of this representation."
+                "representation of the flow. Use a decoder of this representation."
             )
         starts = range(0, max(len(states), 1), AT_ONCE)
         return np.concatenate([self._decoded(states[start : start + AT_ONCE]) for start in starts])
@@ -180,7 +181,7 @@ class Decoder:
 
 
 def share_carried(variance: np.ndarray, left: np.ndarray) -> float:
-    """Return the share of the variance of genes that is not left over; NaN where there is none.
+    """Return the share of the variance of genes that is carried; NaN if there is no variance.
 
     Examples
     --------
@@ -224,11 +225,10 @@ def fit_decoder(
     layer: str | None = None,
     use_raw: bool = False,
 ) -> Decoder:
-    """Fit a linear decoder by least squares: of any expression, from any representation of the same cells.
+    """Fit a linear decoder by least squares: to any expression, from any representation of the same cells.
 
-    For files whose ``X`` is no longer what the PCA was computed from, for genes that the PCA did not see, and for
-    representations without loadings, such as those of Harmony. On the components and the expression of one PCA it gives
-    its loadings.
+    For files whose ``X`` has changed since the PCA, for genes that were not in the PCA, and for representations without
+    loadings, such as those of Harmony. On the components and the expression of one PCA it gives its loadings.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def fit_decoder(
     rep
         Key of the representation in ``obsm``.
     n_pcs
-        How many of its first columns the flow works on; ``None`` for all.
+        How many of its first columns the flow uses; ``None`` for all.
     layer, use_raw
         Which expression: a layer, or ``raw``; by default ``X``.
 
@@ -249,7 +249,7 @@ def fit_decoder(
     Raises
     ------
     KeyError, ValueError
-        When there is no such representation or expression, it is not finite, or there are too few cells.
+        When the representation or expression is missing or not finite, or there are too few cells.
 
     Examples
     --------
@@ -298,7 +298,7 @@ def scvi_decoder(model: Any, *, batch: str | None = None, target_sum: float = 1e
     batch
         The batch to decode as, by its name; ``None`` for the first.
     target_sum
-        Counts of a cell.
+        Total counts of a cell.
 
     Returns
     -------
@@ -309,13 +309,13 @@ def scvi_decoder(model: Any, *, batch: str | None = None, target_sum: float = 1e
     Raises
     ------
     TypeError
-        When it is no such model.
+        When it is not such a model.
     ValueError
         When there is no such batch.
 
     Examples
     --------
-    With scvi-tools installed: ``model = scvi.model.SCVI.load("model", adata)``. Here something stands in for it:
+    With scvi-tools installed: ``model = scvi.model.SCVI.load("model", adata)``. Here a stand-in:
 
     >>> import anndata, numpy as np, pandas as pd, torch
     >>> from types import SimpleNamespace as Some

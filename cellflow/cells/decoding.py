@@ -38,9 +38,9 @@ def read_decoder(
     rows: int = 0,
     most: int = MOST_DECODED,
 ) -> Loadings | Decoder | None:
-    """Return the map from a representation to the genes that are asked for, or ``None`` for no genes.
+    """Return the map from a representation to the requested genes, or ``None`` for no genes.
 
-    What the map carries, and which genes it leaves out, is said in the log.
+    The log says how much variance the map carries, and which genes it leaves out.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def read_decoder(
     rep
         Their representation.
     genes
-        Whether to decode genes, or the names of those to decode; ``"auto"`` for all where that is possible, and takes
+        Whether to decode genes, or the names of those to decode; ``"auto"`` for all if that is possible and takes
         little memory.
     decode
         A decoder, or a function that gives the genes of ``var_names``; ``None`` for the loadings of the PCA.
@@ -65,7 +65,7 @@ def read_decoder(
     TypeError
         When ``genes`` or ``decode`` is of another type.
     KeyError
-        When there is no such gene, the PCA did not see it, or there is nothing to decode with.
+        When a gene is unknown or was not in the PCA, or there is nothing to decode with.
     ValueError
         When a name belongs to several genes, or the loadings do not fit the expression.
     """
@@ -134,10 +134,10 @@ def var_of(adata: "AnnData", decoder: Loadings | Decoder) -> pd.DataFrame:
 
 
 def about_genes(adata: "AnnData", decoder: Loadings | Decoder | None) -> dict[str, Any]:
-    """Return what a result carries with it of how its genes were decoded.
+    """Return what a result records about how its genes were decoded.
 
-    ``"variance_carried"``, the share of the variance of these genes that the components carry, where it is known; and
-    ``"genes_left_out"``, how many of ``var`` it lacks.
+    ``"variance_carried"``, the share of the variance of these genes that the components carry, if known; and
+    ``"genes_left_out"``, how many genes of ``var`` it lacks.
     """
     if decoder is None:
         return {}
@@ -161,7 +161,7 @@ def _asked(genes: Any) -> list[str] | None:
 def _places(adata: "AnnData", decoder: Loadings | Decoder, names: list[str]) -> np.ndarray:
     unseen = [name for name in map(str, names) if name not in decoder.names and name in adata.var_names]
     if unseen:
-        why = "the PCA did not see it" if isinstance(decoder, Loadings) else "it is none of its genes"
+        why = "it was not in the PCA" if isinstance(decoder, Loadings) else "it is none of its genes"
         raise KeyError(
             f"The gene {unseen[0]!r} cannot be decoded: {why}. Decode it by regression, "
             "`decode=cf.cells.fit_decoder(adata, rep=...)`."
@@ -175,7 +175,7 @@ def _say(adata: "AnnData", decoder: Loadings | Decoder, *, named: bool) -> None:
         log.info("%.0f%% of the variance of the %d decoded genes is carried", 100 * carried, len(decoder.names))
     if left and not named:
         log.warning(
-            "%d of %d genes are not in the result: they cannot be decoded, since the PCA did not see them. "
+            "%d of %d genes are not in the result: they cannot be decoded, since they were not in the PCA. "
             "`decode=cf.cells.fit_decoder(adata, rep=...)` decodes all by regression",
             left,
             adata.n_vars,

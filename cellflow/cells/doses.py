@@ -44,13 +44,13 @@ class DoseScale:
 
     @classmethod
     def of(cls, doses: Iterable[float]) -> "DoseScale":
-        """Return the scale of the doses of a training; that of a dose of 1 where none is above 0."""
+        """Return the scale of the doses of a training; that of a dose of 1 if none is above 0."""
         above = [dose for dose in doses if dose > 0]
         return cls(min(above), max(above)) if above else cls()
 
     @classmethod
     def over(cls, scales: Collection["DoseScale"]) -> "DoseScale":
-        """Return the scale of the doses of several treatments, for one that has none of its own."""
+        """Return the scale of the doses of several treatments, for a treatment without its own scale."""
         return cls.of([scale.smallest for scale in scales] + [scale.largest for scale in scales])
 
     @property
@@ -69,7 +69,7 @@ def _log1p(dose: float, smallest: float) -> float:
 
 
 def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[float, ...], str]:
-    """Return the dose, or one for each name of a combination, and the unit; none where the value is missing.
+    """Return the dose, or one for each name of a combination, and the unit; empty if the value is missing.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def read_dose(value: Any, *, column: str, separator: str | None) -> tuple[tuple[
     column
         Name of the column, for a message.
     separator
-        What stands between the doses of a combination.
+        The separator between the doses of a combination.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def one_unit(doses: Iterable[tuple[float, str]], *, column: str) -> str:
     if found and bare is not None:
         raise ValueError(
             f"Expected doses in one unit in {column!r}; found some in {found[0]!r} and {digits(bare)} without a unit. "
-            f"Write the unit to each, such as '{digits(bare)} {found[0]}', or none to any: 1 uM is 1000 nM."
+            f"Write the unit with each, such as '{digits(bare)} {found[0]}', or with none: 1 uM is 1000 nM."
         )
     if len(found) > 1:
         shown = ", ".join(map(repr, found[:NAMED]))
@@ -146,7 +146,7 @@ def one_unit(doses: Iterable[tuple[float, str]], *, column: str) -> str:
 
 
 def digits(number: float) -> str:
-    """Return a number with as many digits as it needs to be told from every other.
+    """Return a number with as many digits as needed to distinguish it from every other.
 
     Examples
     --------
@@ -167,9 +167,9 @@ def _number(value: Any) -> tuple[float, str] | None:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a real number, or text that is one, as such; ``None`` for anything else: truth values, lengths of time.
+    """Return a real number, or numeric text, as a number; ``None`` for anything else: truth values, lengths of time.
 
-    It has 15 digits, or as many as a type of less precision has: 0.1 + 0.2 is 0.3, and so is 0.3 as float32.
+    It has 15 digits, or fewer for a less precise type: 0.1 + 0.2 is 0.3, and so is 0.3 as float32.
 
     Examples
     --------

@@ -44,7 +44,7 @@ class Expression:
         return np.asarray(found[np.argsort(np.argsort(rows))])
 
     def parts(self, rows: np.ndarray) -> Iterator[tuple[slice, Any]]:
-        """Yield the expression of cells, some at a time, as float64, sparse where it is stored so."""
+        """Yield the expression of cells in parts, as float64; sparse if it is stored sparse."""
         step = max(1, AT_ONCE // max(len(self.names), 1))
         for start in range(0, len(rows), step):
             some = slice(start, min(start + step, len(rows)))
@@ -60,7 +60,7 @@ def read_expression(adata: "AnnData", *, layer: str | None = None, use_raw: bool
     KeyError
         When there is none, or no such layer.
     ValueError
-        When both a layer and ``raw`` are asked for.
+        When both a layer and ``raw`` are requested.
 
     Examples
     --------

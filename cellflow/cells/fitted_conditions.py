@@ -102,10 +102,10 @@ class FittedConditions:
 
     @property
     def dose_curvature(self) -> np.ndarray:
-        """How bent the scale of doses is along each axis of the effect part ``(effect width,)``; 0 without doses.
+        """Curvature of the scale of doses along each axis of the effect part ``(effect width,)``; 0 without doses.
 
-        Along an axis of a name of its own, ``expm1(k * a) / expm1(k)`` for a curvature ``k`` and an amount ``a`` is the
-        dose over the largest one. Where vectors are given, it is that of all names together.
+        Along the axis of a single name, ``expm1(k * a) / expm1(k)`` for a curvature ``k`` and an amount ``a`` is the
+        dose over the largest one. With embeddings, it is that of all names together.
         """
         if not self.dose:
             return np.zeros(self.effects.width)
@@ -119,12 +119,12 @@ class FittedConditions:
         Parameters
         ----------
         obs
-            A table with all of `columns`; others are not looked at.
+            A table with all of `columns`; others are ignored.
 
         Returns
         -------
         ConditionTable
-            One row for each condition that is there, control first, and which of them each row of ``obs`` has.
+            One row for each condition that occurs, control first, and which of them each row of ``obs`` has.
 
         Raises
         ------
@@ -139,23 +139,22 @@ class FittedConditions:
     def encode(
         self, condition: Mapping[str, Any] | pd.DataFrame, n: int, *, obs: pd.DataFrame | None = None
     ) -> np.ndarray:
-        """Return what a field sees of a condition that is given in words, ``(n, width)`` float32.
+        """Return what a field sees of a condition given by its columns, ``(n, width)`` float32.
 
         Parameters
         ----------
         condition
             A value for each column, such as ``{"drug": "A+B", "dose": 3.0}``, or a column of ``n`` values; or a data
-            frame of ``n`` rows. Of several treatment columns those that are not given are empty; the doses of
-            a control may be left away.
+            frame of ``n`` rows. Treatment columns that are left out are empty; the doses of a control may be left out.
         n
             The number of rows.
         obs
-            A table of ``n`` rows from which the categories and numbers that are not given are taken.
+            A table of ``n`` rows with the categories and numbers that are not given.
 
         Raises
         ------
         KeyError
-            When a column is missing, or is none of `columns`.
+            When a column is missing, or is not one of `columns`.
         ValueError
             When a column has another length than ``n``; for the values, as `read`.
 
@@ -189,7 +188,7 @@ class FittedConditions:
         Raises
         ------
         ValueError
-            When none is; the message shows the names that there are.
+            When none is; the message lists the names found.
         """
         if table.is_control.any():
             return
@@ -199,11 +198,11 @@ class FittedConditions:
         likely = self.like_control() or "..."
         raise ValueError(
             f"No control: expected cells with {expected} in {where}; found {listed(self.names)}. Set "
-            f"`Conditions(control={likely!r})` to the name of no treatment."
+            f"`Conditions(control={likely!r})` to the name of the control."
         )
 
     def like_control(self) -> str:
-        """Return a name of the treatments in training that is commonly used for none of them; ``""`` without one."""
+        """Return a treatment of the training whose name is commonly used for controls; ``""`` if there is none."""
         same = self.control.strip().casefold()
         return next((name for name in self.names if name.strip().casefold() in {same, *CONTROLS}), "")
 

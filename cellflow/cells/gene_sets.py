@@ -1,6 +1,6 @@
 """Published sets of genes that tell which cells divide and which die, for `cellflow.tl.growth_prior`.
 
-Human symbols; those of the mouse are the same but for their capitals. Where a gene was renamed, both names are listed.
+Human symbols; those of the mouse differ only in capitals. If a gene was renamed, both names are listed.
 """
 
 

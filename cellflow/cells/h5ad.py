@@ -16,9 +16,9 @@ def read_adata(path: Path) -> AnnData:
     Raises
     ------
     FileNotFoundError, PermissionError
-        When there is no such file, or it may not be read.
+        When the file does not exist or may not be read.
     ValueError
-        When it has another ending, is damaged, or holds something else.
+        When it has another suffix, is damaged, or holds something else.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def read_adata(path: Path) -> AnnData:
     >>> _ = path.write_bytes(b"something else")
     >>> read_adata(path)
     Traceback (most recent call last):
-    ValueError: Expected the cells of an AnnData in ...cells.h5ad; it is damaged, or of another format.
+    ValueError: Expected the cells of an AnnData in ...cells.h5ad; it is damaged or has another format.
     """
     reader = {".h5ad": anndata.read_h5ad, ".zarr": anndata.read_zarr}.get(path.suffix)
     if reader is None:
@@ -39,4 +39,4 @@ def read_adata(path: Path) -> AnnData:
     except PermissionError:
         raise
     except _UNREADABLE as error:
-        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
+        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged or has another format.") from error

@@ -43,7 +43,7 @@ class Loadings:
     names
         Their names, ``(genes,)``.
     variance, left
-        The variance of each gene, and what of it the components leave over, ``(genes,)``.
+        The variance of each gene, and the part that the components do not carry, ``(genes,)``.
     """
 
     matrix: np.ndarray
@@ -66,7 +66,7 @@ class Loadings:
         return shares_carried(self.variance, self.left)
 
     def some(self, places: np.ndarray) -> "Loadings":
-        """Return the same map to some of its genes, by their places among them."""
+        """Return the same map to some of its genes, by position."""
         places = np.unique(places)
         seen = np.zeros_like(self.seen)
         seen[np.flatnonzero(self.seen)[places]] = True
@@ -95,7 +95,7 @@ def read_loadings(
     use_raw: bool = False,
     width: int | None = None,
 ) -> Loadings | None:
-    """Return the map from the representation to genes, or ``None`` where there is none.
+    """Return the map from the representation to genes, or ``None`` if there is none.
 
     The offset is the mean residual of the components: for all cells of the PCA, their mean expression; for a subset,
     the part of its mean expression that the components do not explain.
@@ -108,12 +108,12 @@ def read_loadings(
     rep
         The representation of the flow.
     genes
-        Whether to decode genes; ``"auto"`` where loadings are there and fit the expression, and a warning in the log
-        where they do not fit.
+        Whether to decode genes; ``"auto"`` if there are loadings that fit the expression; if they do not fit, a warning
+        is logged.
     layer, use_raw
-        Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
+        Where the expression is from which the PCA was computed: a layer, or ``raw``; by default ``X``.
     width
-        How many of the components the flow works on; ``None`` for all.
+        How many of the components the flow uses; ``None`` for all.
 
     Raises
     ------
@@ -163,14 +163,14 @@ def read_loadings(
 
 
 def columns_of(adata: "AnnData", expression: Expression) -> np.ndarray:
-    """Return where the genes of ``var`` stand in an expression ``(n_vars,)``: in ``raw`` there may be more."""
+    """Return the positions of the genes of ``var`` in an expression ``(n_vars,)``: ``raw`` may have more."""
     if expression.names is adata.var_names or expression.names.equals(adata.var_names):
         return np.arange(adata.n_vars)
     return places_of(expression.names, list(adata.var_names), where=expression.where)
 
 
 def misfit(adata: "AnnData", rep: str, expression: Expression) -> str:
-    """Say why an expression and the loadings do not give the representation; nothing where they do."""
+    """Describe why the expression and the loadings do not give the representation; empty if they do."""
     key = KEYS.get(rep, rep)
     matrix, width = np.asarray(adata.varm[key], dtype=np.float64), np.shape(adata.obsm[rep])[1]
     if matrix.ndim != 2 or matrix.shape[1] != width:
@@ -181,7 +181,7 @@ def misfit(adata: "AnnData", rep: str, expression: Expression) -> str:
     others += [] if adata.raw is None else [("use_raw=True", {"use_raw": True})]
     fitting = [said for said, where in others if _fits_there(adata, rep, where, matrix)]
     cure = (
-        f"The PCA was computed from other expression that is there: pass `{fitting[0]}`."
+        f"The PCA was computed from other stored expression: pass `{fitting[0]}`."
         if fitting
         else "Run `sc.pp.pca(adata)` again and refit; decode by regression, `decode=cf.cells.fit_decoder(adata, "
         f"rep={rep!r})`; or pass `genes=False`."
@@ -207,7 +207,7 @@ def _fits(adata: "AnnData", rep: str, expression: Expression, matrix: np.ndarray
 
 
 def spread_out(n: int, some: int) -> np.ndarray:
-    """Return rows at equal distances, all of them or some: a file is often sorted by batch.
+    """Return evenly spaced rows, all of them or some: a file is often sorted by batch.
 
     Examples
     --------

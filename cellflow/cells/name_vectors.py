@@ -25,7 +25,7 @@ class NameVectors:
     names
         The names.
     vectors
-        The vector of each, ``(m, w)`` float32; ``None`` for an axis of its own for each.
+        The vector of each, ``(m, w)`` float32; ``None`` if each has its own axis.
 
     Examples
     --------
@@ -47,14 +47,14 @@ class NameVectors:
         Raises
         ------
         ValueError
-            When there is none; the message lists the names that there are.
+            When there is none; the message lists the available names.
         """
         found = self._rows.get(name)
         if found is None:
             cure = (
                 f"Add its vector to `embeddings[{what!r}]`"
                 if self.vectors is not None
-                else f"Give vectors for names, `Conditions(embeddings={{{what!r}: table}})`, and fit again, to ask for "
+                else f"Give vectors for names, `Conditions(embeddings={{{what!r}: table}})`, and fit again, to predict "
                 "names that were not in training"
             )
             raise ValueError(f"No {name!r} in {what!r}: training had {listed(self.names)}. {cure}.")
@@ -117,7 +117,7 @@ class NameVectors:
         """
         names = texts(record["names"], what="names")
         if record.keys() - {"names", "vectors"}:
-            raise ValueError("Expected names and vectors; found more.")
+            raise ValueError("Expected only names and vectors; found more.")
         if "vectors" not in record:
             return cls(names)
         numbers = np.frombuffer(base64.b64decode(record["vectors"], validate=True), dtype="<f4")
@@ -134,7 +134,7 @@ def texts(value: Any, *, what: str) -> tuple[str, ...]:
     Raises
     ------
     TypeError, ValueError
-        When they are not.
+        When they differ from that.
     """
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise TypeError(f"Expected a list of texts in `{what}`; found {type(value).__name__}.")
@@ -157,14 +157,14 @@ def read_vectors(given: Any, *, what: str) -> NameVectors:
     given
         A data frame with a name in the index of each row, or a mapping from each name to its vector.
     what
-        How the table is called in a message.
+        What a message calls the table.
 
     Raises
     ------
     TypeError
         When it is neither.
     ValueError
-        When it is empty; when vectors differ in length, or hold what is no finite number; when a name is missing or
+        When it is empty; when vectors differ in length or are not finite; when a name is missing or
         there twice.
 
     Examples
@@ -199,7 +199,7 @@ def read_vectors(given: Any, *, what: str) -> NameVectors:
     if len(vectors) * len(vectors[0]) > MOST:
         raise ValueError(
             f"Expected at most {MOST:,} numbers in {what}; found {len(vectors)} vectors of {len(vectors[0])}. Keep the "
-            "names that you will ask for, or reduce the vectors with a PCA."
+            "names that you will predict, or reduce the vectors with a PCA."
         )
     return NameVectors(tuple(known), np.array(vectors, dtype=np.float32))
 
@@ -209,7 +209,7 @@ def _vector(row: Any, *, name: str, what: str) -> np.ndarray:
     if isinstance(row, Mapping):
         inner = f"{name}/{next(iter(row), '...')}"
         raise ValueError(
-            f"Expected numbers for {name!r} in {what}; found a mapping. Files divide names at '/', such as {inner!r}: "
+            f"Expected numbers for {name!r} in {what}; found a mapping. Files split names at '/', such as {inner!r}: "
             "keep the table as a data frame with names as its index, which is stored as it is."
         )
     try:

@@ -18,7 +18,7 @@ TRIES = 1000
 
 
 def read_donors(adata: "AnnData", replicate_key: str | None, snapshots: Snapshots) -> np.ndarray | None:
-    """Return the number of the donor of every cell ``(n,)``, ``None`` where cells are resampled one by one.
+    """Return the index of every cell's donor ``(n,)``; ``None`` if single cells are resampled.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def read_donors(adata: "AnnData", replicate_key: str | None, snapshots: Snapshot
     Raises
     ------
     KeyError, TypeError
-        When there is no such column, or it is not named by a text.
+        When the column does not exist, or its name is not a text.
     ValueError
         When a cell has no donor, a snapshot, or a condition in it, has a single donor, or fewer cells than can be
         resampled.
@@ -59,8 +59,8 @@ def read_donors(adata: "AnnData", replicate_key: str | None, snapshots: Snapshot
     alone = np.flatnonzero(_visits(donors, strata).sum(axis=0) < 2)
     if len(alone):
         raise ValueError(
-            f"`adata.obs[{replicate_key!r}]` has a single donor {names[alone[0]]}: how donors differ cannot be seen "
-            "from one. Leave `replicate_key` out, so that single cells are resampled, or merge time points."
+            f"`adata.obs[{replicate_key!r}]` has a single donor {names[alone[0]]}: one donor does not show how donors "
+            "differ. Leave `replicate_key` out, so that single cells are resampled, or merge time points."
         )
     return donors
 
@@ -68,10 +68,10 @@ def read_donors(adata: "AnnData", replicate_key: str | None, snapshots: Snapshot
 def resampled(snapshots: Snapshots, donors: np.ndarray | None = None, *, generator: torch.Generator) -> np.ndarray:
     """Return the rows of resampled cells, ascending, with repetition.
 
-    Single cells are drawn again, as many as there are, in each snapshot, condition and group by themselves. Of donors,
-    those that share snapshots are drawn together, each with all its cells, and one fewer than there are: a sample of
-    as many would vary less than new donors do. They are drawn anew until no snapshot, and no condition in it, lacks
-    cells, and no group is on one side only.
+    Single cells are redrawn, as many as there are, separately in each snapshot, condition and group. Donors that share
+    snapshots are drawn together, each with all its cells, and one fewer than there are: a sample of as many would vary
+    less than new donors do. They are redrawn until every snapshot and every condition in it has cells, and no group is
+    on one side only.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def resampled(snapshots: Snapshots, donors: np.ndarray | None = None, *, generat
     Raises
     ------
     ValueError
-        When donors are spread so that some snapshot always lacks cells.
+        When, for the given donors, some snapshot always lacks cells.
 
     Source
     ------

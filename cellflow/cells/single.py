@@ -20,23 +20,23 @@ AT_ONCE = 2**20
 def read_single(
     parts: Sequence[Any], *, rep: str, names: "Sequence[str] | pd.Index", columns: int | None = None, copy: bool = True
 ) -> np.ndarray:
-    """Return matrices of some cells each, one below the other, as one float32 matrix ``(n, d)``.
+    """Concatenate matrices of cells into one float32 matrix ``(n, d)``.
 
-    Each may be an array, a data frame, sparse, or lie in a file: of HDF5, of zarr, or mapped into memory. Beside the
-    result only some rows are held at a time. One that is mapped, in single precision, stays where it is.
+    Each may be an array, a data frame, sparse, or lie in a file: HDF5, zarr, or memory-mapped. Besides the result only
+    some rows are in memory at a time. A memory-mapped matrix in single precision is not copied.
 
     Parameters
     ----------
     parts
         Matrices ``(cells, d)`` of the same width.
     rep
-        What they are called, for messages.
+        What messages call them.
     names
         The names of all cells, ``(n,)``.
     columns
         How many of the first columns are read; ``None`` for all.
     copy
-        Whether an array that is as it shall be is copied all the same.
+        Whether to copy an array that already has the right form.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def read_single(
     _refuse(np.concatenate([*bad, np.empty(0, dtype=int)]), len(kept), names, rep)
     if lost > 0 and lost > 1e-3 * (high - low):
         raise ValueError(
-            f"The values of {rep!r} lose their differences in single precision: they are huge, or far from zero beside "
-            "their spread. Subtract their mean, or rescale them, first."
+            f"The values of {rep!r} lose their differences in single precision: they are huge, or far from zero "
+            "relative to their spread. Subtract their mean, or rescale them, first."
         )
     return kept
 

@@ -37,7 +37,7 @@ def whole_numbers(values: Any, name: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        When they are not.
+        When they differ from that.
     """
     most = np.iinfo(np.int64).max
     if not all(isinstance(value, int | np.integer) and 0 <= value <= most for value in values):

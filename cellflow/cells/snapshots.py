@@ -40,17 +40,17 @@ class Snapshots:
     clock
         The time points.
     groups
-        The name of the group of every cell, ``(n,)``, where pairs may not cross groups; else ``None``.
+        The name of the group of every cell, ``(n,)``, if pairs may not cross groups; else ``None``.
     weights
-        What every cell weighs in its snapshot, ``(n,)``; ``None`` where all weigh the same.
+        The weight of every cell in its snapshot, ``(n,)``; ``None`` if all weigh the same.
     rates
-        Expected rate of growth of every cell, ``(n,)``, per unit of the user's time; ``None`` where none is expected.
+        Expected growth rate of every cell, ``(n,)``, per unit of the user's time; ``None`` without expectation.
     conditions
         The conditions, and which of them every cell has; ``None`` for none.
     names
-        The name of every cell, ``(n,)``, where they are known.
+        The name of every cell, ``(n,)``, if known.
     labels
-        Where the time column holds labels such as "day 2", the number of each.
+        If the time column holds labels such as "day 2", the number of each.
     """
 
     x: np.ndarray
@@ -82,7 +82,7 @@ class Snapshots:
         return Snapshots(self.x[cells], self.time[cells], self.clock, groups, weights, rates, kept, names, self.labels)
 
     def digest(self) -> str:
-        """Return a digest of all cells and their times: other data, another digest."""
+        """Return a digest of all cells and their times, which identifies the data."""
         digest = hashlib.sha256(np.ascontiguousarray(self.x).data)  # without a copy, as large again
         digest.update(np.ascontiguousarray(self.time).data)
         if self.groups is not None:
@@ -97,7 +97,7 @@ class Snapshots:
     def about(self, adata: "AnnData | None" = None) -> dict[str, object]:
         """Return what identifies the data of a training: the times, a digest of the cells, and one of each file.
 
-        ``adata`` are the same cells, which know their files where they have any.
+        ``adata`` holds the same cells, and knows their files if there are any.
         """
         files = {} if adata is None else digests_of_files(adata, self.x, self.time)
         return {**files, "times": list(self.clock.times), "cells": self.digest()}
@@ -107,7 +107,7 @@ class Snapshots:
         return self.each(self.x)
 
     def each(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return values of all cells, ``(n, ...)``, divided by time point, in order of time."""
+        """Return values of all cells, ``(n, ...)``, split by time point, in order of time."""
         return [values[self.at(time)] for time in self.clock.times]
 
 
@@ -129,13 +129,13 @@ def read_snapshots(
         May be a view or backed by a file.
     time_key
         Column of ``obs`` with the time: numbers, categories that are numbers, Timedelta (counted in days), or numbers
-        with one word before or after them, such as "E8.5", "24h" or "day 3", which is left away.
+        with one word before or after them, such as "E8.5", "24h" or "day 3"; the word is dropped.
     rep
         Key in ``obsm``, or ``"X"``.
     within
         Column of ``obs`` with the group of every cell; ``None`` for no groups.
     weight_key
-        Column of ``obs`` with the weight of every cell; ``None`` where all weigh the same.
+        Column of ``obs`` with the weight of every cell; ``None`` if all weigh the same.
     prior_key
         Column of ``obs`` with the expected rate of growth of every cell; ``None`` for no expectation.
     n_pcs
@@ -144,7 +144,7 @@ def read_snapshots(
     Raises
     ------
     KeyError
-        When a column or the representation is missing; the message lists what is there.
+        When a column or the representation is missing; the message lists those available.
     ValueError
         When times or values are unusable, with the reason; when there is one time point, or one cell at a time.
 
@@ -179,8 +179,8 @@ def _check_snapshots(time: np.ndarray, time_key: str) -> None:
     lonely = times[counts < 2]
     if len(lonely) > len(times) / 2:
         raise ValueError(
-            f"{where} holds {len(times)} different times for {len(time)} cells: a time that is continuous, such as a "
-            "pseudotime, where snapshots need many cells each. Bin it, into eight parts for example, each at its "
+            f"{where} holds {len(times)} different times for {len(time)} cells: a continuous time, such as a "
+            "pseudotime, but each snapshot needs many cells. Bin it, into eight parts for example, each at its "
             f"median: `adata.obs['binned'] = adata.obs[{time_key!r}].astype(float).groupby(pd.qcut(adata.obs["
             f"{time_key!r}].astype(float), 8, duplicates='drop'), observed=True).transform('median')`."
         )
@@ -194,7 +194,7 @@ def _check_snapshots(time: np.ndarray, time_key: str) -> None:
     if close.any():
         first, second = float(times[:-1][close][0]), float(times[1:][close][0])
         raise ValueError(
-            f"{where} holds {first!r} and {second!r}: times that differ by rounding would be two snapshots. Round "
+            f"{where} holds {first!r} and {second!r}: times that differ only by rounding would be two snapshots. Round "
             f"them: `adata.obs[{time_key!r}] = adata.obs[{time_key!r}].astype(float).round(6)`."
         )
 
@@ -265,7 +265,7 @@ def read_times(adata: "AnnData", time_key: str) -> np.ndarray:
 
 
 def time_labels_of(adata: "AnnData", time_key: str) -> dict[str, float]:
-    """Return the labels of a time column that holds such, "day 2", and the number of each; nothing where it holds none.
+    """Return the labels of a time column, such as "day 2", and the number of each; empty if it holds numbers.
 
     Examples
     --------
@@ -278,7 +278,7 @@ def time_labels_of(adata: "AnnData", time_key: str) -> dict[str, float]:
 
 
 def time_unit(adata: "AnnData", time_key: str) -> str:
-    """Return the unit of a time column: ``"days"`` for Timedelta, ``""`` for numbers, which carry none.
+    """Return the unit of a time column: ``"days"`` for Timedelta, ``""`` for numbers, which have none.
 
     Examples
     --------
@@ -349,5 +349,5 @@ def leave_out(adata: "AnnData", time_key: str, times: TimeLike | Iterable[TimeLi
     absent = [t for t in left_out if not (time == t).any()]
     if absent:
         known = ", ".join(f"{t:g}" for t in np.unique(time))
-        raise ValueError(f"No cells at time {', '.join(f'{t:g}' for t in absent)} to leave out. There are: {known}.")
+        raise ValueError(f"No cells at time {', '.join(f'{t:g}' for t in absent)} to leave out. Available: {known}.")
     return adata[~np.isin(time, left_out)]

@@ -40,11 +40,11 @@ class States:
     time
         Times in the user's units, ``(n,)``.
     rows
-        Positions in the AnnData that they were read from, ``(n,)``.
+        Positions in the AnnData from which they were read, ``(n,)``.
     condition
         Everything else that a field sees, ``(n, k)``; ``None`` for a field without conditions.
     weight
-        What each weighs in the population, ``(n,)``; ``None`` where all weigh the same.
+        The weight of each in the population, ``(n,)``; ``None`` if all weigh the same.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class States:
 
     @checked
     def weighed(self, shares: np.ndarray) -> np.ndarray:
-        """Return the share of each in the population ``(n,)``, where it would be ``shares`` if all weighed the same.
+        """Return the share of each in the population ``(n,)``, given the ``shares`` that equal weights would give.
 
         Examples
         --------
@@ -85,7 +85,7 @@ class States:
 
     @checked
     def at(self, time: float) -> "States":
-        """Return the states of one time; none where there are none."""
+        """Return the states of one time; empty if there are none."""
         return self.take(np.flatnonzero(self.time == time))
 
 
@@ -98,18 +98,18 @@ def positions(adata: "AnnData", cells: Cells) -> np.ndarray:
         Where the cells are.
     cells
         A mask over all cells, such as ``adata.obs["hours"] == 72``; names, or one name; or rows of ``obs``, such as
-        ``adata.obs.query("hours == 72")``, which stand for their names. A Series with an index of names is a mask by
-        name, whatever its order.
+        ``adata.obs.query("hours == 72")``, which are read as names. A Series with an index of names is a mask by name,
+        whatever its order.
 
     Raises
     ------
     KeyError
-        When a name is not there.
+        When a name is unknown.
     ValueError
-        When a mask has another length than there are cells, or is neither true nor false somewhere; when a name is
+        When the length of a mask is not the number of cells, or an entry is neither true nor false; when a name is
         missing or given twice; when nothing is chosen.
     TypeError
-        When the cells are numbered: neither names nor a mask.
+        When the cells are given as numbers: neither names nor a mask.
 
     Examples
     --------

@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def read_columns(root: Any, columns: Sequence[str] | None, *, path: Path, label: str) -> pd.DataFrame:
-    """Return the names of the cells of a file, and columns of its ``obs``.
+    """Return the names of the cells in a file, and columns of its ``obs``.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def read_columns(root: Any, columns: Sequence[str] | None, *, path: Path, label:
     columns
         Which ones; ``None`` for all.
     path, label
-        Where the file is, and what it is called.
+        Where the file is, and what messages call it.
 
     Raises
     ------
@@ -48,10 +48,10 @@ def read_columns(root: Any, columns: Sequence[str] | None, *, path: Path, label:
 
 
 def concatenated(tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> pd.DataFrame:
-    """Return tables of some cells each, one below the other, under names of which none is that of two cells.
+    """Concatenate tables of cells, with names that are unique.
 
-    Where names recur from file to file, each has the name of its file behind it. Columns that one file lacks are
-    missing (NaN) there.
+    If names recur from file to file, each is followed by the name of its file. Columns that a file lacks are missing
+    (NaN) there.
 
     Parameters
     ----------

@@ -19,23 +19,23 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError
 _ZARR = ("zarr.json", ".zgroup")
 """What a folder of zarr holds: of version 3, and of version 2."""
 _BUSY = {
-    errno.EAGAIN: "another program writes to it. Wait until that has closed it",
+    errno.EAGAIN: "another program is writing to it. Wait until it is closed",
     errno.EMFILE: "the system allows no more open files. Allow more by `ulimit -n 4096`, or put cells into fewer files",
 }
 """What the system reports of files that are whole: HDF5 has no class for it."""
 
 
 def files_of(data: Stored) -> tuple[Path, ...]:
-    """Return the files that are named, those of a pattern in the order of their names.
+    """Return the named files; those of a pattern in the order of their names.
 
-    A folder of zarr that holds whole data sets, as annbatch writes collections, is as good as a list of these.
+    A zarr folder with whole data sets, such as an annbatch collection, counts as a list of these.
 
     Raises
     ------
     TypeError
-        When it is no path and no list of paths.
+        When it is neither a path nor a list of paths.
     FileNotFoundError
-        When one is not there, or nothing has such a name.
+        When one does not exist, or nothing matches the pattern.
     ValueError
         When one is named twice, or is a folder without zarr.
 
@@ -43,7 +43,7 @@ def files_of(data: Stored) -> tuple[Path, ...]:
     --------
     >>> files_of("nowhere*.h5ad")
     Traceback (most recent call last):
-    FileNotFoundError: No file is called nowhere*.h5ad. Name .h5ad files or zarr folders.
+    FileNotFoundError: No file matches nowhere*.h5ad. Name .h5ad files or zarr folders.
     """
     given = [data] if isinstance(data, str | Path) else data
     if isinstance(given, dict) or not isinstance(given, Sequence) or not all(isinstance(p, str | Path) for p in given):
@@ -61,7 +61,7 @@ def files_of(data: Stored) -> tuple[Path, ...]:
 
 
 def are_several(data: Stored) -> bool:
-    """Return whether it is not the path of one file, but a pattern or a list.
+    """Return whether it is a pattern or a list rather than the path of one file.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def reading(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if number in _BUSY:
             raise OSError(f"{path} cannot be read: {_BUSY[number]}.") from error
-        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.") from error
+        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged or has another format.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ def _check_root(root: Any, path: Path) -> None:
     with reading(path):
         there = {"obs", "var"} <= set(root)
     if not there:
-        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged, or of another format.")
+        raise ValueError(f"Expected the cells of an AnnData in {path}; it is damaged or has another format.")
 
 
 def _named(given: str | Path) -> list[Path]:
@@ -198,7 +198,7 @@ def _named(given: str | Path) -> list[Path]:
     if not path.exists() and has_magic(str(path)):
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         if not found:
-            raise FileNotFoundError(f"No file is called {given}. Name .h5ad files or zarr folders.")
+            raise FileNotFoundError(f"No file matches {given}. Name .h5ad files or zarr folders.")
         return found
     if not path.exists():
         raise FileNotFoundError(f"No file {path}. Name an .h5ad file or a zarr folder.")

@@ -100,7 +100,7 @@ def _arms_of_the_fit(flow: "PerturbationFlow", adata: "AnnData") -> Arms:
     Raises
     ------
     ValueError
-        When they are not.
+        When they differ from that.
     """
     arms = flow._arms(adata)
     check_cells(flow, adata, arms.x, np.where(arms.control, 0.0, 1.0))

@@ -54,7 +54,7 @@ class SnapshotFlow(FlowEstimator):
     ----------
     time_key
         Column of ``obs`` with the time: numbers, categories that are numbers, Timedelta (counted in days), or numbers
-        with one word before or after them, such as "E8.5", "24h" or "day 3", which is left away.
+        with one word before or after them, such as "E8.5", "24h" or "day 3"; the word is dropped.
     rep
         Key of the representation in ``obsm``, or ``"X"``.
     n_pcs

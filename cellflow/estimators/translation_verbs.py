@@ -72,7 +72,7 @@ def translate(
         For cells: whether to decode genes through the stored PCA loadings, or the names of those to decode. ``"auto"``
         decodes all genes of the PCA if there are loadings that fit ``X`` and the result takes at most 1 GiB.
     layer, use_raw
-        Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
+        Where the expression is from which the PCA was computed: a layer, or ``raw``; by default ``X``.
     decode
         Another decoder: `cellflow.cells.Decoder`, or a function from states ``(n, d)`` to the genes of ``var_names``.
     solver

@@ -78,7 +78,7 @@ def interpolate(
         Whether to decode genes through the stored PCA loadings, or the names of those to decode; ``"auto"`` decodes if
         loadings exist, and logs a warning if ``X`` has changed since they were computed.
     layer, use_raw
-        Where the expression is that the PCA was computed from: a layer, or ``raw``; by default ``X``.
+        Where the expression is from which the PCA was computed: a layer, or ``raw``; by default ``X``.
     decode
         Another decoder: `cellflow.cells.Decoder`, or a function from states ``(n, d)`` to the genes of ``var_names``.
     solver
