@@ -381,7 +381,7 @@ def test_repairing_is_now_a_coupling(name):
     with pytest.warns(FutureWarning, match=rf"{name}\.refine\(repairing=.* is now `{name}\.refine\(coupling="):
         other.refine(*kind.data, rounds=1, steps=2, repairing=cf.training.Reflow(solver=2))
     assert torch.equal(weights(model.field_), weights(other.field_))
-    with pytest.raises(TypeError, match="a coupling that the model makes"):
+    with pytest.raises(TypeError, match="a coupling made by the model"):
         model.refine(*kind.data, rounds=1, steps=2, coupling=cf.couplings.Exact())
 
 

@@ -125,7 +125,7 @@ def test_refining_takes_the_images_of_the_fit(fitted):
         fitted.refine(flat(), rounds=1, steps=0)
     with pytest.raises(ValueError, match=r"whole number of rounds >= 1; found 1\.5"):
         fitted.refine(flat(), rounds=1.5, steps=1)
-    with pytest.raises(TypeError, match="a coupling that the model makes"):
+    with pytest.raises(TypeError, match="a coupling made by the model"):
         fitted.refine(flat(), rounds=1, steps=1, coupling="reflow")
 
 

@@ -404,7 +404,7 @@ def test_training_in_two_sittings_is_training_in_one(tmp_path):
         ({"features": 0}, "principal components"),
         ({"features": 37}, "between 1 and 36 principal components of 48 images"),
         ({"features": (np.zeros((3, 2)), np.zeros((24, 2)))}, "each of 24 source images; found 3"),
-        ({"features": 3, "coupling": "independent"}, "does not look at images"),
+        ({"features": 3, "coupling": "independent"}, "does not use images"),
         ({"source": None, "features": 3}, "Noise has no features"),
         ({"source": None, "within_labels": True}, "Noise has no features"),
         ({"source": None, "ot_batch_size": "whole"}, "match with noise"),

@@ -262,7 +262,7 @@ def test_legs_are_called_by_their_words():
     ("change", "message"),
     [
         ({"legs": []}, "one or more legs"),
-        ({"legs": [ConditionLeg("A", torch.arange(2), torch.arange(2))] * 2}, "a name of its own"),
+        ({"legs": [ConditionLeg("A", torch.arange(2), torch.arange(2))] * 2}, "its own name"),
         ({"legs": [ConditionLeg("A", torch.arange(0), torch.arange(2))]}, "`source` of leg 'A'"),
         ({"legs": [ConditionLeg("A", torch.arange(2), torch.arange(2) + 99)]}, "rows of 55 points"),
         ({"legs": [ConditionLeg("A", torch.arange(2), torch.arange(2), 1.0, 0.0)]}, "forward in time"),

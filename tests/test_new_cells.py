@@ -228,7 +228,7 @@ def test_a_part_that_cannot_be_paired_is_said_and_all_cells_are_fitted(kind, cap
     assert len(model.search_history_) == 0
     assert len(model.history_) == 750
     said = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert any("are held out, since a part of them cannot be paired: there are too few" in r.getMessage() for r in said)
+    assert any("are held out, since some of them cannot be paired: there are too few" in r.getMessage() for r in said)
 
 
 def growing(seed, rate, n=80, dims=20):

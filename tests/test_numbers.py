@@ -548,7 +548,7 @@ def test_the_cause_of_a_loss_that_is_not_finite_is_named_and_the_cure_cures():
         def forward(self, t, x, condition=None):
             return super().forward(x) / 0
 
-    with pytest.raises(FloatingPointError, match="at step 1, before anything was learned: not a matter of the opt"):
+    with pytest.raises(FloatingPointError, match="at step 1, before anything was learned: the optimiser is not"):
         losing([pairs], field=Broken(DIM, DIM))
 
 

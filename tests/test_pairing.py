@@ -120,9 +120,9 @@ def test_a_coupling_of_linear_time_stands_for_the_exact_one_where_sets_are_large
 @pytest.mark.parametrize(
     ("whole", "cure"),
     [
-        ({"ot_batch_size": "whole"}, "or take `coupling=cf.couplings.Hierarchical"),
+        ({"ot_batch_size": "whole"}, "or use `coupling=cf.couplings.Hierarchical"),
         ({"ot_batch_size": "whole", "coupling": "hierarchical"}, "GB. Set `ot_batch_size='auto'`.$"),
-        ({"coupling": Within("exact", [0] * 40, [0] * 40)}, "take fewer points"),
+        ({"coupling": Within("exact", [0] * 40, [0] * 40)}, "use fewer points"),
     ],
 )
 def test_a_plan_that_cannot_fit_into_memory_is_refused_before_it_starts(whole, cure, rng, monkeypatch):

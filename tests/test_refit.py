@@ -181,5 +181,5 @@ def test_rounds_are_watched_with_all_that_happened(rng, tmp_path):
     again = cf.Run(tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="No file"):
         refit(MLP(2), VelocityMatching(), x, x, coupling=Reflow(), rounds=1, steps=3, generator=rng, run=again)
-    with pytest.raises(TypeError, match="a coupling that the model makes"):
+    with pytest.raises(TypeError, match="a coupling made by the model"):
         refit(MLP(2), VelocityMatching(), x, x, coupling=3, rounds=1, steps=3, generator=rng)

@@ -40,7 +40,7 @@ REFUSED = {
     "a class that pairs": (
         lambda: cf.training.refit(FIELD, VELOCITY, X, X, coupling=int, rounds=1, steps=1, generator=RNG),
         TypeError,
-        "a coupling that the model makes",
+        "a coupling made by the model",
     ),
     "an empty cloud": (lambda: cf.couplings.SquaredEuclidean()(X, X[:0]), ValueError, "Expected clouds"),
     "images where states have labels": (

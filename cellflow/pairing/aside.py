@@ -28,7 +28,7 @@ COMPARED = 1000
 
 
 def is_few(regularize: bool | str, n: int) -> bool:
-    """Return whether ``n`` points are few enough to be learned by heart, unless a setting says so or not.
+    """Return whether ``n`` points are few enough to be memorised, unless a setting decides.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def is_few(regularize: bool | str, n: int) -> bool:
 
 
 def held_out(groups: Sequence[np.ndarray], *, generator: torch.Generator) -> list[np.ndarray] | None:
-    """Choose points of each snapshot to hold out: a tenth, or up to a third of few points, at random.
+    """Choose random points of each snapshot to hold out: a tenth, or up to a third if points are few.
 
     Parameters
     ----------
@@ -82,14 +82,14 @@ def held_out(groups: Sequence[np.ndarray], *, generator: torch.Generator) -> lis
 
 
 def divided(make: Callable[[], T], *, what: str) -> T | None:
-    """Return what is made of both parts, or ``None`` where a part cannot be paired, as a warning in the log says.
+    """Return the pairs of both parts, or ``None``, with a logged warning, if a part cannot be paired.
 
     Parameters
     ----------
     make
         Pairs both parts.
     what
-        What is held out, in the plural.
+        What is held out, as a plural noun.
 
     Examples
     --------
@@ -99,15 +99,15 @@ def divided(make: Callable[[], T], *, what: str) -> T | None:
     try:
         return make()
     except (ConvergenceError, ValueError) as error:
-        log.warning("No %s are held out, since a part of them cannot be paired: %s", what, error)
+        log.warning("No %s are held out, since some of them cannot be paired: %s", what, error)
         return None
 
 
 def blur(clouds: Sequence[Tensor]) -> float:
     """Return the standard deviation, per dimension, by which the paths of few points are blurred.
 
-    Points are moved by about half of the typical distance to their nearest neighbour in the same snapshot: where points
-    lie far apart for their number, as in many dimensions, paths are blurred, and where they lie dense, hardly.
+    Points are moved by about half of the typical distance to their nearest neighbour in the same snapshot: paths are
+    blurred if points are sparse, as in many dimensions, and hardly if they are dense.
 
     Parameters
     ----------

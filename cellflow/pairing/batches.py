@@ -54,13 +54,13 @@ def paired_batches(
     condition
         Condition of each target point, ``(m, k)``.
     ot_batch_size
-        Points of each cloud that are matched at once: ``"whole"`` for one plan over everything, a number for
+        Number of points of each cloud to match at once: ``"whole"`` for one plan over everything, a number for
         super-batches of that size, solved ahead by worker threads; ``"auto"`` chooses by the sizes, see
-        `cellflow.pairing.choice`; what it chose is logged, and in ``batches.matched``.
+        `cellflow.pairing.choice`; the choice is logged, and in ``batches.matched``.
     masses
         Size of the population at source and target; pairs then carry masses, as `GrowthMatching` needs them.
     path
-        Path that the pairs are joined by, for a coupling that depends on it: ``epsilon="path"`` of `Sinkhorn`.
+        Path that joins the pairs, for a coupling that depends on it: ``epsilon="path"`` of `Sinkhorn`.
 
     Examples
     --------
@@ -119,14 +119,14 @@ def snapshot_batches(
     masses
         Size of the population at each snapshot, in any unit; pairs then carry masses, as `GrowthMatching` needs them.
     weights
-        What each point of each snapshot weighs in the population, ``(n_k,)`` each, in any unit: a point of weight 2
-        stands for two. All weigh the same without.
+        Weight of each point of each snapshot in the population, ``(n_k,)`` each, in any unit: a point of weight 2
+        stands for two. By default all weigh the same.
     rates
-        Rate at which the log mass of each point is expected to grow, ``(n_k,)`` each, per model time, up to a constant.
-        Each snapshot is then matched with the next as it is expected to have grown, and pairs grow by what was expected
-        and by what the plan changes. Needs ``masses``.
+        Expected growth rate of the log mass of each point, ``(n_k,)`` each, per model time, up to a constant. Each
+        snapshot is then matched with the next after its expected growth, and pairs grow by the expectation and by what
+        the plan changes. Needs ``masses``.
     path
-        As for `paired_batches`; each interval has a share of its noise by the model time that it lasts.
+        As for `paired_batches`; each interval has a share of its noise in proportion to its model time.
     within
         The group of each point of each snapshot, such as a donor or a batch: names, or whole numbers, ``(n_k,)`` each.
         Pairs are then made within groups only; the fraction of pairs in each group is its fraction of the later
@@ -139,7 +139,7 @@ def snapshot_batches(
     ValueError
         When times do not increase, snapshots cannot be compared, two neighbouring snapshots have no group in common,
         the coupling depends on the noise of a path and there is none, pairs carry masses and a group is on one side
-        only, so that its growth is unknown, or weights or rates are not one usable number for each point.
+        only, so that its growth is unknown, or weights or rates are not one valid number for each point.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def intervals(
     path: GaussianPath | str | None = None,
     within: Sequence[Labels] | None = None,
 ) -> tuple[list[RowMatching], list[Ends]]:
-    """Return how each snapshot is matched with the next, and what the points of both weigh; see `snapshot_batches`.
+    """Return how each snapshot is matched with the next, and the weights of both; see `snapshot_batches`.
 
     Examples
     --------
@@ -239,7 +239,7 @@ class PairedBatches:
 
     @property
     def plans(self) -> list[Plan | None]:
-        """The plan over whole snapshots of each interval, or ``None`` where super-batches are used."""
+        """The plan over whole snapshots of each interval, or ``None`` if super-batches are used."""
         return self._pairs.plans
 
     @property
@@ -259,10 +259,10 @@ class PairedBatches:
         return f"PairedBatches({self.batch_size} pairs of {'; '.join(map(str, self.matched))})"
 
     def displacements(self) -> Tensor:
-        """Return the mean displacement of the pairs of each interval, as its plan weighs them: ``(k, ...)``, float64.
+        """Return the mean displacement of the pairs of each interval, weighted by its plan: ``(k, ...)``, float64.
 
-        Where every point counts alike, it is the difference of the snapshots' means. Of pairs in super-batches that
-        count points unequally, some thousands are drawn.
+        If all points count equally, it is the difference of the snapshots' means. For super-batches that count points
+        unequally, it is estimated from some thousands of pairs.
 
         Examples
         --------
@@ -276,7 +276,7 @@ class PairedBatches:
 
     @property
     def turnovers(self) -> list[float | None]:
-        """The share of the population that growth replaces in each interval, see `WeighedPlan`, where it is known."""
+        """The share of the population that growth replaces in each interval, see `WeighedPlan`, if known."""
         drawn = (getattr(interval, "drawn", None) for interval in self._pairs.intervals)
         return [plan.turnover if isinstance(plan, WeighedPlan) else None for plan in drawn]
 
@@ -319,14 +319,14 @@ class PairedBatches:
         return PairedBatches(self._pairs.shrunk(share), self._points, self._times, self._condition, self._bends)
 
     def leaving(self, points: Tensor, *, batches: int) -> Batch:
-        """Return those pairs of the first batches whose source is among some points.
+        """Return the pairs of the first batches whose source is among some points.
 
         Parameters
         ----------
         points
             Whether each point is one of them, counted through all snapshots, ``(m,)``.
         batches
-            How many batches are looked through.
+            How many batches to look through.
 
         Examples
         --------
@@ -370,7 +370,7 @@ def _ends(
 ) -> list[Ends]:
     """Return what the points of each interval weigh."""
     if rates is not None and masses is None:
-        raise ValueError("`rates` are rates of growth, which pairs without masses do not have. Pass `masses` as well.")
+        raise ValueError("`rates` are growth rates, which pairs without masses do not have. Pass `masses` as well.")
     shares = [None] * len(sizes) if weights is None else numbers_of_points(weights, sizes, "weights")
     for share in shares:
         if share is not None and ((share < 0).any() or share.sum() == 0):

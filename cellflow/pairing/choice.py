@@ -1,8 +1,8 @@
 """How many points are matched at once, decided by their numbers: the same on every machine.
 
-By ``ot_batch_size="auto"`` there is one plan over two whole sets while it takes little memory and a few minutes. Above,
-a coupling that another can stand for at scale, as `cellflow.couplings.Hierarchical` can for `Exact`, is replaced by
-it: its time grows with the points alone. Other couplings match random parts of both sets, super-batches.
+With ``ot_batch_size="auto"`` there is one plan over two whole sets as long as it takes little memory and a few minutes.
+Beyond that, a coupling with a large-scale replacement, as `cellflow.couplings.Hierarchical` is for `Exact`, is replaced
+by it: its time is linear in the points. Other couplings match random parts of both sets, super-batches.
 """
 
 from collections.abc import Sequence
@@ -48,9 +48,9 @@ class Matched:
     at_once
         Points of each set in a super-batch; ``None`` for one plan over both whole sets.
     keeps_mass
-        Whether every point keeps its share, so that no point gains on another.
+        Whether every point keeps its weight, so that no point gains on another.
     instead_of
-        The coupling that was asked for, where another stands for it.
+        The coupling that was requested, if another replaces it.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def check_matched_at_once(ot_batch_size: int | str) -> None:
 
 
 def least_matched(points: int, *, grows: bool) -> int:
-    """Return how many points of each set are matched at once in super-batches that serve so many in a step.
+    """Return how many points of each set to match at once in super-batches, given how many a step uses.
 
     Examples
     --------
@@ -124,9 +124,9 @@ def choose(
     Parameters
     ----------
     matchings
-        How the sets are matched if nothing speaks against it.
+        How the sets are matched by default.
     ot_batch_size
-        What was asked for: ``"whole"``, ``"auto"`` or a number.
+        The setting: ``"whole"``, ``"auto"`` or a number.
     sizes
         Points in the super-batches of each, where they are chosen.
     plans
@@ -135,7 +135,7 @@ def choose(
     Raises
     ------
     ValueError
-        When a plan over whole sets is asked for, or the coupling knows no other, and cannot fit into memory.
+        When a plan over whole sets is requested, or required by the coupling, but cannot fit into memory.
     """
     check_matched_at_once(ot_batch_size)
     found: dict[int, Choice] = {}
@@ -158,7 +158,7 @@ def choose(
 
 
 def most_memory(coupling: Coupling) -> int:
-    """Return the most bytes that one plan of a coupling may take by itself.
+    """Return the maximum number of bytes that one plan of a coupling may take.
 
     Examples
     --------
@@ -170,17 +170,17 @@ def most_memory(coupling: Coupling) -> int:
 
 
 def check_memory(matching: "RowMatching") -> None:
-    """Raise where one plan over both whole sets cannot fit into the memory of this machine."""
+    """Raise if one plan over both whole sets cannot fit into the memory of this machine."""
     needed, there = matching.load[0] + 8 * matching.read, usable_memory()
     if needed > there:
         n, m = matching.sizes
         cure = "Set `ot_batch_size='auto'`."
         if not matching.coupling.divisible:
-            cure = "It cannot be matched in parts: take fewer points."
+            cure = "It cannot be matched in parts: use fewer points."
         elif not of_points(matching.coupling):
             cure = (
-                "Set `ot_batch_size='auto'`, or take `coupling=cf.couplings.Hierarchical()`, whose memory grows with "
-                "the number of points alone."
+                "Set `ot_batch_size='auto'`, or use `coupling=cf.couplings.Hierarchical()`, whose memory is linear in "
+                "the number of points."
             )
         raise ValueError(
             f"One plan between {n:,} and {m:,} points by {matching.coupling} would take {needed / 1e9:,.1f} GB of "

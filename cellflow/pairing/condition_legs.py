@@ -19,7 +19,7 @@ class ConditionLeg:
     Parameters
     ----------
     name
-        What the leg is called, such as a text or a tuple: its plan is found by it.
+        Name of the leg, such as a text or a tuple: the key of its plan.
     source, target
         Rows of the points where it begins, ``(n,)``, and where it ends, ``(m,)``. Legs may share points.
     start, stop
@@ -30,7 +30,7 @@ class ConditionLeg:
     Raises
     ------
     TypeError
-        When the name is none that a mapping can find again, such as a list.
+        When the name cannot be the key of a mapping, such as a list.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class ConditionLeg:
 
 
 def called(name: Any) -> str:
-    """Return what a leg is called in a message.
+    """Return the name of a leg for messages.
 
     Examples
     --------
@@ -70,10 +70,10 @@ def called(name: Any) -> str:
 
 
 def balanced(legs: Sequence[ConditionLeg]) -> list[float]:
-    """Return the share of each leg in all pairs: conditions share alike.
+    """Return the share of each leg in all pairs: conditions have equal shares.
 
-    Of a condition, the stretches of time share alike, and of a stretch, each group has its fraction of the points at
-    its end.
+    Within a condition, the intervals have equal shares, and within an interval, each group has its fraction of the
+    points at its end.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def balanced(legs: Sequence[ConditionLeg]) -> list[float]:
 
 
 def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | None) -> None:
-    """Refuse legs between which no pair can be made.
+    """Refuse legs without possible pairs.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | N
     Raises
     ------
     ValueError
-        Naming the leg.
+        With the name of the leg.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def check_legs(legs: Sequence[ConditionLeg], *, points: int, conditions: int | N
         if not isinstance(leg, ConditionLeg):
             raise TypeError(f"Expected legs, each a `ConditionLeg`; found {type(leg).__name__} among them.")
     if len(legs) == 0 or len({leg.name for leg in legs}) < len(legs):
-        raise ValueError(f"Expected one or more legs, each with a name of its own; found {len(legs)}.")
+        raise ValueError(f"Expected one or more legs, each with its own name; found {len(legs)}.")
     for leg in legs:
         for side, rows in (("source", leg.source), ("target", leg.target)):
             check_dense(rows, what=f"`{side}` of leg {called(leg.name)}")

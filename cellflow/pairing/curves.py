@@ -72,7 +72,7 @@ class Straight:
 class Spline:
     """Paths that follow one smooth curve through all snapshots.
 
-    Use it where cells keep their direction from one snapshot to the next; with two snapshots it changes nothing.
+    Use it if cells keep their direction from one snapshot to the next; with two snapshots it changes nothing.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ FORMER: dict[str | tuple[str, ...], Callable[..., dict[str, Curve]]] = {"bend": 
 
 
 def resolve(curve: Curve | str) -> Curve:
-    """Return the curve called by its name, or the curve itself.
+    """Return the curve with this name, or the curve itself.
 
     Examples
     --------

@@ -23,12 +23,12 @@ def clouds_of(snapshots: Sequence[Tensor], *, names: Sequence[str]) -> list[Tens
     snapshots
         Clouds of points, ``(n_k, ...)`` each.
     names
-        What they are called in a message.
+        What a message calls them.
 
     Raises
     ------
     TypeError, ValueError
-        When one is no plain tensor of finite real numbers, is empty, or has states of another shape or device.
+        When one is not a plain tensor of finite real numbers, is empty, or has states of another shape or device.
 
     Examples
     --------
@@ -55,12 +55,12 @@ def numbers_of(given: Any, n: int, *, name: str, of: str) -> list[float]:
     n
         How many there must be.
     name, of
-        What the argument is called in a message, and what each is a number of.
+        What a message calls the argument, and what each number belongs to.
 
     Raises
     ------
     TypeError, ValueError
-        When they are no numbers, too few, too many, or not finite.
+        When they are not numbers, too few, too many, or not finite.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def numbers_of_points(given: Sequence[Any], sizes: Sequence[int], name: str) -> 
 
 
 def groups_of(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) -> list[Tensor]:
-    """Return the group of every point as a number; refuse groups in which no pair can be made.
+    """Return the group of every point as a number; refuse groups without possible pairs.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def groups_of(within: Sequence[Labels], sizes: Sequence[int], *, weighed: bool) 
     lacking = []
     for k, (before, after) in enumerate(pairwise(set(numbers.tolist()) for numbers in each), start=1):
         if not before & after:
-            raise ValueError(f"Snapshots {k} and {k + 1} have no group in common, so no pair can be made inside one.")
+            raise ValueError(f"Snapshots {k} and {k + 1} have no group in common, so there are no pairs within groups.")
         lacking += [f"{names[g]} in {k + 1} (after {k})" for g in sorted(before - after)]
         lacking += [f"{names[g]} in {k} (before {k + 1})" for g in sorted(after - before)]
     if lacking:

@@ -73,10 +73,10 @@ def image_batches(
     flip
         Whether to mirror each pair at random, both images alike.
     ot_batch_size
-        Images of each set that are matched at once, as for `paired_batches`. Against noise: the least number that is
-        matched at once; ``"auto"`` is the batch itself, as is customary.
+        Number of images of each set to match at once, as for `paired_batches`. Against noise: the minimum number to
+        match at once; ``"auto"`` is the batch itself, as is customary.
     path
-        Path that the pairs are joined by, as for `paired_batches`.
+        Path that joins the pairs, as for `paired_batches`.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def image_batches(
     Raises
     ------
     ValueError
-        When there is one image only, both sides are the same images, their shapes or classes differ, a setting does not
+        When there is only one image, both sides are the same images, their shapes or classes differ, a setting does not
         apply to noise, or one plan over whole sets would read too many files into memory.
 
     Notes
@@ -127,8 +127,9 @@ def image_batches(
         matching = _matching(source, target, coupling, features, within_labels, generator)
         if ot_batch_size == "whole" and matching.reads_much and in_files(source, target):
             raise ValueError(
-                f"One plan over both whole sets would hold their {matching.read:,} pixels in memory, which they are "
-                "left in files to avoid. Set `ot_batch_size` to 'auto' or a number, or match principal components, as "
+                f"One plan over both whole sets would hold their {matching.read:,} pixels in memory, although they "
+                "were left in files to avoid this. Set `ot_batch_size` to 'auto' or a number, or match principal "
+                "components, as "
                 "in features=50."
             )
         rows = _rows_of(matching, batch_size, generator, ot_batch_size)
@@ -162,7 +163,7 @@ class ImageBatches:
 
     @property
     def plans(self) -> list[Plan | None]:
-        """The plan over both whole sets, or ``None`` where parts of them are matched, or noise."""
+        """The plan over both whole sets, or ``None`` if parts of them, or noise, are matched."""
         return self._pairs.plans
 
     def __iter__(self) -> Iterator[Batch]:
@@ -290,7 +291,7 @@ def from_noise(
 
 
 def matched_with_noise(coupling: Coupling, batch_size: int, ot_batch_size: int | str) -> int:
-    """Return how many images are matched with noise at once: one batch, or several.
+    """Return how many images to match with noise at once: one batch, or several.
 
     Raises
     ------
@@ -322,7 +323,7 @@ def _matching(
         groups = source.labels, target.labels
     if not coupling.uses_states:
         if features is not None:
-            raise ValueError(f"{coupling} does not look at images: leave out `features`.")
+            raise ValueError(f"{coupling} does not use images: leave out `features`.")
         return RowMatching(coupling, sizes, source.device, groups=groups)
     read = math.prod(target.shape) * sum(sizes) if features is None else 0
     return RowMatching(

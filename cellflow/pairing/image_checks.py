@@ -12,12 +12,12 @@ def in_files(source: Images, target: Images) -> bool:
 
 
 def check_sizes(source: Images | None, target: Images, batch_size: int) -> None:
-    """Refuse what is no set of images, or has one only; no source is noise.
+    """Refuse anything but a set of at least two images; a source of ``None`` is noise.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the side.
+        With the side.
     """
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; found {batch_size}.")
@@ -37,7 +37,7 @@ def check_pair(source: Images, target: Images) -> None:
     Raises
     ------
     ValueError
-        Naming what differs.
+        With what differs.
     """
     if source.shape != target.shape:
         (c0, h0, w0), (c1, h1, w1) = source.shape, target.shape
@@ -66,7 +66,7 @@ def check_classes(source: Images, target: Images) -> None:
     Raises
     ------
     ValueError
-        Naming the classes that are on one side only.
+        With the classes that are on one side only.
     """
     if source.labels is None or target.labels is None:
         raise ValueError("Expected labels on both sides for `within_labels`; found none on one of them.")

@@ -41,8 +41,8 @@ def image_leg_batches(
 ) -> ImageBatches:
     """Pair images of each leg with images, or with Gaussian noise, in an endless stream of batches.
 
-    Each leg has a plan of its own, solved side by side. Conditions have equal shares of the pairs, and of a condition
-    each group has its share of the target images. Images that several legs share are not copied.
+    Each leg has its own plan; plans are solved in parallel. Conditions have equal shares of the pairs, and within a
+    condition each group has its share of the target images. Images that several legs share are not copied.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def image_leg_batches(
     target
         Images of the same shape.
     legs
-        Which of them are paired: rows of ``source`` and rows of ``target``. Against noise the former are not looked at.
+        Which of them are paired: rows of ``source`` and rows of ``target``. With noise as the source the former are
+        ignored.
     conditions
         What a field sees of each condition, ``(k, width)``.
     coupling, features, flip, path
@@ -61,14 +62,14 @@ def image_leg_batches(
     generator
         Seeds pairs, noise, flips and principal components.
     ot_batch_size
-        Images of each side of a leg that are matched at once, as for `image_batches`.
+        Number of images of each side of a leg to match at once, as for `image_batches`.
 
     Raises
     ------
     ValueError
         As for `image_batches`; when a leg has no images on a side.
     ConvergenceError
-        When the plan of a leg is not found; a note says of which one.
+        When the plan of a leg is not found; a note names the leg.
 
     Examples
     --------
@@ -109,7 +110,8 @@ def image_leg_batches(
     if ot_batch_size == "whole" and any(one.reads_much for one in matchings) and in_files(source, target):
         raise ValueError(
             f"One plan over each whole leg would hold up to {max(one.read for one in matchings):,} pixels in memory, "
-            "which are left in files to avoid that. Set `ot_batch_size` to 'auto' or a number, or match principal "
+            "although they were left in files to avoid this. Set `ot_batch_size` to 'auto' or a number, or match "
+            "principal "
             "components, as in features=50."
         )
     rows = _rows(matchings, legs, batch_size, generator, ot_batch_size, source.device)
@@ -127,7 +129,7 @@ def _matchings(
     """Return how the images of each leg are matched: by their features."""
     if not coupling.uses_states:
         if features is not None:
-            raise ValueError(f"{coupling} does not look at images: leave out `features`.")
+            raise ValueError(f"{coupling} does not use images: leave out `features`.")
         look0: Lookup = as_points
         look1: Lookup = as_points
     else:

@@ -21,9 +21,9 @@ Chain = list[tuple[list[int], float, float]]
 def leg_bends(curve: Curve, legs: Sequence[ConditionLeg], displacements: Tensor) -> Tensor | None:
     """Return the bends at both ends of the pairs of each leg, ``(2, k, ...)``; ``None`` for straight pairs.
 
-    All groups of a condition bend alike, along the mean of the condition. A condition with one stretch of time, or
-    whose groups were measured at different times, stays straight. With ``Mean("auto")`` one spline is chosen for all
-    conditions: of a single one, means of few cells say too little.
+    All groups of a condition bend alike, along the mean of the condition. A condition with one interval, or whose
+    groups were measured at different times, stays straight. With ``Mean("auto")`` one spline is chosen for all
+    conditions: the means of a single one rest on too few cells.
 
     Parameters
     ----------

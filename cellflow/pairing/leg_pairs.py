@@ -1,7 +1,7 @@
 """The pairs of many legs, drawn for a block of steps at once, so that a step costs the same for one leg and for many.
 
-Of a leg with few pairs in a step, all blocks draw from one plan over both its sides, or from one super-batch until the
-pairs of that are used up. Of each step, a leg has its share, rounded up or down.
+For a leg with few pairs in a step, all blocks draw from one plan over both its sides, or from one super-batch until its
+pairs are used up. In each step, a leg has its share, rounded up or down.
 """
 
 import logging
@@ -126,7 +126,7 @@ class LegPairs:
 
     @property
     def plans(self) -> list[Plan | None]:
-        """The plan over whole sides of each leg, or ``None`` where super-batches are used."""
+        """The plan over whole sides of each leg, or ``None`` if super-batches are used."""
         return [leg.plan for leg in self.legs]
 
     @property
@@ -139,14 +139,14 @@ class LegPairs:
         return replace(self, legs=[leg.shrunk(share) for leg in self.legs])
 
     def only(self, chosen: Sequence[bool]) -> "LegPairs":
-        """Return the pairs of some legs alone."""
+        """Return the pairs of some legs only."""
         kept = [number for number, taken in enumerate(chosen) if taken]
         shares = self.shares[kept]
         legs, rows = [self.legs[number] for number in kept], [self.rows[number] for number in kept]
         return replace(self, legs=legs, rows=rows, shares=shares / shares.sum())
 
     def weighted(self, number: int) -> tuple[Weighted, Weighted]:
-        """Return the rows where the pairs of a leg begin and where they end, each with how much it counts."""
+        """Return the rows where the pairs of a leg begin and where they end, each with its weight."""
         leg, (source, target) = self.legs[number], self.rows[number]
         if isinstance(leg, SuperBatches):
             (i, before), (j, after) = replace(leg, steps_per_block=1).weighted(COUNTED_PAIRS, blocks=COUNTED_BLOCKS)
@@ -218,7 +218,7 @@ def matched(
     ot_batch_size: int | str,
     ends: Sequence[Ends],
 ) -> list[WholePlan | SuperBatches]:
-    """Decide for each leg how it is matched, and match those that take one plan, side by side.
+    """Decide for each leg how it is matched, and match those that take one plan, in parallel.
 
     Parameters
     ----------
@@ -229,17 +229,17 @@ def matched(
     generator
         Seeds the pairing; advances by one number for each leg.
     ot_batch_size
-        Points of each side that are matched at once: ``"whole"``, a number, or ``"auto"``, by which whole plans of as
-        many legs as fit into memory together are made, the smallest first.
+        Number of points of each side to match at once: ``"whole"``, a number, or ``"auto"``, which makes whole plans
+        for as many legs as fit into memory together, the smallest first.
     ends
-        What the points of each leg weigh.
+        Weights of the points of each leg.
 
     Raises
     ------
     ValueError
         For another ``ot_batch_size``.
     ConvergenceError
-        When a plan is not found; a note says of which leg.
+        When a plan is not found; a note names the leg.
     """
     each = 2 * math.ceil(batch_size / len(matchings))
     sizes = [choice.least_matched(each, grows=one.masses is not None) for one in ends]

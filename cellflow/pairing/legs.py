@@ -46,33 +46,33 @@ def leg_batches(
 ) -> "LegBatches":
     """Pair the points of each leg, in an endless stream of batches that hold pairs of all legs.
 
-    Each leg has a plan of its own; they are solved side by side. Points that several legs share are not copied.
+    Each leg has its own plan; plans are solved in parallel. Points that several legs share are not copied.
 
     Parameters
     ----------
     points
         All points, ``(p, ...)``.
     legs
-        Which of them are paired, each leg with a name of its own.
+        Which of them are paired, each leg with its own name.
     conditions
         What a field sees of each condition, ``(k, width)``; ``None`` for nothing.
     coupling, path
-        As for `paired_batches`; each leg has a share of the path's noise by the model time that it lasts.
+        As for `paired_batches`; each leg has a share of the path's noise in proportion to its model time.
     batch_size
         Pairs in a batch, of all legs together.
     generator
         Seeds the pairing; advances by one number for each leg, and one.
     ot_batch_size
-        Points of each side that are matched at once, as for `paired_batches`. With ``"auto"`` the plans of all legs
-        have to fit into memory together; the largest legs take super-batches where they do not.
+        Number of points of each side to match at once, as for `paired_batches`. With ``"auto"`` the plans of all legs
+        must fit into memory together; otherwise the largest legs take super-batches.
     masses
         Size of the population at the beginning and at the end of each leg, in any unit; pairs then carry masses.
     weights
-        What each point weighs, ``(p,)``; all weigh the same without.
+        Weight of each point, ``(p,)``; by default all weigh the same.
     rates
-        Rate at which the log mass of each point is expected to grow, ``(p,)``, per model time. Needs ``masses``.
+        Expected growth rate of the log mass of each point, ``(p,)``, per model time. Needs ``masses``.
     shares
-        Share of each leg in the pairs, in any unit; `balanced` over conditions without.
+        Share of each leg in the pairs, in any unit; by default `balanced` over conditions.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def leg_batches(
         When a leg has no points on a side, does not go forward in time, or shares its name with another; when a number
         is not usable.
     ConvergenceError
-        When the plan of a leg is not found; a note says of which one.
+        When the plan of a leg is not found; a note names the leg.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def leg_batches(
     weight = None if weights is None else numbers_of_points([weights], sizes, "weights")[0]
     rate = None if rates is None else numbers_of_points([rates], sizes, "rates")[0]
     if rate is not None and masses is None:
-        raise ValueError("`rates` are rates of growth, which pairs without masses do not have. Pass `masses` as well.")
+        raise ValueError("`rates` are growth rates, which pairs without masses do not have. Pass `masses` as well.")
     if masses is not None and len(masses) != len(legs):
         raise ValueError(f"Expected `masses` as two sizes for each of {len(legs)} legs; found {len(masses)}.")
     known = [None] * len(legs) if masses is None else [relative(both, 2)[0] for both in masses]
@@ -177,7 +177,7 @@ class LegBatches:
 
     @property
     def plans(self) -> dict[Any, Plan | None]:
-        """The plan over all points of each leg, by its name, or ``None`` where super-batches are used."""
+        """The plan over all points of each leg, by its name, or ``None`` if super-batches are used."""
         return {leg.name: plan for leg, plan in zip(self.legs, self._pairs.plans, strict=True)}
 
     @property
@@ -187,7 +187,7 @@ class LegBatches:
 
     @property
     def turnovers(self) -> dict[Any, float | None]:
-        """The share of the population that growth replaces in each leg, see `WeighedPlan`, where it is known."""
+        """The share of the population that growth replaces in each leg, see `WeighedPlan`, if known."""
         drawn = (getattr(leg, "drawn", None) for leg in self._pairs.legs)
         found = (plan.turnover if isinstance(plan, WeighedPlan) else None for plan in drawn)
         return {leg.name: turnover for leg, turnover in zip(self.legs, found, strict=True)}
@@ -216,7 +216,7 @@ class LegBatches:
         return LegBatches(self._pairs.shrunk(share), self._points, self.legs, self._conditions, self._bends)
 
     def only(self, chosen: Sequence[bool]) -> "LegBatches":
-        """Return the pairs of some legs alone, by the same plans; these share the batch as before.
+        """Return the pairs of some legs only, from the same plans; they divide the batch as before.
 
         Examples
         --------

@@ -7,13 +7,13 @@ be drawn rarely, with a weight a thousand times as large. Pairs are therefore dr
 mass, and as :math:`m_0^{1-s} m_1^s` is never above the larger of both, no pair weighs more than twice what it would in
 a balanced plan.
 
-The plan need not be one between the populations as they are. Where some cells are expected to divide more than others,
-at rates known beforehand, the coupling is asked for a plan from what the source points are expected to become,
-:math:`a_i e^{g_i}` scaled to the size of the later population; :math:`m_0` is as before, so that a pair grows by
-:math:`g_i`, up to a constant, and by what the plan itself changes.
+The plan need not be one between the populations as they are. If some cells are expected to divide more than others, at
+known rates, the coupling plans from the expected masses of the source points, :math:`a_i e^{g_i}` scaled to the size of
+the later population; :math:`m_0` is as before, so that a pair grows by :math:`g_i`, up to a constant, and by what the
+plan itself changes.
 
-Of the growth of a pair, :math:`g = \log m_1 - \log m_0`, a share c can be taken where the rest is noise of few
-samples: :math:`m_1 = m_0 e^{c g + k}`, with the constant at which the size of the population is kept.
+Of the growth of a pair, :math:`g = \log m_1 - \log m_0`, a share c can be taken if the rest is noise of few samples:
+:math:`m_1 = m_0 e^{c g + k}`, with the constant at which the size of the population is kept.
 """
 
 import math
@@ -39,13 +39,13 @@ class Ends:
     Parameters
     ----------
     masses
-        Size of the population at both ends, where pairs carry masses; else ``None``.
+        Size of the population at both ends, if pairs carry masses; else ``None``.
     source, target
         Share of each source point ``(n,)`` and of each target point ``(m,)`` in the population, in any unit; ``None``
         for equal shares.
     gain
         Expected growth of the log mass of each source point over the interval, ``(n,)``, up to a constant; ``None``
-        where none is expected. Pairs must carry masses then.
+        without expectation. Otherwise pairs must carry masses.
     share
         Share of the growth of pairs that is taken.
     """
@@ -57,7 +57,7 @@ class Ends:
     share: float = 1.0
 
     def part(self, sizes: tuple[int, int], most: int, *, generator: torch.Generator) -> "tuple[Tensor, Tensor, Ends]":
-        """Draw a random part of both sides; return its rows, ``(k,)`` and ``(l,)``, and what they weigh.
+        """Draw a random part of both sides; return its rows, ``(k,)`` and ``(l,)``, and their weights.
 
         Rows are drawn in proportion to their shares, and then weigh the same; a side with no more than ``most`` rows is
         taken as it is.
@@ -68,7 +68,7 @@ class Ends:
         return rows, columns, Ends(self.masses, source, target, gain, self.share)
 
     def only(self, rows: Tensor, columns: Tensor) -> "Ends":
-        """Return what some of the points weigh: masks, or positions."""
+        """Return the weights of some of the points: masks, or positions."""
         chosen = ((self.source, rows), (self.target, columns), (self.gain, rows))
         source, target, gain = (None if values is None else values[those] for values, those in chosen)
         return Ends(self.masses, source, target, gain, self.share)
@@ -81,15 +81,15 @@ class WeighedPlan:
     Parameters
     ----------
     drawn
-        The plan that pairs are drawn from.
+        The plan from which pairs are drawn.
     source, target
         Log mass of each source point ``(n,)`` and of each target point ``(m,)``, per unit of its mass in the coupling's
         own plan.
     masses
         Size of the population at both ends.
     turnover
-        Share of the population that growth replaces: half of what the shares of the source points in the population
-        and in the coupling's own plan differ by.
+        Share of the population that growth replaces: half the difference between the shares of the source points in the
+        population and in the coupling's own plan.
     share, shift
         Share of the growth of pairs that is taken, and what is added to it so that the population has its size.
     """
@@ -124,7 +124,7 @@ class WeighedPlan:
 def match(
     coupling: Callable[..., Plan], x0: Tensor, x1: Tensor, ends: Ends = Ends()
 ) -> tuple[Plan, Plan | WeighedPlan]:
-    """Match two sets; return the coupling's plan, and the plan to draw pairs from.
+    """Match two sets; return the coupling's plan, and the plan from which to draw pairs.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def match(
     x0, x1
         Points or rows, ``(n, ...)`` and ``(m, ...)``.
     ends
-        What the points weigh at both ends.
+        Weights of the points at both ends.
 
     Examples
     --------

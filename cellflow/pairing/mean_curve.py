@@ -46,11 +46,11 @@ class Mean:
     the population then has a continuous velocity. As the displacement is common to all pairs, paths that do not meet
     do not meet after it, and a Schrödinger bridge stays one, whose reference has the mean's deviation as its drift.
 
-    Use it with three snapshots or more; with two it changes nothing. It needs no plan over whole snapshots, and costs
-    nothing. It changes little where means wander, and helps where they turn, stop or speed up
-    (``benchmarks/results/curves.md``). Means that move evenly along a line leave all pairs straight.
+    Use it with three snapshots or more; with two it changes nothing. It needs no plan over whole snapshots, and takes
+    no time. It helps if means turn, stop or speed up, and changes little if they wander
+    (``benchmarks/results/curves.md``). If means move evenly along a line, all pairs stay straight.
 
-    Where cells count unequally, because pairs carry masses, have weights or stay within groups, :math:`c_{k+1} - c_k`
+    If cells count unequally, because pairs carry masses, have weights or stay within groups, :math:`c_{k+1} - c_k`
     is the mean displacement of the pairs, as the plan weighs them: growth moves the mean of the population, but no
     cell.
 
@@ -100,7 +100,7 @@ class Mean:
         *,
         generator: torch.Generator,
     ) -> "CommonBends | None":
-        """Return the bends of each interval; ``None`` where there are none."""
+        """Return the bends of each interval; ``None`` if there are none."""
         if len(times) < 3:
             return None
         steps = batches.displacements().flatten(1).cpu().numpy()
@@ -172,7 +172,7 @@ def errors_left_out(steps: np.ndarray, times: Sequence[float], spline: str) -> n
 
 
 def chosen(steps: np.ndarray, times: Sequence[float]) -> str:
-    """Return the spline that predicts left-out means clearly better than monotone cubics, or these; see `Mean`.
+    """Return the spline that predicts left-out means clearly better than monotone cubics, else these; see `Mean`.
 
     Examples
     --------

@@ -91,7 +91,7 @@ def rbf_metric(
     floor
         See `RBFMetric`.
     generator
-        Draws points where there are more than 20,000, and seeds k-means.
+        Draws points if there are more than 20,000, and seeds k-means.
 
     Raises
     ------

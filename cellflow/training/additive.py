@@ -42,21 +42,21 @@ def fit_additive(
 
     .. math:: \delta_{ij} = \sum_q f_{qj}(c_{iq}) + \omega_{ij} + \sqrt{s_j n_i} \, \varepsilon_{ij},
 
-    a sum over treatments q of a curve each, something of its own, and the noise of a mean. Curves are Gaussian
+    a sum over treatments q of a curve each, a term of its own, and the noise of a mean. Curves are Gaussian
     processes from 0: lines in the amount, lines in the dose, and Brownian motions over the amount, whose estimate is
-    piecewise linear. How large effects are is found for each coordinate by marginal likelihood, its own and `SHARED`
-    times that of the average coordinate: none where displacements are no larger than noise. So is the form of the
-    curves, for all coordinates together: lines in the amount, unless another one is clearly more likely. What is
-    returned is the posterior mean. Where no treatment has several doses, this is the ridge regression of displacements
-    on names.
+    piecewise linear. The size of effects is found for each coordinate by marginal likelihood, its own and `SHARED`
+    times that of the average coordinate: 0 if displacements are no larger than noise. So is the form of the curves, for
+    all coordinates together: lines in the amount, unless another form is clearly more likely. The result is the
+    posterior mean. If no treatment has several doses, this is the ridge regression of displacements on names.
 
-    Use it for what a treatment does to the mean at a dose or in a combination that was not measured. It knows no
-    synergy: what two treatments do together is the sum of what they do.
+    Use it to predict the effect of a treatment on the mean at a dose or in a combination that was not measured. It has
+    no synergy: the effect of two treatments together is the sum of their effects.
 
     Parameters
     ----------
     changes
-        Mean of the treated minus mean of the control cells, ``(k, d)``; conditions may recur, one row for each group.
+        Mean of the treated minus mean of the control cells, ``(k, d)``; conditions may recur, with one row for each
+        group.
     noise
         Variance of each row for a unit variance of cells, ``(k,)``: ``1 / n_treated + 1 / n_control``.
     spread
@@ -64,7 +64,7 @@ def fit_additive(
     effects
         The part of treatments of each condition, ``(k, p)``: 0 for the control.
     curvature
-        How bent the scale of doses is along each axis, ``(p,)``, see
+        Curvature of the scale of doses along each axis, ``(p,)``, see
         `cellflow.cells.fitted_conditions.FittedConditions.dose_curvature`; ``None`` for none.
 
     Returns
@@ -119,9 +119,9 @@ class AdditiveEffects(NamedTuple):
     Attributes
     ----------
     shift
-        The effects: what displaces the mean at any condition.
+        The effects: the displacement of the mean at any condition.
     changes
-        The displacement of each row without its noise ``(k, d)``: its effects, and what it has of its own.
+        The displacement of each row without its noise ``(k, d)``: its effects and its own term.
     """
 
     shift: AdditiveShift
@@ -134,7 +134,7 @@ class _Fit(NamedTuple):
     Attributes
     ----------
     form, own
-        Shares of lines, lines in the dose and curves; and of what each condition has of its own.
+        Shares of lines, lines in the dose and curves; and of each condition's own term.
     strength
         The variance of effects that is most likely for each coordinate, in units of the mean noise ``(d,)``.
     likelihood

@@ -24,7 +24,7 @@ STATE = "training.safetensors"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """Write tensors, with JSON in the header, atomically: a reader sees either the old file or the new one.
+    """Write tensors, with JSON in the header, atomically: a reader sees either the old or the new file.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise where a training would be overwritten.
+    """Raise if a training would be overwritten.
 
     Raises
     ------
@@ -129,7 +129,8 @@ LATER = {"kernel_bytes": 2**31}
 class TrainingState:
     """State of a training: weights, their average, optimiser, step and history.
 
-    Processes that train together have a batch each, so that one with ``accumulate=2`` goes on where two have stopped.
+    Processes that train together have a batch each, so one process with ``accumulate=2`` can resume the training of
+    two.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class TrainingState:
         self.history = History()
 
     def advance(self) -> None:
-        """Count one optimiser step, and update the average."""
+        """Count one training step, and update the average."""
         self.step += 1
         if self._average:
             self.recipe.update_average(self._average, self._weights, step=self.step)
@@ -170,7 +171,7 @@ class TrainingState:
             self.field.train()
 
     def require_within(self, steps: int) -> None:
-        """Raise when more steps were taken already than requested."""
+        """Raise if more steps were already taken than requested."""
         if steps < 1 or self.step > steps:
             raise ValueError(f"Expected steps >= {max(self.step, 1)}; found {steps} ({self.step} were taken already).")
 
@@ -255,7 +256,7 @@ _KINDS = ("part", "partial", "class", "custom")
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return which settings differ, those of parts by their own names."""
     gone = sorted(then.keys() - now.keys())
-    found = [f"{prefix}{key[:100]} {shown(then[key])}, which is no setting now" for key in gone]
+    found = [f"{prefix}{key[:100]} {shown(then[key])}, which is no longer a setting" for key in gone]
     for key, value in now.items():
         before = then.get(key, LATER.get(key))
         if isinstance(value, dict) and isinstance(before, dict):

@@ -12,10 +12,10 @@ LONG = 30_000
 
 
 def compiled(field: nn.Module, recipe: Recipe, *, steps: int, device: torch.device, processes: int = 1) -> nn.Module:
-    """Return what to call in the steps of a training: the field itself, or a compiled form that shares its weights.
+    """Return what training steps call: the field itself, or a compiled form that shares its weights.
 
-    A step of a small network is hundreds of operations that each take a GPU less time than it takes to ask for them.
-    Graphs ask for all of them at once.
+    A step of a small network is hundreds of operations, each of which takes a GPU less time than its launch. Graphs
+    launch all of them at once.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def compiled(field: nn.Module, recipe: Recipe, *, steps: int, device: torch.devi
     Raises
     ------
     ValueError
-        When graphs are asked for that there cannot be.
+        When graphs are requested but impossible.
 
     Examples
     --------
@@ -45,9 +45,9 @@ def compiled(field: nn.Module, recipe: Recipe, *, steps: int, device: torch.devi
         way = "graphs" if graphs and steps >= LONG else False
     if way == "graphs" and not graphs:
         raise ValueError(
-            "Graphs are for one GPU, and for one batch per step, whose gradients they keep in a place of their own; "
-            f"found {processes} process(es) on {device.type} and accumulate={recipe.accumulate}. Pass "
-            "`Recipe(compile=True)`, or 'auto', which uses graphs where they are possible."
+            "Graphs need one GPU and one batch per step, whose gradients they keep in fixed memory; found {processes} "
+            "process(es) on {device.type} and accumulate={recipe.accumulate}. Pass "
+            "`Recipe(compile=True)`, or 'auto', which uses graphs if they are possible."
         )
     if not way:
         return field

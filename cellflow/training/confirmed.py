@@ -36,9 +36,9 @@ class Leg(NamedTuple):
     start, stop
         Model times of the snapshots.
     weights0, weights1
-        What each weighs in its snapshot, ``(n,)`` and ``(m,)``; ``None`` for equal weights.
+        Weights in the snapshots, ``(n,)`` and ``(m,)``; ``None`` for equal weights.
     condition
-        What the field sees beside, ``(k,)``; ``None`` for nothing.
+        The condition that the field sees, ``(k,)``; ``None`` for none.
     """
 
     x0: Tensor
@@ -55,10 +55,10 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
 
     Samples are carried with their weights over each interval, and their energy distance to the samples at its end is
     taken, with growth multiplied by each of `SHARES`. Growth that brings a snapshot to the composition of the next one,
-    as a population's does, has a share of 1, and growth that follows the accidents of few samples has one of 0. The
-    share with the smallest mean distance is found for bootstrap samples of both sides, and averaged: where samples are
-    too few to tell, it lies in between. Where all shares bring samples about as close, to a hundredth of the distance
-    between the snapshots, there is no reason to doubt growth: the largest of these is returned, if it is larger.
+    as that of a population does, has a share of 1, and growth that follows chance in few samples has a share of 0. The
+    share with the smallest mean distance is found for bootstrap samples of both sides, and averaged: if samples are too
+    few to tell, it lies in between. If all shares bring samples about equally close, to 1 % of the distance between the
+    snapshots, there is no reason to doubt growth: the largest of these is returned, if it is larger.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
 
     Examples
     --------
-    Of two kinds the second is sampled twice as often later. A field that says so, and one that says four times:
+    The second of two kinds is sampled twice as often later. A field that predicts this, and one that predicts four
+    times:
 
     >>> import torch, cellflow as cf
     >>> class Grows(torch.nn.Linear):
@@ -92,7 +93,7 @@ def confirmed_share(field: nn.Module, legs: Sequence[Leg]) -> float:
 
 
 def last_confirmed(history: History) -> float | None:
-    """Return the share that was measured last in a history; ``None`` where none was.
+    """Return the share that was measured last in a history; ``None`` if none was.
 
     Examples
     --------

@@ -33,7 +33,7 @@ from cellflow.training.recipe import Recipe
 from cellflow.training.run import Run
 
 TRAJECTORIES = "trajectories"
-"""The objective that regresses on the fitted flow's own trajectories: the most stable and most accurate one, see
+"""The objective that regresses on trajectories of the fitted flow: the most stable and most accurate one, see
 ``benchmarks/results/few_step_cells.md``."""
 OBJECTIVES: dict[str, Callable[..., FlowMapObjective]] = {
     "semigroup": SemigroupMatching,
@@ -72,8 +72,8 @@ def distill(
 ) -> History:
     """Train a flow map in place to follow a fitted flow, and return the history.
 
-    The number of jumps, and the times between which they lead, are chosen afterwards. The ``distill`` of an estimator
-    calls this with its own flow.
+    The number of jumps and their times are chosen afterwards. The ``distill`` method of an estimator calls this with
+    its own flow.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def distill(
         The map: untrained, or `FlowMap.of` the flow, whose jumps are its Euler steps to begin with.
     teacher
         The velocity of the fitted flow, which is not changed; for a map with growth the field that returns a growth
-        rate too. ``None`` for a map that learns velocity and jumps together, from the pairs of the data alone.
+        rate too. ``None`` for a map that learns velocity and jumps together, from pairs of the data only.
     batches
         With ``"trajectories"``, those of the teacher, by `trajectory_batches`; otherwise pairs of the data, as for
         `cellflow.training.fit`.
@@ -91,8 +91,8 @@ def distill(
         Seeds all random numbers.
     objective
         How the map is trained: ``"trajectories"`` by regression on those of the teacher; or an objective for flow maps,
-        or the name of one: ``"semigroup"``, ``"lagrangian"``, ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``. The
-        teacher is filled in if it has none.
+        or the name of one: ``"semigroup"``, ``"lagrangian"``, ``"eulerian"``, ``"mean_velocity"`` or ``"direct"``. If
+        it has no teacher, this one is filled in.
     path, unit
         Path between the points of a pair, and unit of length; ``None`` for those of the objective.
     recipe
@@ -129,7 +129,7 @@ def distill(
     """
     chosen = resolve(objective)
     if isinstance(chosen, TrajectoryMatching) and teacher is None:
-        raise ValueError("Trajectories are those of the teacher; without one (teacher=False), choose 'semigroup'.")
+        raise ValueError("Trajectories need a teacher; without one (teacher=False), choose 'semigroup'.")
     if recipe is None:
         recipe = Recipe() if isinstance(chosen, TrajectoryMatching) else RECIPE
     if str(recipe.precision) == "64":
@@ -198,7 +198,7 @@ class Trajectories(NamedTuple):
     condition
         Condition of each trajectory, ``(n, k)``.
     log_weight
-        Log weights at these times, ``(k, n)``; ``None`` where nothing grows.
+        Log weights at these times, ``(k, n)``; ``None`` without growth.
     """
 
     t: Tensor
@@ -301,8 +301,8 @@ def trajectory_batches(
     both
         Whether pairs may also lead backward in time, which a map of ``spans="both"`` requires.
     growth
-        Whether to follow weights too, where ``velocity`` is a field that returns a growth rate beside it, for a map
-        with growth: pairs then have masses.
+        Whether to follow weights too, for a map with growth; ``velocity`` is then a field that also returns a growth
+        rate, and pairs have masses.
     n_times
         Number of equally spaced times of a trajectory, with four evaluations of the velocity between two.
 

@@ -1,8 +1,8 @@
 """How much of the effect of treatments holds for cells that were not trained on, and for how many steps to train.
 
-Held-out controls are carried, a part of the way, and compared with held-out treated cells by energy distance. Where
-there are groups, such as donors or cell types, whole groups are held out: what is learned of some of them is to hold
-for others.
+Held-out controls are carried part of the way, and compared with held-out treated cells by energy distance. If there are
+groups, such as donors or cell types, whole groups are held out: what is learned from some of them should hold for
+others.
 """
 
 import logging
@@ -68,7 +68,7 @@ class Fold(NamedTuple):
     field
         An untrained `cellflow.networks.treated.Treated`, with the effects on the cells that it sees.
     seen
-        Batches of the cells that are trained on.
+        Batches of the training cells.
     held
         The others.
     """
@@ -88,7 +88,7 @@ class Confirmed(NamedTuple):
     steps
         For how many steps to train on all cells.
     share, own
-        The share of the effect of each treatment, and of how it differs between cells, ``(p,)`` each, float64.
+        The share of each treatment's effect, and of its differences between cells, ``(p,)`` each, float64.
     """
 
     history: History
@@ -106,21 +106,21 @@ def confirmed_effects(
     generator: torch.Generator,
     recipe: Recipe | None = None,
 ) -> Confirmed:
-    """Train on a part of the cells in each fold; find the steps and the shares that suit the others best.
+    """Train on part of the cells in each fold; find the steps and the shares that fit the others best.
 
-    Every 25 steps, for a third of ``steps`` at most, the held-out controls are carried, and each goes a share of its
-    way. The steps are those with the smallest distance to the held-out treated cells at the best share: the root of the
-    energy distance, the mean over arms. As by `cellflow.training.fit_unmemorised`, training on all cells takes half as
-    many again, or all ``steps`` where the distance still falls.
+    Every 25 steps, for at most a third of ``steps``, the held-out controls are carried, each by a share of its way. The
+    best number of steps has the smallest distance to the held-out treated cells at the best share: the root of the
+    energy distance, averaged over arms. As in `cellflow.training.fit_unmemorised`, training on all cells takes 1.5
+    times as many, or all ``steps`` if the distance is still falling.
 
     The share of a treatment is then found for bootstrap samples of the held-out cells of all arms that have it, and
-    averaged: an effect that is there has 1, none has 0, and where cells are too few to tell, it lies in between. A
-    treatment of which nothing is held out has the share of all arms together.
+    averaged: a real effect has 1, no effect has 0, and if cells are too few to tell, it lies in between. A treatment
+    without held-out cells has the share of all arms together.
 
     Parameters
     ----------
     folds
-        Divisions of the cells.
+        Splits of the cells.
     objective
         The loss.
     width
@@ -165,7 +165,8 @@ def confirmed_effects(
     ]
     share, own = _shares(arms, known, width)
     log.info(
-        "held-out cells gain from %d steps, confirm %.0f %% of effects, and %.0f %% of how they differ between cells",
+        "held-out cells improve for %d steps, and confirm %.0f %% of effects and %.0f %% of their differences between "
+        "cells",
         chosen,
         100 * float(share.mean()),
         100 * float(own.mean()),
@@ -223,8 +224,8 @@ class _Looks:
 def curves(arm: HeldArm, carried: Tensor, shift: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return the energy distance for all shares, less that of not moving, of bootstrap samples ``(RESAMPLED, 11, 11)``.
 
-    The estimate is the unbiased one, which leaves pairs of a cell with itself out. Shares are those of all that a cell
-    moves by, and of what that differs from the mean shift by. Without a generator, it is that of the cells as they are,
+    The estimate is the unbiased one, which leaves pairs of a cell with itself out. Shares are those of a cell's whole
+    displacement, and of its difference from the mean shift. Without a generator, it is that of the cells themselves,
     ``(1, 11, 11)``.
 
     Examples
@@ -316,7 +317,7 @@ def _mean(histories: Sequence[History]) -> History:
 
 
 def folds_of(groups: Sequence[Any], sizes: Sequence[int], count: int = 3) -> list[list[Any]] | None:
-    """Divide groups into parts of about equal size, to be held out in turn; ``None`` for fewer groups than parts.
+    """Split groups into parts of about equal size, to be held out in turn; ``None`` for fewer groups than parts.
 
     Examples
     --------

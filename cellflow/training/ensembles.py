@@ -1,4 +1,4 @@
-"""Several fields trained as one module, in one loop: an ensemble, each of whose members sees pairs of its own.
+"""Several fields trained as one module, in one loop: an ensemble whose members each see their own pairs.
 
 On a CPU, members one after the other took 0.9 to 0.6 of the time of stacked weights under ``torch.func.vmap``, for the
 usual network, and any network can be a member.
@@ -80,7 +80,7 @@ class EnsembleBatches:
 
 
 def shared_recipe(recipe: Recipe, members: int) -> Recipe:
-    """Return the recipe of an ensemble: its gradient, the mean of the members', is clipped where each would be.
+    """Return the recipe of an ensemble: its gradient, the mean of the members', is clipped as each would be.
 
     Examples
     --------

@@ -28,14 +28,14 @@ class Geodesics:
     """Paths along geodesics of a metric that is learned from the snapshots.
 
     A curve (see `cellflow.pairing.Curve`): a network learns the two bends of each pair before the field is trained. The
-    matching does not change. Use it where cells move along a curved manifold that straight lines would leave.
+    matching does not change. Use it if cells move along a curved manifold that straight lines would leave.
 
     Parameters
     ----------
     centres, spread, floor
         See `cellflow.pairing.rbf_metric`. More centres and a smaller floor keep paths closer to the data.
     steps
-        Optimiser steps of the network.
+        Training steps of the network.
     learning_rate
         Its peak learning rate.
 
@@ -90,7 +90,7 @@ class Geodesics:
         unit = float(points.std(dim=0).square().sum().sqrt())
         if not SPREADS[0] < unit < SPREADS[1]:
             raise ValueError(
-                f"Geodesics are for data that spread between {SPREADS[0]:g} and {SPREADS[1]:g}; found {unit:.2g}. "
+                f"Geodesics need data with a spread between {SPREADS[0]:g} and {SPREADS[1]:g}; found {unit:.2g}. "
                 "Rescale them, or choose another `curve`."
             )
         metric = rbf_metric(points, centres=self.centres, spread=self.spread, floor=self.floor, generator=generator)

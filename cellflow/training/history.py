@@ -54,6 +54,6 @@ class History:
 
     @checked_but("path")
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per step, as a whole or not at all."""
+        """Write one row per step; the file is written whole or not at all."""
         with committed(path) as partial:
             self.to_frame().to_csv(partial)

@@ -23,7 +23,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a value is a number, perhaps infinite or NaN; ``True`` is none."""
+    """Return whether a value is a number, perhaps infinite or NaN; ``True`` is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -132,7 +132,7 @@ def check_record(
     cure: str,
     under: str = "",
 ) -> None:
-    """Refuse an object that lacks keys, has others than are known, or holds values of another kind.
+    """Refuse an object that lacks keys, has unknown keys, or holds values of another kind.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def check_record(
     Raises
     ------
     CheckpointError
-        Naming the first such key, what was expected, and what was found.
+        With the first such key, what was expected, and what was found.
 
     Examples
     --------

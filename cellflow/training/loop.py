@@ -71,7 +71,7 @@ def fit(
         generator. Iterables that can be iterated again are repeated when they run out. What an iterable draws from
         torch's global random state, such as the order of a ``DataLoader``, follows from the seed.
     steps
-        Optimiser steps in all, those before a resumption included.
+        Total number of training steps, including those before resuming.
     generator
         Seeds the noise and the times of the objective; advances by one number.
     recipe
@@ -79,30 +79,30 @@ def fit(
     run
         Folder, resumption, monitoring and devices of the training; ``None`` for ``Run()``.
     until
-        Step after which to stop, with a schedule that still spans ``steps``: to train in several parts.
+        Step after which to stop, with a schedule that still spans ``steps``: for training in several parts.
     about
-        Further settings that must be equal when the training is resumed, as JSON, such as a digest of the data.
+        Further settings, as JSON, that must be equal when the training resumes, such as a digest of the data.
     on_step
-        Called with the number of each step and its terms as numbers, for any logger; some steps late, since reading
+        Called with the number of each step and its terms as numbers, for any logger; a few steps late, since reading
         them waits for the device.
     stopping
-        When to stop before, judged by batches that are not trained on; their loss is in the history as
-        ``"validation"``, NaN where it was not measured.
+        When to stop early, judged by held-out batches; their loss is in the history as ``"validation"``, NaN at steps
+        without a measurement.
 
     Raises
     ------
     FileExistsError
-        When the folder of the run holds a training already, and it is not to be resumed.
+        When the folder of the run already holds a training, and ``resume`` is false.
     FloatingPointError
         When the loss is not finite; the message names the step.
     CheckpointError
         When there is nothing to resume from, the state does not match, or another process trains in the folder.
     ValueError
-        When the batches run out, or a field in double precision is to be trained in mixed precision.
+        When the batches run out, or mixed precision is requested for a field in double precision.
     OSError
         When the state cannot be written, as on a full disk; what was saved before is unchanged.
     KeyboardInterrupt
-        After Ctrl-C, SIGTERM or SIGHUP, once the step under way is finished and, given a folder, saved; of several
+        After Ctrl-C, SIGTERM or SIGHUP, once the current step is finished and, given a folder, saved; with several
         processes, some steps later.
 
     Examples
@@ -362,7 +362,7 @@ def _repeated(batches: Iterable[Batch], needed: int, seed: int) -> Iterator[Batc
         if batch is None:
             raise ValueError(
                 f"The batches ran out after {number}, and {needed} are needed. Give more of them, or an iterable that "
-                "can begin again: a list, a DataLoader, or batches of `cellflow.pairing`."
+                "can restart: a list, a DataLoader, or batches of `cellflow.pairing`."
             )
         if not isinstance(batch, Batch):
             raise TypeError(f"Expected batches as `cellflow.Batch`; found {type(batch).__name__}.")

@@ -20,7 +20,7 @@ def check_field(field: nn.Module) -> None:
     Raises
     ------
     ValueError
-        When it has no weights, none that can change, some that are not finite, or that hold nothing.
+        When it has no weights, only frozen ones, or weights that are not finite or are on the meta device.
 
     Examples
     --------
@@ -37,9 +37,7 @@ def check_field(field: nn.Module) -> None:
     if any(weight.is_meta for weight in weights):
         raise ValueError("The field is on the meta device: its weights hold no numbers. Build it on a real one.")
     if any(weight.is_inference() for weight in weights):
-        raise ValueError(
-            "The field was made inside of `torch.inference_mode()`, and cannot be trained. Make it outside."
-        )
+        raise ValueError("The field was made inside `torch.inference_mode()` and cannot be trained. Make it outside.")
     if not all(weight.is_floating_point() for weight in weights):
         kinds = sorted({str(weight.dtype) for weight in weights})
         raise ValueError(f"Expected weights that are real floating-point numbers; found {', '.join(kinds)}.")
@@ -47,7 +45,7 @@ def check_field(field: nn.Module) -> None:
 
 
 def check_function(given: object, *, name: str) -> None:
-    """Raise for a class where a function is asked for, or an object made of it.
+    """Raise for a class instead of a function or an instance.
 
     Raises
     ------
@@ -63,12 +61,12 @@ def check_function(given: object, *, name: str) -> None:
 
 
 def terms_of(found: object) -> dict[str, Tensor]:
-    """Return what an objective returned, provided that it is a table of terms with the loss.
+    """Return what an objective returned, after checking that it maps names to terms and has a loss.
 
     Raises
     ------
     TypeError
-        Saying what an objective returns.
+        With what an objective must return.
 
     Examples
     --------
@@ -82,7 +80,7 @@ def terms_of(found: object) -> dict[str, Tensor]:
 
 
 def check_batch(batch: Batch) -> Batch:
-    """Return a batch that can be trained on; which numbers it holds is looked at if the loss is not finite.
+    """Return a batch that is valid for training; its values are checked only if the loss is not finite.
 
     Raises
     ------
@@ -110,7 +108,7 @@ def check_batch(batch: Batch) -> Batch:
 
 
 def largest(batch: Batch) -> Tensor:
-    """Return the largest absolute number of a batch, not finite where one is not; still on its device.
+    """Return the largest absolute value in a batch, not finite if one is not; still on its device.
 
     Examples
     --------
@@ -122,7 +120,7 @@ def largest(batch: Batch) -> Tensor:
 
 
 def not_finite(loss: float, step: int, size: float, field: nn.Module, recipe: Recipe) -> FloatingPointError:
-    """Return the error for a loss that is not finite; it names the cause, and the cure of that cause.
+    """Return the error for a loss that is not finite; it names the cause and the cure.
 
     Parameters
     ----------
@@ -150,8 +148,8 @@ def not_finite(loss: float, step: int, size: float, field: nn.Module, recipe: Re
         )
     if step == 1:
         return FloatingPointError(
-            f"{said}, before anything was learned: not a matter of the optimiser. Look at what the field returns for "
-            "this batch, and at the settings of the path and of the objective."
+            f"{said}, before anything was learned: the optimiser is not the cause. Check what the field returns for "
+            "this batch, and the settings of the path and of the objective."
         )
     clip = "" if recipe.clip is not None else ", or set `Recipe.clip`"
     return FloatingPointError(

@@ -22,10 +22,10 @@ class Told(NamedTuple):
     Attributes
     ----------
     chance
-        How likely they would differ as much if treatments did nothing: from 0.005 to 1.
+        Probability that they would differ as much if treatments had no effect: from 0.005 to 1.
     share
-        How much of the difference is not chance: 1 where that is unlikely, and otherwise what is above the average by
-        chance, 0 if nothing is.
+        How much of the difference is not chance: 1 if that is unlikely, and otherwise the part above the average by
+        chance, or 0.
     """
 
     chance: float
@@ -33,10 +33,10 @@ class Told(NamedTuple):
 
 
 def told_from_controls(arms: Sequence[tuple[Tensor, Tensor]]) -> Told:
-    """Return how well treated cells can be told from controls.
+    """Return how well treated cells can be distinguished from controls.
 
-    This is the permutation test of the energy distance, with cells dealt out anew within each arm, for all arms
-    together: effects that no arm shows by itself can be told from chance where several have them.
+    This is the permutation test of the energy distance, with cells permuted within each arm, for all arms together:
+    effects that no single arm shows can be significant if several arms have them.
 
     Parameters
     ----------

@@ -54,12 +54,12 @@ class Header(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """Return the contents of a file of JSON.
+    """Return the contents of a JSON file.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, too large, nested too deeply, or no JSON.
+        When the file is missing, too large, nested too deeply, or not JSON.
 
     Examples
     --------
@@ -80,12 +80,12 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes, *, source: object) -> Any:
-    """Return what JSON says; ``source`` is what messages call the file.
+    """Parse JSON; ``source`` is what messages call the file.
 
     Raises
     ------
     CheckpointError
-        When it is too large, nested too deeply, or no JSON.
+        When it is too large, nested too deeply, or not JSON.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def parse_json(text: str | bytes, *, source: object) -> Any:
     try:
         return json.loads(data.decode())
     except ValueError as error:
-        raise CheckpointError(f"{damaged}: it is no JSON ({error}). Use another copy.") from error
+        raise CheckpointError(f"{damaged}: it is not JSON ({error}). Use another copy.") from error
 
 
 def _depth(outside: bytes) -> int:
@@ -120,7 +120,7 @@ def _depth(outside: bytes) -> int:
 
 
 def read_header(path: Path) -> Header:
-    """Return what a tensor file that cellflow saved says it holds, without reading the tensors.
+    """Return the header of a tensor file that cellflow saved, without reading the tensors.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def read_header(path: Path) -> Header:
 def check_tensors(
     found: Mapping[str, Entry], expected: Mapping[str, Tensor], *, source: object, model: str, exact: bool = False
 ) -> None:
-    """Refuse tensors of other names, shapes or types of numbers than those that they are to be copied into.
+    """Refuse tensors whose names, shapes or number types differ from those that they are copied into.
 
     Parameters
     ----------
@@ -171,12 +171,12 @@ def check_tensors(
     model
         What the tensors belong to, in words.
     exact
-        Whether single and double precision are told apart; otherwise all tensors may be in either.
+        Whether single and double precision are distinguished; otherwise all tensors may be in either.
 
     Raises
     ------
     CheckpointError
-        Naming the first difference.
+        With the first difference.
 
     Examples
     --------
@@ -208,21 +208,21 @@ def check_tensors(
 
 
 def check_finite(tensors: Mapping[str, Tensor], made: Mapping[str, Tensor], *, source: object) -> None:
-    """Refuse tensors that hold NaN or infinity, but where a network has them by design, as in a mask.
+    """Refuse tensors that hold NaN or infinity, unless a network has them by design, as in a mask.
 
     Parameters
     ----------
     tensors
         What was read.
     made
-        Tensors of the same names as they were before, as far as there are any.
+        Tensors of the same names before loading, if there are any.
     source
         What messages call the file.
 
     Raises
     ------
     CheckpointError
-        Naming the first such tensor.
+        With the first such tensor.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

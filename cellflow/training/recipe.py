@@ -40,14 +40,14 @@ class Recipe:
     weight_decay
         Decoupled weight decay.
     accumulate
-        Batches per optimiser step.
+        Batches per training step.
     precision
         ``"64"`` converts the field to double precision permanently; ``"32"`` does not change it; ``"bf16"`` for mixed
         precision.
     compile
         Whether the field is compiled before training, which takes half a minute and pays off on long runs:
-        ``"graphs"`` also spares a GPU the launches of small networks; ``"auto"`` for graphs where there is one GPU and
-        the training is long, and otherwise for nothing.
+        ``"graphs"`` also saves a GPU the launches of small networks; ``"auto"`` for graphs if there is one GPU and the
+        training is long, and otherwise no compilation.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Recipe:
 
     @checked
     def rate_at(self, step: int, *, steps: int) -> float:
-        """Return the learning rate of optimiser step ``step`` of ``steps``, both counted from 0."""
+        """Return the learning rate of training step ``step`` of ``steps``, both counted from 0."""
         warmup = self.warmup_steps(steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -109,7 +109,7 @@ class Recipe:
     @torch.no_grad()
     @checked
     def update_average(self, averaged: list[Tensor], current: list[Tensor], *, step: int) -> None:
-        """Update the averaged weights after ``step`` optimiser steps; the first one copies the weights."""
+        """Update the averaged weights after ``step`` training steps; the first one copies the weights."""
         decay = min(self.ema, (step - 1) / (step + 8))
         get_ema_multi_avg_fn(decay)(averaged, current, step)
 

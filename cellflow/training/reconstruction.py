@@ -27,8 +27,8 @@ FOLDER = "autoencoder"
 class Reconstruction:
     """The squared error of images that were encoded and decoded again.
 
-    Noise on the latents, which are bounded, makes neighbours of them decode alike: a flow ends near the latents of
-    images and not on them.
+    Noise on the latents, which are bounded, makes neighbouring latents decode alike: a flow ends near the latents of
+    images, not exactly on them.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def fit_autoencoder(
     run: Run,
     about: dict[str, Any],
 ) -> History:
-    """Train an autoencoder in place, in a folder of its own within that of the run.
+    """Train an autoencoder in place, in its own folder within that of the run.
 
     Parameters
     ----------

@@ -66,8 +66,8 @@ class Reflow:
     solver
         Solver of the trajectories: as for `cellflow.integrate.ode`.
     both_ends
-        Whether target points are carried back too. Half of the pairs then end at real points, so that errors of the
-        model's own samples do not accumulate over rounds, at twice the cost. Off in the published method.
+        Whether to carry target points back too. Half of the pairs then end at real points, so that errors of the
+        model's own samples do not accumulate over rounds, at twice the time. Off in the published method.
 
     Source
     ------
@@ -201,7 +201,7 @@ def refit(
     rounds
         Number of rounds.
     steps
-        Optimiser steps per round.
+        Training steps per round.
     generator
         Seeds all random numbers.
     coupling
@@ -209,13 +209,13 @@ def refit(
     batch_size
         Pairs per batch.
     at_once
-        Points of each side from which pairs are made at a time; ``None`` for all.
+        Number of points of each side from which to make pairs at a time; ``None`` for all.
     recipe
         How the optimiser runs in each round; ``None`` for ``Recipe()``.
     condition
         Condition of each point, ``(n, k)``: the same for the source point and the target point of one row.
     run
-        Folder, resumption, monitoring and devices; each round has a folder of its own within that of the run, and
+        Folder, resumption, monitoring and devices; each round has its own folder within that of the run, and
         ``watch`` sees the history of all rounds so far.
     about
         As for `cellflow.training.fit`.
@@ -230,7 +230,7 @@ def refit(
     ValueError
         When ``rounds`` is not a whole number >= 1, or the condition has another number of rows than there are points.
     TypeError
-        When ``coupling`` is not made by the model, as those of `cellflow.couplings` are not.
+        When ``coupling`` does not come from the model, as those of `cellflow.couplings`.
     FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
         As for `cellflow.training.fit`.
 
@@ -248,9 +248,7 @@ def refit(
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(f"Expected a whole number of rounds >= 1; found {rounds!r}.")
     if not callable(coupling) or isinstance(coupling, type) or hasattr(coupling, "keeps_mass"):
-        raise TypeError(
-            f"Expected a coupling that the model makes, such as `cf.training.Reflow()`; found {coupling!r}."
-        )
+        raise TypeError(f"Expected a coupling made by the model, such as `cf.training.Reflow()`; found {coupling!r}.")
     if not callable(getattr(objective, "velocity", None)):
         raise TypeError(
             "Expected an objective that knows the velocity of its field, as `cf.objectives.VelocityMatching()` does; "
@@ -301,7 +299,7 @@ def model_pairs(
     condition: Tensor | None = None,
     at_once: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Make the pairs of one round, some at a time, in the order of `ModelCoupling`."""
+    """Make the pairs of one round, in chunks, in the order of `ModelCoupling`."""
     longer = max(len(x0), len(x1))
     n = min(len(x0), len(x1), -(-longer // (at_once or longer)))
     # A callable without conditions need not take one.

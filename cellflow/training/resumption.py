@@ -23,12 +23,12 @@ STATED_SINCE = {"behind": many(_PAIR)}
 
 
 def check_stated(about: Mapping[str, Any], *, source: Path) -> None:
-    """Refuse a state whose JSON is that of no training.
+    """Refuse a state whose JSON does not describe a training.
 
     Raises
     ------
     CheckpointError
-        Naming the first thing that is wrong.
+        With the first thing that is wrong.
     """
     if about.get("kind") != "training":
         raise CheckpointError(f"{source} is not a training state. A run keeps its own in {source.name}.")
@@ -44,12 +44,12 @@ def check_stated(about: Mapping[str, Any], *, source: Path) -> None:
 
 
 def read_stated(path: Path) -> dict[str, Any]:
-    """Return what a state says beside its tensors, which are not read.
+    """Return the description in a state, without reading its tensors.
 
     Raises
     ------
     CheckpointError
-        When it is missing, damaged, or no training state.
+        When it is missing, damaged, or not a training state.
     """
     about = read_header(path).about
     check_stated(about, source=path)
@@ -75,9 +75,9 @@ def expected_tensors(
     averaged
         Whether there is an average of each.
     found
-        What there is. Earlier versions did not say which weights were never used, and have nothing of these.
+        What the file has. Earlier versions did not record unused weights, and store nothing for these.
     about
-        What the state says beside its tensors.
+        The description in the state.
     """
     expected = {f"field.{name}": weight for name, weight in weights.items()}
     if averaged:
@@ -110,12 +110,12 @@ def behind(tensors: Mapping[str, Tensor], n: int, *, step: int) -> list[list[int
 
 
 def check_optimizer(tensors: Mapping[str, Tensor], about: Mapping[str, Any], n: int, *, source: Path) -> None:
-    """Refuse an optimiser that has made another number of updates than the state says, or whose squares are below 0.
+    """Refuse an optimiser whose number of updates differs from the state, or whose squares are below 0.
 
     Raises
     ------
     CheckpointError
-        Naming the weight by its number.
+        With the index of the weight.
     """
     updates = updates_of(about, n)
     for k in range(n):

@@ -36,41 +36,41 @@ WORTH_SAYING = 30
 class Run:
     """Folder, resumption, monitoring and devices of a training.
 
-    Of these only the number of devices changes what is learned: each has a batch of its own in every step. ``n`` of
-    them train as one does with ``recipe.accumulate=n``, to rounding.
+    Of these only the number of devices changes what is learned: each has its own batch in every step. ``n`` of them
+    train as one does with ``recipe.accumulate=n``, up to rounding.
 
     Parameters
     ----------
     folder
-        Folder for the state of the training, so that it can be resumed after an interruption; ``None`` for none. While
-        one process trains there, others are refused.
+        Folder for checkpoints, from which the training can resume after an interruption; ``None`` for none. While one
+        process trains there, others are refused.
     resume
-        Whether to resume from the state in ``folder``.
+        Whether to resume from the checkpoint in ``folder``.
     save_every, save_minutes
-        Steps and minutes between two saves of the state, whichever come first; ``None`` minutes for by steps alone.
+        Steps and minutes between two checkpoints, whichever come first; ``None`` minutes to count steps only.
     progress
-        Whether to show a bar with the loss and the time left; ``None`` for in a terminal.
+        Whether to show a progress bar with the loss and the time left; ``None`` to show it in a terminal only.
     watch
-        Called every ``watch_every`` steps and after the last one, with the averaged weights in the field: by estimators
-        with an estimator that can be used as if it were fitted, by `cellflow.training.fit` with the `History`.
+        Called every ``watch_every`` steps and after the last one, with the averaged weights in the field: estimators
+        pass an estimator that can be used as if it were fitted, `cellflow.training.fit` passes the `History`.
     watch_every
         Steps between two calls of ``watch``.
     watch_first
-        Minutes after which ``watch`` is called for the first time, if it was not before; ``None`` for by steps alone.
+        Minutes after which ``watch`` is called for the first time at the latest; ``None`` to count steps only.
     devices
-        Devices of this machine among which batches are divided, in a script that ``torchrun --nproc-per-node`` or
-        ``srun`` starts once for each of them; ``"auto"`` for as many as were started, ``None`` for one. Only the first
-        process saves and watches, while the others wait.
+        Number of devices of this machine over which to distribute batches, in a script that ``torchrun
+        --nproc-per-node`` or ``srun`` starts once for each; ``"auto"`` for as many as were started, ``None`` for one.
+        Only the first process saves and watches, while the others wait.
     num_nodes
-        Machines with so many devices each; ``None`` for as many as were started.
+        Number of machines with so many devices each; ``None`` for as many as were started.
     fabric
-        A launched ``lightning_fabric.Fabric`` of your own, in place of ``devices``.
+        Your own launched ``lightning_fabric.Fabric``, instead of ``devices``.
 
     Raises
     ------
     ValueError, TypeError
-        When there is nothing to resume from, a number of steps is below 1, minutes are not above 0, ``watch`` cannot
-        be called, or devices are no number of at least 1.
+        When there is nothing to resume from, a number of steps is below 1, minutes are not above 0, ``watch`` is not
+        callable, or a number of devices is below 1.
 
     Examples
     --------
@@ -118,19 +118,19 @@ class Run:
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"Expected {name} >= 1; found {value}.")
             if value is not None and self.fabric is not None:
-                raise ValueError(f"Expected `{name}` or a `fabric`, which has devices of its own; found both.")
+                raise ValueError(f"Expected `{name}` or a `fabric`, which has its own devices; found both.")
         if self.num_nodes is not None and self.devices is None:
             raise ValueError("`num_nodes` is used with `devices` only, those of each machine. Set `devices='auto'`.")
 
     def joined(self, *, device: "str | torch.device", recipe: Recipe | None = None) -> "Run":
-        """Return this run with a Fabric of the processes that were started together, where it is for several devices.
+        """Return this run with a Fabric of the processes that were started together, if it is for several devices.
 
         Parameters
         ----------
         device
             What each process takes one of: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         recipe
-            The recipe, of which the precision is needed; ``None`` for the usual one.
+            The recipe, for its precision; ``None`` for the default.
 
         Raises
         ------
@@ -150,12 +150,12 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder. Of several devices, the first process does it for all.
+        """Keep other processes out of the folder. With several devices, the first process does this for all.
 
         Raises
         ------
         CheckpointError, OSError
-            In every process of the group, when another process is at work there, or it cannot be written to.
+            In every process of the group, when another process uses the folder, or it cannot be written to.
         LostProcessError
             When another process of the group has ended.
         """
@@ -279,11 +279,11 @@ class Stopped(KeyboardInterrupt):
     Parameters
     ----------
     step, steps
-        The step after which it stopped, and how many there were to be.
+        The step after which it stopped, and the total number of steps.
     folder
-        Where it was saved; ``None`` where it was not.
+        Where it was saved; ``None`` if it was not.
     search
-        What was searched for by a training that is never saved, in words; nothing for others.
+        What a training that is never saved was searching for, in words; empty for others.
 
     Examples
     --------
@@ -309,12 +309,11 @@ def progress_bar(
 ) -> Iterator[Callable[[int, float | None], None]]:
     """Yield a function of step and loss that moves the bar, or does nothing if no bar is shown.
 
-    With ``shown=None`` there is one where the stream of errors is a terminal: not in files, pipes and notebooks. Beside
-    the bar are the number of steps and the time left. ``what`` is what takes these steps; where it has no loss, that
-    is ``None``. Where no bar is shown, the log tells the time left once two steps are known, if it is half a minute or
-    more.
+    With ``shown=None`` there is a bar if standard error is a terminal: not in files, pipes and notebooks. Beside the
+    bar are the number of steps and the time left. ``what`` names what takes these steps; without a loss, the loss is
+    ``None``. Without a bar, the log tells the time left once two steps are known, if it is half a minute or more.
 
-    What runs inside of a bar, or where none is wanted, shows none of its own.
+    What runs inside a bar, or without one, shows no bar of its own.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class Parts(NamedTuple):
     Attributes
     ----------
     seen, held
-        Batches of the samples that are trained on, and of those that are held out.
+        Batches of the training samples, and of the held-out samples.
     leaving, legs
         What growth is judged by, see `EarlyStopping`; empty without growth.
     """
@@ -73,11 +73,11 @@ def fit_unmemorised(
     run: Run | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> tuple[History, History]:
-    """Train a field on all samples, for as many steps as samples that it does not see gain from.
+    """Train a field on all samples, for as many steps as held-out samples benefit from.
 
-    First a copy is trained on some of the samples, for a third of ``steps`` at most, while the loss on the others is
-    measured (see `EarlyStopping`). Where that falls no more, the field is trained on all for half as many steps again
-    as there were up to the minimum, with a warm-up of at most a third of them; where it does not, for all ``steps``.
+    First a copy is trained on some of the samples, for at most a third of ``steps``, while the loss on the others is
+    measured (see `EarlyStopping`). If that loss stops falling, the field is trained on all samples for 1.5 times the
+    steps up to the minimum, with a warm-up of at most a third of them; otherwise for all ``steps``.
 
     Parameters
     ----------
@@ -88,8 +88,8 @@ def fit_unmemorised(
     batches
         Batches of all samples.
     parts
-        Divides the samples into those that the search sees and those that it does not; ``None`` where none can be held
-        out. Not called where ``steps`` are too few for a search, or one is over already.
+        Splits the samples into those that the search sees and those that it does not; ``None`` if none can be held out.
+        Not called if ``steps`` are too few for a search, or the search is already over.
     steps
         The most steps.
     generator
@@ -97,13 +97,13 @@ def fit_unmemorised(
     searching
         Seeds the search.
     recipe, run, about
-        As for `fit`. The search has a folder of its own within that of the run, and is not watched.
+        As for `fit`. The search has its own folder within that of the run, and is not watched.
 
     Returns
     -------
     histories
         Those of the training and of the search; the latter has the held-out loss as ``"validation"``, and is empty
-        where nothing was searched; with growth also ``"confirmed growth"``.
+        without a search; with growth also ``"confirmed growth"``.
 
     Examples
     --------
@@ -137,10 +137,10 @@ def fit_unmemorised(
         if best is not None:
             steps = min(steps, ceil(LONGER * best))
             recipe = replace(recipe, warmup=min(recipe.warmup_steps(steps), steps // 3))
-            log.info("held-out samples gain from %d steps: training on all for %d", best, steps)
+            log.info("held-out samples improve for %d steps: training on all for %d", best, steps)
         if share is not None:
             batches = cast("PairedBatches", batches).shrunk(share)
-            log.info("held-out samples confirm %.0f %% of the growth of pairs: so much of it is learned", 100 * share)
+            log.info("held-out samples confirm %.0f %% of the growth of pairs: this share is learned", 100 * share)
         run = replace(run, resume=run.resume and (trained or not searched))
         history = fit(field, objective, batches, steps=steps, generator=generator, recipe=recipe, run=run, about=about)
     return history, found

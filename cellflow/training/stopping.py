@@ -29,25 +29,25 @@ PATIENCE = 6
 class EarlyStopping:
     """Held-out batches, and when a training stops since the loss on them falls no more.
 
-    The loss is measured with averaged weights, always at the same points. The decision is a function of the history
-    alone, so that a training that is resumed stops where it would have stopped.
+    The loss is measured with averaged weights, always at the same points. The decision depends only on the history, so
+    that a resumed training stops where it would have stopped.
 
-    Growth has measures of its own. Its error is that on pairs of the plan of all samples which leave samples that are
-    not trained on, as the plan of few samples says little about it, and up to a factor: noise asks for a smaller one.
-    How much of what is learned holds for a population that was not seen is measured apart, see `confirmed_share`.
+    Growth has its own measures. Its error is measured on pairs of the plan of all samples that start from held-out
+    samples, as the plan of few samples says little about it, and up to a factor: noise asks for a smaller one. How much
+    of it holds for an unseen population is measured separately, see `confirmed_share`.
 
     Parameters
     ----------
     batches
-        Batches of samples that are not trained on.
+        Batches of held-out samples.
     seed
         Seeds the noise and the times of the objective.
     leaving
-        Batches of pairs whose source is not trained on, from the plan of all samples. Not needed without growth.
+        Batches of pairs whose source is held out, from the plan of all samples. Not needed without growth.
     legs
-        The samples that are not trained on. Not needed without growth.
+        The held-out samples. Not needed without growth.
     judge
-        A function of the field that is measured in place of all of this, see `cellflow.training.effects`.
+        A function of the field to measure instead of all this, see `cellflow.training.effects`.
 
     Examples
     --------
@@ -77,13 +77,13 @@ class EarlyStopping:
                 raise TypeError(f"Expected `{name}` as a list of `{kind.__name__}`; found {shown}.")
 
     def measured(self, objective: Objective) -> tuple[str, ...]:
-        """Return the names of what is measured: the loss, and with growth the share of it that is confirmed."""
+        """Return the names of the measures: the loss and, with growth, its confirmed share."""
         growing = self.legs and getattr(objective, "growth_weight", None) is not None
         return (HELD_OUT, CONFIRMED) if growing else (HELD_OUT,)
 
     @checked
     def measure(self, field: nn.Module, objective: Objective) -> dict[str, float]:
-        """Return the mean loss on the held-out batches, and with growth the share of it that is confirmed.
+        """Return the mean loss on the held-out batches and, with growth, its confirmed share.
 
         Raises
         ------
@@ -123,12 +123,12 @@ class EarlyStopping:
 
     @checked
     def best(self, losses: Sequence[float]) -> int | None:
-        """Return the step with the smallest loss, once a training should stop; ``None`` before.
+        """Return the step with the smallest loss, once the training should stop; ``None`` before.
 
         Parameters
         ----------
         losses
-            The loss after every step, NaN where it was not measured.
+            The loss after every step, NaN if not measured.
         """
         measured = {step: loss for step, loss in enumerate(losses, start=1) if not isnan(loss)}
         if not measured:
