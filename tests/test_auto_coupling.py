@@ -197,7 +197,9 @@ def test_by_default_a_flow_learns_growth_and_says_how_much(tmp_path):
     flow = cf.SnapshotFlow(**QUICK).fit(adata)
     assert flow.growth_
     assert flow.turnover_ == pytest.approx([0.25], abs=0.01)
-    assert "growth replaces of the population 25% from 0 days to 1 day (relaxation" in text(adata, flow, unit="days")
+    assert "growth replaces this share of the population: 25% from 0 days to 1 day (relaxation" in text(
+        adata, flow, unit="days"
+    )
     flow.save(tmp_path)
     again = cf.SnapshotFlow.load(tmp_path)
     assert (again.growth_, again.turnover_) == (True, flow.turnover_)

@@ -83,7 +83,7 @@ def test_weights_and_expected_growth_are_columns_of_the_file(cells_file, tmp_pat
     sums = adata.obs.groupby("day")["w"].sum()
     assert flow.masses_ == pytest.approx(tuple(sums / sums.iloc[0]))
     assert (flow.weight_key, flow.prior_key) == ("w", "rate")
-    assert "obs['rate'], is part of it" in html.unescape((run / "report.html").read_text())
+    assert "obs['rate'], is included" in html.unescape((run / "report.html").read_text())
 
 
 def test_a_growing_population_is_fitted_validated_and_reported(cells_file, tmp_path):
@@ -310,7 +310,7 @@ def test_where_cells_go_is_validated_by_columns_that_are_named(cells_file, tmp_p
     assert set(table["cells"]) == {"fitted", "new"}
     page = (run / "report.html").read_text()
     assert "Agreement of clones" in page
-    assert "New cells, which were kept from the fit" in page
+    assert "New cells, which were held out of the fit" in page
     monkeypatch.setattr(cli_cells, "write_report", lambda *given, **more: None)  # the page was looked at above
     assert main(["report", f"model={run}", "validate=true", "keep_aside=false"]) == 0
     assert not (run / "validation_new_cells.csv").exists()  # what was not validated again does not stay

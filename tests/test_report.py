@@ -293,19 +293,19 @@ def test_growth_is_shown_by_group_where_it_was_learned(tmp_path, clones, undrawn
     page = report(tmp_path, clones, flow, groupby="kind")
     assert "Growth rates that the flow has learned, by kind" in page.images[-2]["alt"]
     assert (tmp_path / "figures" / "growth.png").exists()
-    assert "only differences between cells of one snapshot mean something" in page.text
+    assert "only differences between cells of one snapshot are meaningful" in page.text
     assert "growth is much the same" in page.text
     assert "confirm" not in page.text
     assert "Ranks at double" in page.text
     clones.obs["rate"] = np.linspace(-1, 1, clones.n_obs)
     told = fit(clones, coupling="exact", prior_key="rate", growth=True, masses="counts")
     page = report(tmp_path, clones, told)
-    assert "What was expected of each cell, obs['rate'], is part of it." in page.text
-    assert "The sizes of the population were given" in page.text
+    assert "The expected growth of each cell, obs['rate'], is included." in page.text
+    assert "Population sizes were given" in page.text
     assert "Ranks at double" not in page.text
     undrawn()
     flow.search_history_ = cf.training.History({"confirmed growth": [0.9, 0.35, float("nan")]})
-    assert "Cells that were held out confirm 35% of it" in report(tmp_path / "few", clones, flow, groupby="kind").text
+    assert "Held-out cells confirm 35% of it" in report(tmp_path / "few", clones, flow, groupby="kind").text
 
 
 def many_kinds():
@@ -355,7 +355,7 @@ def test_what_was_fitted_is_said(tmp_path):
     flow = fit(adata[adata.obs["day"] != 1.5], path=cf.paths.BrownianBridge(0.1), coupling="independent", seed=7)
     page = report(tmp_path, adata, flow, details={"wall time": "12 s"})
     assert "A flow from day 0 to day 4.5, fitted on 36 cells of 3 snapshots, in X_rep (3 columns)." in page.text
-    assert "day 1.5 12 left out: the flow never saw it" in page.text
+    assert "day 1.5 12 held out: the flow never saw it" in page.text
     assert "day 3 12 fitted" in page.text
     assert "at random" in page.text
     assert "BrownianBridge" in page.text
@@ -376,11 +376,11 @@ def test_what_was_done_against_learning_cells_by_heart_is_said(tmp_path, undrawn
     flow = fit(adata, regularize=False)
     page = report(tmp_path / "whole", adata, flow)
     assert "blurred by" not in page.text
-    assert "gain no more" not in page.text
+    assert "stopped improving" not in page.text
     undrawn()
     flow.set_params(steps=5000).blur_ = 0.25
     page = report(tmp_path / "early", adata, flow)
-    assert f"{len(flow.history_)} steps of 5,000, as held-out cells gain no more" in page.text
+    assert f"{len(flow.history_)} steps of 5,000, as held-out cells stopped improving" in page.text
     assert "blurred by 0.25" in page.text
 
 
@@ -432,7 +432,7 @@ def test_numbers_stand_beside_their_baselines(tmp_path, fitted):
     adata.uns["validation"] = table(1.5, flow=1.234, linear_transport=1.567, half_against_half=0.891)
     page = report(tmp_path, adata, flow)
     assert "day 1.5 12 1.23 1.57 2.00 2.00 2.00 0.891" in page.text
-    assert "At day 1.5, left out: the flow's prediction is at W1 = 1.23 from the true cells." in page.text
+    assert "At day 1.5, held out: the flow's prediction is at W1 = 1.23 from the true cells." in page.text
     assert (tmp_path / "figures" / "validation.png").is_file()
     adata.uns["validation"] = adata.uns["validation"].assign(W1_low=1.0, W1_high=1.5)
     page = report(tmp_path, adata, flow)
@@ -466,7 +466,7 @@ def test_the_headline_counts():
     wins = Score(1.0, {"flow": 1.0, "previous snapshot": 2.0, "linear transport": 2.0}, 9)
     loses = Score(2.0, {"flow": 3.0, "previous snapshot": 2.0, "linear transport": 3.0}, 9)
     assert headline([wins, wins, loses]) == (
-        "Tested on 3 left-out snapshots: against doing nothing the flow is better on 2 and worse on 1; against "
+        "Tested on 3 held-out snapshots: against doing nothing the flow is better on 2 and worse on 1; against "
         "straight lines it is better on 2 and level on 1."
     )
     assert "better on both" in headline([wins, wins])
@@ -475,7 +475,7 @@ def test_the_headline_counts():
 
 def test_without_validation_nothing_is_claimed(written):
     page = written[1]
-    assert "Not tested against left-out cells yet." in page.text
+    assert "Not tested against held-out cells yet." in page.text
     assert "validate=true" in page.text
     assert "better" not in page.text
 
@@ -483,8 +483,8 @@ def test_without_validation_nothing_is_claimed(written):
 def test_two_time_points_cannot_be_tested(tmp_path):
     adata = snapshots(n_times=2)
     page = report(tmp_path, adata, fit(adata))
-    assert "none can be left out" in page.text
-    assert "Whether it carries new cells as well as those that it was fitted on can be tested" in page.text
+    assert "none can be held out" in page.text
+    assert "This tests whether it carries new cells as well as fitted ones" in page.text
     assert "validate=true" in page.text
     assert len(page.images) == 4
 
@@ -500,12 +500,12 @@ def new_cells(flow, fitted=1.0, idle=9.0, p=0.005):
 @pytest.mark.parametrize(
     ("scores", "said", "unsaid"),
     [
-        ((1.1,), "to day 3 worse than fitted ones.", "by heart"),
+        ((1.1,), "to day 3 worse than fitted ones.", "memorised"),
         ((1.04,), "to day 3 as well as fitted ones.", "Warning"),
-        ((2.0, 1.0, 9.0, 0.4), "to day 3 less well than fitted ones, but not beyond what chance", "Warning"),
+        ((2.0, 1.0, 9.0, 0.4), "to day 3 less well than fitted ones, but not beyond chance", "Warning"),
         (
             (9.5,),
-            "Warning: there the flow has learned its cells by heart, not the population.",
+            "Warning: there the flow has memorised its cells, not learned the population.",
             "as well as fitted ones",
         ),
         ((9.5, 9.4, 9.0), "in 0 of 1 intervals.", "Warning"),
@@ -520,7 +520,7 @@ def test_the_report_warns_where_new_cells_part_from_fitted_ones(tmp_path, scores
     assert unsaid not in summary
     assert "day 0 to day 3 12" in page.text
     assert (tmp_path / "figures" / "new_cells.png").is_file()
-    assert "No score above sees which cell goes where" in page.text
+    assert "No score above shows which cell goes where" in page.text
 
 
 def landings(flow, still, score="label persistence"):
@@ -537,7 +537,7 @@ def test_the_report_speaks_of_labels_and_clones(tmp_path, undrawn):
     page = report(tmp_path, adata, fit(adata))
     assert "its own label: 0.70 by the flow, 0.80 by not moving, 0.50 by the exact transport plan." in page.text
     assert "In 1 of 1 intervals this is less than by not moving." in page.text
-    assert "a warning, no proof" in page.text
+    assert "a warning, not proof" in page.text
     assert "it is better than not moving in 1 of 1 intervals, and worse in 0" in page.text
     assert "Label persistence day 0 to day 3 fitted 12 0.70 (0.60 to 0.79) 0.80 0.50" in page.text.replace(
         "\u00a0", " "
@@ -562,8 +562,8 @@ def test_many_snapshots_give_a_page_of_reasonable_length(tmp_path):
     adata.uns["validation"] = table(*(np.arange(1, 19) * 1.5))
     page = report(tmp_path, adata, fit(adata))
     assert "There are 18 inner snapshots; 6 of them are drawn." in page.text
-    assert "The other 12 left-out snapshots are in the table below." in page.text
-    assert page.text.count("left out: the flow's prediction") == 6
+    assert "The other 12 held-out snapshots are in the table below." in page.text
+    assert page.text.count("held out: the flow's prediction") == 6
 
 
 def test_the_python_lines_run(tmp_path, fitted, monkeypatch):

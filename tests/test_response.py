@@ -561,7 +561,7 @@ def table_of(rows):
             [("A", True, True, 9.0, 1.0, 9.0), ("B", True, False, 9.0, 1.0, 1.0)],
             "farther in 0 of 1 condition that",
         ),
-        ([("A", False, False, 0.2, 1.0, 0.2)], "cells where nothing can be told from no change: A"),
+        ([("A", False, False, 0.2, 1.0, 0.2)], "cells under conditions without a distinguishable effect: A"),
     ],
 )
 def test_the_verdict_is_honest(rows, said):

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 MOST_COLORS = 24
-"""Groups that are told apart by colour, or have a row; of more, the rare ones are put together."""
+"""Maximum number of groups with a colour or a row of their own; rarer ones are merged."""
 OTHERS = "other groups"
 FEW = 20
-"""Cells of a group in all snapshots below which its fates and rates say little."""
+"""Minimum number of cells of a group, over all snapshots, for meaningful fates and rates."""
 
 
 def grouped(adata: "AnnData", groupby: str, *, most: int = MOST_COLORS) -> pd.Series:
-    """Return the groups of all cells as names, with the rare ones put together where there are too many.
+    """Return the groups of all cells as names, with rare ones merged if there are too many.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def grouped(adata: "AnnData", groupby: str, *, most: int = MOST_COLORS) -> pd.Se
 
 
 def drawing(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None) -> Drawing:
-    """Draw the cells, coloured by time and, where there are any, by group."""
+    """Draw the cells, coloured by time and, if there are any, by group."""
     unit = unit_of(adata, flow.time_key)
     time, n_pcs = read_times(adata, flow.time_key), flow.n_pcs
     picture = read_basis(adata, basis, rep=flow.rep, time=time, unit=unit, n_pcs=n_pcs)
@@ -54,7 +54,7 @@ def drawing(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str 
     for ax, coloring in zip(figure.subplots(1, len(colorings), squeeze=False)[0], colorings, strict=True):
         draw_cells(ax, picture.xy, coloring)
         picture.dress(ax)
-    said = "All cells, those of left-out snapshots among them, by time" + (
+    said = "All cells, including those of held-out snapshots, by time" + (
         "." if groupby is None else f", and by {groupby}."
     )
     return Drawing("cells", "cells", figure, said)
@@ -72,7 +72,7 @@ def _by_group(adata: "AnnData", groupby: str) -> Coloring:
 
 
 def table(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str) -> str:
-    """Return a table of HTML: the cells of every group in every snapshot, and their share of it."""
+    """Return an HTML table: the cells of every group in every snapshot, and their share of it."""
     shown, time = grouped(adata, groupby).fillna("no group"), read_times(adata, flow.time_key)
     counts = pd.crosstab(shown.to_numpy(), time)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
@@ -87,11 +87,11 @@ def table(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str) -> str:
     if len(few):
         names = ", ".join(map(str, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         found += html.paragraph(
-            f"Fewer than {FEW} cells: {names}. What is said of their fates and growth rests on few cells.", style="note"
+            f"Fewer than {FEW} cells: {names}. Their fates and growth rest on few cells.", style="note"
         )
     return found + _absent_note(np.asarray(counts.to_numpy()))
 
 
 def _absent_note(counts: np.ndarray) -> str:
-    """Explain what a dash is, where there are any."""
+    """Explain the dash, if there is one."""
     return html.paragraph("–: no cells of the group in that snapshot.", style="note") if (counts == 0).any() else ""

@@ -75,7 +75,7 @@ _PATHS = {
 _COUPLINGS = {
     "Independent": "cells of neighbouring snapshots are paired at random",
     "Exact": "cells of neighbouring snapshots are paired so that they move as little as possible (optimal transport)",
-    "Hierarchical": "cells of neighbouring snapshots are paired so that they move little more than they must (optimal "
+    "Hierarchical": "cells of neighbouring snapshots are paired so that they move little more than necessary (optimal "
     "transport, solved in parts)",
     "Sinkhorn": "cells of neighbouring snapshots are paired so that they move little, with some freedom (entropic "
     "optimal transport)",
@@ -96,19 +96,19 @@ def write(
     groupby: str | None = None,
     lineage_key: str | None = None,
 ) -> Path:
-    """Write the report of a fitted flow: one HTML page that needs nothing else, and its figures as PNG and SVG files.
+    """Write the report of a fitted flow: one self-contained HTML page, and its figures as PNG and SVG files.
 
-    Numbers beside baselines are shown where `cellflow.tl.validate` has written them, fates where `cellflow.tl.fate`
-    has, and what treatments change where `cellflow.tl.response` has; nothing is refitted here, and ``adata`` is not
-    changed. What is left out is listed on the page, with the reason. No other process can write there meanwhile.
+    Scores beside baselines are shown if `cellflow.tl.validate` has written them, fates if `cellflow.tl.fate` has, and
+    the effects of treatments if `cellflow.tl.response` has; nothing is refitted here, and ``adata`` is not changed. The
+    page lists what it leaves out, with the reason. No other process can write there meanwhile.
 
     Parameters
     ----------
     folder
-        The folder of the run, where the flow is saved; made where it is not there. ``report.html`` and ``figures/``
+        The folder of the run, where the flow is saved; created if it does not exist. ``report.html`` and ``figures/``
         in it are replaced.
     adata
-        The cells, left-out snapshots among them.
+        The cells, including held-out snapshots.
     flow
         The fitted flow.
     title
@@ -116,12 +116,12 @@ def write(
     details
         What else is known about the run: settings, versions, wall time.
     basis
-        What cells are drawn on; ``None`` for a UMAP where there is one, and else the representation of the flow.
+        Embedding for the figures; ``None`` for a UMAP if there is one, else the representation of the flow.
     genes
-        Genes to draw over time, where the flow works on principal components.
+        Genes to draw over time, if the flow uses principal components.
     groupby
-        Column of ``obs`` with groups of cells, such as their types: they are coloured by it, and the fates toward
-        these groups are drawn, with the genes that go with them; ``None`` for none.
+        Column of ``obs`` with groups of cells, such as cell types: cells are coloured by it, and the fates toward these
+        groups are drawn, with the genes that go with them; ``None`` for none.
     lineage_key
         Column of ``obs`` with the clone of each cell: with ``groupby``, fates are compared with what clones became.
 
@@ -135,8 +135,8 @@ def write(
     NotFittedError
         Before ``fit``.
     KeyError, ValueError
-        When a gene, the column or the basis is not there, several genes have one name, or the column holds numbers
-        that differ from cell to cell.
+        When a gene, the column or the basis is missing, several genes have one name, or the column holds numbers that
+        differ from cell to cell.
     CheckpointError
         When another process is using the folder.
 
@@ -162,7 +162,7 @@ def write(
 
 
 def _check(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str], groupby: str | None) -> None:
-    """Refuse what is not there before anything is drawn."""
+    """Refuse missing data before anything is drawn."""
     read_basis(adata, basis, rep=flow.rep, time=read_times(adata, flow.time_key))
     if groupby is not None:
         read_labels(adata, groupby, setting="groupby")
@@ -221,7 +221,7 @@ def _write(
 
 
 def _summary(adata: "AnnData", flow: "SnapshotFlow", folder: Path) -> str:
-    """Say first how good the flow is: at left-out times, on new cells, and by where cells go."""
+    """Say first how good the flow is: at held-out times, on new cells, and by where cells go."""
     scores, unit = validation.read_scores(adata), unit_of(adata, flow.time_key)
     new, landed = new_cells.read(adata), landings.read(adata)
     found = _left_out(scores, unit) if scores else _untested(adata, flow, folder, tested=new is not None)
@@ -239,37 +239,39 @@ def _left_out(scores: list[validation.Score], unit: str) -> str:
     found = html.paragraph(validation.headline(scores))
     found += html.bullets(validation.sentence(score, unit) for score in shown)
     if len(scores) > len(shown):
-        found += html.paragraph(f"The other {len(scores) - len(shown)} left-out snapshots are in the table below.")
+        found += html.paragraph(f"The other {len(scores) - len(shown)} held-out snapshots are in the table below.")
     return found
 
 
 def _untested(adata: "AnnData", flow: "SnapshotFlow", folder: Path, *, tested: bool) -> str:
     if flow.conditions_ is not None:
-        return html.paragraph("Not tested against left-out cells: flows with conditions are not validated yet.")
+        return html.paragraph(
+            "Not tested against held-out cells: validation of flows with conditions is not supported yet."
+        )
     command = html.listing(_report_line(folder) + " validate=true")
     if testable_times(adata, flow):
         return (
-            html.paragraph("Not tested against left-out cells yet.")
-            + html.paragraph("The pictures below show what the flow does, not whether it is right. This tests it:")
+            html.paragraph("Not tested against held-out cells yet.")
+            + html.paragraph("The figures below show what the flow does, not whether it is right. This tests it:")
             + command
         )
-    found = html.paragraph("Not tested against left-out snapshots.") + html.paragraph(
-        "There is no snapshot between two others, so none can be left out and predicted."
+    found = html.paragraph("Not tested against held-out snapshots.") + html.paragraph(
+        "There is no snapshot between two others, so none can be held out and predicted."
     )
     if tested:
         return found
     return (
         found
         + html.paragraph(
-            "The pictures below show what the flow does, not whether it is right. Whether it carries new cells as well "
-            "as those that it was fitted on can be tested:"
+            "The figures below show what the flow does, not whether it is right. This tests whether it carries new "
+            "cells as well as fitted ones:"
         )
         + command
     )
 
 
 def _absent(adata: "AnnData", flow: "SnapshotFlow", groupby: str) -> str:
-    """Say which groups of cells a neighbouring snapshot lacks."""
+    """List the groups of cells that a neighbouring snapshot lacks."""
     labels, states = read_labels(adata, groupby, setting="groupby"), flow.read(adata)
     said = absent_groups(labels, states.time, flow.clock_.times, weight=states.weight)
     return html.bullets(said) if said else ""
@@ -329,15 +331,15 @@ def _snapshots(adata: "AnnData", flow: "SnapshotFlow") -> list[tuple[str, str, s
     counts = Counter(read_times(adata, flow.time_key).tolist())
     unit = unit_of(adata, flow.time_key)
     return [
-        (time_label(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "left out: the flow never saw it")
+        (time_label(time, unit), f"{n:,}", "fitted" if time in flow.clock_.times else "held out: the flow never saw it")
         for time, n in sorted(counts.items())
     ]
 
 
 def _settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
-    """Return what the flow was made of: the main parts explained, every other setting that is not at its default."""
+    """Return the parts of the flow: the main ones explained, and every other setting that is not at its default."""
     path, coupling = paths.resolve(flow.path), couplings.resolve(flow.coupling)
-    early = f" of {flow.steps:,}, as held-out cells gain no more" if len(flow.history_) < flow.steps else ""
+    early = f" of {flow.steps:,}, as held-out cells stopped improving" if len(flow.history_) < flow.steps else ""
     return [
         ("Representation", f"{flow.rep}, {_columns(flow)}"),
         ("Time", f"obs[{flow.time_key!r}]; uneven spacing is kept"),
@@ -352,7 +354,7 @@ def _settings(flow: "SnapshotFlow") -> list[tuple[str, str]]:
 
 
 def _matching(flow: "SnapshotFlow") -> list[tuple[str, str]]:
-    """Return how the cells of each interval were matched, where that is known and fits on the page."""
+    """Return how the cells of each interval were matched, if known and short enough for the page."""
     known = [] if isinstance(flow.matching_, dict) else [str(one) for one in flow.matching_[:MOST_SNAPSHOTS]]
     return [("Matching", "; ".join(known))] if known else []
 

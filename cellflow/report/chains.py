@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 MOST = 50
-"""Conditions that are listed."""
+"""Maximum number of conditions to list."""
 
 
 def section(adata: "AnnData", flow: "SnapshotFlow") -> str:
@@ -47,8 +47,8 @@ def section(adata: "AnnData", flow: "SnapshotFlow") -> str:
     more = len(table) - MOST
     note = html.paragraph(f"{more} more conditions are not listed.", style="note") if more > 0 else ""
     said = (
-        f"One field covers {len(table)} conditions. Cells are paired inside a condition only, and all conditions count "
-        "alike. Velocities, trajectories and fates are those under each cell's own condition; the functions of "
+        f"One field covers {len(table)} conditions. Cells are paired only inside a condition, and all conditions count "
+        "equally. Velocities, trajectories and fates are those under each cell's own condition; the functions of "
         "`cellflow.tl` take another one as `condition`."
     )
     return html.paragraph(said) + html.table(header, rows, numbers=[3]) + note

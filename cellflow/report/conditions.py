@@ -43,7 +43,7 @@ def write_perturbation(
 ) -> Path:
     """Write the report of a flow from controls to treated cells: one HTML page, and its figures as PNG files.
 
-    Measured changes beside predicted ones are shown where `cellflow.tl.response` has written them; ``adata`` is not
+    Measured and predicted changes are shown if `cellflow.tl.response` has written them; ``adata`` is not
     changed.
 
     Parameters
@@ -51,7 +51,7 @@ def write_perturbation(
     folder
         The folder of the run, where the flow is saved; ``report.html`` and ``figures/`` in it are replaced.
     adata
-        The cells, those that were left out of the fit among them.
+        The cells, including those that were held out.
     flow
         The fitted flow.
     title
@@ -110,7 +110,7 @@ def _write(folder: Path, adata: "AnnData", flow: "PerturbationFlow", title: str,
 
 
 def section(adata: "AnnData", key: str = "response") -> str:
-    """Return what treatments change, beside chance, and beside predictions where there are any; nothing without."""
+    """Return the effects of treatments beside chance and, if any, predictions; empty without results."""
     if key not in adata.uns:
         return ""
     table = read_response(adata, key)
@@ -138,13 +138,13 @@ def section(adata: "AnnData", key: str = "response") -> str:
         )
         for k in order
     ]
-    header = ("Condition", "Cells / controls", "Told from nothing", *(names[name] for name in shown))
+    header = ("Condition", "Cells / controls", "Distinguishable from no effect", *(names[name] for name in shown))
     found = html.paragraph(
         "Energy distances are from the measured controls to the treated cells, beside those of two halves of the "
-        "treated cells; a condition is told from nothing where cells divided at random are rarely as far apart. The "
-        "shares are what a flow keeps of each effect, and of how it differs between cells: as much as cells that it "
-        "held out confirm. It looks at all cells that have a treatment, alone or with others, and may keep some "
-        "of what the table, which tests each condition by itself, cannot tell from nothing."
+        "treated cells; a condition is distinguishable from no effect if random splits of the cells are rarely as far "
+        "apart. The shares are what a flow keeps of each effect, and of its differences between cells: as much as "
+        "held-out cells confirm. The flow uses all cells that have a treatment, alone or with others, and may keep "
+        "effects that the table, which tests each condition by itself, cannot distinguish from none."
     )
     found += html.table(header, rows, numbers=range(1, len(header)))
     if len(table) > len(rows):
@@ -157,7 +157,9 @@ def drawings(adata: "AnnData", key: str = "response") -> Iterator[Drawing]:
     if f"{key}_states" in adata.uns:
         figure = html.blank(7.2, 6.0)
         pl.conditions(adata, key=key, ax=figure.subplots())
-        said = "Conditions that change the mean of the cells alike lie near each other; the cross is no change."
+        said = (
+            "Conditions with similar changes of the mean of the cells lie near each other; the cross marks no change."
+        )
         yield Drawing("conditions", "conditions", figure, said)
     if f"{key}{PREDICTED}" not in adata.varm:
         return
@@ -191,7 +193,7 @@ def untold(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> list[str]:
     """Say whether the flow is worth more than the mean shift, and whether it invents changes.
 
-    Conditions that the flow has not seen are judged where there are any.
+    Conditions that the flow has not seen are judged if there are any.
 
     Parameters
     ----------
@@ -225,23 +227,24 @@ def verdict(table: pd.DataFrame) -> list[str]:
         said = f" in {closer} of {where}: it is closer to the treated cells there, and farther in {farther}"
     found = [f"The flow {word} the mean shift{said} (median energy distance {middle:.2f} times its own)."]
     if word != "is worth more than":
-        found.append("Where it does, the mean shift says as much with fewer assumptions: use that.")
+        found.append("In that case, use the mean shift: it predicts as well with fewer assumptions.")
     if seen:
         found.append(
-            "Both have seen these cells. Leave a group or a treatment out of the fit to see how they carry over."
+            "Both have seen these cells. Leave a group or a treatment out of the fit to see how well they generalise."
         )
     return found + _invented(table)
 
 
 def _invented(table: pd.DataFrame) -> list[str]:
-    """Say where cells are carried away although nothing can be told."""
+    """Say where cells are moved without a distinguishable effect."""
     still = table[~table["told"]]
     bad = still[still["energy_distance_flow"] > HARM * still["energy_distance"]]
     names = [name_of_row(row) for _, row in bad.iterrows()]
     if not names:
         return []
     return [
-        f"The flow changes cells where nothing can be told from no change: {_listed(names)}. Do not rely on it there."
+        f"The flow changes cells under conditions without a distinguishable effect: {_listed(names)}. Do not rely on "
+        "it there."
     ]
 
 
@@ -266,7 +269,7 @@ def _summary(adata: "AnnData", key: str = "response") -> str:
 
 def _fitted(flow: "PerturbationFlow") -> str:
     arms = flow.arms_
-    early = f" of {flow.steps:,}, as held-out cells gain no more" if len(flow.history_) < flow.steps else ""
+    early = f" of {flow.steps:,}, as held-out cells stopped improving" if len(flow.history_) < flow.steps else ""
     blur = f", blurred by {flow.blur_:.3g}" if flow.blur_ else ""
     settings = [
         ("Representation", f"{flow.rep}, {flow.n_features_in_} columns"),

@@ -63,10 +63,10 @@ def parameters(estimator: "Estimator") -> str:
 
 
 def unsaved(folder: Path) -> str:
-    """Say that the folder of a page holds no model, which the lines on it load; nothing where it does."""
+    """Say that the folder of a page holds no model, which its code would load; empty if it does."""
     if (folder / DESCRIPTION).exists():
         return ""
-    return html.paragraph("The flow is not saved here yet, which these lines need:") + html.listing(
+    return html.paragraph("The flow is not saved here yet; these lines need that:") + html.listing(
         f"flow.save({str(folder)!r})", style="note"
     )
 

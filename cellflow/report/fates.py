@@ -34,7 +34,7 @@ RESAMPLES = 50
 def drawings(
     adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None, genes: Sequence[str]
 ) -> Iterator[Drawing]:
-    """Draw the fates that were written, or else those toward the groups of a column, and what follows from them."""
+    """Draw the fates that were written, or else those toward the groups of a column, and figures derived from them."""
     few = _with_fates(adata, flow, groupby)
     if few is None:
         return
@@ -53,12 +53,12 @@ def thin(adata: "AnnData", flow: "SnapshotFlow") -> np.ndarray:
 
 
 def written(adata: "AnnData") -> bool:
-    """Return whether there are fates that `cellflow.tl.fate` has written, toward no more groups than are drawn."""
+    """Return whether `cellflow.tl.fate` has written fates, toward no more groups than are drawn."""
     return "fate" in adata.obsm and "fate" in adata.uns and len(read_fate(adata).groups) <= MOST
 
 
 def _with_fates(adata: "AnnData", flow: "SnapshotFlow", groupby: str | None) -> "AnnData | None":
-    """Return some cells of each fitted snapshot with their fates; ``None`` where there are none to be had."""
+    """Return some cells of each fitted snapshot with their fates; ``None`` if there are none."""
     if not written(adata) and groupby is None:
         return None
     few = adata[thin(adata, flow)].copy()
@@ -85,8 +85,8 @@ def _fates(few: "AnnData", flow: "SnapshotFlow", basis: str) -> Drawing:
     else:
         said = (
             f"The share of each group among the measured cells around the place where a cell ends at {where}. This "
-            "flow has no noise: a share between 0 and 1 means that the cell lands near the border of a group, and is "
-            "no probability. For probabilities, fit a flow with `stochastic=True`."
+            "flow has no noise: a share between 0 and 1 means that the cell lands near the border of a group; it is "
+            "not a probability. For probabilities, fit a flow with `stochastic=True`."
         )
     figure = pl.fate(few, basis=basis, figure=blank(11.0, 0.4 + 2.9 * -(-len(table.groups) // FATES_PER_ROW)))
     return Drawing("fates", "fates", figure, f"{said} Grey: cells at {where}.")
@@ -107,7 +107,7 @@ def _drivers(few: "AnnData", flow: "SnapshotFlow") -> Iterator[Drawing]:
             "drivers", f"drivers_{number}", figure,
             f"Genes whose expression goes with the fate {table.groups[k]}, in cells before "
             f"{time_label(table.at, unit_of(few, flow.time_key))}, given time; full dots: false discovery rate below "
-            "5 %. Association, not cause: a gene may follow from what decides the fate.",
+            "5 %. Association, not cause: a gene may be a consequence of what decides the fate.",
         )  # fmt: skip
 
 
@@ -118,18 +118,18 @@ def _trends(few: "AnnData", flow: "SnapshotFlow", genes: list[str]) -> Iterator[
     figure = blank(11.0, 0.8 + 2.6 * -(-len(shown) // GENES_PER_ROW))
     yield Drawing(
         "trends", "trends", pl.trends(few, genes=shown, figure=figure),
-        "Expression along the courses that lead to each fate, decoded from the representation: mean, and a band of "
-        "what the cells at hand leave open. Dots: measured cells of the group. Bands show no bias of the flow.",
+        "Expression along the courses that lead to each fate, decoded from the representation: mean, and a band for "
+        "the uncertainty from the number of cells. Dots: measured cells of the group. Bands show no bias of the flow.",
     )  # fmt: skip
     if len(genes) >= FEWEST_ROWS:
         yield Drawing(
             "trends", "trends_heatmap", pl.trends_heatmap(few, figure=blank(11.0, 3.0 + 0.2 * len(genes))),
-            "The same of all genes, each from its lowest to its highest, in the order of their peaks.",
+            "The same for all genes, each scaled from its minimum to its maximum, ordered by their peaks.",
         )  # fmt: skip
 
 
 def _commonest(groups: pd.Series, there: pd.Series) -> pd.Series:
-    """Return groups as names, with those that are rare at the end put together, so that not too many are drawn."""
+    """Return groups as names, with those that are rare at the end merged, so that not too many are drawn."""
     kept = there.astype(object).value_counts().index[:MOST_GROUPS]
     named = groups.astype(object)
     return named.where(named.isin(kept) | named.isna(), "other groups")

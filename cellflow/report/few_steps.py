@@ -1,4 +1,4 @@
-"""Scores of a distilled flow after few jumps, beside as many Euler steps of the flow it was distilled from."""
+"""Scores of a distilled flow after few jumps, beside as many Euler steps of the original flow."""
 
 import time
 from collections.abc import Callable
@@ -28,11 +28,11 @@ STEPS, TEACHER = (1, 2, 4, 8, 16), 100
 JUMPS, EULER, MANY = "flow map, jumps", "flow, Euler steps", f"flow, {TEACHER} Euler steps"
 TO_NEXT = "W1 to the next snapshot"
 MOST_CELLS = 1000
-"""Cells of a snapshot that are carried and compared, at most: exact transport is quick up to there."""
+"""Maximum number of cells of a snapshot to carry and compare: exact transport is quick up to there."""
 EXPLAINED = (
-    "After how many steps a distilled flow is as good as the flow it was distilled from. Jumps are those of the flow "
-    "map; beside them as many Euler steps of the flow, one evaluation of the network each, and {teacher} of them. Of "
-    "cells, those that the flow was fitted on are compared; of images, those that were left out."
+    "How many steps a distilled flow needs to be as good as the original flow. Jumps of the flow map are shown beside "
+    "as many Euler steps of the flow, one evaluation of the network each, and beside {teacher} of them. For cells, "
+    "the fitted cells are compared; for images, held-out ones."
 )
 
 
@@ -42,9 +42,9 @@ def compare(carry: Callable[[Any], Any], score: Callable[[Any], float], *, measu
     Parameters
     ----------
     carry
-        Makes what is scored with a solver.
+        Computes what is scored, with a given solver.
     score
-        How bad it is.
+        The score; lower is better.
     measure
         Name of the score.
 
@@ -114,7 +114,7 @@ def compare_translated(
 ) -> "pd.DataFrame":
     """Translate unseen source images, and return their distance to unseen target images.
 
-    ``guidance`` is that which the map has built in: the flow beside it gets the same.
+    ``guidance`` is the guidance that is built into the map; the flow gets the same.
     """
     model._check_fitted()
     inputs, targets = source.in_memory().held_out, target.in_memory()
@@ -137,9 +137,9 @@ def compare_translated(
 def compare_generated(
     model: "ImageGenerator", images: Split[Any], *, feature_network: str | None, guidance: float = 1.0
 ) -> "pd.DataFrame":
-    """Make as many images as are left out, of the same classes, and return their distance to those.
+    """Generate as many images as are held out, of the same classes, and return their distance to those.
 
-    ``guidance`` is that which the map has built in: the flow beside it gets the same.
+    ``guidance`` is the guidance that is built into the map; the flow gets the same.
     """
     model._check_fitted()
     known = images.in_memory()
@@ -156,7 +156,7 @@ def compare_generated(
 
 
 def section(folder: Path, figures: Path) -> str:
-    """Return text, table and figure of the comparison of a run, as HTML; empty where there was none.
+    """Return text, table and figure of the comparison of a run, as HTML; empty if there was none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The figures of a report of a flow, drawn without pyplot, so that none is left open."""
+"""The figures of a report of a flow, drawn without pyplot, so that no figure stays open."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 MOST_SNAPSHOTS = 6
-"""Snapshots that are drawn beside their prediction; of more, as many are chosen evenly."""
+"""Maximum number of snapshots to draw beside their prediction; of more, a regular selection."""
 MOMENTS = 25
 _VALIDATED = {
-    "times": "Distance from each prediction to the cells that were left out: further left is better. Below the noise "
-    "floor differences mean little.",
-    "new cells": "Distance of carried cells to new cells of the next snapshot: further left is better. Where the full "
-    "circle lies far to the right of the empty one, the flow knows its cells, not the population.",
-    "couplings": "Share of mass that lands on its own label, and agreement of clones: further right is better. Where "
-    "the flow is left of not moving, cells change state, or are carried across lineages.",
+    "times": "Distance from each prediction to the held-out cells: further left is better. Below the noise floor "
+    "differences mean little.",
+    "new cells": "Distance of carried cells to new cells of the next snapshot: further left is better. If the full "
+    "circle lies far to the right of the empty one, the flow has memorised its cells, not learned the population.",
+    "couplings": "Share of mass that lands on its own label, and agreement of clones: further right is better. If the "
+    "flow is left of not moving, cells change state, or are carried across lineages.",
 }
 """Captions."""
 
@@ -38,7 +38,7 @@ _VALIDATED = {
 def drawings(
     adata: "AnnData", flow: "SnapshotFlow", *, basis: str, genes: Sequence[str] = (), groupby: str | None = None
 ) -> Iterator[Drawing]:
-    """Draw everything that can be drawn for these cells and this flow, one figure after the other."""
+    """Draw all available figures for these cells and this flow, one after the other."""
     unit = unit_of(adata, flow.time_key)
     yield cell_types.drawing(adata, flow, basis=basis, groupby=groupby)
     yield from _validation(adata, unit)
@@ -81,7 +81,7 @@ def _validation(adata: "AnnData", unit: str) -> Iterator[Drawing]:
 
 
 def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) -> Iterator[Drawing]:
-    """Draw held-out snapshots, and apart from them those that the flow was fitted on."""
+    """Draw held-out snapshots and, separately, fitted ones."""
     first, last = flow.clock_.times[0], flow.clock_.times[-1]
     inner = [float(t) for t in np.unique(read_times(adata, flow.time_key)) if first < t < last]
     unseen = _few([time for time in inner if time not in flow.clock_.times])
@@ -92,8 +92,8 @@ def _predictions(adata: "AnnData", flow: "SnapshotFlow", basis: str, unit: str) 
         pl.interpolation(adata, predicted, time_key=flow.time_key, basis=basis, figure=figure)
         yield Drawing(
             "predictions", "predicted", figure,
-            "Left-out snapshots: observed cells, and the flow's prediction of them. The flow never saw these cells; "
-            "the neighbouring snapshots are carried towards them. Larger dots weigh more.",
+            "Held-out snapshots: observed cells, and the flow's prediction of them. The flow never saw these cells; "
+            "the neighbouring snapshots are carried towards them. Larger dots have more weight.",
         )  # fmt: skip
     if seen:
         figure = blank(8.4, 0.4 + 3.7 * len(seen))
@@ -139,8 +139,8 @@ def _genes(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> Draw
     pl.genes(adata, course, genes=genes, time_key=flow.time_key, left_out=unseen, figure=figure)
     return Drawing(
         "genes", "genes", figure,
-        "Predicted mean expression (line), beside the measured one (dots). The line is decoded from "
-        "the representation, which keeps a part of each gene only, so it need not meet the dots.",
+        "Predicted mean expression (line), beside the measured one (dots). The line is decoded from the "
+        "representation, which keeps only part of each gene's variance, so it need not meet the dots.",
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def _few(times: list[float]) -> list[float]:
 
 
 def _covered(adata: "AnnData", flow: "SnapshotFlow") -> "AnnData":
-    """Return the cells within the fitted times: a left-out edge has no velocity that was learned."""
+    """Return the cells within the fitted times: no velocity was learned at a held-out edge."""
     time = read_times(adata, flow.time_key)
     inside = (time >= flow.clock_.times[0]) & (time <= flow.clock_.times[-1])
     return adata if inside.all() else adata[inside]

@@ -32,7 +32,7 @@ _LEAST = 48  # pixels a side that an image is enlarged to in a plain grid
 def tile(rows: Sequence[Tensor]) -> np.ndarray:
     """Return images ``(n, c, h, w)`` of each row as one picture ``(height, width, 3)`` of bytes.
 
-    Channels other than one (grey) or three (colour) are mixed, each in a colour of its own, see `legend`.
+    Channels other than one (grey) or three (colour) are mixed, each in its own colour, see `legend`.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def tile(rows: Sequence[Tensor]) -> np.ndarray:
 
 
 def legend(channels: int, names: Sequence[str] | None = None) -> str:
-    """Say in which colour each channel is shown; nothing of grey and coloured images.
+    """Say in which colour each channel is shown; empty for grey and colour images.
 
     Examples
     --------

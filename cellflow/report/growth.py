@@ -1,4 +1,4 @@
-"""Growth: what of it snapshots show, what depends on the relaxation, and growth by group of cells."""
+"""Growth: what snapshots show of it, what depends on the relaxation, and growth by group of cells."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from cellflow.estimators import SnapshotFlow
 
 LEAST = 5
-"""Cells that a group needs to be drawn."""
+"""Minimum number of cells of a group that is drawn."""
 
 
 def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
-    """Say what the growth of a flow is identified by, and how far it depends on the relaxation of the plans."""
+    """Say what identifies the growth of a flow, and how far it depends on the relaxation of the plans."""
     level = (
-        "The sizes of the population were given, so that rates count from 0."
+        "Population sizes were given, so rates are absolute."
         if flow.masses is not None
-        else "No sizes of the population were given: only differences between cells of one snapshot mean something."
+        else "No population sizes were given: only differences between cells of one snapshot are meaningful."
     )
     expected = (
-        "" if flow.prior_key is None else f" What was expected of each cell, obs[{flow.prior_key!r}], is part of it."
+        "" if flow.prior_key is None else f" The expected growth of each cell, obs[{flow.prior_key!r}], is included."
     )
     said = html.paragraph(
         "Snapshots show how the shares of states change between them. That this is growth, and not travel from one "
-        f"state to another, is an assumption on how far cells travel. {level}{expected}{_turnover(flow, unit=unit)}"
+        f"state to another, is an assumption about how far cells travel. {level}{expected}{_turnover(flow, unit=unit)}"
         f"{_confirmed(flow)}"
     )
     table = sensitivity(adata, flow)
@@ -58,14 +58,14 @@ def text(adata: "AnnData", flow: "SnapshotFlow", *, unit: str) -> str:
         + html.paragraph(
             "Spread: standard deviation of the growth of log mass over an interval, by the plans. Ranks: Spearman's "
             "correlation with growth at half and at double the relaxation. Level: how many times larger the spread is "
-            "at half than at double; 1 where shares decide, up to 4 where travel is taken for death.",
+            "at half than at double; 1 if shares decide, up to 4 if travel is taken for death.",
             style="note",
         )
     )
 
 
 def _turnover(flow: "SnapshotFlow", *, unit: str) -> str:
-    """Say which share of the population growth replaces in each interval, and by which relaxation."""
+    """Say which share of the population growth replaces in each interval, and at which relaxation."""
     said = []
     if isinstance(flow.turnover_, dict):  # many legs: the table of plans is in `flow.turnover_`
         return ""
@@ -74,7 +74,7 @@ def _turnover(flow: "SnapshotFlow", *, unit: str) -> str:
             relaxation = getattr(plan, "settings", {}).get("relaxation")
             by = "" if relaxation is None else f" (relaxation {relaxation:.3g})"
             said.append(f"{share:.0%} from {time_label(start, unit)} to {time_label(stop, unit)}{by}")
-    return f" By the plans growth replaces of the population {', '.join(said)}." if said else ""
+    return f" According to the plans, growth replaces this share of the population: {', '.join(said)}." if said else ""
 
 
 def _confirmed(flow: "SnapshotFlow") -> str:
@@ -82,7 +82,7 @@ def _confirmed(flow: "SnapshotFlow") -> str:
     share = last_confirmed(flow.search_history_)
     if share is None:
         return ""
-    return f" Cells that were held out confirm {share:.0%} of it: so much was learned."
+    return f" Held-out cells confirm {share:.0%} of it: this share was learned."
 
 
 def _plans(flow: "SnapshotFlow") -> "Sequence[Plan | None]":
@@ -110,7 +110,7 @@ def drawing(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, unit: str) 
     ax.spines[["top", "right"]].set_visible(False)
     caption = (
         f"Growth rates that the flow has learned, by {groupby}: median, and the middle half of the cells, before the "
-        "last snapshot. Growth and the share of a group in the sample cannot be told apart: a rate says how the number "
-        "of cells that were sampled changes, relative to other cells."
+        "last snapshot. Growth cannot be distinguished from the share of a group in the sample: a rate says how the "
+        "number of sampled cells changes, relative to other cells."
     )
     return Drawing("growth", "growth", figure, caption)

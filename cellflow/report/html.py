@@ -31,7 +31,7 @@ class Drawing(NamedTuple):
 
 
 def blank(width: float, height: float) -> "Figure":
-    """Return an empty figure of a size in inches, without pyplot, so that none is left open."""
+    """Return an empty figure of a size in inches, without pyplot, so that no figure stays open."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

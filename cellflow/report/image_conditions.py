@@ -11,11 +11,11 @@ from cellflow.estimators.conditional_verbs import Condition, Conditional
 from cellflow.images import ImageSet
 
 MOST = 6
-"""Conditions that are drawn: the first, the last, and others evenly between."""
+"""Maximum number of conditions to draw: the first, the last, and others evenly between."""
 
 
 def in_turn(model: Conditional, real: ImageSet, n: int) -> dict[str, Any]:
-    """Return the conditions of real images for ``n`` others, as a keyword of a verb; nothing without conditions.
+    """Return the conditions of real images for ``n`` others, as a keyword argument; empty without conditions.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def in_turn(model: Conditional, real: ImageSet, n: int) -> dict[str, Any]:
     real
         Images with the columns of its conditions.
     n
-        Number of conditions: of few, real images are taken evenly; of many, in turn.
+        Number of conditions: if few, real images are taken evenly; if many, in turn.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def in_turn(model: Conditional, real: ImageSet, n: int) -> dict[str, Any]:
 def condition_rows(
     model: Conditional, make: Callable[[Condition], Tensor], real: ImageSet, *, shown: int
 ) -> list[tuple[str, Tensor]]:
-    """Return rows of images for a figure: of each condition what a model makes, and below it real images.
+    """Return rows of images for a figure: for each condition generated images, and real ones below.
 
     Parameters
     ----------

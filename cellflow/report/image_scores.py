@@ -1,4 +1,4 @@
-"""Scores of the images that a model made, beside doing nothing, real images and shuffled inputs; and what they say."""
+"""Scores of the images of a model, beside doing nothing, real images and shuffled inputs; and their meaning."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 READ = 1000
-"""Images of each part that are read into memory, where they were left in their files."""
+"""Maximum number of images of each part to read into memory, if they were left in their files."""
 COMPONENTS = 32
 REPEATS = 50
 MADE, STILL, REAL = "made", "source as it is", "real target"
@@ -36,22 +36,22 @@ SIMILARITY, COST = "structural similarity", "transport cost"
 OWN, SHUFFLED = "own input", "input of another"
 SHARPNESS = "high-frequency ratio"
 CONTROL = "real target with "
-"""How what is compared begins where real images were spoiled on purpose."""
+"""Prefix of the names of deliberately degraded real images."""
 GRAINY, BLURRY = 1.25, 0.8
-"""Ratios from which on the page speaks of grain, and of blur."""
+"""Ratios beyond which the page mentions grain or blur."""
 NAMES = {MADE: "Made by the model", STILL: "Source images as they are", REAL: "Other real target images (floor)"}
 
 Kind = TypeVar("Kind", bound=ImageSet | ImageStream)
 
 
 class Split(NamedTuple, Generic[Kind]):
-    """Images that a model was fitted on, and held-out images of the same kind."""
+    """Fitted images, and held-out images of the same kind."""
 
     fitted: Kind
     held_out: Kind
 
     def in_memory(self) -> "Split[ImageSet]":
-        """Return all of them; of images in files, ``READ`` of each part, evenly spaced."""
+        """Return all of them; for images in files, ``READ`` of each part, evenly spaced."""
         return Split(_read(self.fitted), _read(self.held_out))
 
 
@@ -71,7 +71,7 @@ class Features(NamedTuple):
 
 
 def keeps(measure: str, found: Preservation) -> bool:
-    """Return whether outputs go better with their own inputs than with those of others, beyond chance.
+    """Return whether outputs match their own inputs better than those of others, beyond chance.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def keeps(measure: str, found: Preservation) -> bool:
 
 
 class ImageScores(NamedTuple):
-    """Everything that was measured.
+    """All measured scores.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class ImageScores(NamedTuple):
     distances
         To the held-out real images, by what is compared: an interval each.
     kept
-        How much of their input images keep, by measure; empty for generated images.
+        How much images keep of their input, by measure; empty for generated images.
     accuracy
         Fraction of images that a classifier assigns to the target class, by what is compared; empty without one.
     n, n_reference
@@ -112,13 +112,13 @@ class ImageScores(NamedTuple):
 
     @property
     def blind_spots(self) -> tuple[str, ...]:
-        """What the distance puts no farther from real images than real ones: spoiled ones, or the source as it is."""
+        """What the distance puts no farther from real images than real ones: degraded ones, or the unchanged source."""
         others = {what: found.value for what, found in self.distances.items() if what not in (MADE, REAL)}
         return blind_to(self.distances[REAL].value, others)
 
     @property
     def ignores_input(self) -> bool:
-        """Whether outputs go no better with their own inputs than with others, by any measure."""
+        """Whether no measure matches outputs better with their own inputs than with others."""
         return bool(self.kept) and not any(keeps(measure, found) for measure, found in self.kept.items())
 
     def to_frame(self) -> "pd.DataFrame":
@@ -146,14 +146,14 @@ def score_images(
     target: str | None = None,
     seed: int = 0,
 ) -> ImageScores:
-    """Score images ``(n, c, h, w)`` from -1 to 1, beside as many real ones, and real ones that were spoiled.
+    """Score images ``(n, c, h, w)`` from -1 to 1, beside as many real ones, and degraded real ones.
 
     Parameters
     ----------
     made
         Images of a model.
     real
-        Real target images, of which as many are drawn as were made: the floor.
+        Real target images, of which as many are drawn as there are images: the floor.
     reference
         Held-out real target images, with which all are compared.
     inputs
@@ -225,7 +225,7 @@ def sentences(scores: ImageScores) -> list[str]:
         names = " and ".join(NAMES.get(spot, _control(spot)).lower() for spot in spots)
         found.append(
             f"{scores.name} is blind to {names}: it puts them no farther from real images than other real images are. "
-            "Rank no models by it without another score."
+            "Do not rank models by it alone."
         )
     if scores.accuracy:
         shares = ", ".join(
@@ -274,7 +274,7 @@ def features_for(network: str | None, real: Tensor) -> Features:
 
 
 def _control(what: str) -> str:
-    """Name a control as the page does.
+    """Return the name of a control on the page.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def _control(what: str) -> str:
 
 
 def _sharp(ratio: float) -> str:
-    """Say whether images have grain, or are blurred."""
+    """Say whether images have grain or are blurred."""
     found = f"Energy in high frequencies, relative to real images: {number(ratio)}."
     if ratio > GRAINY:
         return found + " More than 1: there is grain that real images do not have."

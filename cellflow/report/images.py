@@ -39,7 +39,7 @@ _CAUTION = (
     "Distances fall with the number of images: compare within a column only. The intervals come from "
     "a bootstrap, which biases them upwards, so that they may exclude the value itself. "
     "High frequencies: energy in structures of less than four pixels, relative to the held-out real images; more than "
-    "1 is grain, less is blur. Controls are the real images of the floor, made worse on purpose: a distance that puts "
+    "1 is grain, less is blur. Controls are the real images of the floor, deliberately degraded: a distance that puts "
     "one of them no farther away does not see the difference. One fit and one seed."
 )
 
@@ -59,8 +59,8 @@ def write_translation(
 ) -> ImageScores:
     """Write the report of a translation: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
 
-    Everything is measured on source images that the model never saw. Of images that are left in their files, at most
-    1000 that it saw and 1000 that it did not are read.
+    Everything is measured on held-out source images. If images are left in their files, at most 1000 fitted and 1000
+    held-out ones are read.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def write_translation(
     model
         The fitted translator, of images.
     source, target
-        Images of both domains, those that the model saw and those that it did not.
+        Images of both domains, fitted and held out.
     title
         Name of the run.
     details
@@ -77,9 +77,9 @@ def write_translation(
     feature_network
         Network of `cellflow.metrics.feature_network` that compares images; ``None`` for principal components.
     target_class
-        The class of that network that the target has.
+        The class of the target, as that network numbers it.
     solver
-        How images are translated, with noise or without; ``None`` for 20 steps, with noise where a score was learned.
+        How images are translated, with noise or without; ``None`` for 20 steps, with noise if a score was learned.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def write_generation(
     model
         The fitted generator.
     images
-        Those that the model saw, and others.
+        Fitted images, and held-out ones.
     solver
         As for `cellflow.ImageGenerator.generate`.
 
@@ -237,14 +237,14 @@ def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path)
 
 
 def _asking(model: "DomainTranslator | ImageGenerator") -> str:
-    """Return how a condition is asked for in Python."""
+    """Return how a condition is requested in Python."""
     if model.conditions_ is None:
         return ""
     return ", condition={" + ", ".join(f'"{name}": ...' for name in model.conditions_.columns) + "}"
 
 
 def _words(model: "DomainTranslator | ImageGenerator", words: str) -> str:
-    """Return the words of a command line, with one that asks for a condition."""
+    """Return the words of a command line, with one that requests a condition."""
     if model.conditions_ is None:
         return words
     return " ".join([words, *(f"condition.{name}=..." for name in model.conditions_.columns)])
@@ -269,7 +269,7 @@ def _of_translation(
     if by_condition:
         yield Drawing(
             "images", "conditions", rows_figure([("source", inputs), *by_condition]),
-            "The same source images in each condition, and below it real images of that condition, which are not "
+            "The same source images in each condition, and below them real images of that condition, which are not "
             "paired with them.",
         )  # fmt: skip
     yield Drawing(
@@ -339,13 +339,13 @@ def _sizes(*splits: Split[Any]) -> list[tuple[str, str]]:
 
 
 def _measured(split: Split[Any]) -> str:
-    """Return a note where the page shows and measures some of the images only."""
+    """Return a note if the page shows and measures only some of the images."""
     large = any(isinstance(images, ImageStream) and len(images) > image_scores.READ for images in split)
     return f"; read from files, at most {image_scores.READ:,} of each for this page" if large else ""
 
 
 def _settings(model: "DomainTranslator | ImageGenerator") -> list[tuple[str, str]]:
-    """Return what the model was made of: the main parts, and every other setting that is not at its default."""
+    """Return the parts of the model: the main ones, and every other setting that is not at its default."""
     return [
         ("Path", repr(paths.resolve(model.path))),
         ("Coupling", repr(couplings.resolve(model.coupling))),

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 KIND = "couplings"
 UNSEEN = (
-    "No score above sees which cell goes where: a flow may meet every snapshot and still carry cells into the wrong "
-    "lineage. Where there is a column of cell types or of clones, name it with data.groupby= or data.lineage_key=."
+    "No score above shows which cell goes where: a flow may match every snapshot and still carry cells into the wrong "
+    "lineage. If there is a column of cell types or clones, name it with data.groupby= or data.lineage_key=."
 )
 _WHAT = {LABELS: "Mass that lands on its own label", CLONES: "Agreement of clones (0.5 is chance)"}
 _METHODS = {"not moving": "not moving", "exact plan": "the exact transport plan", "plan of the flow": "the flow's plan"}
 
 
 def read(adata: "AnnData") -> pd.DataFrame | None:
-    """Return the scores of where cells go; ``None`` where no labels or clones were named."""
+    """Return the scores of where cells go; ``None`` if no labels or clones were named."""
     return read_validation(adata, kind=KIND) if f"validation{KINDS[KIND]}" in adata.uns else None
 
 
 def headline(table: pd.DataFrame) -> list[str]:
-    """Return sentences on each score, averaged over intervals, and a warning where fewer cells keep their label.
+    """Return sentences on each score, averaged over intervals, and a warning if fewer cells keep their label.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def headline(table: pd.DataFrame) -> list[str]:
     >>> table = pd.DataFrame([(4.0, 6.0, "label persistence", *row) for row in rows], columns=columns)
     >>> headline(table)[0]
     'Mass that lands on its own label: 0.84 by the flow, 0.88 by not moving. In 1 of 1 intervals this is less than by
-    not moving. Cells may change state, but they may also be carried across lineages: a warning, no proof.'
+    not moving. Cells may change state, but they may also be carried across lineages: a warning, not proof.'
     """
     return [_said(score, rows) for score in (LABELS, CLONES) if len(rows := table[table["score"] == score])]
 
@@ -58,7 +58,7 @@ def section(table: pd.DataFrame, unit: str) -> str:
     explained = (
         "Where each cell lands, read from the labels of the measured cells around that place, and from how near it is "
         "to cells of its own clone or track: the probability that one of these is nearer than another cell. Static "
-        "plans are read at the same cells. Labels are no truth, since cells change state; clones are one."
+        "plans are evaluated at the same cells. Labels are not ground truth, since cells change state; clones are."
     )
     header = (
         "Score",
@@ -93,7 +93,7 @@ def _said(score: str, rows: pd.DataFrame) -> str:
     if score == LABELS and below:
         return (
             f"{found} In {below} of {len(both)} intervals this is less than by not moving. Cells may change state, but "
-            "they may also be carried across lineages: a warning, no proof."
+            "they may also be carried across lineages: a warning, not proof."
         )
     if score == CLONES:
         return (

@@ -1,4 +1,4 @@
-"""What a page does not show, and what it would need for that."""
+"""What a page does not show, and what that would need."""
 
 import logging
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ UMAP = "X_umap"
 
 
 def section(adata: "AnnData", flow: "SnapshotFlow", *, basis: str, groupby: str | None, genes: Sequence[str]) -> str:
-    """Return the reasons for what is left out as a list of HTML; nothing where all is there."""
+    """Return the reasons for what is left out as an HTML list; empty if nothing is."""
     return html.bullets(reasons) if (reasons := _reasons(adata, flow, basis, groupby, genes)) else ""
 
 
 def undecoded(adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str]) -> str:
-    """Return why the genes that are named cannot be decoded from states; nothing where they can, or none is named."""
+    """Return why the named genes cannot be decoded from states; empty if they can, or none is named."""
     if not len(genes):
         return ""
     try:
@@ -51,7 +51,7 @@ def _reasons(
         found.append(f"Genes over time: {why}")
     if UMAP not in adata.obsm and basis == flow.rep:
         found.append(
-            f"A UMAP: there is none in the cells, so the figures are drawn on {flow.rep}. Run `sc.pp.neighbors(adata)` "
+            f"A UMAP: the cells have none, so the figures are drawn on {flow.rep}. Run `sc.pp.neighbors(adata)` "
             "and `sc.tl.umap(adata)`, or name another embedding with `basis=`."
         )
     if not flow.growth_:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FLOW, OWN, PLAN = "the flow", "the plans it was fitted on", "optimal transport alone"
 STILL, ALIKE = "not moving", "all cells alike"
 MOST_PAIRS = 2**24
-"""Pairs of two snapshots up to which the exact plan is solved beside: 4096 x 4096 take about a minute."""
+"""Maximum number of pairs of two snapshots for the exact plan: 4096 x 4096 take about a minute."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Clones:
     Parameters
     ----------
     overlap
-        For each method, the flow first, what prediction and truth of every clone have in common ``(clones,)``.
+        For each method, the flow first, the overlap of prediction and truth of every clone ``(clones,)``.
     predicted, real
         Shares of the groups that each clone changes into, by the flow and really; tables of clones by groups. 0 where
         no change is predicted.
@@ -58,7 +58,7 @@ class Clones:
 def compare(adata: "AnnData", flow: "SnapshotFlow", *, groupby: str, lineage_key: str) -> Clones:
     """Compare fates with the cells of the same clones in the last fitted snapshot, see `cellflow.metrics.fate_overlap`.
 
-    The flow has seen no clones: they are used here alone.
+    The flow has seen no clones: they are used only here.
 
     Raises
     ------
@@ -125,9 +125,9 @@ def _beside(snapshots: list[States], member: np.ndarray, flow: "SnapshotFlow") -
 
 
 def sentence(clones: Clones, when: str) -> str:
-    """Say how the fates of the flow compare with real clones, beside all that learns nothing.
+    """Say how the fates of the flow compare with real clones, beside methods without learning.
 
-    A difference is one only where 95 % of resampled sets of clones agree on its sign.
+    A difference counts only if 95 % of resampled sets of clones agree on its sign.
 
     Examples
     --------
@@ -152,15 +152,15 @@ def sentence(clones: Clones, when: str) -> str:
 
 
 def table(clones: Clones) -> str:
-    """Return the overlaps as a table of HTML, with intervals over clones."""
+    """Return the overlaps as an HTML table, with intervals over clones."""
     rows = []
     for name, values in clones.overlap.items():
         found = bootstrap(torch.mean, torch.from_numpy(values), generator=generator(seed=0))
         rows.append([name.capitalize(), f"{found.value:.2f}", f"{found.low:.2f} to {found.high:.2f}"])
     explained = (
-        "Cells whose clone has become something else by the last snapshot: what part the predicted change and the real "
-        "one have in common, 0 to 1, mean over clones. A cell's own group is left out of both, so that staying, which "
-        "is right for most cells, earns nothing. Two sisters can have different fates, so 1 is not to be expected."
+        "Cells whose clone has become something else by the last snapshot: the overlap of the predicted and the real "
+        "change, 0 to 1, mean over clones. A cell's own group is left out of both, so that staying, which is right "
+        "for most cells, scores nothing. Two sisters can have different fates, so do not expect 1."
     )
     return html.paragraph(explained) + html.table(
         ("", "In common", "95\u00a0% of resampled clones"), rows, numbers=(1, 2)
@@ -168,7 +168,7 @@ def table(clones: Clones) -> str:
 
 
 def unsaved(flow: "SnapshotFlow") -> str:
-    """Say, of a flow that was loaded, that it is compared with its own plans only in the report of its fit."""
+    """Say that a loaded flow is compared with its own plans only in the report of its fit."""
     if hasattr(flow, "plans_") or couplings.resolve(flow.coupling) == Exact():  # whose plans are found again
         return ""
     said = f"A flow is saved without its plans, so {OWN} are not compared here. The report of the fit has them."

@@ -1,4 +1,4 @@
-"""Sentences and a table on cells that the flow was not fitted on, and a warning where they are carried worse."""
+"""Sentences and a table on new cells, and a warning if they are carried worse."""
 
 from typing import TYPE_CHECKING
 
@@ -24,19 +24,19 @@ _COLUMNS = {
 
 
 def read(adata: "AnnData") -> pd.DataFrame | None:
-    """Return the scores on new cells; ``None`` where none were kept aside."""
+    """Return the scores on new cells; ``None`` if none were held out."""
     return read_validation(adata, kind=KIND) if f"validation{KINDS[KIND]}" in adata.uns else None
 
 
 def headline(table: pd.DataFrame, unit: str) -> str:
-    """Return sentences on whether new cells are carried as well as fitted ones, and a warning where they are not.
+    """Return sentences on whether new cells are carried as well as fitted ones, and a warning if they are not.
 
     Examples
     --------
     >>> rows = [("flow", "new", 1.0, 0.4), ("flow", "fitted", 0.98, None), ("not moving", "new", 9.0, None)]
     >>> rows = [(24.0, *row) for row in [*rows, ("common shift", "new", 2.0, None)]]
     >>> headline(pd.DataFrame(rows, columns=["time", "method", "cells", "ED", "p"]), "hours")
-    'New cells, which were kept from the fit, are carried to 24 hours as well as fitted ones. They come nearer to the
+    'New cells, which were held out of the fit, are carried to 24 hours as well as fitted ones. They come nearer to the
     next snapshot than without moving, or by one shift for all cells, in 1 of 1 intervals.'
     """
     outcomes = generalisation(table)
@@ -48,13 +48,13 @@ def headline(table: pd.DataFrame, unit: str) -> str:
     scores = by_time(table).values()
     nearer = sum(compare(score["flow", "new"]["ED"], idle(score)) == "better" for score in scores)
     found = (
-        f"New cells, which were kept from the fit, are carried to {'; to '.join(said)}. They come nearer to the next "
+        f"New cells, which were held out of the fit, are carried to {'; to '.join(said)}. They come nearer to the next "
         f"snapshot than without moving, or by one shift for all cells, in {nearer} of {len(outcomes)} intervals."
     )
     if "no better" in outcomes.values():
         return (
-            f"{found} Warning: there the flow has learned its cells by heart, not the population. Away from the cells "
-            "that it was fitted on, its velocities are not to be believed."
+            f"{found} Warning: there the flow has memorised its cells, not learned the population. Do not trust its "
+            "velocities away from the fitted cells."
         )
     if "worse" in outcomes.values():
         return f"{found} There the flow knows its own cells better than the population."
@@ -70,14 +70,14 @@ def section(table: pd.DataFrame, unit: str) -> str:
         span = f"{time_label(first['start'], unit)} to {time_label(time, unit)}"
         rows.append([span, f"{int(first['n_cells']):,}", *(number(score[key]["ED"]) for key in _COLUMNS)])
     explained = (
-        "The same settings were fitted once more, on part of the cells of every snapshot. Cells that were fitted, and "
-        "as many new ones that were kept aside, were then carried to the next snapshot, and compared with new cells "
-        "there: the energy distance is 0 between equal populations. A flow that has learned the population carries "
-        "both alike; one that has learned its cells by heart does not."
+        "The same settings were fitted once more, on part of the cells of every snapshot. Fitted cells, and as many "
+        "held-out ones, were then carried to the next snapshot, and compared with held-out cells there: the energy "
+        "distance is 0 between equal populations. A flow that has learned the population carries both equally well; "
+        "one that has memorised its cells does not."
     )
     caution = (
         "This fit has fewer cells than the flow of this report, which therefore does somewhat better on new ones. The "
-        "noise floor compares fitted and new cells of the same snapshot: what a perfect flow would get. The distance "
+        "noise floor compares fitted and new cells of the same snapshot: the score of a perfect flow. The distance "
         "is larger between fewer cells."
     )
     header = ("Carried", "Cells", *_COLUMNS.values())
@@ -90,7 +90,7 @@ def section(table: pd.DataFrame, unit: str) -> str:
 
 _SAID = {
     "as well": "as well as fitted ones",
-    "unsure": "less well than fitted ones, but not beyond what chance does to so few cells",
+    "unsure": "less well than fitted ones, but not beyond chance for so few cells",
     "worse": "worse than fitted ones",
     "no better": "worse than fitted ones, and no better than without moving, or by one shift for all cells",
 }

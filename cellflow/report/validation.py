@@ -1,4 +1,4 @@
-"""The scores of a validation, and sentences on them, whether the flow is better or worse than the baselines."""
+"""The scores of a validation, and sentences on whether the flow is better or worse than the baselines."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TIE = 0.05
-"""Relative difference under which neither distance is called better. Measured on the myoblasts, about 75 cells a
+"""Relative difference below which neither distance is called better. Measured on the myoblasts, about 75 cells a
 snapshot: from seed to seed the flow's W1 has a standard deviation of 3 to 5 %."""
 LINES = "linear transport"
 STILL = {
@@ -34,7 +34,7 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Score:
-    """The W1 distances to the cells of one left-out snapshot.
+    """The W1 distances to the cells of one held-out snapshot.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class Score:
     distances
         W1 of every method, among them the flow.
     n_cells
-        Cells it was compared on.
+        Number of cells compared.
     interval
-        Ends of the interval of the flow; ``None`` where it was not kept.
+        Interval of the flow; ``None`` if it was not stored.
     """
 
     time: float
@@ -71,7 +71,7 @@ class Score:
 
 
 def read_scores(adata: "AnnData") -> list[Score]:
-    """Return the scores of each left-out snapshot, by time; none where nothing was validated."""
+    """Return the scores of each held-out snapshot, by time; empty if nothing was validated."""
     if "validation" not in adata.uns:
         return []
     found: list[Score] = []
@@ -91,9 +91,9 @@ def headline(scores: list[Score]) -> str:
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 1.01}
     >>> headline([Score(24.0, rows, 50)])
-    'Tested on 1 left-out snapshot: the flow is better than doing nothing, but level with straight lines.'
+    'Tested on 1 held-out snapshot: the flow is better than doing nothing, but level with straight lines.'
     >>> headline([Score(24.0, rows, 50), Score(48.0, rows | {"flow": 3.0}, 50)])
-    'Tested on 2 left-out snapshots: against doing nothing the flow is better on 1 and worse on 1; against straight
+    'Tested on 2 held-out snapshots: against doing nothing the flow is better on 1 and worse on 1; against straight
     lines it is level on 1 and worse on 1.'
     """
     still = [compare(score.flow, score.still[1]) for score in scores]
@@ -101,29 +101,29 @@ def headline(scores: list[Score]) -> str:
     if len(scores) == 1:
         joint = "and" if still == lines else "but"
         return (
-            f"Tested on 1 left-out snapshot: the flow is {_THAN[still[0]]} doing nothing, {joint} {_THAN[lines[0]]} "
+            f"Tested on 1 held-out snapshot: the flow is {_THAN[still[0]]} doing nothing, {joint} {_THAN[lines[0]]} "
             "straight lines."
         )
     return (
-        f"Tested on {len(scores)} left-out snapshots: against doing nothing the flow is {_tally(still)}; against "
+        f"Tested on {len(scores)} held-out snapshots: against doing nothing the flow is {_tally(still)}; against "
         f"straight lines it is {_tally(lines)}."
     )
 
 
 def sentence(score: Score, unit: str) -> str:
-    """Return sentences on the scores at one left-out snapshot.
+    """Return sentences on the scores at one held-out snapshot.
 
     Examples
     --------
     >>> rows = {"flow": 1.0, "previous snapshot": 2.0, "next snapshot": 3.0, "linear transport": 0.8}
     >>> print(sentence(Score(24.0, rows, 50), "hours"))
-    At 24 hours, left out: the flow's prediction is at W1 = 1.00 from the true cells. The best way of doing nothing (the
+    At 24 hours, held out: the flow's prediction is at W1 = 1.00 from the true cells. The best way of doing nothing (the
     previous snapshot as it is) is at 2.00: the flow is better, by 50 %. Straight lines (optimal transport) are at
     0.800: the flow is worse, by 25 %.
     """
     name, still = score.still
     found = (
-        f"At {time_label(score.time, unit)}, left out: the flow's prediction is at W1 = {_flow(score)} from the "
+        f"At {time_label(score.time, unit)}, held out: the flow's prediction is at W1 = {_flow(score)} from the "
         f"true cells. The best way of doing nothing ({name}) is at {number(still)}: the flow is "
         f"{_by(score.flow, still)}. Straight lines (optimal transport) are at {number(score.lines)}: the flow is "
         f"{_by(score.flow, score.lines)}."
@@ -146,12 +146,12 @@ def section(scores: list[Score], unit: str) -> str:
     ]
     explained = (
         "Each of these snapshots was predicted by a flow that had not seen it. W1 is how far, on average, the "
-        "predicted cells must be moved to become the cells that were really there, in units of the representation: "
-        "smaller is better, and 0 is reached by none, since the true cells are a sample themselves."
+        "predicted cells must be moved to become the observed cells, in units of the representation: lower is better, "
+        "and 0 is never reached, since the observed cells are themselves a sample."
     )
     caution = (
         f"Differences under {TIE:.0%} are called level: on myoblast snapshots of 75 cells, another seed alone changed "
-        "W1 by 3 to 5%. The interval says where W1 would lie with other cells, and with other seeds where several were "
+        "W1 by 3 to 5%. The interval shows where W1 would lie with other cells, and with other seeds if several were "
         "fitted. The noise floor compares two halves of the true cells; as W1 grows when cells are few, a good "
         "prediction may lie somewhat below it."
     ).replace("%", "\u00a0%")
@@ -164,7 +164,7 @@ def section(scores: list[Score], unit: str) -> str:
 
 
 def compare(flow: float, other: float) -> str:
-    """Return ``"better"``, ``"worse"``, or ``"level"`` where distances are within 5 % of each other.
+    """Return ``"better"``, ``"worse"``, or ``"level"`` if distances are within 5 % of each other.
 
     Examples
     --------
