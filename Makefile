@@ -67,7 +67,8 @@ peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 wheel-check: $(VENV)/installed-test
 	PYTHON=$(PYTHON) .ci/wheel-check $(BIN)/python
 
-$(VENV)/installed: pyproject.toml constraints.txt Makefile
+# The version is read from `__init__.py` when it is installed.
+$(VENV)/installed: pyproject.toml constraints.txt Makefile cellflow/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
 	touch $@

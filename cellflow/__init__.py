@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cellflow.estimators import DomainTranslator, ImageGenerator, PerturbationFlow, SnapshotFlow
     from cellflow.seeds import generator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = frozenset({
     "cells", "couplings", "data", "datasets", "doors", "errors", "estimators", "fields", "images", "integrate",

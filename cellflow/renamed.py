@@ -114,7 +114,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 def _ours(frame: FrameType) -> bool:
     """Say whether a frame is of this package: its files, what decorates them, constructors of `dataclasses` for it."""
     file = frame.f_code.co_filename
-    made = file == "<string>" and frame.f_globals["__name__"].startswith("cellflow.")
+    made = file == "<string>" and str(frame.f_globals.get("__name__")).startswith("cellflow.")
     return made or file.startswith(PACKAGE) or file == DECORATORS
 
 

@@ -130,7 +130,7 @@ def test_clones_of_progenitors_that_are_expected_to_grow_expand():
 
 @pytest.mark.slow
 def test_cycling_myoblasts_grow_only_where_genes_are_asked():
-    """What the README says: cells that leave the cycle travel farthest, which is taken for death."""
+    """What docs/questions.md says: cells that leave the cycle travel farthest, which is taken for death."""
     adata = cf.datasets.hsmm()
     sc.pp.pca(adata, n_comps=10)
     growth_prior(adata, unit="hours")
