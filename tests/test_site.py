@@ -46,6 +46,7 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in anchors(where.read_text(encoding="utf-8")), f"{named(page)}: no heading {target}"
 
 
+@pytest.mark.filterwarnings("ignore:.*is now:FutureWarning")  # the migration shows former names
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_names_on_a_page_exist(page):
     for name in re.findall(r"\bcf((?:\.[A-Za-z_]\w*)+)", page.read_text(encoding="utf-8")):
