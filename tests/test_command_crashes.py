@@ -187,7 +187,7 @@ def test_a_folder_in_which_only_the_search_was_saved_holds_a_run(place):
     assert runs.new_folder(str(place / "run"), command="fit", resume=True) == place / "run"
     with pytest.raises(FileExistsError, match="already holds a run"):
         runs.new_folder(str(place / "run"), command="fit", resume=False)
-    with pytest.raises(CheckpointError, match="It was interrupted: go on with"):
+    with pytest.raises(CheckpointError, match="It was interrupted: resume with"):
         runs.existing_folder(str(place / "run"))
 
 

@@ -211,7 +211,7 @@ def test_every_yes_and_no_of_every_command_is_read_as_meant(word, value):
         ("--multi", "Unknown flag '--multi'. Did you mean `--multirun`?"),
         ("--cfg=job", "Unknown flag '--cfg=job'"),
         ("--config-dir=nowhere", "No folder nowhere"),
-        ("hydra.job.chdir=true", "is of a sweep; add `-m`"),
+        ("hydra.job.chdir=true", "belongs to a sweep; add `-m`"),
         ("taught=perhaps", "Expected `taught` to be true or false"),
         ("bend=[", "Expected `bend` to be a number"),
         ("steps=[" + "[" * 500, "Expected `steps` to be a whole number"),

@@ -85,7 +85,7 @@ def test_images_are_generated_in_a_condition(plates, tmp_path):
     [
         (["condition.drug=Z"], "'Z'"),
         (["condition.dose=3"], "'dose' is none of the columns"),
-        (["condition=[{drug: A}, {drug: B}]"], "Expected one condition of images"),
+        (["condition=[{drug: A}, {drug: B}]"], "Expected one condition for the images"),
         ([], "expected a `condition` to carry to"),
     ],
 )

@@ -128,4 +128,4 @@ def test_on_the_command_line(tmp_path, capsys):
     assert main(["generate", f"model={run}", "n=2", "strength=0.2", f"out={out}2"]) == 1
     assert "Give `model=` and `input=`" in capsys.readouterr().err
     assert main(["translate", f"model={flow}", f"input={tmp_path / 'ones'}", "strength=0.5", f"out={out}2"]) == 1
-    assert "`strength` is of bridges with noise" in capsys.readouterr().err
+    assert "`strength` needs a bridge with noise" in capsys.readouterr().err

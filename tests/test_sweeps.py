@@ -60,7 +60,7 @@ def test_a_sweep_goes_on_only_where_its_numbers_mean_the_same_members(cells, tmp
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "jobs.json").write_text('[["seed=7"]]', encoding="utf-8")
     assert sweep(cells, tmp_path, "seed=1,7", "resume=true") == 1
-    assert "was started with seed=7, and is asked for with" in capsys.readouterr().err
+    assert "was started with seed=7, and is now" in capsys.readouterr().err
     assert not (tmp_path / TABLE).exists()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def check_figures(
     adata: "AnnData", basis: str | None, *, rep: str, genes: Iterable[str] = (), setting: str = "data.genes"
 ) -> None:
-    """Raise where figures could not be drawn.
+    """Raise if figures could not be drawn.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ def check_figures(
     rep
         The representation.
     genes
-        Genes whose course is drawn.
+        Genes to draw over time.
     setting
         The setting that names them, for the message.
 
     Raises
     ------
     KeyError, ValueError
-        When there is no such embedding or gene, genes cannot be decoded, or the embedding has one column.
+        When the embedding or a gene is unknown, genes cannot be decoded, or the embedding has only one column.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def check_figures(
 
 
 def check_decodes(adata: "AnnData", rep: str, setting: str) -> None:
-    """Raise where genes cannot be decoded from a representation by the loadings of its PCA.
+    """Raise if genes cannot be decoded from a representation by the loadings of its PCA.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def check_decodes(adata: "AnnData", rep: str, setting: str) -> None:
 
 
 def check_solver(cfg: Settings, *, noisy: bool) -> None:
-    """Raise where the solver of the settings is none for a model that is only being fitted.
+    """Raise for a solver that a model cannot use during its fit.
 
     Parameters
     ----------
@@ -115,13 +115,13 @@ def check_solver(cfg: Settings, *, noisy: bool) -> None:
         raise ValueError(f"Expected a solver for a new fit; found {solver!r}, which is for use after `distill`.")
     if isinstance(solver, Noisy) and not noisy:
         raise ValueError(
-            f"Expected a solver without noise where no score is learned; found {solver!r}. Choose `solver=fixed`, or "
+            f"Expected a solver without noise, as no score is learned; found {solver!r}. Choose `solver=fixed`, or "
             "to translate with noise `path=brownian_bridge stochastic=true`."
         )
 
 
 def check_scores(images: Tensor, network: str | None, target_class: str | None = None) -> None:
-    """Raise where images could not be scored.
+    """Raise if images could not be scored.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def check_scores(images: Tensor, network: str | None, target_class: str | None =
     """
     if network is None:
         if target_class is not None:
-            raise ValueError("`target_class` is a class of a `feature_network`: choose one of its networks too.")
+            raise ValueError("`target_class` is a class of a `feature_network`: choose a network too.")
         return
     known = feature_network(network)
     known(images)

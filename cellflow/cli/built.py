@@ -35,7 +35,7 @@ def run_of(cfg: Settings, folder: Path, **others: Any) -> Run:
 
 
 def settings_of(estimator: type["FlowEstimator"], cfg: Settings, **others: Any) -> dict[str, Any]:
-    """Return the settings of an estimator that the configuration has under their own names; parts are built.
+    """Return the settings of an estimator that the configuration has under the same names; parts are built.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def settings_of(estimator: type["FlowEstimator"], cfg: Settings, **others: Any) 
 
 
 def conditions_of(cfg: Settings) -> Conditions | None:
-    """Return the conditions of the settings; ``None`` where no column is named, nor anything else of them.
+    """Return the conditions of the settings; ``None`` if nothing of them is set.
 
     Raises
     ------
     ValueError
-        When something of them is said and no column is named, or they contradict each other.
+        When they are set without a column, or contradict each other.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def conditions_of(cfg: Settings) -> Conditions | None:
 
 
 def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimator:
-    """Return the fitted estimator of a run, with those parts that are not cellflow's own as they are given again.
+    """Return the fitted estimator of a run; parts that are not cellflow's own must be given again.
 
     A part that is named by ``_target_``, as the run has it, takes the other values that it was made with from there.
     Only the part itself is built from them, so that nothing in the folder decides what code is run.
@@ -85,8 +85,8 @@ def load_run(estimator: type[Estimator], folder: Path, cfg: Settings) -> Estimat
             inner = [key for key, value in same.items() if key not in given and _holds_part(value)]
             if inner:
                 raise ValueError(
-                    f"The {name} of the run was made with a part in `{name}.{inner[0]}`, and nothing in its folder is "
-                    f"run. Name that again too, with `{name}.{inner[0]}.{TARGET}=`."
+                    f"The {name} of the run has your own part in `{name}.{inner[0]}`, and code named in its folder is "
+                    f"not run. Name that again too, with `{name}.{inner[0]}.{TARGET}=`."
                 )
             parts[name] = build(_whole(name, {**same, **given}))
     return estimator.load(folder, device=cfg.get("device", "auto"), **parts)

@@ -40,7 +40,7 @@ def fit(cfg: Settings) -> None:
 
 
 def demo(cfg: Settings) -> None:
-    """Run an example on data in the package: fit, prediction of what is held out, report."""
+    """Run an example on data in the package: fit, prediction of held-out data, report."""
     fabric = shared.join(cfg)
     with shared.run_folder(cfg, "demo", fabric) as folder:
         _demo_into(folder, cfg, fabric)
@@ -130,12 +130,12 @@ def report(cfg: Settings) -> None:
 
 
 def read_cells(path: Stored, *, rep: str = "X_pca") -> "AnnData":
-    """Read an ``.h5ad`` file or a ``.zarr`` folder; of several, or of a pattern of names, all but their expression.
+    """Read an ``.h5ad`` file or a ``.zarr`` folder; several files, or a pattern of names, without their expression.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        When one is not there, or is neither.
+        When one does not exist, or is neither.
     """
     from cellflow.cells.h5ad import read_adata
     from cellflow.cells.stores import read_stores
@@ -149,7 +149,7 @@ def read_cells(path: Stored, *, rep: str = "X_pca") -> "AnnData":
 
 
 def lasting(path: Stored) -> str | list[str]:
-    """Return the path of the cells, or of each file of several, as it is from any folder."""
+    """Return the absolute path of the cells, or of each of several files."""
     if are_several(path):
         return [str(file.absolute()) for file in files_of(path)]  # links stay: their names are those of the files
     return str(Path(cast("str | Path", path)).resolve())
@@ -163,7 +163,9 @@ def make_flow(cfg: Settings) -> "SnapshotFlow":
     if "conditions" in cfg:  # a demo has none
         columns["conditions"] = conditions_of(cfg)
     if columns.get("conditions") is not None and cfg.data.lineage_key is not None:
-        raise ValueError("Clones are not compared with fates under conditions yet. Leave out `data.lineage_key`.")
+        raise ValueError(
+            "Comparing clones with fates under conditions is not supported yet. Leave out `data.lineage_key`."
+        )
     return SnapshotFlow(**settings_of(SnapshotFlow, cfg, **columns))
 
 
@@ -226,7 +228,7 @@ def _validate(folder: Path, adata: "AnnData", flow: "SnapshotFlow", cfg: Setting
     from cellflow import tl
 
     if flow.conditions_ is not None:
-        log.info("flows with conditions are not validated: leave some out of the fit, and compare them yourself")
+        log.info("flows with conditions are not validated: hold some out of the fit, and compare them yourself")
         return
     groupby, lineage_key = (_column(folder, cfg, name) for name in ("groupby", "lineage_key"))
     if not (tl.testable_times(adata, flow) or cfg.keep_aside or groupby or lineage_key):
@@ -275,7 +277,7 @@ def _add_fates(folder: Path, adata: "AnnData") -> None:
 def write_report(
     folder: Path, adata: "AnnData", flow: "SnapshotFlow", genes: Sequence[str] = (), asked: Settings | None = None
 ) -> None:
-    """Write the report of a run folder, with the validation that was kept in it, and the columns of its settings."""
+    """Write the report of a run folder, with its stored validation, and the columns of its settings."""
     from cellflow import report
 
     for key in runs.VALIDATION:

@@ -29,12 +29,12 @@ def leaves(settings: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, 
 
 
 def check_all(settings: Mapping[str, Any], command: str) -> None:
-    """Check settings that YAML files say, as the user's own may be among them.
+    """Check settings from YAML files, which may include the user's own.
 
     Raises
     ------
     ValueError
-        When there is no such setting, or its value is of another kind.
+        When the setting does not exist, or its value is of another kind.
     """
     for name, value in list(leaves(settings)):
         if value is not MISSING and not (name.endswith(f".{TARGET}") and value is None):
@@ -57,12 +57,12 @@ def check_part(part: Mapping[str, Any], under: str) -> None:
 
 
 def set_word(settings: dict[str, Any], name: str, text: str, command: str) -> None:
-    """Set what one word of a command line says.
+    """Apply one word of a command line.
 
     Raises
     ------
     ValueError
-        When there is no such setting, or the text says no value of its kind.
+        When the setting does not exist, or the text is not a value of its kind.
     """
     name = _whole_name(name, settings)
     top, dot, column = name.partition(".")
@@ -94,12 +94,12 @@ def _whole_name(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def complete(settings: Mapping[str, Any], command: str) -> None:
-    """Raise where settings are missing, or do not make the parts that they describe.
+    """Raise if settings are missing, or do not make the parts that they describe.
 
     Raises
     ------
     ValueError
-        With the names of what is missing, or what a part says of its settings.
+        With the names of what is missing, or the error of a part.
     """
     missing = [name for name, value in leaves(settings) if value is MISSING]
     finished = settings.get("model") is not None
@@ -161,5 +161,5 @@ def _kind_in(part: Mapping[str, Any], inner: list[str], under: str) -> Any:
 def _not_chosen(name: str, command: str) -> str:
     top = name.partition(".")[0]
     if command in ("interpolate", "velocity", "fate", "report", "distill") and top in OF_RUNS:
-        return f"`{command}` takes its {top} from the run. `{name}` needs `{top}.{TARGET}=` of your own."
-    return f"`{name}` is of a {top} that is not chosen. Choose one with `{top}=`."
+        return f"`{command}` takes its {top} from the run. `{name}` needs your own `{top}.{TARGET}=`."
+    return f"`{name}` belongs to a {top} that is not chosen. Choose it with `{top}=`."

@@ -24,7 +24,7 @@ def demo(cfg: Settings) -> None:
 
 
 def report(cfg: Settings) -> None:
-    """Write the report of a finished run again, whatever it fitted."""
+    """Write the report of any finished run again."""
     from cellflow.cli import runs
 
     files = {"DomainTranslator": "translation", "ImageGenerator": "generation", "PerturbationFlow": "perturbation"}

@@ -18,7 +18,7 @@ from cellflow.errors import unknown
 
 
 def settings_from(command: str, words: list[str], folder: str | None = None) -> Settings:
-    """Return the settings that the words of a command ask for.
+    """Return the settings for the words of a command.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def settings_from(command: str, words: list[str], folder: str | None = None) -> 
     words
         Words ``name=value``.
     folder
-        A folder of YAML files of the user's own, which holds one folder for each kind of part.
+        The user's own folder of YAML files, with one folder for each kind of part.
 
     Raises
     ------
     ValueError
-        When there is no such setting or choice, when a value is of another kind, or a setting is missing.
+        When a setting or choice does not exist, a value is of another kind, or a setting is missing.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def _check_choices(command: str, choices: Mapping[str, str], own: Mapping[str, l
 
 def _not_taken(group: str, command: str) -> str:
     if group in OF_RUNS:
-        again = f"a part of your own is named again with `{group}._target_=`"
+        again = f"name your own part again with `{group}._target_=`"
         return f"`{command}` takes its {group} from the run. Leave `{group}=` out; {again}."
     return f"`{command}` has no `{group}` to choose. `cellflow {command} --help` lists every setting."
 

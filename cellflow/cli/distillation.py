@@ -35,10 +35,10 @@ def distill(cfg: Settings) -> None:
     kind = runs.estimator_of(folder)
     if kind == "PerturbationFlow":
         raise ValueError(
-            f"{folder} holds a PerturbationFlow, not a SnapshotFlow, DomainTranslator or ImageGenerator. It is "
-            f"distilled in Python: `flow = cf.PerturbationFlow.load({str(folder)!r})`, then "
+            f"{folder} holds a PerturbationFlow, not a SnapshotFlow, DomainTranslator or ImageGenerator. Distil it in "
+            f"Python: `flow = cf.PerturbationFlow.load({str(folder)!r})`, then "
             f"`flow.distill(adata).save({str(folder)!r}, overwrite=True)` with the cells of its fit. `cellflow perturb "
-            "... solver=jumps` takes it from there."
+            "... solver=jumps` then uses the map."
         )
     fabric = shared.join(cfg)
     with shared.held(folder, fabric):
@@ -112,7 +112,7 @@ def _learn(folder: Path, cfg: Settings, fabric: "Fabric | None", model: Any, *sa
 def _refuse_begun(state: Path, *, resume: bool) -> None:
     if state.exists() and not resume:
         raise FileExistsError(
-            f"{state} holds a distillation that was interrupted. Go on with `resume=true`, or remove that folder."
+            f"{state} holds an interrupted distillation. Resume it with `resume=true`, or remove that folder."
         )
 
 

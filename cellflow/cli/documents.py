@@ -17,7 +17,7 @@ def parse(text: str) -> Any:
     Raises
     ------
     ValueError
-        When it is no YAML, is nested too deeply, or refers from one place to another.
+        When it is not YAML, is nested too deeply, or has references.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def read(file: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        When it cannot be read, or holds something else than settings; see `parse`.
+        When it cannot be read, or holds something other than settings; see `parse`.
     """
     try:
         if file.stat().st_size > LONGEST:
@@ -57,7 +57,7 @@ def read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected YAML, found bytes that are no text.") from error
+        raise ValueError(f"{file}: expected YAML, found bytes that are not text.") from error
     try:
         found = parse(text)
     except ValueError as error:

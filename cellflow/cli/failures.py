@@ -17,9 +17,9 @@ RAISE = "RAISE_VARARGS"
 
 
 def sentence(error: BaseException) -> str | None:
-    """Return what to say of an error, or ``None`` where it is a fault of the program, whose traceback is wanted.
+    """Return the message for an error, or ``None`` for a bug of the program, whose traceback is needed.
 
-    A sentence was meant to be read where a line of cellflow raised it; what another package raises was not foreseen.
+    Errors raised by a line of cellflow are meant to be read; errors of other packages were not foreseen.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def sentence(error: BaseException) -> str | None:
     True
     """
     if _is_memory(error):
-        return "there is not enough memory for this. Take a smaller `batch_size`, a smaller network, or fewer data."
+        return "there is not enough memory for this. Use a smaller `batch_size`, a smaller network, or fewer data."
     if isinstance(error, OURS) or (isinstance(error, EXPECTED) and raised_here(error)):
         return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) and error.strerror:

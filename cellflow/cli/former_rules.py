@@ -31,7 +31,7 @@ RULES: dict[str | tuple[str, ...], Rule] = {
     **{name: rule for rules in (*FORMER.values(), OF_REPORTS) for name, rule in rules.items()},
     "bend": _curve,  # a part is its YAML here
 }
-"""For each former setting, or several that were merged, a function of their values that returns the present
+"""For each former setting, or several merged ones, a function of their values that returns the present
 settings."""
 
 

@@ -30,8 +30,9 @@ def overview(configs: Path, commands: object) -> str:
             *rows,
             "",
             "`cellflow COMMAND --help` explains every setting of a command. Start with `cellflow demo`.",
-            "`cellflow --version` tells the version; `python -m cellflow` is the same program.",
-            "Names are taken as they are: quote them for your shell only. Yes is true, yes or on; no is false or off.",
+            "`cellflow --version` shows the version; `python -m cellflow` is the same program.",
+            "Names are read literally: quote them for your shell only. For yes write true, yes or on; for no, false "
+            "or off.",
             "Add `-m` to run a command for several values: `cellflow fit ... -m seed=0,1,2`.",
         ]
     )

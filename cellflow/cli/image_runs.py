@@ -34,9 +34,9 @@ WHITE = 65535
 def read(
     path: str, cfg: Settings, *, labels: str | None = None, levels: Levels | None = None
 ) -> ImageSet | ImageStream:
-    """Read a folder or a file of images as the settings say, or find them, to be read when they are asked for.
+    """Read a folder or a file of images by the settings, or list them, to be read on demand.
 
-    With ``levels``, those of a model, what the settings say of black and white is left aside.
+    With ``levels``, those of a model, the settings of black and white are ignored.
     """
     size = tuple(cfg.size) if isinstance(cfg.size, list) else cfg.size
     found = stream_images if cfg.stream else read_images
@@ -64,7 +64,7 @@ def fit(
     preview: Callable[[Any], list[Any]],
     fabric: "Fabric | None" = None,
 ) -> bool:
-    """Fit a model and write what a run folder holds; return whether this process goes on to report.
+    """Fit a model and write its run folder; return whether this process continues with the report.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def fit(
     cfg, command
         What was asked for.
     model
-        What is fitted: a translator or a generator.
+        The model: a translator or a generator.
     samples
-        What it is fitted on.
+        The data of the fit.
     preview
         Makes rows of images for a preview, with the current model.
     fabric
@@ -93,7 +93,7 @@ def fit(
 
     run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview, watch_first=FIRST_LOOK)
     log.info(
-        "fitting %s images of %s: %d steps of %d; pictures are in %s after every %d, the first after %g min at most",
+        "fitting %s images of %s: %d steps of %d; previews go to %s every %d steps, the first one after at most %g min",
         " and ".join(f"{len(some)}" for some in samples),
         " x ".join(map(str, samples[0].shape)),
         cfg.steps,
@@ -117,12 +117,12 @@ def fit(
 
 
 def write(images: ImageSet, out: str | Path) -> None:
-    """Write each image as a PNG of its name, or of its number; see `write_parts`."""
+    """Write each image as a PNG under its name, or its number; see `write_parts`."""
     write_parts([images], images.names or numbered(len(images)), out, images.levels)
 
 
 def numbered(n: int) -> list[str]:
-    """Return names of images that have none.
+    """Return names for images without one.
 
     Examples
     --------
@@ -133,12 +133,12 @@ def numbered(n: int) -> list[str]:
 
 
 def check_out(names: Sequence[str], out: str | Path, levels: Levels | None) -> list[Path]:
-    """Return where images are written, without their ending, once it is known that they can be.
+    """Return where images are written, without suffix, after checking that they can be.
 
     Raises
     ------
     FileExistsError
-        When the folder holds something already.
+        When the folder is not empty.
     ValueError
         When two images would have the same name.
     MissingDependencyError
@@ -158,11 +158,11 @@ def check_out(names: Sequence[str], out: str | Path, levels: Levels | None) -> l
 
 
 def write_parts(parts: Iterable[ImageSet], names: Sequence[str], out: str | Path, levels: Levels | None) -> None:
-    """Write each image as a PNG of its name, one part after the other, and their tables as one.
+    """Write each image as a PNG under its name, one part after the other, and their tables as one.
 
-    Parts that are made when they are asked for are not begun where they could not be written: see `check_out`.
+    Parts that are made on demand are not started if they could not be written: see `check_out`.
 
-    What came from a microscope, with more than 8 bits or channels of its own, is written as OME-TIFF.
+    Microscope images, with more than 8 bits or their own channels, are written as OME-TIFF.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _write_table(tables: Sequence["pd.DataFrame"], files: Sequence[str], path: P
 
 
 def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None) -> None:
-    """Refuse settings of reading that are those of the model, where others are given.
+    """Refuse settings for reading images that contradict the model.
 
     Raises
     ------
@@ -206,22 +206,24 @@ def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None
     size = [cfg.size] * 2 if isinstance(cfg.size, int) else cfg.size
     if size is not None and tuple(size) != shape[1:]:
         raise ValueError(
-            f"The model is of images of {shape[1]} x {shape[2]} pixels, and makes no others; found size={cfg.size}. "
+            f"The model makes only images of {shape[1]} x {shape[2]} pixels; found size={cfg.size}. "
             "Leave `size` out, or fit a model of that size."
         )
     if cfg.channels not in (None, shape[0]):
-        raise ValueError(f"The model is of images of {shape[0]} channels; found channels={cfg.channels}. Leave it out.")
+        raise ValueError(
+            f"The model makes only images of {shape[0]} channels; found channels={cfg.channels}. Leave it out."
+        )
     if levels is not None and (cfg.percentiles is not None or cfg.white_level != WHITE):
-        raise ValueError("Black and white are those of the fit. Leave `white_level` and `percentiles` out.")
+        raise ValueError("Black and white levels come from the fit. Leave `white_level` and `percentiles` out.")
 
 
 def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:
-    """Return the settings with which images for a fitted model are read: those of its run, but for how files are read.
+    """Return the settings for reading images for a fitted model: those of its run, except for how files are read.
 
     Parameters
     ----------
     cfg
-        What is asked for now.
+        The present settings.
     then
         The settings of the run, which are changed.
     shape
@@ -234,7 +236,7 @@ def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings
 
 
 def refuse_strength(cfg: Settings) -> None:
-    """Refuse a `strength` where there are no images that are changed.
+    """Refuse a `strength` without images to change.
 
     Raises
     ------
@@ -243,12 +245,12 @@ def refuse_strength(cfg: Settings) -> None:
     """
     if cfg.strength is not None:
         raise ValueError(
-            "`strength` is of images that a finished model changes. Give `model=` and `input=`, or leave it out."
+            "`strength` applies to images that a fitted model changes. Give `model=` and `input=`, or leave it out."
         )
 
 
 def one_condition(cfg: Settings) -> dict[str, str] | None:
-    """Return the condition that images are asked for in.
+    """Return the requested condition of the images.
 
     Raises
     ------
@@ -257,12 +259,12 @@ def one_condition(cfg: Settings) -> dict[str, str] | None:
     """
     asked: dict[str, str] | None = cfg.condition
     if isinstance(asked, list):
-        raise ValueError(f"Expected one condition of images, `condition.drug=A`; found a list of {len(asked)}.")
+        raise ValueError(f"Expected one condition for the images, `condition.drug=A`; found a list of {len(asked)}.")
     return asked
 
 
 def require(cfg: Settings, *names: str) -> None:
-    """Raise where settings are missing that this use of a command needs."""
+    """Raise if settings are missing that this use of a command needs."""
     missing = [name for name in names if cfg[name] is None]
     if missing:
         wanted = " ".join(f"{name}=..." for name in missing)

@@ -34,12 +34,12 @@ CPU, GPU = Size(2000, 16, 16), Size(10_000, 64, 32)
 
 
 def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
-    """Fill in what is left to the machine, as the run that is resumed has it, and say what it is.
+    """Fill in the settings that depend on the machine, as a resumed run has them, and log them.
 
     Parameters
     ----------
     cfg
-        The settings, which are changed: the run keeps what was chosen.
+        The settings, which are changed: the run stores the choice.
     shape
         Channels, height and width of the images.
 
@@ -71,7 +71,7 @@ def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
     if cfg.get("network") is None:
         cfg.network = _network(_carried(cfg.autoencoder, shape), size.width)
     log.info(
-        "sized for a %s: %s. Set %s for others",
+        "sized for a %s: %s. Set %s for other sizes",
         "CPU" if slow else "GPU",
         ", ".join(
             {"network": f"network.width={cfg.network.get('width')}"}.get(name, f"{name}={cfg[name]}") for name in left

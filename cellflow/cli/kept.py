@@ -18,7 +18,7 @@ SOLVERS = tuple(f"cellflow.integrate.{name}" for name in ("Adaptive", "Fixed", "
 
 
 def kept_settings(folder: Path, command: str) -> Settings:
-    """Return the settings of a run, and for those that it does not have the defaults of its command.
+    """Return the settings of a run; missing ones have the defaults of its command.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def kept_settings(folder: Path, command: str) -> Settings:
     Raises
     ------
     CheckpointError
-        When they cannot be read, or are of other kinds.
+        When they cannot be read, or have other kinds.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def kept_settings(folder: Path, command: str) -> Settings:
     try:
         _check(found, command)
     except ValueError as error:
-        raise CheckpointError(f"{folder / runs.CONFIG} holds settings that cannot be: {error}") from error
+        raise CheckpointError(f"{folder / runs.CONFIG} holds invalid settings: {error}") from error
     return Settings(found)
 
 

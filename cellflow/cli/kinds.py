@@ -1,7 +1,7 @@
 """What a setting may be: a word of the command line is read, a value from YAML is checked, by the same kinds.
 
 A kind is what Python writes as an annotation: ``bool``, ``int | None``, ``list[float]``, ``Literal["auto"] | int``,
-`Path`, or numbers in a range: ``Annotated[int, Between(1)]``. Text stays as it is: it has no grammar.
+`Path`, or numbers in a range: ``Annotated[int, Between(1)]``. Text stays as it is, without any syntax.
 """
 
 import math
@@ -53,12 +53,12 @@ class Unfit(Exception):
 
 
 def read(text: str, kind: Any, *, name: str) -> Any:
-    """Return the value that a word says.
+    """Return the value of a word.
 
     Parameters
     ----------
     text
-        What stands behind the equals sign.
+        The text after the equals sign.
     kind
         What it should be.
     name
@@ -67,7 +67,7 @@ def read(text: str, kind: Any, *, name: str) -> Any:
     Raises
     ------
     ValueError
-        When it is something else.
+        When it has another kind.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def check(value: Any, kind: Any, *, name: str) -> Any:
 
 
 def unquoted(text: str) -> str:
-    """Return a text without the quotes around it that a shell has left.
+    """Return a text without surrounding quotes left by a shell.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def unquoted(text: str) -> str:
 
 
 def described(kind: Any) -> str:
-    """Say what a kind is.
+    """Describe a kind in words.
 
     Examples
     --------

@@ -21,7 +21,7 @@ LEAST_FITTED, LEAST_HELD = 2, 3
 
 
 def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
-    """Leave a share of the images out of the fit, for the scores; the same ones for the same seed.
+    """Hold out a share of the images, for the scores; the same ones for the same seed.
 
     Raises
     ------
@@ -29,11 +29,13 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
         When the share is not between 0 and 1, or leaves too few images to fit or to score.
     """
     if not 0 < cfg.holdout < 1:
-        raise ValueError(f"Expected `holdout`, the share kept for the scores, between 0 and 1; found {cfg.holdout}.")
+        raise ValueError(
+            f"Expected `holdout`, the share held out for the scores, between 0 and 1; found {cfg.holdout}."
+        )
     fitted = round((1 - cfg.holdout) * len(images))
     if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
         raise ValueError(
-            f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} left out for the scores; found {fitted} "
+            f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} held out for the scores; found {fitted} "
             f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
             "`holdout`."
         )
@@ -57,10 +59,10 @@ def _by_field(images: ImageSet | ImageStream, share: float, rng: "Generator") ->
     out = np.isin(fields, order[: int(enough.argmax()) + 1])
     if not enough.any() or (~out).sum() < LEAST_FITTED:
         warn(
-            "There are too few fields to leave whole ones out for the scores: tiles of one field, which look alike, "
-            "are both fitted and scored. Scores are better than on new fields."
+            "There are too few fields to hold out whole ones for the scores: tiles of one field, which look alike, "
+            "are both fitted and scored. Scores are too optimistic for new fields."
         )
         return None
     left = len(set(fields[out]))
-    log.info("%d of %d fields are left out for the scores, %d of %d tiles", left, len(names), out.sum(), len(out))
+    log.info("%d of %d fields are held out for the scores, %d of %d tiles", left, len(names), out.sum(), len(out))
     return Split(*(images.take(torch.from_numpy(np.flatnonzero(some))) for some in (~out, out)))

@@ -39,7 +39,7 @@ class Members:
     folder
         The folder of the sweep.
     spoken
-        Opens what is logged, in a process where nothing is shown yet.
+        Sets up logging in a process where nothing is shown yet.
     """
 
     act: Callable[[Settings], object]
@@ -77,7 +77,7 @@ class Members:
 
 
 def keep_jobs(folder: Path, jobs: Sequence[Sequence[str]], *, resume: bool) -> None:
-    """Keep what each member was asked for, so that a sweep goes on only where its numbers mean the same members.
+    """Store the settings of each member, so that a sweep resumes only if its numbers mean the same members.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def keep_jobs(folder: Path, jobs: Sequence[Sequence[str]], *, resume: bool) -> N
     jobs
         The words of each member.
     resume
-        Whether it is to go on.
+        Whether to resume.
 
     Raises
     ------
@@ -113,15 +113,15 @@ def keep_jobs(folder: Path, jobs: Sequence[Sequence[str]], *, resume: bool) -> N
                 for one, other in ((then, now), (now, then))
             )
             raise ValueError(
-                f"Member {number} of the sweep in {folder} was started with {old}, and is asked for with {new}. Ask "
-                "for the same members, and new ones after them; or choose another `out=`."
+                f"Member {number} of the sweep in {folder} was started with {old}, and is now {new}. Give the same "
+                "members, and new ones after them; or choose another `out=`."
             )
     with committed(path) as partial:
         partial.write_text(json.dumps(known + asked[len(known) :]), encoding="utf-8")
 
 
 def record_of(folder: Path, number: int) -> dict[str, Any]:
-    """Return how a member ended: ``status``, ``seconds`` and ``error``; nothing where it left no record.
+    """Return how a member ended: ``status``, ``seconds`` and ``error``; empty if it left no record.
 
     Examples
     --------

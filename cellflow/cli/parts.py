@@ -9,7 +9,7 @@ from typing import Any
 
 TARGET = "_target_"
 MARKS = {TARGET: str, "_partial_": bool, "_convert_": str}
-"""Settings that say how a part is made: ``_partial_`` where it takes more later on."""
+"""Settings that say how a part is made: ``_partial_`` if it gets more arguments later."""
 
 
 def find(target: str, *, name: str = TARGET) -> Any:
@@ -47,7 +47,7 @@ def find(target: str, *, name: str = TARGET) -> Any:
 
 @cache
 def parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Return what a class or a function takes by name, with its kinds.
+    """Return the arguments of a class or a function by name, with their kinds.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def takes(taken: Mapping[str, inspect.Parameter], name: str) -> bool:
 
 
 def lacking(settings: Mapping[str, Any], taken: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Return the settings that a part needs and has not got; none of one that is made later."""
+    """Return the settings that a part needs but lacks; empty for one that is made later."""
     if settings.get("_partial_"):
         return []
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -95,7 +95,7 @@ def lacking(settings: Mapping[str, Any], taken: Mapping[str, inspect.Parameter])
 
 
 def build(settings: Any) -> Any:
-    """Return the part that settings describe, or the settings where they describe none.
+    """Return the part that settings describe, or the settings if they describe none.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def build(settings: Any) -> Any:
 
 
 def _module(words: list[str], name: str) -> tuple[Any, int]:
-    """Return the module that a dotted name begins with, and of how many words its name is."""
+    """Return the module with which a dotted name begins, and how many words its name has."""
     for reached in range(len(words) - 1, 0, -1):
         module = ".".join(words[:reached])
         try:

@@ -70,7 +70,7 @@ def make_flow(cfg: Settings) -> "PerturbationFlow":
 
 
 def write_report(folder: Path, flow: "PerturbationFlow", adata: "AnnData", *, measured: bool) -> None:
-    """Write the report of a run folder, and the table of what treatments change where that is asked for."""
+    """Write the report of a run folder and, if requested, the table of what treatments change."""
     from cellflow import report, tl
 
     if measured:
@@ -84,7 +84,7 @@ def write_report(folder: Path, flow: "PerturbationFlow", adata: "AnnData", *, me
 def _fit(
     folder: Path, flow: "PerturbationFlow", adata: "AnnData", cfg: Settings, fabric: "Fabric | None" = None
 ) -> None:
-    """Fit; and in the first process write everything that a run folder holds."""
+    """Fit; the first process writes the whole run folder."""
     import torch
 
     seen = adata if cfg.data.holdout is None else adata[~_held_out(adata, flow, cfg.data.holdout)]
@@ -138,18 +138,18 @@ def _read_run(cfg: Settings) -> tuple[Path, "PerturbationFlow", "AnnData"]:
 
 
 def _held_out(adata: "AnnData", flow: "PerturbationFlow", wanted: Mapping[str, str]) -> np.ndarray:
-    """Return which cells the flow must not see: the treated ones that have the given values."""
+    """Return which cells to hold out: the treated ones with the given values."""
     chosen = having(adata, wanted, setting="data.holdout")
     table = flow._conditions().fit(adata.obs, adata.uns).read(adata.obs)
     held = chosen & ~table.is_control[table.index]
     if not held.any():
-        raise ValueError(f"No treated cells have {dict(wanted)}, to leave out as `data.holdout`: all are controls.")
+        raise ValueError(f"No treated cells have {dict(wanted)}, to hold out as `data.holdout`: all are controls.")
     groups = {str(k): pd.factorize(adata.obs[name])[0] for k, name in enumerate(flow._groups())}
     arms = pd.DataFrame(groups | {"condition": table.index}).groupby([*groups, "condition"]).ngroup().to_numpy()
     if np.isin(arms[held], arms[~held]).any():
         log.warning(
-            "data.holdout leaves out some cells of conditions of which others are fitted: these conditions count as "
-            "seen. Leave out a whole condition, or a group, see `within`"
+            "data.holdout holds out only some cells of some conditions, which count as seen. Hold out a whole "
+            "condition, or a group, see `within`"
         )
     return np.asarray(held)
 
@@ -164,12 +164,12 @@ def having(adata: "AnnData", wanted: Mapping[str, str], *, setting: str) -> np.n
     wanted
         A value for each column.
     setting
-        The setting that says so, for the message.
+        The setting, for the message.
 
     Raises
     ------
     KeyError, ValueError
-        When there is no such column or value, or no cell has all of them.
+        When a column or value does not exist, or no cell has all of them.
 
     Examples
     --------
@@ -188,5 +188,5 @@ def having(adata: "AnnData", wanted: Mapping[str, str], *, setting: str) -> np.n
             )
         found &= codes == values.index(value)
     if not found.any():
-        raise ValueError(f"No cell has all of {dict(wanted)}, which `{setting}` asks for.")
+        raise ValueError(f"No cell has all of {dict(wanted)}, as `{setting}` requires.")
     return found

@@ -67,7 +67,7 @@ def _jobs(command: str, words: list[str], asked: list[tuple[Settings, list[str]]
         from cellflow.cli.goodbye import again
 
         line_again = again(command, words, f"out={jobs[0][1].get('out')}")
-        raise KeyboardInterrupt(f"Stopped; jobs that are done stay. On the command line:\n  {line_again}") from stop
+        raise KeyboardInterrupt(f"Stopped; finished jobs are kept. On the command line:\n  {line_again}") from stop
 
 
 def _member(command: str, settings: Settings) -> None:

@@ -51,7 +51,7 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
     Raises
     ------
     FileExistsError
-        When the folder already holds a run, and it is not to be resumed.
+        When the folder already holds a run, and ``resume`` is false.
     CheckpointError
         When there is nothing to resume.
 
@@ -68,7 +68,9 @@ def new_folder(out: str | None, *, command: str, resume: bool, job: int | None =
         if not begun(folder):
             raise CheckpointError(f"Nothing to resume in {folder}: no {STATE}. Name the run's folder with `out=`.")
     elif begun(folder) or (folder / DESCRIPTION).exists():
-        raise FileExistsError(f"{folder} already holds a run. Choose another `out=`, or add `resume=true` to go on.")
+        raise FileExistsError(
+            f"{folder} already holds a run. Choose another `out=`, or add `resume=true` to resume it."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -83,7 +85,7 @@ def existing_folder(model: str) -> Path:
     """
     folder = Path(model)
     if not (folder / DESCRIPTION).is_file():
-        cure = f"It was interrupted: go on with `out={folder} resume=true`." if begun(folder) else "Fit one first."
+        cure = f"It was interrupted: resume with `out={folder} resume=true`." if begun(folder) else "Fit one first."
         raise CheckpointError(f"No fitted model in {folder}. {cure}")
     return folder
 
@@ -103,7 +105,7 @@ def estimator_of(folder: Path) -> str:
 
 @contextmanager
 def tidied(folder: Path) -> Iterator[None]:
-    """Leave nothing behind of a run that ended before anything was saved: its settings, and a folder with no more.
+    """Remove what remains of a run that ended before anything was saved: its settings, and an otherwise empty folder.
 
     Examples
     --------
@@ -157,7 +159,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return what `write_settings` wrote, as the settings are called today.
+    """Return what `write_settings` wrote, under the present names of settings.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise when a run is resumed with other settings than it was started with, and name them.
+    """Raise if a resumed run has other settings than at its start, and name them.
 
     Raises
     ------
@@ -197,18 +199,18 @@ def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 OF_PROCESSES = "accumulate"
-"""The setting of a recipe that another number of processes makes up for: the training itself compares both."""
+"""The setting of a recipe that compensates for another number of processes: the training itself compares both."""
 
 
 def _same(then: Any, now: Any) -> bool:
-    """Whether settings are equal; of a group of settings those that there were when the run was started."""
+    """Whether settings are equal; in a group, only those that existed when the run was started."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         return all(name in now and _same(value, now[name]) for name, value in then.items() if name != OF_PROCESSES)
     return bool(then == now)
 
 
 def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, float], device: str) -> None:
-    """Write what the run ran with: versions, seed, wall time and machine."""
+    """Write the environment of the run: versions, seed, wall time and machine."""
     facts: dict[str, Any] = {
         "command": command,
         "seed": seed,
@@ -223,13 +225,13 @@ def write_facts(folder: Path, *, command: str, seed: int, seconds: Mapping[str, 
 
 
 def write_cells(adata: "AnnData", path: Path) -> None:
-    """Write cells as ``.h5ad``, as a whole or not at all."""
+    """Write cells as ``.h5ad``; the file is written whole or not at all."""
     with committed(path) as partial, any_text():
         adata.write_h5ad(partial)
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table as CSV, without its index, as a whole or not at all."""
+    """Write a table as CSV, without its index; the file is written whole or not at all."""
     with committed(path) as partial:
         table.to_csv(partial, index=False)
 
@@ -254,11 +256,11 @@ _FACTS = {
     "seconds": table(number(0)),
     "versions": table(TEXT),
 }
-"""What every run says that it ran with."""
+"""Packages whose versions every run records."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that a result depends on.
+    """Return the versions of the packages on which a result depends.
 
     Examples
     --------

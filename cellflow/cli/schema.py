@@ -9,7 +9,7 @@ from cellflow.cli.kinds import COUNT, TIMES, Between
 PARTS = ("path", "coupling", "curve", "network", "recipe", "solver")
 """Groups of settings that are one part each."""
 OF_RUNS = ("path", "coupling", "curve", "network")
-"""Parts that a command takes from a finished run, but for what is given again."""
+"""Parts that a command takes from a finished run, except those given again."""
 GROUPS = (*PARTS, "data", "conditions")
 """Settings that have settings: ``data.path``."""
 SHORT = {
@@ -17,7 +17,7 @@ SHORT = {
     "conditions": "conditions.treatment", "groupby": "data.groupby", "genes": "data.genes", "basis": "data.basis",
     "lineage_key": "data.lineage_key",
 }  # fmt: skip
-"""What may be said in one word, as in Python, and the setting that it is, where a command has no other of that name."""
+"""Settings that have a one-word form, as in Python, if a command has no other of that name."""
 OF_THE_USER = ("condition", "cells")
 """Settings whose inner names are columns of the user's own: ``condition.drug``."""
 SHARE = Annotated[float, Between(0, 1, open=True)]
@@ -146,7 +146,7 @@ OF_COMMANDS: dict[str, dict[str, Any]] = {
         "genes": AUTO_OR_BOOL | list[str],
     },
 }
-"""Where a setting is another for one command."""
+"""Settings that differ for one command."""
 
 
 def kind_of(name: str, command: str) -> Any:

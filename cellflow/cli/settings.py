@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST = 60
-"""Letters of conditions in the name of a file."""
+"""Maximum number of letters of conditions in a file name."""
 
 
 class Settings(dict[str, Any]):
@@ -58,7 +58,7 @@ def plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def free(out: str | None, default: Path) -> Path:
-    """Return the file to write, and refuse to write over one."""
+    """Return the file to write, and refuse to overwrite one."""
     path = default if out is None else Path(out)
     if path.exists():
         raise FileExistsError(f"{path} exists. Choose another file with `out=`.")
@@ -67,9 +67,9 @@ def free(out: str | None, default: Path) -> Path:
 
 
 def file_words(condition: Mapping[str, str] | list[dict[str, str]] | None) -> list[str]:
-    """Return what the name of a file says of conditions: letters of their values that any file system takes.
+    """Return conditions for a file name: letters of their values that any file system takes.
 
-    Where other letters, or more of them, are left out, a digest of the conditions tells them from others.
+    If letters are left out, a digest of the conditions makes the name unique.
 
     Examples
     --------

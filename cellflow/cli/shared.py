@@ -1,4 +1,4 @@
-"""What a command does for all processes that torchrun or SLURM started: it joins them, and opens one folder."""
+"""What a command does for all processes that torchrun or SLURM started: it joins them and opens one folder."""
 
 import logging
 import shlex
@@ -23,7 +23,7 @@ log = logging.getLogger("cellflow")
 
 
 def join(cfg: Settings) -> "Fabric | None":
-    """Join the processes that were started with this one, as the settings say; return ``None`` for one alone.
+    """Join the processes that were started with this one, by the settings; return ``None`` for a single process.
 
     Raises
     ------
@@ -34,20 +34,20 @@ def join(cfg: Settings) -> "Fabric | None":
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says at length that processes were joined
     fabric = joined(cfg.devices, device=cfg.device, precision=precision)
     if fabric is not None:
-        log.info("%d processes train together, each on a batch of its own in every step", fabric.world_size)
+        log.info("%d processes train together, each on its own batch in every step", fabric.world_size)
     return fabric
 
 
 @contextmanager
 def run_folder(cfg: Settings, command: str, fabric: "Fabric | None" = None) -> Iterator[Path]:
-    """Open the folder of a new run, or of the one to resume: the first process does it for all, and keeps others out.
+    """Open the folder of a new or resumed run: the first process does this for all, and keeps others out.
 
-    Its name is written into the settings too. Where nothing was saved in the end, nothing is left behind.
+    Its name is written into the settings too. If nothing was saved, nothing is left behind.
 
     Raises
     ------
     FileExistsError, CheckpointError, ValueError, OSError
-        In all processes, when the folder cannot be opened, is in use, or holds a run of other settings.
+        In all processes, when the folder cannot be opened, is in use, or holds a run with other settings.
     """
     with ExitStack() as stack:
 
@@ -60,7 +60,7 @@ def run_folder(cfg: Settings, command: str, fabric: "Fabric | None" = None) -> I
         with together(fabric):
             cfg.out = once(opened)
         if fabric is not None:
-            log.info("to go on after an interruption, add `out=%s resume=true` to the command", shlex.quote(cfg.out))
+            log.info("to resume after an interruption, add `out=%s resume=true` to the command", shlex.quote(cfg.out))
         yield Path(cfg.out)
 
 
@@ -95,7 +95,7 @@ def device_of(model: "nn.Module", fabric: "Fabric | None") -> str:
 
 
 def launcher() -> list[str]:
-    """Return the words that start ``cellflow`` as it was started: for one process, or for as many.
+    """Return the words that started ``cellflow``: for one process, or for several.
 
     Examples
     --------

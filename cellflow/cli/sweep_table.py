@@ -32,7 +32,7 @@ def varying(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
 def gather(folder: Path, jobs: Sequence[Sequence[str]]) -> "pd.DataFrame":
     """Return the table of a sweep, a row for each job, and write it into its folder.
 
-    Failed jobs are rows with their error. Scores are means over what was scored; all are distances, for which less is
+    Failed jobs are rows with their error. Scores are means; all are distances, for which lower is
     better.
 
     Parameters
@@ -69,11 +69,11 @@ def gather(folder: Path, jobs: Sequence[Sequence[str]]) -> "pd.DataFrame":
 
 
 def scores_of(folder: Path) -> dict[str, float]:
-    """Return the scores that a run has kept, as numbers to compare runs by.
+    """Return the stored scores of a run, as numbers by which to compare runs.
 
-    ``loss`` is the mean of the last tenth of the steps. Of cells, ``W1`` is that to snapshots that were left out, and
-    ``ED_new`` the energy distance of new cells carried to the next snapshot; of treatments, the energy distance of
-    predicted to treated cells; of images, the distances of those made to real ones.
+    ``loss`` is the mean of the last tenth of the steps. For cells, ``W1`` is the distance to held-out snapshots, and
+    ``ED_new`` the energy distance of new cells carried to the next snapshot; for treatments, the energy distance of
+    predicted to treated cells; for images, the distances of generated to real ones.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def scores_of(folder: Path) -> dict[str, float]:
 
 
 def shown(table: "pd.DataFrame") -> str:
-    """Return a table for the terminal: the best first by the first score, and no more rows than fit one.
+    """Return a table for the terminal: the best first by the first score, and no more rows than fit.
 
     Examples
     --------

@@ -26,7 +26,7 @@ PLUGINS = {
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
 }
-"""Distributions of the launchers beside hydra's own."""
+"""Distributions of the launchers besides hydra's own."""
 
 Job = tuple[list[str], Settings]
 
@@ -40,8 +40,8 @@ def sweep(
 ) -> bool:
     """Run all jobs, write and show one table of them, and return whether all went well.
 
-    Each has a folder of its own, by its number, in that of the sweep. One that fails is a row of the table. Hydra is
-    told their numbers only.
+    Each has its own numbered folder in that of the sweep. A job that fails is a row of the table. Hydra only gets their
+    numbers.
 
     Parameters
     ----------
@@ -54,18 +54,18 @@ def sweep(
     launcher
         Words that choose and set one of hydra's launchers.
     spoken
-        Opens what is logged, in another process.
+        Sets up logging in another process.
 
     Raises
     ------
     ValueError
-        When there is no such launcher, or it has no such setting; under torchrun; when other members are resumed.
+        When the launcher or its setting does not exist; under torchrun; when other members are resumed.
     MissingDependencyError
         When the launcher is not installed.
     """
     if started() is not None:
         raise ValueError(
-            "A sweep starts its jobs by itself, and each trains in one process. Start it without torchrun or srun."
+            "A sweep starts its own jobs, and each trains in one process. Start it without torchrun or srun."
         )
     words, folder = _checked(launcher), _folder(command, [settings for _, settings in jobs])
     if "resume" in jobs[0][1]:
@@ -96,7 +96,7 @@ def _folder(command: str, settings: list[Settings]) -> Path:
     """Return the folder of a sweep, and number its jobs."""
     outs = {one.get("out") for one in settings}
     if settings[0].get("resume") and outs == {None}:
-        raise ValueError("Expected the folder of the sweep to go on with; found none. Name it with `out=`.")
+        raise ValueError("Expected the folder of the sweep to resume; found none. Name it with `out=`.")
     stamped = f"{command}-{datetime.now():%Y-%m-%d-%H%M%S}"
     makes_runs = "resume" in settings[0] and settings[0].get("model") is None
     (out,) = outs if len(outs) == 1 else (None,)
@@ -109,7 +109,7 @@ def _folder(command: str, settings: list[Settings]) -> Path:
 
 
 def _checked(words: list[str]) -> list[str]:
-    """Return words for hydra, once they are known to be right."""
+    """Return words for hydra, after checking them."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf

@@ -35,7 +35,7 @@ log = logging.getLogger("cellflow")
 SHOWN = 12
 """Images in a row of a preview."""
 AT_ONCE = 1000
-"""Images that are translated before they are written, where they are read from their files as they are needed."""
+"""Number of images to translate before they are written, if they are read from their files on demand."""
 
 
 def translate(cfg: Settings) -> None:
@@ -89,7 +89,7 @@ def _apply(cfg: Settings) -> None:
     image_runs.check_fitted(cfg, shape=model.shape_, levels=levels)
     if cfg.strength is not None and not model.stochastic:
         raise ValueError(
-            "`strength` is of bridges with noise, and this flow has none: it could not forget anything. Fit one with "
+            "`strength` needs a bridge with noise, and this flow has none: it could not discard anything. Fit one with "
             "`path=brownian_bridge stochastic=true`, or change images with `cellflow generate model=... input=...`."
         )
     then = image_runs.as_fitted(cfg, then, model.shape_)
@@ -227,11 +227,11 @@ def _by_control(images: ImageSet | ImageStream, cfg: Settings) -> tuple[ImageSet
 
     conditions, obs = conditions_of(cfg), table_of(images, what="`source`")
     if conditions is None:
-        raise ValueError("missing target=..., or the columns that tell which images of `source` are controls.")
+        raise ValueError("missing target=..., or the columns that mark images of `source` as controls.")
     known = conditions.fit(obs)
     found = known.read(obs)
     known.require_control(found)
     control = torch.from_numpy(found.is_control[found.index])
     if bool(control.all()):
-        raise ValueError("All images are controls: nothing can be learned of a treatment. Look at the table.")
+        raise ValueError("All images are controls: there is no treatment to learn. Check the table.")
     return images.take(control), images.take(~control)

@@ -21,9 +21,9 @@ class Line:
     settings
         Words ``name=value``.
     sweep
-        Whether commas separate values, each for a job of its own.
+        Whether commas separate values, each for its own job.
     folder
-        Folder with YAML files of the user's own.
+        The user's own folder of YAML files.
     launcher
         Words for hydra, on how the jobs of a sweep are started.
     """
@@ -53,12 +53,12 @@ class Line:
 
 
 def read_line(words: list[str]) -> Line:
-    """Return what a command line says, before it is known whether there are such settings.
+    """Return the words of a command line, before checking whether such settings exist.
 
     Raises
     ------
     ValueError
-        For a flag that does not exist, or a word that is no setting.
+        For a flag that does not exist, or a word that is not a setting.
 
     Examples
     --------
@@ -87,12 +87,12 @@ def read_line(words: list[str]) -> Line:
         else:
             settings.append(word.lstrip("+"))
     if launcher and not sweep:
-        raise ValueError(f"`{launcher[0]}` is of a sweep; add `-m`.")
+        raise ValueError(f"`{launcher[0]}` belongs to a sweep; add `-m`.")
     return Line(settings, sweep, folder, launcher)
 
 
 def nearest(name: str, command: str, known: list[str]) -> str:
-    """Say that a command has no such setting, and which one may be meant.
+    """Say that a command has no such setting, and suggest one.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def nearest(name: str, command: str, known: list[str]) -> str:
 
 
 def parts_of(text: str) -> list[str]:
-    """Return the parts of a text between its commas, but for commas in quotes or brackets.
+    """Return the parts of a text between its commas, except commas in quotes or brackets.
 
     Examples
     --------
