@@ -282,7 +282,7 @@ def test_drawn_drivers_name_genes_and_say_what_they_are(known):
     assert {text.get_text() for text in right.texts} <= set(table["gene"])
     assert len(right.texts) >= 3
     adata.uns["drivers"]["velocity"] = np.nan
-    assert "without regard to time" in cf.pl.drivers(adata).axes[1].get_ylabel()
+    assert "without accounting for time" in cf.pl.drivers(adata).axes[1].get_ylabel()
     with pytest.raises(ValueError, match="n_genes >= 1"):
         cf.pl.drivers(adata, n_genes=0)
 

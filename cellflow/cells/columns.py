@@ -33,7 +33,7 @@ def read_column(adata: "AnnData", name: str, *, setting: str) -> pd.Series:
     TypeError
         When it is not a name.
     KeyError
-        When there is no such column.
+        When the column does not exist.
     ValueError
         When there are two.
 

@@ -59,7 +59,7 @@ def groups_of(given: Any, within: str | Sequence[str], *, what: str) -> np.ndarr
     Raises
     ------
     KeyError
-        When there is no such column.
+        When the column does not exist.
     ValueError
         When there is no table, or a sample has no group.
 

@@ -83,7 +83,7 @@ def by_file(
     Raises
     ------
     KeyError
-        When there is no such column.
+        When the column does not exist.
     FileNotFoundError
         When a file is not among the images.
     ValueError

@@ -34,8 +34,8 @@ class Basis:
     x
         The representation of the cells, ``(n, d)``.
     columns
-        The columns of the representation that are shown; ``None`` for another embedding, such as UMAP. A single column
-        is drawn over time.
+        The columns of the representation to show; ``None`` for another embedding, such as UMAP. A single column is
+        drawn over time.
     """
 
     xy: np.ndarray
@@ -62,7 +62,7 @@ class Basis:
     def velocities(self, velocity: np.ndarray) -> np.ndarray:
         """Return the velocities ``(n, d)`` of the cells in the basis, ``(n, 2)``.
 
-        Columns of the velocity where columns of the representation are shown; in an embedding, the direction towards
+        Columns of the velocity if the basis shows columns of the representation; in an embedding, the direction towards
         the neighbours ahead of the cell, with a length without unit.
         """
         if self.over_time:
@@ -72,7 +72,7 @@ class Basis:
         if velocity.shape != self.x.shape:
             raise ValueError(
                 f"Expected a velocity for each of {self.x.shape[1]} columns of the representation; found "
-                f"{velocity.shape[1]}. Give as `rep` what the velocities were computed in."
+                f"{velocity.shape[1]}. Give the representation of the velocities as `rep`."
             )
         return _ahead(self.x, self.xy, velocity)
 
@@ -95,7 +95,7 @@ def read_basis(
     unit: str = "time",
     n_pcs: int | None = None,
 ) -> Basis:
-    """Return the basis of a name.
+    """Return the basis with this name.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ def read_basis(
         The cells.
     basis
         ``"pca"`` or ``"X_pca"`` for ``obsm["X_pca"]``; ``"X"`` for the expression itself; ``None`` for
-        ``obsm["X_umap"]`` if it is there, else for ``rep``.
+        ``obsm["X_umap"]`` if it exists, else for ``rep``.
     rep
-        The representation that states and velocities are given in.
+        The representation of states and velocities.
     components
         Which two columns of the basis to show.
     time
@@ -118,7 +118,7 @@ def read_basis(
     Raises
     ------
     KeyError
-        When there is no such basis; the message lists what is there.
+        When the basis does not exist; the message lists those available.
     ValueError
         When the basis does not have these components.
 

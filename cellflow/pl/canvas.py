@@ -19,7 +19,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
 def axes_or_new(ax: "Axes | None", *, size: tuple[float, float]) -> "Axes":
-    """Return the axes given, or those of a new figure of pyplot, so that a notebook shows it.
+    """Return the given axes, or those of a new pyplot figure, so that a notebook shows it.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def figure_or_new(figure: "Figure | None", *, size: tuple[float, float]) -> "Fig
 
 
 def literal(text: str) -> str:
-    r"""Return a name from outside for matplotlib to show as it is: between dollar signs it would read mathematics.
+    r"""Escape a user's name, so that matplotlib shows it literally: between dollar signs it would read mathematics.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def literal(text: str) -> str:
 
 
 def plain(ax: "Axes") -> None:
-    """Take away the frame's upper and right side."""
+    """Remove the upper and right side of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
 
 

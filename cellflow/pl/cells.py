@@ -55,9 +55,9 @@ def cells(
     adata
         The cells.
     basis
-        What to draw on: ``"umap"`` for ``obsm["X_umap"]``; ``None`` for a UMAP if there is one, else the PCA.
+        Embedding to draw on: ``"umap"`` for ``obsm["X_umap"]``; ``None`` for a UMAP if there is one, else the PCA.
     color
-        Column of ``obs``, or gene; several for a panel each. ``None`` for time, where ``time_key`` is given.
+        Column of ``obs``, or gene; several for a panel each. ``None`` for time, if ``time_key`` is given.
     by
         ``"time"`` for a panel for each snapshot, or a column for one for each of its groups, with all other cells in
         grey; ``None`` for all cells together.
@@ -69,13 +69,13 @@ def cells(
         Colours of numbers: a name of matplotlib, or a colour map; ``None`` for viridis without its palest end.
     palette
         Colours of categories: a list, a name of matplotlib, or a colour for each category; ``None`` for those in
-        ``uns[f"{column}_colors"]``, or else those of Okabe and Ito, with other marks where they do not suffice.
+        ``uns[f"{column}_colors"]``, or else those of Okabe and Ito, with other marks if they do not suffice.
     size
         Area of the mark of a cell, in square points; ``None`` for smaller ones the more cells there are.
     alpha
         Opacity, between 0 and 1; ``None`` for that of the plot.
     legend_loc
-        Where names of categories stand: ``"right margin"``, ``"on data"``, or ``"none"``.
+        Position of the names of categories: ``"right margin"``, ``"on data"``, or ``"none"``.
     layer
         Layer that holds the expression of genes; ``None`` for ``X``.
     use_raw
@@ -83,15 +83,15 @@ def cells(
     sort_order
         Whether cells with high values are drawn on top; otherwise in random order.
     vmin, vmax
-        Ends of the scale of colours: numbers, or percentiles such as ``"p99"``; ``None`` for the extremes.
+        Limits of the colour scale: numbers, or percentiles such as ``"p99"``; ``None`` for the extremes.
     na_color
         Colour of cells without a value.
     frameon
         Whether there are axes around the cells; ``None`` for those of the plot.
     title
-        Title of the panel, or of each; ``None`` for what tells panels apart.
+        Title of the panel, or of each; ``None`` for what distinguishes the panels.
     ncols
-        Panels beside each other, at most.
+        Maximum number of panels in a row.
     ax
         Axes to draw on, for a single panel; ``None`` for new ones.
     figure
@@ -105,9 +105,9 @@ def cells(
     Raises
     ------
     KeyError
-        When there is no such basis, column, gene or layer.
+        When the basis, column, gene or layer does not exist.
     ValueError
-        When a setting is not possible, or there are too many panels or categories.
+        When a setting is invalid, or there are too many panels or categories.
 
     Examples
     --------

@@ -55,8 +55,8 @@ def chain_of_groups(
 ) -> Chain:
     """Carry the cells of every snapshot to the next, and sum their mass by group.
 
-    With chosen cells of one snapshot, their mass is carried on from snapshot to snapshot: at each, what lands near a
-    measured cell goes on from there.
+    With chosen cells of one snapshot, their mass is carried from snapshot to snapshot: at each, mass that lands near a
+    measured cell continues from there.
 
     Parameters
     ----------
@@ -67,16 +67,16 @@ def chain_of_groups(
     groupby
         Column of ``obs`` with the groups.
     cells
-        Cells of one snapshot, to follow these alone; ``None`` for all cells of all snapshots.
+        Cells of one snapshot, to follow only these; ``None`` for all cells of all snapshots.
     reverse
         Whether to go back in time, to ancestors.
     n_neighbors
-        Measured cells among which the mass of a carried cell is divided; of smaller snapshots, all their cells.
+        Number of measured cells among which to divide the mass of a carried cell; for smaller snapshots, all cells.
 
     Raises
     ------
     ValueError
-        When chosen cells are of several snapshots, or there is none to go to.
+        When chosen cells come from several snapshots, or there is no snapshot to go to.
     """
     states = flow.read(adata)
     labels = read_labels(adata, groupby, setting="groupby")

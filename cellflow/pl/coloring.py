@@ -37,7 +37,7 @@ class Coloring:
     palette
         Colours of the categories, in their order.
     ranked
-        Whether high values are to be seen before low ones.
+        Whether high values are drawn on top of low ones.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Coloring:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of the categories; none for numbers."""
+        """The names of the categories; empty for numbers."""
         return tuple(map(str, self.values.cat.categories)) if self.categorical else ()
 
     @property
@@ -79,7 +79,7 @@ def by_column(adata: "AnnData", name: str, look: Look = PLAIN) -> Coloring:
     KeyError
         When there is neither; the message has close matches.
     ValueError
-        When there are more categories than can be told apart.
+        When there are more categories than distinguishable colours.
 
     Examples
     --------
@@ -99,8 +99,8 @@ def by_column(adata: "AnnData", name: str, look: Look = PLAIN) -> Coloring:
     most = len(palette) * len(MARKERS)
     if len(categories) > most:
         raise ValueError(
-            f"`adata.obs[{name!r}]` has {len(categories)} categories; at most {most} are drawn. Put the rare ones "
-            "together, or give a `palette` of more colours."
+            f"`adata.obs[{name!r}]` has {len(categories)} categories; at most {most} are drawn. Merge the rare ones, "
+            "or give a `palette` with more colours."
         )
     return Coloring(name, column, palette=palette)
 
@@ -111,7 +111,7 @@ def expression(adata: "AnnData", gene: str, *, layer: str | None = None, use_raw
     Raises
     ------
     KeyError
-        When there is no such gene or layer, or no expression; the message has close matches.
+        When the gene or layer does not exist, or there is no expression; the message has close matches.
     ValueError
         When several genes have this name.
 
@@ -141,7 +141,7 @@ def time_colors() -> "Colormap":
 
 
 def colors_of(look: Look) -> "Colormap":
-    """Return the colours of numbers that a look asks for."""
+    """Return the colour map that a look specifies."""
     import matplotlib as mpl
 
     if look.cmap is None:
@@ -150,7 +150,7 @@ def colors_of(look: Look) -> "Colormap":
 
 
 def without_label(coloring: Coloring | None) -> Coloring | None:
-    """Return a colouring whose name is said elsewhere, as in the title."""
+    """Return a colouring whose name is shown elsewhere, as in the title."""
     return None if coloring is None else replace(coloring, label="")
 
 
@@ -161,7 +161,7 @@ def _readable(times: np.ndarray) -> tuple[float, ...]:
 
 
 def palette_of(adata: "AnnData", name: str, categories: list[str], look: Look) -> tuple[str, ...]:
-    """Return colours of the categories of a column: those asked for; else those that scanpy noted; else ours."""
+    """Return colours of the categories of a column: those given; else those stored by scanpy; else ours."""
     asked = look.palette
     if isinstance(asked, Mapping):
         return tuple(asked.get(category, look.na_color) for category in categories)

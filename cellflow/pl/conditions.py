@@ -26,11 +26,11 @@ MANY, FAR = 8, 5
 
 @checked
 def conditions(adata: "AnnData", *, key: str = "response", ax: "Axes | None" = None) -> "Axes":
-    """Draw a map of conditions: near each other where they change the cells alike, far from the cross where much.
+    """Draw a map of conditions: similar effects lie near each other, strong effects far from the cross.
 
-    The two axes are the directions in which the mean of the cells changes most, over all conditions; the cross is no
+    The two axes are the directions in which the mean of the cells changes most, over all conditions; the cross marks no
     change. Conditions that cannot be distinguished from no effect are hollow. Those farthest from no change are named
-    first, and only where there is room: the others are points, and `cellflow.tl.response` has written the names of all.
+    first, as far as there is room: the others are points, and `cellflow.tl.response` has written the names of all.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def conditions(adata: "AnnData", *, key: str = "response", ax: "Axes | None" = N
 
     Notes
     -----
-    Both axes have the same scale, except where few of many conditions are so far out along one of them that the others
-    would lie on top of each other: then each axis has its own, and that one is linear near no change and logarithmic
-    beyond, which its label says.
+    Both axes have the same scale, unless a few of many conditions lie so far out along one axis that the others would
+    overlap: then each axis has its own scale, and that one is linear near no change and logarithmic beyond, as its
+    label says.
 
     Examples
     --------

@@ -38,7 +38,7 @@ def descendants(
     key: str = "push",
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the groups among which cells divide: over all snapshots, or as `cellflow.tl.push` has written them.
+    """Draw the groups into which cells go: over all snapshots, or as `cellflow.tl.push` has written them.
 
     With a flow, a Sankey diagram: the groups of each snapshot as bars, and ribbons from group to group, by the cells of
     each snapshot that are carried to the next. A ribbon is as wide on the left as the share of its group that leaves,
@@ -50,11 +50,11 @@ def descendants(
     adata
         Without a flow it holds what `cellflow.tl.push` or `cellflow.tl.pull` wrote with ``groupby``.
     flow
-        A fitted flow, to carry the cells now; nothing is written.
+        A fitted flow, with which to carry the cells now; nothing is written.
     groupby
         With a flow: column of ``obs`` with the groups.
     cells
-        With a flow: cells of one snapshot, a mask, names or rows of ``obs``, to follow these alone, from there on;
+        With a flow: cells of one snapshot, a mask, names or rows of ``obs``, to follow only these, from there on;
         ``None`` for all cells of all snapshots.
     reverse
         With a flow: whether to carry cells back in time, to their ancestors.
@@ -69,9 +69,9 @@ def descendants(
     Raises
     ------
     KeyError
-        When there is nothing of that name, or it holds no groups; when there is no column ``groupby``.
+        When there is no result of that name, or it holds no groups; when there is no column ``groupby``.
     ValueError
-        When ``groupby`` is not given with a flow or holds no groups, or chosen cells are of several snapshots.
+        When ``groupby`` is not given with a flow or holds no groups, or chosen cells come from several snapshots.
 
     Examples
     --------

@@ -30,11 +30,11 @@ def drivers(
     key: str = "drivers",
     figure: "Figure | None" = None,
 ) -> "Figure":
-    """Draw the genes that `cellflow.tl.drivers` found: the best ones in order, and all of them beside their velocity.
+    """Draw the genes that `cellflow.tl.drivers` found: the best ones in order, and all of them against their velocity.
 
     The upper genes of the list go with the fate, the lower ones with the others; full dots have a false discovery rate
-    below 5 %. Beside it each gene stands by its partial correlation and by how fast it changes in cells on their way to
-    the fate; where velocities of genes are not known, by its correlation without and with time accounted for.
+    below 5 %. The second panel shows each gene by its partial correlation and by how fast it changes in cells on their
+    way to the fate; without gene velocities, by its correlation without and with time accounted for.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def drivers(
     KeyError
         When nothing was written.
     ValueError
-        When fewer than one gene is asked for.
+        When ``n_genes`` is below 1.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def drivers(
 
 
 def read_drivers(adata: "AnnData", key: str = "drivers") -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the table that `cellflow.tl.drivers` wrote, and what it is about.
+    """Return the table that `cellflow.tl.drivers` wrote, and its metadata.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def _scatter(ax: "Axes", table: pd.DataFrame, listed: pd.DataFrame, unit: str) -
     """Draw all genes, and name the listed ones for which there is room."""
     moving = table["velocity"].notna().any()
     name, label = ("velocity", f"velocity toward the fate, {rate_label(unit)}") if moving else (
-        "correlation", "correlation without regard to time"
+        "correlation", "correlation without accounting for time"
     )  # fmt: skip
     known = table[table[name].notna()]
     points = known[["partial", name]].to_numpy(dtype=float)

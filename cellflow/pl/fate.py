@@ -45,26 +45,26 @@ def fate(
     """Draw the fates that `cellflow.tl.fate` wrote.
 
     * ``"cells"``: the cells on an embedding, a panel for each fate. Cells without a fate are grey.
-    * ``"bars"``: the mean fate of the cells of each snapshot or group. Where growth was learned, a cell counts as often
-      as it has descendants.
+    * ``"bars"``: the mean fate of the cells of each snapshot or group. If growth was learned, a cell counts as often as
+      it has descendants.
     * ``"simplex"``: each cell between the fates, at the mean of their places weighted by its own: a triangle for three
-      fates, a circle for more, on which fates that go together are neighbours. In a circle of more than three
-      fates, a cell in the middle may have all of them or two that are opposite: the bars and panels tell these apart.
+      fates, a circle for more, on which fates that go together are neighbours. In a circle of more than three fates, a
+      cell in the middle may have all of them or two opposite ones: the bars and panels distinguish these.
 
     Parameters
     ----------
     adata
         Holds what `cellflow.tl.fate` wrote.
     basis
-        What cells are drawn on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
         representation.
     kind
         ``"cells"``, ``"bars"`` or ``"simplex"``.
     color
         On a simplex: column of ``obs``, or gene, that colours the cells, or several; ``None`` for their time.
     by
-        ``"time"`` or a column of ``obs``: what bars stand for, ``None`` for time; on a simplex, a panel for each group,
-        ``None`` for all together.
+        ``"time"`` or a column of ``obs``: a bar for each group, ``None`` for time; on a simplex, a panel for each
+        group, ``None`` for all together.
     components
         Which two columns of the basis to show.
     key
@@ -78,7 +78,7 @@ def fate(
     Raises
     ------
     KeyError
-        When there are no fates of that name, or no such basis or column.
+        When there are no fates of that name, or the basis or column does not exist.
     ValueError
         When there are more groups than panels, or the kind is unknown.
 

@@ -30,7 +30,7 @@ class Fates:
     descendants
         How many descendants each cell has, ``(n,)``; 1 where growth was not learned.
     groupby
-        Column of ``obs`` that the groups come from.
+        Column of ``obs`` with the groups.
     rep, time_key, unit
         The representation, the time column and the unit of time.
     said
@@ -48,7 +48,7 @@ class Fates:
     said: str
 
     def colors(self, adata: "AnnData", look: Look = PLAIN) -> tuple[str, ...]:
-        """Return a colour for each fate: that of its group in ``groupby``, where it has one."""
+        """Return a colour for each fate: that of its group in ``groupby``, if it has one."""
         column = adata.obs.get(self.groupby)
         names = list(map(str, column.astype("category").cat.categories)) if column is not None else []
         if not set(self.groups) <= set(names):

@@ -160,7 +160,7 @@ def write_gif(frames: Frames, partial: Path, fps: float) -> None:
 def _few_colors(images: "list[Image]", kept: np.ndarray) -> "Iterator[Image]":
     """Return images with one table of colours, in which the background and colours to keep ``(k, 3)`` are as they were.
 
-    A table made for the picture alone would mix the colours of few cells, so that groups could not be told apart.
+    A table made from the image alone would merge the colours of few cells, so that groups could not be distinguished.
     """
     from PIL import Image
 
@@ -192,7 +192,7 @@ def _images(frames: Frames) -> "Iterator[Image]":
 
 
 def write_mp4(frames: Frames, path: Path, fps: float) -> None:
-    """Write an MP4 by ffmpeg, with an even number of dots, as its players ask for."""
+    """Write an MP4 by ffmpeg, with an even number of pixels, as players require."""
     from matplotlib.animation import FFMpegWriter
 
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
@@ -203,7 +203,7 @@ def write_mp4(frames: Frames, path: Path, fps: float) -> None:
 
 
 def need_ffmpeg() -> None:
-    """Raise unless ffmpeg is there.
+    """Raise unless ffmpeg is installed.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def genes(
     Parameters
     ----------
     adata
-        The observed cells; ``X`` in the units that the PCA saw.
+        The observed cells; ``X`` in the units of the PCA.
     predicted
         What `cellflow.tl.interpolate` returned for several times, with genes.
     genes
@@ -45,16 +45,16 @@ def genes(
     time_key
         Column of ``obs`` with the time, in both; ``None`` for the one noted in ``predicted``.
     left_out
-        Times of snapshots that the flow has not seen, to be drawn hollow.
+        Times of held-out snapshots, to be drawn hollow.
     figure
         Figure to draw on; ``None`` for a new one.
 
     Raises
     ------
     KeyError
-        When a gene is not there; the message has close matches.
+        When a gene does not exist; the message has close matches.
     ValueError
-        When the prediction holds no genes, or several are called alike.
+        When the prediction holds no genes, or several have the same name.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def genes(
         raise ValueError("`predicted` holds no genes. Make it with `cf.tl.interpolate(..., genes=True)`.")
     for name in names:
         _check(adata, name, "`adata.var_names`")
-        _check(predicted, name, "the genes that the PCA saw, `predicted.var_names`")
+        _check(predicted, name, "the genes of the PCA, `predicted.var_names`")
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = figure_or_new(figure, size=(1.2 + 2.6 * columns, 0.6 + 2.5 * rows))
@@ -125,7 +125,7 @@ def _draw(
         ax.plot(
             moment, np.average(cells, weights=weight), "o",
             color=OBSERVED, markerfacecolor="white" if unseen else OBSERVED, zorder=3,
-            label="observed mean, not seen in the fit" if unseen else "observed mean (bar: middle half of the cells)",
+            label="observed mean, held out" if unseen else "observed mean (bar: middle half of the cells)",
         )  # fmt: skip
     ax.margins(x=0.08)
     plain(ax)

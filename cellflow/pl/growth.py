@@ -42,14 +42,14 @@ def growth(
 ) -> "Figure":
     """Draw the growth rates that `cellflow.tl.growth` wrote, on the cells and by group.
 
-    Where the rates depend on an assumption, by the comparison that `cellflow.tl.growth` has made, the figure says so.
+    If the rates depend on an assumption, according to the comparison of `cellflow.tl.growth`, the figure says so.
 
     Parameters
     ----------
     adata
         Holds what `cellflow.tl.growth` wrote.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
         representation.
     groupby
         Column of ``obs`` with the groups to compare; ``None`` for the snapshots.
@@ -61,13 +61,13 @@ def growth(
         Figure to draw on; ``None`` for a new one.
     **look
         How cells are drawn: ``cmap``, ``palette``, ``size``, ``alpha``, ``legend_loc``, ``layer``, ``use_raw``,
-        ``sort_order``, ``vmin``, ``vmax``, ``na_color``, ``frameon``, ``title`` and ``ncols``, as for `cells`. Colours
-        end at the first and last percentile of the rates unless ``vmin`` or ``vmax`` is given.
+        ``sort_order``, ``vmin``, ``vmax``, ``na_color``, ``frameon``, ``title`` and ``ncols``, as for `cells`. The
+        colour scale ends at the first and last percentile of the rates unless ``vmin`` or ``vmax`` is given.
 
     Raises
     ------
     KeyError
-        When there are no rates of that name, or no such basis or column.
+        When there are no rates of that name, or the basis or column does not exist.
     ValueError
         When ``groupby`` holds no groups.
 

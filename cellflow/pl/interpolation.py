@@ -33,8 +33,7 @@ def interpolation(
     """Draw predicted cells beside those observed at the same time, over the snapshots around them in grey.
 
     One row per predicted time; all panels have the same limits. The area of a predicted cell is its weight; that of an
-    observed one too, where the flow knows weights of cells. A
-    representation of one column is drawn as histograms.
+    observed one too, if the flow has weights of cells. A representation of one column is drawn as histograms.
 
     Parameters
     ----------
@@ -45,8 +44,8 @@ def interpolation(
     time_key
         Column of ``obs`` with the time, in both; ``None`` for the one noted in ``predicted``.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the representation
-        of the prediction.
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the
+        representation of the prediction.
     components
         Which two columns of the basis to show.
     figure
@@ -55,7 +54,7 @@ def interpolation(
     Raises
     ------
     KeyError
-        When there is no such basis or column.
+        When the basis or column does not exist.
 
     Examples
     --------

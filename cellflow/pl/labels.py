@@ -41,9 +41,9 @@ def unit_of_result(adata: "AnnData", about: Mapping[str, Any], time_key: str | N
     adata
         The cells.
     about
-        What the result carries with it: ``"time_key"`` and ``"unit"``; nothing where another program wrote it.
+        The metadata of the result: ``"time_key"`` and ``"unit"``; empty if another program wrote it.
     time_key
-        Time column that takes precedence over the one in ``about``, or a unit, where there is no such column.
+        Time column that takes precedence over the one in ``about``, or a unit, if there is no such column.
 
     Examples
     --------

@@ -31,13 +31,13 @@ class Look:
         Colours of numbers: a name of matplotlib, or a colour map; ``None`` for viridis without its palest end.
     palette
         Colours of categories: a list, a name of matplotlib, or a colour for each category; ``None`` for those in
-        ``uns[f"{column}_colors"]``, or else those of Okabe and Ito, with other marks where they do not suffice.
+        ``uns[f"{column}_colors"]``, or else those of Okabe and Ito, with other marks if they do not suffice.
     size
         Area of the mark of a cell, in square points; ``None`` for smaller ones the more cells there are.
     alpha
         Opacity, between 0 and 1; ``None`` for that of the plot.
     legend_loc
-        Where names of categories stand: ``"right margin"``, ``"on data"``, or ``"none"``.
+        Position of the names of categories: ``"right margin"``, ``"on data"``, or ``"none"``.
     layer
         Layer that holds the expression of genes; ``None`` for ``X``.
     use_raw
@@ -45,20 +45,20 @@ class Look:
     sort_order
         Whether cells with high values are drawn on top; otherwise in random order.
     vmin, vmax
-        Ends of the scale of colours: numbers, or percentiles such as ``"p99"``; ``None`` for the extremes.
+        Limits of the colour scale: numbers, or percentiles such as ``"p99"``; ``None`` for the extremes.
     na_color
         Colour of cells without a value.
     frameon
         Whether there are axes around the cells; ``None`` for those of the plot.
     title
-        Title of the panel, or of each; ``None`` for what tells panels apart.
+        Title of the panel, or of each; ``None`` for what distinguishes the panels.
     ncols
-        Panels beside each other, at most.
+        Maximum number of panels in a row.
 
     Raises
     ------
     ValueError
-        When a value is not possible; the message says which are.
+        When a value is invalid; the message says which are valid.
 
     Examples
     --------
@@ -91,7 +91,7 @@ class Look:
         if self.legend_loc is not None and self.legend_loc not in LEGENDS:
             raise ValueError(unknown("legend_loc", self.legend_loc, LEGENDS))
         if self.layer is not None and self.use_raw:
-            raise ValueError("`layer` and `use_raw` name two places for one gene. Give one of them.")
+            raise ValueError("`layer` and `use_raw` name two sources for one gene. Give one of them.")
         for name in ("vmin", "vmax"):
             _check_limit(name, getattr(self, name))
         if self.na_color != GREY:  # matplotlib is imported for what was asked alone
@@ -104,7 +104,7 @@ class Look:
             _check_palette(self.palette)
 
     def limits(self, values: np.ndarray) -> tuple[float, float]:
-        """Return the ends of the scale for values ``(n,)``, of which those that are not finite do not count.
+        """Return the limits of the scale for values ``(n,)``, ignoring those that are not finite.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class Look:
         return low, high
 
     def title_of(self, panel: int, other: str | None) -> str | None:
-        """Return the title of a panel, by its number; ``other`` where none was given."""
+        """Return the title of a panel, by its number; ``other`` if none was given."""
         if self.title is None:
             return other
         if isinstance(self.title, str):
@@ -129,7 +129,7 @@ class Look:
 
 
 def look_of(plot: str, given: Mapping[str, Any]) -> Look:
-    """Return the look that the further arguments of a plot ask for.
+    """Return the look that the keyword arguments of a plot specify.
 
     Raises
     ------
@@ -145,7 +145,9 @@ def look_of(plot: str, given: Mapping[str, Any]) -> Look:
     for name in given:
         if name not in known:
             close = get_close_matches(name, [*known, "color", "basis", "by", "figure"], n=3)
-            hint = f"Did you mean {' or '.join(close)}?" if close else f"How cells look is said by {', '.join(known)}."
+            hint = (
+                f"Did you mean {' or '.join(close)}?" if close else f"The look of cells is set by {', '.join(known)}."
+            )
             raise TypeError(f"{plot}() has no argument {name!r}. {hint}")
     return Look(**given)
 

@@ -43,13 +43,13 @@ def draw_cells(
     coloring
         What their colour shows; ``None`` for nothing.
     alpha
-        Opacity, where the look has none.
+        Opacity, if the look has none.
     look
         How they are drawn.
     shown
-        Cells to draw in colour, a mask ``(n,)``; the others stand behind them in grey. ``None`` for all.
+        Cells to draw in colour, a mask ``(n,)``; the others are drawn in grey behind them. ``None`` for all.
     beside
-        Axes that share the colour bar or legend; none to leave it out; ``None`` for ``ax`` alone.
+        Axes that share the colour bar or legend; empty to leave it out; ``None`` for ``ax`` only.
     """
     size = dot_size(len(xy)) if look.size is None else look.size
     style: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": True, "zorder": 1}
@@ -97,7 +97,7 @@ def _numbers(
 
 
 def add_bar(axes: "list[Axes]", coloring: Coloring, look: Look) -> None:
-    """Add the colour bar of numbers beside one or several axes; none where all are missing."""
+    """Add the colour bar of numbers beside one or several axes, unless all numbers are missing."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -130,7 +130,7 @@ def _categories(
 
 
 def add_legend(ax: "Axes", coloring: Coloring, look: Look) -> None:
-    """Add a legend of categories right of axes, as an artist, so that the axes may have one of their own beside it.
+    """Add a legend of categories right of axes, as an artist, so that the axes may have another legend.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def add_legend(ax: "Axes", coloring: Coloring, look: Look) -> None:
 
 
 def legend_columns(n: int) -> int:
-    """Return in how many columns ``n`` names stand.
+    """Return the number of legend columns for ``n`` names.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def legend_columns(n: int) -> int:
 
 
 def legend_width(coloring: Coloring | None, look: Look) -> float:
-    """Return about how wide a colour bar or legend is, in inches."""
+    """Return the approximate width of a colour bar or legend, in inches."""
     if coloring is None or not coloring.categorical:
         return 0.8 if coloring is not None else 0.0
     if look.legend_loc != "right margin":
@@ -187,7 +187,7 @@ def legend_width(coloring: Coloring | None, look: Look) -> float:
 
 
 def written(name: str, width: int = WIDEST) -> str:
-    """Return a name as it is shown: over several lines where it is long.
+    """Return a name as it is shown: over several lines if it is long.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def written(name: str, width: int = WIDEST) -> str:
 
 
 def titled(look: Look, number: int, group: str | None, width: int = WIDEST) -> str:
-    """Return the title of a panel: the one asked for, else the name of its group; nothing where there is neither.
+    """Return the title of a panel: the given one, else the name of its group, else nothing.
 
     Examples
     --------
@@ -213,7 +213,7 @@ def titled(look: Look, number: int, group: str | None, width: int = WIDEST) -> s
 
 
 def wrapped(name: str, width: int = WIDEST) -> str:
-    """Return a name over several lines, at most three; quoted where there would be nothing to see.
+    """Return a name over several lines, at most three; in quotes if nothing would be visible.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def add_key_below(figure: "Figure", handles: "Sequence[Artist]", columns: int = 
 
 
 def medians(xy: np.ndarray, coloring: Coloring, shown: np.ndarray) -> pd.DataFrame:
-    """Return where the names of categories belong: the cell of each that is nearest to its median.
+    """Return the positions for the names of categories: for each, its cell nearest to the median.
 
     Returns
     -------

@@ -53,22 +53,22 @@ def movie(
         A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written into ``adata``. ``None`` for
         what `cellflow.tl.trajectories` wrote, or for ``predicted``.
     path
-        The file: ``.gif``, or ``.mp4`` where ffmpeg is installed. It is replaced if it exists.
+        The file: ``.gif``, or ``.mp4`` if ffmpeg is installed. It is replaced if it exists.
     predicted
         What `cellflow.tl.interpolate` returned for several times: each is a frame.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
         representation.
     color
-        Column of ``obs``, or gene, that colours moving cells by the cell that they come from; ``None`` for one colour.
+        Column of ``obs``, or gene, that colours moving cells by their cell of origin; ``None`` for one colour.
     n
-        Most cells that move.
+        Maximum number of moving cells.
     n_frames
         Frames between the first time and the last, at most 600.
     fps
-        Frames a second.
+        Frames per second.
     dpi
-        Dots an inch: a new figure is 5.6 x 5 inches, wider with a legend.
+        Dots per inch: a new figure is 5.6 x 5 inches, wider with a legend.
     components
         Which two columns of the basis to show.
     key
@@ -87,9 +87,9 @@ def movie(
     Raises
     ------
     KeyError
-        When there is nothing to draw, or no such basis or column.
+        When there is nothing to draw, or the basis or column does not exist.
     ValueError
-        When the path ends otherwise, or a setting is not possible.
+        When the path has another suffix, or a setting is invalid.
     MissingDependencyError
         For an MP4 without ffmpeg.
 

@@ -25,9 +25,9 @@ class Moving:
     places
         Where the cells are, ``(cells, 2)`` for each frame.
     origin
-        The measured cell that each came from, by position, ``(cells,)`` for each frame; -1 for one that is not there.
+        The measured cell from which each came, by position, ``(cells,)`` for each frame; -1 for a missing one.
     weight
-        What each weighs, with mean 1, ``(cells,)`` for each frame.
+        Weight of each, with mean 1, ``(cells,)`` for each frame.
     same
         Whether all frames have the same cells.
     """
@@ -42,7 +42,7 @@ class Moving:
 def followed(names: pd.Index, found: Mapping[str, Any], picture: Basis, *, n: int, n_frames: int) -> Moving:
     """Return the cells that trajectories follow, at equally spaced times.
 
-    Cells that start later, or end earlier, stand where they start or end. In a picture over time, each stays at its
+    Cells that start later, or end earlier, stay where they start or end. In a picture over time, each stays at its
     own time.
 
     Parameters
@@ -54,7 +54,7 @@ def followed(names: pd.Index, found: Mapping[str, Any], picture: Basis, *, n: in
     picture
         The basis.
     n
-        Cells that are shown, at most, spread evenly over those that are there.
+        Maximum number of cells to show, evenly spread over those available.
     n_frames
         Number of times.
     """

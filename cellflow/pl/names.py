@@ -57,10 +57,10 @@ def write_names(
     marks: np.ndarray | None = None,
     on: bool = False,
 ) -> list[str]:
-    """Write the names of points beside them, the first ones first; those for which there is no room are left out.
+    """Write the names of points beside them, in order; names without room are left out.
 
-    A name that cannot stand beside its point has a leader, which crosses no other name, leader or point. The axes have
-    to be as they will stay: limits and layout decide where there is room.
+    A name that does not fit beside its point has a leader line, which crosses no other name, leader or point. The axes
+    must be final: limits and layout decide where there is room.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def write_names(
     marks
         Half the side of what each of the points to name covers, in points ``(k,)``; ``None`` for that of a dot.
     on
-        Whether a name may stand on its point, as on the middle of a group of cells, and there stands best.
+        Whether a name may, and preferably should, lie on its point, as in the middle of a group of cells.
 
     Returns
     -------

@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 
 def check_noted(adata: "AnnData", about: Mapping[str, Any]) -> None:
-    """Refuse or warn to draw states or velocities over cells in another representation.
+    """Refuse to draw, or warn about drawing, states or velocities over cells in another representation.
 
     Parameters
     ----------
     adata
         The cells.
     about
-        What the result carries with it; nothing is compared where another program, or an earlier version, wrote it.
+        The metadata of the result; nothing is compared if another program, or an earlier version, wrote it.
 
     Raises
     ------
     ValueError
-        When the representation has been computed anew since.
+        When the representation has been recomputed since.
 
     Warns
     -----
     UserWarning
-        When the cells have other states than when the flow was fitted.
+        When the states of the cells have changed since the fit.
 
     Examples
     --------

@@ -37,11 +37,11 @@ class Panel:
     coloring
         What the colour of cells shows.
     shown
-        The cells that it is about, a mask ``(n,)``; the others stand behind them.
+        The cells that it shows, a mask ``(n,)``; the others are drawn behind them.
     beside
-        Axes that share a colour bar or legend; none where another panel has it.
+        Axes that share a colour bar or legend; empty if another panel has it.
     title
-        What tells it apart; ``None`` for a single one.
+        What distinguishes it; ``None`` for a single panel.
     time
         The time of its cells, where panels are snapshots.
     """
@@ -79,7 +79,7 @@ class Panels:
         )  # fmt: skip
 
     def finish(self, xy: np.ndarray) -> "Axes | Figure":
-        """Write titles, and names on the cells: when all else is drawn, which decides where there is room."""
+        """Write titles, and names on the cells: after all else is drawn, which decides where there is room."""
         for number, panel in enumerate(self.panels):
             if self.look.title_of(number, panel.title) is not None:
                 panel.ax.set_title(titled(self.look, number, panel.title, 40))
@@ -92,7 +92,7 @@ class Panels:
     def _name(self, xy: np.ndarray) -> None:
         """Write names on the cells; where not all find room, a legend of all stands beside them too.
 
-        A legend takes room from the axes: names are written when it is there.
+        A legend takes room from the axes: names are written after it.
         """
         named = [panel for panel in self.panels if panel.coloring is not None and panel.coloring.categorical]
         crowded = [panel for panel in named if _on_data(panel, xy, draft=True)]
@@ -132,25 +132,25 @@ def panels(
     adata
         The cells.
     color
-        One column of ``obs`` or gene, or several; ``None`` for time, where it is known.
+        One column of ``obs`` or gene, or several; ``None`` for time, if it is known.
     by
         ``"time"`` or the time column for a panel for each snapshot; another column for one for each of its groups;
         ``None`` for all cells together.
     time_key
-        Time column of the cells; ``None`` where it is not known.
+        Time column of the cells; ``None`` if unknown.
     unit
         Unit of time.
     look
         How cells are drawn.
     ax, figure
-        What to draw on: axes for a single panel; ``None`` for new ones.
+        Axes to draw on, for a single panel; ``None`` for new ones.
     size
         Width and height of a single panel, in inches.
 
     Raises
     ------
     KeyError
-        When there is no such column or gene.
+        When the column or gene does not exist.
     ValueError
         When there are more panels than fit, or several for one ``ax``.
     """
@@ -160,7 +160,7 @@ def panels(
     if n > MOST:
         raise ValueError(f"There are {n} panels; at most {MOST} are drawn. Choose fewer colours, or merge groups.")
     if ax is not None and (n > 1 or figure is not None):
-        raise ValueError(f"One `ax` holds one panel; there are {n}. Give `figure` alone, or leave both out.")
+        raise ValueError(f"One `ax` holds one panel; there are {n}. Give only `figure`, or leave both out.")
     if n == 1:
         wide = (size[0] + max(0.0, legend_width(colorings[0], look) - 1.2), size[1])
         ax = figure.subplots() if figure is not None else axes_or_new(ax, size=wide)
@@ -214,7 +214,7 @@ def groups_of(
     Raises
     ------
     KeyError
-        When there is no such column.
+        When the column does not exist.
     ValueError
         When it holds no groups, such as a pseudotime.
     """

@@ -31,7 +31,7 @@ def response(
 ) -> "Axes":
     """Draw the predicted against the measured mean change of every gene, under one treatment in one group of cells.
 
-    Genes on the line are predicted rightly. Those farthest from no change are named first, and only where a name covers
+    Genes on the line are predicted correctly. Those farthest from no change are named first, and only if a name covers
     no line, no point and no other name.
 
     Parameters
@@ -39,11 +39,11 @@ def response(
     adata
         Holds what `cellflow.tl.response` wrote for a flow.
     treatment, group
-        Names, as in the table that was written, a combination in any order; ``None`` for the one with the largest
-        change of those that are left, and can be distinguished from no effect.
+        Names, as in the table that was written, a combination in any order; ``None`` for the remaining one with the
+        largest change that can be distinguished from no effect.
     genes
-        How many genes to name at most, or the names of those to name; these are coloured even where there is no room
-        for their names.
+        Maximum number of genes to name, or the names of those to name; these are coloured even if there is no room for
+        their names.
     key
         Name under which `cellflow.tl.response` wrote.
     ax
@@ -52,7 +52,7 @@ def response(
     Raises
     ------
     KeyError, ValueError
-        When nothing was written, no genes were predicted, or there is no such treatment, group or gene.
+        When nothing was written, no genes were predicted, or the treatment, group or gene does not exist.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def _as_written(treatment: str | None, known: list[str], separator: str) -> str 
 
 def _title(row: pd.Series, *, nothing: bool) -> str:
     """Return what is drawn, and how well it is predicted; ``nothing`` where no change is predicted at all."""
-    seen = "seen in the fit" if row.get("fitted") else "not seen in the fit"
+    seen = "seen in the fit" if row.get("fitted") else "held out of the fit"
     said = "" if row["told"] else "\nthis condition cannot be distinguished from no effect"
     others = f"mean shift {_number(row['correlation_shift'])}, half against half {_number(row['ceiling'])}"
     flow = f"correlation {_number(row['correlation_flow'])} ({others})"

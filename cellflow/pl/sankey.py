@@ -137,9 +137,9 @@ def _names(
 
 
 def spread(middles: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Return places near those asked for, at which texts of these heights do not overlap; the first is the highest.
+    """Return positions near the given ones at which texts of these heights do not overlap; the first is the highest.
 
-    Texts that would overlap form a block, around the mean of the places that they ask for.
+    Texts that would overlap form a block around the mean of their given positions.
 
     Examples
     --------

@@ -38,14 +38,16 @@ def draw_simplex(
     Raises
     ------
     ValueError
-        When there is one fate only.
+        When there is only one fate.
 
     Source
     ------
     Velten et al. 2017 (Nature Cell Biology 19, 271-281), circular projection of fate probabilities.
     """
     if len(found.groups) < 2:
-        raise ValueError(f"There is one fate, {found.groups[0]!r}, and nothing between fates. Use `kind='bars'`.")
+        raise ValueError(
+            f"There is only one fate, {found.groups[0]!r}, and so nothing between fates. Use `kind='bars'`."
+        )
     few = adata[found.known]
     order = around(found.shares[found.known])
     corners = places(len(order))

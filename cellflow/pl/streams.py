@@ -50,7 +50,7 @@ class Strokes:
     linewidth: float = 1.0
 
     def smaller(self, panels: int) -> "Strokes":
-        """Return those for one of several panels, which are smaller."""
+        """Return the sizes for one of several, smaller panels."""
         return self if panels == 1 else Strokes(0.6 * self.density, 0.7 * self.arrow_size, 0.7 * self.linewidth)
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Seen:
     per
         Unit of the velocities.
     confidence
-        How sure each velocity is, between 0 and 1, ``(n,)``; ``None`` where it is not known.
+        Confidence of each velocity, between 0 and 1, ``(n,)``; ``None`` if unknown.
     """
 
     picture: Basis

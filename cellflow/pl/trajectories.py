@@ -52,7 +52,7 @@ def trajectories(
         A fitted flow, to follow ``n`` cells of its first snapshot now; nothing is written. ``None`` to draw what
         `cellflow.tl.trajectories` wrote.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the flow's
         representation. In another embedding than that, trajectories are projected through the nearest cells.
     color
         Column of ``obs``, or gene, that colours the cells, or several for a panel each; ``None`` for their time.
@@ -60,15 +60,15 @@ def trajectories(
         ``"time"`` for a panel for each snapshot, with the part of the trajectories that leads to it; or a column for
         one for each of its groups, with the trajectories of cells of the group; ``None`` for all together.
     n
-        Most trajectories that are drawn.
+        Maximum number of trajectories to draw.
     solver
-        As for `cellflow.tl.trajectories`, where a flow is given.
+        As for `cellflow.tl.trajectories`, if a flow is given.
     components
         Which two columns of the basis to show.
     key
         Name under which `cellflow.tl.trajectories` wrote.
     linewidth
-        How thick lines are: 2 for twice as much.
+        Line width: 2 for twice the default.
     ax
         Axes to draw on, for a single panel; ``None`` for new ones.
     figure
@@ -85,9 +85,9 @@ def trajectories(
     Raises
     ------
     KeyError
-        When there is nothing to draw, or no such basis, column or gene.
+        When there is nothing to draw, or the basis, column or gene does not exist.
     ValueError
-        When a setting is not possible.
+        When a setting is invalid.
 
     Examples
     --------
@@ -136,9 +136,9 @@ def stored_courses(adata: "AnnData", key: str) -> dict[str, Any]:
     Raises
     ------
     KeyError
-        When there is nothing of that name.
+        When there is no result of that name.
     ValueError
-        When it is of another representation.
+        When it belongs to another representation.
     """
     if key not in adata.uns:
         raise KeyError(
@@ -153,7 +153,7 @@ def stored_courses(adata: "AnnData", key: str) -> dict[str, Any]:
 def follow(
     adata: "AnnData", flow: "SnapshotFlow", n: int, solver: Solver | str | int = Fixed(), *, n_times: int = 50
 ) -> dict[str, Any]:
-    """Follow cells on an AnnData of its own, with nothing but times, weights and states in it."""
+    """Follow cells on a separate AnnData, with only times, weights and states."""
     import anndata
 
     x = flow.read(adata).x

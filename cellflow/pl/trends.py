@@ -36,7 +36,7 @@ def trends(
     """Draw the trends that `cellflow.tl.trends` wrote, a panel for each gene and a line for each fate.
 
     Dots are means of measured cells of a group, in the snapshots that have any. A line is the mean of all courses to
-    the group, also of cells that are not of it yet: early on, dots need not lie on it.
+    the group, including cells that do not belong to it yet: early on, dots need not lie on it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def trends(
     Raises
     ------
     KeyError
-        When there are no trends of that name, or no such gene or fate.
+        When there are no trends of that name, or the gene or fate does not exist.
     ValueError
         When there are more genes than panels.
 

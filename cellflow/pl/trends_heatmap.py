@@ -38,7 +38,7 @@ def trends_heatmap(
     key: str = "trends",
     figure: "Figure | None" = None,
 ) -> "Figure":
-    """Draw the trends of many genes, a panel for each fate, all on one scale; genes are ordered by when they peak.
+    """Draw the trends of many genes, a panel for each fate, all on one scale; genes are ordered by the time of their peak.
 
     Each gene is scaled from its lowest to its highest expression over all fates that are drawn, so that panels can be
     compared.
@@ -50,7 +50,7 @@ def trends_heatmap(
     genes, fates
         Names of some of them; ``None`` for all.
     order_by
-        The fate by whose peaks genes are ordered; ``None`` for the first that is drawn.
+        The fate whose peaks order the genes; ``None`` for the first that is drawn.
     cmap
         A colour map of matplotlib, or its name; ``None`` for viridis without its palest end.
     key
@@ -61,9 +61,9 @@ def trends_heatmap(
     Raises
     ------
     KeyError
-        When there are no trends of that name, or no such gene or fate.
+        When there are no trends of that name, or the gene or fate does not exist.
     ValueError
-        When there are more fates than panels, or no such colour map.
+        When there are more fates than panels, or the colour map does not exist.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def trends_heatmap(
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """Return values ``(fates, genes, times)``, those of each gene from 0 to 1; 0 where they are all alike.
+    """Return values ``(fates, genes, times)``, those of each gene scaled from 0 to 1; 0 if they are all equal.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 
 def by_peak(values: np.ndarray) -> np.ndarray:
-    """Return the order of genes by when they peak, from their values ``(genes, times)``.
+    """Return the order of genes by the time of their peak, from their values ``(genes, times)``.
 
     Those that peak at one time, such as the last, are ordered by the middle of their expression above the lowest.
 

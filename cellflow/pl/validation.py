@@ -54,7 +54,7 @@ _NAMES: dict[Hashable, str] = {
 }
 _VALUES = {"times": "W1", "new cells": "ED", "couplings": "value"}
 _XLABELS = {
-    "times": "W1 distance to the left-out cells, in units of {rep}",
+    "times": "W1 distance to the held-out cells, in units of {rep}",
     "new cells": "energy distance to new cells of the next snapshot, in units of {rep}",
     "couplings": "mass on its own label, or agreement of clones (0.5 by chance)",
 }
@@ -89,7 +89,7 @@ def validation(
     adata
         Holds what `cellflow.tl.validate` wrote.
     kind
-        ``"times"``: W1 to the cells of left-out snapshots. ``"new cells"``: energy distance of fitted and new cells to
+        ``"times"``: W1 to the cells of held-out snapshots. ``"new cells"``: energy distance of fitted and new cells to
         new cells of the next snapshot. In both, further left is better. ``"couplings"``: the share of mass that keeps
         its label, and the agreement of clones, where further right is better. Lines are intervals of 95 %.
     time_key
@@ -102,7 +102,7 @@ def validation(
     Raises
     ------
     KeyError
-        When `cellflow.tl.validate` has not run, or has not written what is to be drawn.
+        When `cellflow.tl.validate` has not run, or has not written what to draw.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def _scale(ax: "Axes", kind: str, values: pd.Series, widest: float) -> None:
 
 
 def figure_size(adata: "AnnData", key: str = "validation", *, kind: str = "times") -> tuple[float, float]:
-    """Return the size in inches that a drawing needs: higher with more times or intervals."""
+    """Return the size in inches that a drawing needs: taller with more times or intervals."""
     table = read_validation(adata, key, kind=kind)
     return 8.4, 2.4 + (0.38 if kind == "times" else 0.55) * len(set(_keys(table, kind)))
 

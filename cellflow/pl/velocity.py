@@ -61,7 +61,7 @@ def velocity(
 ) -> "Axes | Figure":
     """Draw the velocities of the cells.
 
-    Streamlines and averaged arrows stand where a cell is nearer than neighbouring cells usually are.
+    Streamlines and averaged arrows are drawn where a cell is nearer than neighbouring cells usually are.
 
     Parameters
     ----------
@@ -70,14 +70,14 @@ def velocity(
     flow
         A fitted flow, to evaluate now; nothing is written. ``None`` to draw what `cellflow.tl.velocity` wrote.
     basis
-        What to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the velocities'
+        Embedding to draw on: ``"pca"`` for ``obsm["X_pca"]``; ``None`` for a UMAP if there is one, else the velocities'
         representation. In another embedding than that, arrows show directions only.
     kind
         ``"stream"`` for streamlines, thicker where cells move faster; ``"grid"`` for averaged arrows; ``"cell"`` for
         an arrow on every cell.
     color
-        Column of ``obs``, or gene, that colours the cells, or several for a panel each; ``None`` for their time, where
-        it is known.
+        Column of ``obs``, or gene, that colours the cells, or several for a panel each; ``None`` for their time, if
+        known.
     by
         ``"time"`` for a panel for each snapshot, or a column for one for each of its groups; ``None`` for all cells
         together.
@@ -86,14 +86,14 @@ def velocity(
     key
         Name under which `cellflow.tl.velocity` wrote.
     rep
-        The representation that the velocities in ``obsm[key]`` belong to, where they were not written by cellflow.
+        The representation of the velocities in ``obsm[key]``, if they were not written by cellflow.
     density
-        How close streamlines or averaged arrows are: 2 for about twice as many.
+        Density of streamlines or averaged arrows: 2 for about twice as many.
     confidence
-        Whether lines and arrows are the paler the less sure a velocity is, where ``obs[f"{key}_confidence"]`` says so:
-        `cellflow.tl.velocity` writes it with a flow that is an ensemble.
+        Whether lines and arrows are paler for less certain velocities, by ``obs[f"{key}_confidence"]``, which
+        `cellflow.tl.velocity` writes for a flow with an ensemble.
     arrow_size, linewidth
-        How large heads of streamlines and averaged arrows are, and how thick lines: 2 for twice as much.
+        Size of the heads of streamlines and averaged arrows, and line width: 2 for twice the default.
     ax
         Axes to draw on, for a single panel; ``None`` for new ones.
     figure
@@ -110,9 +110,9 @@ def velocity(
     Raises
     ------
     KeyError
-        When there are no velocities, or no such basis, column or gene.
+        When there are no velocities, or the basis, column or gene does not exist.
     ValueError
-        When the kind is unknown, a setting is not possible, or the velocities do not belong to a known representation.
+        When the kind is unknown, a setting is invalid, or the velocities do not belong to a known representation.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def _only_fit(adata: "AnnData", key: str, width: int) -> str:
     fits = [name for name, values in adata.obsm.items() if name.startswith("X_") and values.shape[1] == width]
     if len(fits) != 1:
         raise ValueError(
-            f"`adata.obsm[{key!r}]` has {width} columns and no note of its representation; of that width are "
+            f"`adata.obsm[{key!r}]` has {width} columns and does not say what its representation is; of that width are "
             f"{fits or 'none'}. Name it with `rep`."
         )
     return str(fits[0])
