@@ -38,7 +38,7 @@ def trends_heatmap(
     key: str = "trends",
     figure: "Figure | None" = None,
 ) -> "Figure":
-    """Draw the trends of many genes, a panel for each fate, all on one scale; genes are ordered by the time of their peak.
+    """Draw the trends of many genes, a panel for each fate, all on one scale; genes are ordered by their peak.
 
     Each gene is scaled from its lowest to its highest expression over all fates that are drawn, so that panels can be
     compared.
