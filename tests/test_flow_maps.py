@@ -474,7 +474,7 @@ def test_jumps_that_were_not_learned_are_refused():
     with pytest.raises(ValueError, match="time 1 only"):
         jump(Exact("end"), x, steps=2)
     assert jump(Exact("end"), x, start=0.4).x.shape == (2, 3, 1)
-    with pytest.raises(ValueError, match="MLP, which may see one time only"):
+    with pytest.raises(ValueError, match="MLP, which may see only one time"):
         jump(MLP(dim=1), x)
     with pytest.raises(ValueError, match="shape"):
         jump(lambda t, x, condition: x[:1], x)

@@ -377,7 +377,7 @@ def test_old_keywords_that_contradict_each_other_are_refused(old, words):
 
 
 def test_old_and_new_together_are_refused():
-    with pytest.warns(FutureWarning), pytest.raises(TypeError, match="Give the solver alone"):
+    with pytest.warns(FutureWarning), pytest.raises(TypeError, match="Give only the solver"):
         ode(velocity, X, solver=Fixed("euler"), steps=3)
 
 

@@ -57,7 +57,7 @@ class ConditionDropout:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """What the field returns beside the velocity."""
+        """What the field returns besides the velocity."""
         return self.objective.heads
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def image_paths(folder: Path) -> list[Path]:
     Raises
     ------
     FileNotFoundError
-        When there is no such folder.
+        When the folder does not exist.
     ValueError
         When there are no pictures in it.
     """

@@ -108,8 +108,8 @@ def _directions(x: Tensor, n_probes: int | None, generator: torch.Generator | No
     """
     if (n_probes is None) != (generator is None):
         message = (
-            "`n_probes` and `generator` belong together: give both for Hutchinson's estimate, none for the "
-            f"exact divergence. Found n_probes={n_probes!r}, generator={generator!r}."
+            "`n_probes` and `generator` belong together: give both for Hutchinson's estimate, neither for the exact "
+            "divergence. Found n_probes={n_probes!r}, generator={generator!r}."
         )
         raise ValueError(message)
     if n_probes is None:
@@ -135,7 +135,7 @@ def _divergence(
         if not velocity.requires_grad:
             message = (
                 "The field returned a velocity without a graph, so its divergence is unknown. Remove "
-                "`torch.no_grad` or `detach` from it; where it really does not depend on x, add `0 * x`."
+                "`torch.no_grad` or `detach` from it; if it really does not depend on x, add `0 * x`."
             )
             raise ValueError(message)
         total = x.new_zeros(len(x))

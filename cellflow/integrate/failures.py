@@ -13,7 +13,7 @@ GROWN = 1e3
 
 
 def check_finite(found: Tensor, t: Tensor, *, field: Any, x: Tensor, start: Tensor) -> None:
-    """Raise when a sample of what was found is not finite, naming the time, the cause and the cure.
+    """Raise if a sample is not finite, with the time, the cause and the cure.
 
     Parameters
     ----------
@@ -50,19 +50,19 @@ def check_finite(found: Tensor, t: Tensor, *, field: Any, x: Tensor, start: Tens
             "itself grows without bound there."
         )
     raise ConvergenceError(
-        f"The field returned NaN or infinity {where}, at states of up to {far:.2g}: not a matter of steps. Look at "
-        "what `field(t, x, condition)` returns there: a division by 0, a time that it does not know, numbers beyond "
+        f"The field returned NaN or infinity {where}, at states of up to {far:.2g}: not a matter of steps. Check what "
+        "`field(t, x, condition)` returns there: a division by 0, an unknown time, numbers beyond "
         f"{torch.finfo(x.dtype).max:.1g}."
     )
 
 
 def check_weights(field: Any) -> None:
-    """Raise when a module, or one inside of a function (``__wrapped__``), has weights that are not finite.
+    """Raise if a module, or a module inside a function (``__wrapped__``), has weights that are not finite.
 
     Raises
     ------
     ValueError
-        Naming the weight.
+        With the name of the weight.
 
     Examples
     --------
@@ -78,5 +78,5 @@ def check_weights(field: Any) -> None:
         if (weight.isnan() | (weight.isinf() if name in trained else False)).any():  # masks are infinite by design
             raise ValueError(
                 f"The weights of the field hold NaN or infinity, in `{name}`: it can return nothing else. Load them "
-                "from a sound file, or train again."
+                "from an undamaged file, or train again."
             )

@@ -27,7 +27,7 @@ def jump(
     save: int | None = None,
     log_weight: Tensor | None = None,
 ) -> Trajectory:
-    """Carry states from ``start`` to ``stop`` in equal jumps of a flow map; with weights, where the map has growth.
+    """Carry states from ``start`` to ``stop`` in equal jumps of a flow map; with weights if the map has growth.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def jump(
     Returns
     -------
     Trajectory
-        The states that are kept, those at ``start`` first; with growth their ``log_weight`` too.
+        The saved states, those at ``start`` first; with growth their ``log_weight`` too.
 
     Raises
     ------
@@ -111,17 +111,17 @@ def _check(flow_map: Any, begin: Tensor, end: Tensor, steps: int) -> None:
     """Refuse jumps that the map has not learned."""
     if isinstance(flow_map, torch.nn.Module) and not hasattr(flow_map, "spans"):
         raise ValueError(
-            f"Expected a flow map; found {type(flow_map).__name__}, which may see one time only. Distil it into a "
+            f"Expected a flow map; found {type(flow_map).__name__}, which may see only one time. Distil it into a "
             "`cf.networks.FlowMap`, or integrate it with `cf.integrate.ode`."
         )
     spans = getattr(flow_map, "spans", "both")
     if spans == "forward" and bool((end < begin).any()):
         raise ValueError(
-            "This flow map knows jumps to later times; found `stop` before `start`. Train a "
-            "`FlowMap(network, spans='both')` for the way back, or integrate it with `cf.integrate.ode`."
+            "This flow map only has jumps to later times; found `stop` before `start`. Train a `FlowMap(network, "
+            "spans='both')` for the way back, or integrate it with `cf.integrate.ode`."
         )
     if spans == "end" and (steps > 1 or not bool((end == 1).all())):
         raise ValueError(
-            f"This flow map knows jumps to time 1 only, each in one step; found stop={end[0].item():g} in {steps} "
+            f"This flow map only has jumps to time 1, each in one step; found stop={end[0].item():g} in {steps} "
             "step(s). Train a `FlowMap(network, spans='forward')` for others."
         )

@@ -67,7 +67,7 @@ def ode(
     ConvergenceError
         When states become infinite or NaN, or tolerances cannot be met.
     MissingDependencyError
-        When a torchdyn method is asked for and torchdyn is not installed.
+        When a torchdyn method is requested and torchdyn is not installed.
 
     Examples
     --------

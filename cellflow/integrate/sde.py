@@ -39,11 +39,11 @@ def sde(
     Parameters
     ----------
     field
-        Returns a score beside the velocity, as trained by `cellflow.objectives.BridgeMatching`.
+        Returns velocity and score, as trained by `cellflow.objectives.BridgeMatching`.
     x
         States at ``start``, ``(n, ...)``; the result follows their dtype and device.
     sigma
-        Scale of the noise per square root of model time: that of the path the field was trained on.
+        Scale of the noise per square root of model time: that of the path on which the field was trained.
     generator
         Draws the noise.
     solver
@@ -55,7 +55,7 @@ def sde(
     save
         Number of states to keep, equally spaced in time, including both ends.
     growth
-        Whether to carry weights, where the field returns a growth rate.
+        Whether to carry weights, if the field returns a growth rate.
     log_weight
         Log weights at ``start``, ``(n,)``; by default each weight is 1/n.
 

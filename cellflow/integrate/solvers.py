@@ -36,7 +36,7 @@ class Fixed:
     Parameters
     ----------
     method
-        ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"torchdyn:<name>"``, or a `Table` of your own.
+        ``"euler"``, ``"midpoint"``, ``"heun"``, ``"rk4"``, ``"torchdyn:<name>"``, or your own `Table`.
     steps
         Number of steps, rounded up so that they divide evenly between the states that are kept.
 
@@ -45,7 +45,7 @@ class Fixed:
     ValueError
         For an unknown or adaptive method, or when ``steps`` is not a whole number >= 1.
     MissingDependencyError
-        For a method of torchdyn, where that is not installed.
+        For a method of torchdyn, if that is not installed.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class Adaptive:
     ValueError
         For an unknown method, one of fixed steps, or tolerances below 0.
     MissingDependencyError
-        For a method of torchdyn, where that is not installed.
+        For a method of torchdyn, if that is not installed.
 
     Examples
     --------
@@ -226,9 +226,9 @@ def resolve(
     default
         The default of the function.
     verb
-        Name of the function, as it is shown: ``"SnapshotFlow.transport"``.
+        Name of the function in messages: ``"SnapshotFlow.transport"``.
     smooth, noisy, jumps
-        What to use for a solver without noise, with noise, or of jumps, where the function does not take it.
+        What to use for a solver without noise, with noise, or with jumps, if the function does not take it.
     old
         Former keywords: ``steps``, ``method``, ``rtol``, ``atol`` and ``jumps``.
 
@@ -253,7 +253,7 @@ def resolve(
         names = ("steps", "method") if isinstance(default, Noisy) else ("steps", "method", "rtol", "atol", "jumps")
         found = renamed(verb, old, {names: lambda **given: {"solver": _from_old(default, given)}})["solver"]
         if solver != default:
-            raise TypeError(f"{verb}() was given `solver={solver!r}` and {', '.join(old)}. Give the solver alone.")
+            raise TypeError(f"{verb}() was given `solver={solver!r}` and {', '.join(old)}. Give only the solver.")
         solver = found
     if isinstance(solver, str | Table):
         solver = _named(solver, default)
@@ -317,7 +317,7 @@ def _adaptive(method: object) -> bool:
 
 _CURE = (
     "loosen `rtol` and `atol`, use float64, or take a fixed-step method such as 'rk4'. "
-    "A field that is stiff, or grows without bound, looks like this too."
+    "A field that is stiff, or grows without bound, has the same symptom."
 )
 
 
@@ -329,7 +329,7 @@ def _fixed_torchdyn(method: str, velocity: Velocity, x: Tensor, u: float, end: f
     from torchdyn.numerics.solvers.ode import SOLVER_DICT, RungeKutta4
 
     if method in ("ieuler", "implicit_euler") and torch.is_grad_enabled():  # their root finder ends on a new leaf
-        raise ValueError(f"Gradients do not pass through torchdyn's {method!r}. Take an explicit method instead.")
+        raise ValueError(f"Gradients do not pass through torchdyn's {method!r}. Use an explicit method instead.")
     solver = SOLVER_DICT[method](dtype=x.dtype)
     if isinstance(solver, RungeKutta4) and len(solver.tableau[0]) == 4:
         # torchdyn 1.0.6 takes the times 0, 1/2, 1/2 of its table for those of slopes two to four, which are

@@ -17,13 +17,13 @@ class Trajectory(NamedTuple):
     Attributes
     ----------
     t
-        Times, shape ``(k,)``, or ``(k, n)`` where every sample has its own.
+        Times, shape ``(k,)``, or ``(k, n)`` if every sample has its own.
     x
         States at these times, shape ``(k, n, ...)``.
     evaluations
         Number of evaluations of the field on the whole batch.
     log_weight
-        Log weights at these times, shape ``(k, n)``; ``None`` where states carry no weights.
+        Log weights at these times, shape ``(k, n)``; ``None`` if states carry no weights.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Trajectory(NamedTuple):
             When states carry no weights.
         """
         if self.log_weight is None:
-            raise ValueError("These states carry no weights. A field with a growth rate gives them some.")
+            raise ValueError("These states carry no weights. Use a field with a growth rate.")
         total = torch.logsumexp(self.log_weight, dim=1)
         return (total - total[0]).exp()
 

@@ -69,7 +69,7 @@ def grow(
     check_states(x, some=True)
     weight = weights_at_start(x, log_weight)
     if not bool(torch.isfinite(weight).all()):
-        raise ValueError("Expected finite numbers in `log_weight`. Leave out the states that weigh nothing.")
+        raise ValueError("Expected finite numbers in `log_weight`. Leave out the states without weight.")
 
     def both(t: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         velocity, _, growth = outputs(field(t, z[:, :-1].reshape(x.shape), condition), growth=True)

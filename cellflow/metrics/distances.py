@@ -115,7 +115,7 @@ def thinned(
     Returns
     -------
     Tensor, Tensor or ``None``
-        Points ``(k, ...)``, and their weights ``(k,)``, ``None`` where all are equal.
+        Points ``(k, ...)``, and their weights ``(k,)``, ``None`` if all are equal.
 
     Source
     ------

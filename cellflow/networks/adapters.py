@@ -26,7 +26,7 @@ class Standardized(nn.Module):
     Raises
     ------
     ValueError
-        When a state has another width than the data had.
+        When a state has another width than the data.
 
     Examples
     --------
@@ -68,9 +68,9 @@ class Standardized(nn.Module):
 class DiffusersField(nn.Module):
     """A ``UNet2DModel`` or ``DiTTransformer2DModel`` of diffusers, as a field.
 
-    Nothing of diffusers is imported here: any module that is called as ``network(images, timesteps, class_labels=...)``
-    and returns an object with ``sample`` will do. These networks take one time, so they cannot serve a `FlowMap`; one
-    that was trained to predict noise has to be trained again to predict velocities.
+    diffusers is not imported here: any module works that is called as ``network(images, timesteps, class_labels=...)``
+    and returns an object with ``sample``. These networks take one time, so they cannot serve as a `FlowMap`; one that
+    was trained to predict noise must be retrained to predict velocities.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ class DiffusersField(nn.Module):
         The network. Its ``out_channels`` must be its ``in_channels``: a DiT that also predicts a variance has twice as
         many.
     time_scale
-        Time step that model time 1 stands for: these networks tell apart times that differ by about 1.
+        Time step that corresponds to model time 1: these networks distinguish times that differ by about 1.
 
     Notes
     -----
     A condition is a one-hot label ``(n, k)``. A row of zeros, no class, becomes label ``k``: a UNet2DModel then needs
-    ``num_class_embeds = k + 1``; a DiT has that label already. A DiT always wants a class: give a condition of ones
-    ``(n, 1)`` where there is one class only. In training mode a DiT drops labels by itself, and draws from torch's
-    global generator as it does so.
+    ``num_class_embeds = k + 1``; a DiT has that label already. A DiT always needs a class: give a condition of ones
+    ``(n, 1)`` if there is only one class. In training mode a DiT drops labels by itself, and draws from torch's global
+    generator.
 
     Examples
     --------

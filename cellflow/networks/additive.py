@@ -27,7 +27,7 @@ class AdditiveShift(nn.Module):
     line, dose
         Displacement per unit of the amount and at the dose that is seen as 1, ``(width, dim)`` each.
     curvature
-        How bent the scale of doses is along each axis ``(width,)``: ``expm1(k * a) / expm1(k)`` is the dose seen as
+        Curvature of the scale of doses along each axis ``(width,)``: ``expm1(k * a) / expm1(k)`` is the dose seen as
         ``a``; 0 for axes without doses.
     axis, low, high
         Axis, beginning and end of each segment ``(segments,)``.
@@ -63,14 +63,14 @@ class AdditiveShift(nn.Module):
         self.register_buffer("slope", torch.zeros(segments, dim))
 
     def forward(self, effect: Tensor, share: Tensor | None = None) -> Tensor:
-        """Return the displacement ``(n, dim)`` under each condition, of which ``effect`` is the part of treatments.
+        """Return the displacement ``(n, dim)`` under each condition; ``effect`` is its part for the treatments.
 
-        With ``share`` ``(n, width)``, each term of the sum counts by its own.
+        With ``share`` ``(n, width)``, each term of the sum is multiplied by its share.
 
         Raises
         ------
         ValueError
-            When the conditions have another width, ``(n, width)`` is expected, or some are NaN or infinite.
+            When the conditions are not ``(n, width)``, or some are NaN or infinite.
         """
         check_points(effect, name="effect", axes=2)
         if effect.shape[1] != len(self.line):

@@ -76,16 +76,16 @@ class Autoencoder(nn.Module):
         return int(2**self.halvings)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Return images again, from their latents with noise of the same shape added."""
+        """Return reconstructed images, from their latents plus noise of the same shape."""
         found: Tensor = self.decoder(self.bounded(x) + noise)
         return found
 
     def bounded(self, x: Tensor) -> Tensor:
-        """Return latents as they are trained, between the bounds."""
+        """Return latents as they are trained, within bounds."""
         return BOUND * torch.tanh(self.encoder(x) / BOUND)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the latents of images, of mean 0 and spread 1 in each channel once that is known."""
+        """Return the latents of images, with mean 0 and spread 1 in each channel once these are known."""
         return (self.bounded(x) - self.shift) / self.scale
 
     def decode(self, z: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Autoencoder(nn.Module):
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return what it is made again from, as JSON."""
+        """Return what is needed to restore it, as JSON."""
         sizes = {"channels": self.channels, "halvings": self.halvings, "latents": self.latents, "width": self.width}
         return {"kind": "own", "sizes": sizes}
 
@@ -120,7 +120,7 @@ class DiffusersAutoencoder(nn.Module):
         _standard(self, self.latents)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the latents of images, of mean 0 and spread 1 in each channel once that is known."""
+        """Return the latents of images, with mean 0 and spread 1 in each channel once these are known."""
         found: Tensor = self.network.encode(x).latent_dist.mode()
         return (found - self.shift) / self.scale
 
@@ -130,13 +130,13 @@ class DiffusersAutoencoder(nn.Module):
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return what it is made again from, as JSON."""
+        """Return what is needed to restore it, as JSON."""
         lists = {name: list(value) if isinstance(value, tuple) else value for name, value in self.config.items()}
         return {"kind": "diffusers", "sizes": lists}
 
 
 def factor_of(folder: str | Path) -> int:
-    """Return how many times smaller the autoencoder in a folder makes the sides of images, by its description.
+    """Return by what factor the autoencoder in a folder reduces the sides of images, from its description.
 
     Raises
     ------
@@ -154,24 +154,24 @@ def _config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"No autoencoder in {folder}: expected the folder of an `AutoencoderKL` of diffusers, with config.json, or "
-            "`autoencoder='train'` for a small one of your own images."
+            "`autoencoder='train'` to train a small one on your images."
         )
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'} is no JSON ({error}).") from error
+        raise ValueError(f"{folder / 'config.json'} is not JSON ({error}).") from error
     if not isinstance(found, dict) or found.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
         raise ValueError(f"{folder} holds no `AutoencoderKL` of diffusers.")
     return found
 
 
 def from_folder(folder: str | Path) -> DiffusersAutoencoder:
-    """Return the ``AutoencoderKL`` that a folder of the user's holds; nothing is downloaded.
+    """Return the ``AutoencoderKL`` in a user's folder; nothing is downloaded.
 
     Raises
     ------
     FileNotFoundError
-        When there is no such folder.
+        When the folder does not exist.
     MissingDependencyError
         When diffusers is not installed.
     ValueError
@@ -187,12 +187,12 @@ def from_folder(folder: str | Path) -> DiffusersAutoencoder:
 
 
 def of_record(record: Mapping[str, Any]) -> Autoencoder | DiffusersAutoencoder:
-    """Return an untrained autoencoder of what was recorded.
+    """Return an untrained autoencoder from its record.
 
     Raises
     ------
     ValueError, TypeError
-        When that makes none.
+        When the record is invalid.
 
     Examples
     --------

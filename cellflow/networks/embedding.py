@@ -10,7 +10,7 @@ from cellflow.signature import checked
 
 
 def check_inputs(t: Tensor, x: Tensor, condition: Tensor | None, weight: Tensor) -> None:
-    """Raise unless a network is called with floating-point tensors of one length, in the precision of its weights.
+    """Raise unless a network gets floating-point tensors of one length, in the precision of its weights.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_inputs(t: Tensor, x: Tensor, condition: Tensor | None, weight: Tensor)
             raise TypeError(f"Expected `{name}` as a dense floating-point tensor (n, ...); found {found}.")
         if len(part) not in (1, len(x)) or part.dtype != x.dtype:
             raise ValueError(
-                f"Expected a `{name}` for each of {len(x)} states, of {x.dtype} as they are; found "
+                f"Expected a `{name}` for each of {len(x)} states, of {x.dtype} as the states; found "
                 f"{tuple(part.shape)} of {part.dtype}."
             )
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
@@ -43,7 +43,7 @@ def check_inputs(t: Tensor, x: Tensor, condition: Tensor | None, weight: Tensor)
 class TimeEmbedding(nn.Module):
     """Time, its first harmonics, and a linear map of both.
 
-    Harmonics up to order ``k`` resolve about ``1 / k`` of the time range: few of them keep a field smooth between
+    Harmonics up to order ``k`` resolve about ``1 / k`` of the time range: a small number keeps a field smooth between
     snapshots, where nothing was measured.
 
     Parameters
@@ -51,9 +51,9 @@ class TimeEmbedding(nn.Module):
     width
         Size of the embedding.
     harmonics
-        How many sines and cosines of ``k pi t`` are taken.
+        Number of sines and cosines of ``k pi t``.
     times
-        How many times there are: 2 for a flow map, which sees when a jump begins and how long it is.
+        Number of times: 2 for a flow map, which sees when a jump begins and how long it is.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def require_sizes(least: int = 1, /, **sizes: int) -> None:
     Raises
     ------
     ValueError
-        Naming the size.
+        With the size.
 
     Examples
     --------

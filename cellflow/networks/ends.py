@@ -16,10 +16,10 @@ class EndPoints(nn.Module):
     pass there. Forward in time the process drifts by ``(x1 - x) / (1 - t)``, backward by ``(x0 - x) / t``: velocity
     and score drift are half the difference and half the sum, whatever the scale of the noise.
 
-    Learn it with `cellflow.objectives.EndPointMatching`. The last step of a simulation lands on the predicted end, and
-    brings none of the noise of the state with it. A network that returns velocity and score (`Heads`) has to find that
-    noise in order to take it away, which one that has not trained for long cannot: images come out grainy. For few
-    dimensions, where noise is easily found, there is nothing to be gained.
+    Learn it with `cellflow.objectives.EndPointMatching`. The last step of a simulation lands on the predicted end,
+    without the noise of the state. A network that returns velocity and score (`Heads`) must predict that noise to
+    remove it, which it cannot after short training: images come out grainy. In few dimensions, where noise is easy to
+    predict, there is no gain.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class EndPoints(nn.Module):
     Raises
     ------
     ValueError
-        When called, if the network is not as wide as that.
+        When called, if the width of the network differs from that.
 
     Source
     ------

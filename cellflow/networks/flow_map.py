@@ -34,15 +34,15 @@ class FlowMap(nn.Module):
         and how long it is.
     spans
         Which jumps are learned: ``"forward"`` to any later time, ``"both"`` directions, or ``"end"``, to time 1 only (a
-        consistency model). Objectives draw such jumps, and no others can be asked for.
+        consistency model). Objectives draw such jumps, and only these can be requested.
     growth
-        Whether the map has a growth rate beside the velocity, which the network then returns too: a `Heads` of a
+        Whether the map also has a growth rate, which the network then returns too: a `Heads` of a
         network of two times. Objectives learn it if it is there.
 
     Raises
     ------
     ValueError
-        When the network sees one time only, or for unknown spans.
+        When the network sees only one time, or for unknown spans.
 
     Source
     ------
@@ -75,7 +75,7 @@ class FlowMap(nn.Module):
     @classmethod
     @checked
     def of(cls, field: nn.Module, *, spans: str = "forward", growth: bool = False) -> "FlowMap":
-        """Return a map that starts from a copy of a velocity field: its jumps are Euler steps of the flow at first.
+        """Return a map that starts from a copy of a velocity field: its initial jumps are Euler steps of the flow.
 
         Every `TimeEmbedding` in the field is given a second time, with weights of zero. With ``growth`` the map starts
         from the growth rate of the field too, which must return one.
@@ -122,7 +122,7 @@ class FlowMap(nn.Module):
     def jump(self, s: Tensor, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return where states ``x`` ``(n, ...)`` at times ``s`` ``(n,)`` are at times ``t`` ``(n,)``.
 
-        Nothing is checked: `cellflow.integrate.jump` knows which jumps were learned.
+        Nothing is checked here: `cellflow.integrate.jump` knows which jumps were learned.
         """
         velocity = outputs(self(torch.stack([s, t], dim=1), x, condition)).velocity
         return x + per_sample(t - s, x) * velocity

@@ -13,8 +13,8 @@ SHARED = "shared"
 class Heads(nn.Module):
     """A velocity, and with it a score, a growth rate, or both.
 
-    Each of the two has a network of its own, or is cut from the output of the network of the velocity, which then is
-    several times as wide as the state: velocity, score and growth side by side, in this order.
+    Each of the two has its own network, or is a slice of the output of the velocity network, which is then several
+    times as wide as the state: velocity, score and growth side by side, in this order.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Heads(nn.Module):
     Raises
     ------
     ValueError
-        When an output is neither a module nor ``"shared"``; when called, if the network is not as wide as that.
+        When an output is neither a module nor ``"shared"``; when called, if the width of the network differs from that.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         if not callable(velocity) or isinstance(velocity, type):
-            raise TypeError(f"Expected `velocity` to be a module, made already; found {velocity!r:.60}.")
+            raise TypeError(f"Expected `velocity` to be a module instance; found {velocity!r:.60}.")
         self.velocity = velocity
         self._shared: list[str] = []
         for name, head in (("score", score), ("growth", growth)):

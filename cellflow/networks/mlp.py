@@ -29,7 +29,7 @@ class MLP(nn.Module):
     harmonics
         Number of Fourier harmonics of time, see `TimeEmbedding`.
     heads
-        Number of fields that are returned side by side, ``(n, heads * dim)``: see `Heads`.
+        Number of fields to return side by side, ``(n, heads * dim)``: see `Heads`.
     times
         Number of times that the network takes: 2 for a `FlowMap`.
 

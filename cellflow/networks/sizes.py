@@ -30,7 +30,7 @@ def unet_for(shape: tuple[int, ...], *, width: int = WIDTH) -> "partial[UNet]":
     512        6       1/2, 1, 2, 2, 2, 2
     =========  ======  =================================
 
-    Use it for a wider or a narrower network than the default one: ``network=unet_for((3, 64, 64), width=64)``. Above
+    Use it for a wider or narrower network than the default: ``network=unet_for((3, 64, 64), width=64)``. Above
     128 pixels the first level has half of the channels, so that it costs little more than the second.
 
     Parameters
@@ -38,8 +38,8 @@ def unet_for(shape: tuple[int, ...], *, width: int = WIDTH) -> "partial[UNet]":
     shape
         Channels, height and width of the images, each side up to 1024 pixels.
     width
-        Channels of the first level of images of up to 128 pixels: 32 where an estimator is told nothing, 16 for the
-        command line on a CPU.
+        Channels of the first level for images of up to 128 pixels: 32 by default in estimators, 16 for the command line
+        on a CPU.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def unet_for(shape: tuple[int, ...], *, width: int = WIDTH) -> "partial[UNet]":
     if max(height, across) > MOST:
         raise ValueError(
             f"No default network for images of {height} x {across}: they are larger than {MOST} pixels a side. Cut "
-            'them into tiles (`fit="tiles", size=128`), resize them where they are read, or give a `network`.'
+            'them into tiles (`fit="tiles", size=128`), resize them when reading, or give a `network`.'
         )
     sides = [(height, across)]
     while all(side % 2 == 0 and side > 4 for side in sides[-1]) and len(sides) < _FEWEST:

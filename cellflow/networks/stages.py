@@ -22,7 +22,7 @@ class Stage(nn.Module):
     dropout
         Fraction of the inner channels that is dropped in training.
     head_dim
-        Most channels per head of the attention; ``None`` for no attention.
+        Maximum number of channels per attention head; ``None`` for no attention.
 
     Examples
     --------
@@ -86,15 +86,15 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention between all pixels, with weights of zero at first.
 
-    torch's fused attention has no forward mode: where a derivative in forward mode is under way, which flow maps ask
-    for, the same is written out as two matrix products.
+    torch's fused attention has no forward mode: under a forward-mode derivative, which flow maps need, it is computed
+    as two matrix products.
 
     Parameters
     ----------
     channels
         Channels of the image.
     head_dim
-        Most channels per head.
+        Maximum number of channels per head.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def zeroed(layer: nn.Module) -> nn.Module:
 
 
 def in_forward_mode(x: Tensor) -> bool:
-    """Return whether a derivative in forward mode is being carried along with ``x``.
+    """Return whether ``x`` carries a forward-mode derivative.
 
     Examples
     --------

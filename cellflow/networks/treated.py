@@ -18,35 +18,34 @@ class Treated(nn.Module):
         v(t, x, c) = \sum_q s_q \, \mathrm{shift}_q(c_q) + \bar s \, \bar r \, d(t, x, c'), \quad
         d = a(c) \, N(t, x, c), \quad a(c) = \min(1, \max_q |c_q| / \rho), \quad c'_q = c_q \min(1, s_q / \bar s)
 
-    with additive effects of the treatments, which no optimiser trains, and a network N whose part grows from 0 with the
-    amount, so that a dose between 0 and a measured one moves cells a part of the way there. The shares s, of
-    all, and r, of what differs between cells, are those that cells which were not trained on confirm, see
-    `cellflow.training.effects`. Bars are means over the treatments by what is kept of their amounts, ``s_q |c_q|``: a
-    treatment of share 0 changes nothing of what others beside it do. With r = 0 this is a mean shift, and with s = 0 no
-    change. Combinations, or vectors, that were measured have shares of their own where `keep` was told so.
-
-    Where there is a single treatment, the network learns the whole of what it does, ``whole``, and its difference from
-    the mean shift is d: a constant says nothing of cells that respond otherwise than those of the fit.
+    with additive effects of the treatments, which are not trained by gradient descent, and a network N whose part grows
+    from 0 with the amount, so that a dose between 0 and a measured one moves cells part of the way there. The shares s,
+    of the whole effect, and r, of its differences between cells, are those confirmed on held-out cells, see
+    `cellflow.training.effects`. Bars are means over the treatments weighted by their remaining amounts, ``s_q |c_q|``:
+    a treatment with share 0 does not affect the others. With r = 0 this is a mean shift, and with s = 0 no change.
+    Measured combinations, or vectors, have their own shares if set by `keep`. With a single treatment, the network
+    learns its whole effect, ``whole``, and d is the difference from the mean shift: a constant says nothing about cells
+    that respond differently from those of the fit.
 
     Parameters
     ----------
     network
-        Any field of the whole condition; scores and growth that it returns beside the velocity stay as they are.
+        Any field of the whole condition; scores and growth that it also returns stay as they are.
     shift
         The additive effects; the first entries of a condition, as many as these are wide, are its treatments.
     reach
         The amount from which on the network counts in full.
     whole
-        Whether the network learns the whole displacement, and not only what the additive effects leave.
+        Whether the network learns the whole displacement, or only what the additive effects leave.
     seen
-        How many treatments have shares of their own.
+        How many treatments have their own shares.
 
     Attributes
     ----------
     share, own
         The shares s and r of each treatment ``(p,)``, 1 until they are set.
     seen, kept
-        Treatments with shares of their own, as vectors of length 1 ``(k, p)``, and these shares ``(k, 2)``.
+        Treatments with their own shares, as vectors of length 1 ``(k, p)``, and these shares ``(k, 2)``.
 
     Examples
     --------
@@ -87,7 +86,7 @@ class Treated(nn.Module):
         self.register_buffer("kept", torch.ones(seen, 2))
 
     def keep(self, treatments: Tensor, kept: Tensor) -> None:
-        """Give treatments ``(k, p)`` shares s and r of their own ``(k, 2)``, at any dose; those before are replaced."""
+        """Give treatments ``(k, p)`` their own shares s and r ``(k, 2)``, at any dose; earlier ones are replaced."""
         self.seen, self.kept = nn.functional.normalize(treatments, dim=1).to(self.share), kept.to(self.share)
 
     def shares(self, effect: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,13 +135,13 @@ class Treated(nn.Module):
 class Displaced(nn.Module):
     """A field plus the mean displacement that additive effects of treatments bring, which no optimiser trains.
 
-    What treatments do together, where it was not measured, is the sum of what they do, but for what the network says.
-    Unlike in `Treated`, the control moves too, by the network alone: from one domain to another. Nothing is confirmed.
+    The effect of an unmeasured combination is the sum of the effects of its treatments, plus the network's part.
+    Unlike in `Treated`, the control moves too, by the network only: from one domain to another. Nothing is confirmed.
 
     Parameters
     ----------
     network
-        Any field of the whole condition; a score that it returns beside the velocity stays as it is.
+        Any field of the whole condition; a score that it also returns stays as it is.
     shift
         The additive effects.
     first
@@ -172,7 +171,7 @@ class Displaced(nn.Module):
             When there is no condition.
         """
         if condition is None:
-            raise ValueError("Expected a condition, which this field was fitted with; found none.")
+            raise ValueError("Expected a condition, as this field was fitted with conditions; found none.")
         found = self.network(t, x, condition)
         known, last = outputs(found), self.first + len(self.shift.line)
         velocity = known.velocity + self.shift(condition[:, self.first : last])

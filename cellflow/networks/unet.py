@@ -14,8 +14,8 @@ from cellflow.signature import checked
 class UNet(nn.Module):
     """A convolutional network on several resolutions, modulated by time and condition.
 
-    Images are ``(n, channels, height, width)`` of any height and width: an odd side is halved upwards, and what is too
-    much after doubling is cut off. They are processed in the channels-last memory format, which is faster. The last
+    Images are ``(n, channels, height, width)`` of any height and width: an odd side is halved rounding up, and the
+    excess after doubling is cropped. They are processed in the channels-last memory format, which is faster. The last
     layer starts at zero, so an untrained network is the zero field. How many levels suit a size says
     `cellflow.networks.sizes.unet_for`.
 
@@ -31,9 +31,9 @@ class UNet(nn.Module):
         Residual blocks per level of the encoder; the decoder has one more.
     attention
         Levels with attention, counted from 0, the full resolution: level 1 of images of 32 x 32 works on 16 x 16.
-        ``None`` for level 1 where there is one. The coarsest level always has some.
+        ``None`` for level 1 if there is one. The coarsest level always has attention.
     head_dim
-        Most channels per head of the attention.
+        Maximum number of channels per attention head.
     dropout
         Fraction of the inner channels that is dropped in training.
     condition_dim
@@ -41,14 +41,14 @@ class UNet(nn.Module):
     harmonics
         Number of Fourier harmonics of time, see `TimeEmbedding`.
     heads
-        Number of fields that are returned side by side, ``(n, heads * channels, height, width)``: see `Heads`.
+        Number of fields to return side by side, ``(n, heads * channels, height, width)``: see `Heads`.
     times
         Number of times that the network takes: 2 for a `FlowMap`.
 
     Raises
     ------
     ValueError
-        When a size is too small, or attention is on a level that there is not.
+        When a size is too small, or attention is on a level that does not exist.
 
     Source
     ------

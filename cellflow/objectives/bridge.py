@@ -29,7 +29,7 @@ class BridgeMatching:
 
     The velocity of a pair is that of its mean plus a multiple of its noise, which is unbounded at the ends. The
     velocity of the flow depends on that noise only through its mean given the state, which is what the score learns; so
-    the target of the velocity uses the noise that the score predicts in place of the noise that was drawn. For the true
+    the target of the velocity uses the noise that the score predicts instead of the drawn noise. For the true
     score the minimiser is the same, and the variance of the target is far smaller.
 
     With ``growth_weight`` a growth rate is learned too, from pairs that carry masses. All three are then those of the
@@ -52,7 +52,7 @@ class BridgeMatching:
     Raises
     ------
     ValueError
-        When the path has no noise, and so no score. When called, if growth is learned from pairs without masses.
+        When the path has no noise, and hence no score. When called, if growth is learned from pairs without masses.
 
     Source
     ------
@@ -82,12 +82,12 @@ class BridgeMatching:
             raise ValueError(f"Expected a path with noise; found {self.path}. Use `cf.paths.BrownianBridge(sigma)`.")
         if not 0 < self.score_weight < float("inf"):
             raise ValueError(
-                f"Expected score_weight > 0; found {self.score_weight}. Without a score, `VelocityMatching`."
+                f"Expected score_weight > 0; found {self.score_weight}. Without a score, use `VelocityMatching`."
             )
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """What the field returns beside the velocity."""
+        """What the field returns besides the velocity."""
         return ("score",) if self.growth_weight is None else ("score", "growth")
 
     @checked

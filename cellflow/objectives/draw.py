@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
     condition
         Condition of the field, ``(n, k)``, or ``None``.
     mass
-        Mass that each pair carries at its point, ``(n,)``; ``None`` where all carry the same.
+        Mass that each pair carries at its point, ``(n,)``; ``None`` if all carry the same.
     log_gain
         Growth of a pair's log mass over its span, ``(n,)``; ``None`` without masses.
     """
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
         return torch.addcmul(target, per_sample(self.duration, velocity), velocity, value=-1)
 
     def mean_square(self, missed: Tensor, unit: Unit) -> Tensor:
-        """Return the mean squared error of what is missed ``(n, ...)``, in units of length, one or one per dimension.
+        """Return the mean square of errors ``(n, ...)``, in units of length: one, or one per dimension.
 
         Where squares of the unit are near the ends of single precision, a power of two is taken out before, which
         rounds nothing.
@@ -78,7 +78,7 @@ class Drawn(NamedTuple):
 
 
 def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.Generator) -> Drawn:
-    """Draw a point on the path of each pair of a batch, bent, in its span, and with its mass, as the batch says.
+    """Draw a point on the path of each pair of a batch, with the bends, spans and masses of the batch.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def draw(batch: Batch, path: GaussianPath, times: TimeLaw, *, generator: torch.G
     Raises
     ------
     ValueError
-        When the batch has masses at one end of its pairs only.
+        When the batch has masses at only one end of its pairs.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def refuse(batch: Batch, owner: object, *, masses: str = "", bends: str = "") ->
     owner
         The objective.
     masses, bends
-        Why pairs must not have masses, or bends, and what to do; empty where they may.
+        Why pairs must not have masses, or bends, and what to do; empty if they may.
 
     Raises
     ------

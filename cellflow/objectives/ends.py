@@ -22,8 +22,8 @@ class EndPointMatching:
     """Regress where a velocity and a score lead, forward and backward, on the ends of the pairs of a Brownian bridge.
 
     The minimiser is that of `BridgeMatching`, the bridge of the pairs. The errors have other weights: here they are the
-    distances of the ends that remain to be gone from those of the pair, of the same size at all times. It takes any
-    field that returns a velocity and a score; `cellflow.networks.EndPoints` predicts the ends directly.
+    distances between the predicted and the true ends, of the same size at all times. It takes any field that returns a
+    velocity and a score; `cellflow.networks.EndPoints` predicts the ends directly.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class EndPointMatching:
 
     Source
     ------
-    Shi et al. 2023, equation 7, for the forward end alone; both ends together, and the damping, are ours.
+    Shi et al. 2023, equation 7, for the forward end only; both ends together, and the damping, are ours.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Flow maps: jumps over any interval of time, learned together with the velocity or from a teacher.
 
-On the diagonal, where a jump has no length, a map is trained on the velocity. Off the diagonal, each objective has a
-condition of its own that jumps follow that velocity.
+On the diagonal, where a jump has no length, a map is trained on the velocity. Off the diagonal, each objective has its
+own condition that jumps follow that velocity.
 
 Where a map has growth, the log of the weight is one more coordinate of the state, which moves with the growth rate as
 the others do with the velocity: ``d (x, log w) / dt = (v, g)(t, x)``. Neither depends on the weight, so a jump is ``(x,
@@ -41,7 +41,7 @@ class DrawnJumps(NamedTuple):
     """Jumps from times ``s`` to times ``t``, both ``(n,)``, that start at states ``x`` ``(n, ...)``.
 
     ``velocity`` is that of the path of the pair, or of the teacher, at ``x``; ``duration`` ``(n,)`` is the time that
-    the pair spans, ``mass`` ``(n,)`` its mass at ``x``, or ``None`` where all are equal. ``growth`` ``(n,)`` is the
+    the pair spans, ``mass`` ``(n,)`` its mass at ``x``, or ``None`` if all are equal. ``growth`` ``(n,)`` is the
     growth rate of the pair, or of the teacher, for a map that has one; otherwise ``None``.
     """
 
@@ -73,7 +73,7 @@ class DrawnJumps(NamedTuple):
         return joined(field(t, x, self.condition), growth=self.growth is not None)
 
     def over(self, share: Tensor, rates: Tensor) -> Tensor:
-        """Return what rates amount to in times ``(n,)``."""
+        """Return the changes that rates cause over times ``(n,)``."""
         return per_sample(share, rates) * rates
 
     def split(self, at: int) -> tuple["DrawnJumps", "DrawnJumps"]:
@@ -129,8 +129,8 @@ class FlowMapObjective(ABC):
         if not 0 <= self.diagonal < 1 or not 0 <= self.adaptive <= MOST_ADAPTIVE:
             raise ValueError(
                 f"Expected 0 <= diagonal < 1 and 0 <= adaptive <= {MOST_ADAPTIVE}; "
-                f"found {self.diagonal} and {self.adaptive}. For the "
-                "velocity alone, use `cf.objectives.VelocityMatching`."
+                f"found {self.diagonal} and {self.adaptive}. For only the velocity, use "
+                "`cf.objectives.VelocityMatching`."
             )
 
     @abstractmethod
@@ -234,7 +234,7 @@ def joined(found: object, *, growth: bool) -> Tensor:
 
 
 def moved(x: Tensor, by: Tensor) -> Tensor:
-    """Return states ``(n, ...)`` that are displaced by what `joined` rates amount to, of which growth moves nothing.
+    """Return states ``(n, ...)`` displaced by `joined` rates; growth moves nothing.
 
     Examples
     --------
@@ -245,7 +245,7 @@ def moved(x: Tensor, by: Tensor) -> Tensor:
 
 
 def taught(teacher: Field, t: Tensor, x: Tensor, condition: Tensor | None, *, growth: bool = False) -> Outputs:
-    """Return what a teacher returns, with a growth rate where that is to be learned.
+    """Return the output of a teacher, with a growth rate if that is learned.
 
     Raises
     ------

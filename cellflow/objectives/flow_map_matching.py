@@ -155,7 +155,8 @@ class MeanVelocityMatching(FlowMapObjective):
 class SemigroupMatching(FlowMapObjective):
     """One jump equals two jumps: ``X(s, t) = X(u, t) o X(s, u)`` with a time ``u`` in between (progressive).
 
-    The default objective for flow maps: it needs no derivatives, so any network, thread, device and compiler will do.
+    The default objective for flow maps: it needs no derivatives, so it works with any network, thread, device and
+    compiler.
 
     Parameters
     ----------
@@ -268,7 +269,7 @@ def _along(function: Callable[..., Tensor], *points_and_directions: tuple[Tensor
     Raises
     ------
     NotImplementedError
-        When a layer has no forward mode, as fused attention has not; the message names the switch.
+        When a layer has no forward mode, such as fused attention; the message names the switch.
     """
     points, directions = zip(*points_and_directions, strict=True)
     try:
@@ -277,7 +278,7 @@ def _along(function: Callable[..., Tensor], *points_and_directions: tuple[Tensor
     except NotImplementedError as error:
         raise NotImplementedError(
             f"A layer of this network has no derivative in forward mode ({str(error).splitlines()[0]}). Train with "
-            "`cf.objectives.SemigroupMatching`, which needs none; or take `cf.networks.UNet`, which has one; or, where "
+            "`cf.objectives.SemigroupMatching`, which needs none; or use `cf.networks.UNet`, which has one; or, if "
             "the layer is fused attention, switch to the plain one: train under `with "
             "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`."
         ) from error

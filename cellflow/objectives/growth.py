@@ -28,11 +28,12 @@ in the same way. As :math:`\nabla \cdot (\rho \nabla \log \rho) = \Delta \rho`,
 is the same population: particles that drift with :math:`v + \frac{\sigma^2}{2} \nabla \log \rho`, diffuse, and weigh
 d log w / ds = g on their way have the same weighted marginals.
 
-What is identified: with any plan, a and b are reached, so that g follows from the plan and not from the data alone. An
+What is identified: with any plan, a and b are reached, so g follows from the plan, not from the data alone. An
 unbalanced plan weighs the cost of motion against that of a change of mass: by its optimality :math:`\alpha_i = f_i / r`
 for a potential f, in units of the cost, and a relaxation r. Where shares of states far apart must change, f grows with
-r, and growth does not depend on it. Where they need not, f is the cost of a point's motion beside that of others, and
-growth is travel in units of r. Sizes of a and b add a constant in each interval, and have to be known from elsewhere.
+r, and growth does not depend on it. Where they need not, f is the cost of a point's motion relative to that of others,
+and growth is travel in units of r. Sizes of a and b add a constant in each interval, and have to be known from
+elsewhere.
 """
 
 from dataclasses import dataclass

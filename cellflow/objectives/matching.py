@@ -18,12 +18,12 @@ from cellflow.signature import checked
 class Objective(Protocol):
     """A loss that training minimises.
 
-    ``heads`` lists what the field must return beside the velocity: ``"score"``, ``"growth"``, both or none.
+    ``heads`` lists what the field must return besides the velocity: ``"score"``, ``"growth"``, both or none.
     """
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """What the field returns beside the velocity."""
+        """What the field returns besides the velocity."""
         ...
 
     def __call__(self, field: Any, batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ class Objective(Protocol):
         ...
 
     def velocity(self, field: Any) -> Field:
-        """Return the velocity field that a field trained on this objective stands for."""
+        """Return the velocity field that a field trained on this objective represents."""
         ...
 
 
@@ -45,7 +45,7 @@ class VelocityMatching:
     """Regress the field on the velocity of a path between paired points (flow matching).
 
     The error is measured as displacement over the span of a pair, so that long and short intervals between snapshots
-    count equally, and weighted by the mass of the pair there, where it has one.
+    count equally, and weighted by the mass of the pair there, if it has one.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class NoiseMatching:
     Raises
     ------
     ValueError
-        When the path adds noise of its own, or has no data left at time 0: the noise does not determine the velocity
+        When the path adds noise, or has no data left at time 0: the noise does not determine the velocity
         there. When called, if pairs have bends, for the same reason.
 
     Source
@@ -128,7 +128,7 @@ class NoiseMatching:
         trace = self.path.coefficients(torch.zeros(1, dtype=torch.float32))[1].item()
         if self.path.sigma > 0 or abs(trace) < 1e-4:
             raise ValueError(
-                f"Expected a path without noise of its own that keeps some data at time 0; found {self.path}. "
+                f"Expected a path without added noise that keeps some data at time 0; found {self.path}. "
                 "Use `cf.paths.VariancePreserving()`, or `VelocityMatching` for this path."
             )
 
@@ -144,7 +144,7 @@ class NoiseMatching:
 
     @checked
     def velocity(self, field: Field) -> Field:
-        """Return the velocity of the probability flow that the predicted noise stands for."""
+        """Return the velocity of the probability flow given by the predicted noise."""
         return VelocityFromNoise(field, self.path)
 
 
