@@ -116,7 +116,7 @@ def test_plans_of_other_cells_are_not_taken(flow, tmp_path, caplog):
             cf.doors.to_cellrank(other, flow, plans="coupling")
     with caplog.at_level(logging.INFO):
         assert cf.doors.to_cellrank(adata[order].copy(), flow).plans == "flow"
-    assert "those of the coupling are not there" in caplog.text
+    assert "those of the coupling are not available" in caplog.text
     flow.save(tmp_path / "model")
     loaded = cf.SnapshotFlow.load(tmp_path / "model")
     with pytest.raises(ValueError, match="not saved with a flow"):

@@ -98,7 +98,7 @@ def test_stacks_are_refused_until_it_is_said_what_their_planes_are(tmp_path):
     [
         (np.full((8, 8), np.nan, np.float32), "NaN or infinite"),
         (np.full((8, 8), 7.0, np.float32), "to be told what is white"),
-        (np.zeros((8, 8), np.complex64), "no intensity"),
+        (np.zeros((8, 8), np.complex64), "not an intensity"),
         (np.full((8, 8), -4, np.int32), "to be told what is white"),
     ],
 )
@@ -152,7 +152,7 @@ def test_colours_of_sixteen_bits_become_grey_as_those_of_eight_do(form, tmp_path
 
 
 def test_three_channels_of_a_microscope_are_no_colours(tmp_path):
-    with pytest.raises(ValueError, match=r"1 channels; found 3, which are no colours"):
+    with pytest.raises(ValueError, match=r"1 channels; found 3, which are not colours"):
         read_images(saved(tmp_path / "in", camera("uint16", channels=3)), channels=1)
 
 
@@ -208,7 +208,7 @@ def test_a_field_that_is_smaller_than_a_tile_is_one():
 def test_what_is_not_square_is_cropped_with_a_warning_padded_or_tiled(fit):
     field = np.arange(1, 16 * 24 + 1, dtype=np.uint16).reshape(1, 16, 24)
     if fit == "crop":
-        with pytest.warns(UserWarning, match="up to 33 % of an image is not seen"):
+        with pytest.warns(UserWarning, match="up to 33 % of an image is lost"):
             images = read_images(field, size=8, fit=fit, white_level=400)
     else:
         images = read_images(field, size=8, fit=fit, white_level=400)

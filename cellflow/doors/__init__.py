@@ -1,6 +1,6 @@
 """Doors: a fitted flow handed to CellRank and scVelo; plans of others come in as `cellflow.couplings.Given`.
 
-Neither changes the AnnData that it is given: each returns what the other tool needs, with an AnnData of its own.
+Neither changes the given AnnData: each returns what the other tool needs, with a new AnnData.
 """
 
 from cellflow.doors.cellrank import CellRankKernels, to_cellrank

@@ -39,9 +39,9 @@ class CellRankKernels(NamedTuple):
     adata
         The cells of both: with ``obsm["X_flow"]``, ``obsm["velocity_flow"]`` and a graph of neighbours.
     plans
-        Where the real-time kernel has its plans from: ``"coupling"`` or ``"flow"``.
+        Source of the plans of the real-time kernel: ``"coupling"`` or ``"flow"``.
     dropped
-        For each two times the share of the plan that was dropped.
+        For each pair of times the share of the plan that was dropped.
     """
 
     velocity: Any
@@ -66,11 +66,11 @@ def to_cellrank(
 ) -> CellRankKernels:
     """Hand a flow to CellRank, as a kernel of its velocities and a kernel of its plans.
 
-    The velocity kernel compares the velocity of each cell with the way to its neighbours, in the representation of the
-    flow; neighbours are of all times, and where snapshots are far apart it leads from none to the next: add the other.
-    The real-time kernel leads from each snapshot to the next and, inside a snapshot, to neighbours. All matrices are
-    sparse. Both take their cells from a new AnnData: ``adata`` is not changed, and CellRank's results are in
-    ``kernels.adata``.
+    The velocity kernel compares the velocity of each cell with the direction to its neighbours, in the representation
+    of the flow; neighbours come from all times, and if snapshots are far apart it does not lead from one to the next:
+    combine it with the other. The real-time kernel leads from each snapshot to the next and, inside a snapshot, to
+    neighbours. All matrices are sparse. Both take their cells from a new AnnData: ``adata`` is not changed, and
+    CellRank's results are in ``kernels.adata``.
 
     Parameters
     ----------
@@ -79,16 +79,16 @@ def to_cellrank(
     flow
         A fitted flow.
     condition
-        With a flow that has conditions: which one, such as ``{"drug": "A", "dose": 3.0}``. The cells that lead to it
-        and are of it are handed over, and no others.
+        With a flow that has conditions: which one, such as ``{"drug": "A", "dose": 3.0}``. Only its cells and those
+        that lead to it are handed over.
     plans
-        ``"coupling"`` for the plans that the flow was fitted to, which a saved flow has no more; ``"flow"`` for where
-        the flow carries each cell, to equal parts among ten cells there; ``"auto"`` for the first where it is there.
+        ``"coupling"`` for the plans to which the flow was fitted, which a loaded flow does not have; ``"flow"`` for
+        where the flow carries each cell, in equal parts among ten cells there; ``"auto"`` for the first if available.
     keep
-        Share of each row of a plan that is kept, in its largest masses; rows are then scaled to sum to 1. What is
-        dropped is in ``dropped``. Where a plan of more than 256 MiB is not stored, 100 pairs for each cell are drawn.
+        Share of each row of a plan to keep, in its largest masses; rows are then scaled to sum to 1. The dropped share
+        is in ``dropped``. For plans of more than 256 MiB, which are not stored, 100 pairs for each cell are drawn.
     n_neighbors
-        Neighbours of a cell in graphs; fewer where there are not as many cells.
+        Number of neighbours of a cell in graphs; fewer if there are not enough cells.
     conn_weight
         Weight of neighbours of the same snapshot in the real-time kernel, between 0 and 1.
     n_samples
@@ -99,7 +99,7 @@ def to_cellrank(
     Returns
     -------
     CellRankKernels
-        ``velocity``, ``real_time``, their ``adata``, and the ``plans`` that were taken with what was ``dropped``.
+        ``velocity``, ``real_time``, their ``adata``, and the source of ``plans`` with the share ``dropped``.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def to_cellrank(
     handed = hand_over(adata, flow, condition, n_neighbors, chain=True)
     times = np.unique(handed.states.time)
     if len(times) < 2:
-        raise ValueError(f"Expected cells of two times or more; found time {times[0]:g} alone.")
+        raise ValueError(f"Expected cells of two times or more; found only time {times[0]:g}.")
     taken, leading = _leading(adata, flow, handed, times, plans, keep, n_samples, seed)
     velocity = kernels.VelocityKernel(handed.adata, attr="obsm", xkey=f"X_{BASIS}", vkey=f"velocity_{BASIS}")
     velocity.compute_transition_matrix(backend="threading", show_progress_bar=False)
@@ -160,7 +160,7 @@ def _leading(
             return "coupling", found
         if plans == "coupling":
             raise ValueError(f"There are no plans of the coupling to hand over: {found}. Take `plans='flow'`.")
-        log.info("plans are where the flow carries cells, for those of the coupling are not there: %s", found)
+        log.info("plans come from where the flow carries cells, as those of the coupling are not available: %s", found)
     how: dict[str, Any] = {"n_neighbors": 10, "n_samples": n_samples, "seed": seed}
     return "flow", plans_between.of_flow(flow, handed.states, times, **how)
 

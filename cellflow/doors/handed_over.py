@@ -50,7 +50,7 @@ def hand_over(
     chain: bool,
     dimensions: bool = False,
 ) -> HandedOver:
-    """Return the cells of a flow in an AnnData of their own, with a graph of neighbours in its representation.
+    """Return the cells of a flow in a new AnnData, with a graph of neighbours in its representation.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def hand_over(
     condition
         As for `tl.velocity`.
     n_neighbors
-        Neighbours of each cell in the graph; fewer where there are not as many cells.
+        Number of neighbours of each cell in the graph; fewer if there are not enough cells.
     chain
-        Whether, with a condition, only the cells of its chain are handed over.
+        Whether to hand over only the cells of its chain, with a condition.
     dimensions
-        Whether the variables are the dimensions of the representation, in place of genes.
+        Whether the variables are the dimensions of the representation instead of genes.
 
     Raises
     ------
@@ -96,8 +96,8 @@ def chosen_states(adata: "AnnData", flow: "SnapshotFlow", condition: Condition |
         if condition is None:
             such = ", ".join(f"{name!r}: ..." for name in flow.conditions_.columns)
             raise ValueError(
-                "This flow has conditions, and cells of one do not become those of another. Pass one with "
-                f"`condition={{{such}}}`: the cells that lead to it and are of it are handed over."
+                "This flow has conditions, and cells of one do not turn into those of another. Pass one with "
+                f"`condition={{{such}}}`: its cells and those that lead to it are handed over."
             )
         own = flow.read(adata, weights=False)
         asked = of_cells(flow, adata, own.rows, condition)
@@ -109,7 +109,7 @@ def chosen_states(adata: "AnnData", flow: "SnapshotFlow", condition: Condition |
 
 
 def lowered(n_neighbors: int, most: int, of: str) -> int:
-    """Return a number of neighbours that there are; one that is lowered is said in the log.
+    """Return a number of neighbours that exist; a lower number than requested is logged.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def lowered(n_neighbors: int, most: int, of: str) -> int:
     """
     if n_neighbors <= most:
         return n_neighbors
-    log.warning("n_neighbors is lowered from %d to %d: there are no more (%s)", n_neighbors, most, of)
+    log.warning("n_neighbors is lowered from %d to %d, all there are (%s)", n_neighbors, most, of)
     return most
 
 

@@ -48,7 +48,7 @@ class Leading(NamedTuple):
 
 
 def of_coupling(flow: "SnapshotFlow", adata: "AnnData", states: States, *, keep: float) -> list[Leading] | str:
-    """Return the plans that a flow was fitted to, or in words why there are none for these cells.
+    """Return the plans to which a flow was fitted, or the reason why there are none for these cells.
 
     A cell without mass in the plan is carried by the flow.
 
@@ -85,7 +85,7 @@ def of_coupling(flow: "SnapshotFlow", adata: "AnnData", states: States, *, keep:
 def of_flow(
     flow: "SnapshotFlow", states: States, times: np.ndarray, *, n_neighbors: int, n_samples: int, seed: int
 ) -> list[Leading]:
-    """Return where the flow carries the cells of each time: to equal parts among the nearest cells of the next.
+    """Return where the flow carries the cells of each time: in equal parts among the nearest cells of the next.
 
     Parameters
     ----------

@@ -57,18 +57,18 @@ def to_scvelo(
         With a flow that has conditions: what the cells are to be under, such as ``{"drug": "A", "dose": 3.0}``;
         ``None`` for each cell's own.
     decode, layer, use_raw
-        How genes are decoded, as for `cellflow.tl.velocity`. Where the representation has no loadings, the variables of
+        How genes are decoded, as for `cellflow.tl.velocity`. If the representation has no loadings, the variables of
         the result are its dimensions.
     n_neighbors
-        Neighbours of each cell; fewer where there are not as many cells.
+        Number of neighbours of each cell; fewer if there are not enough cells.
 
     Returns
     -------
     AnnData
         The same cells, with ``obs``, ``obsm`` and colours, and
 
-        * ``layers["velocity"]``: change of expression per unit of time; of the genes that change most where a layer of
-          all would take more than 256 MiB, which the log says,
+        * ``layers["velocity"]``: change of expression per unit of time; of the genes that change most if a layer of all
+          would take more than 256 MiB, as the log then says,
         * ``layers["Ms"]``: the expression at the state of each cell, which scVelo takes for smoothed counts;
           ``layers["spliced"]`` as measured,
         * ``uns["velocity_graph"]``, ``uns["velocity_graph_neg"]``: cosines between velocities and the steps to

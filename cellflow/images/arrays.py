@@ -23,28 +23,28 @@ _IDX_BYTES = 0x08  # the type code of unsigned bytes
 def convert_array(
     array: np.ndarray | Tensor, conversion: Conversion, *, where: str, ranged: bool = False
 ) -> Tensor | list[Numbers]:
-    """Return an array of pictures as bytes ``(n, c, h, w)``, or as numbers of a camera.
+    """Return an array of images as bytes ``(n, c, h, w)``, or as camera counts.
 
-    Numbers are what has 16 bits, or other channels than grey or colours, or is said to have a range of its own.
+    Camera counts are arrays of 16 bits, with channels other than grey or colours, or with a given range.
 
     Parameters
     ----------
     array
         ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1, 3 or 4 channels (RGBA), or as many as ``conversion``
-        asks for: bytes, 16-bit numbers, truth values, or floats, from 0 to 1 where they have no range of their own.
+        asks for: bytes, 16-bit numbers, truth values, or floats, from 0 to 1 unless a range is given.
     conversion
         What else is done.
     where
-        What the array is called in a message.
+        What a message calls the array.
     ranged
-        Whether a range is given, or is to be found.
+        Whether a range is given, or derived from the images.
 
     Raises
     ------
     ValueError
-        When shape or range leave open how the array is meant.
+        When shape or range are ambiguous.
     TypeError
-        When the type of the numbers does.
+        When the type of the numbers is not supported.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def convert_array(
     values = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_native(array, where))
     values = _channels_first(values, conversion.channels, where)
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-        raise ValueError(f"Expected finite pixels; found NaN or infinity in {where}. Mend or leave out these images.")
+        raise ValueError(f"Expected finite pixels; found NaN or infinity in {where}. Fix or leave out these images.")
     conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values))
     many = values.shape[1] not in _CHANNELS
     if not (many or ranged or values.dtype == torch.uint16):
@@ -71,9 +71,9 @@ def convert_array(
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the pictures in a file (.npy, .npz, .zarr, idx, gzipped or not), and their labels where it has them.
+    """Return the images in a file (.npy, .npz, .zarr, idx, gzipped or not), and their labels if it has any.
 
-    An .npz or a .zarr holds one array, or one called ``images`` and, if you like, one called ``labels``. What a file
+    An .npz or a .zarr holds one array, or one called ``images`` and, optionally, one called ``labels``. What a file
     claims to hold is compared with its size, and with the memory of this machine, before anything is read.
 
     Raises
@@ -113,7 +113,7 @@ def read_idx(path: Path) -> np.ndarray:
             _require_memory(claimed, shape, path)
             data = file.read(claimed + 1)  # of a bomb no more than it claims
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be unpacked ({error}). Fetch it again.") from error
+        raise ValueError(f"{path} cannot be unpacked ({error}). Download it again.") from error
     if len(shape) != start[3] or len(data) != claimed:
         found = f"more than {claimed}" if len(data) > claimed else len(data)
         raise ValueError(f"Expected {claimed} bytes of pixels in {path}; found {found}.")
@@ -184,7 +184,7 @@ def _require_memory(claimed: int, shape: tuple[int, ...], path: Path) -> None:
     if claimed > usable_memory():
         raise ValueError(
             f"{path} claims {_bytes(claimed)} once it is unpacked, of shape {shape}; there are "
-            f"{_bytes(int(usable_memory()))} of memory. If that is meant, read parts of it."
+            f"{_bytes(int(usable_memory()))} of memory. If the size is right, read parts of it."
         )
 
 
@@ -216,7 +216,7 @@ def _channels_first(values: Tensor, channels: int | None, where: str) -> Tensor:
         raise ValueError(
             f"Cannot tell what the axes of {where} mean, shape {tuple(values.shape)}: "
             f"{'it could be channels first or last' if first else f'neither {how}'}. Set `channels` to their number, "
-            "or bring them into the order (n, c, h, w)."
+            "or transpose them to (n, c, h, w)."
         )
     return values if first else values.permute(0, 3, 1, 2)
 
@@ -240,7 +240,7 @@ def _from_floats(values: Tensor, where: str) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"Expected floating-point pixels from 0 to 1; found {low:g} to {high:g} in {where}. Scale them: "
-            "`(x + 1) / 2` where they run from -1 to 1, `x / 255` where they are levels; or set "
+            "`(x + 1) / 2` if they run from -1 to 1, `x / 255` if they are levels; or set "
             "`percentiles=(0.1, 99.9)`."
         )
     return (values * 255).round().to(torch.uint8)

@@ -39,11 +39,11 @@ def assembled(
     Parameters
     ----------
     images, names
-        The images ``(c, h, w)``, and what they are called.
+        The images ``(c, h, w)``, and their names.
     conversion
         Whether they are cut into tiles.
     given
-        What is said of their range.
+        The settings of their range.
     where
         Where they come from.
     obs

@@ -41,7 +41,7 @@ _CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and below it, in alphabetical order; hidden files and folders are left out.
+    """Return the images in a folder and below it, in alphabetical order; hidden files and folders are left out.
 
     Links are followed, to files and to folders: a folder of classes may be made of links alone.
 
@@ -50,10 +50,10 @@ def image_paths(folder: Path) -> list[Path]:
     FileNotFoundError
         When the folder does not exist.
     ValueError
-        When there are no pictures in it.
+        When there are no images in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"No folder {folder}. Looked from {Path.cwd()}.")
+        raise FileNotFoundError(f"No folder {folder}. The working directory is {Path.cwd()}.")
     files = sorted(_files(folder, frozenset()))
     found = [path for path in files if path.suffix.lower() in ENDINGS]
     if not found:
@@ -66,27 +66,27 @@ def image_paths(folder: Path) -> list[Path]:
 def decode(
     path: Path, conversion: Conversion, budget: PixelBudget | None = None, sizes: list[tuple[int, int]] | None = None
 ) -> Tensor | Numbers:
-    """Return one picture as bytes ``(c, h, w)``, turned upright as its EXIF tag says, or the numbers of a camera.
+    """Return one image as bytes ``(c, h, w)``, turned upright by its EXIF tag, or as camera counts.
 
-    Those are what files of more than 8 bits hold, and TIFF files with channels of their own.
+    Camera counts come from files of more than 8 bits, and TIFF files with their own channels.
 
     Parameters
     ----------
     path
         The file.
     conversion
-        How it is brought to bytes.
+        How it is converted to bytes.
     budget
-        What all threads share that decode at the same time; ``None`` for one alone.
+        What threads share that decode at the same time; ``None`` for a single thread.
     sizes
-        Where height and width of the picture are noted, before it is brought to another size.
+        Where height and width of the image are recorded, before resizing.
 
     Raises
     ------
     UnreadableImageError
-        When the file is damaged, cut off, no picture, or has more pixels than ``conversion`` allows.
+        When the file is damaged, truncated, not an image, or has more pixels than ``conversion`` allows.
     ValueError
-        When it holds several pages, of which ``conversion`` says nothing.
+        When it holds several pages and ``conversion`` does not say how to read them.
     """
     whole = _decoded(path, conversion, budget or PixelBudget())
     if sizes is not None:
@@ -101,7 +101,7 @@ def tried(
     budget: PixelBudget | None = None,
     sizes: list[tuple[int, int]] | None = None,
 ) -> Tensor | Numbers | UnreadableImageError:
-    """Return one picture as `decode` does, or what is wrong with its file."""
+    """Return one image as `decode` does, or what is wrong with its file."""
     try:
         return decode(path, conversion, budget, sizes)
     except UnreadableImageError as error:
@@ -111,10 +111,10 @@ def tried(
 def decode_all(
     paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool, quiet: bool = False
 ) -> tuple[list[Tensor | Numbers], list[Path]]:
-    """Decode pictures with a thread per usable core; return them with the paths of those that could be read.
+    """Decode images with a thread per usable core; return them with the paths of those that could be read.
 
-    All threads together hold at most `cellflow.images.limits.AT_ONCE` pixels that are being decoded. Warn where
-    pictures are cropped, unless ``quiet``.
+    All threads together decode at most `cellflow.images.limits.AT_ONCE` pixels at a time. Warns if images are cropped,
+    unless ``quiet``.
     """
     budget, sizes = PixelBudget(), []  # type: ignore[var-annotated]
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -128,7 +128,7 @@ def decode_all(
 
 
 def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
-    """Decode every picture once, keep none of them, and return the paths of those that could be read."""
+    """Decode every image once, keep none of them, and return the paths of those that could be read."""
     good: list[Path] = []
     bad: list[UnreadableImageError] = []
     budget = PixelBudget()
@@ -145,7 +145,7 @@ def readable(paths: Sequence[Path], conversion: Conversion) -> list[Path]:
 
 
 def stack(images: Sequence[Tensor], paths: Sequence[Path | str]) -> Tensor:
-    """Join pictures of one shape into ``(n, c, h, w)``.
+    """Stack images of one shape into ``(n, c, h, w)``.
 
     Raises
     ------
@@ -219,8 +219,8 @@ def _picture(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor 
         factor = conversion.reduction(height, width)
         if factor == 0:
             raise UnreadableImageError(
-                f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; where "
-                "that is meant, set `max_pixels`)"
+                f"{path} (it claims {width} x {height} pixels, more than max_pixels={conversion.max_pixels}; if the "
+                "size is right, set `max_pixels`)"
             )
         with budget.hold(width * height):
             values = _values(picture, path, factor)
@@ -233,14 +233,14 @@ def _complain(bad: Sequence[UnreadableImageError], n: int, *, skip_unreadable: b
     Raises
     ------
     UnreadableImageError
-        When they may not be left out, or none is left.
+        When they may not be skipped, or none is left.
     """
     if not bad:
         return
     named = _listed([str(error) for error in bad])
     if not skip_unreadable:
         raise UnreadableImageError(
-            f"{len(bad)} of {n} pictures cannot be read: {named}. Remove them, fetch them again, or set "
+            f"{len(bad)} of {n} pictures cannot be read: {named}. Remove them, download them again, or set "
             "`skip_unreadable=True`."
         ) from bad[0]
     if len(bad) == n:
@@ -290,7 +290,7 @@ def _values(picture: "Picture", path: Path, factor: int = 1) -> np.ndarray | Num
         kind = "float32" if upright.mode == "F" else "uint16"
         means = block_means(np.asarray(upright)[None], factor)
         if not torch.isfinite(means).all():
-            raise UnreadableImageError(f"{path} (pixels are NaN or infinite; mend them, or leave the file out)")
+            raise UnreadableImageError(f"{path} (pixels are NaN or infinite; fix them, or leave the file out)")
         return Numbers(means, kind)
     mode = _target_mode(upright)
     try:
@@ -307,7 +307,7 @@ def _require_one_page(picture: "Picture", path: Path) -> None:
         raise UnreadableImageError(f"{path} ({error})") from error
     if pages > 1 and picture.format != "MPO":  # a photograph with its preview inside
         raise ValueError(
-            f"Expected one picture per file; {path} holds {pages} pages. Write each to a file of its own, or install "
+            f"Expected one picture per file; {path} holds {pages} pages. Write each to its own file, or install "
             f"`{INSTALL}` and set `pages`."
         )
 

@@ -38,7 +38,7 @@ class Labelled(ABC):
 
     @abstractmethod
     def take(self, indices: Tensor | Sequence[int]) -> Self:
-        """Return the images with these numbers; the classes keep theirs."""
+        """Return the images at these positions; classes keep their numbers."""
 
     def split(self, fraction: float, *, generator: torch.Generator) -> tuple[Self, Self]:
         """Return two random parts, the first with a ``fraction`` of the images.
@@ -132,12 +132,12 @@ def named_labels(labels: Sequence[int | str] | np.ndarray | Tensor) -> tuple[Ten
 
 
 def labels_by_folder(names: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:
-    """Return labels that say in which folder below the one that was read each image is.
+    """Return labels from the first folder below the one that was read.
 
     Raises
     ------
     ValueError
-        When the images come from no folder, or lie in it directly.
+        When the images do not come from a folder, or lie directly in it.
     """
     if names is None:
         raise ValueError("Expected a folder for labels='folder'; found an array. Give one label for each image.")
@@ -150,14 +150,14 @@ def labels_by_folder(names: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, 
 
 
 def numbers_of(indices: Tensor | Sequence[int], n: int) -> Tensor:
-    """Return the numbers of chosen images ``(k,)``; those below 0 count from the last.
+    """Return the positions of chosen images ``(k,)``; negative ones count from the end.
 
     Raises
     ------
     TypeError
-        When they are no whole numbers.
+        When they are not whole numbers.
     ValueError
-        When there is no such image.
+        When an image does not exist.
 
     Examples
     --------

@@ -26,22 +26,22 @@ COUNTED = 2_000_000
 class Levels:
     """The range of the numbers of images, channel by channel: what is black, -1 for a flow, and what is white, +1.
 
-    Images that have levels are kept in 16 bits, and are written as they came: microscopes' numbers survive. Images of
-    both domains of a translation keep their own.
+    Images with levels are stored in 16 bits and written as they came: camera counts survive. In a translation each
+    domain keeps its own levels.
 
     Parameters
     ----------
     low, high
-        The number that is black and the one that is white, for each channel. What lies outside is clipped.
+        The values of black and white for each channel. Values outside are clipped.
     kind
-        In what numbers images are written: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+        Number type in which images are written: ``"uint8"``, ``"uint16"`` or ``"float32"``.
     channels
         The names of the channels, such as ``("DAPI", "GFP")``.
 
     Raises
     ------
     ValueError
-        When a white is not above its black, a number is not finite, or there are more of one than of another.
+        When a white is not above its black, a number is not finite, or lengths differ.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Levels:
 
     @checked
     def steps(self, values: Tensor) -> Tensor:
-        """Return numbers of the camera ``(n, c, h, w)`` as 16 bits from black to white, of type ``uint16``."""
+        """Return camera counts ``(n, c, h, w)`` as 16 bits from black to white, of type ``uint16``."""
         low, high = (torch.tensor(side, dtype=torch.float64).reshape(-1, 1, 1) for side in (self.low, self.high))
         self._check(values)
         shares = [(part.double() - low) / (high - low) for part in values.split(1)]  # one at a time: they are large
@@ -79,9 +79,9 @@ class Levels:
 
     @checked
     def numbers(self, x: Tensor) -> np.ndarray:
-        """Return pixels from -1 to 1, ``(n, c, h, w)``, as numbers of the camera, of type ``kind``.
+        """Return pixels from -1 to 1, ``(n, c, h, w)``, as camera counts of type ``kind``.
 
-        What lies outside of -1 to 1 is clipped, unless it is written as floats.
+        Values outside -1 to 1 are clipped, unless written as floats.
         """
         self._check(x)
         most = KINDS[self.kind]
@@ -92,13 +92,13 @@ class Levels:
         return np.asarray(whole, dtype=self.kind)
 
     def record(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as JSON."""
         names = None if self.channels is None else list(self.channels)
         return {"low": list(self.low), "high": list(self.high), "kind": self.kind, "channels": names}
 
     @classmethod
     def of(cls, record: Mapping[str, Any] | None) -> "Levels | None":
-        """Return what was recorded, if anything was.
+        """Return what was recorded, if anything.
 
         Examples
         --------
@@ -116,7 +116,7 @@ class Levels:
         if values.ndim != 4 or values.shape[1] != len(self.low):
             raise ValueError(f"Expected pixels (n, {len(self.low)}, h, w); found shape {tuple(values.shape)}.")
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise ValueError("Expected finite pixels; found NaN or infinity. Mend or leave out these images.")
+            raise ValueError("Expected finite pixels; found NaN or infinity. Fix or leave out these images.")
 
 
 def found_levels(
@@ -126,21 +126,21 @@ def found_levels(
     kind: str = "uint16",
     channels: tuple[str, ...] | None = None,
 ) -> Levels:
-    """Return the levels that percentiles of all images give, for each channel its own.
+    """Return the levels of each channel, from percentiles over all images.
 
     Parameters
     ----------
     images
-        Numbers of the camera, ``(c, h, w)`` each.
+        Camera counts, ``(c, h, w)`` each.
     percentiles
-        The percentage of pixels below black, and below white. Of many pixels, evenly spaced ones are counted.
+        The percentages of pixels below black and below white. If there are many pixels, evenly spaced ones are used.
     kind, channels
         As for `Levels`.
 
     Raises
     ------
     ValueError
-        When they are not ascending percentages, or a channel holds one number only between them.
+        When they are not ascending percentages, or a channel has a single value between them.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def found_levels(
             name = f"channel {channel}" if channels is None else channels[channel]
             raise ValueError(
                 f"Expected images that vary in every channel; of {name} the percentiles {first:g} and {last:g} are "
-                f"both {low:g}. Take wider `percentiles`, or leave the channel out."
+                f"both {low:g}. Use wider `percentiles`, or leave the channel out."
             )
         both.append((float(low), float(high)))
     low_all, high_all = zip(*both, strict=True)
@@ -167,12 +167,12 @@ def found_levels(
 
 
 def check_kind(levels: Levels, kinds: Collection[str], *, where: str) -> None:
-    """Refuse images of which none has numbers of the kind that has such levels: they would be black, or white.
+    """Refuse images if none has the number type of these levels: they would be all black or all white.
 
     Raises
     ------
     ValueError
-        Naming both kinds.
+        With both kinds.
 
     Examples
     --------
@@ -190,12 +190,12 @@ def check_kind(levels: Levels, kinds: Collection[str], *, where: str) -> None:
 
 
 def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
-    """Say which channel uses less than a tenth of its range, and what to do; ``None`` if none does.
+    """Say which channel uses less than a tenth of its range, and what to do; ``None`` if there is none.
 
     Parameters
     ----------
     images
-        Numbers of the camera, ``(c, h, w)`` each.
+        Camera counts, ``(c, h, w)`` each.
     levels
         Their range.
 

@@ -27,7 +27,7 @@ class Numbers:
     values
         Its numbers ``(c, h, w)``, in single precision.
     kind
-        The kind that they came in: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+        Their original number type: ``"uint8"``, ``"uint16"`` or ``"float32"``.
     channels
         The names of its channels.
     colours
@@ -60,20 +60,20 @@ def in_steps(
     levels: Levels | None = None,
     percentiles: tuple[float, float] | None = None,
 ) -> tuple[list[Tensor], Levels | None]:
-    """Return images of any depth as 16 bits of one range, and that range; bytes alone stay as they are.
+    """Return images of any depth as 16 bits with one range, and that range; if all are bytes, they stay as they are.
 
     Parameters
     ----------
     images
-        Bytes ``(c, h, w)``, or numbers of a camera.
+        Bytes ``(c, h, w)``, or camera counts.
     paths
         What each is called.
     white_level
-        The white of 16 bits, where nothing else is said.
+        The white of 16-bit images, unless a range is given.
     levels
-        The range, such as that of the images that a model was fitted on.
+        The range, such as that of the images of a fit.
     percentiles
-        Percentages of the pixels below black, and below white, by which the range is found.
+        Percentages of the pixels below black and below white that define the range.
 
     Raises
     ------

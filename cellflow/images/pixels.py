@@ -34,26 +34,26 @@ class Conversion:
     Parameters
     ----------
     size
-        Side in pixels, or height and width, to which a picture is brought by ``fit``. ``None`` leaves it as it is.
+        Side in pixels, or height and width, to which an image is resized by ``fit``. ``None`` leaves it as it is.
     channels
-        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), another number for what has as many, ``None`` to keep
-        what is there.
+        1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), another number for images with as many, ``None`` to
+        keep them.
     background
         What shows through transparent pixels: a grey level from 0 to 255.
     white_level
-        The value of a 16-bit picture that becomes 255; 0 stays 0, in between is linear. The same for every picture,
-        so that brightness can be compared: 4095 for a 12-bit camera.
+        The value of a 16-bit image that becomes 255; 0 stays 0, in between is linear. The same for every image, so that
+        brightness is comparable: 4095 for a 12-bit camera.
     max_pixels
-        Most pixels that a file may claim to hold: a few kilobytes may unpack to gigabytes. Where nothing else is said,
-        pictures of up to 2^28 pixels, 16,384 x 16,384, are read too if they come to a ``size`` of at most half their
-        own: one at a time, and averaged over blocks of pixels as they are read.
+        Maximum number of pixels that a file may declare: a few kilobytes can unpack to gigabytes. By default, images of
+        up to 2^28 pixels, 16,384 x 16,384, are read too if ``size`` is at most half their own: one at a time, averaged
+        over blocks of pixels while reading.
     fit
-        How a picture comes to ``size``. ``"crop"``: scaled until it covers it (antialiased, bilinear), and its centre
-        cut out. ``"pad"``: scaled until it is inside, and padded with ``background``, or with black where it has the
-        numbers of a camera. ``"tiles"``: not scaled but cut into pictures of that size, which overlap where it does
-        not divide; see `cellflow.images.read_images`.
+        How an image is brought to ``size``. ``"crop"``: scaled to cover it (antialiased, bilinear), and its centre cut
+        out. ``"pad"``: scaled to fit inside, and padded with ``background``, or with black for camera counts.
+        ``"tiles"``: not scaled but cut into images of that size, which overlap if it does not divide; see
+        `cellflow.images.read_images`.
     pages
-        What the planes of a TIFF are that it does not call channels: ``"channels"``, or ``"max"`` for the brightest
+        How to read planes of a TIFF that are not declared as channels: ``"channels"``, or ``"max"`` for the brightest
         pixels of a stack; ``None`` to refuse them.
 
     Examples
@@ -91,16 +91,16 @@ class Conversion:
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """Height and width asked for."""
+        """Requested height and width."""
         return (int(self.size), int(self.size)) if isinstance(self.size, Integral) else self.size  # type: ignore[return-value]
 
     @property
     def tiles(self) -> bool:
-        """Whether pictures are cut into tiles, once they are read."""
+        """Whether images are cut into tiles after reading."""
         return self.fit == "tiles"
 
     def reduction(self, height: int, width: int) -> int:
-        """Return how many times smaller a picture is made as it is read, a power of 2; 0 for one that is too large.
+        """Return by what factor an image is reduced while reading, a power of 2; 0 if it is too large.
 
         Examples
         --------
@@ -119,7 +119,7 @@ class Conversion:
         return 2 ** (most.bit_length() - 1) if most > 1 else 0
 
     def cut_away(self, height: int, width: int) -> float:
-        """Return the share of a picture of a height and a width that is cropped.
+        """Return the share of an image of a given height and width that is cropped.
 
         Examples
         --------
@@ -132,13 +132,13 @@ class Conversion:
         return 1 - self.sides[0] * self.sides[1] / (scale**2 * height * width)
 
     def warn_of_cuts(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Warn where pictures of some heights and widths lose more than a fiftieth."""
+        """Warn if images of some heights and widths lose more than 2 %."""
         shares = [self.cut_away(*size) for size in sizes]
         cropped = sum(share > CUT for share in shares)
         if cropped:
             warn(
-                f"Cropped {cropped} of {len(sizes)} images, which are not of the shape of size={self.size}: up to "
-                f'{100 * max(shares):.0f} % of an image is not seen. Set fit="pad" to keep all of each, or fit="tiles" '
+                f"Cropped {cropped} of {len(sizes)} images whose shape differs from size={self.size}: up to "
+                f'{100 * max(shares):.0f} % of an image is lost. Set fit="pad" to keep all of each, or fit="tiles" '
                 "to cut them into several."
             )
 
@@ -149,7 +149,7 @@ class Conversion:
 
     @checked
     def of_camera(self, image: Numbers) -> Numbers:
-        """Return the numbers of a camera at the size and with the channels asked for.
+        """Return camera counts at the requested size and with the requested channels.
 
         Raises
         ------
@@ -163,8 +163,8 @@ class Conversion:
             values, names = torch.tensordot(torch.tensor(LUMA) / 65536, values, dims=1)[None], None
         elif self.channels not in (None, found):
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {found}, which are no colours. Leave out "
-                "`channels`, or write the channels that you want to files of their own."
+                f"Expected images with {self.channels} channels; found {found}, which are not colours. Leave out "
+                "`channels`, or write the channels that you want to separate files."
             )
         return Numbers(self._fitted(values[None], 0.0)[0], image.kind, names, self.channels is None and image.colours)
 
@@ -201,7 +201,7 @@ def scaled(images: Tensor) -> Tensor:
 
 @checked
 def to_bytes(images: Tensor) -> Tensor:
-    """Return numbers from -1 to 1 as bytes; what lies outside is clipped. The inverse of `scaled`.
+    """Return numbers from -1 to 1 as bytes; values outside are clipped. The inverse of `scaled`.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 @checked
 def to_steps(images: Tensor) -> Tensor:
-    """Return numbers from -1 to 1 as 16 bits, of type ``uint16``; what lies outside is clipped.
+    """Return numbers from -1 to 1 as 16 bits, of type ``uint16``; values outside are clipped.
 
     Examples
     --------

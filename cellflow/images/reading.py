@@ -45,9 +45,9 @@ def read_images(
 ) -> ImageSet:
     """Read images into memory, brought to one shape.
 
-    Files are PNG, JPEG, TIFF, BMP or WebP, in colour, grey, or with a palette; photographs are turned upright. What is
-    transparent is laid on ``background``. What has more than 8 bits, or channels of its own, as the TIFF files of
-    microscopes have (``pip install 'cellflow-torch[microscopy]'``), keeps its depth, and the names of its channels: see
+    Files are PNG, JPEG, TIFF, BMP or WebP, in colour, grey, or with a palette; photographs are turned upright.
+    Transparent pixels show ``background``. Images with more than 8 bits, or their own channels, such as microscope
+    TIFFs (``pip install 'cellflow-torch[microscopy]'``), keep their depth and the names of their channels: see
     `Levels`.
 
     Parameters
@@ -59,39 +59,39 @@ def read_images(
     size, channels, background, white_level, max_pixels, fit, pages
         As for `Conversion`. With ``fit="tiles"`` an image becomes several, whose names end in ``@row,column``.
     labels
-        The class of each image, as numbers or names; ``"folder"`` takes the first folder below ``source``, the name of
-        a column those of the table.
+        The class of each image, as numbers or names; ``"folder"`` uses the first folder below ``source``, the name of a
+        column the table.
     skip_unreadable
-        Whether files that cannot be read are left out, with a warning that names them, rather than refused.
+        Whether to skip files that cannot be read, with a warning that names them, rather than raise.
     table
-        What the images show: a table with a row for each, or its file (.csv or .tsv, gzipped or not), which is looked
-        for in the folder too. Of a folder, the images that it names are read, in its order. Of an array, it has a row
-        for each image, in their order. It becomes ``obs`` of the set.
+        What the images show: a table with a row for each, or its file (.csv or .tsv, gzipped or not), also looked for
+        in the folder. For a folder, only the images that it names are read, in its order. For an array, it has a row
+        for each image, in order. It becomes ``obs`` of the set.
     file_column
         Column of the table with the file of each image: its path below the folder.
     percentiles
-        Percentages of all pixels of a channel that are below black, and below white, in place of ``white_level``:
-        ``(0.1, 99.9)`` for images whose range nobody knows.
+        Percentages of all pixels of a channel below black and below white, instead of ``white_level``: ``(0.1, 99.9)``
+        for images of unknown range.
     levels
-        Black and white of each channel, in place of ``white_level``: the levels of a set that was read before, so that
+        Black and white of each channel, instead of ``white_level``: the levels of a set that was read before, so that
         numbers mean the same in both.
 
     Raises
     ------
     FileNotFoundError
-        When there is no such folder or file, or the table names files that are not there.
+        When the folder or file does not exist, or the table names missing files.
     KeyError
         When the table has no column with the files.
     ValueError
-        When there are no images, they differ in shape, or their range leaves open what they mean; when the table has
-        more rows for one image, or a row without one.
+        When there are no images, they differ in shape, or their range is ambiguous; when the table has several rows for
+        one image, or a row without an image.
     UnreadableImageError
         When files are damaged; the message names them.
 
     Warns
     -----
     UserWarning
-        When images are cropped, or a camera's images use less than a tenth of their range.
+        When images are cropped, or camera images use less than a tenth of their range.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
         parts = [conversion.of_camera(Numbers(image.float(), "uint8")).values for image in source.images]
         return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint8) for part in parts])})
     if given.levels not in (None, source.levels) or given.percentiles is not None:
-        raise ValueError("These images have levels of their own already. Read their files again for others.")
+        raise ValueError("These images already have levels. Read their files again for others.")
     parts = [conversion.of_camera(Numbers(image.float(), source.levels.kind)).values for image in source.images]
     return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint16) for part in parts])})
 
@@ -155,7 +155,7 @@ def _of_array(array: np.ndarray | Tensor, conversion: Conversion, given: Range, 
 
 def _from_file(path: Path, conversion: Conversion, given: Range) -> ImageSet:
     if not path.exists():
-        raise FileNotFoundError(f"No file {path}. Looked from {Path.cwd()}.")
+        raise FileNotFoundError(f"No file {path}. The working directory is {Path.cwd()}.")
     array, labels = read_arrays(path)
     read = replace(_of_array(array, conversion, given, where=str(path)), source=str(path))
     if labels is None:

@@ -18,7 +18,7 @@ _BY_PILLOW = frozenset({"L", "LA", "RGB", "RGBA"})
 def block_means(values: np.ndarray, factor: int) -> Tensor:
     """Return planes ``(c, h, w)`` as means over blocks of ``factor`` x ``factor`` pixels, in single precision.
 
-    What is left at the right and at the lower border is averaged over as many pixels as there are.
+    The remainder at the right and lower border is averaged over the available pixels.
 
     Examples
     --------
@@ -37,9 +37,9 @@ def block_means(values: np.ndarray, factor: int) -> Tensor:
 
 
 def reduced(picture: "Picture", factor: int, mode: str) -> "Picture":
-    """Return a picture of bytes as means over blocks; ``factor`` is a power of 2.
+    """Return an image of bytes as means over blocks; ``factor`` is a power of 2.
 
-    One with a palette, or of other modes, is brought to its mode of bytes first.
+    An image with a palette, or in another mode, is first converted to a mode of bytes.
 
     Examples
     --------

@@ -22,7 +22,7 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Tensor | None:
-        """The class of each image ``(n,)``, a number that counts in ``classes``."""
+        """The class of each image ``(n,)``, an index into ``classes``."""
         ...
 
     @property
@@ -67,13 +67,13 @@ class ImageSet(Labelled):
     names
         A name for each image, such as its path in the folder.
     classes
-        The names of the classes; their numbers without.
+        The names of the classes; by default their numbers.
     source
         Where the images come from, for reports.
     obs
-        A table with a row for each image, in their order: drug, dose, plate, well. `cellflow.Conditions` reads it.
+        A table with a row for each image, in order: drug, dose, plate, well. `cellflow.Conditions` reads it.
     levels
-        What black and white are in the numbers of a camera; ``None`` for bytes.
+        Black and white in camera counts; ``None`` for bytes.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class ImageSet(Labelled):
         return scaled(self.images.index_select(0, numbers_of(indices, len(self)).to(self.device)))
 
     def bytes(self) -> Tensor:
-        """Return all images as bytes ``(n, c, h, w)``, to be looked at: black is 0, white is 255."""
+        """Return all images as bytes ``(n, c, h, w)`` for viewing: black is 0, white is 255."""
         return self.images if self.levels is None else to_bytes(self.scaled())
 
     @checked
@@ -137,7 +137,7 @@ class ImageSet(Labelled):
 
     @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageSet":
-        """Return the images with these numbers; the classes keep theirs."""
+        """Return the images at these positions; classes keep their numbers."""
         rows = numbers_of(indices, len(self)).to(self.device)
         names = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
         labels = None if self.labels is None else self.labels[rows]
@@ -149,7 +149,7 @@ class ImageSet(Labelled):
         Raises
         ------
         ValueError
-            When there is no such class.
+            When a class does not exist.
         """
         known = self.classes or ()
         for name in classes:

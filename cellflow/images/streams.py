@@ -35,7 +35,7 @@ class ImageStream(Labelled):
     paths
         The files.
     conversion
-        How each is brought to bytes; it sets size and channels.
+        How each is converted to bytes; it sets size and channels.
     labels, names, classes
         As for `ImageSet`.
     device
@@ -66,11 +66,11 @@ class ImageStream(Labelled):
             raise ValueError(f"Expected a tuple with the paths of one image or more; found {found}.")
         if self.conversion.sides is None or self.conversion.channels is None:
             raise ValueError(
-                "Expected `size` and `channels`, such as size=64 and channels=3: files that are not read yet cannot "
-                "tell them."
+                "Expected `size` and `channels`, such as size=64 and channels=3: they are unknown before the files "
+                "are read."
             )
         if self.conversion.tiles:
-            raise ValueError("Files that are read when they are asked for cannot be cut into tiles: `read_images` can.")
+            raise ValueError("Files that are read on demand cannot be cut into tiles: use `read_images`.")
         if self.levels is not None and len(self.levels.low) != self.conversion.channels:
             raise ValueError(f"Expected levels of {self.conversion.channels} channels; found {len(self.levels.low)}.")
         self._check_rows(self.device)
@@ -98,7 +98,7 @@ class ImageStream(Labelled):
 
     @checked
     def take(self, indices: Tensor | Sequence[int]) -> "ImageStream":
-        """Return the images with these numbers, still in their files; the classes keep theirs."""
+        """Return the images at these positions, still in their files; classes keep their numbers."""
         rows = numbers_of(indices, len(self))
         some = rows.tolist()
         names = None if self.names is None else tuple(self.names[row] for row in some)
@@ -128,8 +128,8 @@ class ImageStream(Labelled):
         deep = [path for image, path in zip(found, paths, strict=True) if isinstance(image, Numbers)]
         if self.levels is None and deep:
             raise ValueError(
-                f"Expected pictures of bytes, as the first ones; {deep[0]} has the numbers of a camera. Set "
-                "`levels` in `stream_images`."
+                f"Expected images of bytes, like the first ones; {deep[0]} has camera counts. Set `levels` in "
+                "`stream_images`."
             )
         steps, _ = in_steps(found, paths, white_level=self.conversion.white_level, levels=self.levels)
         return torch.stack(steps)
@@ -153,24 +153,24 @@ def stream_images(
     percentiles: tuple[float, float] | None = None,
     levels: Levels | None = None,
 ) -> ImageStream:
-    """Find the images in a folder, to be read when they are asked for.
+    """List the images in a folder, to be read on demand.
 
     Parameters
     ----------
     folder, size, channels, labels, background, white_level, max_pixels, table, file_column, fit, pages, levels
-        As for `read_images`; nothing is cut into tiles.
+        As for `read_images`, without tiles.
     percentiles
         As for `read_images`, of 200 images, evenly spaced.
     skip_unreadable
-        Whether to read every file once now, and leave out those that cannot be read, with a warning that names them.
+        Whether to read every file once now, and skip those that cannot be read, with a warning that names them.
 
     Raises
     ------
     FileNotFoundError, KeyError, ValueError
-        When there is no such folder, or no pictures in it; when ``size`` or ``channels`` is missing; or for a table, as
+        When the folder does not exist or has no images; when ``size`` or ``channels`` is missing; or for a table, as
         for `read_images`.
     UnreadableImageError
-        When files are to be skipped, and none can be read.
+        When files may be skipped and none can be read.
 
     Examples
     --------

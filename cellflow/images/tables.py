@@ -34,7 +34,7 @@ def read_table(table: Table, *, folder: Path | None = None, file_column: str = F
     table
         The table, or its file: .csv or .tsv, gzipped or not, with a header.
     folder
-        Folder of the images, in which the file is looked for too.
+        Folder of the images, in which the file is also looked for.
     file_column
         Column with the files, which is read as text.
 
@@ -43,8 +43,8 @@ def read_table(table: Table, *, folder: Path | None = None, file_column: str = F
     FileNotFoundError
         When there is no such file.
     ValueError
-        When it is no table, has no rows, or two columns of one name; or the folder and the working directory each hold
-        such a file.
+        When it is not a table, has no rows, or has two columns of one name; or the folder and the working directory
+        each hold such a file.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def read_table(table: Table, *, folder: Path | None = None, file_column: str = F
 def by_file(
     frame: pd.DataFrame, names: Sequence[str], *, folder: Path | None = None, file_column: str = FILE
 ) -> tuple[list[int], pd.DataFrame]:
-    """Return which image each row of a table is about, and the table with the names of the images as its index.
+    """Return the image of each row of a table, and the table with the names of the images as its index.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def by_file(
 
 
 def pictures_of(folder: Path, table: Table | None, file_column: str) -> tuple[list[Path], pd.DataFrame | None]:
-    """Return the pictures in a folder, or those that a table names, in its order, and the table.
+    """Return the images in a folder, or those that a table names, in its order, and the table.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def names_of(paths: Sequence[Path], folder: Path) -> tuple[str, ...]:
 
 
 def in_order(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Return a table of images that have no names: a row for each, in their order.
+    """Return the table of images without names: a row for each, in order.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def in_order(frame: pd.DataFrame, n: int) -> pd.DataFrame:
 def labels_of(
     asked: str | Sequence[int | str] | np.ndarray | Tensor, names: tuple[str, ...] | None, obs: pd.DataFrame | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the label of each image and the names of the classes: as given, by folder, or by a column of the table.
+    """Return the label of each image and the names of the classes: as given, by folder, or from a column of the table.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def _found(path: Path, folder: Path | None) -> Path:
     places = [place for place in ([] if folder is None else [folder / path]) + [path] if place.is_file()]
     if not places:
         also = "" if folder is None else f" nor in {folder}"
-        raise FileNotFoundError(f"No table {path}{also}. Looked from {Path.cwd()}.")
+        raise FileNotFoundError(f"No table {path}{also}. The working directory is {Path.cwd()}.")
     if len(places) > 1 and not places[0].samefile(places[1]):
         raise ValueError(f"There are two tables, {places[0]} and {places[1].resolve()}. Give the whole path of one.")
     return places[0]

@@ -40,7 +40,7 @@ class PackedError(UnreadableImageError):
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is read here: a TIFF that is no picture of bytes or bits, as photographs and masks are."""
+    """Whether a file is read here: a TIFF that is not an image of bytes or bits, as photographs and masks are."""
     if path.suffix.lower() not in ENDINGS:
         return False
     tifffile = optional("tifffile", install=INSTALL)
@@ -57,12 +57,12 @@ def is_ours(path: Path) -> bool:
 
 
 def read_tiff(path: Path, conversion: "Conversion", budget: PixelBudget | None = None) -> Numbers:
-    """Return the numbers of a TIFF file, ``(c, h, w)``. What its planes are is looked at before they are read.
+    """Return the numbers of a TIFF file, ``(c, h, w)``. Its planes are checked before they are read.
 
     Parameters
     ----------
     path
-        The file: 8, 12, 16 or 32 bits, or floats; OME-TIFF and what ImageJ writes among others.
+        The file: 8, 12, 16 or 32 bits, or floats; including OME-TIFF and files from ImageJ.
     conversion
         What planes are that the file does not call channels, such as those of a stack (``pages``); how many pixels a
         plane may have, and how many times smaller a larger one is made.
@@ -72,10 +72,10 @@ def read_tiff(path: Path, conversion: "Conversion", budget: PixelBudget | None =
     Raises
     ------
     UnreadableImageError
-        When it is damaged, has more pixels, numbers that are no intensities, or is packed in a way that needs
+        When it is damaged, has more pixels, numbers that are not intensities, or a compression that needs
         `imagecodecs`.
     ValueError
-        When it holds several images, or planes of which nothing is said.
+        When it holds several images, or planes whose meaning is unknown.
     """
     tifffile = optional("tifffile", install=INSTALL)
     refused, pages = None, conversion.pages
@@ -92,7 +92,7 @@ def read_tiff(path: Path, conversion: "Conversion", budget: PixelBudget | None =
                     channels = block_means(_channels_first(values, axes, pages), factor)
     except (tifffile.TiffFileError, *_DAMAGES) as error:
         if "imagecodecs" in str(error):
-            raise PackedError(f"{path} (its packing needs `pip install imagecodecs`)") from error
+            raise PackedError(f"{path} (its compression needs `pip install imagecodecs`)") from error
         raise UnreadableImageError(f"{path} ({error})") from error
     if refused is not None:
         raise ValueError(refused)
@@ -114,7 +114,7 @@ def write_tiffs(values: np.ndarray, paths: Sequence[Path], *, channels: tuple[st
 
 
 def written(levels: Levels) -> bool:
-    """Whether images of such levels are TIFF files, and not PNG: they have more than bytes, or channels of their own.
+    """Whether images with these levels are written as TIFF, not PNG: they have more than 8 bits, or their own channels.
 
     Examples
     --------
@@ -133,13 +133,13 @@ def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
 def _refused(several: int, axes: str, shape: tuple[int, ...], pages: str | None, path: Path) -> str | None:
     """Return why what a file says it holds is not one image; ``None`` where it is."""
     if several > 1:
-        return f"Expected one image per file; {path} holds {several}. Write each to a file of its own."
+        return f"Expected one image per file; {path} holds {several}. Write each to its own file."
     planes = _planes(axes)
     if planes and (pages is None or (pages == "channels" and (len(planes) > 1 or {"C", "S"} & set(axes)))):
         found = ", ".join(f"{shape[axes.index(axis)]} along {axis}" for axis in planes)
         return (
             f'Expected one image with its channels in {path}; found more planes ({found}). Set `pages="max"` for '
-            'the brightest pixel of a stack, `pages="channels"` where the planes of one axis are channels, or '
+            'the brightest pixel of a stack, `pages="channels"` if the planes of one axis are channels, or '
             "write each plane to a file of its own."
         )
     if {"C", "S"} <= set(axes):
@@ -153,7 +153,7 @@ def _reduction(axes: str, shape: tuple[int, ...], conversion: "Conversion") -> i
     factor = conversion.reduction(height, width) if height * width else 0
     if factor == 0:
         plane = height * width
-        raise ValueError(f"it claims planes of {plane} pixels; set `max_pixels={plane}` where that is meant")
+        raise ValueError(f"it claims planes of {plane} pixels; set `max_pixels={plane}` if the size is right")
     return factor
 
 
@@ -161,7 +161,7 @@ def _require_planes(series: "TiffPageSeries", shape: tuple[int, ...]) -> None:
     """Refuse a file that claims planes which are not there, and would be filled up, or more than the memory holds."""
     missing = sum(page is None for page in series.pages)
     if missing:
-        raise ValueError(f"it claims {len(series.pages)} planes, of which {missing} are not there")
+        raise ValueError(f"it claims {len(series.pages)} planes, of which {missing} are missing")
     claimed = math.prod(shape) * np.dtype(series.dtype).itemsize
     if claimed > usable_memory():
         raise ValueError(f"it claims {claimed / 2**30:.3g} GiB; there are {usable_memory() / 2**30:.3g} GiB of memory")
@@ -201,10 +201,10 @@ def _intensities(values: np.ndarray) -> np.ndarray:
         For complex and other numbers, and floats that are not finite.
     """
     if values.dtype.kind not in "buif":
-        raise ValueError(f"it holds {values.dtype}, which is no intensity")
+        raise ValueError(f"it holds {values.dtype}, which is not an intensity")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        raise ValueError(f"{bad} of {values.size} pixels are NaN or infinite; mend them, or leave the file out")
+        raise ValueError(f"{bad} of {values.size} pixels are NaN or infinite; fix them, or leave the file out")
     return values
 
 

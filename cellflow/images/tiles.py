@@ -16,7 +16,7 @@ Place = tuple[int, int]
 
 
 def tile_name(name: str, place: Place) -> str:
-    """Return what the tile of a field is called.
+    """Return the name of the tile of a field.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def tile_name(name: str, place: Place) -> str:
 
 
 def field_of(name: str) -> str:
-    """Return the name of the field that a tile is of.
+    """Return the name of the field to which a tile belongs.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def field_of(name: str) -> str:
 def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tensor, list[Place]]:
     """Return a field ``(c, h, w)`` as tiles ``(k, c, *size)`` that cover it, and where each is, row by row.
 
-    Tiles are evenly spaced; where they do not divide the field they overlap by more than is asked.
+    Tiles are evenly spaced; if they do not divide the field they overlap by more than requested.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tens
     size
         Height and width of a tile.
     overlap
-        Least pixels that neighbouring tiles share.
+        Minimum overlap of neighbouring tiles, in pixels.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tens
 
 @checked
 def continued(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a field ``(c, h, w)`` that is as large as a tile at least: its last row and column go on.
+    """Return a field ``(c, h, w)`` padded to at least the size of a tile: its last row and column are repeated.
 
     Examples
     --------
@@ -94,9 +94,9 @@ def continued(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 @checked
 def blended(tiles: Tensor, places: Sequence[Place], size: tuple[int, int]) -> Tensor:
-    """Return the field ``(c, *size)`` of which tiles ``(k, c, h, w)`` are, each counting less towards its border.
+    """Return the field ``(c, *size)`` blended from tiles ``(k, c, h, w)``, each with less weight towards its border.
 
-    Weights fall linearly from the middle of a tile to its border, so that a tile has no say where it ends.
+    Weights fall linearly from the middle of a tile to zero at its border.
 
     Parameters
     ----------
