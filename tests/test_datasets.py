@@ -474,8 +474,8 @@ def test_branching_survives_a_round_trip(tmp_path):
     [
         ({"n_cells": (10, 10)}, "each of 4 times"),
         ({"n_cells": 0}, "positive number of cells"),
-        ({"times": (0, 1, 1)}, "must differ"),
-        ({"times": (-1, 1)}, "before 0"),
+        ({"times": (0, 1, 1)}, "distinct times"),
+        ({"times": (-1, 1)}, "of 0 or more"),
         ({"times": ()}, "each of 0 times"),
         ({"held_out": (3,)}, r"\[3\] are not among them"),
         ({"n_genes": 1}, "at least 2 genes"),

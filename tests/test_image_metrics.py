@@ -565,7 +565,7 @@ SMALL, NONE = torch.zeros(4, 3), cf.generator
         (lambda g: metrics.bootstrap(torch.mean, SMALL, SMALL[:2], generator=g, paired=True), r"\[2, 4\]"),
         (lambda g: metrics.real_floor(metrics.frechet_distance, SMALL, n=3, generator=g), "from 1 to 2"),
         (lambda g: metrics.feature_network("inception"), "Unknown feature network"),
-        (lambda g: metrics.high_frequency_ratio(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)), "they are even"),
+        (lambda g: metrics.high_frequency_ratio(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)), "they are uniform"),
         (lambda g: metrics.high_frequency_ratio(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 8, 8)), "one shape"),
         (lambda g: metrics.spoiled(torch.full((2, 1, 4, 4), math.nan), generator=g), "finite"),
         (lambda g: metrics.blind_to(math.nan, {"noise of 5": 1.0}), "finite distances"),

@@ -16,7 +16,7 @@ _CHUNK = 1 << 18
 
 
 def folders(room: str) -> list[Path]:
-    """Return where to look for data: below ``CELLFLOW_DATA``, in its folder ``room`` first, then in the cache."""
+    """Return where to look for data: below ``CELLFLOW_DATA``, first in its folder ``room``, then in the cache."""
     named = os.environ.get("CELLFLOW_DATA")
     return [*([Path(named, room), Path(named)] if named else []), cache()]
 
@@ -35,7 +35,7 @@ def download(url: str, path: Path) -> None:
     Raises
     ------
     OSError
-        When the server cannot be reached, refuses, stops answering, or ends before the announced length. A partial
+        When the server cannot be reached, refuses, stops answering, or closes before the announced length. A partial
         download is removed.
     """
     try:

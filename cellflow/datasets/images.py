@@ -72,7 +72,7 @@ def mnist(split: str = "train") -> ImageSet:
 
     Looked for in ``$CELLFLOW_DATA/images``, ``$CELLFLOW_DATA`` and the cache (``$CELLFLOW_CACHE``, else
     ``~/.cache/cellflow``): the original files in a folder ``mnist``, or ``mnist_train.npz`` and ``mnist_test.npz``,
-    which hold the same images in another order. Downloaded into the cache when it is in none of them.
+    which hold the same images in another order. Downloaded into the cache if it is in none of them.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def cifar10(split: str = "train", *, jpeg: bool = False) -> ImageSet:
     split
         ``"train"`` or ``"test"``.
     jpeg
-        Whether to take a copy in JPEG of quality 75 instead (``cifar10_jpeg/``), which is not the official archive: its
+        Whether to use a JPEG copy of quality 75 instead (``cifar10_jpeg/``), which is not the official archive: its
         colours are duller by 1 %. Good for trying things out; a distance to it is not a CIFAR-10 result.
 
     Raises
@@ -183,8 +183,8 @@ def nuclei(kind: str = "fluorescence", split: str = "train", *, masks: bool = Fa
     """Cell nuclei, 32 x 32 pixels, each scaled to about the same size, cut from microscope images.
 
     Fluorescence (8769 to train, 2252 to test; grey) or stained histology (1934 and 400; RGB). The split is by
-    microscope image, whose name each nucleus bears: crops of one image are alike. Looked for as
-    ``nuclei_32_scaled.npz`` in the same places as `mnist`; it has no address to be downloaded from.
+    microscope image, which the name of each nucleus includes: crops of one image are alike. Looked for as
+    ``nuclei_32_scaled.npz`` in the same places as `mnist`; it cannot be downloaded.
 
     Parameters
     ----------
@@ -231,10 +231,10 @@ def wortmannin(split: str = "train") -> ImageSet:
 
     The first channel is FKHR-GFP, which the drug moves from around the nucleus into it; the second is DNA. One cell in
     eight carries no GFP. Split by well: A01 (302 untreated) and A12 (184 treated) to train, B01 (149) and B12 (159) to
-    test; cells of one well are alike. Crops of single cells, black around them; a few larger ones are cut off.
-    ``obs`` holds treatment, dose_nM, well and phenotype, which is what a person saw in 198 of the cells
+    test; cells of one well are alike. Crops of single cells on black; a few larger ones are truncated.
+    ``obs`` holds treatment, dose_nM, well and phenotype, annotated by a person in 198 of the cells
     (CytoplasmicGFP, NuclearGFP, NoGFP; else Unknown). Looked for as ``bbbc013_wortmannin_64.npz`` in the same places as
-    `mnist`; it has no address to be downloaded from.
+    `mnist`; it cannot be downloaded.
 
     Parameters
     ----------

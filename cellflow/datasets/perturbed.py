@@ -13,7 +13,7 @@ def kang() -> AnnData:
     """Human blood cells, untreated and six hours after interferon beta, of 13 types.
 
     2,800 cells by the 2,000 most variable genes, shipped in the package: to predict how a type responds from how others
-    do. ``X`` is log(1 + counts), with counts scaled to 10,000 of all genes in each cell; the counts are in
+    respond. ``X`` is log(1 + counts), with counts scaled to 10,000 of all genes in each cell; the counts are in
     ``layers["counts"]``. There are no donors.
 
     Returns
@@ -44,8 +44,8 @@ def kang() -> AnnData:
 def norman() -> AnnData:
     """Human leukemia cells (K562) in which no gene, one gene or two genes were activated.
 
-    3,375 cells by the 500 most variable genes, shipped in the package: to predict what two genes do together from what
-    each does alone. ``X`` is the logarithm of scaled counts, as published.
+    3,375 cells by the 500 most variable genes, shipped in the package: to predict the joint effect of two genes from
+    their single effects. ``X`` is the logarithm of scaled counts, as published.
 
     Returns
     -------

@@ -31,7 +31,7 @@ def planted_drivers(
     times: Sequence[float] = (0.0, 1.0, 2.0, 3.0),
     seed: int = 0,
 ) -> AnnData:
-    r"""Simulate cells of two fates, among whose genes a few go with the fate, and many with time or other things.
+    r"""Simulate cells of two fates: a few genes go with the fate, many with time or other factors.
 
     States follow `Branching`, with six coordinates beside that are unrelated to the fate. The upper fate grows faster:
     its share rises with time. The log expression of a gene, before dropout, is
@@ -41,9 +41,9 @@ def planted_drivers(
     where z is the fate (for drivers, :math:`r` = ``correlation``; standardised within each time), time (a fifth of the
     other genes, :math:`r = 0.95`), or one of the unrelated coordinates (a fifth of the others, :math:`r = 0.7`); the
     rest is noise. Then values are set to 0 at random, which lowers the correlation of what is measured with the fate
-    to about 0.4 times as much. Use it to test whether a method finds drivers, and how many of those that it names are
-    none: genes with time go with the fate unless time is accounted for, and genes with unrelated coordinates go with
-    errors of a predicted fate, which neighbouring cells share.
+    to about 0.4 times as much. Use it to test whether a method finds drivers, and how many of its findings are false:
+    genes with time go with the fate unless time is accounted for, and genes with unrelated coordinates go with errors
+    of a predicted fate, which neighbouring cells share.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def planted_drivers(
     dropout
         Fraction of the values that are set to 0.
     times
-        When the snapshots are taken, not before 0.
+        Times of the snapshots, 0 or more.
     seed
         Seed of the simulation.
 
@@ -72,7 +72,7 @@ def planted_drivers(
     Raises
     ------
     ValueError
-        When numbers do not fit each other.
+        When numbers contradict each other.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def planted_drivers(
     if not abs(correlation) <= 1 or not 0 <= dropout < 1:
         raise ValueError(f"Expected a correlation from -1 to 1 and 0 <= dropout < 1; found {correlation}, {dropout}.")
     if not len(times) or not np.isfinite(times).all() or min(times) < 0 or len(set(times)) < len(times):
-        raise ValueError(f"Expected times that differ and do not lie before 0; found {list(times)}.")
+        raise ValueError(f"Expected distinct times of 0 or more; found {list(times)}.")
     rng = np.random.default_rng(seed)
     latent = np.concatenate([_LAW.snapshot(n_cells, time, rng) for time in times])
     unrelated = _LAW.spread * rng.standard_normal((len(latent), _N_UNRELATED))

@@ -28,9 +28,9 @@ class PublicFile:
     name
         Path below a folder of data sets, such as ``mnist/train-images-idx3-ubyte.gz``.
     sha256
-        Its checksum; of a .gz file that of its content, which does not change when it is packed again.
+        Its checksum; for a .gz file that of its content, which does not change when it is compressed again.
     url
-        Its address, or ``None`` where it cannot be downloaded.
+        Its address, or ``None`` if it cannot be downloaded.
     room
         The folder in ``$CELLFLOW_DATA`` for files of its kind.
     """
@@ -63,7 +63,7 @@ class PublicFile:
         FileNotFoundError
             When it is not on this machine and cannot be downloaded; the message says which file to put where.
         ValueError
-            When a file of that name, or what was downloaded, holds something else.
+            When a file of that name, or the downloaded file, holds something else.
         """
         found = self.find()
         if found is not None:
@@ -90,14 +90,13 @@ class PublicFile:
         found = sha256_of(path)
         if found != self.sha256:
             raise ValueError(
-                f"{where} is not the published {self.name}: expected SHA-256 {self.sha256}, found {found}. Nothing was "
-                "kept of a download: an error page of a proxy looks like this. A file of your own should be moved "
-                "away or replaced."
+                f"{where} is not the published {self.name}: expected SHA-256 {self.sha256}, found {found}. A download "
+                "was discarded: an error page of a proxy looks like this. Move or replace a file of your own."
             )
 
     def _by_hand(self, error: OSError) -> str:
         looked = ", ".join(str(folder / self.name) for folder in folders(self.room))
-        fetch = "Ask for it where the docstring says" if self.url is None else f"To do it by hand, fetch {self.url}"
+        fetch = "Ask for it at the source in the docstring" if self.url is None else f"By hand, fetch {self.url}"
         return (
             f"{self.name} is not on this machine and could not be downloaded ({error}). Looked for {looked}. {fetch}, "
             f"and put it there: {cache() / self.name}."
@@ -137,8 +136,8 @@ class PublicData:
 
     Notes
     -----
-    The checksum is taken over the values after conversion rather than over the published files: it then holds
-    for a file that was downloaded, converted elsewhere, or rewritten by another version of anndata alike.
+    The checksum is over the values after conversion rather than over the published files: it then holds for a file that
+    was downloaded, converted elsewhere, or rewritten by another version of anndata.
     """
 
     file: str
@@ -186,7 +185,7 @@ class PublicData:
             names = ", ".join(name for name, _ in self.originals)
             message = (
                 f"{names} did not hold what is published under this name ({error}). An error page of a proxy looks "
-                "like this; fetch the file again over another connection."
+                "like this; download the file again over another connection."
             )
             raise ValueError(message) from error
 
@@ -198,7 +197,7 @@ class PublicData:
         if found != self.digest:
             message = (
                 f"{where} does not hold the values of {self.file}: expected SHA-256 {self.digest}, found {found}. "
-                "Nothing was kept of a download; a file of your own should be moved away or replaced."
+                "A download was discarded; move or replace a file of your own."
             )
             raise ValueError(message)
         return adata
@@ -209,8 +208,8 @@ class PublicData:
         return (
             f"{self.file} is not on this machine and could not be downloaded ({error}). Looked in: "
             f"{places}. To do it by hand, fetch\n{addresses}\n"
-            f"and put the files, under these names, into {cache()}, or put {self.file} into a folder of yours "
-            "and set CELLFLOW_DATA to it."
+            f"and put the files, under these names, into {cache()}, or put {self.file} into your own folder and set "
+            "CELLFLOW_DATA to it."
         )
 
 
@@ -233,12 +232,12 @@ def _read(path: Path) -> AnnData:
     try:
         adata = read_adata(path)
     except ValueError as error:
-        message = f"{path} cannot be read as h5ad: it is damaged. Remove it, and it is downloaded again."
+        message = f"{path} cannot be read as h5ad: it is damaged. Remove it to download it again."
         raise ValueError(message) from error
     if "X_pca" not in adata.obsm or "day" not in adata.obs:
         message = (
             f"{path} is another file of that name: expected obsm['X_pca'] and obs['day'], found obsm "
-            f"{list(adata.obsm)} and obs {list(adata.obs)}. Move it away, and the right one is downloaded."
+            f"{list(adata.obsm)} and obs {list(adata.obs)}. Move it away to download the right one."
         )
         raise ValueError(message)
     return adata

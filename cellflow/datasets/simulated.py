@@ -81,7 +81,7 @@ class Branching:
 
     @checked
     def flow(self, x: np.ndarray, duration: float) -> np.ndarray:
-        """Return where latent states ``(n, 2)`` are after ``duration``; a negative one goes back in time."""
+        """Return where latent states ``(n, 2)`` are after ``duration``; a negative duration goes back in time."""
         _, s = self._grown(x, duration)
         return np.stack([x[:, 0] + self.speed * duration, s / np.sqrt(1 + s**2)], axis=1)
 
@@ -117,7 +117,7 @@ class Branching:
             kept = np.concatenate([kept, founders[accepted]])
         else:
             raise ConvergenceError(
-                f"Growth of {self.growth} until time {time:g} leaves too few founders. Let it grow less."
+                f"Growth of {self.growth} until time {time:g} leaves too few founders. Use less growth."
             )
         return self.flow(kept[:n], time)
 
@@ -136,7 +136,7 @@ def branching(
     law: Branching = _DEFAULT,
     seed: int = 0,
 ) -> AnnData:
-    """Simulate snapshots of a population that branches in two and grows, with the true dynamics beside them.
+    """Simulate snapshots of a population that branches in two and grows, with the true dynamics.
 
     Genes are a linear image of two latent coordinates, with noise: ``X = mean + X_latent @ loadings.T + noise``.
     The latent coordinates follow `Branching`, whose formulas give velocities, fates and growth exactly.
@@ -146,7 +146,7 @@ def branching(
     n_cells
         Cells in every snapshot, or one number for each.
     times
-        When the snapshots are taken, not before 0, in any unit, evenly spaced or not.
+        Times of the snapshots, 0 or more, in any unit, evenly spaced or not.
     held_out
         Times for testing; their cells are marked in ``obs["held_out"]``.
     n_genes
@@ -216,7 +216,7 @@ def _counts(n_cells: int | Sequence[int], times: Sequence[float], held_out: Sequ
         message = f"Expected one positive number of cells for each of {len(times)} times; found {n_cells}."
         raise ValueError(message)
     if not np.isfinite([*times, *held_out]).all() or min(times) < 0 or len(set(times)) != len(times):
-        message = f"Times must differ and must not lie before 0; found {list(times)}."
+        message = f"Expected distinct times of 0 or more; found {list(times)}."
         raise ValueError(message)
     if unknown_times := sorted(set(held_out) - set(times)):
         message = f"`held_out` names some of the times {list(times)}; {unknown_times} are not among them."

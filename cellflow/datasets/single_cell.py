@@ -45,11 +45,11 @@ def hsmm() -> AnnData:
 
 
 def hematopoiesis() -> AnnData:
-    """Mouse blood progenitors on days 2, 4 and 6 of differentiation, with clones that are followed over the days.
+    """Mouse blood progenitors on days 2, 4 and 6 of differentiation, with clones that are followed over days.
 
-    781 cells by 2481 genes, shipped in the package. A barcode names the clone of each cell, so that what relatives of a
-    cell became later is known: use clones to judge predictions, never to make them. ``X`` is log(1 + counts), with
-    counts scaled to 10,000 in each cell; the scaled counts as published are in ``layers["counts"]``.
+    781 cells by 2481 genes, shipped in the package. A barcode names the clone of each cell, so that the later fate of
+    its relatives is known: use clones to judge predictions, never to make them. ``X`` is log(1 + counts), with counts
+    scaled to 10,000 in each cell; the scaled counts as published are in ``layers["counts"]``.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def embryoid_body() -> AnnData:
     components over all cells gives the array of the published five-dimensional benchmarks.
 
     The file is looked for as ``eb.h5ad`` in ``$CELLFLOW_DATA/single_cell``, ``$CELLFLOW_DATA`` and the cache
-    (``$CELLFLOW_CACHE``, else ``~/.cache/cellflow``), and downloaded into the cache when it is in none of them.
+    (``$CELLFLOW_CACHE``, else ``~/.cache/cellflow``), and downloaded into the cache if it is in none of them.
 
     Returns
     -------

@@ -22,7 +22,8 @@ class Perturbations:
     .. math:: x \sim \mathrm{Normal}\Big(m_{donor} + s_{donor} \, dose \sum_{drug} e_{drug}, \; spread^2\Big)
 
     The effects :math:`e`, of length ``strength``, the means :math:`m` and the sensitivities
-    :math:`s = 1 + sensitivity \cdot z` are drawn once from ``seed``. With a ``strength`` of 0 nothing does anything.
+    :math:`s = 1 + sensitivity \cdot z` are drawn once from ``seed``. With a ``strength`` of 0 no treatment has an
+    effect.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ class Perturbations:
     strength
         Length of the shift by a dose of 1, over all genes.
     sensitivity
-        Standard deviation of how strongly donors respond; all alike by default.
+        Standard deviation of the donors' sensitivity; all equal by default.
     donor_spread
         Standard deviation of the means of the donors, in each gene.
     spread
@@ -117,9 +118,9 @@ def perturbations(
     law: Perturbations = _DEFAULT,
     seed: int = 0,
 ) -> AnnData:
-    """Simulate cells of several donors, untreated and under every treatment at every dose, with the truth beside them.
+    """Simulate cells of several donors, untreated and under every treatment at every dose, with the ground truth.
 
-    Use it to test what predicts an unseen dose, combination or donor: `Perturbations` knows the answer.
+    Use it to test predictions of an unseen dose, combination or donor: `Perturbations` knows the answer.
 
     Parameters
     ----------

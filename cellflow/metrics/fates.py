@@ -13,10 +13,10 @@ from cellflow.signature import checked
 def fate_overlap(
     fates: pd.DataFrame, labels: Labels, clones: Labels, labels_next: Labels, clones_next: Labels
 ) -> Tensor:
-    """Return how much the predicted change of each cell and the real one of its clone have in common, 0 to 1.
+    """Return the overlap of the predicted change of each cell with the real change of its clone, 0 to 1.
 
     Only what a cell changes into counts: its own group is left out of its prediction and of what its clone became, and
-    both are scaled to sum to 1. Staying where one is, which is right for most cells, therefore earns nothing. The
+    both are scaled to sum to 1. Staying in its group, which is right for most cells, therefore scores nothing. The
     overlap is the sum over the other groups of the smaller share. A cell that is predicted not to change at all gets
     the shares of all later cells.
 
@@ -28,7 +28,7 @@ def fate_overlap(
     labels, clones
         Group and clone of each cell ``(n,)``; missing values for none.
     labels_next, clones_next
-        Of the cells of the later snapshot ``(m,)``.
+        The same for the cells of the later snapshot ``(m,)``.
 
     Returns
     -------

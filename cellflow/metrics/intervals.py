@@ -102,9 +102,9 @@ def real_floor(
     distance
         Function of two samples that returns one number, and draws no random numbers.
     real
-        Points or images ``(m, ...)``, with ``m >= 2 n``: both samples are drawn without a point in common.
+        Points or images ``(m, ...)``, with ``m >= 2 n``: both samples are drawn disjoint.
     n
-        Number of samples that the model is scored with.
+        Number of samples with which the model is scored.
     generator
         Draws the samples.
     repeats
@@ -143,7 +143,7 @@ def standard_error(
     repeats: int | None = None,
     most: int = 500,
 ) -> float:
-    """Return the standard error of a score of one or more samples, from random parts of each without repetition.
+    """Return the standard error of a score of one or more samples, from random subsets of each without repetition.
 
     For distances, which rise when points occur twice, as in a bootstrap. They rise with fewer points too, but equally
     in every part: only the spread between parts is used, scaled to the size of the samples.
@@ -153,14 +153,14 @@ def standard_error(
     score
         Function of the chosen rows of each sample, ``(k,)`` each, that returns one number.
     *sizes
-        Number of points of each sample, of which at least one has two. The same fraction of each is drawn, and of each
-        one point or more.
+        Number of points of each sample; at least one sample has two or more. The same fraction of each is drawn, at
+        least one point.
     generator
         Draws the parts.
     repeats
-        Number of parts; ``None`` for 10 of large samples, and 40 of samples of at most 200 points.
+        Number of parts; ``None`` for 10, or 40 for samples of at most 200 points.
     most
-        Most points of the largest sample in a part; it is half of the sample where that is less.
+        Maximum number of points of the largest sample in a part; half of the sample if that is less.
 
     Source
     ------

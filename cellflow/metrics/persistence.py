@@ -1,7 +1,7 @@
 """Scores of where each cell goes: whether its mass lands on its own label, and near its own clone.
 
-A distance between populations does not see who went where; these do. Both are read beside not moving, and beside static
-plans, which are scored with the same neighbours.
+A distance between populations does not show which cell went where; these scores do. Report both beside not moving and
+static plans, which are scored with the same neighbours.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,24 +39,24 @@ def label_persistence(
 ) -> float:
     """Return the share of the cells' mass that lands on their own label.
 
-    What lies at a landing point is the share of each label among the nearest measured cells of the next snapshot. A low
-    share beside that of not moving is a warning and no proof: cells do change state.
+    The labels at a landing point are their shares among the nearest measured cells of the next snapshot. A share below
+    that of not moving is a warning, not proof: cells do change state.
 
     Parameters
     ----------
     moved
-        Where the cells land: points ``(n, d)``, or a plan from them to ``x_next``, whose targets are read with the same
+        Where the cells land: points ``(n, d)``, or a plan from them to ``x_next``, whose targets use the same
         neighbours. The cells' own states give the share of not moving.
     labels
         The label of each cell ``(n,)``. Cells without one are left out; one that is not in ``labels_next`` cannot be
         kept.
     x_next, labels_next
-        Cells of the next snapshot ``(m, d)``, and their labels; those without one are not counted as neighbours.
+        Cells of the next snapshot ``(m, d)``, and their labels; cells without one do not count as neighbours.
     weights
-        Mass of each cell where it lands ``(n,)``, such as ``Trajectory.shares()[-1]``; if not given, equal, or that of
-        the rows of a plan.
+        Mass of each cell where it lands ``(n,)``, such as ``Trajectory.shares()[-1]``; by default equal, or that of the
+        rows of a plan.
     n_neighbors
-        Measured cells around a landing point; all of them where there are fewer.
+        Number of measured cells around a landing point; all of them if there are fewer.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def label_shares(
 ) -> tuple[Tensor, Tensor]:
     """Return the share of each cell's mass that lands on its own label ``(n,)``, and its mass ``(n,)``.
 
-    `label_persistence` is the mean of the one by the other; a cell without a label has no mass.
+    `label_persistence` is the mean of the shares weighted by the masses; a cell without a label has no mass.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def clone_agreement(
     Raises
     ------
     ValueError
-        When no clone is in both snapshots, or the later has only one; when lengths differ.
+        When no clone is in both snapshots, or the later one has only one clone; when lengths differ.
 
     Source
     ------
@@ -211,12 +211,12 @@ def _groups(labels: Labels, labels_next: Labels, x_next: StatesLike) -> tuple[Te
 
 
 def labels_of(labels: Labels, *, name: str) -> pd.Series:
-    """Return one label for each cell ``(n,)``, missing where there is none.
+    """Return one label for each cell ``(n,)``; missing for cells without one.
 
     Raises
     ------
     ValueError
-        When they are not one for each.
+        When there is not one label for each cell.
 
     Examples
     --------

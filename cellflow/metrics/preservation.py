@@ -41,7 +41,7 @@ class Preservation(NamedTuple):
 
     @property
     def ignores_input(self) -> bool:
-        """Whether the pairs score as shuffled ones do, within three standard deviations.
+        """Whether the pairs score like shuffled ones, within three standard deviations.
 
         About one in a hundred methods that ignore their input falls outside by chance.
         """
@@ -132,7 +132,7 @@ def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
     images
         ``(n, c, h, w)`` from -1 to 1; channels are averaged.
     dark
-        Whether the object is darker than what is around it, as a stained nucleus is.
+        Whether the object is darker than its surroundings, as a stained nucleus is.
 
     Source
     ------
@@ -159,7 +159,7 @@ def foreground(images: Tensor, *, dark: bool = False) -> Tensor:
 
 @checked
 def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: int | Tensor) -> Tensor:
-    """Return, for each image, whether a classifier takes it for its target class: 1 or 0.
+    """Return, for each image, whether a classifier assigns it to its target class: 1 or 0.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def target_accuracy(images: Tensor, logits: Callable[[Tensor], Tensor], target: 
 def against_shuffled(
     score: Score, inputs: Tensor, outputs: Tensor, *, generator: torch.Generator, repeats: int = 20
 ) -> Preservation:
-    """Return the mean score of each output with its own input, beside that with inputs of others.
+    """Return the mean score of each output with its own input, and with the inputs of others.
 
     Parameters
     ----------

@@ -34,17 +34,18 @@ def project(
     max_missing: float = 0.3,
     copy: bool = False,
 ) -> "AnnData | None":
-    """Project new cells onto the principal components of a reference, so that flows that were fitted there take them.
+    """Project new cells onto the principal components of a reference, so that flows fitted there can use them.
 
-    Genes are matched by name, whatever their order. A PCA with and without centring, and one of some of the genes only,
-    are both taken as they are. Missing genes are given their mean in the reference, which moves no cell.
+    Genes are matched by name, in any order. The PCA may be centred or not, and use only some of the genes. Missing
+    genes get their mean in the reference, which moves no cell.
 
     Parameters
     ----------
     new
-        The new cells, in the units of the reference: normalised, and scaled where it was, by its means and deviations.
+        The new cells, in the units of the reference: normalised and, if it was scaled, scaled by its means and
+        deviations.
     reference
-        Cells with ``obsm["X_pca"]`` and ``varm["PCs"]`` as from ``sc.pp.pca``, and what these were computed from.
+        Cells with ``obsm["X_pca"]`` and ``varm["PCs"]`` as from ``sc.pp.pca``, and the expression behind them.
     rep
         Key of the representation in ``obsm``; other than ``"X_pca"`` with loadings under the same key, as by
         ``sc.pp.pca(adata, key_added=...)``.
@@ -58,12 +59,12 @@ def project(
     Writes
     ------
     ``new.obsm[rep]``
-        The components ``(cells, d)``; what was there is replaced.
+        The components ``(cells, d)``; existing ones are replaced.
     ``new.varm["PCs"]``
-        The loadings, in the order of these genes, 0 for those that the PCA did not see: genes are decoded by them.
+        The loadings, in the order of these genes, 0 for those that were not in the PCA: genes are decoded by them.
     ``new.uns["projection"]``
-        ``"rep"``; ``"n_genes"`` that were used; ``"missing"``, the names of those that are missing; and
-        ``"missing_weight"``, the share of the squared loadings that is theirs.
+        ``"rep"``; ``"n_genes"``, the number used; ``"missing"``, the names of missing genes; and ``"missing_weight"``,
+        their share of the squared loadings.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def project(
     Warns
     -----
     UserWarning
-        When the expression seems to be in other units than that of the reference.
+        When the expression seems to be in other units than the reference.
 
     Examples
     --------
@@ -135,7 +136,7 @@ def _check_missing(names: pd.Index, there: np.ndarray, expression: Expression, m
     else:
         theirs, ours = (", ".join(map(repr, some[:3])) for some in (names, expression.names))
         cure = (
-            f"They are called {theirs} there, and {ours} here. Give both the same kind of names, or allow more with "
+            f"They are called {theirs} there, and {ours} here. Use the same kind of names for both, or allow more with "
             "`max_missing`."
         )
     raise ValueError(
@@ -167,7 +168,7 @@ def _projected(
     if not 1 / OTHER_UNITS <= ratio <= OTHER_UNITS:
         warn(
             f"The expression of the new cells is {ratio:.2g} times as large as that of the reference, by its root mean "
-            "square: it seems to be in other units, such as counts for their logarithms. Prepare both alike."
+            "square: it seems to be in other units, such as counts instead of logarithms. Prepare both in the same way."
         )
     return found
 
