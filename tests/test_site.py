@@ -15,7 +15,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(
     path for path in [*DOCS.rglob("*.md"), *(ROOT / "benchmarks").glob("README.md")] if "_" not in path.parts
 )
-TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+LIST_OF_TUTORIALS = DOCS / "tutorials" / "index.md"
+TUTORIALS = sorted(set((DOCS / "tutorials").glob("*.md")) - {LIST_OF_TUTORIALS})
 CODE = re.compile(r"```\{code-cell\} python\n(.*?)```", flags=re.DOTALL)
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
 
@@ -100,3 +101,14 @@ def test_a_method_of_your_own_runs_in_few_steps():
     t = names["torch"].tensor([0.0, 1.0])
     assert [weight.tolist() for weight in names["Gentle"]().coefficients(t)[:2]] == [[1.0, 0.0], [0.0, 1.0]]
     assert names["flow"].path == names["Gentle"]()
+
+
+def test_every_tutorial_has_its_run_time_below_two_minutes():
+    rows = re.findall(r"^\| \[.*?\]\((\w+\.md)\).*\| (\d+) \|$", LIST_OF_TUTORIALS.read_text(), flags=re.MULTILINE)
+    assert sorted(name for name, _ in rows) == [path.name for path in TUTORIALS]
+    assert all(0 < int(seconds) < 120 for _, seconds in rows)
+
+
+def test_every_page_of_benchmarks_answers_a_question():
+    questions, _, _ = (DOCS / "benchmarks.md").read_text().partition("```{toctree}")
+    assert set(re.findall(r"results/(\w+\.md)", questions)) == {path.name for path in RESULTS}

@@ -1,0 +1,192 @@
+"""The built site in a real browser: `make docs-check`. Prints what is wrong with each page; ends with 1 if anything is.
+
+It opens every page at the width of a phone and of a desk, and looks for errors of the console, for files that were not
+found or came from elsewhere, for images that do not show, for links that lead nowhere, and for pages wider than the
+window. It searches, sorts a table, and photographs pages when it is told where to.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+SITE = Path(__file__).parents[2] / "build" / "docs"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WIDTHS = (400, 1400)
+WORD, FOUND_ON = "growth", "docs/explain/growth.html"
+TABLE = "benchmarks/results/speed.html"
+PHOTOGRAPHED = (
+    "docs/index",
+    "docs/choose",
+    "docs/api/couplings",
+    "docs/explain/growth",
+    "benchmarks/results/couplings",
+)
+
+LOOK = """async () => {
+  const images = [...document.images];
+  images.forEach((image) => { image.loading = "eager"; });
+  await Promise.all(images.map((image) => image.decode().catch(() => {})));
+  return {
+    links: [...document.querySelectorAll("a[href]")].map((link) => link.href),
+    names: [...document.querySelectorAll("[id]")].map((node) => node.id),
+    unseen: images.filter((image) => !image.naturalWidth).map((image) => image.currentSrc || image.src),
+    nameless: images.filter((image) => !image.alt).map((image) => image.currentSrc),
+    width: document.documentElement.scrollWidth,
+    title: document.title,
+  };
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name that http.server has
+        """Print nothing."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder to this machine alone; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+
+
+def listen(tab: Any, home: str, wrong: list[str]) -> None:
+    """Note each error of the console, each file that is not found, and each file from elsewhere."""
+    tab.on("console", lambda said: said.type in {"error", "warning"} and wrong.append(f"console: {said.text}"))
+    tab.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    tab.on("requestfailed", lambda asked: wrong.append(f"not loaded: {asked.url}"))
+    tab.on("response", lambda answer: answer.status >= 400 and wrong.append(f"{answer.status}: {answer.url}"))
+    tab.on("request", lambda asked: elsewhere(asked.url, home) and wrong.append(f"from elsewhere: {asked.url}"))
+
+
+def elsewhere(url: str, home: str) -> bool:
+    """Whether an address is on another machine."""
+    return url.startswith("http") and not url.startswith(home)
+
+
+def look(tab: Any, home: str, page: str, width: int) -> tuple[dict[str, Any], list[str]]:
+    """Open a page at one width; returns what is on it, and what is wrong with it."""
+    wrong: list[str] = []
+    tab.set_viewport_size({"width": width, "height": 900})
+    listen(tab, home, wrong)
+    tab.goto(home + page, wait_until="load")
+    found = tab.evaluate(LOOK)
+    wrong += [f"image not shown: {image}" for image in found["unseen"]]
+    if found["width"] > width:
+        wrong.append(f"wider than the window: {found['width']} pixels")
+    return found, wrong
+
+
+def broken_links(pages: dict[str, dict[str, Any]], home: str, site: Path) -> list[str]:
+    """Return the links of all pages that lead to no file, or to no place on a page."""
+    wrong = []
+    for page, found in pages.items():
+        for link in sorted({link for link in found["links"] if link.startswith(home)}):
+            address, name = urldefrag(link)
+            target = unquote(urlsplit(address).path).lstrip("/") or page
+            target = f"{target}index.html" if target.endswith("/") else target
+            if not (site / target).is_file():
+                wrong.append(f"{page}: no page {target}")
+            elif name and target in pages and unquote(name) not in pages[target]["names"]:
+                wrong.append(f"{page}: no place {unquote(name)} on {target}")
+    return wrong
+
+
+def search(tab: Any, home: str) -> list[str]:
+    """Search for a word as a reader does; returns what is wrong."""
+    tab.set_viewport_size({"width": WIDTHS[-1], "height": 900})
+    tab.goto(f"{home}docs/index.html", wait_until="load")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type(WORD)
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/search.html*")
+    tab.wait_for_function("document.querySelectorAll('#search-results li a').length > 0", timeout=20_000)
+    tab.wait_for_timeout(1500)  # results come one after the other
+    links = tab.eval_on_selector_all("#search-results li a", "links => links.map((link) => link.href)")
+    return [] if any(FOUND_ON in link for link in links) else [f"search for {WORD!r} finds no {FOUND_ON} in {links}"]
+
+
+def sort(tab: Any, home: str) -> list[str]:
+    """Click a heading of a benchmark's table twice; returns what is wrong."""
+    tab.goto(home + TABLE, wait_until="load")
+    table = tab.locator(".bd-article table").first
+    head = table.locator("th").first
+    orders = []
+    for _ in range(2):
+        head.click()
+        orders.append(table.locator("tbody tr td:first-child").all_inner_texts())
+    sorted_ = [sorted(orders[0]), sorted(orders[0], reverse=True)]
+    return [] if orders == sorted_ else [f"{TABLE}: clicks on a heading give {orders}"]
+
+
+def photograph(tab: Any, home: str, folder: Path, pages: list[str]) -> None:
+    """Save pictures of whole pages at each width."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in pages:
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.goto(f"{home}{page}.html", wait_until="load")
+            tab.evaluate(LOOK)
+            tab.screenshot(path=folder / f"{page.replace('/', '-')}-{width}.png", full_page=True)
+
+
+def check(browser: Any, site: Path, photographs: Path | None, only: list[str]) -> list[str]:
+    """Look at every page of a site; returns what is wrong, a line each."""
+    names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html") if "_static" not in path.parts)
+    wrong, pages = [], {}
+    with served(site) as home:
+        for name in names:
+            for width in WIDTHS:
+                tab = browser.new_page()
+                pages[name], here = look(tab, home, name, width)
+                wrong += [f"{name} at {width} pixels: {what}" for what in dict.fromkeys(here)]
+                tab.close()
+        tab = browser.new_page()
+        wrong += broken_links(pages, home, site) + search(tab, home) + sort(tab, home)
+        if photographs is not None:
+            photograph(tab, home, photographs, only or list(PHOTOGRAPHED))
+    links = sum(len(found["links"]) for found in pages.values())
+    print(f"{len(names)} pages at {len(WIDTHS)} widths, {links} links: {len(wrong)} things wrong.")
+    return wrong
+
+
+def main() -> None:
+    """Look for a browser, then at the site."""
+    parser = argparse.ArgumentParser(description="Look at the built site in Chromium.")
+    parser.add_argument("--site", type=Path, default=SITE, help="folder of the built site")
+    parser.add_argument("--photographs", type=Path, help="folder for pictures of pages")
+    parser.add_argument("--page", action="append", default=[], help="page to photograph, such as docs/choose")
+    given = parser.parse_args()
+    if not (given.site / "docs" / "index.html").is_file():
+        sys.exit(f"No site in {given.site}. Build it first, with `make docs`.")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        print("Nothing was checked: there is no Chromium. Install it, for example with `apt-get install chromium`,")
+        print("or say where it is, with CHROMIUM=/path/to/chromium.")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        wrong = check(browser, given.site, given.photographs, given.page)
+        browser.close()
+    print(*wrong, sep="\n")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
