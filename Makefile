@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What torchdyn really imports: its distribution asks for torchvision too, which would replace or break torch.
 TORCHDYN := torchsde torchcde pytorch-lightning
 
-.PHONY: demo test test-cov slow mutants fuzz soak matrix lint bench gpu peers doors docs wheel-check clean
+.PHONY: demo test test-cov slow mutants fuzz soak matrix lint bench gpu peers doors docs docs-check wheel-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/cellflow demo task=hematopoiesis
@@ -62,6 +62,10 @@ TUTORIALS ?= cache
 docs: .venv-docs/installed
 	.venv-docs/bin/python -m sphinx -W --keep-going -D nb_execution_mode=$(TUTORIALS) -c docs -b html . build/docs
 
+# The built site in Chromium, which the system has to have: console, links, images, widths, search. PHOTOGRAPHS=folder.
+docs-check: .venv-docs-check/installed
+	.venv-docs-check/bin/python docs/_check/browser.py $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
+
 peers: .venv-otpfm/installed .venv-cellflow-tools/installed
 
 wheel-check: $(VENV)/installed-test
@@ -96,6 +100,11 @@ $(VENV)/installed-bench: $(VENV)/installed-test
 .venv-docs/installed: pyproject.toml constraints.txt constraints-docs.txt Makefile
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/pip install -q --disable-pip-version-check -c constraints.txt -c constraints-docs.txt -e '.[docs]'
+	touch $@
+
+.venv-docs-check/installed: constraints-docs.txt Makefile
+	test -x .venv-docs-check/bin/python || $(PYTHON) -m venv .venv-docs-check
+	.venv-docs-check/bin/pip install -q --disable-pip-version-check -c constraints-docs.txt playwright
 	touch $@
 
 # Without our constraints: it pins older versions of what both build on. It imports requests without asking for it.
