@@ -78,17 +78,31 @@ def elsewhere(url: str, home: str) -> bool:
     return url.startswith("http") and not url.startswith(home)
 
 
-def look(tab: Any, home: str, page: str, width: int) -> tuple[dict[str, Any], list[str]]:
-    """Open a page at one width; returns what is on it, and what is wrong with it."""
-    wrong: list[str] = []
-    tab.set_viewport_size({"width": width, "height": 900})
-    listen(tab, home, wrong)
-    tab.goto(home + page, wait_until="load")
-    found = tab.evaluate(LOOK)
-    wrong += [f"image not shown: {image}" for image in found["unseen"]]
-    if found["width"] > width:
-        wrong.append(f"wider than the window: {found['width']} pixels")
-    return found, wrong
+def look(tab: Any, address: str, wrong: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Open a page, wide and then narrow; returns what is on it, and what is wrong with it.
+
+    Parameters
+    ----------
+    tab
+        The tab, whose errors go into ``wrong`` as they happen.
+    address
+        Of the page.
+    wrong
+        Errors; emptied.
+    """
+    wrong.clear()
+    widths = {}
+    tab.set_viewport_size({"width": max(WIDTHS), "height": 900})
+    tab.goto(address, wait_until="load")
+    found: dict[str, Any] = {}
+    for width in sorted(WIDTHS, reverse=True):
+        tab.set_viewport_size({"width": width, "height": 900})
+        found = tab.evaluate(LOOK)
+        widths[width] = found["width"]
+    unseen = [f"image not shown: {image}" for image in found["unseen"]]
+    nameless = [f"image without a description: {image}" for image in found["nameless"]]
+    wide = [f"wider than the window of {width} pixels: {here}" for width, here in widths.items() if here > width]
+    return found, [*dict.fromkeys([*wrong, *unseen, *nameless, *wide])]
 
 
 def broken_links(pages: dict[str, dict[str, Any]], home: str, site: Path) -> list[str]:
@@ -144,24 +158,32 @@ def photograph(tab: Any, home: str, folder: Path, pages: list[str]) -> None:
             tab.screenshot(path=folder / f"{page.replace('/', '-')}-{width}.png", full_page=True)
 
 
-def check(browser: Any, site: Path, photographs: Path | None, only: list[str]) -> list[str]:
-    """Look at every page of a site; returns what is wrong, a line each."""
+def check(browser: Any, site: Path, photographs: Path | None, only: list[str]) -> int:
+    """Look at every page of a site and print what is wrong; returns how many things are."""
     names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html") if "_static" not in path.parts)
-    wrong, pages = [], {}
+    pages, noted, count = {}, [], 0
     with served(site) as home:
-        for name in names:
-            for width in WIDTHS:
-                tab = browser.new_page()
-                pages[name], here = look(tab, home, name, width)
-                wrong += [f"{name} at {width} pixels: {what}" for what in dict.fromkeys(here)]
-                tab.close()
         tab = browser.new_page()
-        wrong += broken_links(pages, home, site) + search(tab, home) + sort(tab, home)
+        listen(tab, home, noted)
+        for name in names:
+            pages[name], here = look(tab, home + name, noted)
+            count += tell(name, here)
+        noted.clear()
+        count += tell("links", broken_links(pages, home, site))
+        count += tell("search", [*search(tab, home), *noted])
+        count += tell("tables", sort(tab, home))
         if photographs is not None:
             photograph(tab, home, photographs, only or list(PHOTOGRAPHED))
     links = sum(len(found["links"]) for found in pages.values())
-    print(f"{len(names)} pages at {len(WIDTHS)} widths, {links} links: {len(wrong)} things wrong.")
-    return wrong
+    print(f"{len(names)} pages at {len(WIDTHS)} widths, {links} links: {count} things wrong.")
+    return count
+
+
+def tell(where: str, wrong: list[str]) -> int:
+    """Print what is wrong, a line each; returns how much."""
+    for what in wrong:
+        print(f"{where}: {what}", flush=True)
+    return len(wrong)
 
 
 def main() -> None:
@@ -182,10 +204,9 @@ def main() -> None:
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        wrong = check(browser, given.site, given.photographs, given.page)
+        count = check(browser, given.site, given.photographs, given.page)
         browser.close()
-    print(*wrong, sep="\n")
-    sys.exit(1 if wrong else 0)
+    sys.exit(1 if count else 0)
 
 
 if __name__ == "__main__":
