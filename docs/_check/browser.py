@@ -94,6 +94,7 @@ def look(tab: Any, address: str, wrong: list[str]) -> tuple[dict[str, Any], list
     widths = {}
     tab.set_viewport_size({"width": max(WIDTHS), "height": 900})
     tab.goto(address, wait_until="load")
+    tab.wait_for_function("!document.querySelector('meta[http-equiv=refresh]')")  # it leads on by itself
     found: dict[str, Any] = {}
     for width in sorted(WIDTHS, reverse=True):
         tab.set_viewport_size({"width": width, "height": 900})
