@@ -31,6 +31,13 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def module_at(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def generated(path):
     """Whether a page is made by ``docs/_ext/rooms.py`` from a room."""
     return path.parent == DOCS / "api" and path.suffix == ".rst" and path.stem in {"cellflow", *cf.__all__}
@@ -70,9 +77,7 @@ def test_every_page_is_in_a_list_of_contents():
 
 
 def test_the_reference_lists_every_public_name():
-    spec = importlib.util.spec_from_file_location("rooms", DOCS / "_ext" / "rooms.py")
-    rooms = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rooms)
+    rooms = module_at(DOCS / "_ext" / "rooms.py")
     described = {name.rpartition(".")[2] for names in rooms.entries().values() for name in names}
     for room in rooms.rooms().values():
         assert set(rooms.names_of(room)) <= described
@@ -112,3 +117,19 @@ def test_every_tutorial_has_its_run_time_below_two_minutes():
 def test_every_page_of_benchmarks_answers_a_question():
     questions, _, _ = (DOCS / "benchmarks.md").read_text().partition("```{toctree}")
     assert set(re.findall(r"results/(\w+\.md)", questions)) == {path.name for path in RESULTS}
+
+
+def test_the_browser_check_finds_links_that_lead_nowhere(tmp_path):
+    browser = module_at(DOCS / "_check" / "browser.py")
+    for name in ("a.html", "b c.html"):
+        (tmp_path / name).touch()
+    home = "http://here/"
+    good = ["http://here/b%20c.html#place", "http://here/a.html", "https://elsewhere.org/gone.html#x"]
+    pages = {"a.html": {"links": good, "names": []}, "b c.html": {"links": [], "names": ["place"]}}
+    assert browser.broken_links(pages, home, tmp_path) == []
+    pages["b c.html"]["links"] = ["http://here/gone.html", "http://here/a.html#gone"]
+    found = browser.broken_links(pages, home, tmp_path)
+    assert found == ["b c.html: no place gone on a.html", "b c.html: no page gone.html"]
+    with browser.served(tmp_path) as address:
+        assert browser.elsewhere("https://elsewhere.org/", address)
+        assert not browser.elsewhere(f"{address}a.html", address)
