@@ -314,7 +314,7 @@ def test_a_file_of_the_user_is_measured_once_and_shown(tmp_path, capsys):
     assert {row["fold"] for row in rows} == {"donor0", "donor1", "donor2"}
     page = (tmp_path / "mine.md").read_text()
     assert "| mean shift |" in page
-    assert "What was to be reached" not in page
+    assert "## Targets" not in page
     capsys.readouterr()
     command.main(words)
     assert "'method'" not in capsys.readouterr().out  # nothing is measured again

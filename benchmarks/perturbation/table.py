@@ -70,7 +70,7 @@ def text(rows: list[Row], command: str) -> list[str]:
     lines, names = list(parts[0]), list(dict.fromkeys(row["set"] for row in rows))
     abouts = {part[0].removeprefix("## "): part[1:] for part in parts[1:]}
     if any(target.set in names for target in TARGETS):
-        lines += ["", "## What was to be reached", *abouts["What was to be reached"], "", *_reached(rows)]
+        lines += ["", "## Targets", *abouts["Targets"], "", *_reached(rows)]
         lines += ["", "## What flows do here", *abouts["What flows do here"]]
     for about, sets in _sections(names).items():
         lines += ["", f"## {about}", *abouts.get(about, [])]
