@@ -68,7 +68,7 @@ class Table:
         with self.path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         if any(None in row.values() for row in rows):
-            raise ValueError(f"{self.path} is damaged: a row is cut off. Remove it, and it is made again.")
+            raise ValueError(f"{self.path} is damaged: a row is cut off. Remove it to make it again.")
         return rows
 
 

@@ -51,7 +51,7 @@ def test_a_missing_cellrank_is_said_and_leaves_no_row(lanes, tmp_path, monkeypat
     monkeypatch.setenv(cellrank_rows.PYTHON, str(tmp_path / "nowhere"))
     asked = ["set=clones", "method=not moving,exact plan,CellRank, auto plan", f"out={tmp_path}"]
     command.main(asked)
-    assert "CellRank needs an environment of its own" in capsys.readouterr().out
+    assert "CellRank needs its own environment" in capsys.readouterr().out
     rows = Table(tmp_path / "fates.csv", ()).read()
     assert [row["method"] for row in rows] == ["not moving", "exact plan"]
     page = (tmp_path / "fates.md").read_text()

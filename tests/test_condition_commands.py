@@ -160,7 +160,10 @@ def test_a_run_goes_on(finished, tmp_path):
         (["model=RUN", "condition.drug=C", "condition.dose=1"], "No 'C' in 'drug': training had 'A', 'B'"),
         (["model=RUN", "condition.drug=A"], "lacks 'dose'"),
         (["model=RUN", "condition.drug=A", "condition.dose=-1"], "doses of 0 or more in 'dose'"),
-        (["model=RUN", "condition.drug=A", "condition.dose=1", "condition.batch=1"], "'batch' is none of the columns"),
+        (
+            ["model=RUN", "condition.drug=A", "condition.dose=1", "condition.batch=1"],
+            "'batch' is not one of the columns",
+        ),
         (["model=RUN", "cells.donor=z"], "Unknown value of 'donor' in `cells` 'z'"),
         (["model=RUN", "cells=some"], "Expected `cells` to be"),
         (["model=RUN", "genes=[ACTB]"], "Genes can be decoded from 'X_pca'"),
@@ -297,7 +300,7 @@ def test_commands_on_snapshots_take_a_condition(words, name, over_time, tmp_path
     ("word", "said"),
     [
         ("condition.drug=C", "No 'C' in 'drug'"),
-        ("condition.line=x", "'line' is none of the columns"),
+        ("condition.line=x", "'line' is not one of the columns"),
         ("condition=[{drug: A}]", "Expected `condition` to be"),
     ],
 )

@@ -84,7 +84,7 @@ def test_images_are_generated_in_a_condition(plates, tmp_path):
     ("words", "message"),
     [
         (["condition.drug=Z"], "'Z'"),
-        (["condition.dose=3"], "'dose' is none of the columns"),
+        (["condition.dose=3"], "'dose' is not one of the columns"),
         (["condition=[{drug: A}, {drug: B}]"], "Expected one condition for the images"),
         ([], "expected a `condition` to carry to"),
     ],

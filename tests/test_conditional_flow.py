@@ -157,7 +157,7 @@ def test_what_is_not_known_of_conditions_is_refused(fitted):
         flow.transport(x, start=0, stop=1, condition={"drug": "C"})
     with pytest.raises(ValueError, match=r"finite numbers of shape \(3, 2\)"):
         flow.velocity(x, 0.0, condition=np.ones((3, 5)))
-    with pytest.raises(KeyError, match="'dose' is none of the columns"):
+    with pytest.raises(KeyError, match="'dose' is not one of the columns"):
         flow.velocity(x, 0.0, condition={"drug": "A", "dose": 3.0})
     with pytest.raises(ValueError, match="does not support conditions yet"):
         cf.tl.validate(adata, flow)

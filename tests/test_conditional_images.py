@@ -336,7 +336,7 @@ def test_contradictions_are_refused(settings, source, target, error, message):
     ("given", "error", "message"),
     [
         ({"condition": {"drug": "Z"}}, ValueError, "'Z'.*'A', 'B'"),
-        ({"condition": {"drg": "A"}}, KeyError, "'drg' is none of the columns"),
+        ({"condition": {"drg": "A"}}, KeyError, "'drg' is not one of the columns"),
         ({"condition": {}}, KeyError, "lacks 'drug'"),
         ({"condition": {"drug": ["A", "B"]}}, ValueError, "one value, or 12, for 'drug'; found 2"),
         ({"condition": "A"}, TypeError, "a mapping from columns"),

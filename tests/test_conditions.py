@@ -469,7 +469,7 @@ def test_cures_cure(case):
 BAD_CONDITIONS = {
     "an unseen name": ({"drug": "C"}, "No 'C' in 'drug': training had 'A', 'B'. Give vectors"),
     "an unseen donor": ({"donor": "q"}, "No 'q' in 'donor': training had 'x', 'y'"),
-    "another column": ({"batch": 1}, "'batch' is none of the columns that this was fitted with"),
+    "another column": ({"batch": 1}, "'batch' is not one of the columns of the fit"),
     "a dose below zero": ({"dose": -1}, "doses of 0 or more"),
     "no dose": ({"dose": None}, "No dose in 'dose' for 'A'"),
     "another number of rows": ({"dose": [1, 2]}, "Expected one value, or 3, for 'dose'; found 2"),

@@ -152,7 +152,7 @@ def test_decoders_that_do_not_fit_are_named(known, decode, kind, words):
     adata, flow = known
     genes = ["gene1"] if kind is KeyError else "auto"
     if kind is KeyError:
-        words = "'gene1' cannot be decoded: it is none of its genes"
+        words = "'gene1' cannot be decoded: it is not one of its genes"
     with pytest.raises(kind, match=words) as error:
         tl.interpolate(adata, flow, at=2.0, decode=decode, genes=genes)
     assert "mismatch" not in words or "states of shape (150, 5)" in error.value.__notes__[0]

@@ -74,7 +74,7 @@ def test_every_form_of_a_condition_is_the_same(known):
     assert torch.allclose(both[:, ::2], expected[:, ::2])
     with pytest.raises(ValueError, match=r"rows \(4, 2\)"):
         flow.transport(x, condition=rows[:2])
-    with pytest.raises(KeyError, match="'dose' is none of the columns"):
+    with pytest.raises(KeyError, match="'dose' is not one of the columns"):
         flow.transport(x, condition={"drug": "A", "dose": 3})
     with pytest.raises(ValueError, match="No 'C' in 'drug'"):
         flow.transport(x, condition={"drug": "C"})

@@ -163,7 +163,7 @@ def test_the_cells_are_those_that_are_named(known):
         ([], ValueError, "found none"),
         ({"drug": ["A", "C"]}, TypeError, r"Combinations are written 'A\+B'"),
         ({"drug": "B"}, ValueError, "No 'B'"),
-        ({"dose": 3}, KeyError, "none of the columns"),
+        ({"dose": 3}, KeyError, "not one of the columns"),
         ({}, KeyError, "lacks 'drug'"),
         ([{"drug": "A+C"}, {"drug": "C+A"}], ValueError, "twice"),
         (3, TypeError, "mapping"),

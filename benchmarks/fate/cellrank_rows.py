@@ -55,7 +55,7 @@ def cellrank_python() -> Path:
     python = Path(os.environ.get(PYTHON, DEFAULT))
     if not python.is_file():
         raise MissingDependencyError(
-            f"CellRank needs an environment of its own, and there is no {python}. Make it with `make doors`, or name "
+            f"CellRank needs its own environment, and there is no {python}. Make it with `make doors`, or name "
             f"its Python in {PYTHON}."
         )
     return python

@@ -141,7 +141,7 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
     most = max((row["train_steps"] for row in trained), default=0)
     lines = [
         f"Made by `python -m benchmarks.images generation task={name} method=all size={size} steps={most} "
-        f"batch={batch} images={n}{tail}`: {most} optimiser steps of {batch} images for each method, {n} images "
+        f"batch={batch} images={n}{tail}`: {most} training steps of {batch} images for each method, {n} images "
         "generated.\n"
         for size, batch, n in sorted({(row["size"], row["batch"], row["n"]) for row in trained})
     ]
@@ -157,7 +157,7 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
         f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
         f"{distance} on the way, with {ON_THE_WAY} evaluations:", "",
         *page.table(
-            ("method", "optimiser steps", "seconds", "distance", "precision", "recall", "high frequencies"), way
+            ("method", "training steps", "seconds", "distance", "precision", "recall", "high frequencies"), way
         ),
     ]  # fmt: skip
 
@@ -240,6 +240,6 @@ def draw(rows: list[Row], *, title: str) -> Any:
             axis.axhline(floor, color="#888888", lw=1, ls=":", label=FLOOR)
         axis.legend(fontsize=8, frameon=False)
     axes[0].set(xlabel="evaluations of the network", ylabel=rows[0]["distance"])
-    axes[1].set(xlabel="optimiser steps")
+    axes[1].set(xlabel="training steps")
     drawn.suptitle(title, fontsize=10)
     return drawn

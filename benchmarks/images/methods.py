@@ -230,7 +230,7 @@ def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Te
     Source: Song, Meng and Ermon 2021, equation 12 with sigma 0; Dhariwal and Nichol 2021 for the limits.
     """
     if not isinstance(objective, NoiseMatching):
-        raise TypeError(f"Expected a model of the noise (NoiseMatching); found {objective}. Take sampler='euler'.")
+        raise TypeError(f"Expected a model of the noise (NoiseMatching); found {objective}. Use sampler='euler'.")
     margin = objective.path.margin
     times = torch.linspace(margin, 1 - margin, steps + 1, device=x.device)
     for now, then in pairwise(times):

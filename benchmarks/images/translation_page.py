@@ -88,7 +88,7 @@ def _made_by(task: str, rows: list[Row], n: int, tail: str) -> list[str]:
         words += ["--encoder"] * any(row.get("fd_effnet") is not None for row in found)
         command = shlex.join(["python", "-m", "benchmarks.images", "translation", *words]) + tail
         lines.append(
-            f"Made by `{command}`: {steps} optimiser steps of {batch} images for each method; {n} test images scored."
+            f"Made by `{command}`: {steps} training steps of {batch} images for each method; {n} test images scored."
         )
     return lines
 

@@ -56,7 +56,7 @@ def cellflow_tools_python() -> Path:
     python = Path(os.environ.get(PYTHON, DEFAULT))
     if not python.is_file():
         raise MissingDependencyError(
-            f"cellflow-tools needs an environment of its own, and there is no {python}. Make it with `make peers`, or "
+            f"cellflow-tools needs its own environment, and there is no {python}. Make it with `make peers`, or "
             f"name its Python in {PYTHON}."
         )
     return python

@@ -149,7 +149,7 @@ def otpfm_python() -> Path:
     python = Path(os.environ.get(PYTHON, DEFAULT))
     if not python.is_file():
         raise MissingDependencyError(
-            f"otpfm needs an environment of its own, and there is no {python}. Make it with `make peers`, that is "
+            f"otpfm needs its own environment, and there is no {python}. Make it with `make peers`, that is "
             f"`python3 -m venv .venv-otpfm && .venv-otpfm/bin/pip install -c constraints.txt otpfm`, or name its "
             f"Python in {PYTHON}."
         )

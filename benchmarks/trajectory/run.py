@@ -75,8 +75,8 @@ class Job:
                 changes = "; ".join(_differences(_settings(self.out, row["settings"]), json.loads(config)))
                 name = " ".join(f"{column}-{value}" for column, value in about.items())
                 raise ValueError(
-                    f"{name} in {self.out} was run with another configuration: {changes}. Give the changed method a "
-                    "name of its own with `name=...`, do it again with `again=true`, or go back to the old settings."
+                    f"{name} in {self.out} was run with another configuration: {changes}. Give the changed method its "
+                    "own name with `name=...`, repeat it with `again=true`, or restore the old settings."
                 )
         return found
 

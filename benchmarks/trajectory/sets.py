@@ -113,6 +113,6 @@ class DataSet:
             return found
         raise FileNotFoundError(
             f"The data set {self.name!r} is not on this machine. Looked for {', '.join(map(str, looked))}. Put "
-            f"{self.file} into a folder, set CELLFLOW_DATA to that folder, or give a file of your own: "
+            f"{self.file} into a folder, set CELLFLOW_DATA to that folder, or give your own file: "
             "`dataset.path=cells.h5ad dataset.time_key=day dataset.rep=X_pca`."
         )

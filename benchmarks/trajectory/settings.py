@@ -70,7 +70,7 @@ def through_hydra(words: list[str], act: Callable[[DictConfig, str], object]) ->
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(task)()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here: finished runs are not done again.", file=sys.stderr)
+        print("\nStopped. The same command resumes from here: finished runs are not repeated.", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:  # hydra has said what it did not understand
         return int(stop.code or 0)

@@ -320,7 +320,7 @@ def _labels(values: Any) -> list[str]:
 
 
 def _cure(kind: str, what: str) -> str:
-    """Return how to make lengths of time of values that are none."""
+    """Return how to turn values into lengths of time."""
     column = what.strip("`")
     if not column.startswith("adata.obs["):
         return "Use numbers or Timedelta."

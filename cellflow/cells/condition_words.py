@@ -29,7 +29,7 @@ def rows_of(
     given = {str(name): _values(values, n, str(name)) for name, values in condition.items()}
     foreign = [name for name in given if name not in fitted.columns]
     if foreign:
-        raise KeyError(f"{foreign[0]!r} is none of the columns that this was fitted with: {list(fitted.columns)}.")
+        raise KeyError(f"{foreign[0]!r} is not one of the columns of the fit: {list(fitted.columns)}.")
     for name in (*fitted.categories, *fitted.numbers):
         if name not in given and obs is not None and name in obs:
             given[name] = _values(obs[name], n, name)

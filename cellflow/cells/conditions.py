@@ -232,7 +232,7 @@ def _check_columns(given: Conditions) -> None:
         )
     if len(dose) > 1 and not treatment:
         raise ValueError(
-            f"Expected one column in `dose` where `treatment` is None; found {len(dose)}. Several treatments need a "
+            f"Expected one column in `dose` without `treatment`; found {len(dose)}. Several treatments need a "
             "column with their names."
         )
     if given.separator == "":

@@ -161,7 +161,7 @@ def _asked(genes: Any) -> list[str] | None:
 def _places(adata: "AnnData", decoder: Loadings | Decoder, names: list[str]) -> np.ndarray:
     unseen = [name for name in map(str, names) if name not in decoder.names and name in adata.var_names]
     if unseen:
-        why = "it was not in the PCA" if isinstance(decoder, Loadings) else "it is none of its genes"
+        why = "it was not in the PCA" if isinstance(decoder, Loadings) else "it is not one of its genes"
         raise KeyError(
             f"The gene {unseen[0]!r} cannot be decoded: {why}. Decode it by regression, "
             "`decode=cf.cells.fit_decoder(adata, rep=...)`."

@@ -64,7 +64,7 @@ class Fingerprint:
     columns
         Digests of the names of the columns, in order and sorted; ``None`` where they have none.
     loadings
-        Moments of each column of the loadings, ``(d, 6)``; ``None`` where there are none.
+        Moments of each column of the loadings, ``(d, 6)``; ``None`` without loadings.
     times, counts, mean, spread
         The snapshots, ``(k,)``: their times, numbers of cells, and the mean and the spread of each column, ``(k, d)``.
     names, snapshot, sums, distances
@@ -215,7 +215,7 @@ class Fingerprint:
         )
 
     def _other_loadings(self, adata: "AnnData", rep: str, where: str) -> str:
-        """Say that a PCA has been computed anew."""
+        """Say that a PCA has been recomputed."""
         found = _loadings(adata, rep, self.mean.shape[1])
         if self.loadings is None or found is None or not _differ(self.loadings, found):
             return ""

@@ -108,5 +108,5 @@ def check_whole(values: Any, *, what: str, where: str) -> None:
     if there < expected:
         raise ValueError(
             f"{what} in {where} is truncated: {expected - there} of its {expected} chunks are missing. Copy the file "
-            "again, or write it anew."
+            "again, or rewrite it."
         )

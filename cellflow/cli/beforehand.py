@@ -59,7 +59,7 @@ def check_figures(
     for gene in asked:
         if gene not in adata.var_names:
             raise KeyError(
-                f"`{setting}` names {gene!r}, which is none of the {adata.n_vars:,} genes of the data. "
+                f"`{setting}` names {gene!r}, which is not one of the {adata.n_vars:,} genes of the data. "
                 f"{alike(gene, adata.var_names)}"
             )
     if asked:  # and each of them is there once, and can be decoded

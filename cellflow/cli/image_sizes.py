@@ -22,7 +22,7 @@ FIRST_LOOK = 2.0
 
 
 class Size(NamedTuple):
-    """What a machine trains in an hour or two: optimiser steps, images in each, and channels of the first level."""
+    """What a machine trains in an hour or two: training steps, images in each, and channels of the first level."""
 
     steps: int
     batch_size: int

@@ -1,4 +1,4 @@
-"""The settings of a finished run, which may be a stranger's: data, of the kinds that are known, and no code."""
+"""The settings of a finished run, which may come from an untrusted source: data of known kinds, and no code."""
 
 from collections.abc import Mapping
 from pathlib import Path

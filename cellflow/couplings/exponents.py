@@ -20,7 +20,7 @@ ALL = slice(None)
 
 
 class Exponents:
-    """Blocks of ``r_i + c_j - C_ij / epsilon``, with the costs computed anew for each.
+    """Blocks of ``r_i + c_j - C_ij / epsilon``, with the costs recomputed for each.
 
     Costs that can be factored, such as squared distances, are a product of matrices, with the terms of points
     subtracted before: in single precision where none is too large for that.

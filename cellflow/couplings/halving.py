@@ -16,7 +16,7 @@ from torch import Tensor
 SAMPLE = 4096
 """Most points of each cloud by which the planes are found; all points are then divided by them."""
 TURNS = 20
-"""Most times that each plane is found anew; a handful is usual."""
+"""Maximum number of iterations for each plane; a handful is usual."""
 AT_ONCE = 2**20
 """Numbers that are read in float64 at once: 8 MiB."""
 

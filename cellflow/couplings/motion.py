@@ -21,7 +21,7 @@ from cellflow.couplings.plan import Plan
 from cellflow.couplings.relative import sampled
 
 ROUNDS = 4
-"""Times that the motion is found anew: two clusters of which one moves by ten standard deviations need three."""
+"""Iterations of the motion: two clusters of which one moves by ten standard deviations need three."""
 NEIGHBORHOOD = 20
 """A neighbourhood is one point in so many of those that are compared ..."""
 FEWEST, MOST = 10, 50

@@ -159,7 +159,7 @@ def _squares(x0: Tensor, x1: Tensor, u: Tensor, v: Tensor) -> Iterator[tuple[sli
 
 
 def _mended(squares: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
-    """Return squared distances of which the small are summed anew: a product has lost the digits that a root needs."""
+    """Return squared distances, with small ones recomputed as sums: a product has lost the digits that a root needs."""
     far = float(x0.square().sum(dim=1).max() + x1.square().sum(dim=1).max())
     i, j = (squares < _NEAR * far).nonzero(as_tuple=True)
     if 8 * len(i) > squares.numel():

@@ -2,7 +2,7 @@ r"""Pairs of a plan, rematched in small groups: the cost never rises, and is soo
 
 Two pairs (x, y) and (x', y') cost less with their partners exchanged where :math:`\langle x - x', y - y' \rangle < 0`:
 where the middles of both are nearer to each other than half the difference of their displacements. So pairs whose
-middles are near are matched anew, exactly, in groups; the groups are cut along other random planes each time.
+middles are near are rematched, exactly, in groups; the groups are cut along other random planes each time.
 """
 
 from collections.abc import Iterable

@@ -290,7 +290,7 @@ class FlowEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn s
         return replace(run, progress=progress, watch=None if watch is None else look)
 
     def _regular(self, run: Run, decided: bool) -> bool:
-        """Return whether cells are not to be learned by heart: as decided, or as where an interrupted fit began.
+        """Return whether to prevent memorising: as decided now, or when an interrupted fit began.
 
         Raises
         ------

@@ -64,7 +64,7 @@ class ImageGenerator(FlowEstimator):
         A callable from the channels of the images to a module (with ``condition_dim=`` for classes or conditions);
         ``None`` for a small `UNet` suited to their size.
     steps
-        Optimiser steps.
+        Training steps.
     batch_size
         Images per step.
     recipe

@@ -235,7 +235,7 @@ def _distinct(effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _axes(seen: np.ndarray, told: np.ndarray, sides: Sequence[HeldArm], which: np.ndarray) -> np.ndarray:
-    """Return how well what each axis stands for is told from nothing: by itself, or by all that have it, ``(p,)``."""
+    """Return how well each axis is distinguished from no effect: by itself, or by all that have it, ``(p,)``."""
     single, known, found = (seen != 0).sum(axis=1) == 1, dict[bytes, float](), []
     for has in seen.T != 0:
         alone, key = has & single, has.tobytes()

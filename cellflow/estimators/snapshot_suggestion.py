@@ -60,7 +60,7 @@ class Suggestion:
     epsilon, relaxation
         What the coupling ``"auto"`` amounts to in each interval, in squared units of the representation.
     steps
-        Optimiser steps.
+        Training steps.
     seconds
         Approximate maximum duration of the fit on this machine; less if few cells stop it early.
     settings

@@ -98,7 +98,7 @@ class DomainTranslator(FlowEstimator):
     rep
         Representation of cells: a key of ``obsm``, or ``"X"``.
     steps
-        Optimiser steps.
+        Training steps.
     batch_size
         Pairs per step.
     recipe

@@ -1,4 +1,4 @@
-"""Against learning points by heart: which of them are held out, and how far paths are blurred."""
+"""Against memorising points: which of them are held out, and how far paths are blurred."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FEW = 10_000
-"""Points from which on a network of the usual size does not learn them by heart in the usual number of steps."""
+"""Number of points from which a network of the usual size does not memorise them in the usual number of steps."""
 TENTH, LEAST, THIRD = 0.1, 10, 1 / 3
 """Share of each snapshot that is held out; at least so many points, but at most that share."""
 FEWEST = 6

@@ -73,7 +73,7 @@ def figure(drawing: Drawing, folder: Path) -> str:
 
 
 def _place(figure: "Figure") -> None:
-    """Give the parts of a figure their places, once: each save would find them anew, and draw all unseen before it."""
+    """Lay out the parts of a figure, once: each save would repeat the layout, and draw everything before it."""
     from matplotlib import rc_context
 
     figure.set_dpi(DPI)

@@ -47,7 +47,7 @@ ADAPTIVE, RECIPE = 1.0, Recipe(learning_rate=1e-3)
 """Power by which these downweight large errors, and their default recipe: at four times the learning rate, maps of both
 directions diverge where a flow branches."""
 STEPS = 3000
-"""Optimiser steps of a distillation by an estimator."""
+"""Training steps of a distillation by an estimator."""
 NUMBERS = 2**27
 """Most numbers that trajectories hold, 512 MB: of more states, as many as fit are chosen at random."""
 AT_ONCE = 2**22
@@ -86,7 +86,7 @@ def distill(
         With ``"trajectories"``, those of the teacher, by `trajectory_batches`; otherwise pairs of the data, as for
         `cellflow.training.fit`.
     steps
-        Optimiser steps.
+        Training steps.
     generator
         Seeds all random numbers.
     objective

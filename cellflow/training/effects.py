@@ -267,7 +267,7 @@ def _distances(arm: HeldArm, carried: Tensor, shift: Tensor) -> Tensor:
 def _earliest(distances: Tensor, close: float) -> tuple[int, bool]:
     """Return the earliest look that is as good as the best one, and whether the distance still falls at the last ones.
 
-    Distances hardly change over many looks, while a network learns ever more of the cells that it sees by heart.
+    Distances hardly change over many looks, while a network memorises ever more of the cells that it sees.
     """
     means = distances.mean(dim=0).min(dim=1).values
     early = int((means <= (1 + close) * means.min()).int().argmax())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @checked
 class History:
-    """The terms of the objective and the learning rate at every optimiser step.
+    """The terms of the objective and the learning rate at every training step.
 
     Examples
     --------

@@ -13,7 +13,7 @@ MOST = 300
 UNLIKELY = 0.05
 """A chance up to which cells are said to be told apart."""
 PERMUTED = 199
-"""How often cells are dealt out anew."""
+"""Number of permutations of the cells."""
 
 
 class Told(NamedTuple):
