@@ -437,7 +437,7 @@ class Hopeless:
 
 def test_numbers_beyond_double_precision_stop_at_once():
     hopeless = Hopeless(math.nan)
-    with pytest.raises(ConvergenceError, match="beyond double precision in iteration 1 .*Rescale the states"):
+    with pytest.raises(ConvergenceError, match="exceeded double precision in iteration 1 .*Rescale the states"):
         advance(hopeless, 1e-4, 10_000)
     assert hopeless.updates == 1
 
