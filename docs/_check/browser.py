@@ -21,6 +21,8 @@ from urllib.parse import unquote, urldefrag, urlsplit
 SITE = Path(__file__).parents[2] / "build" / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (400, 1400)
+PATIENCE = 180_000
+"""Milliseconds that anything may take, on a machine that is busy."""
 WORD, FOUND_ON = "growth", "docs/explain/growth.html"
 TABLE = "benchmarks/results/speed.html"
 PHOTOGRAPHED = (
@@ -127,7 +129,7 @@ def search(tab: Any, home: str) -> list[str]:
     tab.keyboard.type(WORD)
     tab.keyboard.press("Enter")
     tab.wait_for_url("**/search.html*")
-    tab.wait_for_function("document.querySelectorAll('#search-results li a').length > 0", timeout=20_000)
+    tab.wait_for_function("document.querySelectorAll('#search-results li a').length > 0")
     tab.wait_for_timeout(1500)  # results come one after the other
     links = tab.eval_on_selector_all("#search-results li a", "links => links.map((link) => link.href)")
     return [] if any(FOUND_ON in link for link in links) else [f"search for {WORD!r} finds no {FOUND_ON} in {links}"]
@@ -163,6 +165,7 @@ def check(browser: Any, site: Path, photographs: Path | None, only: list[str]) -
     pages, noted, count = {}, [], 0
     with served(site) as home:
         tab = browser.new_page()
+        tab.set_default_timeout(PATIENCE)
         listen(tab, home, noted)
         for name in names:
             pages[name], here = look(tab, home + name, noted)
