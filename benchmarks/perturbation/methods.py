@@ -79,7 +79,10 @@ class Flow:
         for ask in asks:
             x = np.asarray(ask.start.obsm[REP], dtype=np.float32)
             asked = {"treatment": ask.treatment} | ({} if ask.dose is None else {"dose": ask.dose})
-            way = {} if ask.time is None else {"start": float(ask.start.obs["time"].iloc[0]), "stop": ask.time}
+            # Times beyond the last one that was seen are asked for too, and reported as such.
+            way: dict[str, Any] = {}
+            if ask.time is not None:
+                way = {"start": float(ask.start.obs["time"].iloc[0]), "stop": ask.time, "extrapolate": True}
             move = partial(flow.simulate, seed=seed) if self.noisy else flow.transport
             moved = move(x, condition=asked, **way)
             weight = None if moved.log_weight is None else moved.log_weight[-1].double().exp().numpy()
