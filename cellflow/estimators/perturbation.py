@@ -123,7 +123,7 @@ class PerturbationFlow(FlowEstimator):
         Table of the fit, a row for each treatment and group: ``treatment``, ``group``, ``cells``, ``controls``.
     matching_
         How the cells of each row were matched with their controls, by its name: a `cellflow.pairing.choice.Matched`;
-        not in a loaded flow.
+        empty if an earlier version has saved the flow.
     shifts_
         The change of the mean, from controls to treated cells, of each of its rows, ``(k, d)``.
     history_, search_history_, blur_

@@ -15,6 +15,7 @@ from cellflow.cells.name_vectors import listed
 from cellflow.cells.stores import digests_of_files
 from cellflow.cells.treatments import name_of
 from cellflow.estimators.arms import Arms, treatments_alone
+from cellflow.estimators.matching_record import matched_by_name, matching_record
 from cellflow.training.kinds import TEXT, Kind, check_record, many, whole
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def learned(self: "PerturbationFlow") -> dict[str, Any]:
         "conditions": self.conditions_.record(),
         "treatments": [dict(one) for one in self.treatments_],
         "arms": {name: self.arms_[name].tolist() for name in self.arms_},
+        "matching": matching_record(self.matching_),
         "shifts": base64.b64encode(self.shifts_.astype("<f4").tobytes()).decode("ascii"),
         "n_features_in": self.n_features_in_,
         "segments": self.segments_,
@@ -82,6 +84,7 @@ def restore(self: "PerturbationFlow", learned: dict[str, Any]) -> None:
     self.treatments_ = tuple(learned["treatments"])
     self.arms_ = _read_arms(learned["arms"])
     _check_treatments(self)
+    self.matching_ = matched_by_name(learned.get("matching", []))  # which models of before do not say
     self.segments_, self.told_ = learned["segments"], learned["told"]
     self.n_features_in_, self.history_ = learned["n_features_in"], training.History(learned["history"])
     shifts = np.frombuffer(base64.b64decode(learned["shifts"], validate=True), dtype="<f4")

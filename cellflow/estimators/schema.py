@@ -7,6 +7,7 @@ from typing import Any
 
 from cellflow.errors import CheckpointError
 from cellflow.estimators.fields import ENDS, HEADS
+from cellflow.estimators.matching_record import MATCHED, MATCHED_SOMETIMES
 from cellflow.estimators.model_files import DIGESTS
 from cellflow.images.levels import Levels
 from cellflow.networks.flow_map import SPANS
@@ -74,6 +75,7 @@ _LEVELS = Kind(
 )
 _CONDITIONS = {"conditions": maybe(OBJECT), "controls": TRUTH}
 _SEARCH = {"search_history": HISTORY, "blur": number(0)}
+_MATCHING = {"matching": many(OBJECT)}
 LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
     "SnapshotFlow": (
         {"times": TIMES, "n_features_in": whole(1), "n_cells": many(whole(1), least=2), "history": HISTORY},
@@ -85,6 +87,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
             "fingerprint": maybe(OBJECT),
             "conditions": OBJECT,
             **_SEARCH,
+            **_MATCHING,
         },
     ),
     "DomainTranslator": (
@@ -114,7 +117,7 @@ LEARNED: dict[str, tuple[Mapping[str, Kind], Mapping[str, Kind]]] = {
             "fingerprint": maybe(OBJECT),
             **_SEARCH,
         },
-        {},
+        _MATCHING,
     ),
 }
 """What each estimator has learned beside its weights: what every version saved, and what some did."""
@@ -186,6 +189,8 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
     check_record(learned, *LEARNED[name], what=what, under="learned", cure=CURE)
     if learned.get("fingerprint") is not None:
         check_record(learned["fingerprint"], FINGERPRINT, what=what, under="learned.fingerprint", cure=CURE)
+    for place, row in enumerate(learned.get("matching", ())):
+        check_record(row, MATCHED, MATCHED_SOMETIMES, what=what, under=f"learned.matching.{place}", cure=CURE)
     if about.get("flow_map") is not None:
         check_record(about["flow_map"], FLOW_MAP, {"growth": TRUTH}, what=what, under="flow_map", cure=CURE)
     if about.get("members") is not None:
@@ -199,12 +204,15 @@ def check_learned(name: str, about: Mapping[str, Any], *, what: str) -> None:
         if len(learned.get("shape", ())) != 3:
             raise CheckpointError(f"{what}: expected an `autoencoder` with images in `learned.shape` only. {CURE}")
     n = len(learned.get("times", ()))
-    for key, least in (("n_cells", 0), ("masses", 0), ("turnover", 1)):
+    of_intervals = () if "conditions" in learned else (("turnover", 1), ("matching", 1))
+    for key, least in (("n_cells", 0), ("masses", 0), *of_intervals):
         found = learned.get(key)
         if found is not None and len(found) != n - least:
             raise CheckpointError(
                 f"{what}: expected {n - least} values in `learned.{key}` for {n} times; found {shown(found)}. {CURE}"
             )
+    if "conditions" in learned and len(learned.get("turnover", ())) not in (0, len(learned.get("matching", ()))):
+        raise CheckpointError(f"{what}: expected as many values in `learned.turnover` as in `learned.matching`. {CURE}")
     if "masses" in learned and (learned["masses"] is None) == learned.get("growth", learned["masses"] is not None):
         raise CheckpointError(f"{what}: expected `learned.masses` where growth was learned, and only there. {CURE}")
     if learned.get("pixels") and len(learned["shape"]) != 3:

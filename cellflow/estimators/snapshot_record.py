@@ -6,6 +6,7 @@ from cellflow import training
 from cellflow.cells.clock import Clock
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.estimators.matching_record import matched_by_name, matched_list, matching_record
 
 if TYPE_CHECKING:
     from cellflow.estimators.snapshots import SnapshotFlow
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def learned(self: "SnapshotFlow") -> dict[str, Any]:
     """Return everything learned other than the weights, as JSON."""
+    turnover = list(self.turnover_.values() if isinstance(self.turnover_, dict) else self.turnover_)
     return {
         "times": list(self.clock_.times),
         **({"time_labels": dict(self.clock_.labels)} if self.clock_.labels else {}),
@@ -20,7 +22,8 @@ def learned(self: "SnapshotFlow") -> dict[str, Any]:
         "n_cells": list(self.n_cells_),
         "history": self.history_.columns,
         "growth": self.growth_,
-        **({} if isinstance(self.turnover_, dict) else {"turnover": self.turnover_}),
+        **({"turnover": turnover} if turnover else {}),  # which old files lack
+        **({"matching": matching_record(self.matching_)} if self.matching_ else {}),
         **({} if self.conditions_ is None else {"conditions": self.conditions_.record()}),
         "masses": self.masses_,
         "search_history": self.search_history_.columns,
@@ -49,8 +52,14 @@ def restore(self: "SnapshotFlow", learned: dict[str, Any]) -> None:
     self.masses_ = None if sizes is None else tuple(sizes)
     known = learned.get("conditions")
     self.conditions_ = None if known is None else FittedConditions.of(known)
-    self.turnover_ = {} if known is not None else learned.get("turnover", [None] * (len(self.clock_.times) - 1))
-    self.matching_ = {} if known is not None else []  # like plans, of a fit in this process
+    matching = learned.get("matching", [])  # which models of before do not say
+    if known is None:
+        self.turnover_ = learned.get("turnover", [None] * (len(self.clock_.times) - 1))
+        self.matching_ = matched_list(matching)
+    else:
+        self.matching_ = matched_by_name(matching)
+        self.turnover_ = dict(zip(self.matching_, learned.get("turnover", []), strict=False))  # of all or of none
+    self.members_ = ()  # until their weights are read
     self.search_history_ = training.History(learned.get("search_history"))
     self.blur_ = float(learned.get("blur", 0.0))
     self.fingerprint_ = Fingerprint.of(learned.get("fingerprint"), width=self.n_features_in_)

@@ -160,11 +160,11 @@ class SnapshotFlow(FlowEstimator):
     plans_
         For each interval the plan over the whole snapshots, or ``None`` if super-batches were used. With
         ``conditions`` a mapping, from the label of a condition, the times of two snapshots and, with ``within``, the
-        group: ``flow.plans_["A", 0.0, 3.0]``.
+        group: ``flow.plans_["A", 0.0, 3.0]``. Not saved: a loaded flow has none.
     matching_
         For each interval how its cells were matched, a `cellflow.pairing.choice.Matched`: in one plan or in
         super-batches, by which coupling, and whether it keeps the masses of cells.
-        With ``conditions`` a mapping as ``plans_``. Empty for a loaded flow.
+        With ``conditions`` a mapping as ``plans_``. Empty if an earlier version has saved the flow.
     conditions_
         What was learned of the conditions: names, scales of doses; ``None`` without.
     n_features_in_
@@ -178,7 +178,7 @@ class SnapshotFlow(FlowEstimator):
     turnover_
         For each interval the share of the population that growth replaces: the descendants that the plan gives to cells
         beyond their share in their own snapshot. ``None`` if super-batches were used or growth was not learned. With
-        ``conditions`` a mapping as ``plans_``, empty for a loaded flow.
+        ``conditions`` a mapping as ``plans_``.
 
     Source
     ------
