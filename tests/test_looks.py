@@ -274,6 +274,89 @@ def test_the_basis_is_a_umap_if_there_is_one(adata):
             drawn(plot, adata)
 
 
+def tables(adata):
+    """Cells with what was predicted of them, and the scores of a validation."""
+    predicted = adata[adata.obs["day"] == 1].copy()
+    predicted.obs["weight"] = 1.0
+    predicted.uns["interpolation"] = {"rep": "X_rep", "time_key": "day", "unit": "days", "weight": "weight"}
+    rows = {"time": 1.0, "method": ["flow", "previous snapshot"], "W1": [1.0, 2.0], "n_cells": 9}
+    adata.uns["validation"] = pd.DataFrame(rows)
+    return predicted
+
+
+def panels_of(plot):
+    """A plot of tables: its figure for further arguments."""
+
+    def draw(adata, **given):
+        if plot == "validation":
+            return cf.pl.validation(adata, time_key="day", ax=blank().subplots(), **given).figure
+        more = {"genes": ["MYOG", "ID1"]} if plot == "genes" else {"basis": "rep"}
+        return getattr(cf.pl, plot)(adata, tables(adata), figure=blank(), **more, **given)
+
+    return draw
+
+
+TABLED = {name: panels_of(name) for name in ("interpolation", "genes", "validation")}
+"""Plots that take those arguments of a look which change something in them."""
+OF_CELLS = {"size", "alpha", "na_color", "frameon"}
+TAKEN = {
+    "interpolation": {"palette", "legend_loc", "title", *OF_CELLS},
+    "genes": {"palette", "legend_loc", "title", "layer", "use_raw", "ncols"},
+    "validation": {"palette", "legend_loc", "title"},
+}
+
+
+@pytest.mark.parametrize("plot", TABLED)
+def test_plots_of_tables_take_what_changes_something_and_refuse_the_rest(adata, plot):
+    tables(adata)
+    for given, said in WRONG:
+        expected = (ValueError, said) if given.keys() <= TAKEN[plot] else (TypeError, "has no argument")
+        with pytest.raises(expected[0], match=expected[1]):
+            TABLED[plot](adata, **given)
+    for name in {field.name for field in fields(Look)} - TAKEN[plot]:
+        with pytest.raises(TypeError, match=f"no argument '{name}'"):
+            TABLED[plot](adata, **{name: getattr(Look(), name)})
+    with pytest.raises(TypeError, match=r"no argument 'pallete'. Did you mean palette\?"):
+        TABLED[plot](adata, pallete="tab20")
+    with pytest.raises(ValueError, match="for each of"):
+        TABLED[plot](adata, palette=["red"])
+    with pytest.raises(ValueError, match="Unknown name in `palette`"):
+        TABLED[plot](adata, palette={"nothing": "red"})
+
+
+def colours_in(figure):
+    marks = [mark for ax in figure.axes for mark in dots(ax)]
+    found = {to_hex(c) for mark in marks for c in (*mark.get_facecolor(), *mark.get_edgecolor())}
+    return found | {to_hex(line.get_color()) for ax in figure.axes for line in ax.lines}
+
+
+@pytest.mark.parametrize("plot", TABLED)
+def test_plots_of_tables_have_the_colours_titles_and_keys_asked_for(adata, plot):
+    tables(adata)
+    asked = ["#123456", "#654321"]
+    assert not colours_in(TABLED[plot](adata)) & {*asked}
+    assert colours_in(TABLED[plot](adata, palette=asked)) >= {*asked}
+    first, *others = TABLED[plot](adata, title=["$ one", "two"]).axes
+    assert first.get_title() == r"\$ one"
+    assert [ax.get_title() for ax in others[:1]] == ["two"][: len(others)]
+    for given, n in (({}, 1), ({"legend_loc": "none"}, 0), ({"legend_loc": None}, 0)):
+        figure = TABLED[plot](adata, **given)
+        assert len([one for one in (*figure.legends, figure.axes[0].get_legend()) if one is not None]) == n
+
+
+def test_observed_and_predicted_cells_have_the_size_asked_for_and_genes_their_layer(adata):
+    figure = TABLED["interpolation"](adata, size=7.0, alpha=0.25, na_color="#0000ff", frameon=False)
+    behind, *front = [mark for ax in figure.axes for mark in dots(ax)]
+    np.testing.assert_allclose(front[0].get_sizes(), 7.0)
+    np.testing.assert_allclose(behind.get_facecolor(), [(0.0, 0.0, 1.0, 0.25)])
+    assert not figure.axes[0].axison
+    places = ({}, {"layer": "twice"}, {"use_raw": True})
+    means = [[line.get_ydata()[0] for line in TABLED["genes"](adata, **given).axes[0].lines[1:]] for given in places]
+    np.testing.assert_allclose(means[1:], np.outer([2, 3], means[0]))
+    one, two = TABLED["genes"](adata, ncols=1).axes
+    assert one.get_position().x0 == pytest.approx(two.get_position().x0)
+
+
 def test_looks_are_read_by_name():
     assert look_of("pl.velocity", {"cmap": "magma"}) == Look(cmap="magma")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from cellflow.cells.columns import read_column
 from cellflow.cells.expression import places_of, read_expression
 from cellflow.cells.snapshots import read_times
+from cellflow.errors import unknown
 from cellflow.pl.canvas import MARKERS, PALETTE
 from cellflow.pl.look import Look
 
@@ -158,6 +159,32 @@ def _readable(times: np.ndarray) -> tuple[float, ...]:
     """Return the times where all of them can be written beside a colour bar, else none."""
     gaps = np.diff(times) / np.ptp(times) if len(times) > 1 else np.ones(1)
     return tuple(times.tolist()) if len(times) <= MOST_TICKS and gaps.min() > 0.05 else ()
+
+
+def colors_for(look: Look, usual: Mapping[str, str]) -> dict[str, str]:
+    """Return a colour for each of a few things: that of the palette of a look, by name or in their order, or the usual.
+
+    Raises
+    ------
+    ValueError
+        When the palette has fewer colours than there are things, or names none of them.
+
+    Examples
+    --------
+    >>> colors_for(Look(palette={"predicted": "red"}), {"observed": "blue", "predicted": "orange"})
+    {'observed': 'blue', 'predicted': 'red'}
+    """
+    asked, names = look.palette, list(usual)
+    if asked is None:
+        return dict(usual)
+    if isinstance(asked, Mapping):
+        if strange := [name for name in asked if name not in names]:
+            raise ValueError(unknown("name in `palette`", strange[0], names))
+        return {**usual, **asked}
+    colors = _sampled(asked, len(names)) if isinstance(asked, str) else tuple(asked)
+    if len(colors) < len(names):
+        raise ValueError(f"Expected a colour in `palette` for each of {names}; found {len(colors)}.")
+    return dict(zip(names, colors, strict=False))
 
 
 def palette_of(adata: "AnnData", name: str, categories: list[str], look: Look) -> tuple[str, ...]:

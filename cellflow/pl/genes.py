@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from cellflow.cells.expression import places_of
 from cellflow.cells.snapshots import read_times
 from cellflow.pl.canvas import OBSERVED, PREDICTED, figure_or_new, literal, plain
 from cellflow.pl.cells import expression
+from cellflow.pl.coloring import colors_for
 from cellflow.pl.labels import unit_of_result
+from cellflow.pl.look import Look, look_of
+from cellflow.pl.marks import titled
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 4
+COLUMNS = Look.ncols
+"""Genes beside each other where nothing else is asked for."""
+COLORS = {"observed": OBSERVED, "predicted": PREDICTED}
+TAKES = ("palette", "legend_loc", "layer", "use_raw", "title", "ncols")
+"""What of a look is of this plot: it draws means, not cells."""
 
 
 @checked
@@ -31,6 +38,7 @@ def genes(
     time_key: str | None = None,
     left_out: Sequence[float] = (),
     figure: "Figure | None" = None,
+    **look: Any,
 ) -> "Figure":
     """Draw the mean expression of genes over time: observed at the snapshots, and predicted in between.
 
@@ -48,13 +56,19 @@ def genes(
         Times of held-out snapshots, to be drawn hollow.
     figure
         Figure to draw on; ``None`` for a new one.
+    **look
+        As for `cells`: ``palette`` (of ``"observed"`` and ``"predicted"``, in this order or by name), ``layer`` or
+        ``use_raw`` if the PCA is of these, ``title``, ``ncols``, and ``legend_loc="none"`` to leave out the key
+        below.
 
     Raises
     ------
     KeyError
-        When a gene does not exist; the message has close matches.
+        When a gene or layer does not exist; the message has close matches.
+    TypeError
+        When ``look`` has another argument.
     ValueError
-        When the prediction holds no genes, or several have the same name.
+        When the prediction holds no genes, several have the same name, or a value of ``look`` is not possible.
 
     Examples
     --------
@@ -67,6 +81,8 @@ def genes(
     >>> [ax.get_title() for ax in figure.axes]
     ['MYOG', 'CDK1']
     """
+    how = look_of("pl.genes", look, takes=TAKES)
+    colors = colors_for(how, COLORS)
     names = [genes] if isinstance(genes, str) else list(genes)
     if not names:
         raise ValueError("Expected the names of one or more genes; found none.")
@@ -75,21 +91,24 @@ def genes(
     for name in names:
         _check(adata, name, "`adata.var_names`")
         _check(predicted, name, "the genes of the PCA, `predicted.var_names`")
-    columns = min(COLUMNS, len(names))
+    columns = min(how.ncols, len(names))
     rows = -(-len(names) // columns)
     figure = figure_or_new(figure, size=(1.2 + 2.6 * columns, 0.6 + 2.5 * rows))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     about = predicted.uns.get("interpolation", {})
     unit, time_key = unit_of_result(adata, about, time_key), time_key or str(about.get("time_key", "time"))
     weights = read_weights(adata, about["weight_key"]) if "weight_key" in about else np.ones(adata.n_obs)
-    for ax, name in zip(panels, names, strict=False):
-        _draw(ax, adata, predicted, name, time_key, left_out, weights)
-        ax.set(title=literal(name), xlabel=literal(unit))
+    for number, (ax, name) in enumerate(zip(panels, names, strict=False)):
+        _draw(ax, adata, predicted, name, time_key, left_out, weights, how, colors)
+        asked = how.title_of(number, None) is not None
+        ax.set(title=titled(how, number, None) if asked else literal(name), xlabel=literal(unit))
         ax.tick_params(labelbottom=True)  # shared axes hide them in upper rows, also where nothing is below
     for ax in panels[len(names) :]:
         ax.remove()
     for ax in panels[: len(names) : columns]:
         ax.set_ylabel("expression")
+    if how.legend_loc in (None, "none"):
+        return figure
     handles = {
         label: mark for ax in panels[: len(names)] for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
@@ -114,17 +133,20 @@ def _draw(
     time_key: str,
     left_out: Sequence[float],
     weights: np.ndarray,
+    look: Look,
+    colors: dict[str, str],
 ) -> None:
-    ax.plot(*_course(predicted, name, time_key), color=PREDICTED, linewidth=1.8, label="predicted mean", zorder=2)
-    time, values = read_times(adata, time_key), expression(adata, name)
+    course, observed = _course(predicted, name, time_key), colors["observed"]
+    ax.plot(*course, color=colors["predicted"], linewidth=1.8, label="predicted mean", zorder=2)
+    time, values = read_times(adata, time_key), expression(adata, name, layer=look.layer, use_raw=look.use_raw)
     for moment in np.unique(time):
         cells, weight = values[time == moment], weights[time == moment]
         low, high = _quartiles(cells, weight)
         unseen = moment in left_out
-        ax.vlines(moment, low, high, color=OBSERVED, linewidth=4, alpha=0.25, zorder=1)
+        ax.vlines(moment, low, high, color=observed, linewidth=4, alpha=0.25, zorder=1)
         ax.plot(
             moment, np.average(cells, weights=weight), "o",
-            color=OBSERVED, markerfacecolor="white" if unseen else OBSERVED, zorder=3,
+            color=observed, markerfacecolor="white" if unseen else observed, zorder=3,
             label="observed mean, held out" if unseen else "observed mean (bar: middle half of the cells)",
         )  # fmt: skip
     ax.margins(x=0.08)

@@ -128,8 +128,17 @@ class Look:
         return self.title[panel] if panel < len(self.title) else other
 
 
-def look_of(plot: str, given: Mapping[str, Any]) -> Look:
+def look_of(plot: str, given: Mapping[str, Any], *, takes: Sequence[str] | None = None) -> Look:
     """Return the look that the keyword arguments of a plot specify.
+
+    Parameters
+    ----------
+    plot
+        Its name, for messages.
+    given
+        The arguments.
+    takes
+        Those that the plot takes, where some of them would change nothing; ``None`` for all.
 
     Raises
     ------
@@ -141,10 +150,11 @@ def look_of(plot: str, given: Mapping[str, Any]) -> Look:
     >>> look_of("pl.velocity", {"size": 4.0}).size
     4.0
     """
-    known = [field.name for field in fields(Look)]
+    known = [field.name for field in fields(Look) if takes is None or field.name in takes]
     for name in given:
         if name not in known:
-            close = get_close_matches(name, [*known, "color", "basis", "by", "figure"], n=3)
+            others = ["color", "basis", "by", "figure"] if takes is None else []
+            close = get_close_matches(name, [*known, *others], n=3)
             hint = (
                 f"Did you mean {' or '.join(close)}?" if close else f"The look of cells is set by {', '.join(known)}."
             )

@@ -8,7 +8,10 @@ import pandas as pd
 
 from cellflow.errors import unknown
 from cellflow.pl.canvas import INK, OBSERVED, PREDICTED, axes_or_new, literal, plain
+from cellflow.pl.coloring import colors_for
 from cellflow.pl.labels import time_label, unit_of_result
+from cellflow.pl.look import look_of
+from cellflow.pl.marks import titled
 from cellflow.signature import checked
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ FLOW, FLOOR = "flow", "half against half"
 """Rows of the table that are not baselines."""
 MOST_RANGE = 10
 """Ratio of energy distances from which they are drawn on a logarithmic scale."""
+TAKES = ("palette", "legend_loc", "title")
+"""What of a look is of this plot: it draws scores, not cells."""
 _GREEN = "#009E73"
 _STYLES: dict[Hashable, dict[str, Any]] = {
     FLOW: {"marker": "o", "color": PREDICTED, "s": 45, "zorder": 4},
@@ -81,6 +86,7 @@ def validation(
     time_key: str | None = None,
     key: str = "validation",
     ax: "Axes | None" = None,
+    **look: Any,
 ) -> "Axes":
     """Draw what `cellflow.tl.validate` found: a row for each time or interval, a mark for each method.
 
@@ -98,11 +104,16 @@ def validation(
         Name under which `cellflow.tl.validate` wrote.
     ax
         Axes to draw on; ``None`` for new ones.
+    **look
+        As for `cells`: ``palette`` (of the methods, by their names in the legend or in its order), ``title``, and
+        ``legend_loc="none"`` to leave out the legend.
 
     Raises
     ------
     KeyError
         When `cellflow.tl.validate` has not run, or has not written what to draw.
+    TypeError, ValueError
+        When ``look`` has another argument, or a value that is not possible.
 
     Examples
     --------
@@ -112,6 +123,7 @@ def validation(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['24 hours']
     """
+    how = look_of("pl.validation", look, takes=TAKES)
     table = read_validation(adata, key, kind=kind)
     about = adata.uns.get(f"{key}_about", {})
     unit = unit_of_result(adata, about, time_key)
@@ -119,21 +131,24 @@ def validation(
     ax = axes_or_new(ax, size=figure_size(adata, key, kind=kind))
     for place in range(len(rows)):
         ax.axhline(place, color="#e4e4e4", linewidth=1, zorder=0)
-    for method, group in _methods(table, kind).items():
+    methods = _methods(table, kind)
+    colors = colors_for(how, {_name(method): _color(_style(method)) for method in methods})
+    for method, group in methods.items():
         places = np.array([list(rows).index(row) for row in _keys(group, kind)]) + _APART[kind].get(method, 0.0)
-        style = _STYLES.get(method, {"marker": "P", "edgecolors": INK})
+        style = _colored(_style(method), colors[_name(method)])
         low, high = (f"{value}_{end}" if kind != "couplings" else end for end in ("low", "high"))
         if low in group and (kind == "couplings" or _is_flow(method)):
             widest = max(widest, group[high].max())
-            colour = style.get("color", style.get("edgecolors"))
-            ax.hlines(places, group[low], group[high], color=colour, linewidth=1.2, alpha=0.6, zorder=2)
-        ax.scatter(group[value], places, label=_NAMES.get(method, literal(str(method))), **_mark(style))
+            ax.hlines(places, group[low], group[high], color=_color(style), linewidth=1.2, alpha=0.6, zorder=2)
+        ax.scatter(group[value], places, label=literal(_name(method)), **_mark(style))
     ax.set_yticks(range(len(rows)), [literal(label) for label in rows.values()])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     _scale(ax, kind, table[value], widest)
     rep = about.get("rep", "the representation")
     ax.set(xlabel=literal(_XLABELS[kind].format(rep=rep)), ylabel="left out" if kind == "times" else "carried")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False, labelspacing=0.7)
+    if how.legend_loc not in (None, "none"):
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False, labelspacing=0.7)
+    ax.set_title(titled(how, 0, None))
     plain(ax)
     return ax
 
@@ -194,6 +209,24 @@ def _methods(table: pd.DataFrame, kind: str) -> dict[Hashable, pd.DataFrame]:
 
 def _is_flow(method: Hashable) -> bool:
     return method == FLOW or (isinstance(method, tuple) and method[0] == FLOW)
+
+
+def _name(method: Hashable) -> str:
+    """Return what the legend calls a method."""
+    return _NAMES.get(method, str(method))
+
+
+def _style(method: Hashable) -> dict[str, Any]:
+    return _STYLES.get(method, {"marker": "P", "edgecolors": INK})
+
+
+def _color(style: dict[str, Any]) -> str:
+    """Return the colour of a mark, of its edge where it is hollow."""
+    return str(style.get("color", style.get("edgecolors")))
+
+
+def _colored(style: dict[str, Any], color: str) -> dict[str, Any]:
+    return style | {"color" if "color" in style else "edgecolors": color}
 
 
 def _mark(style: dict[str, Any]) -> dict[str, Any]:
