@@ -79,6 +79,9 @@ class Fixed:
 class Adaptive:
     """Adaptive steps, the same for the whole batch, without noise.
 
+    Estimators carry all cells in one batch with it, in memory that grows with their number: steps of their own for some
+    of the cells would change these by more than the tolerances. For hundreds of thousands of cells take `Fixed`.
+
     Parameters
     ----------
     method
