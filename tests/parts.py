@@ -24,7 +24,7 @@ from cellflow.couplings import (
     Within,
 )
 from cellflow.integrate import TABLES, Adaptive, Fixed, Jumps, Noisy, Table
-from cellflow.networks import MLP, DiffusersField, EndPoints, FlowMap, Heads, Standardized, UNet
+from cellflow.networks import MLP, DiffusersField, EndGuess, EndPoints, FlowMap, Heads, Standardized, UNet
 from cellflow.objectives import (
     BridgeMatching,
     EndPointMatching,
@@ -127,6 +127,10 @@ ALL_NETWORKS = {
     "unet": (lambda: UNet(2, width=8, multipliers=(1,)), (5, 2, 4, 4)),
     "heads": (lambda: Heads(MLP(dim=2, width=8, heads=3), score="shared", growth="shared"), (5, 2)),
     "ends": (lambda: EndPoints(MLP(dim=2, width=8, heads=2)), (5, 2)),
+    "ends from a guess": (
+        lambda: EndPoints(UNet(2, width=8, multipliers=(1,), heads=2), EndGuess((2, 4, 6), 0.3)),
+        (5, 2, 4, 6),
+    ),
     "standardized": (standardized, (5, 2)),
     "flow map": (lambda: FlowMap(MLP(dim=2, width=8, times=2)), (5, 2)),
     "flow map with growth": (growing_map, (5, 2)),

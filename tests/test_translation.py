@@ -243,6 +243,32 @@ def test_images_can_have_a_bridge_by_its_ends(tmp_path):
     assert len(back.refine(x, y, rounds=1, steps=2).history_) == 12
 
 
+@pytest.mark.parametrize(
+    ("flow", "path", "found"),
+    [
+        ("images", cf.paths.BrownianBridge(0.3), cf.networks.EndPoints),
+        ("images", cf.paths.Linear(0.3), cf.networks.Heads),
+        ("vectors", cf.paths.BrownianBridge(0.3), cf.networks.Heads),
+    ],
+)
+def test_heads_follow_from_the_samples_and_the_path(flow, path, found):
+    x, y = (grey(60), grey(190, seed=1)) if flow == "images" else (blobs(), blobs(seed=1))
+    model = {"images": images, "vectors": vectors}[flow](path=path, stochastic=True, steps=1).fit(x, y)
+    assert type(model.field_) is found
+
+
+def test_the_guess_of_the_ends_is_that_of_both_domains():
+    x, y = grey(60), grey(190, seed=1)
+    model = images(path=cf.paths.BrownianBridge(0.3), stochastic=True, steps=1).fit(x, y)
+    guess = model.field_.guess
+    assert guess.sigma == 0.3
+    assert 0.3 < model.history_["loss"][0] < 6  # in units of what the guess misses, not of images
+    for mean, variance, domain in zip(guess.mean, guess.variance, (x, y), strict=True):
+        assert torch.allclose(mean, domain.scaled().mean(0), atol=1e-6)
+        deviations = domain.scaled() - domain.scaled().mean(0)
+        assert variance.sum().item() == pytest.approx(deviations.square().sum().item() / len(deviations), rel=1e-4)
+
+
 def test_an_interrupted_bridge_by_its_ends_goes_on_as_if_it_had_not_been(tmp_path):
     settings = {"path": cf.paths.BrownianBridge(0.3), "stochastic": True, "heads": "ends"}
     x, y = grey(60), grey(190, seed=1)

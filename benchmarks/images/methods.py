@@ -15,10 +15,12 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 import cellflow as cf
 from benchmarks.command import Several, Words, options
 from benchmarks.page import save
+from cellflow.estimators.domains import some_of
+from cellflow.estimators.translation import MEASURED
 from cellflow.fields import outputs
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
-from cellflow.networks import EndPoints, Heads
+from cellflow.networks import EndGuess, EndPoints, Heads
 from cellflow.objectives import BridgeMatching, EndPointMatching, NoiseMatching, Objective, VelocityMatching
 from cellflow.report.grids import rows_figure
 from cellflow.seeds import seeded
@@ -123,9 +125,9 @@ BRIDGE: Mapping[str, Any] = {
     "objective": BridgeMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES), "samplers": ("SDE", "ODE"),
 }  # fmt: skip
 BY_ENDS: Mapping[str, Any] = {
-    "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=1.0), "samplers": ("SDE", "ODE"),
+    "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=0.1), "samplers": ("SDE", "ODE"),
 }  # fmt: skip
-"""The same bridge from a network that predicts both of its clean ends, see `cellflow.networks.EndPoints`."""
+"""The same bridge from a network that predicts what guesses of its ends miss, see `cellflow.networks.EndGuess`."""
 TRANSLATORS = {
     "I-CFM": Method("independent"),
     "OT-CFM": Method("exact"),
@@ -161,8 +163,9 @@ def prepare(
     """Return an untrained model, and the batches to train it on; without a source, from noise."""
     bridge = bool(method.objective.heads)
     field = size.network(target.shape, heads=2 if bridge else 1, generator=rng)
-    if isinstance(method.objective, EndPointMatching):
-        field = EndPoints(field)
+    if isinstance(method.objective, EndPointMatching) and source is not None:
+        guess = EndGuess(target.shape, method.objective.path.sigma)
+        field = EndPoints(field, guess.measure(some_of(source, MEASURED), some_of(target, MEASURED)).to(size.device))
     elif bridge:
         field = Heads(field, score="shared")
     batches = cf.pairing.image_batches(

@@ -61,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "seed": int,
     "stochastic": bool,
     "growth": AUTO_OR_BOOL,
-    "heads": Literal["shared", "separate", "ends"],
+    "heads": Literal["auto", "shared", "separate", "ends"],
     "masses": Literal["counts"] | dict[float | str, float] | None,
     "weight_key": str | None,
     "prior_key": str | None,

@@ -246,6 +246,17 @@ def scales_of(x0: Domain, x1: Domain) -> Scales:
     return Scales(both.mean(dim=0).float(), scale, scale, 1.0)
 
 
+def some_of(domain: Domain, most: int) -> Tensor:
+    """Return samples from all over a domain, as floating-point numbers: all of them, or at most so many.
+
+    Examples
+    --------
+    >>> some_of(Points(torch.arange(10.0)[:, None]), 5).flatten()
+    tensor([0., 2., 4., 6., 8.])
+    """
+    return domain.scaled(torch.arange(0, len(domain), -(-len(domain) // most)))
+
+
 def digests(source: Domain, target: Domain) -> dict[str, str]:
     """Return the fingerprints of both domains."""
     return {"source": digest(source), "target": digest(target)}

@@ -13,7 +13,7 @@ from cellflow.cells.single import moments
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.modes import single_precision
-from cellflow.networks import EndPoints, Heads, Standardized
+from cellflow.networks import EndGuess, EndPoints, Heads, Standardized
 from cellflow.networks.sizes import unet_for
 from cellflow.objectives.draw import Unit
 
@@ -94,6 +94,7 @@ def build_field(
     alone: Sequence[str] = (),
     sigma: float = 0.0,
     standardize: bool | str = True,
+    guess: EndGuess | None = None,
 ) -> nn.Module:
     """Return an untrained field.
 
@@ -113,6 +114,8 @@ def build_field(
         Scale of the noise, which sets that of the score drift.
     standardize
         Whether the network's inputs and outputs are standardised; ``"loss"`` for these and the loss.
+    guess
+        What a network that predicts ends corrects.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def build_field(
     6
     """
     if heads == ENDS and tuple(beside) == ("score",) and not standardize:
-        return EndPoints(_of_several(make, len(scales.shift), 2))
+        return EndPoints(_of_several(make, len(scales.shift), 2), guess)
     if heads not in HEADS:
         raise ValueError(unknown("heads", heads, HEADS))
     if isinstance(standardize, str) and standardize != LOSS:

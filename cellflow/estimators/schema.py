@@ -9,6 +9,7 @@ from cellflow.errors import CheckpointError
 from cellflow.estimators.fields import ENDS, HEADS
 from cellflow.estimators.matching_record import MATCHED, MATCHED_SOMETIMES
 from cellflow.estimators.model_files import DIGESTS
+from cellflow.estimators.population import AUTO
 from cellflow.images.levels import Levels
 from cellflow.networks.flow_map import SPANS
 from cellflow.training.kinds import (
@@ -151,7 +152,7 @@ ALWAYS = {
 """Settings that every version saved, as they are called today: without one of them, a default would be wrong."""
 
 VALUES = {
-    "heads": one_of(*HEADS, ENDS),
+    "heads": one_of(AUTO, *HEADS, ENDS),
     "seed": Kind("a seed, a whole number of 64 bits", lambda value: is_number(value) and -(2**63) <= value < 2**64),
 }
 """Kinds of settings that are used before the estimator looks at them."""

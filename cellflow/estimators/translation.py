@@ -31,12 +31,15 @@ from cellflow.estimators.domains import (
     read_both,
     regular,
     scales_of,
+    some_of,
 )
 from cellflow.estimators.fields import ENDS, Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
 from cellflow.estimators.pixel_levels import Known, check_levels, levels_of, recorded, restored
+from cellflow.estimators.population import AUTO
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
+from cellflow.networks import EndGuess, EndPoints
 from cellflow.networks.additive import AdditiveShift
 from cellflow.networks.treated import Displaced
 from cellflow.objectives import BridgeMatching, EndPointMatching, Objective, VelocityMatching
@@ -53,7 +56,9 @@ from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 from cellflow.training.search import Parts
 
-DAMPING = 1.0
+MEASURED = 2000
+"""Images of each domain whose frequencies are measured, at most."""
+DAMPING = 0.1
 """Damping of the flow without noise where ends are predicted, see `cellflow.objectives.DampedVelocity`."""
 
 
@@ -90,8 +95,9 @@ class DomainTranslator(FlowEstimator):
         simulated with noise in both directions.
     heads
         What networks return if there is a score: ``"shared"``, one for velocity and score (a network that takes
-        ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, both
-        ends of the bridge, see `cellflow.networks.EndPoints`: after few steps of training simulations have less grain.
+        ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, what
+        a linear guess of both ends of the bridge misses, see `cellflow.networks.EndGuess`: results have less grain.
+        ``"auto"`` is ``"ends"`` where that is possible, otherwise ``"shared"``.
     network
         A callable from the width of vectors, or the channels of images, to a module; ``None`` for one suited to their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
@@ -186,7 +192,7 @@ class DomainTranslator(FlowEstimator):
         within: str | Sequence[str] | None = None,
         condition_dropout: float = 0.0,
         stochastic: bool = False,
-        heads: str = "shared",
+        heads: str = AUTO,
         network: Make | str | None = None,
         rep: str = "X_pca",
         steps: int = 3000,
@@ -280,6 +286,8 @@ class DomainTranslator(FlowEstimator):
         fitted.segments_ = None if shift is None else len(shift.axis)
         with seeded(rng):
             fitted.field_ = fitted._field(scales, shift).to(device)
+        if isinstance(fitted.field_, EndPoints) and fitted.field_.guess is not None:
+            fitted.field_.guess.measure(some_of(x0, MEASURED), some_of(x1, MEASURED))
         searching = generator_at(int(self.seed), SEARCHING)
         fitted.search_history_ = training.History()
         few = self._regular(run, regular(self.regularize, self.coupling, domains, features))
@@ -330,7 +338,7 @@ class DomainTranslator(FlowEstimator):
         latents.check_setting(self.autoencoder, flip=self.flip, features=self.features)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
-        if self._by_ends and not isinstance(paths.resolve(self.path), BrownianBridge):
+        if self.stochastic and self._is_set(ENDS) and not isinstance(paths.resolve(self.path), BrownianBridge):
             raise ValueError(
                 f'heads="ends" need a Brownian bridge; found path={self.path!r}. Give '
                 'path=cf.paths.BrownianBridge(0.3), or heads="shared".'
@@ -339,7 +347,13 @@ class DomainTranslator(FlowEstimator):
     @property
     def _by_ends(self) -> bool:
         """Whether the network predicts both ends of a bridge."""
-        return self.stochastic and isinstance(self.heads, str) and self.heads == ENDS
+        if self._is_set(AUTO):
+            bridge = isinstance(paths.resolve(self.path), BrownianBridge)
+            return self.stochastic and bridge and len(self.shape_) == 3
+        return self.stochastic and self._is_set(ENDS)
+
+    def _is_set(self, heads: str) -> bool:
+        return isinstance(self.heads, str) and self.heads == heads
 
     def _autoencoder(self, domains: tuple[Domain, Domain], run: Run) -> latents.Known:
         """Return the autoencoder of the setting, trained on both domains where that is asked for."""
@@ -412,13 +426,15 @@ class DomainTranslator(FlowEstimator):
             raise ValueError(
                 'heads="ends" are for images, whose noise is hard to learn; found vectors. Use heads="shared".'
             )
+        sigma = paths.resolve(self.path).sigma
         field = build_field(
             conditional(network_for(self.network, self._state_shape), width(self.conditions_, dropped=dropped)),
             scales,
             self._objective().heads,
-            heads=self.heads,
-            sigma=paths.resolve(self.path).sigma,
+            heads=ENDS if self._by_ends else "shared" if self._is_set(AUTO) else self.heads,
+            sigma=sigma,
             standardize=len(self.shape_) == 1,
+            guess=EndGuess(self._state_shape, sigma) if self._by_ends else None,
         )
         if self.segments_ is None or self.conditions_ is None:
             return field

@@ -5,6 +5,7 @@ from typing import Any
 
 from cellflow.networks.adapters import DiffusersField, Standardized
 from cellflow.networks.embedding import TimeEmbedding
+from cellflow.networks.end_guess import EndGuess
 from cellflow.networks.ends import EndPoints
 from cellflow.networks.flow_map import FlowMap
 from cellflow.networks.heads import Heads
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "DiffusersField",
+    "EndGuess",
     "EndPoints",
     "FlowMap",
     "Heads",

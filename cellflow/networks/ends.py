@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from cellflow.fields import Field, Outputs
+from cellflow.networks.end_guess import EndGuess
 from cellflow.paths import BrownianBridge
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
@@ -21,11 +22,16 @@ class EndPoints(nn.Module):
     remove it, which it cannot after short training: images come out grainy. In few dimensions, where noise is easy to
     predict, there is no gain.
 
+    With a ``guess`` the network returns what this misses, in units of its error, and sees states of about unit
+    variance: untrained, the field is that of the guess.
+
     Parameters
     ----------
     network
         A module called as ``network(t, x, condition)`` that returns both ends side by side, ``(n, 2 d)`` or ``2 c``
         channels: one that is built with ``heads=2``.
+    guess
+        Of images: what is known of both ends before any training; ``None`` for nothing.
 
     Raises
     ------
@@ -46,23 +52,28 @@ class EndPoints(nn.Module):
     (torch.Size([5, 3, 8, 8]), torch.Size([5, 3, 8, 8]))
     """
 
-    def __init__(self, network: Field) -> None:
+    def __init__(self, network: Field, guess: EndGuess | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.guess = network, guess
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Outputs:
         """Return velocity and score drift at times ``t`` ``(n,)`` and states ``x`` ``(n, d, ...)``.
 
         Of a flow map's two times ``(n, 2)`` the first is that of the state.
         """
-        whole = self.network(t, x, condition)
+        now = (t if t.ndim == 1 else t[:, 0]).clamp(BrownianBridge.margin, 1 - BrownianBridge.margin)
+        x0, x1 = self._ends(t, now, x, condition)
+        age = per_sample(now, x).to(x)
+        onward, back = (x1 - x) / (1 - age), (x0 - x) / age
+        return Outputs((onward - back) / 2, (onward + back) / 2)
+
+    def _ends(self, t: Tensor, now: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        guess = None if self.guess is None else self.guess(now, x)
+        whole = self.network(t, x if guess is None else guess.seen, condition)
         if whole.shape[1] != 2 * x.shape[1]:
             raise ValueError(
                 f"Expected a network that returns both ends, (n, {2 * x.shape[1]}); found one that returns "
                 f"{tuple(whole.shape)}. Build it with `heads=2`, as `cf.networks.UNet` takes it."
             )
         x0, x1 = whole.chunk(2, dim=1)
-        now = t if t.ndim == 1 else t[:, 0]
-        age = per_sample(now.clamp(BrownianBridge.margin, 1 - BrownianBridge.margin), x).to(x)
-        onward, back = (x1 - x) / (1 - age), (x0 - x) / age
-        return Outputs((onward - back) / 2, (onward + back) / 2)
+        return (x0, x1) if guess is None else (guess.x0 + guess.missed0 * x0, guess.x1 + guess.missed1 * x1)

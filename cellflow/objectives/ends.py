@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cellflow.batch import Batch
 from cellflow.fields import Field, VelocityOf, outputs
+from cellflow.networks.end_guess import EndGuess
 from cellflow.objectives.draw import Unit, draw, refuse
 from cellflow.objectives.matching import check_unit
 from cellflow.paths import BrownianBridge, TimeLaw, Uniform
@@ -22,8 +23,9 @@ class EndPointMatching:
     """Regress where a velocity and a score lead, forward and backward, on the ends of the pairs of a Brownian bridge.
 
     The minimiser is that of `BridgeMatching`, the bridge of the pairs. The errors have other weights: here they are the
-    distances between the predicted and the true ends, of the same size at all times. It takes any field that returns a
-    velocity and a score; `cellflow.networks.EndPoints` predicts the ends directly.
+    distances between the predicted and the true ends. It takes any field that returns a velocity and a score;
+    `cellflow.networks.EndPoints` predicts the ends directly. Where that corrects a guess, errors are in units of what
+    the guess misses at their time, so that all times and both ends count alike.
 
     Parameters
     ----------
@@ -44,7 +46,8 @@ class EndPointMatching:
 
     Source
     ------
-    Shi et al. 2023, equation 7, for the forward end only; both ends together, and the damping, are ours.
+    Shi et al. 2023, equation 7, for the forward end alone, and Karras et al. 2022, section 5, for the units; both ends
+    together, and the damping, are ours.
 
     Examples
     --------
@@ -76,8 +79,13 @@ class EndPointMatching:
         drift = cast("Tensor", found.score_drift)
         start, duration = batch.span()
         gone, left = (per_sample(time, drawn.x) for time in (drawn.t - start, start + duration - drawn.t))
-        source = drawn.mean_square(drawn.x - gone * (found.velocity - drift) - batch.x0, self.unit)
-        target = drawn.mean_square(drawn.x + left * (found.velocity + drift) - batch.x1, self.unit)
+        first = drawn.x - gone * (found.velocity - drift) - batch.x0
+        second = drawn.x + left * (found.velocity + drift) - batch.x1
+        guess = getattr(field, "guess", None)
+        if isinstance(guess, EndGuess):
+            missed0, missed1 = guess.missed(drawn.t)
+            first, second = first / missed0, second / missed1
+        source, target = (drawn.mean_square(missed, self.unit) for missed in (first, second))
         return {"loss": source + target, "source": source, "target": target}
 
     @checked

@@ -259,6 +259,16 @@ CALLS: dict[str, Any] = {
         ),
         forward(lambda **given: SMALL(1)(**given), t=tensor(4), x=IMAGES, condition=other(None)),
     ],
+    "networks.EndGuess": [
+        using(
+            cf.networks.EndGuess,
+            lambda guess: guess(torch.full((2,), 0.5), torch.zeros(2, 1, 8, 8)),
+            shape=other((1, 8, 8)),
+            sigma=number(0.3),
+        ),
+        plain(lambda x0, x1: cf.networks.EndGuess((1, 12, 12), 0.3).measure(x0, x1).variance, x0=IMAGES, x1=IMAGES),
+        forward(lambda **given: cf.networks.EndGuess((1, 12, 12), 0.3)(**given), t=tensor(4), x=IMAGES),
+    ],
     "networks.DiffusersField": using(
         cf.networks.DiffusersField, lambda field: field, network=other(lambda: SMALL(1)), time_scale=number(1000.0)
     ),

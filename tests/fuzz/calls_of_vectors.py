@@ -315,7 +315,7 @@ CALLS: dict[str, Any] = {
     ],
     "networks.EndPoints": [
         using(lambda heads: N.EndPoints(N.MLP(2, width=8, heads=heads)), field_of, heads=count(2)),
-        using(N.EndPoints, field_of, network=other(lambda: N.MLP(2, width=8, heads=2))),
+        using(N.EndPoints, field_of, network=other(lambda: N.MLP(2, width=8, heads=2)), guess=other(None)),
         forward(lambda **given: ended()(**given), t=TIMES, x=CLOUD, condition=other(None)),
     ],
     "networks.FlowMap": [
