@@ -35,6 +35,9 @@ def refine(
 ) -> "DomainTranslator":
     """Train a fitted flow further on its own pairs.
 
+    Bridges between images should have been fitted with ``heads="shared"``: the guess of ``"ends"`` is measured on real
+    images, and does not fit pairs that the model makes.
+
     Parameters
     ----------
     source, target
