@@ -209,7 +209,7 @@ BAD_TIMES = {
     "periods": (lambda day: (DATES + pd.to_timedelta(day, unit="D")).dt.to_period("D"), "period.*not a length"),
     "bins": (lambda day: pd.cut(day, 3), "interval.*not a length of time"),
     "continuous": (lambda day: day + np.linspace(0, 0.9, len(day)), "150 different times for 150 cells"),
-    "rounding": (lambda day: day + np.arange(len(day)) % 2 * 1e-12, "differ by rounding"),
+    "rounding": (lambda day: day + np.arange(len(day)) % 2 * 1e-12, "differ only by rounding"),
     "gaps": (lambda day: day.where(day != 1), "60 of 150 cells have no finite time"),
     "nullable gaps": (lambda day: day.astype("Float64").where(day != 1), "60 of 150 cells have no finite time"),
     "gaps in labels": (

@@ -503,7 +503,7 @@ def test_the_legend_of_genes_is_not_cut(names, adata):
 def test_missing_genes_name_close_matches(adata):
     with pytest.raises(KeyError, match="MYOG"):
         cf.pl.genes(adata, course(), genes=["myog"], time_key="hours")
-    with pytest.raises(KeyError, match="PCA saw"):
+    with pytest.raises(KeyError, match="the genes of the PCA"):
         cf.pl.genes(adata, course(genes=("MYOG", "CDK1")), genes="ID1", time_key="hours")
     with pytest.raises(ValueError, match="genes=True"):
         cf.pl.genes(adata, anndata.AnnData(obs=course().obs), genes="ID1", time_key="hours")

@@ -156,6 +156,18 @@ def test_the_cells_are_those_that_are_named(known):
         cf.tl.perturb(bare, flow, condition={"drug": "A"})
 
 
+def test_cells_that_are_treated_already_are_warned_of(known):
+    adata, flow = known
+    drugs = adata.obs["drug"].astype(str)
+    with pytest.warns(
+        UserWarning, match=f"{(drugs == 'A').sum()} of {len(drugs[drugs.isin(['A', 'control'])])} `cells`"
+    ):
+        cf.tl.perturb(adata, flow, condition={"drug": "C"}, cells=drugs.isin(["A", "control"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cf.tl.perturb(adata, flow, condition={"drug": "C"}, cells=drugs == "control")
+
+
 @pytest.mark.parametrize(
     ("condition", "error", "words"),
     [

@@ -8,10 +8,12 @@ import pandas as pd
 
 from cellflow.cells.snapshots import read_rep
 from cellflow.cells.states import Cells, positions
+from cellflow.cells.treatments import coded
 from cellflow.estimators.arms import treatments_alone
 from cellflow.estimators.perturbation_verbs import WAY, check_cells
 from cellflow.estimators.portions import rows_of
 from cellflow.integrate import Adaptive, Fixed, Jumps, resolve
+from cellflow.renamed import warn
 from cellflow.signature import checked_but
 from cellflow.tl.asked import Asked, read_asked, set_apart, table_of_asked
 from cellflow.tl.files import on_files
@@ -54,7 +56,8 @@ def perturb(
         Columns other than treatments, such as a donor, may be left out: each cell keeps its own. ``None`` for all
         treatments of the fit.
     cells
-        A mask over all cells, names, or rows of ``obs``; ``None`` for the controls.
+        A mask over all cells, names, or rows of ``obs``; ``None`` for the controls. A warning says if some of them
+        are treated already.
     genes
         Whether to decode genes through the stored PCA loadings; or the names of those to decode. ``"auto"`` decodes all
         genes of the PCA if there are loadings that fit ``X`` and the result takes at most 1 GiB; a warning is logged if
@@ -129,7 +132,9 @@ def _chosen(adata: "AnnData", flow: "PerturbationFlow", cells: Cells | None) -> 
     """Return the positions of the cells to carry."""
     flow._check_fitted()
     if cells is not None:
-        return positions(adata, cells)
+        rows = positions(adata, cells)
+        _warn_of_treated(flow, adata.obs.iloc[rows])
+        return rows
     treatments = treatments_alone(flow.conditions_)
     lacking = [name for name in treatments.columns if name not in adata.obs]
     if lacking:
@@ -139,6 +144,22 @@ def _chosen(adata: "AnnData", flow: "PerturbationFlow", cells: Cells | None) -> 
     table = treatments.read(adata.obs)
     treatments.require_control(table)
     return np.flatnonzero(table.is_control[table.index])
+
+
+def _warn_of_treated(flow: "PerturbationFlow", obs: pd.DataFrame) -> None:
+    """Warn of treated cells among those to carry: the flow would add a treatment to the one that they have."""
+    fitted = flow.conditions_
+    treated = np.zeros(len(obs), dtype=bool)
+    for name in filter(obs.columns.__contains__, fitted.treatment):
+        codes, names = coded(obs[name])
+        treated |= np.array([found not in (None, fitted.control) for found in names], dtype=bool)[codes]
+    for name in filter(obs.columns.__contains__, fitted.dose):
+        treated &= pd.to_numeric(obs[name], errors="coerce").to_numpy(float, na_value=np.nan) != 0
+    if treated.any():
+        warn(
+            f"{treated.sum()} of {len(obs)} `cells` are treated already. The flow carries untreated cells, so that a "
+            f"treatment would be added to theirs; choose cells whose treatment is {fitted.control!r}."
+        )
 
 
 def _columns(flow: "PerturbationFlow", obs: pd.DataFrame) -> list[str]:
