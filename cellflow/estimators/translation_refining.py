@@ -6,7 +6,8 @@ from cellflow import paths, training
 from cellflow.estimators.base import FOLLOWED, REFINING
 from cellflow.estimators.conditional_domains import both_ends
 from cellflow.estimators.domains import Domain, Samples
-from cellflow.renamed import renamed
+from cellflow.networks import EndPoints
+from cellflow.renamed import renamed, warn
 from cellflow.seeds import generator_at
 from cellflow.signature import checked_but
 from cellflow.training import MarkovianFitting, ModelCoupling, Reflow, Run
@@ -35,8 +36,8 @@ def refine(
 ) -> "DomainTranslator":
     """Train a fitted flow further on its own pairs.
 
-    Bridges between images should have been fitted with ``heads="shared"``: the guess of ``"ends"`` is measured on real
-    images, and does not fit pairs that the model makes.
+    Fit bridges between images with ``heads="shared"`` before refining them: the guess of ``"ends"`` is measured on real
+    images, and does not fit pairs that the model makes, which a warning says.
 
     Parameters
     ----------
@@ -73,6 +74,11 @@ def refine(
     known = self._conditioned(source, target, domains, self.conditions_)
     steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
     check_settings(steps, self.batch_size, self.recipe)
+    if isinstance(refined.field_, EndPoints) and refined.field_.guess is not None:
+        warn(
+            "This bridge was fitted with `heads=\"ends\"`, whose guess is measured on real images and does not fit pairs "
+            "that the model makes: expect worse images. Fit with `heads=\"shared\"` before refining."
+        )
     rng = generator_at(int(self.seed), REFINING)
     x0, x1, condition = ends(self, domains, known, rng)
     found = training.refit(
