@@ -76,8 +76,8 @@ def refine(
     check_settings(steps, self.batch_size, self.recipe)
     if isinstance(refined.field_, EndPoints) and refined.field_.guess is not None:
         warn(
-            "This bridge was fitted with `heads=\"ends\"`, whose guess is measured on real images and does not fit pairs "
-            "that the model makes: expect worse images. Fit with `heads=\"shared\"` before refining."
+            'This bridge was fitted with `heads="ends"`, whose guess is measured on real images and does not fit pairs '
+            'that the model makes: expect worse images. Fit with `heads="shared"` before refining.'
         )
     rng = generator_at(int(self.seed), REFINING)
     x0, x1, condition = ends(self, domains, known, rng)
