@@ -109,9 +109,11 @@ def test_predicted_cells_are_those_of_python(run, finished):
     assert (found.obs["origin"].astype(str) == expected.obs["origin"].astype(str)).all()
 
 
-def test_several_conditions_and_all_cells(run):
+@pytest.mark.filterwarnings("always:.*treated already")
+def test_several_conditions_and_all_cells(run, caplog):
     asked = "condition=[{drug: A, dose: '3'}, {drug: A+B, dose: 1+10}]"
     assert main(["perturb", f"model={run}", asked, "cells=all", f"out={run / 'both.h5ad'}"]) == 0
+    assert "120 of 200 `cells` are treated already" in caplog.text
     found = anndata.read_h5ad(run / "both.h5ad")
     assert found.n_obs == 2 * treated().n_obs
     assert set(found.obs["condition"]) == {"A, dose 3", "A 1+B 10"}

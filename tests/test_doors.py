@@ -196,7 +196,7 @@ def test_bad_input_of_cellrank_is_refused(flow):
     ):
         with pytest.raises(ValueError, match=said):
             cf.doors.to_cellrank(adata, flow, **settings)
-    with pytest.raises(ValueError, match="time 3 alone"):
+    with pytest.raises(ValueError, match="only time 3"):
         cf.doors.to_cellrank(adata[-20:].copy(), flow)
 
 

@@ -139,8 +139,8 @@ def test_an_interrupted_training_goes_on_to_the_bit(tmp_path):
     [
         ({"flip": True}, DARK, "cannot be mirrored"),
         ({"features": "mnist"}, DARK, "not of latents"),
-        ({}, DARK.scaled(), "of images"),
-        ({}, blobs(90, side=17), "that 2 divides"),
+        ({}, DARK.scaled(), "needs images"),
+        ({}, blobs(90, side=17), "divisible by 2"),
         ({"autoencoder": "nowhere"}, DARK, "No autoencoder in nowhere"),
     ],
 )

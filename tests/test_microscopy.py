@@ -404,7 +404,7 @@ def test_damaged_or_boastful_descriptions_are_no_harm(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1, "<</OME>"), metadata=None)
     assert len(read_images(tmp_path)) == 1
     tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1000), metadata=None)
-    with pytest.raises(ValueError, match=r"a\.tif .it claims 1000 planes, of which 999 are not there"):
+    with pytest.raises(ValueError, match=r"a\.tif .it claims 1000 planes, of which 999 are missing"):
         read_images(tmp_path, pages="max")
     tifffile.imwrite(tmp_path / "a.tif", np.stack([values] * 4), photometric="minisblack")
     assert len(read_images(tmp_path, pages="max")) == 1

@@ -136,7 +136,7 @@ def test_leaving_out_keeps_order_and_refuses_unknown_times(cells):
     rest = leave_out(cells, "day", [1.0])
     assert list(rest.obs_names) == list(cells.obs_names[cells.obs["day"] != 1])
     assert leave_out(cells, "day", []).n_obs == cells.n_obs
-    with pytest.raises(ValueError, match="No cells at time 2.*There are: 0, 1, 5"):
+    with pytest.raises(ValueError, match="No cells at time 2.*Available: 0, 1, 5"):
         leave_out(cells, "day", [2.0])
 
 

@@ -416,7 +416,7 @@ def test_a_shipped_network_gives_features():
     cells = cf.datasets.cell_silhouettes()
     some = [cf.images.read_images(cells.only(name).take(range(6)), size=32) for name in ("control", "cytd")]
     assert len(images(steps=1, batch_size=4, features="silhouettes").fit(*some).history_) == 1
-    with pytest.raises(ValueError, match="those of images"):
+    with pytest.raises(ValueError, match="are for images"):
         vectors(features="silhouettes").fit(blobs(), blobs(seed=1))
 
 
@@ -464,7 +464,7 @@ NOISY = cf.paths.BrownianBridge(0.5)
         ({"within_labels": "kind"}, cells(), without_kind(), ValueError, "1 of 120 cells have no group"),
         ({"rep": "X_umap"}, cells(), cells(seed=1), KeyError, "X_umap"),
         ({"features": "faces"}, DARK, grey(190), ValueError, "Unknown feature network"),
-        ({"features": "mnist"}, blobs(), blobs(seed=1), ValueError, "those of images"),
+        ({"features": "mnist"}, blobs(), blobs(seed=1), ValueError, "are for images"),
         ({}, torch.zeros(4, 1, 8, 1032), torch.ones(4, 1, 8, 1032), ValueError, "size=128"),
     ],
 )

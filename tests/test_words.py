@@ -69,3 +69,29 @@ def test_words_that_readers_stumble_over_are_found(text):
 @pytest.mark.parametrize("text", ["there is none", "it is none of these", "endear", "x is None"])
 def test_plain_words_are_let_through(text):
     assert not found(text)
+
+
+def left_open(tree):
+    """Yield the strings in functions that name a variable in braces and are not formatted: their ``f`` is missing."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            nodes = list(ast.walk(function))
+            known = {node.id for node in nodes if isinstance(node, ast.Name)}
+            known |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+            for node in nodes:
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                    names = re.findall(r"\{(?:\w+\()?([a-zA-Z_]\w*)[^{}\n]*\}", node.value)
+                    if known & set(names) and node.value != ast.get_docstring(function, clean=False):
+                        yield f"line {node.lineno}: {node.value!r:.80}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.suffix == ".py"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_messages_show_values_and_not_their_names(path):
+    assert not list(left_open(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def test_a_message_without_its_f_is_found():
+    assert list(left_open(ast.parse('def f(n):\n    raise ValueError("Expected 1 or more; " "found {n!r}.")')))
+    assert not list(left_open(ast.parse('def f(n):\n    raise ValueError(f"Expected 1 or more; found {n!r}.")')))

@@ -42,7 +42,7 @@ def check_counts(obs: pd.DataFrame, columns: "Conditions", keys: list[Key], inde
         raise ValueError(
             f"{len(keys):,} different conditions for {len(obs):,} cells, and {most:,} different values in {name!r}: "
             "does it name cells or clones, or measure each of them? Name columns in `Conditions` whose values many "
-            "cells share; numbers can be binned: `adata.obs['part'] = pd.cut(adata.obs[{name!r}], 5).astype(str)`."
+            f"cells share; numbers can be binned: `adata.obs['part'] = pd.cut(adata.obs[{name!r}], 5).astype(str)`."
         )
     lonely = np.flatnonzero(counts < 2)
     if len(lonely):

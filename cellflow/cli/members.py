@@ -101,7 +101,7 @@ def keep_jobs(folder: Path, jobs: Sequence[Sequence[str]], *, resume: bool) -> N
     >>> keep_jobs(folder, [["seed=0"], ["seed=1"], ["seed=2"]], resume=True)
     >>> keep_jobs(folder, [["seed=1"], ["seed=2"]], resume=True)
     Traceback (most recent call last):
-    ValueError: Member 0 of the sweep in ... was started with seed=0, and is asked for with seed=1. Ask for the same...
+    ValueError: Member 0 of the sweep in ... was started with seed=0, and is now seed=1. Give the same members...
     """
     path = folder / RECORDS / "jobs.json"
     known: list[list[str]] = read_json(path) if path.is_file() else []

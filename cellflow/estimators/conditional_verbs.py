@@ -74,7 +74,7 @@ def own(flow: Conditional, obs: pd.DataFrame | None) -> Tensor | None:
     if obs is None:
         raise ValueError(
             "This model has learned conditions: expected a `condition` to carry to, or samples whose table `obs` has "
-            "theirs, in columns {list(flow.conditions_.columns)}; found neither."
+            f"theirs, in columns {list(flow.conditions_.columns)}; found neither."
         )
     return _seen(flow, flow.conditions_.read(obs))
 
@@ -180,6 +180,6 @@ def _seen(flow: Conditional, table: ConditionTable) -> Tensor:
     if not flow.controls_ and table.is_control[table.index].any():
         raise ValueError(
             "The control was not among the conditions of the fit, and a control sample already has it. Choose a "
-            "treatment: {list(flow.conditions_.names) if flow.conditions_ else []}."
+            f"treatment: {list(flow.conditions_.names) if flow.conditions_ else []}."
         )
     return seen(table.vectors, dropped=flow.condition_dropout > 0)[torch.from_numpy(table.index)]

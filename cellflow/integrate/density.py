@@ -109,7 +109,7 @@ def _directions(x: Tensor, n_probes: int | None, generator: torch.Generator | No
     if (n_probes is None) != (generator is None):
         message = (
             "`n_probes` and `generator` belong together: give both for Hutchinson's estimate, neither for the exact "
-            "divergence. Found n_probes={n_probes!r}, generator={generator!r}."
+            f"divergence. Found n_probes={n_probes!r}, generator={generator!r}."
         )
         raise ValueError(message)
     if n_probes is None:

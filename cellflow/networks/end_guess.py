@@ -147,7 +147,11 @@ class EndGuess(nn.Module):
 def cosines(side: int, *, like: Tensor) -> Tensor:
     """Return the orthonormal basis of waves over so many pixels, ``(side, side)``, one wave a row.
 
-    Source: Ahmed, Natarajan and Rao 1974 (the discrete cosine transform); its waves do not jump at the edges.
+    Its waves do not jump at the edges.
+
+    Source
+    ------
+    Ahmed, Natarajan and Rao 1974, the discrete cosine transform.
 
     Examples
     --------

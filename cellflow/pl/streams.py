@@ -189,7 +189,7 @@ def _unit() -> Any:
 def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average velocities on a regular grid with a Gaussian kernel; NaN where there are no cells.
 
-    A point of the grid has cells where one is nearer than the fifth neighbour of a cell usually is, or than the next
+    A point of the grid has cells where one is nearer than the fifth neighbour of nine cells in ten, or than the next
     point of the grid, and where few weigh enough in the average.
 
     Parameters
@@ -229,6 +229,6 @@ def on_grid(xy: np.ndarray, arrows: np.ndarray, *, n: int = GRID) -> tuple[np.nd
     weight = np.exp(-0.5 * (distance / reach) ** 2)
     mass = weight.sum(axis=1, keepdims=True)
     mean = np.einsum("gk,gkc->gc", weight, arrows[near]) / np.maximum(mass, np.finfo(float).tiny)
-    there = (mass >= LEAST) & (distance[:, :1] <= max(1 / n, float(np.median(apart[:, min(4, len(xy) - 2)]))))
+    there = (mass >= LEAST) & (distance[:, :1] <= max(1 / n, float(np.quantile(apart[:, min(4, len(xy) - 2)], 0.9))))
     mean = np.where(there, mean, np.nan).reshape(*places.shape[:2], -1)
     return low[0] + axes[0] * span, low[1] + axes[1] * span, mean

@@ -45,8 +45,8 @@ def compiled(field: nn.Module, recipe: Recipe, *, steps: int, device: torch.devi
         way = "graphs" if graphs and steps >= LONG else False
     if way == "graphs" and not graphs:
         raise ValueError(
-            "Graphs need one GPU and one batch per step, whose gradients they keep in fixed memory; found {processes} "
-            "process(es) on {device.type} and accumulate={recipe.accumulate}. Pass "
+            f"Graphs need one GPU and one batch per step, whose gradients they keep in fixed memory; found {processes} "
+            f"process(es) on {device.type} and accumulate={recipe.accumulate}. Pass "
             "`Recipe(compile=True)`, or 'auto', which uses graphs if they are possible."
         )
     if not way:
