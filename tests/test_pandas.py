@@ -3,6 +3,7 @@
 Cures that a message shows are run: they must cure.
 """
 
+import itertools
 import logging
 import re
 import warnings
@@ -34,7 +35,8 @@ def cured(adata, message):
     scope = {"adata": adata.copy(), "pd": pd, "np": np}
     lines = [line for line in re.findall(r"`([^`]*)`", message) if re.match(r"adata(\.obs\[.*?\])? = ", line)]
     assert lines, message
-    exec(lines[0], scope)
+    numbers = itertools.count()
+    exec(re.sub(r"(?<=: )\.\.\.", lambda _: str(next(numbers)), lines[0]), scope)  # what the user is asked to fill in
     return scope["adata"]
 
 

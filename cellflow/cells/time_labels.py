@@ -139,14 +139,14 @@ def _minus(parts: list[tuple[str, str, str]], what: str) -> bool:
 
 def _cure(what: str, labels: list[str]) -> str:
     """Return how to make a column of numbers."""
-    some = ", ".join(f"{label!r}: {k}" for k, label in enumerate(labels[:3]))
+    some = ", ".join(f"{label!r}: ..." for label in labels[:3])  # numbers of ours would be taken for times
     more = ", ..." if len(labels) > 3 else ""
     column = what.strip("`")
     if all(_DATE.match(label) for label in labels):
         dates = f"pd.to_datetime({column}.astype(str))"
         return f"Count from the first, in days: `adata.obs['days'] = ({dates} - {dates}.min()) / pd.Timedelta(days=1)`."
     return (
-        "Say when each was taken, in one unit, with your numbers in place of these: "
+        "Say when each was taken, in one unit, with your numbers for the dots: "
         f"`adata.obs['time'] = {column}.astype(str).map({{{some}{more}}}).astype(float)`."
     )
 
