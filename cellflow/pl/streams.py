@@ -113,10 +113,11 @@ def _stream(ax: "Axes", seen: Seen, strokes: Strokes) -> None:
     else:
         sure = on_grid(seen.xy, seen.confidence[:, None])[2][..., 0]
         style |= {"color": np.nan_to_num(sure), "cmap": _pale(), "norm": _unit()}
+    # streamplot leaves no margin, which cuts off the outermost cells; panels with and without streams are of one size.
+    wide, high = ax.get_xlim(), ax.get_ylim()
     ax.streamplot(gx, gy, u, v, zorder=2, **style)
-    # streamplot leaves no margin, which cuts off the outermost cells.
-    ax.use_sticky_edges = False
-    ax.autoscale_view(tight=False)
+    ax.set_xlim(wide, auto=True)
+    ax.set_ylim(high, auto=True)
 
 
 def _grid(ax: "Axes", seen: Seen, strokes: Strokes) -> None:
