@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from cellflow.networks.embedding import check_inputs
 from cellflow.shapes import per_sample
 from cellflow.signature import checked
 from cellflow.time_laws import LARGEST
@@ -96,6 +97,8 @@ class EndGuess(nn.Module):
             When images have another shape, or not all of their numbers are finite.
         """
         for k, x in enumerate((x0, x1)):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"Expected images as a tensor (n, c, h, w); found {type(x).__name__}.")
             if x.ndim != 4 or x.shape[1:] != self.mean.shape[1:] or not len(x) or not torch.isfinite(x).all():
                 raise ValueError(
                     f"Expected images (n, {', '.join(map(str, self.mean.shape[1:]))}) of finite numbers, at least one; "
@@ -111,6 +114,7 @@ class EndGuess(nn.Module):
 
         ``autocast`` does not round it: little of the noise is to be left.
         """
+        check_inputs(t, x, None, self.mean)
         with torch.autocast(x.device.type, enabled=False):
             age = per_sample(t, x).to(x)
             shares, own, whole = self._shares(age)
