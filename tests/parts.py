@@ -24,7 +24,18 @@ from cellflow.couplings import (
     Within,
 )
 from cellflow.integrate import TABLES, Adaptive, Fixed, Jumps, Noisy, Table
-from cellflow.networks import MLP, DiffusersField, EndGuess, EndPoints, FlowMap, Heads, Standardized, UNet
+from cellflow.networks import (
+    MLP,
+    DiffusersField,
+    EndGuess,
+    EndPoints,
+    FlowMap,
+    GuessedVelocity,
+    Heads,
+    Standardized,
+    UNet,
+    VelocityGuess,
+)
 from cellflow.objectives import (
     BridgeMatching,
     EndPointMatching,
@@ -91,7 +102,10 @@ ALL_OBJECTIVES = [
 
 RALSTON = Table(a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
 ALL_TABLES = {**TABLES, "ralston": RALSTON}
-ALL_SOLVERS = [Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adaptive(rtol=1e-6), Jumps(2), Noisy(steps=7)]
+ALL_SOLVERS = [
+    Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=4), Adaptive(rtol=1e-6), Jumps(2), Noisy(7),
+    Noisy(7, power=2.0, denoise=True),
+]  # fmt: skip
 
 ALL_CONDITIONS = [
     Conditions("drug"),
@@ -129,6 +143,10 @@ ALL_NETWORKS = {
     "ends": (lambda: EndPoints(MLP(dim=2, width=8, heads=2)), (5, 2)),
     "ends from a guess": (
         lambda: EndPoints(UNet(2, width=8, multipliers=(1,), heads=2), EndGuess((2, 4, 6), 0.3)),
+        (5, 2, 4, 6),
+    ),
+    "velocity from a guess": (
+        lambda: GuessedVelocity(UNet(2, width=8, multipliers=(1,)), VelocityGuess((2, 4, 6))),
         (5, 2, 4, 6),
     ),
     "standardized": (standardized, (5, 2)),

@@ -7,7 +7,7 @@ from scipy.fft import dctn
 import cellflow as cf
 from cellflow.integrate import Noisy, ode, sde
 from cellflow.networks import EndGuess, EndPoints, UNet
-from cellflow.networks.end_guess import cosines
+from cellflow.networks.frequencies import cosines
 from cellflow.objectives import EndPointMatching
 from cellflow.paths import BrownianBridge
 

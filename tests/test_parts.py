@@ -95,7 +95,7 @@ def test_every_curve_and_coupling_of_a_model_is_listed():
 
 def test_every_network_is_listed():
     found = {type(make()) for make, _ in ALL_NETWORKS.values()}
-    assert exported(networks, nn.Module) - {networks.TimeEmbedding, networks.EndGuess} == found
+    assert exported(networks, nn.Module) - {networks.TimeEmbedding, networks.EndGuess, networks.VelocityGuess} == found
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -31,7 +31,7 @@ RALSTON = Table(a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0.0, 2 / 3), order=2)
 ALL_SOLVERS = [
     Fixed(), Fixed("euler", steps=3), Fixed(RALSTON, steps=2), Fixed("torchdyn:rk4", steps=4),
     Adaptive(), Adaptive("bosh3", rtol=1e-3, atol=0.0), Adaptive("torchdyn:tsit5"),
-    Jumps(), Jumps(3), Noisy(), Noisy(7, method="euler_maruyama"),
+    Jumps(), Jumps(3), Noisy(), Noisy(7, method="euler_maruyama"), Noisy(7, power=1.5), Noisy(7, denoise=True),
 ]  # fmt: skip
 ONE_OF_EACH = [Fixed("euler", steps=2), Adaptive("bosh3", rtol=1e-2, atol=1e-2), Jumps(1), Noisy(2)]
 PARTS = {part.__name__: part for part in (Fixed, Adaptive, Jumps, Noisy, Table)}
@@ -358,7 +358,7 @@ def test_old_keywords_warn_and_give_the_same_to_the_bit(name, old, solver, model
 
 def test_a_seed_alone_used_to_ask_for_noise(models):
     translator = models["translator"]
-    with pytest.warns(FutureWarning, match=r"trajectory\(solver=Noisy\(steps=24, method='heun'\), seed=3\)"):
+    with pytest.warns(FutureWarning, match=r"trajectory\(solver=Noisy\(steps=24, .*\), seed=3\)"):
         found = translator.trajectory(X, seed=3)
     assert same(found.x, translator.trajectory(X, solver=Noisy(24), seed=3).x)
 
@@ -420,3 +420,78 @@ def test_every_verb_that_takes_a_solver_is_crossed_here_and_none_takes_half_of_o
             taking |= {name} if "solver" in parameters else set()
             assert not parameters & {"method", "rtol", "atol", "jumps", "stochastic"}, name
     assert taking - {"SnapshotFlow.grow"} == set(ALL_VERBS) - {"Reflow", "MarkovianFitting"}
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_steps_with_noise_follow_each_other_and_become_smaller_at_the_end(steps, parts, power):
+    found = Noisy(steps, power=power).schedule(parts)
+    starts, lengths = (np.array(column) for column in zip(*found, strict=True))
+    assert np.allclose(starts[1:], starts[:-1] + lengths[:-1], rtol=1e-12)
+    assert (starts[0], starts[-1] + lengths[-1]) == (0, pytest.approx(1))
+    stretch = len(found) // parts
+    assert np.allclose(starts[::stretch], np.arange(parts) / parts)  # where states are kept
+    assert np.allclose(lengths[:-stretch], lengths[0])
+    assert lengths[-1] == pytest.approx(stretch**-power / parts)
+    assert (np.diff(lengths[-stretch:]) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("method", ["heun", "euler_maruyama"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_brownian_motion_has_its_variance_with_any_steps(method, backward, rng):
+    """All but the last of four steps, of 1/16 with a power of 2, where that has no noise."""
+    start, stop = (1.0, 0.0) if backward else (0.0, 1.0)
+    for power, denoise, variance in ((1.0, False, 1), (2.0, False, 1), (2.0, True, 15 / 16), (1.0, True, 3 / 4)):
+        solver = Noisy(4, method, power=power, denoise=denoise)
+        found = sde(still, torch.zeros(40_000, 1), sigma=2.0, solver=solver, start=start, stop=stop, generator=rng)
+        assert found.x[-1].var().item() == pytest.approx(4 * variance, rel=0.03)
+        assert found.evaluations == (4 if method == "euler_maruyama" else 8 - denoise)
+
+
+def still(t, x, condition):
+    return Outputs(torch.zeros_like(x), torch.zeros_like(x))
+
+
+def test_the_last_step_leads_to_the_mean_of_what_is_expected():
+    """A bridge to one point, whose drift leads there at any time."""
+
+    def field(t, x, condition):
+        drift = (3.0 - x) / (1 - t[:, None])
+        return Outputs(drift / 2, drift / 2)
+
+    x = torch.zeros(50, 1)
+    ends = [
+        sde(field, x, sigma=1.0, solver=Noisy(5, "heun" if denoise else "euler_maruyama", denoise=denoise),
+            generator=cf.generator(0)).x[-1]
+        for denoise in (True, False)
+    ]  # fmt: skip
+    assert torch.allclose(ends[0], torch.full_like(x, 3.0), atol=1e-5)
+    assert ends[1].std() > 0.1
+
+
+def test_smaller_steps_are_as_accurate_as_equal_ones(rng):
+    """An Ornstein-Uhlenbeck process in equilibrium stays there."""
+
+    def field(t, x, condition):
+        return Outputs(torch.zeros_like(x), -x / 2)
+
+    x = torch.randn(40_000, 1, generator=rng)
+    for power in (1.0, 2.0):
+        found = sde(field, x, sigma=1.0, solver=Noisy(20, power=power), generator=rng).x[-1]
+        assert found.var().item() == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"power": 0.5}, ValueError, "`power` from 1 to 3; found 0.5"),
+        ({"power": float("inf")}, ValueError, "`power` from 1 to 3"),
+        ({"power": True}, ValueError, "`power` from 1 to 3"),
+        ({"power": "2"}, ValueError, "`power` from 1 to 3"),
+        ({"denoise": 1}, TypeError, "`denoise` to be True or False"),
+    ],
+)
+def test_settings_of_noise_that_cannot_be_are_refused(given, error, words):
+    with pytest.raises(error, match=words):
+        Noisy(5, **given)

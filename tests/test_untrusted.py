@@ -64,7 +64,7 @@ def model(request, tmp_path_factory):
 
 
 HARMLESS = re.compile(
-    r"settings\.(device|steps|batch_size|seed|progress|recipe|coupling|curve|heads|masses|time_key|rep|within\w*|flip"
+    r"settings\.(device|steps|batch_size|seed|progress|recipe|coupling|curve|heads|guess|masses|time_key|rep|within\w*|flip"
     r"|weight_key|prior_key|ensemble|replicate_key|regularize|ot_batch_size|features|growth|stochastic|standardize|conditional|network\.values"
     r"|condition_dropout|path\.values\.sigma|control|conditions)"
     r"|learned\.(arms\.(group|cells|controls)|conditions\.(dose|units|categories|numbers|levels|moments|scales|control|separator|trained)|\w*history|n_cells|turnover|matching|masses|blur|unit|shape|classes|growth|times|fingerprint)|flow_map|digests"

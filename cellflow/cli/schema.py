@@ -62,6 +62,7 @@ SETTINGS: dict[str, Any] = {
     "stochastic": bool,
     "growth": AUTO_OR_BOOL,
     "heads": Literal["auto", "shared", "separate", "ends"],
+    "guess": bool,
     "masses": Literal["counts"] | dict[float | str, float] | None,
     "weight_key": str | None,
     "prior_key": str | None,

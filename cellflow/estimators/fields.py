@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from cellflow.cells.single import moments
 from cellflow.cells.snapshots import Snapshots
 from cellflow.errors import unknown
 from cellflow.modes import single_precision
-from cellflow.networks import EndGuess, EndPoints, Heads, Standardized
+from cellflow.networks import EndGuess, EndPoints, GuessedVelocity, Heads, Standardized, VelocityGuess
 from cellflow.networks.sizes import unet_for
 from cellflow.objectives.draw import Unit
 
@@ -94,7 +94,7 @@ def build_field(
     alone: Sequence[str] = (),
     sigma: float = 0.0,
     standardize: bool | str = True,
-    guess: EndGuess | None = None,
+    guess: EndGuess | VelocityGuess | None = None,
 ) -> nn.Module:
     """Return an untrained field.
 
@@ -115,7 +115,7 @@ def build_field(
     standardize
         Whether the network's inputs and outputs are standardised; ``"loss"`` for these and the loss.
     guess
-        What a network that predicts ends corrects.
+        What the network corrects, of images: a guess of both ends with ``ENDS``, or of the velocity if that is all.
 
     Raises
     ------
@@ -132,7 +132,9 @@ def build_field(
     6
     """
     if heads == ENDS and tuple(beside) == ("score",) and not standardize:
-        return EndPoints(_of_several(make, len(scales.shift), 2), guess)
+        return EndPoints(_of_several(make, len(scales.shift), 2), cast("EndGuess | None", guess))
+    if isinstance(guess, VelocityGuess):
+        return GuessedVelocity(make(len(scales.shift)), guess)
     if heads not in HEADS:
         raise ValueError(unknown("heads", heads, HEADS))
     if isinstance(standardize, str) and standardize != LOSS:

@@ -14,7 +14,7 @@ from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
 from cellflow.couplings import CouplingLike
-from cellflow.estimators import latents, translation_distillation, translation_refining
+from cellflow.estimators import guesses, latents, translation_distillation, translation_refining
 from cellflow.estimators import translation_verbs as verbs
 from cellflow.estimators.base import SEARCHING, FlowEstimator
 from cellflow.estimators.conditional_domains import Conditioned, conditional, conditioned, hold_out_legs, width
@@ -31,7 +31,6 @@ from cellflow.estimators.domains import (
     read_both,
     regular,
     scales_of,
-    some_of,
 )
 from cellflow.estimators.fields import ENDS, Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
@@ -39,7 +38,7 @@ from cellflow.estimators.pixel_levels import Known, check_levels, levels_of, rec
 from cellflow.estimators.population import AUTO
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
-from cellflow.networks import EndGuess, EndPoints
+from cellflow.networks import EndGuess, VelocityGuess
 from cellflow.networks.additive import AdditiveShift
 from cellflow.networks.treated import Displaced
 from cellflow.objectives import BridgeMatching, EndPointMatching, Objective, VelocityMatching
@@ -56,9 +55,7 @@ from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 from cellflow.training.search import Parts
 
-MEASURED = 2000
-"""Images of each domain whose frequencies are measured, at most."""
-DAMPING = 0.1
+DAMPING = 0.01
 """Damping of the flow without noise where ends are predicted, see `cellflow.objectives.DampedVelocity`."""
 
 
@@ -98,6 +95,10 @@ class DomainTranslator(FlowEstimator):
         ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, what
         a linear guess of both ends of the bridge misses, see `cellflow.networks.EndGuess`: results have less grain.
         ``"auto"`` is ``"ends"`` where that is possible, otherwise ``"shared"``.
+    guess
+        Whether the network of a flow between images, on a straight path and without a score, corrects a linear guess
+        of the velocity (`cellflow.networks.VelocityGuess`), measured on images of both domains. Where the source has
+        grain, outlines or texture that the target lacks, young networks then leave much less of it.
     network
         A callable from the width of vectors, or the channels of images, to a module; ``None`` for one suited to their
         shape: an `MLP` on standardised vectors, or a small `UNet`.
@@ -193,6 +194,7 @@ class DomainTranslator(FlowEstimator):
         condition_dropout: float = 0.0,
         stochastic: bool = False,
         heads: str = AUTO,
+        guess: bool = False,
         network: Make | str | None = None,
         rep: str = "X_pca",
         steps: int = 3000,
@@ -217,6 +219,7 @@ class DomainTranslator(FlowEstimator):
         self.condition_dropout = condition_dropout
         self.stochastic = new.get("stochastic", stochastic)
         self.heads = new.get("heads", heads)
+        self.guess = guess
         self.network = network
         self.rep = rep
         self.steps = steps
@@ -286,15 +289,14 @@ class DomainTranslator(FlowEstimator):
         fitted.segments_ = None if shift is None else len(shift.axis)
         with seeded(rng):
             fitted.field_ = fitted._field(scales, shift).to(device)
-        if isinstance(fitted.field_, EndPoints) and fitted.field_.guess is not None:
-            fitted.field_.guess.measure(some_of(x0, MEASURED), some_of(x1, MEASURED))
         searching = generator_at(int(self.seed), SEARCHING)
         fitted.search_history_ = training.History()
         few = self._regular(run, regular(self.regularize, self.coupling, domains, features))
         blurs = few and paths.resolve(self.path).sigma == 0
         fitted.blur_ = aside.blur([domain.scaled() for domain in domains]) if blurs else 0.0
         part = partial(self._pair, features=features, rng=searching)
-        sizes = len(domains[0]), len(domains[1])
+        batches, sizes = self._pair(*domains, features, rng, known), (len(domains[0]), len(domains[1]))
+        guesses.measure(fitted.field_, x0, x1)
 
         def parts() -> Parts | None:
             if not few:
@@ -306,7 +308,7 @@ class DomainTranslator(FlowEstimator):
         fitted.history_, fitted.search_history_ = training.fit_unmemorised(
             fitted.field_,
             fitted._objective(unit=fitted.unit_, blur=fitted.blur_),
-            self._pair(*domains, features, rng, known),
+            batches,
             parts=parts,
             steps=self.steps,
             generator=rng,
@@ -335,6 +337,10 @@ class DomainTranslator(FlowEstimator):
         super()._check_settings()
         aside.is_few(self.regularize, 0)
         check_conditional(self)
+        if self.stochastic and self.guess:
+            raise ValueError(
+                '`guess` is for flows without a score. Bridges between images have theirs in heads="ends".'
+            )
         latents.check_setting(self.autoencoder, flip=self.flip, features=self.features)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
@@ -351,6 +357,13 @@ class DomainTranslator(FlowEstimator):
             bridge = isinstance(paths.resolve(self.path), BrownianBridge)
             return self.stochastic and bridge and len(self.shape_) == 3
         return self.stochastic and self._is_set(ENDS)
+
+    @property
+    def _guess(self) -> EndGuess | VelocityGuess | None:
+        """What the network corrects, not measured yet."""
+        if self._by_ends:
+            return EndGuess(self._state_shape, paths.resolve(self.path).sigma)
+        return guesses.of_velocity(self._state_shape, self.path) if self.guess else None
 
     def _is_set(self, heads: str) -> bool:
         return isinstance(self.heads, str) and self.heads == heads
@@ -426,15 +439,14 @@ class DomainTranslator(FlowEstimator):
             raise ValueError(
                 'heads="ends" are for images, whose noise is hard to learn; found vectors. Use heads="shared".'
             )
-        sigma = paths.resolve(self.path).sigma
         field = build_field(
             conditional(network_for(self.network, self._state_shape), width(self.conditions_, dropped=dropped)),
             scales,
             self._objective().heads,
             heads=ENDS if self._by_ends else "shared" if self._is_set(AUTO) else self.heads,
-            sigma=sigma,
+            sigma=paths.resolve(self.path).sigma,
             standardize=len(self.shape_) == 1,
-            guess=EndGuess(self._state_shape, sigma) if self._by_ends else None,
+            guess=self._guess,
         )
         if self.segments_ is None or self.conditions_ is None:
             return field

@@ -6,8 +6,8 @@ from cellflow import paths, training
 from cellflow.estimators.base import FOLLOWED, REFINING
 from cellflow.estimators.conditional_domains import both_ends
 from cellflow.estimators.domains import Domain, Samples
-from cellflow.networks import EndPoints
-from cellflow.renamed import renamed, warn
+from cellflow.integrate import Noisy
+from cellflow.renamed import renamed
 from cellflow.seeds import generator_at
 from cellflow.signature import checked_but
 from cellflow.training import MarkovianFitting, ModelCoupling, Reflow, Run
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from cellflow.estimators.conditional_domains import Conditioned
     from cellflow.estimators.translation import DomainTranslator
+
+OF_IMAGES = Noisy(50, power=2.0, denoise=True)
+"""How bridges between images make pairs, see ``benchmarks/results/bridge_heads.md``."""
 
 
 @checked_but("coupling", "rounds", "steps")
@@ -36,9 +39,6 @@ def refine(
 ) -> "DomainTranslator":
     """Train a fitted flow further on its own pairs.
 
-    Fit bridges between images with ``heads="shared"`` before refining them: the guess of ``"ends"`` is measured on real
-    images, and does not fit pairs that the model makes, which a warning says.
-
     Parameters
     ----------
     source, target
@@ -50,7 +50,9 @@ def refine(
         Training steps per round; ``None`` for as many as the fit.
     coupling
         How pairs are made; ``None`` for `cellflow.training.MarkovianFitting` if there is a score (DSBM),
-        otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path.
+        otherwise for `cellflow.training.Reflow`, after which few solver steps suffice on the linear path. Pairs of
+        images must not keep noise of the simulation, which the model would learn: for them the default solver is
+        ``cellflow.integrate.Noisy(50, power=2, denoise=True)``. Bridges that learned little before this become worse.
     run
         As for `cellflow.training.refit`. If it fails, this translator is unchanged.
 
@@ -74,19 +76,14 @@ def refine(
     known = self._conditioned(source, target, domains, self.conditions_)
     steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
     check_settings(steps, self.batch_size, self.recipe)
-    if isinstance(refined.field_, EndPoints) and refined.field_.guess is not None:
-        warn(
-            'This bridge was fitted with `heads="ends"`, whose guess is measured on real images and does not fit pairs '
-            'that the model makes: expect worse images. Fit with `heads="shared"` before refining.'
-        )
-    rng = generator_at(int(self.seed), REFINING)
+    rng, solver = generator_at(int(self.seed), REFINING), OF_IMAGES if len(self.shape_) == 3 else Noisy()
     x0, x1, condition = ends(self, domains, known, rng)
     found = training.refit(
         refined.field_,
         self._objective(unit=self.unit_),
         x0,
         x1,
-        coupling=coupling or (MarkovianFitting(sigma=path.sigma) if self.stochastic else Reflow()),
+        coupling=coupling or (MarkovianFitting(path.sigma, solver=solver) if self.stochastic else Reflow()),
         rounds=rounds,
         steps=steps,
         generator=rng,

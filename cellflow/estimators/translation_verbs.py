@@ -19,7 +19,6 @@ from cellflow.estimators.pixel_levels import check_levels
 from cellflow.estimators.portions import in_parts
 from cellflow.estimators.representation import check_cells
 from cellflow.estimators.tiling import by_tiles
-from cellflow.fields import outputs
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
 from cellflow.renamed import renamed
 from cellflow.seeds import generator
@@ -179,18 +178,10 @@ def simulate(
     check_part(strength)
     domain, rows = _known(self, x, condition, reverse=reverse)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
-    chosen = replace(chosen, steps=max(1, round(strength * chosen.steps)))
-    plain = strength / chosen.steps if self.pixels_ and chosen.steps > 1 else 0.0
-    most = replace(chosen, steps=chosen.steps - (plain > 0))
-    span = {"first": 1 - strength, "last": 1 - plain}
-    noisy = _noisy(self, most, in_turn(rows, batch_size), seed=seed, save=2, reverse=reverse, **span)
-    last_rows = in_turn(rows, batch_size)
-
-    def flow(states: Tensor) -> Trajectory:
-        found = noisy(states)
-        last = _without_noise(self, found.x[-1], plain, next(last_rows), reverse=reverse)
-        return found._replace(x=torch.stack([states, last]))
-
+    steps = max(1, round(strength * chosen.steps))
+    chosen = replace(chosen, steps=steps, denoise=steps > 1 if self.pixels_ else chosen.denoise)
+    part: dict[str, Any] = {"seed": seed, "save": 2, "reverse": reverse, "first": 1 - strength}
+    flow = _noisy(self, chosen, in_turn(rows, batch_size), **part)
     carried = in_parts(flow, _parts(self, domain, batch_size)).x[-1]
     return _back(self, carried, x, condition, decoder, reverse=reverse)
 
@@ -301,15 +292,14 @@ def _noisy(
     save: int,
     reverse: bool,
     first: float = 0.0,
-    last: float = 1.0,
 ) -> Callable[[Tensor], Trajectory]:
-    """Return the simulation from one share of the way to another; ``rows`` has the conditions of each part."""
+    """Return the simulation from a share of the way to its end; ``rows`` has the conditions of each part."""
     if not flow.stochastic:
         raise TypeError(
             "This flow was fitted without a score and cannot be simulated with noise. Fit one with "
             "`DomainTranslator(path=cf.paths.BrownianBridge(sigma), stochastic=True)`, or use `translate`."
         )
-    start, stop = (1 - first, 1 - last) if reverse else (first, last)
+    start, stop = (1 - first, 0.0) if reverse else (first, 1.0)
     rng = generator(seed=seed, device=next(flow.field_.parameters()).device)
     path, field = paths.resolve(flow.path), flow.field_
 
@@ -321,16 +311,6 @@ def _noisy(
         return integrate.sde(field, x, sigma=path.sigma, solver=solver, save=save, generator=rng, **span)
 
     return simulated
-
-
-def _without_noise(flow: "DomainTranslator", x: Tensor, dt: float, rows: Tensor | None, *, reverse: bool) -> Tensor:
-    """Take the last step ``dt`` of a simulation without noise."""
-    if dt == 0:
-        return x
-    with torch.no_grad():
-        found = outputs(flow.field_(x.new_full((len(x),), dt if reverse else 1 - dt), x, rows), score=True)
-    drift = cast("Tensor", found.score_drift)
-    return x + dt * (drift - found.velocity if reverse else drift + found.velocity)
 
 
 def _decoder(flow: "DomainTranslator", x: Samples, genes: Genes, how: dict[str, Any]) -> Loadings | Decoder | None:

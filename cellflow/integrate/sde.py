@@ -98,27 +98,31 @@ def sde(
         raise ValueError("Without growth, weights stay as they are: leave out `log_weight`, or set `growth=True`.")
     begin, end = time_of(start, x), time_of(stop, x)
     span = end - begin
-    stretch = -(-chosen.steps // (save - 1))
+    steps = chosen.schedule(save - 1)
+    stretch = len(steps) // (save - 1)
     weight = weights_at_start(x, log_weight) if growth else None
     states, weights = [x], [weight]
     with torch.no_grad():
-        for k in range(stretch * (save - 1)):
-            u, du = k / (stretch * (save - 1)), 1 / (stretch * (save - 1))
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-            kick = sigma * per_sample((du * span.abs()).sqrt(), x) * noise
-            last = x
-            x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, chosen.method, growth)
+        for k, (u, du) in enumerate(steps):
+            quiet, last = chosen.denoise and k + 1 == len(steps), x
+            kick = x.new_zeros(()) if quiet else sigma * per_sample((du * span.abs()).sqrt(), x) * _normal(x, generator)
+            method = "euler_maruyama" if quiet else chosen.method
+            x, gain = _step(field, x, torch.lerp(begin, end, u), span * du, kick, condition, method, growth)
             for found in (x, gain):
                 check_finite(found, begin + (u + du) * span, field=field, x=last, start=states[0])
             weight = None if weight is None else weight + gain
             if (k + 1) % stretch == 0:
                 states.append(x)
                 weights.append(weight)
-    evaluations = stretch * (save - 1) * (2 if chosen.method == "heun" else 1)
+    evaluations = len(steps) if chosen.method == "euler_maruyama" else 2 * len(steps) - chosen.denoise
     kept = [weight for weight in weights if weight is not None]
     return Trajectory(
         saved_times(x, start, stop, save), torch.stack(states), evaluations, torch.stack(kept) if growth else None
     )
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
 
 
 def _step(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cellflow.networks.frequencies import waves
 from cellflow.shapes import check_points
 from cellflow.signature import checked
 
@@ -122,21 +123,12 @@ def blind_to(real: float, controls: Mapping[str, float]) -> tuple[str, ...]:
 
 def _high_energy(images: Tensor) -> float:
     """Return the mean energy per pixel above half of the highest frequency."""
-    down, across = (_cosines(size, images.device) for size in images.shape[2:])
     y, x = (torch.arange(size, device=images.device) / (2 * size) for size in images.shape[2:])
     high = torch.hypot(y[:, None], x[None]) > _HALF_NYQUIST
     energy = torch.zeros((), dtype=torch.float64, device=images.device)
     for part in images.split(256):
-        energy += (down @ part.double() @ across.T).square()[..., high].sum()
+        energy += waves(part.double()).square()[..., high].sum()
     return float(energy) / images.numel()
-
-
-def _cosines(size: int, device: torch.device) -> Tensor:
-    """Return the orthonormal cosine transform ``(size, size)``, a row for each frequency."""
-    places = torch.arange(size, dtype=torch.float64, device=device)
-    rows = torch.cos(torch.pi / size * (places + 0.5) * places[:, None]) * math.sqrt(2 / size)
-    rows[0] /= math.sqrt(2)
-    return rows
 
 
 def _blurred(images: Tensor) -> Tensor:

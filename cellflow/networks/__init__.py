@@ -11,6 +11,7 @@ from cellflow.networks.flow_map import FlowMap
 from cellflow.networks.heads import Heads
 from cellflow.networks.mlp import MLP, NETWORKS, resolve
 from cellflow.networks.unet import UNet
+from cellflow.networks.velocity_guess import GuessedVelocity, VelocityGuess
 
 __all__ = [
     "MLP",
@@ -19,10 +20,12 @@ __all__ = [
     "EndGuess",
     "EndPoints",
     "FlowMap",
+    "GuessedVelocity",
     "Heads",
     "Standardized",
     "TimeEmbedding",
     "UNet",
+    "VelocityGuess",
     "resolve",
 ]
 

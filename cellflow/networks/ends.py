@@ -61,6 +61,7 @@ class EndPoints(nn.Module):
 
         Of a flow map's two times ``(n, 2)`` the first is that of the state.
         """
+        t, x = (t, x) if self.guess is None else self.guess.widened(t, x)
         now = (t if t.ndim == 1 else t[:, 0]).clamp(BrownianBridge.margin, 1 - BrownianBridge.margin)
         x0, x1 = self._ends(t, now, x, condition)
         age = per_sample(now, x).to(x)

@@ -137,7 +137,7 @@ class MarkovianFitting:
     Examples
     --------
     >>> MarkovianFitting(sigma=1.0)
-    MarkovianFitting(sigma=1.0, solver=Noisy(steps=100, method='heun'))
+    MarkovianFitting(sigma=1.0, solver=Noisy(steps=100, method='heun', power=1.0, denoise=False))
     """
 
     sigma: float

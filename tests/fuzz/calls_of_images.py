@@ -269,6 +269,22 @@ CALLS: dict[str, Any] = {
         plain(lambda x0, x1: cf.networks.EndGuess((1, 12, 12), 0.3).measure(x0, x1).variance, x0=IMAGES, x1=IMAGES),
         forward(lambda **given: cf.networks.EndGuess((1, 12, 12), 0.3)(**given), t=tensor(4), x=IMAGES),
     ],
+    "networks.VelocityGuess": [
+        using(
+            cf.networks.VelocityGuess,
+            lambda guess: guess(torch.full((2,), 0.5), torch.zeros(2, 1, 8, 8)),
+            shape=other((1, 8, 8)),
+            sigma=number(0.3),
+        ),
+        plain(lambda x0, x1: cf.networks.VelocityGuess((1, 12, 12)).measure(x0, x1).variance, x0=IMAGES, x1=IMAGES),
+        forward(lambda **given: cf.networks.VelocityGuess((1, 12, 12))(**given), t=tensor(4), x=IMAGES),
+    ],
+    "networks.GuessedVelocity": using(
+        cf.networks.GuessedVelocity,
+        lambda field: field,
+        network=other(lambda: SMALL(1)),
+        guess=other(lambda: cf.networks.VelocityGuess((1, 12, 12))),
+    ),
     "networks.DiffusersField": using(
         cf.networks.DiffusersField, lambda field: field, network=other(lambda: SMALL(1)), time_scale=number(1000.0)
     ),
@@ -321,6 +337,7 @@ CALLS: dict[str, Any] = {
                 "condition_dropout": number(0.1),
                 "autoencoder": other(None),
                 "objective": text("velocity"),
+                "guess": flag(False),
                 "network": other(lambda: SMALL),
             },
         ),
@@ -371,6 +388,7 @@ CALLS: dict[str, Any] = {
                 "within_labels": flag(False),
                 "stochastic": flag(False),
                 "heads": text("shared"),
+                "guess": flag(False),
                 "network": text("mlp"),
                 "rep": text("X_pca"),
                 "regularize": flag(False),

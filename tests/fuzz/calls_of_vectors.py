@@ -406,6 +406,8 @@ CALLS: dict[str, Any] = {
         lambda solver: cf.integrate.sde(scored(), CLOUD.make(), sigma=0.5, solver=solver, generator=RNG()),
         steps=count(2),
         method=text("heun"),
+        power=number(2.0),
+        denoise=flag(True),
     ),
     "integrate.Jumps": using(cf.integrate.Jumps, lambda solver: solver, steps=count(1)),
     "integrate.Table": using(
