@@ -1,8 +1,12 @@
 """The errors of cellflow, and two sentences that they share."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
+
+FEW = 3
+"""Up to so many choices are seen at a glance."""
 
 
 class ConvergenceError(RuntimeError):
@@ -22,14 +26,20 @@ class CheckpointError(RuntimeError):
 
 
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
-    """Say that ``name`` is not a known ``kind``, and list what is known.
+    """Say that ``name`` is not a known ``kind``, and list what is known; of more than a few, which one is alike.
 
     Examples
     --------
     >>> unknown("coupling", "exakt", ["exact", "independent"])
     "Unknown coupling 'exakt'. Choose from: 'exact', 'independent'."
+    >>> unknown("keyword", "stepz", ["path", "rep", "seed", "steps", "within"])
+    "Unknown keyword 'stepz'. Choose from: 'path', 'rep', 'seed', 'steps', 'within'. Did you mean 'steps'?"
     """
-    return f"Unknown {kind} {name!r}. Choose from: {', '.join(repr(choice) for choice in choices)}."
+    known = list(choices)
+    said = f"Unknown {kind} {name!r}. Choose from: {', '.join(map(repr, known))}."
+    words = [choice for choice in known if isinstance(choice, str)]
+    alike = get_close_matches(name, words, n=1) if isinstance(name, str) and len(known) > FEW else []
+    return f"{said} Did you mean {alike[0]!r}?" if alike else said
 
 
 def optional(module: str, *, install: str) -> Any:

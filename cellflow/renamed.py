@@ -1,6 +1,7 @@
 """Old keywords: taken for one version, with a warning that shows the new spelling; and warnings at the user's line."""
 
 import contextlib
+import inspect
 import os
 import sys
 import warnings
@@ -87,13 +88,15 @@ def renamed(
 def entered() -> tuple[FrameType, int]:
     """Return the frame in which the user's call entered the package, and the ``stacklevel`` of the user's line.
 
-    The frame is that of the function which was called, not that of the check of its arguments.
+    The frame is that of the function which was called, not that of the check of its arguments, nor of a decorator that
+    passes everything on.
     """
     frame, level = sys._getframe(), 0
     inside = frame
     while frame.f_back is not None and _ours(frame.f_back):
         frame, level = frame.f_back, level + 1
-        inside = inside if frame.f_code.co_filename == DOOR else frame
+        if frame.f_code.co_filename != DOOR and (len(_keywords(frame)) > 1 or not _passes_on(frame)):
+            inside = frame
     return inside, level + 1
 
 
@@ -116,6 +119,11 @@ def _ours(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     made = file == "<string>" and str(frame.f_globals.get("__name__")).startswith("cellflow.")
     return made or file.startswith(PACKAGE) or file == DECORATORS
+
+
+def _passes_on(frame: FrameType) -> bool:
+    """Say whether the function of a frame takes any arguments, as decorators do."""
+    return bool(frame.f_code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _keywords(frame: FrameType) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from cellflow.errors import unknown
+
 _LOOKED_AT = 1000
 """Elements of a long list that are looked at."""
 T = TypeVar("T", bound=Callable[..., Any])
@@ -183,11 +185,16 @@ def _guarded(function: Any, shown: str, left: tuple[str, ...]) -> Any:
     names = [name for name, each in signature.parameters.items() if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     rest = next((n for n, each in signature.parameters.items() if each.kind is inspect.Parameter.VAR_POSITIONAL), None)
     positional = names[: names.index(rest)] if rest in names else names
+    takes_more = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
 
     def taken(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not hints:
             hints.update({name: hint for name, hint in _stated(function, signature).items() if name not in left})
             sure.update({name: _sure(hint) for name, hint in hints.items()})
+        if not takes_more and (strange := named.keys() - signature.parameters.keys()):
+            name, others = min(strange), [known for known in signature.parameters if known != "self"]
+            choices = unknown("keyword", name, others).partition(". ")[2]
+            raise TypeError(f"{shown}() got an unexpected keyword argument {name!r}. {choices}")
         # Too many or too few arguments: Python says so when the function itself is called.
         for place, (name, value) in enumerate(chain(zip(positional, given, strict=False), [*named.items()])):
             hint = hints.get(name, Any)

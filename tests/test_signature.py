@@ -150,3 +150,19 @@ def test_examples_of_what_is_checked_still_run():
     found = {test.name for test in doctest.DocTestFinder().find(cf.seeds)}
     assert {"cellflow.seeds.generator", "cellflow.seeds.generator_at"} <= found
     assert cf.generator.__wrapped__.__globals__ is cf.generator.__globals__
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "meant"),
+    [
+        (lambda: cf.training.Recipe(learning_rat=1e-3), "learning_rat", "learning_rate"),
+        (lambda: cf.couplings.UnbalancedSinkhorn(epsilo=1.0), "epsilo", "epsilon"),
+        (lambda: cf.SnapshotFlow(stepz=3), "stepz", "steps"),
+        (lambda: cf.networks.MLP(2, widht=8), "widht", "width"),
+        (lambda: cf.SnapshotFlow().transport(torch.zeros(1, 2), start=0, stop=1, solvr=3), "solvr", "solver"),
+        (lambda: cf.DomainTranslator().fit(torch.zeros(1, 2), torch.zeros(1, 2), feature=1), "feature", "features"),
+    ],
+)
+def test_a_misspelt_argument_is_named_with_the_one_that_was_meant(call, name, meant):
+    with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}'.*Did you mean '{meant}'\?"):
+        call()
