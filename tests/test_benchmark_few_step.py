@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_the_page_holds_means_and_published_rows(tmp_path):
     table.put(row | {"method": "flow, 100 evaluations", "semigroup": float("nan")})
     curve = curves.Curve(
         "few_step_toy", "toy", "W1", "small", ["Small."], best=0.1,
-        published={"theirs": [9.0, 8.0, 7.0, 6.0, 5.5], "another": [0.25]},
+        published={"theirs": [9.0, 8.0, 7.0, 6.0, 5.5], "another": [0.25]}, controls={"noise": 0.09, "blurred": 2.0},
     )  # fmt: skip
     lines = curve.text(table.read(), "python")
     assert any(line.startswith("| map | 2 | 2.5 (0.71) |") for line in lines)
@@ -61,6 +62,9 @@ def test_the_page_holds_means_and_published_rows(tmp_path):
     assert "| published: another |  |  |  |  |  | 0.2500 |  |  |" in lines
     assert "Run on: abacus." in lines[2]
     assert "Floor: 0.1." in lines
+    assert "Real images made worse: noise 0.09, blurred 2." in lines
+    assert "W1 is blind to: noise." in lines
+    assert "W1 sees every control." in replace(curve, controls={"blurred": 2.0}).text(table.read(), "python")
     names = {text.get_text() for text in curve.draw(table.read()).legends[0].get_texts()}
     assert names == {"map", "flow, 100 evaluations", "published: theirs", "floor"}
 

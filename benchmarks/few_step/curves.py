@@ -15,6 +15,7 @@ import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Fixed
+from cellflow.metrics import blind_to
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Recipe, Reflow
 
@@ -145,6 +146,7 @@ class Curve:
     size: str  # in words: rows of two sizes are not mixed
     about: list[str]
     best: float | None = None
+    controls: Mapping[str, float] = field(default_factory=dict)  # real images made worse, beside the floor
     published: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def record(
@@ -179,13 +181,21 @@ class Curve:
             f"# Few steps: {self.title}", "",
             f"Last made by `{command}` on {time.strftime('%Y-%m-%d')}. Run on: {devices}.",
             *self.about, *([note] if note else []),
-            SECONDS, *([] if self.best is None else [f"Floor: {self.best:.4g}."]), "",
+            SECONDS, *([] if self.best is None else [f"Floor: {self.best:.4g}.", *self._seen(self.best)]), "",
             f"![quality against steps]({self.name}.png)", "",
             *page.table(
                 ["method", "seeds", *JUMPS, "semigroup error", "seconds"],
                 [*(_cells([row for row in found if row["method"] == name]) for name in methods), *published],
             ),
         ]  # fmt: skip
+
+    def _seen(self, best: float) -> Iterator[str]:
+        """Say what the distance of real images becomes when they are made worse, and whether that is seen."""
+        if self.controls:
+            shown = (f"{name} {value:.4g}" for name, value in self.controls.items())
+            blind = blind_to(best, self.controls)
+            yield f"Real images made worse: {', '.join(shown)}."
+            yield f"{self.measure} is blind to: {', '.join(blind)}." if blind else f"{self.measure} sees every control."
 
     def draw(self, found: list[Row]) -> Any:
         """Draw the mean of every method against the number of steps."""

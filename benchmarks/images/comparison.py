@@ -10,7 +10,7 @@ from benchmarks.rows import Row
 
 PAIRS = (
     ("I-CFM", from_noise.NAME), ("OT-CFM", from_noise.NAME), ("OT-CFM", "I-CFM"), ("OT-CFM in classes", "I-CFM"),
-    ("OT-CFM in classes", "OT-CFM"),
+    ("OT-CFM in classes", "OT-CFM"), ("OT-CFM from a guess", "OT-CFM"),
 )  # fmt: skip
 """What is compared with what: from the source or from noise; coupled or not; within classes or not."""
 SCORES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0", "measured": "{described_by}",
@@ -44,7 +44,9 @@ def text(rows: Sequence[Row]) -> list[str]:
         return []
     some = next(iter(last[pairs[0][0]].values()))
     n = min(len(last[a].keys() & last[b].keys()) for a, b in pairs)
-    titles = {name: title.format(**some) for name, title in SCORES.items() if some.get(name) is not None}
+    every = [row for pair in pairs for name in pair for row in last[name].values()]
+    measured = [name for name in SCORES if all(row.get(name) is not None for row in every)]
+    titles = {name: SCORES[name].format(**some) for name in measured}
     table, verdicts = [], []
     for a, b in pairs:
         shared = sorted(last[a].keys() & last[b].keys())

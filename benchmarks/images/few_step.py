@@ -17,6 +17,7 @@ import cellflow as cf
 from benchmarks import machine
 from benchmarks.command import Words
 from benchmarks.few_step.curves import Bench, Curve
+from benchmarks.images.judge import FLOOR, spoiled
 from benchmarks.images.methods import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from cellflow.integrate import Fixed
@@ -76,15 +77,21 @@ def curve(name: str, size: Size, *, full: bool) -> Curve:
         f"and every map: {size.steps} steps, taught by the flow.",
     ]
     words = f"{size.flow_steps} and {size.steps} steps of {size.batch}, width {size.width}"
+    scores = floor(name, size.images)
     return Curve(
         f"few_step_{name}{'_full' * full}", name + ", GPU size" * full, f"FD-{name}", words, about,
-        best=floor(name, size.images),
+        best=scores.pop(FLOOR), controls=scores,
     )  # fmt: skip
 
 
-def floor(name: str, samples: int, seeds: int = 3) -> float:
-    """Return the distance of as many real training images, over seeds."""
+def floor(name: str, samples: int, seeds: int = 3) -> dict[str, float]:
+    """Return the distance of as many real training images, and of these made worse, over seeds."""
     network, load = feature_network(str(DATASETS[name].network)), DATASETS[name].load
     real, images = features_of(load("test").scaled(), network), load("train")
-    orders = [torch.randperm(len(images), generator=cf.generator(30_000 + seed)) for seed in range(seeds)]
-    return mean(frechet_distance(features_of(images.scaled(rows[:samples]), network), real) for rows in orders)
+    found: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        order = torch.randperm(len(images), generator=cf.generator(30_000 + seed))
+        some = images.scaled(order[:samples])
+        for control, shown in {FLOOR: some, **spoiled(some, seed)}.items():
+            found.setdefault(control, []).append(frechet_distance(features_of(shown, network), real))
+    return {control: mean(values) for control, values in found.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 import cellflow as cf
 from benchmarks.command import Several, Words, options
 from benchmarks.page import save
-from cellflow.estimators.domains import some_of
-from cellflow.estimators.translation import MEASURED
-from cellflow.fields import outputs
+from cellflow.estimators import guesses
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
-from cellflow.networks import EndGuess, EndPoints, Heads
+from cellflow.networks import EndGuess, EndPoints, GuessedVelocity, Heads, VelocityGuess
 from cellflow.objectives import BridgeMatching, EndPointMatching, NoiseMatching, Objective, VelocityMatching
 from cellflow.report.grids import rows_figure
 from cellflow.seeds import seeded
@@ -105,8 +103,9 @@ TIMES = cf.paths.Stratified()
 VELOCITY = VelocityMatching(times=TIMES)
 SIGMA = 0.3
 """Scale of the noise of bridges, in units where pixels run from -1 to 1."""
-CYCLES, SIMULATION_STEPS = 2, 8
-"""How often the pairs of a bridge's own are made anew, forward and backward each time; steps of that simulation."""
+CYCLES, SIMULATION = 2, Noisy(16, power=2.0, denoise=True)
+"""How often the pairs of a bridge's own are made anew, forward and backward each time; the solver of that simulation,
+which leaves no noise in them."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ class Method:
     objective: Objective = VELOCITY
     samplers: tuple[str, ...] = ("ODE",)
     cycles: int = 0
+    guess: bool = False  # whether the network corrects a linear guess of the velocity
     on_features: bool = False
     within_labels: bool = False
 
@@ -131,6 +131,7 @@ BY_ENDS: Mapping[str, Any] = {
 TRANSLATORS = {
     "I-CFM": Method("independent"),
     "OT-CFM": Method("exact"),
+    "OT-CFM from a guess": Method("exact", guess=True),
     "[SF]2M": Method("exact", **BRIDGE),
     "DSBM": Method("independent", cycles=CYCLES, **BRIDGE),
     "[SF]2M by ends": Method("exact", **BY_ENDS),
@@ -138,14 +139,19 @@ TRANSLATORS = {
     "OT-CFM on outlines": Method("exact", on_features=True),
     "OT-CFM in classes": Method("exact", within_labels=True),
 }
-"""[SF]2M with the exact plan, the limit of the entropic one for noise as small as this; the last two match the outlines
-of objects rather than pixels, or within classes, where a task has them."""
+"""[SF]2M by ends is the default of `cellflow.DomainTranslator` for bridges, OT-CFM from a guess has its ``guess=True``.
+[SF]2M has the exact plan, the limit of the entropic one for noise as small as this; the last two match the outlines of
+objects rather than pixels, or within classes, where a task has them."""
 GENERATORS = {
     "FM": Method("independent", samplers=("euler",)),
     "OT-CFM": Method("exact", samplers=("euler",)),
     "diffusion": Method("independent", NoiseMatching(times=TIMES), ("ddim", "euler")),
 }
 """Diffusion learns the noise on the variance-preserving path; its own sampler (DDIM) comes first."""
+
+
+POWERS = {"SDE": 2.0, "SDE, equal steps": 1.0}
+"""How much smaller the steps of a simulation become, see `cellflow.integrate.Noisy`."""
 
 
 class Model(NamedTuple):
@@ -163,11 +169,13 @@ def prepare(
     """Return an untrained model, and the batches to train it on; without a source, from noise."""
     bridge = bool(method.objective.heads)
     field = size.network(target.shape, heads=2 if bridge else 1, generator=rng)
-    if isinstance(method.objective, EndPointMatching) and source is not None:
-        guess = EndGuess(target.shape, method.objective.path.sigma)
-        field = EndPoints(field, guess.measure(some_of(source, MEASURED), some_of(target, MEASURED)).to(size.device))
+    if isinstance(method.objective, EndPointMatching):
+        field = EndPoints(field, EndGuess(target.shape, method.objective.path.sigma).to(size.device))
     elif bridge:
         field = Heads(field, score="shared")
+    elif method.guess:
+        field = GuessedVelocity(field, VelocityGuess(target.shape).to(size.device))
+    guesses.measure(field, source, target)
     batches = cf.pairing.image_batches(
         source, target, coupling=method.coupling, batch_size=size.batch, generator=rng, **pairing
     )
@@ -183,7 +191,7 @@ def fit_own_pairs(
     steps = max(1, size.steps // (4 * method.cycles))  # of each round: half of all are taken beforehand
     cf.training.refit(
         model.field, model.objective, x0, x1, rounds=2, steps=steps, generator=rng, batch_size=size.batch,
-        coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION_STEPS),
+        coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION),
         recipe=replace(size.recipe, warmup=min(size.recipe.warmup, steps // 4)), run=run,
     )  # fmt: skip
 
@@ -195,33 +203,23 @@ def sample(
     """Return images from noise, or translations of images ``(n, c, h, w)``, as bytes would have them.
 
     ``sampler`` is ``"ODE"`` or ``"euler"`` for the probability flow, ``"SDE"`` for a bridge with its noise, drawn by
-    ``generator``, or ``"ddim"`` for diffusion; each step evaluates the network once.
+    ``generator``, in steps that become smaller, or ``"SDE, equal steps"``, or ``"ddim"`` for diffusion; each step
+    evaluates the network once.
     """
-    start, stop = (1.0, 0.0) if backward else (0.0, 1.0)
+    span: dict[str, Any] = {"start": 1.0, "stop": 0.0} if backward else {"start": 0.0, "stop": 1.0}
     parts = []
     for part in x.split(256):
-        if sampler == "SDE":
-            parts.append(_diffused(model, part, steps, start, stop, generator))
+        if sampler in POWERS:
+            bridge: Any = model.objective
+            noise, sigma = Noisy(steps, "euler_maruyama", power=POWERS[sampler], denoise=True), bridge.path.sigma
+            found = cf.integrate.sde(model.field, part, sigma=sigma, solver=noise, generator=generator, **span)
+            parts.append(found.x[-1])
         elif sampler == "ddim":
             parts.append(ddim(model.field, model.objective, part, steps=steps))
         else:
             velocity = model.objective.velocity(model.field)
-            solver = Fixed("euler", steps=steps)
-            parts.append(cf.integrate.ode(velocity, part, solver=solver, start=start, stop=stop).x[-1])
+            parts.append(cf.integrate.ode(velocity, part, solver=Fixed("euler", steps=steps), **span).x[-1])
     return cf.images.scaled(cf.images.to_bytes(torch.cat(parts).cpu()))
-
-
-def _diffused(model: Model, x: Tensor, steps: int, start: float, stop: float, generator: torch.Generator) -> Tensor:
-    """Simulate the bridge, and take the last step without noise: to the mean of what is expected there."""
-    last = stop + (start - stop) / steps
-    if steps > 1:
-        x = cf.integrate.sde(
-            model.field, x, sigma=model.objective.path.sigma, start=start, stop=last,  # type: ignore[attr-defined]
-            solver=Noisy(steps - 1, method="euler_maruyama"), generator=generator,
-        ).x[-1]  # fmt: skip
-    velocity, drift, _ = outputs(model.field(x.new_full((len(x),), last), x), score=True)
-    dt = x.new_full((len(x),), stop - last)
-    return x + per_sample(dt, x) * velocity + per_sample(dt.abs(), x) * cast("Tensor", drift)
 
 
 def ddim(field: nn.Module, objective: Objective, x: Tensor, *, steps: int) -> Tensor:

@@ -66,7 +66,7 @@ def run(
             table.put(*baselines)
             yield baselines
         for name in chosen:
-            learned = METHODS[name], methods.SIGMA, methods.CYCLES, methods.SIMULATION_STEPS
+            learned = METHODS[name], methods.SIGMA, methods.CYCLES, methods.SIMULATION
             settings = digest((*learned, replace(size, device="cpu"), seed))
             known = about | {"seed": seed, "method": name, "settings": settings}
             if suits(METHODS[name], task) and not table.read(**known):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from cellflow.fields import Field, Outputs
-from cellflow.networks import EndGuess
+from cellflow.networks import EndGuess, GuessedVelocity, VelocityGuess
 from cellflow.objectives import DampedVelocity
 from cellflow.objectives.draw import draw
 from cellflow.paths import BrownianBridge, Linear, TimeLaw, Uniform
@@ -162,3 +162,8 @@ class TargetMatching:
 def frequencies(x0: Tensor, x1: Tensor, sigma: float) -> EndGuess:
     """Return the guess that cellflow has."""
     return EndGuess(x0.shape[1:], sigma).measure(x0, x1)
+
+
+def velocities(network: nn.Module, x0: Tensor, x1: Tensor) -> GuessedVelocity:
+    """Return the field that corrects the guess that cellflow has of the velocity."""
+    return GuessedVelocity(network, VelocityGuess(x0.shape[1:]).measure(x0, x1))

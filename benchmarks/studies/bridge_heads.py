@@ -24,7 +24,16 @@ from benchmarks.images.methods import CPU, SIGMA, TIMES, VELOCITY, Model, Size, 
 from benchmarks.images.methods import TRANSLATORS as METHODS
 from benchmarks.images.tasks import TASKS, Sets, Task
 from benchmarks.rows import Row, Table, rounded
-from benchmarks.studies.bridge_fields import Ends, EndsMatching, Nothing, Pixels, Target, TargetMatching, frequencies
+from benchmarks.studies.bridge_fields import (
+    Ends,
+    EndsMatching,
+    Nothing,
+    Pixels,
+    Target,
+    TargetMatching,
+    frequencies,
+    velocities,
+)
 from cellflow.metrics import features_of, frechet_distance, high_frequency_ratio
 from cellflow.metrics.features import Features
 from cellflow.networks import EndPoints, Heads
@@ -45,7 +54,7 @@ class Kind:
     make: Callable[[nn.Module, tuple[Tensor, Tensor]], Made]
     heads: int = 2
     dampings: tuple[float, ...] = ()  # of the flow without noise, beside that of the objective
-    samplers: tuple[str, ...] = ("SDE", "ODE")
+    samplers: tuple[str, ...] = ("SDE", "SDE, equal steps", "ODE")
     own_pairs: bool = False  # whether pairs are independent at first, and then the model's own
 
 
@@ -78,7 +87,7 @@ def filtered(x0: Tensor, x1: Tensor) -> nn.Module:
 
 KINDS = {
     "velocity and score": Kind(both),
-    "ends, from frequencies": Kind(guessed, dampings=(1.0,)),
+    "ends, from frequencies": Kind(guessed, dampings=(0.003, 0.01, 0.03, 1.0)),
     "the same, errors over time left": Kind(ends(filtered, "time"), dampings=(1.0,)),
     "the same, all errors alike": Kind(ends(filtered), dampings=(1.0,)),
     "ends, from pixels": Kind(ends(lambda x0, x1: Pixels(x0, x1, SIGMA, blind=False), "missed"), dampings=(1.0,)),
@@ -89,6 +98,7 @@ KINDS = {
     "DSBM, ends, from frequencies": Kind(guessed, own_pairs=True),
     "flow, velocity": Kind(lambda network, _: (network, VELOCITY), heads=1, samplers=("ODE",)),
     "flow, target": Kind(lambda network, _: (Target(network), TargetMatching(TIMES)), heads=1, samplers=("ODE",)),
+    "flow, from a guess": Kind(lambda net, x: (velocities(net, *x), VELOCITY), heads=1, samplers=("ODE",)),
     "flow, ends, from frequencies": Kind(lambda net, x: guessed(net, x, ALMOST_NONE), samplers=("ODE",)),
 }
 
@@ -165,10 +175,8 @@ class Case:
         damped: dict[str, Any] = {f"ODE, damping {damping:g}": damping for damping in kind.dampings}
         for sampler in (*kind.samplers, *damped):
             chosen = replace(cast("Any", objective), damping=damped[sampler]) if sampler in damped else objective
-            noise = cf.generator(seed=self.seed)
-            images = sample(
-                Model(field, chosen), self.judge.inputs, sampler=sampler.partition(",")[0], steps=STEPS, generator=noise
-            )
+            noise, how = cf.generator(seed=self.seed), "ODE" if sampler in damped else sampler
+            images = sample(Model(field, chosen), self.judge.inputs, sampler=how, steps=STEPS, generator=noise)
             rows.append({"sampler": sampler, "seconds": seconds, **self.scores(images)})
         return rows
 
