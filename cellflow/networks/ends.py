@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from cellflow.fields import Field, Outputs
+from cellflow.networks.embedding import check_inputs
 from cellflow.networks.end_guess import EndGuess
 from cellflow.paths import BrownianBridge
 from cellflow.shapes import per_sample
@@ -61,6 +62,7 @@ class EndPoints(nn.Module):
 
         Of a flow map's two times ``(n, 2)`` the first is that of the state.
         """
+        check_inputs(t, x, condition, x)
         t, x = (t, x) if self.guess is None else self.guess.widened(t, x)
         now = (t if t.ndim == 1 else t[:, 0]).clamp(BrownianBridge.margin, 1 - BrownianBridge.margin)
         x0, x1 = self._ends(t, now, x, condition)
@@ -71,6 +73,8 @@ class EndPoints(nn.Module):
     def _ends(self, t: Tensor, now: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         guess = None if self.guess is None else self.guess(now, x)
         whole = self.network(t, x if guess is None else guess.seen, condition)
+        if not isinstance(whole, Tensor):
+            raise TypeError(f"Expected a network that returns a tensor; found one that returns {type(whole).__name__}.")
         if whole.shape[1] != 2 * x.shape[1]:
             raise ValueError(
                 f"Expected a network that returns both ends, (n, {2 * x.shape[1]}); found one that returns "

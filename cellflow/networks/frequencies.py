@@ -61,8 +61,8 @@ class Frequencies(nn.Module):
             if x is None and k == 0:
                 self.mean[k], self.variance[k] = 0, 1
                 continue
-            if not isinstance(x, Tensor):
-                raise TypeError(f"Expected images as a tensor (n, c, h, w); found {type(x).__name__}.")
+            if not isinstance(x, Tensor) or x.layout != torch.strided:
+                raise TypeError(f"Expected images as a dense tensor (n, c, h, w); found {type(x).__name__}.")
             if x.ndim != 4 or x.shape[1:] != self.mean.shape[1:] or not len(x) or not torch.isfinite(x).all():
                 raise ValueError(
                     f"Expected images (n, {', '.join(map(str, self.mean.shape[1:]))}) of finite numbers, at least one; "

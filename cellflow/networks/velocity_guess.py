@@ -128,6 +128,7 @@ class GuessedVelocity(nn.Module):
 
         Of a flow map's two times ``(n, 2)`` the first is that of the state.
         """
+        check_inputs(t, x, condition, x)
         t, x = self.guess.widened(t, x)
         guess: GuessOfVelocity = self.guess(t if t.ndim == 1 else t[:, 0], x)
         return torch.addcmul(guess.velocity, guess.missed, self.network(t, guess.seen, condition))
