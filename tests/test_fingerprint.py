@@ -497,3 +497,21 @@ def test_two_domains_in_two_pcas_are_refused(translated):
 def test_domains_without_cells_have_no_fingerprint():
     x = np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32)
     assert cf.DomainTranslator(steps=2, batch_size=4, device="cpu").fit(*x).fingerprint_ is None
+
+
+FITS_CELLS = {
+    "SnapshotFlow": lambda adata: cf.SnapshotFlow(time_key="day", rep="X", steps=1).fit(adata),
+    "PerturbationFlow": lambda adata: cf.PerturbationFlow(conditions="drug", rep="X", steps=1).fit(adata),
+    "DomainTranslator": lambda adata: cf.DomainTranslator(rep="X", steps=1).fit(adata[:20], adata[20:]),
+}
+
+
+@pytest.mark.parametrize("fit", FITS_CELLS.values(), ids=FITS_CELLS)
+def test_raw_counts_in_place_of_a_representation_are_warned_of(fit):
+    counts = np.random.default_rng(0).poisson(3.0, (40, 30)).astype("float32")
+    obs = pd.DataFrame({"day": [0.0, 1.0] * 20, "drug": ["control", "A"] * 20}, index=[f"c{k}" for k in range(40)])
+    with pytest.warns(UserWarning, match="whole numbers only, as raw counts are"):
+        fit(anndata.AnnData(X=counts, obs=obs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(anndata.AnnData(X=np.log1p(counts), obs=obs))

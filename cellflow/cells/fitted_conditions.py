@@ -198,7 +198,7 @@ class FittedConditions:
         likely = self.like_control() or "..."
         raise ValueError(
             f"No control: expected cells with {expected} in {where}; found {listed(self.names)}. Set "
-            f"`Conditions(control={likely!r})` to the name of the control."
+            f"`control={likely!r}`, the name of the control, of `PerturbationFlow` or of `Conditions`."
         )
 
     def like_control(self) -> str:

@@ -15,6 +15,7 @@ from cellflow.cells.conditions import Conditions
 from cellflow.cells.conditions import resolve as resolve_conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.cells.raw_counts import warn_of_counts
 from cellflow.cells.stores import Stored, as_adata
 from cellflow.couplings import CouplingLike
 from cellflow.estimators import perturbation_distillation, perturbation_fit, perturbation_record
@@ -236,6 +237,7 @@ class PerturbationFlow(FlowEstimator):
         fitted.conditions_ = self._conditions().fit(cells.obs, cells.uns)
         arms = fitted._arms(cells)
         check_arms(arms, within=self._groups())
+        warn_of_counts(arms.x, self.rep)
         fitted.n_features_in_, fitted.arms_ = arms.x.shape[1], perturbation_record.table_of(arms)
         fitted.shifts_ = shifts_of(arms)
         fitted.treatments_ = perturbation_record.treatments_of(cells, fitted.conditions_, arms)

@@ -11,6 +11,7 @@ from cellflow.cells.clock import Clock
 from cellflow.cells.conditions import Conditions
 from cellflow.cells.fingerprint import Fingerprint, fingerprint
 from cellflow.cells.fitted_conditions import FittedConditions
+from cellflow.cells.raw_counts import warn_of_counts
 from cellflow.cells.snapshots import Snapshots
 from cellflow.cells.stores import Stored
 from cellflow.couplings import COUPLINGS, Coupling, CouplingLike
@@ -299,6 +300,7 @@ class SnapshotFlow(FlowEstimator):
         cells = snapshot_pairs.cells(self, adata)
         fitted.conditions_ = conditional.fitted_to(self.conditions, cells)
         snapshots = fitted._snapshots(cells)
+        warn_of_counts(snapshots.x, self.rep)
         snapshot_suggestion.note_width(self, snapshots.x.shape[1])
         donors = members.donors(self, cells, snapshots)
         conditional.note_no_control(fitted.conditions_, snapshots.conditions)

@@ -129,7 +129,7 @@ def read_basis(
     >>> read_basis(adata, "latent", rep="X_latent").labels
     ('latent 1', 'latent 2')
     """
-    key = _key(adata, ("X_umap" if "X_umap" in adata.obsm else rep) if basis is None else basis)
+    key = key_of(adata, basis, rep=rep)
     same, x = key == rep, read_rep(adata, rep, n_pcs=n_pcs)
     values = x if same else read_rep(adata, key)
     if same and values.shape[1] == 1 and time is not None:
@@ -144,7 +144,16 @@ def read_basis(
     return Basis(values[:, [first, second]], labels, x, (first, second) if same else None)
 
 
-def _key(adata: "AnnData", basis: str) -> str:
+def key_of(adata: "AnnData", basis: str | None, *, rep: str) -> str:
+    """Return the key of ``obsm`` of a basis, see `read_basis`, or ``"X"``.
+
+    Raises
+    ------
+    KeyError
+        When it does not exist; the message lists those available.
+    """
+    if basis is None:
+        basis = "X_umap" if "X_umap" in adata.obsm else rep
     found = [key for key in (f"X_{basis}", basis) if key in adata.obsm]
     if found:
         return found[0]

@@ -8,7 +8,7 @@ import numpy as np
 from cellflow import tl
 from cellflow.cells.snapshots import read_times
 from cellflow.integrate import Fixed, Solver
-from cellflow.pl.basis import Basis, read_basis
+from cellflow.pl.basis import Basis, key_of, read_basis
 from cellflow.pl.canvas import INK
 from cellflow.pl.labels import unit_of_result
 from cellflow.pl.look import look_of
@@ -101,6 +101,8 @@ def trajectories(
     if n < 1:
         raise ValueError(f"Expected n >= 1 trajectories to draw; found {n}.")
     how, strokes = look_of("pl.trajectories", look), Strokes(linewidth=linewidth)
+    if flow is not None:
+        key_of(adata, basis, rep=flow.rep)  # refused before trajectories are computed
     found = stored_courses(adata, key) if flow is None else follow(adata, flow, n, solver)
     rep, time_key = str(found["rep"]), str(found["time_key"])
     unit, time = unit_of_result(adata, found), read_times(adata, time_key)
