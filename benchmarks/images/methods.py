@@ -16,6 +16,7 @@ import cellflow as cf
 from benchmarks.command import Several, Words, options
 from benchmarks.page import save
 from cellflow.estimators import guesses
+from cellflow.estimators.translation import DAMPING
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed, Noisy
 from cellflow.networks import EndGuess, EndPoints, GuessedVelocity, Heads, VelocityGuess
@@ -125,7 +126,8 @@ BRIDGE: Mapping[str, Any] = {
     "objective": BridgeMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES), "samplers": ("SDE", "ODE"),
 }  # fmt: skip
 BY_ENDS: Mapping[str, Any] = {
-    "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=0.1), "samplers": ("SDE", "ODE"),
+    "objective": EndPointMatching(cf.paths.BrownianBridge(SIGMA), times=TIMES, damping=DAMPING),
+    "samplers": ("SDE", "ODE, midpoint"),
 }  # fmt: skip
 """The same bridge from a network that predicts what guesses of its ends miss, see `cellflow.networks.EndGuess`."""
 TRANSLATORS = {
@@ -152,6 +154,8 @@ GENERATORS = {
 
 POWERS = {"SDE": 2.0, "SDE, equal steps": 1.0}
 """How much smaller the steps of a simulation become, see `cellflow.integrate.Noisy`."""
+EVALUATIONS = {"euler": 1, "midpoint": 2}
+"""Evaluations of a step of each method for the probability flow."""
 
 
 class Model(NamedTuple):
@@ -202,9 +206,9 @@ def sample(
 ) -> Tensor:
     """Return images from noise, or translations of images ``(n, c, h, w)``, as bytes would have them.
 
-    ``sampler`` is ``"ODE"`` or ``"euler"`` for the probability flow, ``"SDE"`` for a bridge with its noise, drawn by
-    ``generator``, in steps that become smaller, or ``"SDE, equal steps"``, or ``"ddim"`` for diffusion; each step
-    evaluates the network once.
+    ``sampler`` is ``"ODE"`` or ``"euler"`` for the probability flow, ``"ODE, midpoint"`` for half as many steps of two
+    evaluations each, ``"SDE"`` for a bridge with its noise, drawn by ``generator``, in steps that become smaller, or
+    ``"SDE, equal steps"``, or ``"ddim"`` for diffusion; the network is evaluated ``steps`` times.
     """
     span: dict[str, Any] = {"start": 1.0, "stop": 0.0} if backward else {"start": 0.0, "stop": 1.0}
     parts = []
@@ -217,8 +221,9 @@ def sample(
         elif sampler == "ddim":
             parts.append(ddim(model.field, model.objective, part, steps=steps))
         else:
-            velocity = model.objective.velocity(model.field)
-            parts.append(cf.integrate.ode(velocity, part, solver=Fixed("euler", steps=steps), **span).x[-1])
+            velocity, method = model.objective.velocity(model.field), sampler.partition(", ")[2] or "euler"
+            solver = Fixed(method, steps=max(1, steps // EVALUATIONS[method]))
+            parts.append(cf.integrate.ode(velocity, part, solver=solver, **span).x[-1])
     return cf.images.scaled(cf.images.to_bytes(torch.cat(parts).cpu()))
 
 

@@ -55,6 +55,7 @@ class Kind:
     heads: int = 2
     dampings: tuple[float, ...] = ()  # of the flow without noise, beside that of the objective
     samplers: tuple[str, ...] = ("SDE", "SDE, equal steps", "ODE")
+    smooth: str = "ODE"  # the sampler with these dampings
     own_pairs: bool = False  # whether pairs are independent at first, and then the model's own
 
 
@@ -85,9 +86,11 @@ def filtered(x0: Tensor, x1: Tensor) -> nn.Module:
     return frequencies(x0, x1, SIGMA)
 
 
+MIDPOINT = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.1)
 KINDS = {
     "velocity and score": Kind(both),
     "ends, from frequencies": Kind(guessed, dampings=(0.003, 0.01, 0.03, 1.0)),
+    "the same, midpoint steps": Kind(guessed, dampings=MIDPOINT, samplers=(), smooth="ODE, midpoint"),
     "the same, errors over time left": Kind(ends(filtered, "time"), dampings=(1.0,)),
     "the same, all errors alike": Kind(ends(filtered), dampings=(1.0,)),
     "ends, from pixels": Kind(ends(lambda x0, x1: Pixels(x0, x1, SIGMA, blind=False), "missed"), dampings=(1.0,)),
@@ -172,10 +175,10 @@ class Case:
         self._train(kind, field, objective)
         seconds, rows = time.process_time() - start, []
         field.eval()
-        damped: dict[str, Any] = {f"ODE, damping {damping:g}": damping for damping in kind.dampings}
+        damped: dict[str, Any] = {f"{kind.smooth}, damping {damping:g}": damping for damping in kind.dampings}
         for sampler in (*kind.samplers, *damped):
             chosen = replace(cast("Any", objective), damping=damped[sampler]) if sampler in damped else objective
-            noise, how = cf.generator(seed=self.seed), "ODE" if sampler in damped else sampler
+            noise, how = cf.generator(seed=self.seed), kind.smooth if sampler in damped else sampler
             images = sample(Model(field, chosen), self.judge.inputs, sampler=how, steps=STEPS, generator=noise)
             rows.append({"sampler": sampler, "seconds": seconds, **self.scores(images)})
         return rows

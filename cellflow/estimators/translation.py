@@ -55,7 +55,7 @@ from cellflow.training import Recipe, Run
 from cellflow.training.run import OLD_KEYWORDS
 from cellflow.training.search import Parts
 
-DAMPING = 0.01
+DAMPING = 0.001
 """Damping of the flow without noise where ends are predicted, see `cellflow.objectives.DampedVelocity`."""
 
 
