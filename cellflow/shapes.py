@@ -157,6 +157,22 @@ def finite(x: Tensor, *, what: str) -> Tensor:
     )
 
 
+def extremes(x: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest number; NaN for both if there is one, 0 if there are no numbers.
+
+    Looks at each number once, several times as fast as `torch.isfinite` does and what must then be counted.
+
+    Examples
+    --------
+    >>> extremes(torch.tensor([[1.0, 3.0], [2.0, -1.0]])), extremes(torch.tensor([1.0, float("nan")]))
+    ((-1.0, 3.0), (nan, nan))
+    """
+    if not x.numel():
+        return 0.0, 0.0
+    lowest, highest = torch.aminmax(x.detach())
+    return float(lowest), float(highest)
+
+
 def in_precision(x: Tensor, like: Tensor, *, what: str) -> Tensor:
     """Return finite states in the precision and on the device of a tensor, such as a weight of a model.
 

@@ -1,5 +1,6 @@
 """Transport plans: which points of two clouds are matched, and with how much mass."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from cellflow.couplings.cost import Cost
 from cellflow.couplings.problem import MOST_BYTES, cost_matrix
-from cellflow.shapes import as_states, check_dense, finite
+from cellflow.shapes import as_states, check_dense, extremes, finite
 from cellflow.signature import checked
 
 AT_ONCE = 2**25
@@ -320,10 +321,11 @@ def masses_of(masses: Tensor) -> Tensor:
     """Return ``masses`` as float64, refusing anything that is not a plan."""
     check_dense(masses, what="the masses")
     masses = masses.detach().double()
-    bad = int((~torch.isfinite(masses) | (masses < 0)).sum())
-    if bad:
+    lowest, highest = extremes(masses)
+    if not 0 <= lowest <= highest < math.inf:
+        bad = int((~torch.isfinite(masses) | (masses < 0)).sum())
         raise ValueError(f"Expected finite, nonnegative masses; {bad} of {masses.numel()} are not.")
-    if masses.numel() == 0 or masses.max() == 0:
+    if highest == 0:
         raise ValueError("Expected a plan that carries mass; all masses are zero or there are none.")
     return masses
 

@@ -1,12 +1,13 @@
 """Checks of the input of a coupling: two clouds, their weights and costs; and the memory that solving takes."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from cellflow.couplings.cost import Cost
-from cellflow.shapes import StatesLike, as_states, check_dense
+from cellflow.shapes import StatesLike, as_states, check_dense, extremes
 
 PAIR_MEMORY = 48
 """Bytes for each pair that a dense solver holds at its peak, as measured: costs, a copy or a kernel, the plan, and
@@ -71,7 +72,8 @@ def cost_matrix(cost: Cost, x0: Tensor, x1: Tensor) -> Tensor:
         raise TypeError(f"Expected {cost} to return a tensor of real costs; found {type(matrix).__name__}.")
     if tuple(matrix.shape) != expected:
         raise ValueError(f"Expected {cost} to return shape {expected}; found {tuple(matrix.shape)}.")
-    if not torch.isfinite(matrix).all():
+    lowest, highest = extremes(matrix)
+    if not -math.inf < lowest <= highest < math.inf:
         far = max(float(x.detach().double().abs().max()) for x in (x0, x1) if x.numel())
         raise ValueError(
             f"Expected finite costs; {cost} returned NaN or infinity for some pairs of states of up to {far:.2g}. "
