@@ -3,7 +3,7 @@
 import re
 import shlex
 import typing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -387,3 +387,21 @@ def test_what_goes_on_after_ctrl_c_is_what_was_typed(tmp_path):
 
     words = ["data.path=it's.h5ad", "data.time_key=a b", "out=x"]
     assert shlex.split(again("fit", words, "out=y (1)")) == ["cellflow", "fit", *words[:2], "out=y (1)", "resume=true"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_messages_of_the_library_name_settings_as_the_command_does(command):
+    known, said = compose.defaults(command), partial(compose.in_its_words, command=command)
+    inside = [name for value in known.values() if isinstance(value, dict) for name in value]
+    for group, settings in known.items():
+        assert said(f"Set `{group}`, or `{group}=1`.") == f"Set `{group}`, or `{group}=1`."
+        for name in settings if isinstance(settings, dict) else ():
+            full = name if name in known or inside.count(name) > 1 else f"{group}.{name}"
+            assert said(f"Set `{name}`, `{name}=1`, not {name}.") == f"Set `{full}`, `{full}=1`, not {name}."
+
+
+def test_a_missing_column_is_named_by_the_setting_of_the_command_line(tmp_path, capsys):
+    path = tmp_path / "cells.h5ad"
+    cf.datasets.branching(seed=0).write_h5ad(path)
+    assert main(["fit", f"data.path={path}", "data.time_key=day", f"out={tmp_path / 'run'}"]) == 1
+    assert "Set `data.time_key`." in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """From the words of a command line to settings: hydra puts the YAML files together, and never sees a value."""
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
@@ -69,6 +70,23 @@ def defaults(command: str) -> dict[str, Any]:
     1
     """
     return _compose(command, (), None)[0]
+
+
+def in_its_words(said: str, command: str) -> str:
+    """Return a message in which settings that Python knows by a shorter name have those of a command.
+
+    Examples
+    --------
+    >>> in_its_words("No `adata.obs['day']`. Set `time_key`, or give `steps=100`.", "fit")
+    "No `adata.obs['day']`. Set `data.time_key`, or give `steps=100`."
+    """
+    known = defaults(command)
+    full: dict[str, list[str]] = {}
+    for group, inside in known.items():
+        for name in inside if isinstance(inside, Mapping) else ():
+            full.setdefault(str(name), []).append(f"{group}.{name}")
+    own = {name: found[0] for name, found in full.items() if len(found) == 1 and name not in known}
+    return re.sub(r"(?<=`)\w+(?=[`=])", lambda word: own.get(word[0], word[0]), said)
 
 
 def _check_choices(command: str, choices: Mapping[str, str], own: Mapping[str, list[str]]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from cellflow.cli.commands import COMMANDS
-from cellflow.cli.compose import settings_from
+from cellflow.cli.compose import in_its_words, settings_from
 from cellflow.cli.failures import EXPECTED, sentence
 from cellflow.cli.settings import Settings
 from cellflow.cli.words import read_line
@@ -84,7 +84,7 @@ def _act(command: str, what: Callable[[], bool | None]) -> bool:
             raise
         which = f" (process {rank()})" if rank() else ""
         if not which or (are_joined() and OF_FIRST not in getattr(error, "__notes__", ())):  # before, all say the same
-            print(f"cellflow {command}{which}: {said}", file=sys.stderr)  # noqa: T201
+            print(f"cellflow {command}{which}: {in_its_words(said, command)}", file=sys.stderr)  # noqa: T201
         return False
 
 
