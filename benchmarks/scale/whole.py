@@ -3,6 +3,10 @@
 Five snapshots, each a file of its own with a representation of 50 columns, and growing from a tenth of all cells to
 three tenths: a mixture of 20 Gaussians whose means move and whose shares change. The cells of the first snapshot are
 carried to half-way to the second. "Ms a step" begins when everything is paired.
+
+Rows are of several days. One after the other, with two cores of another machine (AMD EPYC) to themselves, the fits took
+173 s with 100,000 cells, of which most is for whole plans, and 109 s with a million; a step took 32.7 and 42.1 ms, 29 %
+more, which super-batches cost that are matched while it trains (not in the table).
 """
 
 import logging

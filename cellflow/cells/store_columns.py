@@ -77,11 +77,17 @@ def concatenated(tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> pd.Da
         return tables[0].copy(deep=False)
     names = [table.index for table in tables]
     together = names[0].append(names[1:])
-    if together.has_duplicates and all(each.is_unique for each in names):
+    if fresh(together).has_duplicates and all(fresh(each).is_unique for each in names):
         parts = [each.astype(str) + f"-{label}" for each, label in zip(names, labels, strict=True)]
         together = parts[0].append(parts[1:])
     columns = dict.fromkeys(name for table in tables for name in table.columns)
     return pd.DataFrame({name: _column(name, tables, labels) for name in columns}, index=together)
+
+
+def fresh(names: pd.Index) -> pd.Index:
+    """Return names without the table in which pandas keeps where each of them is, once it has looked for one."""
+    found: pd.Index = pd.Index(names.array, name=names.name)
+    return found
 
 
 def _column(name: str, tables: Sequence[pd.DataFrame], labels: Sequence[str]) -> Any:

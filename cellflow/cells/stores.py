@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellflow.cells.fingerprint import LOADINGS
 from cellflow.cells.single import moments, read_single
-from cellflow.cells.store_columns import concatenated, read_columns
+from cellflow.cells.store_columns import concatenated, fresh, read_columns
 from cellflow.cells.store_files import Store, Stored, files_of, labels_of, opened_file
 from cellflow.cells.store_rows import Rows, check_whole
 from cellflow.signature import checked_but
@@ -84,17 +84,23 @@ def read_stores(
         obs[FROM_FILE] = pd.Categorical.from_codes(
             np.repeat(np.arange(len(stores)), counts), categories=pd.Index([store.label for store in stores])
         )
+        del tables
         var, varm = _genes(stores)
-        x = None if rep is None else _representation(stores, rep, _Named(obs.index, obs[FROM_FILE]))
         chosen = stores[0].there("obsm") if beside is None else beside
         common = [key for key in chosen if key != rep and all(key in store.there("obsm") for store in stores)]
         obsm = {key: _together([store.element("obsm", key) for store in stores], obs.index) for key in common}
         uns = stores[0].element("uns") if "uns" in stores[0].root else {}
-        given: dict[str, Any] = {"obs": obs, "var": var, "varm": varm, "uns": uns}
-        if rep == "X":
-            return AnnData(X=x, obsm=obsm, **given)
-        lies = _where_it_lies(stores[0]) if len(stores) == 1 and len(var) else {}
-        return AnnData(obsm=obsm if rep is None else obsm | {rep: x}, **given, **lies)
+        lies = _where_it_lies(stores[0]) if rep != "X" and len(stores) == 1 and len(var) else {}
+        adata = AnnData(obs=obs, var=var, varm=varm, obsm=obsm, uns=uns, **lies)
+        # Before the representation is there: names that were looked up keep a table, a sixth of its size.
+        adata.obs.index = obs.index = fresh(obs.index)
+        if rep is not None:
+            x = _representation(stores, rep, _Named(obs.index, obs[FROM_FILE]))
+            if rep == "X":
+                adata.X = x
+            else:
+                adata.obsm[rep] = x
+        return adata
 
 
 def as_adata(
