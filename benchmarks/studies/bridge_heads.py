@@ -86,11 +86,13 @@ def filtered(x0: Tensor, x1: Tensor) -> nn.Module:
     return frequencies(x0, x1, SIGMA)
 
 
-MIDPOINT = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.1)
+MIDPOINT = (0.0, 0.001, 0.01, 0.1)
 KINDS = {
     "velocity and score": Kind(both),
     "ends, from frequencies": Kind(guessed, dampings=(0.003, 0.01, 0.03, 1.0)),
-    "the same, midpoint steps": Kind(guessed, dampings=MIDPOINT, samplers=(), smooth="ODE, midpoint"),
+    "ends, from frequencies, midpoint steps": Kind(
+        guessed, dampings=MIDPOINT, samplers=("SDE", "SDE, equal steps"), smooth="ODE, midpoint"
+    ),
     "the same, errors over time left": Kind(ends(filtered, "time"), dampings=(1.0,)),
     "the same, all errors alike": Kind(ends(filtered), dampings=(1.0,)),
     "ends, from pixels": Kind(ends(lambda x0, x1: Pixels(x0, x1, SIGMA, blind=False), "missed"), dampings=(1.0,)),
