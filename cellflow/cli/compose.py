@@ -73,12 +73,14 @@ def defaults(command: str) -> dict[str, Any]:
 
 
 def in_its_words(said: str, command: str) -> str:
-    """Return a message in which settings that Python knows by a shorter name have those of a command.
+    """Return a message of the library as a command line has it: names of settings, lists, and nothing.
 
     Examples
     --------
     >>> in_its_words("No `adata.obs['day']`. Set `time_key`, or give `steps=100`.", "fit")
     "No `adata.obs['day']`. Set `data.time_key`, or give `steps=100`."
+    >>> in_its_words("Set `percentiles=(0.1, 99.9)`, or `size=None`.", "translate")
+    'Set `percentiles=[0.1,99.9]`, or `size=null`.'
     """
     known = defaults(command)
     full: dict[str, list[str]] = {}
@@ -86,7 +88,10 @@ def in_its_words(said: str, command: str) -> str:
         for name in inside if isinstance(inside, Mapping) else ():
             full.setdefault(str(name), []).append(f"{group}.{name}")
     own = {name: found[0] for name, found in full.items() if len(found) == 1 and name not in known}
-    return re.sub(r"(?<=`)\w+(?=[`=])", lambda word: own.get(word[0], word[0]), said)
+    # What follows "setting" is what was typed.
+    said = re.sub(r"(?<!setting )`(\w+)(?=[`=])", lambda word: f"`{own.get(word[1], word[1])}", said)
+    said = re.sub(r"(`[\w.]+)=None`", r"\1=null`", said)
+    return re.sub(r"(`[\w.]+)=\(([^()`]*)\)`", lambda word: f"{word[1]}=[{word[2].replace(' ', '')}]`", said)
 
 
 def _check_choices(command: str, choices: Mapping[str, str], own: Mapping[str, list[str]]) -> None:

@@ -32,6 +32,10 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
         raise ValueError(
             f"Expected `holdout`, the share held out for the scores, between 0 and 1; found {cfg.holdout}."
         )
+    rng = generator(seed=int(cfg.seed))
+    tiles = cfg.get("fit") == "tiles" and cfg.size is not None
+    if tiles and (whole := _by_field(images, cfg.holdout, rng)):
+        return whole
     fitted = round((1 - cfg.holdout) * len(images))
     if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
         raise ValueError(
@@ -39,10 +43,7 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
             f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
             "`holdout`."
         )
-    rng = generator(seed=int(cfg.seed))
-    tiles = cfg.get("fit") == "tiles" and cfg.size is not None
-    whole = _by_field(images, cfg.holdout, rng) if tiles else None
-    return whole or Split(*images.split(1 - cfg.holdout, generator=rng))
+    return Split(*images.split(1 - cfg.holdout, generator=rng))
 
 
 def _by_field(images: ImageSet | ImageStream, share: float, rng: "Generator") -> Split[Any] | None:

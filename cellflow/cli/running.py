@@ -28,7 +28,7 @@ def run(command: str, words: list[str]) -> int:
     """Call a command with the settings that its words ask for, once or for every job of a sweep; return its code."""
     asked: list[tuple[Settings, list[str]]] = []
     try:
-        with _spoken():
+        with _spoken(command):
             return 0 if _act(command, lambda: _jobs(command, words, asked)) else 1
     except KeyboardInterrupt as stop:
         if rank() == 0:
@@ -37,14 +37,14 @@ def run(command: str, words: list[str]) -> int:
 
 
 @contextmanager
-def _spoken() -> Iterator[None]:
+def _spoken(command: str) -> Iterator[None]:
     """Show what is logged, and warnings as one sentence each; the first of several processes speaks for all."""
     handler = logging.StreamHandler(sys.stderr)
     log.addHandler(handler)
     log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say  # type: ignore[assignment]
+            warnings.showwarning = partial(_say, command)  # type: ignore[assignment]
             yield
     finally:
         log.removeHandler(handler)
@@ -62,7 +62,7 @@ def _jobs(command: str, words: list[str], asked: list[tuple[Settings, list[str]]
     from cellflow.cli.sweeps import sweep
 
     try:
-        return sweep(command, jobs, partial(_member, command), line.launcher, _spoken)
+        return sweep(command, jobs, partial(_member, command), line.launcher, partial(_spoken, command))
     except KeyboardInterrupt as stop:
         from cellflow.cli.goodbye import again
 
@@ -88,9 +88,9 @@ def _act(command: str, what: Callable[[], bool | None]) -> bool:
         return False
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _say(command: str, message: Warning | str, *_: object) -> None:
     """Show a warning as one sentence, without the line of code that it comes from."""
-    log.warning("warning: %s", message)
+    log.warning("warning: %s", in_its_words(str(message), command))
 
 
 def _goodbye(stop: KeyboardInterrupt, command: str, asked: list[tuple[Settings, list[str]]]) -> str:

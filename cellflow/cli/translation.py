@@ -120,6 +120,11 @@ def _fields(
         raise ValueError(
             f"Expected an `overlap` below the side of a tile, {min(model.shape_[1:])}; found {cfg.overlap}."
         )
+    solver = solver_of(cfg, default=Fixed("midpoint", steps=20))
+    if isinstance(solver, Noisy):
+        raise ValueError(
+            "`overlap` cuts fields into tiles, whose noise would differ. Set `solver=fixed`, or leave it out."
+        )
     folder = Path(cfg.input)
     folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
@@ -129,7 +134,7 @@ def _fields(
     def translated() -> "Iterator[ImageSet]":
         for path in paths:
             field = image_runs.read(str(path), then, levels=levels)
-            yield model.translate(field, reverse=cfg.reverse, solver=_solver(model, cfg), overlap=cfg.overlap)
+            yield model.translate(field, reverse=cfg.reverse, solver=solver, overlap=cfg.overlap)
 
     return translated(), names_of(paths, folder)
 
@@ -191,12 +196,17 @@ def write_report(
 
 def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated."""
-    solver = _solver(model, cfg)
+    solver, strength, guidance = _solver(model, cfg), cfg.get("strength"), cfg.get("guidance", 1.0)
     if isinstance(solver, Noisy):
-        return partial(
-            model.simulate, solver=solver, seed=seed, strength=1.0 if cfg.get("strength") is None else cfg.strength
+        if guidance != 1:
+            raise ValueError(f"`guidance` is for flows without noise; found {guidance}. Set `solver=fixed`, too.")
+        return partial(model.simulate, solver=solver, seed=seed, strength=1.0 if strength is None else strength)
+    if strength is not None:
+        raise ValueError(
+            f"`strength` needs noise; found {strength}. Leave `solver` out, with a model that was fitted with "
+            "`stochastic=true`."
         )
-    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
+    return partial(model.translate, solver=solver, guidance=guidance)
 
 
 def _solver(model: "DomainTranslator", cfg: Settings) -> Any:

@@ -98,10 +98,13 @@ def nearest(name: str, command: str, known: list[str]) -> str:
     --------
     >>> nearest("stepz", "fit", ["steps", "seed"])
     '`fit` has no setting `stepz`. Did you mean `steps`? `cellflow fit --help` lists every setting.'
+    >>> nearest("rep", "fit", ["report", "data.rep"]).partition("? ")[0]
+    '`fit` has no setting `rep`. Did you mean `data.rep`'
     """
     known = [each for each in known if each != name]
     last = {each.rpartition(".")[2]: each for each in reversed(known)}
-    close = get_close_matches(name, known, n=1) or [last[found] for found in get_close_matches(name, last, n=1)]
+    close = [last[name]] if name in last else get_close_matches(name, known, n=1)
+    close = close or [last[found] for found in get_close_matches(name, last, n=1)]
     hint = f"Did you mean `{close[0]}`? " if close else ""
     shown = name if len(name) <= 60 else f"{name[:56]} ..."
     return f"`{command}` has no setting `{shown}`. {hint}`cellflow {command} --help` lists every setting."

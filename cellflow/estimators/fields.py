@@ -250,13 +250,15 @@ def network_for(network: Make | str | None, shape: tuple[int, ...]) -> Make:
     Raises
     ------
     ValueError
-        For images that are larger than any default.
+        For images that are larger than any default, or a network of vectors for images.
 
     Examples
     --------
     >>> network_for(None, (3, 32, 32)).keywords
     {'width': 32, 'multipliers': (1, 2, 2, 2), 'attention': (1, 2, 3)}
     """
+    if network == "mlp" and len(shape) == 3:
+        raise ValueError("network='mlp' is for vectors; found images. Leave `network` out, or take network='unet'.")
     if network is not None:
         return networks.resolve(network)
     return networks.MLP if len(shape) == 1 else unet_for(shape)

@@ -1,7 +1,7 @@
 """The levels of the images that a model was fitted on: what black and white are in its cameras' numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -60,13 +60,38 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
         Naming both.
     """
     found = getattr(given, "levels", None)
-    if known is None or not hasattr(given, "levels") or (found and (found.low, found.high) == (known.low, known.high)):
+    if not hasattr(given, "levels") or found is known:
+        return
+    if known is None:
+        raise ValueError(
+            f"Expected images as bytes, as in the fit; found {cast('Levels', found).kind} numbers. Fit on images of "
+            "their kind, or save these with 8 bits."
+        )
+    if found and (found.low, found.high) == (known.low, known.high):
+        check_channels(known, found, ("the fit", "these images"))
         return
     was = "bytes" if found is None else f"{_range(found)}"
     raise ValueError(
         f"Expected images with the levels of the fit, from black to white {_range(known)}; found {was}. Read them with "
         f"`read_images(..., levels={again})`."
     )
+
+
+def check_channels(one: Levels | None, other: Levels | None, called: tuple[str, str]) -> None:
+    """Refuse images whose files name their channels otherwise, or in another order.
+
+    Examples
+    --------
+    >>> one = Levels((0.0, 0.0), (9.0, 9.0), channels=("DNA", "GFP"))
+    >>> check_channels(one, Levels((0.0, 0.0), (9.0, 9.0)), ("source", "target"))
+    """
+    names = [None if levels is None else levels.channels for levels in (one, other)]
+    if None not in names and names[0] != names[1]:
+        first, second = (", ".join(each or ()) for each in names)
+        raise ValueError(
+            f"Expected the same channels in the same order; found {first} in {called[0]} and {second} in {called[1]}. "
+            "Write the channels of all images in one order."
+        )
 
 
 def as_images(states: Tensor, levels: Levels | None) -> Tensor:

@@ -34,7 +34,7 @@ from cellflow.estimators.domains import (
 )
 from cellflow.estimators.fields import ENDS, Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
-from cellflow.estimators.pixel_levels import Known, check_levels, levels_of, recorded, restored
+from cellflow.estimators.pixel_levels import Known, check_channels, check_levels, levels_of, recorded, restored
 from cellflow.estimators.population import AUTO
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
@@ -275,6 +275,7 @@ class DomainTranslator(FlowEstimator):
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.levels_ = levels_of(*domains)
+        check_channels(*fitted.levels_, ("source", "target"))
         fitted.fingerprint_, digests_seen = (
             known_by(source, target, domains, rep=self.rep),
             self._digests(domains, known),
@@ -344,6 +345,11 @@ class DomainTranslator(FlowEstimator):
         latents.check_setting(self.autoencoder, flip=self.flip, features=self.features)
         if not isinstance(self.stochastic, bool):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
+        if self._is_set(ENDS) and not self.stochastic:
+            raise ValueError(
+                'heads="ends" are those of a bridge. Set stochastic=True and path=cf.paths.BrownianBridge(0.3), or leave '
+                "`heads` out."
+            )
         if self.stochastic and self._is_set(ENDS) and not isinstance(paths.resolve(self.path), BrownianBridge):
             raise ValueError(
                 f'heads="ends" need a Brownian bridge; found path={self.path!r}. Give '

@@ -72,6 +72,8 @@ def refine(
     30
     """
     coupling = renamed("DomainTranslator.refine", old, OLD_REFITTING).get("coupling", coupling)
+    if isinstance(coupling, MarkovianFitting):
+        _check_bridge(self, coupling)
     refined, domains = self._fitted_on(source, target, run)
     known = self._conditioned(source, target, domains, self.conditions_)
     steps, path = self.steps if steps is None else steps, paths.resolve(self.path)
@@ -96,6 +98,15 @@ def refine(
     )
     refined.history_ = sum(found, self.history_)
     return self._become(refined)
+
+
+def _check_bridge(flow: "DomainTranslator", coupling: MarkovianFitting) -> None:
+    """Refuse pairs of a bridge that the flow is not."""
+    sigma = paths.resolve(flow.path).sigma
+    if not flow.stochastic:
+        raise ValueError(f"{coupling} is for bridges. Fit with stochastic=True on a path with noise, or take Reflow().")
+    if coupling.sigma != sigma:
+        raise ValueError(f"Expected pairs by the noise of the path, sigma={sigma:g}; found {coupling}.")
 
 
 def ends(

@@ -178,7 +178,7 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _files(path, above | {here})
-        elif path.is_file():
+        elif path.is_file() or path.is_symlink():  # a link that leads nowhere is a file that cannot be read
             yield path
 
 

@@ -1,5 +1,6 @@
 """What the numbers of a camera mean: which of them is black, which is white, and how they are kept."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -204,15 +205,19 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
     >>> narrow([torch.tensor([0.0, 4095.0]).reshape(1, 1, 2)], Levels((0.0,), (65535.0,)))
     'The images use 6.2 % of their range: 0 to 4095 of 0 to 65535. Set `white_level=4095`, or ...
     """
-    for channel, (low, high) in enumerate(zip(levels.low, levels.high, strict=True)):
-        least = min(float(image[channel].min()) for image in images)
-        most = max(float(image[channel].max()) for image in images)
+    ranges = [
+        (min(float(image[channel].min()) for image in images), max(float(image[channel].max()) for image in images))
+        for channel in range(len(levels.low))
+    ]
+    white = math.ceil(max(most for _, most in ranges))  # one for all channels
+    for channel, ((least, most), low, high) in enumerate(zip(ranges, levels.low, levels.high, strict=True)):
         share = (most - least) / (high - low)
-        if share < NARROW:
+        if share < NARROW and most > least:
             which = "The images use" if len(levels.low) == 1 else f"Channel {channel} of the images uses"
+            level = f"`white_level={white}`, or " if 1 <= white < max(levels.high) else ""
             return (
                 f"{which} {100 * share:.2g} % of {'their' if len(levels.low) == 1 else 'its'} range: {least:g} to "
-                f"{most:g} of {low:g} to {high:g}. Set `white_level={max(most, 1):.0f}`, or "
-                "`percentiles=(0.1, 99.9)`, so that a flow sees what is in them."
+                f"{most:g} of {low:g} to {high:g}. Set {level}`percentiles=(0.1, 99.9)`, so that a flow sees what is in "
+                "them."
             )
     return None

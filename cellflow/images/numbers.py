@@ -96,6 +96,8 @@ def in_steps(
     """
     if levels is not None and percentiles is not None:
         raise ValueError("Give `levels` or `percentiles`, not both: each says what is black and what is white.")
+    if percentiles is not None and white_level != STEPS:
+        raise ValueError("Give `percentiles` or `white_level`, not both: each says what is white.")
     deep = [image for image in images if isinstance(image, Numbers)]
     if not deep and levels is None and percentiles is None:
         return [image for image in images if isinstance(image, Tensor)], None
@@ -158,6 +160,11 @@ def _of_white(
     high = {"uint16": white_level, "float32": floats}.get(kind, 255)
     for image, path in zip(numbers, paths, strict=True):
         least, most = float(image.values.min()), float(image.values.max())
+        if least < 0:
+            raise ValueError(
+                f"Expected numbers of 0 and more, where `white_level` says what is white; found {least:g} in {path}. "
+                "Set `percentiles=(0.1, 99.9)`, or `levels=cf.images.Levels(low, high, 'float32')`."
+            )
         if kind == "float32" and not 0 <= least <= most <= high:
             raise ValueError(
                 f"Expected floats from 0 to {high}, or to be told what is white; found {least:g} to {most:g} in {path}."

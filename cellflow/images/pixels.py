@@ -163,8 +163,8 @@ class Conversion:
             values, names = torch.tensordot(torch.tensor(LUMA) / 65536, values, dims=1)[None], None
         elif self.channels not in (None, found):
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {found}, which are not colours. Leave out "
-                "`channels`, or write the channels that you want to separate files."
+                f"Expected images with {self.channels} channels; found {found}, which are not colours. Give images "
+                "that have them, or write the channels that you want to separate files."
             )
         return Numbers(self._fitted(values[None], 0.0)[0], image.kind, names, self.channels is None and image.colours)
 
@@ -174,7 +174,7 @@ class Conversion:
             images = _grey(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
         elif self.channels not in (None, images.shape[1]):
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {images.shape[1]}. Set `channels=3`."
+                f"Expected images with {self.channels} channels; found {images.shape[1]}. Give images that have them."
             )
         return self._fitted(images, self.background)
 

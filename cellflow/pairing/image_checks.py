@@ -48,7 +48,7 @@ def check_pair(source: Images, target: Images) -> None:
     if source.device != target.device:
         raise ValueError(f"Expected both sets on one device; found {source.device} and {target.device}. Use `.to()`.")
     if source is target or _same(source, target):
-        raise ValueError("Source and target are the same images. Give two sets, or source=None to start from noise.")
+        raise ValueError("Source and target are the same images. Give two sets.")
 
 
 def _same(source: Images, target: Images) -> bool:
