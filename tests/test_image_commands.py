@@ -212,6 +212,18 @@ def test_a_bridge_comes_from_the_same_command(bridge, folders):
     assert model.simulate(cf.images.read_images(folders[0]), solver=2).shape == (1, 8, 8)
 
 
+def test_settings_that_a_solver_does_not_take_are_refused(bridge, folders, tmp_path, capsys):
+    words = ["translate", f"model={bridge}", f"input={folders[0]}", f"out={tmp_path / 'out'}"]
+    for more, said in (
+        (["strength=0.5", "solver=fixed"], "`strength` needs noise; found 0.5"),
+        (["guidance=3"], "`guidance` is for flows without noise; found 3"),
+        (["overlap=2", "solver=noisy"], "Leave `solver=noisy` out"),
+    ):
+        assert main([*words, *more]) == 1
+        assert said in capsys.readouterr().err
+    assert main([*words, "overlap=2"]) == 0
+
+
 @pytest.mark.slow
 def test_the_demo_translates_cells(tmp_path):
     run = tmp_path / "run"
@@ -298,6 +310,12 @@ def wait_for(path, child):
         (["translate", "model=nowhere", "input=DARK", "out=x"], "No fitted model in nowhere"),
         (["translate", "model=nowhere"], "missing input=... out=..."),
         (["translate", "source=DARK", "target=BRIGHT", "stepz=1"], "`cellflow translate --help` lists every setting"),
+        (["translate", "source=DARK", "target=BRIGHT", "heads=ends"], 'heads="ends" are those of a bridge'),
+        (["translate", "source=DARK", "target=BRIGHT", "sigma=0.3"], "has no setting `sigma`. Did you mean"),
+        (
+            ["translate", "source=DARK", "target=BRIGHT", "percentiles=(0,99)"],
+            "list of 2 numbers from 0 to 100, in square brackets",
+        ),
         (["generate"], "missing data=..."),
         (["generate", "model=nowhere", "out=x"], "No fitted model in nowhere"),
         (["generate", "data=DARK", "labels=folder"], "in a folder named after its class"),

@@ -99,7 +99,7 @@ def test_stacks_are_refused_until_it_is_said_what_their_planes_are(tmp_path):
         (np.full((8, 8), np.nan, np.float32), "NaN or infinite"),
         (np.full((8, 8), 7.0, np.float32), "to be told what is white"),
         (np.zeros((8, 8), np.complex64), "not an intensity"),
-        (np.full((8, 8), -4, np.int32), "to be told what is white"),
+        (np.full((8, 8), -4, np.int32), "numbers of 0 and more"),
     ],
 )
 def test_numbers_that_are_no_pixels_are_refused_by_name(values, match, tmp_path):
@@ -484,3 +484,60 @@ def test_nothing_is_translated_that_could_not_be_written(tmp_path):
         write_parts(parts(), ["one.tif", "one.png"], tmp_path / "new", None)
     with pytest.raises(FileExistsError, match="not empty"):
         write_parts(parts(), ["one.tif"], tmp_path / "full", None)
+
+
+def named(*channels, kind="uint16", seed=0):
+    values = torch.rand(4, len(channels), 8, 8, generator=cf.generator(seed=seed))
+    levels = Levels((0.0,) * len(channels), (4095.0,) * len(channels), kind, channels)
+    return cf.images.ImageSet(levels.steps(4095 * values), levels=levels)
+
+
+def test_channels_in_another_order_are_refused_by_every_verb():
+    one, other, crossed = named("A", "B"), named("A", "B", seed=1), named("B", "A", seed=2)
+    model = cf.DomainTranslator(network=tiny, steps=1, batch_size=2, progress=False)
+    with pytest.raises(ValueError, match="found A, B in source and B, A in target"):
+        model.fit(one, crossed)
+    model.fit(one, other)
+    for carry in (model.translate, partial(model.translate, overlap=2), model.trajectory):
+        with pytest.raises(ValueError, match="found A, B in the fit and B, A in these images"):
+            carry(crossed)
+    with pytest.raises(ValueError, match="B, A in these images"):
+        model.refine(crossed, other, rounds=1, steps=1)
+    unnamed = cf.images.ImageSet(one.images, levels=replace(one.levels, channels=None))
+    assert model.translate(unnamed).levels.channels == ("A", "B")
+
+
+def test_numbers_of_a_camera_are_refused_by_a_model_of_bytes():
+    deep = named("A")
+    source, target = (cf.images.ImageSet(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)) for _ in range(2))
+    model = cf.DomainTranslator(network=tiny, steps=1, batch_size=2, progress=False).fit(source, target)
+    generator = cf.ImageGenerator(network=tiny, steps=1, batch_size=2, progress=False).fit(source)
+    for carry in (model.translate, generator.translate):
+        with pytest.raises(ValueError, match="Expected images as bytes, as in the fit; found uint16 numbers"):
+            carry(deep)
+
+
+def test_the_warning_of_dim_images_gives_a_white_level_that_all_channels_allow():
+    dim, bright = torch.tensor([0.0, 3000.0]), torch.tensor([0.0, 3900.0])
+    image = torch.stack([dim, bright])[:, None]
+    with pytest.warns(UserWarning, match="white_level=3900"):
+        in_steps([Numbers(image, "uint16")], ["a.tif"], white_level=65535)
+    in_steps([Numbers(image, "uint16")], ["a.tif"], white_level=3900)
+    with pytest.warns(UserWarning, match=re.escape("0 to 1. Set `percentiles=")):
+        in_steps([Numbers(image / 1e7, "float32")], ["a.tif"], white_level=65535)
+
+
+def test_negative_numbers_have_no_white_level():
+    with pytest.raises(ValueError, match=r"0 and more.*found -5"):
+        in_steps([Numbers(torch.tensor([-5.0, 9.0])[None, None], "float32")], ["a.tif"], white_level=9)
+    with pytest.raises(ValueError, match="not both: each says what is white"):
+        in_steps([Numbers(torch.ones(1, 1, 2), "uint16")], ["a.tif"], white_level=9, percentiles=(0.0, 100.0))
+
+
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(tmp_path):
+    folder = saved(tmp_path / "in", camera("uint16"))
+    (folder / "lost.tif").symlink_to(tmp_path / "nowhere.tif")
+    with pytest.raises((ValueError, OSError), match="lost.tif"):
+        read_images(folder)
+    with pytest.warns(UserWarning, match="Left out 1 of 4"):
+        assert len(read_images(folder, skip_unreadable=True)) == 3

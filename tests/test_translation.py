@@ -494,3 +494,30 @@ def test_weights_of_another_architecture_are_refused(brightened, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(about | {"estimator": "SnapshotFlow"}))
     with pytest.raises(cf.errors.CheckpointError, match="holds a SnapshotFlow"):
         cf.DomainTranslator.load(tmp_path)
+
+
+tiny = partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)
+
+
+def drawing(n=6, side=8, seed=0):
+    return cf.images.ImageSet((torch.rand(n, 1, side, side, generator=cf.generator(seed=seed)) > 0.7).byte() * 255)
+
+
+def micrograph(n=6, side=8, seed=0):
+    return cf.images.ImageSet((torch.rand(n, 1, side, side, generator=cf.generator(seed=seed)) * 255).byte())
+
+
+def test_a_network_of_vectors_is_refused_for_images():
+    with pytest.raises(ValueError, match="network='mlp' is for vectors; found images"):
+        cf.DomainTranslator(network="mlp", steps=1, batch_size=2).fit(drawing(), micrograph())
+
+
+def test_pairs_of_another_bridge_are_refused():
+    flow = cf.DomainTranslator(network=tiny, steps=1, batch_size=2, progress=False).fit(drawing(), micrograph())
+    with pytest.raises(ValueError, match="is for bridges. Fit with stochastic=True"):
+        flow.refine(drawing(), micrograph(), rounds=1, steps=1, coupling=cf.training.MarkovianFitting(0.3))
+    bridge = cf.DomainTranslator(
+        path=cf.paths.BrownianBridge(0.3), stochastic=True, network=tiny, steps=1, batch_size=2, progress=False
+    ).fit(drawing(), micrograph())
+    with pytest.raises(ValueError, match=r"the noise of the path, sigma=0.3"):
+        bridge.refine(drawing(), micrograph(), rounds=1, steps=1, coupling=cf.training.MarkovianFitting(0.9))

@@ -301,7 +301,8 @@ def _described(kind: Any) -> str:
         return f"{_described(args[0])} {args[1]}"
     if plain is list:
         inner = _plural(described(args[0])) if args else "values"
-        return f"a list of {len(args)} {inner}" if origin is tuple and Ellipsis not in args else f"a list of {inner}"
+        several = origin is tuple and Ellipsis not in args
+        return f"a list of {len(args)} {inner}, in square brackets" if several else f"a list of {inner}"
     names = {
         bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path",
         type(None): "null", dict: f"a mapping such as {'{drug: A}' if args[:1] == (str,) else '{0: 1.0, 3: 2.5}'}",
@@ -310,6 +311,8 @@ def _described(kind: Any) -> str:
 
 
 def _plural(words: str) -> str:
+    if words.startswith("a number "):
+        return f"numbers {words.removeprefix('a number ')}"
     return {
         "a whole number": "whole numbers",
         "a number": "numbers",

@@ -44,7 +44,7 @@ def _spoken(command: str) -> Iterator[None]:
     log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = partial(_say, command)  # type: ignore[assignment]
+            warnings.showwarning = partial(_say, command)
             yield
     finally:
         log.removeHandler(handler)

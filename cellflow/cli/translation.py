@@ -122,9 +122,7 @@ def _fields(
         )
     solver = solver_of(cfg, default=Fixed("midpoint", steps=20))
     if isinstance(solver, Noisy):
-        raise ValueError(
-            "`overlap` cuts fields into tiles, whose noise would differ. Set `solver=fixed`, or leave it out."
-        )
+        raise ValueError("`overlap` cuts fields into tiles, whose noise would differ. Leave `solver=noisy` out.")
     folder = Path(cfg.input)
     folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway

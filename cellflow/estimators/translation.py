@@ -275,7 +275,7 @@ class DomainTranslator(FlowEstimator):
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.levels_ = levels_of(*domains)
-        check_channels(*fitted.levels_, ("source", "target"))
+        check_channels(fitted.levels_[0], fitted.levels_[1], ("source", "target"))
         fitted.fingerprint_, digests_seen = (
             known_by(source, target, domains, rep=self.rep),
             self._digests(domains, known),
@@ -347,8 +347,8 @@ class DomainTranslator(FlowEstimator):
             raise TypeError(f"Expected `stochastic` to be True or False; found {self.stochastic!r}.")
         if self._is_set(ENDS) and not self.stochastic:
             raise ValueError(
-                'heads="ends" are those of a bridge. Set stochastic=True and path=cf.paths.BrownianBridge(0.3), or leave '
-                "`heads` out."
+                'heads="ends" are those of a bridge. Set stochastic=True and path=cf.paths.BrownianBridge(0.3), or '
+                "leave `heads` out."
             )
         if self.stochastic and self._is_set(ENDS) and not isinstance(paths.resolve(self.path), BrownianBridge):
             raise ValueError(

@@ -217,7 +217,7 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
             level = f"`white_level={white}`, or " if 1 <= white < max(levels.high) else ""
             return (
                 f"{which} {100 * share:.2g} % of {'their' if len(levels.low) == 1 else 'its'} range: {least:g} to "
-                f"{most:g} of {low:g} to {high:g}. Set {level}`percentiles=(0.1, 99.9)`, so that a flow sees what is in "
-                "them."
+                f"{most:g} of {low:g} to {high:g}. Set {level}`percentiles=(0.1, 99.9)`, so that a flow sees what is "
+                "in them."
             )
     return None
