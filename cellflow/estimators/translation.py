@@ -94,6 +94,7 @@ class DomainTranslator(FlowEstimator):
         What networks return if there is a score: ``"shared"``, one for velocity and score (a network that takes
         ``heads=``); ``"separate"``, one for each; or, of images on a `cellflow.paths.BrownianBridge`, ``"ends"``, what
         a linear guess of both ends of the bridge misses, see `cellflow.networks.EndGuess`: results have less grain.
+        Towards masks, whose edges the guess blurs, ``"shared"`` comes nearer.
         ``"auto"`` is ``"ends"`` where that is possible, otherwise ``"shared"``.
     guess
         Whether the network of a flow between images, on a straight path and without a score, corrects a linear guess
