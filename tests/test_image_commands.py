@@ -218,6 +218,7 @@ def test_settings_that_a_solver_does_not_take_are_refused(bridge, folders, tmp_p
         (["strength=0.5", "solver=fixed"], "`strength` needs noise; found 0.5"),
         (["guidance=3"], "`guidance` is for flows without noise; found 3"),
         (["overlap=2", "solver=noisy"], "Leave `solver=noisy` out"),
+        (["overlap=2", "strength=0.5"], "`strength` needs noise"),
     ):
         assert main([*words, *more]) == 1
         assert said in capsys.readouterr().err
@@ -280,6 +281,9 @@ def wait_for(path, child):
     raise AssertionError(f"no {path} after two minutes")
 
 
+BRIDGE = ["path=brownian_bridge", "path.sigma=0.3", "stochastic=true"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -311,10 +315,11 @@ def wait_for(path, child):
         (["translate", "model=nowhere"], "missing input=... out=..."),
         (["translate", "source=DARK", "target=BRIGHT", "stepz=1"], "`cellflow translate --help` lists every setting"),
         (["translate", "source=DARK", "target=BRIGHT", "heads=ends"], 'heads="ends" are those of a bridge'),
+        (["translate", "source=DARK", "target=BRIGHT", *BRIDGE, "guidance=2"], "`guidance` is for flows without noise"),
         (["translate", "source=DARK", "target=BRIGHT", "sigma=0.3"], "has no setting `sigma`. Did you mean"),
         (
             ["translate", "source=DARK", "target=BRIGHT", "percentiles=(0,99)"],
-            "list of 2 numbers from 0 to 100, in square brackets",
+            "list of 2 numbers a list (in square brackets) of 2 numbers from 0 to 100",
         ),
         (["generate"], "missing data=..."),
         (["generate", "model=nowhere", "out=x"], "No fitted model in nowhere"),

@@ -302,7 +302,7 @@ def _described(kind: Any) -> str:
     if plain is list:
         inner = _plural(described(args[0])) if args else "values"
         several = origin is tuple and Ellipsis not in args
-        return f"a list of {len(args)} {inner}, in square brackets" if several else f"a list of {inner}"
+        return f"a list (in square brackets) of {len(args)} {inner}" if several else f"a list of {inner}"
     names = {
         bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path",
         type(None): "null", dict: f"a mapping such as {'{drug: A}' if args[:1] == (str,) else '{0: 1.0, 3: 2.5}'}",
@@ -311,8 +311,9 @@ def _described(kind: Any) -> str:
 
 
 def _plural(words: str) -> str:
-    if words.startswith("a number "):
-        return f"numbers {words.removeprefix('a number ')}"
+    for one, several in (("a number ", "numbers "), ("a whole number ", "whole numbers ")):
+        if words.startswith(one):
+            return several + words.removeprefix(one)
     return {
         "a whole number": "whole numbers",
         "a number": "numbers",

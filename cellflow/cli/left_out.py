@@ -34,7 +34,8 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
         )
     rng = generator(seed=int(cfg.seed))
     tiles = cfg.get("fit") == "tiles" and cfg.size is not None
-    if tiles and (whole := _by_field(images, cfg.holdout, rng)):
+    whole = _by_field(images, cfg.holdout, rng) if tiles else None
+    if whole is not None:
         return whole
     fitted = round((1 - cfg.holdout) * len(images))
     if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
@@ -42,6 +43,11 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
             f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} held out for the scores; found {fitted} "
             f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
             "`holdout`."
+        )
+    if tiles:
+        warn(
+            "There are too few fields to hold out whole ones for the scores: tiles of one field, which look alike, "
+            "are both fitted and scored. Scores are too optimistic for new fields."
         )
     return Split(*images.split(1 - cfg.holdout, generator=rng))
 
@@ -59,10 +65,6 @@ def _by_field(images: ImageSet | ImageStream, share: float, rng: "Generator") ->
     enough = np.cumsum(sizes[order]) >= max(LEAST_HELD, round(share * len(images)))
     out = np.isin(fields, order[: int(enough.argmax()) + 1])
     if not enough.any() or (~out).sum() < LEAST_FITTED:
-        warn(
-            "There are too few fields to hold out whole ones for the scores: tiles of one field, which look alike, "
-            "are both fitted and scored. Scores are too optimistic for new fields."
-        )
         return None
     left = len(set(fields[out]))
     log.info("%d of %d fields are held out for the scores, %d of %d tiles", left, len(names), out.sum(), len(out))

@@ -40,12 +40,15 @@ class Members:
         The folder of the sweep.
     spoken
         Sets up logging in a process where nothing is shown yet.
+    say
+        Brings a message into the words of the command.
     """
 
     act: Callable[[Settings], object]
     settings: list[Settings]
     folder: Path
     spoken: Callable[[], AbstractContextManager[None]]
+    say: Callable[[str], str] = str
 
     def __call__(self, cfg: Any) -> None:
         """Run a member and keep how it ended; one that is done already is not run again."""
@@ -69,7 +72,9 @@ class Members:
             return STOPPED, str(stop) or "Stopped."
         except Exception as error:  # noqa: BLE001  # the other members go on; it is a row of the table
             said = sentence(error)
-            if said is None:  # a fault of the program
+            if said is not None:
+                said = self.say(said)
+            else:  # a fault of the program
                 log.error("%s", traceback.format_exc())
             log.error("member %d: %s", number, said or f"{type(error).__name__}: {error}")
             return FAILED, said or f"{type(error).__name__}: {error}"

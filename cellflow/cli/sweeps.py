@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cellflow.cli.compose import in_its_words
 from cellflow.cli.configs import configs_folder
 from cellflow.cli.kinds import check, read
 from cellflow.cli.members import DONE, Members, keep_jobs
@@ -70,7 +72,7 @@ def sweep(
     words, folder = _checked(launcher), _folder(command, [settings for _, settings in jobs])
     if "resume" in jobs[0][1]:
         keep_jobs(folder, [words for words, _ in jobs], resume=bool(jobs[0][1].resume))
-    task = Members(act, [settings for _, settings in jobs], folder, spoken)
+    task = Members(act, [settings for _, settings in jobs], folder, spoken, partial(in_its_words, command=command))
     try:
         _launch(words, len(jobs), task)
     finally:

@@ -95,6 +95,7 @@ def _apply(cfg: Settings) -> None:
     then = image_runs.as_fitted(cfg, then, model.shape_)
     if cfg.overlap is not None:
         return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
+    _check_taken(_solver(model, cfg), cfg)
     images = image_runs.read(cfg.input, then, levels=levels)
     names = images.names or image_runs.numbered(len(images))
     if isinstance(images, ImageSet):
@@ -123,6 +124,7 @@ def _fields(
     solver = solver_of(cfg, default=Fixed("midpoint", steps=20))
     if isinstance(solver, Noisy):
         raise ValueError("`overlap` cuts fields into tiles, whose noise would differ. Leave `solver=noisy` out.")
+    _check_taken(solver, cfg)
     folder = Path(cfg.input)
     folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
@@ -132,7 +134,7 @@ def _fields(
     def translated() -> "Iterator[ImageSet]":
         for path in paths:
             field = image_runs.read(str(path), then, levels=levels)
-            yield model.translate(field, reverse=cfg.reverse, solver=solver, overlap=cfg.overlap)
+            yield model.translate(field, reverse=cfg.reverse, guidance=cfg.guidance, solver=solver, overlap=cfg.overlap)
 
     return translated(), names_of(paths, folder)
 
@@ -160,6 +162,7 @@ def _fit(
     few = splits[0].held_out.take(range(min(SHOWN, len(splits[0].held_out))))
     shown = few.read() if isinstance(few, ImageStream) else few
     check_solver(cfg, noisy=cfg.stochastic)
+    _check_taken(_solver(model, cfg), cfg)
     check_strength(cfg.get("guidance", 1.0), dropped=model.conditions is not None and model.condition_dropout > 0)
     check_scores(shown.scaled(), cfg.feature_network, cfg.target_class)
 
@@ -194,17 +197,21 @@ def write_report(
 
 def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..., ImageSet]":
     """Return how images are translated."""
-    solver, strength, guidance = _solver(model, cfg), cfg.get("strength"), cfg.get("guidance", 1.0)
+    solver, strength = _solver(model, cfg), cfg.get("strength")
     if isinstance(solver, Noisy):
-        if guidance != 1:
-            raise ValueError(f"`guidance` is for flows without noise; found {guidance}. Set `solver=fixed`, too.")
         return partial(model.simulate, solver=solver, seed=seed, strength=1.0 if strength is None else strength)
-    if strength is not None:
+    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
+
+
+def _check_taken(solver: Any, cfg: Settings) -> None:
+    """Refuse settings that a solver does not take."""
+    strength, guidance = cfg.get("strength"), cfg.get("guidance", 1.0)
+    if isinstance(solver, Noisy) and guidance != 1:
+        raise ValueError(f"`guidance` is for flows without noise; found {guidance}. Set `solver=fixed`, too.")
+    if strength is not None and not isinstance(solver, Noisy):
         raise ValueError(
-            f"`strength` needs noise; found {strength}. Leave `solver` out, with a model that was fitted with "
-            "`stochastic=true`."
+            f"`strength` needs noise; found {strength}. Leave `overlap`, and a `solver` without noise, out."
         )
-    return partial(model.translate, solver=solver, guidance=guidance)
 
 
 def _solver(model: "DomainTranslator", cfg: Settings) -> Any:

@@ -68,7 +68,7 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
             "their kind, or save these with 8 bits."
         )
     if found and (found.low, found.high) == (known.low, known.high):
-        check_channels(known, found, ("the fit", "these images"))
+        _check_channels(known, found)
         return
     was = "bytes" if found is None else f"{_range(found)}"
     raise ValueError(
@@ -77,20 +77,32 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
     )
 
 
-def check_channels(one: Levels | None, other: Levels | None, called: tuple[str, str]) -> None:
-    """Refuse images whose files name their channels otherwise, or in another order.
+def check_order(source: Levels | None, target: Levels | None) -> None:
+    """Refuse domains with the same channels in another order; they may well have different ones.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
 
     Examples
     --------
-    >>> one = Levels((0.0, 0.0), (9.0, 9.0), channels=("DNA", "GFP"))
-    >>> check_channels(one, Levels((0.0, 0.0), (9.0, 9.0)), ("source", "target"))
+    >>> brightfield, dna = (Levels((0.0,), (9.0,), channels=(name,)) for name in ("brightfield", "DNA"))
+    >>> check_order(brightfield, dna)
     """
-    names = [None if levels is None else levels.channels for levels in (one, other)]
-    if None not in names and names[0] != names[1]:
-        first, second = (", ".join(each or ()) for each in names)
+    one, other = (None if levels is None else levels.channels for levels in (source, target))
+    if one and other and one != other and sorted(one) == sorted(other):
         raise ValueError(
-            f"Expected the same channels in the same order; found {first} in {called[0]} and {second} in {called[1]}. "
-            "Write the channels of all images in one order."
+            f"Expected the same channels in the same order; found {', '.join(one)} in the source and "
+            f"{', '.join(other)} in the target. Write the channels of all images in one order."
+        )
+
+
+def _check_channels(known: Levels, found: Levels) -> None:
+    if known.channels and found.channels and known.channels != found.channels:
+        raise ValueError(
+            f"Expected the channels of the fit, {', '.join(known.channels)}; found {', '.join(found.channels)}. Give "
+            "images with these, in that order."
         )
 
 

@@ -44,8 +44,7 @@ def known_by(source: Samples, target: Samples, domains: tuple[Domain, Domain], *
     if not cells:
         return None
     names = np.concatenate([np.asarray(adata.obs_names, dtype=object) for adata, _ in cells])
-    for _, states in cells:
-        warn_of_counts(states, rep)
+    warn_of_counts(cells[0][1], rep)
     time = np.repeat(np.arange(len(cells), dtype=np.float64), [len(x) for _, x in cells])
     found = fingerprint(cells[0][0], rep, np.concatenate([x for _, x in cells]), time, names=names)
     if not all(found.fits(adata, rep) for adata, _ in cells):

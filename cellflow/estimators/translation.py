@@ -34,7 +34,7 @@ from cellflow.estimators.domains import (
 )
 from cellflow.estimators.fields import ENDS, Make, Scales, blank, build_field, network_for, overall
 from cellflow.estimators.guidance import ConditionDropout
-from cellflow.estimators.pixel_levels import Known, check_channels, check_levels, levels_of, recorded, restored
+from cellflow.estimators.pixel_levels import Known, check_levels, check_order, levels_of, recorded, restored
 from cellflow.estimators.population import AUTO
 from cellflow.estimators.representation import check_cells, known_by
 from cellflow.estimators.serialize import FORMER
@@ -276,7 +276,7 @@ class DomainTranslator(FlowEstimator):
         fitted.conditions_, fitted.controls_ = (known.conditions, known.controls) if known else (None, False)
         fitted.shape_, fitted.pixels_ = tuple(domains[0].shape), not isinstance(domains[0], Points)
         fitted.levels_ = levels_of(*domains)
-        check_channels(fitted.levels_[0], fitted.levels_[1], ("source", "target"))
+        check_order(fitted.levels_[0], fitted.levels_[1])
         fitted.fingerprint_, digests_seen = (
             known_by(source, target, domains, rep=self.rep),
             self._digests(domains, known),

@@ -214,7 +214,8 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
         share = (most - least) / (high - low)
         if share < NARROW and most > least:
             which = "The images use" if len(levels.low) == 1 else f"Channel {channel} of the images uses"
-            level = f"`white_level={white}`, or " if 1 <= white < max(levels.high) else ""
+            helps = levels.kind != "uint8" and 1 <= white < high and most - least >= NARROW * white
+            level = f"`white_level={white}`, or " if helps else ""
             return (
                 f"{which} {100 * share:.2g} % of {'their' if len(levels.low) == 1 else 'its'} range: {least:g} to "
                 f"{most:g} of {low:g} to {high:g}. Set {level}`percentiles=(0.1, 99.9)`, so that a flow sees what is "

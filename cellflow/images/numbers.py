@@ -96,8 +96,6 @@ def in_steps(
     """
     if levels is not None and percentiles is not None:
         raise ValueError("Give `levels` or `percentiles`, not both: each says what is black and what is white.")
-    if percentiles is not None and white_level != STEPS:
-        raise ValueError("Give `percentiles` or `white_level`, not both: each says what is white.")
     deep = [image for image in images if isinstance(image, Numbers)]
     if not deep and levels is None and percentiles is None:
         return [image for image in images if isinstance(image, Tensor)], None
