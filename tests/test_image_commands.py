@@ -319,7 +319,7 @@ BRIDGE = ["path=brownian_bridge", "path.sigma=0.3", "stochastic=true"]
         (["translate", "source=DARK", "target=BRIGHT", "sigma=0.3"], "has no setting `sigma`. Did you mean"),
         (
             ["translate", "source=DARK", "target=BRIGHT", "percentiles=(0,99)"],
-            "list of 2 numbers a list (in square brackets) of 2 numbers from 0 to 100",
+            "a list (in square brackets) of 2 numbers from 0 to 100",
         ),
         (["generate"], "missing data=..."),
         (["generate", "model=nowhere", "out=x"], "No fitted model in nowhere"),

@@ -46,6 +46,12 @@ def test_a_job_that_fails_is_a_row_and_the_others_are_scored(cells, tmp_path, ca
     assert str(tmp_path / TABLE) in capsys.readouterr().err
 
 
+def test_a_member_that_fails_names_settings_as_the_command_does(cells, tmp_path):
+    assert sweep(cells, tmp_path, "data.rep=X_nowhere", "seed=0,1") == 1
+    table = pd.read_csv(tmp_path / TABLE)
+    assert table["error"].str.contains("`data.rep`").all()
+
+
 def test_a_sweep_that_was_interrupted_goes_on_with_what_is_not_done(cells, tmp_path):
     assert sweep(cells, tmp_path, "seed=0,1") == 0
     first, second = ((tmp_path / name / "model.json").stat().st_mtime_ns for name in "01")
