@@ -6,11 +6,13 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 import cellflow as cf
-from cellflow.cli import main
+from cellflow.cli import compose, configs_folder, main
 from cellflow.cli.compose import settings_from
 from cellflow.cli.members import Members, record_of, write_record
 from cellflow.cli.sweep_table import TABLE, scores_of, shown
@@ -44,6 +46,24 @@ def test_a_job_that_fails_is_a_row_and_the_others_are_scored(cells, tmp_path, ca
         assert table["loss"].astype(str)[number] == str(float(history["loss"].iloc[-1]))
         assert (tmp_path / str(number) / "model.json").exists()
     assert str(tmp_path / TABLE) in capsys.readouterr().err
+
+
+def test_settings_are_composed_within_a_job_of_hydra_and_leave_it_as_it_was():
+    compose._read.cache_clear()
+    with hydra.initialize_config_dir(str(configs_folder()), version_base="1.3"):
+        outer = GlobalHydra.instance().hydra
+        assert compose.defaults("fit")["seed"] == 0
+        assert GlobalHydra.instance().hydra is outer
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.slow
+def test_a_sweep_in_other_processes_scores_its_members(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra [sweeps]")
+    launched = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = [word for word in FAST if not word.startswith("regularize")]
+    assert main(["demo", "-m", "seed=0,1", "report=false", f"out={tmp_path}", *words, *launched]) == 0
+    assert list(pd.read_csv(tmp_path / TABLE)["status"]) == ["done", "done"]
 
 
 def test_a_member_that_fails_names_settings_as_the_command_does(cells, tmp_path):

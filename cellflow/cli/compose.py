@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -142,12 +143,25 @@ def _by_hydra(command: str, choices: Chosen, folder: str | None) -> tuple[dict[s
     words = [f"{'' if group in _groups() else '+'}{group}={name}" for group, name in named]
     if folder is not None:
         words.append(f"hydra.searchpath=['file://{Path(folder).resolve()}']")
-    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
+    with _apart(), initialize_config_dir(str(configs_folder()), version_base="1.3"):
         cfg = compose(command, overrides=words, return_hydra_config=True)
     chosen: dict[str, Any] = dict(cfg.hydra.runtime.choices)
     found: Any = OmegaConf.to_container(cfg, resolve=False)
     own = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
     return {key: _marked(value) for key, value in found.items() if key != "hydra"}, own
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let settings be composed within a job of a sweep too, where hydra is at work in the same process."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _marked(value: Any) -> Any:
