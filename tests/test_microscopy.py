@@ -545,3 +545,10 @@ def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(tmp_path):
         read_images(folder)
     with pytest.warns(UserWarning, match="Left out 1 of 4"):
         assert len(read_images(folder, skip_unreadable=True)) == 3
+
+
+def test_tiles_without_names_are_held_out_one_by_one():
+    images = cf.images.ImageSet(torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 8, 8).clone())
+    with pytest.warns(UserWarning, match="too few fields"):
+        split = hold_out(images, Settings({"holdout": 0.4, "seed": 0, "fit": "tiles", "size": 8}))
+    assert (len(split.fitted), len(split.held_out)) == (5, 3)

@@ -63,8 +63,10 @@ def _by_field(images: ImageSet | ImageStream, share: float, rng: "Generator") ->
     sizes = np.bincount(fields, minlength=len(names))
     order = torch.randperm(len(names), generator=rng).numpy()
     enough = np.cumsum(sizes[order]) >= max(LEAST_HELD, round(share * len(images)))
+    if not enough.any():
+        return None
     out = np.isin(fields, order[: int(enough.argmax()) + 1])
-    if not enough.any() or (~out).sum() < LEAST_FITTED:
+    if (~out).sum() < LEAST_FITTED:
         return None
     left = len(set(fields[out]))
     log.info("%d of %d fields are held out for the scores, %d of %d tiles", left, len(names), out.sum(), len(out))
