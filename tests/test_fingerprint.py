@@ -16,6 +16,7 @@ import scanpy as sc
 
 import cellflow as cf
 from cellflow.cells import fingerprint as prints
+from cellflow.cells.raw_counts import warn_of_counts
 
 GENES, TIMES, SIZES = 40, (0.0, 1.0, 3.0), (60, 80, 70)
 
@@ -515,3 +516,7 @@ def test_raw_counts_in_place_of_a_representation_are_warned_of(fit):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(anndata.AnnData(X=np.log1p(counts), obs=obs))
+
+
+def test_no_cells_are_no_counts():
+    warn_of_counts(np.empty((0, 30), np.float32), "X")

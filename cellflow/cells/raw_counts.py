@@ -33,7 +33,7 @@ def warn_of_counts(x: np.ndarray, rep: str) -> None:
     >>> str(caught[0].message).partition(",")[0]
     '`adata.X` has whole numbers only'
     """
-    if rep != "X" or x.shape[1] < GENES:
+    if rep != "X" or x.shape[1] < GENES or not len(x):
         return
     some = x[:: -(-len(x) // CELLS)]
     if some.max() >= HIGH and some.min() >= 0 and not np.mod(some, 1).any():
