@@ -521,3 +521,11 @@ def test_descendants_are_bars_of_mass(adata, flow, ax):
     assert ax.get_title() == "at 72 hours"
     with pytest.raises(KeyError, match="groupby"):
         cf.pl.descendants(adata, key="pull")
+
+
+def test_a_basis_that_is_not_there_is_refused_before_trajectories_are_computed(monkeypatch):
+    adata = cf.datasets.branching(seed=0)
+    flow = cf.SnapshotFlow(rep="X_latent", steps=1, regularize=False).fit(adata[::8].copy())
+    monkeypatch.setattr(cf.tl, "trajectories", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(KeyError, match="X_nowhere"):
+        cf.pl.trajectories(adata, flow, basis="nowhere")

@@ -101,7 +101,7 @@ def trajectories(
     if n < 1:
         raise ValueError(f"Expected n >= 1 trajectories to draw; found {n}.")
     how, strokes = look_of("pl.trajectories", look), Strokes(linewidth=linewidth)
-    if flow is not None:
+    if flow is not None and basis is not None:
         key_of(adata, basis, rep=flow.rep)  # refused before trajectories are computed
     found = stored_courses(adata, key) if flow is None else follow(adata, flow, n, solver)
     rep, time_key = str(found["rep"]), str(found["time_key"])
