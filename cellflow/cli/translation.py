@@ -210,7 +210,8 @@ def _check_taken(solver: Any, cfg: Settings) -> None:
         raise ValueError(f"`guidance` is for flows without noise; found {guidance}. Set `solver=fixed`, too.")
     if strength is not None and not isinstance(solver, Noisy):
         raise ValueError(
-            f"`strength` needs noise; found {strength}. Leave `overlap`, and a `solver` without noise, out."
+            f"`strength` needs noise; found {strength}. It is for bridges (`stochastic=true`), without `overlap` and "
+            "without `solver=fixed`."
         )
 
 
