@@ -65,8 +65,30 @@ def test_the_page_holds_means_and_published_rows(tmp_path):
     assert "Real images made worse: noise 0.09, blurred 2." in lines
     assert "W1 is blind to: noise." in lines
     assert "W1 sees every control." in replace(curve, controls={"blurred": 2.0}).text(table.read(), "python")
+    assert not any(line.startswith("## ") for line in lines)
     names = {text.get_text() for text in curve.draw(table.read()).legends[0].get_texts()}
     assert names == {"map", "flow, 100 evaluations", "published: theirs", "floor"}
+
+
+def test_what_is_measured_beside_the_score_has_a_table_of_the_rows_that_have_it():
+    about = {"seed": 0, "seconds": 2.0, "semigroup": 0.5, "device": "abacus"} | {f"at_{k}": 9.0 for k in JUMPS}
+    sharp = {f"sharp_{k}": 1 / k for k in JUMPS}
+    found = [
+        {"method": "old"} | about,
+        {"method": "map"} | about | sharp,
+        {"method": "map"} | about | {name: 3 * value for name, value in sharp.items()},
+        {"method": "flow, 100 evaluations"} | about | sharp,
+    ]
+    other = curves.Other("Sharpness", "More is grain.", {"real": 1.0, "blurred": 0.02})
+    curve = curves.Curve("few_step_toy", "toy", "W1", "small", ["Small."], others={"sharp": other})
+    lines = curve.text(found, "python")
+    below = lines[lines.index("## Sharpness") :]
+    assert below[2] == "More is grain. real 1, blurred 0.02."
+    assert below[-2:] == [
+        "| map | 2 | 2 (1.4) | 1 (0.71) | 0.5 (0.35) | 0.25 (0.18) | 0.125 (0.088) |",
+        "| flow, 100 evaluations | 1 |  |  |  |  | 0.0625 |",
+    ]
+    assert "## Sharpness" not in curve.text(found[:1], "python")
 
 
 def test_rows_of_two_sizes_are_not_mixed_and_the_page_alone_trains_nothing(tmp_path, monkeypatch):

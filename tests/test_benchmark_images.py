@@ -3,6 +3,7 @@
 import colorsys
 import math
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -514,8 +515,8 @@ def test_the_page_marks_what_goes_no_better_with_its_own_input():
 
 
 @pytest.mark.parametrize("method", [few_step.REFLOWS[0], few_step.TRAJECTORIES, "semigroup"])
-def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path):
-    digits = ImageSet(torch.zeros(20, 1, 28, 28, dtype=torch.uint8))
+def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path, rng):
+    digits = ImageSet(torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=rng))
     monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
     for name, value in {"MOMENTS": 3, "MANY": 2}.items():
         monkeypatch.setattr(few_step, name, value)
@@ -524,9 +525,12 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path)
     few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
     rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()
     assert len(rows) == (4 if method in few_step.REFLOWS else 3)
-    assert all(row["at_2"] > 0 for row in rows)
+    assert all(row["at_2"] > 0 and row["high_frequency_2"] > 0 for row in rows)
     assert {row["size"] for row in rows} == {"1 and 1 steps of 4, width 24"}
-    assert "Real images made worse: noise of 5 grey levels " in (tmp_path / "few_step_mnist.md").read_text()
+    page = (tmp_path / "few_step_mnist.md").read_text()
+    assert "Real images made worse: noise of 5 grey levels " in page
+    assert "## High frequencies" in page
+    assert re.search(r"real against real [01]\.\d+, noise of 5 grey levels ", page)
 
 
 def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import cellflow as cf
-from benchmarks.few_step.curves import Curve
+from benchmarks.few_step.curves import SCORE, Curve, Scores
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.tasks import Task
 from cellflow.integrate import Fixed, Jumps
@@ -41,7 +41,7 @@ class Folds:
         make = partial(FLOW, seed=self.seed, device=str(self.device))
         return [make().fit(task.training.adata()) for task in self.folds]
 
-    def solved(self, flows: list[cf.SnapshotFlow], steps: int | None) -> float:
+    def solved(self, flows: list[cf.SnapshotFlow], steps: int | None) -> Scores:
         return self._w1(flows, Fixed("euler", steps=steps or self.many))
 
     def distilled(self, flows: list[cf.SnapshotFlow], method: str) -> list[cf.SnapshotFlow]:
@@ -49,7 +49,7 @@ class Folds:
             flow.distill(task.training.adata(), steps=self.steps, objective=method)
         return flows
 
-    def jumped(self, flows: list[cf.SnapshotFlow], steps: int) -> float:
+    def jumped(self, flows: list[cf.SnapshotFlow], steps: int) -> Scores:
         return self._w1(flows, Jumps(steps))
 
     def semigroup(self, flows: list[cf.SnapshotFlow]) -> float:
@@ -60,9 +60,10 @@ class Folds:
         legs = zip(flows, map(_leg, self.folds), strict=True)
         return [flow.transport(x, start=a, stop=b, solver=solver).x[-1] for flow, (x, a, b, _) in legs]
 
-    def _w1(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> float:
+    def _w1(self, flows: list[cf.SnapshotFlow], solver: Fixed | Jumps) -> Scores:
         pairs = [(x.numpy(), _leg(task)[3]) for x, task in zip(self._moved(flows, solver), self.folds, strict=True)]
-        return float(np.mean([transport(x, true, np.ones(len(x)), np.ones(len(true))).value for x, true in pairs]))
+        found = [transport(x, true, np.ones(len(x)), np.ones(len(true))).value for x, true in pairs]
+        return {SCORE: float(np.mean(found))}
 
 
 def _leg(task: Task) -> tuple[np.ndarray, float, float, np.ndarray]:

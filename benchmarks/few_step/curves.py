@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from cellflow.objectives import TrajectoryMatching, VelocityMatching
 from cellflow.training import Recipe, Reflow
 
 JUMPS = (1, 2, 4, 8, 16)
+Scores = dict[str, float]
+"""What is measured after some steps, by the part of its columns' names before the steps; `SCORE` is what is drawn."""
+SCORE = "at"
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Bench:
 
     seed: int
     x0: Tensor  # what is carried, `at_once` of it
-    score: Callable[[Tensor], float]  # of where it is carried
+    scores: Mapping[str, Callable[[Tensor], float]]  # of where it is carried; one of them is `SCORE`
     network: Callable[..., nn.Module]  # from a generator and the number of times that it takes
     pairs: Callable[[torch.Generator], Any]  # batches
     ends: Callable[[torch.Generator], tuple[Tensor, Tensor]]  # points whose trajectories are followed, or paired anew
@@ -55,10 +58,10 @@ class Bench:
         rng = cf.generator(self.seed)
         return self._fit(self.network(rng, 1), VelocityMatching(), self.pairs(rng), self.flow_steps, self.recipe)
 
-    def solved(self, flow: Any, steps: int | None) -> float:
-        """Return the score after so many Euler steps; ``None``: of the flow at its best."""
+    def solved(self, flow: Any, steps: int | None) -> Scores:
+        """Return the scores after so many Euler steps; ``None``: of the flow at its best."""
         solver = self.best if steps is None else Fixed("euler", steps=steps)
-        return self._score(lambda x: cf.integrate.ode(flow, x, solver=solver))
+        return self._scores(lambda x: cf.integrate.ode(flow, x, solver=solver))
 
     def reflowed(self, flow: Any) -> Iterator[Any]:
         """Yield the flow after each round of reflow, real points kept in play."""
@@ -84,25 +87,27 @@ class Bench:
         flow_map = make(self.network(rng, 2), spans=spans) if method in self.scratch else make.of(flow, spans=spans)
         return self._fit(flow_map, objective, self.pairs(rng), self.steps, self.slow or self.recipe)
 
-    def jumped(self, flow_map: Any, steps: int) -> float:
-        """Return the score after so many jumps."""
-        return self._score(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
+    def jumped(self, flow_map: Any, steps: int) -> Scores:
+        """Return the scores after so many jumps."""
+        return self._scores(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
 
     def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe) -> Any:
         rng = cf.generator(self.seed + self.fits)
         cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=recipe)
         return field.eval()
 
-    def _score(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> float:
-        return self.score(torch.cat([push(x).x[-1] for x in self.x0.split(self.at_once)]))
+    def _scores(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> Scores:
+        found = torch.cat([push(x).x[-1] for x in self.x0.split(self.at_once)])
+        return {name: score(found) for name, score in self.scores.items()}
 
 
 def rows(bench: Any, methods: Sequence[str], clock: Callable[[], float]) -> Iterator[Row]:
     """Yield a row for the flow and for each method of a `Bench`; ``seconds`` are those of all training."""
 
-    def after(method: str, seconds: float, score: Callable[[int], float], semigroup: float = float("nan")) -> Row:
+    def after(method: str, seconds: float, scored: Callable[[int], Scores], semigroup: float = float("nan")) -> Row:
         about = {"method": method, "seconds": seconds / bench.trainings, "semigroup": semigroup}
-        return about | {f"at_{k}": score(k) for k in JUMPS}
+        found = {k: scored(k) for k in JUMPS}
+        return about | {f"{name}_{k}": found[k][name] for name in found[JUMPS[0]] for k in JUMPS}
 
     def solved(name: str, seconds: float, flow: Any) -> Iterator[Row]:
         yield after(f"{name}, Euler steps", seconds, lambda k: bench.solved(flow, k))
@@ -133,6 +138,14 @@ WIDE = 2
 """From this ratio of the ends on, the axis of errors is logarithmic."""
 
 
+class Other(NamedTuple):
+    """What is measured beside the score: it gets a table below."""
+
+    title: str
+    about: str
+    controls: Mapping[str, float]  # of real images, as they are and made worse
+
+
 @dataclass(frozen=True)
 class Curve:
     """One table, its page and its figure.
@@ -147,6 +160,7 @@ class Curve:
     about: list[str]
     best: float | None = None
     controls: Mapping[str, float] = field(default_factory=dict)  # real images made worse, beside the floor
+    others: Mapping[str, "Other"] = field(default_factory=dict)  # what was measured besides, by the name of its score
     published: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def record(
@@ -187,7 +201,20 @@ class Curve:
                 ["method", "seeds", *JUMPS, "semigroup error", "seconds"],
                 [*(_cells([row for row in found if row["method"] == name]) for name in methods), *published],
             ),
+            *self._others(found),
         ]  # fmt: skip
+
+    def _others(self, found: list[Row]) -> Iterator[str]:
+        """Give the tables of what was measured beside the score; rows from before it was measured have none."""
+        for name, (title, about, controls) in self.others.items():
+            measured = [row for row in found if row.get(f"{name}_{JUMPS[0]}") is not None]
+            if not measured:
+                continue
+            shown = ", ".join(f"{control} {value:.3g}" for control, value in controls.items())
+            yield from ["", f"## {title}", "", f"{about} {shown}.", ""]
+            methods = dict.fromkeys(row["method"] for row in measured)
+            mine = ([row for row in measured if row["method"] == method] for method in methods)
+            yield from page.table(["method", "seeds", *JUMPS], [_jumps(some, name, ".3g") for some in mine])
 
     def _seen(self, best: float) -> Iterator[str]:
         """Say what the distance of real images becomes when they are made worse, and whether that is seen."""
@@ -228,9 +255,14 @@ class Curve:
         return drawn
 
 
+def _jumps(found: list[Row], name: str = SCORE, form: str = ".4g") -> list[object]:
+    """Return the method, its seeds and the means of a score; of a flow at its best there is one."""
+    shown = [JUMPS[-1]] if found[0]["method"].endswith("evaluations") else JUMPS
+    means = [page.spread((row[f"{name}_{k}"] for row in found), form, ".2g") if k in shown else "" for k in JUMPS]
+    return [found[0]["method"], len(found), *means]
+
+
 def _cells(found: list[Row]) -> list[object]:
-    shown = [JUMPS[-1]] if found[0]["method"].endswith("evaluations") else JUMPS  # the same for all
-    jumps = [page.spread((row[f"at_{k}"] for row in found), error=".2g") if k in shown else "" for k in JUMPS]
     known = [row["semigroup"] for row in found if row["semigroup"] == row["semigroup"]]
     semigroup = page.spread(known, error=".2g") if known else ""
-    return [found[0]["method"], len(found), *jumps, semigroup, f"{mean(row['seconds'] for row in found):.0f}"]
+    return [*_jumps(found), semigroup, f"{mean(row['seconds'] for row in found):.0f}"]

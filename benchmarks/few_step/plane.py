@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
-from benchmarks.few_step.curves import Bench, Curve
+from benchmarks.few_step.curves import SCORE, Bench, Curve
 from cellflow import objectives
 from cellflow.integrate import Fixed
 from cellflow.seeds import generator_at, seeded
@@ -115,7 +115,8 @@ def bench(task: str, size: Size, device: torch.device, seed: int) -> Bench:
             return (flow_map.jump(s, u, start) - two).square().mean().sqrt().item()
 
     return Bench(
-        seed, x0, score, network, pairs, lambda rng: both(task, size.origins, cf.generator(40_000 + seed, device)),
+        seed, x0, {SCORE: score}, network, pairs,
+        lambda rng: both(task, size.origins, cf.generator(40_000 + seed, device)),
         objectives=SCRATCH | TAUGHT, trajectories=TRAJECTORIES, batch=size.batch, steps=size.steps,
         flow_steps=size.steps, recipe=cf.training.Recipe(learning_rate=1e-3), best=Fixed(steps=25), many=100,
         reflows=(REFLOW,), reflow_steps=25, scratch=tuple(SCRATCH), semigroup=semigroup,

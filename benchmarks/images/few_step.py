@@ -1,8 +1,9 @@
 """Few steps beside many on digits, clothes, photographs: ``python -m benchmarks.images few_step task=mnist``.
 
 Fréchet distance of generated images to test images in the features of our small network, no FID, after few steps of
-flow matching, reflow and flow maps. ``cifar10_jpeg`` is a copy, not the official archive; ``size=full`` trains a larger
-network for longer, on a GPU. Rows that are in the table already are not measured again.
+flow matching, reflow and flow maps; and their high frequencies, which tell grain from blur. ``cifar10_jpeg`` is a copy,
+not the official archive; ``size=full`` trains a larger network for longer, on a GPU. Rows that are in the table already
+are not measured again.
 """
 
 from dataclasses import replace
@@ -16,12 +17,12 @@ from torch import Tensor
 import cellflow as cf
 from benchmarks import machine
 from benchmarks.command import Words
-from benchmarks.few_step.curves import Bench, Curve
+from benchmarks.few_step.curves import SCORE, Bench, Curve, Other
 from benchmarks.images.judge import FLOOR, spoiled
 from benchmarks.images.methods import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
 from cellflow.integrate import Fixed
-from cellflow.metrics import feature_network, features_of, frechet_distance
+from cellflow.metrics import feature_network, features_of, frechet_distance, high_frequency_ratio
 from cellflow.training.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
 
 SIZES = {
@@ -34,6 +35,8 @@ MAPS = {
     name: partial(lambda make, flow: make(teacher=flow, adaptive=ADAPTIVE), make) for name, make in OBJECTIVES.items()
 }
 METHODS = (*REFLOWS, TRAJECTORIES, *MAPS)
+SHARP = "high_frequency"
+ABOUT_SHARP = "Energy in structures of less than four pixels, relative to real images: more than 1 is grain, less blur."
 MOMENTS, MANY = 17, 50
 """Moments at which trajectories are seen; solver steps of the flow at its best."""
 
@@ -50,7 +53,8 @@ def main(words: Words = None) -> None:
 def bench(name: str, size: Size, seed: int) -> Bench:
     """Return what is compared on one data set from one seed."""
     load, judge = DATASETS[name].load, feature_network(str(DATASETS[name].network)).to(size.device)
-    images, real = load("train").to(size.device), features_of(load("test").scaled().to(size.device), judge)
+    images, tests = load("train").to(size.device), load("test").scaled()
+    real = features_of(tests.to(size.device), judge)
     noise = torch.randn(size.images, *images.shape, generator=cf.generator(10_000 + seed)).to(size.device)
 
     def pairs(rng: torch.Generator) -> Any:
@@ -61,7 +65,11 @@ def bench(name: str, size: Size, seed: int) -> Bench:
         return x0, images.scaled(torch.randperm(len(images), generator=rng)[: size.simulated])
 
     return Bench(
-        seed, noise, lambda x: frechet_distance(features_of(x.clamp(-1, 1), judge), real),
+        seed, noise,
+        {
+            SCORE: lambda x: frechet_distance(features_of(x.clamp(-1, 1), judge), real),
+            SHARP: lambda x: high_frequency_ratio(x.clamp(-1, 1).cpu(), tests),
+        },
         lambda rng, times: size.network(images.shape, generator=rng), pairs, ends, objectives=MAPS,
         trajectories=TRAJECTORIES, batch=size.batch, steps=size.steps, flow_steps=size.flow_steps, recipe=size.recipe,
         slow=replace(size.recipe, learning_rate=RECIPE.learning_rate), best=Fixed("euler", steps=MANY), many=MANY,
@@ -77,21 +85,24 @@ def curve(name: str, size: Size, *, full: bool) -> Curve:
         f"and every map: {size.steps} steps, taught by the flow.",
     ]
     words = f"{size.flow_steps} and {size.steps} steps of {size.batch}, width {size.width}"
-    scores = floor(name, size.images)
+    scores, sharp = floor(name, size.images)
     return Curve(
         f"few_step_{name}{'_full' * full}", name + ", GPU size" * full, f"FD-{name}", words, about,
-        best=scores.pop(FLOOR), controls=scores,
+        best=scores.pop(FLOOR), controls=scores, others={SHARP: Other("High frequencies", ABOUT_SHARP, sharp)},
     )  # fmt: skip
 
 
-def floor(name: str, samples: int, seeds: int = 3) -> dict[str, float]:
-    """Return the distance of as many real training images, and of these made worse, over seeds."""
+def floor(name: str, samples: int, seeds: int = 3) -> tuple[dict[str, float], dict[str, float]]:
+    """Return distances and high frequencies of as many real training images, and of these made worse, over seeds."""
     network, load = feature_network(str(DATASETS[name].network)), DATASETS[name].load
-    real, images = features_of(load("test").scaled(), network), load("train")
-    found: dict[str, list[float]] = {}
+    tests, images = load("test").scaled(), load("train")
+    real = features_of(tests, network)
+    found: dict[str, list[tuple[float, float]]] = {}
     for seed in range(seeds):
         order = torch.randperm(len(images), generator=cf.generator(30_000 + seed))
         some = images.scaled(order[:samples])
         for control, shown in {FLOOR: some, **spoiled(some, seed)}.items():
-            found.setdefault(control, []).append(frechet_distance(features_of(shown, network), real))
-    return {control: mean(values) for control, values in found.items()}
+            both = frechet_distance(features_of(shown, network), real), high_frequency_ratio(shown, tests)
+            found.setdefault(control, []).append(both)
+    scores, sharp = ({control: mean(v[k] for v in values) for control, values in found.items()} for k in (0, 1))
+    return scores, sharp
