@@ -10,8 +10,10 @@ import torch
 import cellflow as cf
 from cellflow.cli import main
 from cellflow.errors import CheckpointError
-from cellflow.estimators.latents import encoded
+from cellflow.estimators import latents
+from cellflow.estimators.latents import autoencoder_of, encoded
 from cellflow.networks.autoencoder import Autoencoder, of_record
+from cellflow.networks.stages import Downsample
 from cellflow.training.checkpoint import STATE
 from cellflow.training.reconstruction import Reconstruction
 
@@ -195,12 +197,42 @@ def test_an_autoencoder_of_diffusers_is_taken_from_its_folder(tmp_path):
         cf.ImageGenerator(**settings).fit(blobs(90, channels=3))
 
 
-def test_records_are_what_they_are_made_again_from():
-    net = Autoencoder(2, halvings=3, latents=3, width=4)
+@pytest.mark.parametrize("patch", [1, 2, 4, 8])
+def test_records_are_what_they_are_made_again_from(patch):
+    net = Autoencoder(2, halvings=3, latents=3, width=4, patch=patch)
     again = of_record(json.loads(json.dumps(net.record())))
     again.load_state_dict(net.state_dict())
     x = torch.rand(1, 2, 8, 16, generator=cf.generator(seed=0))
+    assert net.encode(x).shape == (1, 3, 1, 2)
+    assert net.decode(net.encode(x)).shape == x.shape
     assert torch.equal(net.decode(net.encode(x)), again.decode(again.encode(x)))
+
+
+def test_models_from_before_patches_see_every_pixel():
+    record = {"kind": "own", "sizes": {"channels": 1, "halvings": 2, "latents": 3, "width": 4}}
+    old = of_record(record)
+    assert old.patch == 1
+    assert old.encoder[0].in_channels == 1
+    assert len([part for part in old.encoder if isinstance(part, Downsample)]) == 2
+
+
+@pytest.mark.parametrize("patch", [0, 3, 8, -2])
+def test_patches_that_no_halvings_make_are_refused(patch):
+    with pytest.raises(ValueError, match=f"a patch of 1, 2, 4 ... up to 4, all halvings; found {patch}"):
+        Autoencoder(1, halvings=2, patch=patch)
+
+
+@pytest.mark.parametrize(("sides", "batch"), [((DARK, BRIGHT), 3), ((DARK,), 6)])
+def test_a_step_sees_as_many_images_as_one_of_the_flow(sides, batch, monkeypatch):
+    seen = []
+
+    def spy(network, batches, *, both, **_):
+        one = next(iter(batches))
+        seen.append((len(one.x1), both))
+
+    monkeypatch.setattr(latents, "fit_autoencoder", spy)
+    autoencoder_of("train", sides, steps=1, batch_size=6, recipe=None, seed=0, run=cf.Run())
+    assert seen == [(batch, len(sides) == 2)]
 
 
 def test_on_the_command_line(tmp_path, capfd):

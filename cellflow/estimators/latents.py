@@ -29,8 +29,10 @@ ENCODING = 7
 """Number of the random numbers of its training, under the seed."""
 AT_ONCE = 64
 """Images that are encoded or decoded together."""
-HALVINGS = {128: 3, 32: 2, 0: 1}
+HALVINGS = {256: 3, 32: 2, 0: 1}
 """How often sides are halved, by the longest one."""
+PATCH = 4
+"""Side of the squares of pixels that become channels first, as far as the halvings go."""
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ def autoencoder_of(
     images
         One or two sets of images.
     steps, batch_size, recipe, seed, run
-        Those of the flow: it takes as many steps.
+        Those of the flow: it takes as many steps of as many images, half of them from each of two sets.
 
     Raises
     ------
@@ -97,11 +99,12 @@ def autoencoder_of(
         check_fits(found, shape)
     else:
         with seeded(rng), single_precision():
-            found = Autoencoder(shape[0], halvings=halvings_for(shape)).to(device)
+            found = default_autoencoder(shape).to(device)
         check_fits(found, shape)
         log.info("training an autoencoder of %d x %d pixels first, for %d steps; then the flow", *shape[1:], steps)
         first, last = (None, real[0]) if len(real) == 1 else (real[0], real[1])
-        batches = image_batches(first, last, coupling=Independent(), batch_size=batch_size, generator=rng)
+        each = max(batch_size // len(real), 1)  # so that a step sees as many images as one of the flow
+        batches = image_batches(first, last, coupling=Independent(), batch_size=each, generator=rng)
         about = {f"images {number}": digest(some) for number, some in enumerate(real)}
         fit_autoencoder(
             found, batches, both=len(real) == 2, steps=steps, generator=rng, recipe=recipe, run=run, about=about
@@ -116,6 +119,19 @@ def run_after(run: Run) -> Run:
     if run.folder is None or (Path(run.folder) / STATE).exists() or not (Path(run.folder) / FOLDER / STATE).exists():
         return run
     return replace(run, resume=False)
+
+
+def default_autoencoder(shape: tuple[int, ...]) -> Autoencoder:
+    """Return an untrained autoencoder for images ``(channels, height, width)``.
+
+    Examples
+    --------
+    >>> found = default_autoencoder((3, 256, 256))
+    >>> found.factor, found.patch
+    (8, 4)
+    """
+    halvings = halvings_for(shape)
+    return Autoencoder(shape[0], halvings=halvings, patch=min(PATCH, 2**halvings))
 
 
 def halvings_for(shape: tuple[int, ...]) -> int:

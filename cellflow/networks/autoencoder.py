@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from cellflow.errors import optional
 from cellflow.networks.stages import Downsample, Norm, Upsample
@@ -28,6 +29,9 @@ class Autoencoder(nn.Module):
         Channels of the images.
     halvings
         How often both sides are halved.
+    patch
+        Side of the squares of pixels that become channels before the first level, a power of 2: they count among the
+        halvings. No convolution then sees all pixels, which is where most of the time goes.
     latents
         Channels of the latents.
     width
@@ -36,7 +40,7 @@ class Autoencoder(nn.Module):
     Raises
     ------
     ValueError
-        When a number is too small, or the halvings are too many.
+        When a number is too small, the halvings are too many, or the patch is no power of 2 within them.
 
     Examples
     --------
@@ -45,29 +49,35 @@ class Autoencoder(nn.Module):
     >>> z = net.encode(torch.zeros(2, 3, 16, 24))
     >>> z.shape, net.decode(z).shape
     (torch.Size([2, 8, 4, 6]), torch.Size([2, 3, 16, 24]))
+    >>> Autoencoder(3, halvings=2, patch=4, width=8).encode(torch.zeros(2, 3, 16, 24)).shape
+    torch.Size([2, 8, 4, 6])
     """
 
     shift: Tensor
     scale: Tensor
 
     @checked
-    def __init__(self, channels: int, *, halvings: int, latents: int = 8, width: int = 32) -> None:
+    def __init__(self, channels: int, *, halvings: int, latents: int = 8, width: int = 32, patch: int = 1) -> None:
         super().__init__()
         if min(channels, latents, width) < 1 or not 1 <= halvings <= _DEEPEST:
             raise ValueError(
                 f"Expected channels, latents and width >= 1, and 1 to {_DEEPEST} halvings; found {channels}, "
                 f"{latents}, {width} and {halvings}."
             )
+        left = halvings - (patch.bit_length() - 1)
+        if patch < 1 or patch & (patch - 1) or left < 0:
+            raise ValueError(f"Expected a patch of 1, 2, 4 ... up to {2**halvings}, all halvings; found {patch}.")
         self.channels, self.latents, self.halvings, self.width = channels, latents, halvings, width
-        wide = [width * min(2**level, 4) for level in range(halvings + 1)]
-        down: list[nn.Module] = [nn.Conv2d(channels, wide[0], 3, padding=1)]
+        self.patch, seen = patch, channels * patch**2
+        wide = [width * min(2**level, 4) for level in range(left + 1)]
+        down: list[nn.Module] = [nn.Conv2d(seen, wide[0], 3, padding=1)]
         up: list[nn.Module] = [nn.Conv2d(latents, wide[-1], 3, padding=1), _Block(wide[-1], wide[-1])]
         for before, after in pairwise(wide):
             down += [_Block(before, after), Downsample(after)]
         for before, after in pairwise(wide[::-1]):
             up += [Upsample(before), _Block(before, after)]
         self.encoder = nn.Sequential(*down, _Block(wide[-1], wide[-1]), nn.Conv2d(wide[-1], latents, 3, padding=1))
-        self.decoder = nn.Sequential(*up, Norm(wide[0]), nn.SiLU(), nn.Conv2d(wide[0], channels, 3, padding=1))
+        self.decoder = nn.Sequential(*up, Norm(wide[0]), nn.SiLU(), nn.Conv2d(wide[0], seen, 3, padding=1))
         _standard(self, latents)
 
     @property
@@ -77,12 +87,11 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Return reconstructed images, from their latents plus noise of the same shape."""
-        found: Tensor = self.decoder(self.bounded(x) + noise)
-        return found
+        return self._decoded(self.bounded(x) + noise)
 
     def bounded(self, x: Tensor) -> Tensor:
         """Return latents as they are trained, within bounds."""
-        return BOUND * torch.tanh(self.encoder(x) / BOUND)
+        return BOUND * torch.tanh(self.encoder(pixel_unshuffle(x, self.patch)) / BOUND)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of images, with mean 0 and spread 1 in each channel once these are known."""
@@ -90,13 +99,15 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images of latents."""
-        found: Tensor = self.decoder(self.scale * z + self.shift)
-        return found
+        return self._decoded(self.scale * z + self.shift)
 
     def record(self) -> dict[str, Any]:
         """Return what is needed to restore it, as JSON."""
-        sizes = {"channels": self.channels, "halvings": self.halvings, "latents": self.latents, "width": self.width}
-        return {"kind": "own", "sizes": sizes}
+        names = ("channels", "halvings", "latents", "width", "patch")
+        return {"kind": "own", "sizes": {name: getattr(self, name) for name in names}}
+
+    def _decoded(self, states: Tensor) -> Tensor:
+        return pixel_shuffle(self.decoder(states), self.patch)
 
 
 class DiffusersAutoencoder(nn.Module):
