@@ -245,7 +245,9 @@ def test_on_the_command_line(tmp_path, capfd):
     fast = ["steps=3", "batch_size=4", "holdout=0.4", "device=cpu", "solver.steps=1", "autoencoder=train"]
     both = [f"source={tmp_path / 'dark'}", f"target={tmp_path / 'bright'}"]
     assert main(["translate", *both, f"out={tmp_path / 'run'}", *fast]) == 0
-    assert "training an autoencoder of 16 x 16 pixels first" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "training an autoencoder of 16 x 16 pixels first" in said
+    assert "the first one after at most 2 min of the flow, once the autoencoder is trained" in said
     assert (
         main(["translate", f"model={tmp_path / 'run'}", both[0].replace("source", "input"), f"out={tmp_path / 'o'}"])
         == 0

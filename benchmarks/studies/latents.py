@@ -25,6 +25,7 @@ from benchmarks.rows import Row, Table, rounded
 from cellflow.cli.image_sizes import CPU
 from cellflow.estimators import latents
 from cellflow.images import ImageSet
+from cellflow.metrics import blind_to
 from cellflow.metrics.features import Features
 from cellflow.networks.sizes import unet_for
 
@@ -38,6 +39,10 @@ SCORES = {
     "fd": "FD-wortmannin", "fd_effnet": "FD-EffNetLite0", "measured": "nuclear share of the protein",
     "high_frequency": "high frequencies", "kept": "kept (nuclear Dice)", "accuracy": "right class",
 }  # fmt: skip
+
+
+DISTANCES = ("fd", "fd_effnet", "measured")
+CONTROLS = ("noise of 5 grey levels", "noise of 10 grey levels", "noise of 20 grey levels", "blurred")
 
 
 def main(words: Words = None) -> None:
@@ -136,14 +141,24 @@ def text(rows: list[Row], command: str, n: int) -> list[str]:
         Path(__file__).with_suffix(".md"), made=page.made_by(command), n=n, fields=FIELDS, batch=CPU.batch_size,
         width=CPU.width,
     )  # fmt: skip
-    names = [name for name in SCORES if all(row.get(name) is not None for row in rows if row["method"] == FLOOR)]
+    names = [name for name in SCORES if any(row.get(name) is not None for row in rows)]
     head = ["method", "steps", "training s", "sampling s", *(SCORES[name] for name in names)]
     order = sorted(rows, key=lambda row: (row["steps"] > 0, row["method"] == BACK))
     lines = [
         [row["method"], row["steps"] or "", *map(_seconds(row), SPENT), *(shown(row, name) for name in names)]
         for row in order
     ]
-    return [*first, "", *page.table(head, lines), "", *last]
+    return [*first, "", *page.table(head, lines), "", *_seen(rows), "", *last]
+
+
+def _seen(rows: list[Row]) -> Iterator[str]:
+    """Say which controls each distance does not see."""
+    scores = {row["method"]: row for row in rows}
+    for name in DISTANCES:
+        known = {how: row[name] for how, row in scores.items() if how in CONTROLS and row.get(name) is not None}
+        if known:
+            blind = blind_to(scores[FLOOR][name], known)
+            yield f"- {SCORES[name]} {'is blind to: ' + ', '.join(blind) if blind else 'sees every control'}."
 
 
 def _seconds(row: Row) -> Callable[[str], str]:

@@ -11,6 +11,7 @@ from cellflow.cli.built import run_of
 from cellflow.cli.image_sizes import FIRST_LOOK
 from cellflow.cli.settings import Settings, plain
 from cellflow.errors import optional
+from cellflow.estimators.latents import TRAIN
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
 from cellflow.images.tables import FILE
@@ -93,14 +94,15 @@ def fit(
 
     run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview, watch_first=FIRST_LOOK)
     log.info(
-        "fitting %s images of %s: %d steps of %d; previews go to %s every %d steps, the first one after at most %g min",
+        "fitting %s images of %s: %d steps of %d; previews go to %s every %d steps, the first one %s",
         " and ".join(f"{len(some)}" for some in samples),
         " x ".join(map(str, samples[0].shape)),
         cfg.steps,
         cfg.batch_size,
         folder / PREVIEWS,
         cfg.preview,
-        FIRST_LOOK,
+        f"after at most {FIRST_LOOK:g} min"
+        + " of the flow, once the autoencoder is trained" * (cfg.autoencoder == TRAIN),
     )
     with run.locked():
         if run.leads:
