@@ -133,10 +133,8 @@ def test_pages_say_what_a_distance_does_not_see():
     ]
     assert translation_page._seen(rows) == ["- FD-nuclei sees every control.", "- FD-PCA sees every control."]
     rows[3] = row(translation_page.CONTROLS[2], 13.0, 5.6)
-    rows.append({"method": "I-CFM", "high_frequency": None})
     said = translation_page._seen(rows)
     assert said[0] == "- FD-nuclei is blind to: noise of 20 grey levels. Do not rank by it."
-    assert said[2].endswith("were measured: I-CFM.")
     assert translation_page._seen(rows[:1]) == []  # of a table from before
     rows[0]["fd_pca_high"] = 5.8
     faint = translation_page._seen(rows)[1]
@@ -478,6 +476,14 @@ def test_a_generation_that_is_stopped_scores_and_trains_nothing_twice(tmp_path, 
     assert [row["train_steps"] for row in rows] == [1, 2, 4, 8, 16, 16]
     seconds = [row["train_seconds"] for row in rows]
     assert seconds == sorted(seconds)
+
+
+def test_scores_by_the_fid_have_their_high_frequencies_too(monkeypatch, rng):
+    some = ImageSet(torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8, generator=rng))
+    monkeypatch.setattr(cf.datasets, "inception_weights", lambda: None)
+    monkeypatch.setattr(judge_of_images, "fid", lambda images, real: 3.5)
+    judge = judge_of_images.Generated(Dataset(lambda split: some, None), some)
+    assert judge(some.scaled()) == {"distance": "FID", "n": 30, "fd": 3.5, "high_frequency": 1.0}
 
 
 def test_cifar10_without_the_weights_of_the_fid_stops_before_training(monkeypatch, tmp_path):

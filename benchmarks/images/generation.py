@@ -172,9 +172,7 @@ def _controls(rows: list[Row], distance: str) -> list[str]:
     spots = blind_to(found[FLOOR]["fd"], {method: row["fd"] for method, row in found.items() if method != FLOOR})
     said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
     head = ("real images", distance, "KID", "precision", "recall", "high frequencies")
-    old = any(row["high_frequency"] is None for row in rows if row["method"] in GENERATORS)
-    note = [" The methods below were trained before high frequencies were measured."] if old else []
-    return [*page.table(head, table), "", f"{distance} {said}.{''.join(note)}", ""]
+    return [*page.table(head, table), "", f"{distance} {said}.", ""]
 
 
 def _answer(courses: dict[str, list[Row]]) -> list[str]:

@@ -73,17 +73,17 @@ class Generated:
         self.network, self.train = dataset.network, train
         if self.network is None:
             cf.datasets.inception_weights()  # now, rather than after days of training
-        else:
-            self.images = dataset.load("test").scaled()
+        self.images = dataset.load("test").scaled()
+        if self.network is not None:
             self.real = self._features(self.images)
 
     def __call__(self, images: Tensor) -> Row:
+        sharp = {"high_frequency": metrics.high_frequency_ratio(images, self.images)}
         if self.network is None:
-            return {"distance": "FID", "n": len(images), "fd": fid(images, self.train)}
+            return {"distance": "FID", "n": len(images), "fd": fid(images, self.train), **sharp}
         found = distances(self._features(images), self.real, cf.generator(seed=0))
         del found["coverage"]
-        found["high_frequency"] = metrics.high_frequency_ratio(images, self.images)
-        return {"distance": f"FD-{self.network}", "n": len(images), **found}
+        return {"distance": f"FD-{self.network}", "n": len(images), **found, **sharp}
 
     def baselines(self, samples: list[Tensor]) -> Iterator[Row]:
         """Yield the floor, and the scores of the same samples spoiled; of the FID the floor alone."""

@@ -94,7 +94,7 @@ def _made_by(task: str, rows: list[Row], n: int, tail: str) -> list[str]:
 
 
 def _seen(rows: list[Row]) -> list[str]:
-    """Say which distances put a control no farther from real images than real ones, and which rows are older."""
+    """Say which distances put a control no farther from real images than real ones."""
     scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
     lines = []
     for name, title in JUDGES.items():
@@ -108,8 +108,6 @@ def _seen(rows: list[Row]) -> list[str]:
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
         said += f"; within the spread of the floor: {', '.join(faint)}" * bool(faint)
         lines.append(f"- {judge} {said}.")
-    if old := sorted({row["method"] for row in rows if row["high_frequency"] is None}):
-        lines.append(f"- Made before high frequencies and other distances were measured: {', '.join(old)}.")
     return lines
 
 
