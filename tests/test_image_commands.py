@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 
 import cellflow as cf
-from cellflow.cli import image_sizes, main
+from cellflow.cli import image_runs, image_sizes, main
 from cellflow.cli.compose import settings_from
-from cellflow.cli.settings import plain
+from cellflow.cli.settings import Settings, plain
 from cellflow.report.grids import GAP, nearest, tile
 from cellflow.report.image_scores import MADE, REAL, STILL, headline, score_images, sentences
 from cellflow.training.checkpoint import load_tensors
@@ -83,10 +83,78 @@ def test_a_folder_is_translated_under_its_own_names(translated, folders, tmp_pat
     assert torch.equal(cf.images.read_images(out).images, expected)
 
 
-def test_other_sizes_are_brought_to_the_models(translated, tmp_path):
+def test_other_sizes_are_brought_to_the_models(translated, tmp_path, capfd):
     big = write_folder(tmp_path / "big", 60, n=3, size=20)
     assert main(["translate", f"model={translated}", f"input={big}", f"out={tmp_path / 'out'}"]) == 0
     assert cf.images.read_images(tmp_path / "out").shape == (1, 8, 8)
+    said = "cell-00.png has 20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled"
+    assert said in capfd.readouterr().err
+    assert main(["translate", f"model={translated}", f"input={big}", "size=8", f"out={tmp_path / 'asked'}"]) == 0
+    assert said not in capfd.readouterr().err
+    same = cf.images.read_images(tmp_path / "asked").images
+    assert torch.equal(same, cf.images.read_images(tmp_path / "out").images)
+
+
+@pytest.mark.parametrize("kind", ["a picture", "npy", "zarr", "tiff", "damaged", "nothing"])
+def test_the_size_of_the_first_image_is_known_of_every_kind_of_file(kind, tmp_path, rng):
+    then = Settings({"size": [8, 8], "max_pixels": 10**6, "pages": None, "channels": 1, "stream": False})
+    then["skip_unreadable"] = True
+    images = torch.randint(256, (2, 1, 20, 24), dtype=torch.uint8, generator=rng)
+    folder = tmp_path / "some"
+    folder.mkdir()
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        folder = tmp_path / "some.zarr"
+        zarr.save(str(folder), images.numpy())
+    elif kind == "npy":
+        folder = tmp_path / "some.npy"
+        np.save(folder, images.numpy())
+    elif kind == "damaged":
+        (folder / "0.png").write_bytes(b"no picture")
+    elif kind == "tiff":
+        pytest.importorskip("tifffile").imwrite(folder / "0.tif", images[0, 0].numpy().astype("uint16"))
+    else:
+        Image.fromarray(images[0, 0].numpy()).save(folder / "0.png")
+    if kind == "nothing":
+        (folder / "0.png").unlink()
+        with pytest.raises(ValueError, match="found no files"):
+            image_runs._first(folder, then, None)
+        return
+    name, found = image_runs._first(folder, then, None)
+    assert found == (None if kind == "damaged" else (20, 24))
+    assert name == (folder.name if kind in ("zarr", "npy") else next(folder.iterdir()).name)
+
+
+@pytest.mark.parametrize("command", ["translate", "generate"])
+def test_a_model_of_tiles_does_not_scale_whole_fields(command, tmp_path, capfd):
+    wide = write_folder(tmp_path / "wide", 60, n=3, size=20)
+    other = write_folder(tmp_path / "other", 200, n=3, size=20)
+    data = [f"source={wide}", f"target={other}"] if command == "translate" else [f"data={wide}"]
+    assert main([command, *data, "size=8", "fit=tiles", "steps=1", f"out={tmp_path / 'run'}", *FAST]) == 0
+    used = [command, f"model={tmp_path / 'run'}", f"input={wide}", "solver.steps=1"]
+    assert main([*used, f"out={tmp_path / 'no'}"]) == 1
+    said = capfd.readouterr().err
+    assert "20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled" in said
+    assert ("`overlap=2` to carry whole fields in tiles" in said) == (command == "translate")
+    assert not (tmp_path / "no").exists()
+    for way, shape, n in (("fit=tiles", (1, 8, 8), 27), ("size=8", (1, 8, 8), 3)):
+        out = tmp_path / way
+        assert main([*used, way, f"out={out}"]) == 0
+        found = cf.images.read_images(out)
+        assert (found.shape, len(found)) == (shape, n)
+    if command == "translate":
+        assert main([*used, "overlap=2", f"out={tmp_path / 'fields'}"]) == 0
+        assert cf.images.read_images(tmp_path / "fields").shape == (1, 20, 20)
+        assert "field 1 of 3: cell-00.png, 20 x 20" in capfd.readouterr().err
+
+
+def test_a_long_translation_says_how_long_it_takes(translated, folders, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("cellflow.training.run.WORTH_SAYING", 0)
+    monkeypatch.setattr("cellflow.cli.image_sizes.CPU", image_sizes.Size(2000, 1, 16))
+    used = [f"model={translated}", f"input={folders[0]}", "device=cpu", "solver.steps=1", f"out={tmp_path / 'out'}"]
+    assert main(["translate", *used]) == 0
+    n = len(list(folders[0].iterdir()))
+    assert f"carrying {n} samples, 1 at once: step 2 of {n}" in capfd.readouterr().err
 
 
 def test_reverse_goes_the_other_way(translated, folders, tmp_path):

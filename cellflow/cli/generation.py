@@ -89,13 +89,13 @@ def _apply(cfg: Settings) -> None:
     image_runs.check_fitted(cfg, shape=model.shape_, levels=model.levels_[0])
     solver = solver_of(cfg, default=SOLVER)
     asked = {"label": cfg.label, "condition": image_runs.one_condition(cfg), "guidance": cfg.guidance}
-    how = {**asked, "solver": solver, "seed": cfg.seed}
+    how = {**asked, "solver": solver, "seed": cfg.seed, "batch_size": image_sizes.at_once(cfg.device)}
     if cfg.input is None:
         image_runs.refuse_strength(cfg)
         once = (model.generate(n, **how) for n in [cfg.n])
         return image_runs.write_parts(once, image_runs.numbered(cfg.n), cfg.out, model.levels_[0])
-    then = image_runs.as_fitted(cfg, kept_settings(folder, "generate"), model.shape_)
-    images = image_runs.read(cfg.input, then, levels=model.levels_[0])
+    then, levels = kept_settings(folder, "generate"), model.levels_[0]
+    images = image_runs.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=False)
     strength = STRENGTH if cfg.strength is None else cfg.strength
     read = (images.read() if isinstance(images, ImageStream) else images for _ in range(1))  # not before `out` is free
     changed = (model.translate(some, strength=strength, **how) for some in read)

@@ -14,6 +14,9 @@ from cellflow.errors import optional
 from cellflow.estimators.latents import TRAIN
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
+from cellflow.images.files import ENDINGS, image_paths, tried
+from cellflow.images.pixels import Conversion
+from cellflow.images.reading import ZARR
 from cellflow.images.tables import FILE
 from cellflow.images.tiff import INSTALL, write_tiffs, written
 from cellflow.report.grids import save_grid
@@ -235,6 +238,57 @@ def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings
     for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
         then[name] = cfg[name]
     return then
+
+
+def read_as_fitted(
+    cfg: Settings, then: Settings, shape: tuple[int, ...], *, levels: Levels | None, fields: bool
+) -> ImageSet | ImageStream:
+    """Read the `input` for a fitted model, in the size of its images; say so where cells change their size by that.
+
+    Parameters
+    ----------
+    cfg, then
+        The present settings, and those of the run, which are changed: see `as_fitted`.
+    shape
+        Channels, height and width of the images of the fit.
+    levels
+        The levels of the fit.
+    fields
+        Whether the command can carry whole fields by tiles.
+
+    Raises
+    ------
+    ValueError
+        When images of another size are given to a model of tiles, which were not scaled. Where the images of the fit
+        were as they are in their files, the log has a warning.
+    """
+    tiles, own = then.get("fit") == "tiles", then.size is None
+    then = as_fitted(cfg, then, shape)
+    if (tiles or own) and cfg.size is None and cfg.fit == "crop":
+        name, found = _first(Path(cfg.input), then, levels)
+        if found not in (None, tuple(shape[1:])):
+            side = shape[1] if shape[1] == shape[2] else f"[{shape[1]},{shape[2]}]"
+            several = f"`overlap={max(min(shape[1:]) // 4, 1)}` to carry whole fields in tiles, " if fields else ""
+            said = (
+                f"{name} has {' x '.join(map(str, found))} pixels, and the model was fitted on images of {shape[1]} x "
+                f"{shape[2]} that were not scaled: cells have another size for it if images are scaled. Set {several}"
+                f"`fit=tiles` to cut them into tiles, or `size={side}` to scale them."
+            )
+            if tiles:
+                raise ValueError(said)
+            log.warning(said)
+    return read(cfg.input, then, levels=levels)
+
+
+def _first(path: Path, then: Settings, levels: Levels | None) -> tuple[str, tuple[int, int] | None]:
+    """Return the name of the first image, and its height and width; ``None`` if it cannot be read."""
+    first = image_paths(path)[0] if path.is_dir() and path.suffix != ZARR else path
+    if first.suffix.lower() not in ENDINGS:  # an array, which is in memory whole
+        height, width = read(str(first), Settings({**then, "size": None, "table": None}), levels=levels).shape[1:]
+        return first.name, (height, width)
+    sizes: list[tuple[int, int]] = []
+    tried(first, Conversion(size=tuple(then.size), max_pixels=then.max_pixels, pages=then.pages), sizes=sizes)
+    return first.name, sizes[0] if sizes else None
 
 
 def refuse_strength(cfg: Settings) -> None:

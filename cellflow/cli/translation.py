@@ -92,11 +92,11 @@ def _apply(cfg: Settings) -> None:
             "`strength` needs a bridge with noise, and this flow has none: it could not discard anything. Fit one with "
             "`path=brownian_bridge stochastic=true`, or change images with `cellflow generate model=... input=...`."
         )
-    then = image_runs.as_fitted(cfg, then, model.shape_)
     if cfg.overlap is not None:
+        then = image_runs.as_fitted(cfg, then, model.shape_)
         return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
     _check_taken(_solver(model, cfg), cfg)
-    images = image_runs.read(cfg.input, then, levels=levels)
+    images = image_runs.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=True)
     names = images.names or image_runs.numbered(len(images))
     if isinstance(images, ImageSet):
         once = (_carried(model, some, cfg, seed=cfg.seed) for some in [images])
@@ -131,12 +131,16 @@ def _fields(
     if cfg.skip_unreadable:
         paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
 
-    def translated() -> "Iterator[ImageSet]":
-        for path in paths:
-            field = image_runs.read(str(path), then, levels=levels)
-            yield model.translate(field, reverse=cfg.reverse, guidance=cfg.guidance, solver=solver, overlap=cfg.overlap)
+    names, once = names_of(paths, folder), image_sizes.at_once(cfg.device)
+    how = {"reverse": cfg.reverse, "guidance": cfg.guidance, "solver": solver, "overlap": cfg.overlap}
 
-    return translated(), names_of(paths, folder)
+    def translated() -> "Iterator[ImageSet]":
+        for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
+            field = image_runs.read(str(path), then, levels=levels)
+            log.info("field %d of %d: %s, %d x %d", number, len(paths), name, *field.shape[1:])
+            yield model.translate(field, **how, batch_size=once)
+
+    return translated(), names
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
@@ -200,7 +204,8 @@ def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..
     solver, strength = _solver(model, cfg), cfg.get("strength")
     if isinstance(solver, Noisy):
         return partial(model.simulate, solver=solver, seed=seed, strength=1.0 if strength is None else strength)
-    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
+    once = image_sizes.at_once(cfg.device)
+    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0), batch_size=once)
 
 
 def _check_taken(solver: Any, cfg: Settings) -> None:

@@ -169,4 +169,4 @@ def _flow(
         some = None if condition is None else condition[next(rows)].to(weight)
         return flow._carry(field, part.to(weight), solver, save=save, condition=some)
 
-    return in_parts(carry, noise.split(batch_size))
+    return in_parts(carry, noise.split(batch_size), n=n, batch_size=batch_size)

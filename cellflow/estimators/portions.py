@@ -171,8 +171,17 @@ def few_at_once(field: Field, dim: int) -> Any:
     return evaluated
 
 
-def in_parts(flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor]) -> Trajectory:
+def in_parts(
+    flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor], *, n: int = 0, batch_size: int = 1
+) -> Trajectory:
     """Carry states in portions; return all of them, on the CPU.
+
+    Parameters
+    ----------
+    flow, parts
+        What carries a portion, and the portions.
+    n, batch_size
+        Number of states in all and in a portion, with which the log tells the time left if that is long.
 
     Examples
     --------
@@ -181,7 +190,11 @@ def in_parts(flow: Callable[[Tensor], Trajectory], parts: Iterable[Tensor]) -> T
     >>> in_parts(stay, [torch.zeros(2, 3), torch.zeros(1, 3)]).x.shape
     torch.Size([2, 3, 3])
     """
-    found = [flow(part) for part in parts]
+    steps, found = -(-n // batch_size), []
+    with progress_bar(shown=False, start=0, steps=steps, what=f"carrying {n} samples, {batch_size} at once") as bar:
+        for number, part in enumerate(parts, start=1):
+            found.append(flow(part))
+            bar(number, None)
     return Trajectory(
         found[0].t.cpu(), torch.cat([one.x.cpu() for one in found], dim=1), sum(one.evaluations for one in found)
     )

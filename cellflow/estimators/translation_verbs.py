@@ -113,7 +113,7 @@ def translate(
     check_guidance(self, guidance, chosen)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
     flow = _smooth(self, chosen, in_turn(rows, batch_size), guidance, save=2, reverse=reverse)
-    carried = in_parts(flow, _parts(self, domain, batch_size)).x[-1]
+    carried = _carried(flow, self, domain, batch_size).x[-1]
     return _back(self, carried, x, condition, decoder, reverse=reverse)
 
 
@@ -182,7 +182,7 @@ def simulate(
     chosen = replace(chosen, steps=steps, denoise=steps > 1 if self.pixels_ else chosen.denoise)
     part: dict[str, Any] = {"seed": seed, "save": 2, "reverse": reverse, "first": 1 - strength}
     flow = _noisy(self, chosen, in_turn(rows, batch_size), **part)
-    carried = in_parts(flow, _parts(self, domain, batch_size)).x[-1]
+    carried = _carried(flow, self, domain, batch_size).x[-1]
     return _back(self, carried, x, condition, decoder, reverse=reverse)
 
 
@@ -232,7 +232,7 @@ def trajectory(
         flow = _noisy(self, chosen, rows, seed=seed or 0, save=save, reverse=reverse)
     else:
         flow = _smooth(self, chosen, rows, guidance, save=save, reverse=reverse)
-    found = in_parts(flow, _parts(self, domain, batch_size))
+    found = _carried(flow, self, domain, batch_size)
     return found._replace(x=pixels(self.autoencoder_, found.x))
 
 
@@ -259,6 +259,12 @@ def check_domain(flow: "DomainTranslator", domain: Domain) -> None:
         kinds = ("images as bytes (uint8)", "numbers other than bytes")
         expected, found = kinds if flow.pixels_ else reversed(kinds)
         raise ValueError(f"Expected {expected}, as in `fit`; found {found}.")
+
+
+def _carried(
+    carry: Callable[[Tensor], Trajectory], flow: "DomainTranslator", domain: Domain, batch_size: int
+) -> Trajectory:
+    return in_parts(carry, _parts(flow, domain, batch_size), n=len(domain), batch_size=batch_size)
 
 
 def _parts(flow: "DomainTranslator", domain: Domain, batch_size: int) -> Iterator[Tensor]:
