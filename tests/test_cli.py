@@ -27,6 +27,19 @@ from conftest import make_cells
 FAST = ["steps=30", "batch_size=32", "progress=false", "device=cpu"]
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["translate", "--help"]])
+def test_a_help_that_nobody_reads_to_its_end_ends_in_silence(words):
+    read, written = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cellflow", *words], stdout=written, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(written)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.fixture
 def cells_file(tmp_path):
     make_cells().write_h5ad(tmp_path / "cells.h5ad")

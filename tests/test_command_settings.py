@@ -400,6 +400,36 @@ def test_messages_of_the_library_name_settings_as_the_command_does(command):
             assert said(f"Set `{name}`, `{name}=1`, not {name}.") == f"Set `{full}`, `{full}=1`, not {name}."
 
 
+def test_examples_can_be_pasted_into_every_shell():
+    """Square brackets are patterns of file names in zsh, which refuses those that match nothing."""
+    root = Path(__file__).parents[1]
+    pages = [
+        *root.glob("configs/**/*.yaml"),
+        *root.glob("docs/**/*.md"),
+        root / "README.md",
+        root / "benchmarks/README.md",
+    ]
+    lines = [
+        (path, line) for path in pages for line in path.read_text().splitlines() if re.search(r"\bcellflow \w", line)
+    ]
+    assert len(lines) > 50
+    bare = [(path.name, line) for path, line in lines if re.search(r"(?<![\"'\w.])[\w.]+=\[", line)]
+    assert not bare
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Set `skip_unreadable=True`.", "Set `skip_unreadable=true`."),
+        ('Set fit="pad" to keep all, or `fit="tiles"`.', "Set fit=pad to keep all, or `fit=tiles`."),
+        ("Fit one with `conditional=True`.", "Fit one with `labels=folder`."),
+        ("Found key='a b', x == 'c'.", "Found key='a b', x == 'c'."),
+    ],
+)
+def test_values_are_shown_as_they_are_typed(said, shown):
+    assert compose.in_its_words(said, "generate") == shown
+
+
 def test_a_missing_column_is_named_by_the_setting_of_the_command_line(tmp_path, capsys):
     path = tmp_path / "cells.h5ad"
     cf.datasets.branching(seed=0).write_h5ad(path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,7 +19,7 @@ import yaml
 from PIL import Image
 
 import cellflow as cf
-from cellflow.cli import image_runs, image_sizes, main
+from cellflow.cli import image_runs, image_sizes, left_out, main
 from cellflow.cli.compose import settings_from
 from cellflow.cli.settings import Settings, plain
 from cellflow.report.grids import GAP, nearest, tile
@@ -93,6 +94,21 @@ def test_other_sizes_are_brought_to_the_models(translated, tmp_path, capfd):
     assert said not in capfd.readouterr().err
     same = cf.images.read_images(tmp_path / "asked").images
     assert torch.equal(same, cf.images.read_images(tmp_path / "out").images)
+
+
+@pytest.mark.parametrize("n", [4, 5, 14, 24])
+def test_a_share_that_leaves_enough_to_score_is_named(n):
+    cfg = Settings({"holdout": 0.1, "seed": 0})
+    images = cf.datasets.digits().take(range(n))
+    with pytest.raises(ValueError, match="held out for the scores; found") as error:
+        left_out.hold_out(images, cfg)
+    named = re.search(r"`holdout=([\d.]+)`", str(error.value))
+    assert (named is None) == (n < 5)
+    if named:
+        cfg.holdout = float(named[1])
+        split = left_out.hold_out(images, cfg)
+        assert len(split.held_out) >= 3
+        assert len(split.fitted) >= 2
 
 
 @pytest.mark.parametrize("kind", ["a picture", "npy", "zarr", "tiff", "damaged", "nothing"])

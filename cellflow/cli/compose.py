@@ -82,6 +82,8 @@ def in_its_words(said: str, command: str) -> str:
     "No `adata.obs['day']`. Set `data.time_key`, or give `steps=100`."
     >>> in_its_words("Set `percentiles=(0.1, 99.9)`, or `size=None`.", "translate")
     'Set `percentiles=[0.1,99.9]`, or `size=null`.'
+    >>> in_its_words('Set `skip_unreadable=True`, or fit="pad".', "translate")
+    'Set `skip_unreadable=true`, or fit=pad.'
     """
     known = defaults(command)
     full: dict[str, list[str]] = {}
@@ -91,7 +93,10 @@ def in_its_words(said: str, command: str) -> str:
     own = {name: found[0] for name, found in full.items() if len(found) == 1 and name not in known}
     # What follows "setting" is what was typed.
     said = re.sub(r"(?<!setting )`(\w+)(?=[`=])", lambda word: f"`{own.get(word[1], word[1])}", said)
+    said = said.replace("`conditional=True`", "`labels=folder`")  # of a generator, which learns the classes then
     said = re.sub(r"(`[\w.]+)=None`", r"\1=null`", said)
+    said = re.sub(r"(`[\w.]+)=(True|False)`", lambda word: f"{word[1]}={word[2].lower()}`", said)
+    said = re.sub(r"(`[\w.]+|\b[a-z_]+)=([\"'])(\w+)\2", r"\1=\3", said)
     return re.sub(r"(`[\w.]+)=\(([^()`]*)\)`", lambda word: f"{word[1]}=[{word[2].replace(' ', '')}]`", said)
 
 

@@ -1,6 +1,7 @@
 """Which images a run leaves out of its fit, to be scored."""
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,10 +40,11 @@ def hold_out(images: ImageSet | ImageStream, cfg: Settings) -> Split[Any]:
         return whole
     fitted = round((1 - cfg.holdout) * len(images))
     if fitted < LEAST_FITTED or len(images) - fitted < LEAST_HELD:
+        enough = math.ceil(100 * LEAST_HELD / len(images)) / 100 if len(images) >= LEAST_FITTED + LEAST_HELD else None
         raise ValueError(
             f"Expected at least {LEAST_FITTED} images to fit and {LEAST_HELD} held out for the scores; found {fitted} "
-            f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images, or another "
-            "`holdout`."
+            f"and {len(images) - fitted} of {len(images)}, with holdout={cfg.holdout}. Give more images"
+            + (f", or `holdout={enough:g}`." if enough else ".")
         )
     if tiles:
         warn(
