@@ -247,7 +247,7 @@ def test_on_the_command_line(tmp_path, capfd):
     assert main(["translate", *both, f"out={tmp_path / 'run'}", *fast]) == 0
     said = capfd.readouterr().err
     assert "training an autoencoder of 16 x 16 pixels first" in said
-    assert "the first one after at most 2 min of the flow, once the autoencoder is trained" in said
+    assert "the first one after at most 1 min of the flow, once the autoencoder is trained" in said
     assert (
         main(["translate", f"model={tmp_path / 'run'}", both[0].replace("source", "input"), f"out={tmp_path / 'o'}"])
         == 0

@@ -95,7 +95,9 @@ def fit(
         current.history_.to_csv(folder / runs.HISTORY)
         save_grid(folder / PREVIEWS / f"step-{len(current.history_):07d}.png", preview(current))
 
-    run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview, watch_first=FIRST_LOOK)
+    trained = cfg.autoencoder == TRAIN  # first, which takes a minute or two as well
+    minutes = FIRST_LOOK / 2 if trained else FIRST_LOOK
+    run = run_of(cfg, folder, fabric=fabric, watch=look, watch_every=cfg.preview, watch_first=minutes)
     log.info(
         "fitting %s images of %s: %d steps of %d; previews go to %s every %d steps, the first one %s",
         " and ".join(f"{len(some)}" for some in samples),
@@ -104,8 +106,7 @@ def fit(
         cfg.batch_size,
         folder / PREVIEWS,
         cfg.preview,
-        f"after at most {FIRST_LOOK:g} min"
-        + " of the flow, once the autoencoder is trained" * (cfg.autoencoder == TRAIN),
+        f"after at most {minutes:g} min" + " of the flow, once the autoencoder is trained" * trained,
     )
     with run.locked():
         if run.leads:
