@@ -295,6 +295,31 @@ def test_a_generator_returns_the_numbers_that_it_saw(tmp_path):
     assert made.images.dtype == torch.uint16
 
 
+class Ramp(torch.nn.Module):
+    """A velocity that depends on the place in a tile: where tiles meet without overlap it jumps."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.height = torch.nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, t, x, condition=None):
+        return self.height * torch.linspace(-1, 1, x.shape[-1]).expand_as(x)
+
+
+def test_a_field_of_2048_pixels_has_no_seams_where_its_tiles_of_128_meet(rng):
+    dark, bright = (cf.images.ImageSet(torch.full((2, 1, 128, 128), grey, dtype=torch.uint8)) for grey in (100, 150))
+    model = cf.DomainTranslator(network=Ramp, steps=1, batch_size=2, device="cpu").fit(dark, bright)
+    torch.nn.init.constant_(model.field_.height, 0.2)
+    field = cf.images.ImageSet(torch.randint(100, 150, (1, 1, 2048, 2048), dtype=torch.uint8, generator=rng))
+    steepest = {}
+    for overlap in (0, 32):
+        made = model.translate(field, solver=1, overlap=overlap).images
+        assert made.shape == field.images.shape
+        steepest[overlap] = float((made.float() - field.images.float()).diff(dim=-1).abs().max())
+    assert steepest[0] == pytest.approx(0.4 * 127.5, abs=1)
+    assert steepest[32] <= 3  # the same change over 32 pixels, of whole grey levels
+
+
 def test_large_fields_are_carried_by_tiles_and_keep_their_size_and_rows():
     """Of a flow that moves every pixel alike, tiles make no difference."""
     small, plate = camera("uint16", n=6), pd.DataFrame({"plate": ["a", "b"]})
