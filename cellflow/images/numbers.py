@@ -283,12 +283,13 @@ def _of_white(
     ends = [(float(image.inside.min()), float(image.inside.max())) for image in numbers]
     high = _white(white_level, kind, brightest=max(most for _, most in ends))
     most_allowed = float(torch.tensor(high, dtype=torch.float32))  # the numbers are in single precision, too
+    negative = next(((least, path) for (least, _), path in zip(ends, paths, strict=True) if least < 0), None)
+    if negative is not None:
+        raise ValueError(
+            f"Expected numbers of 0 and more, where `white_level` says what is white; found {negative[0]:g} in "
+            f"{negative[1]}. Set `percentiles=(0.1, 99.9)`, or `levels=cf.images.Levels(low, high, 'float32')`."
+        )
     for (least, most), path in zip(ends, paths, strict=True):
-        if least < 0:
-            raise ValueError(
-                f"Expected numbers of 0 and more, where `white_level` says what is white; found {least:g} in {path}. "
-                "Set `percentiles=(0.1, 99.9)`, or `levels=cf.images.Levels(low, high, 'float32')`."
-            )
         if most <= most_allowed:
             continue
         if kind == "float32":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cellflow.errors import OutsideLevelsWarning
 from cellflow.images.levels import NARROW, Levels
 from cellflow.images.numbers import Numbers, in_one_depth
 from cellflow.renamed import warn
@@ -12,12 +13,8 @@ from cellflow.renamed import warn
 CLIPPED, MUCH = 0.02, 0.1
 """Shares of the pixels of a channel that may be outside the levels without a warning: percentiles cut some off.
 
-The larger where none is outside by more than a tenth of the range.
+The larger one where none is further outside than a tenth of the range.
 """
-
-
-class OutsideLevelsWarning(UserWarning):
-    """Images are much brighter or darker than those whose levels they are read with."""
 
 
 @dataclass(frozen=True)
