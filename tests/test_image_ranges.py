@@ -320,6 +320,15 @@ def test_a_white_level_that_has_no_effect_is_told(form, tmp_path):
         read_images(np.stack([RIGHT, RIGHT], axis=1).astype(np.uint8), channels=2, white_level=100)
 
 
+@pytest.mark.parametrize("levels", [None, TWELVE])
+def test_a_model_has_its_range(levels):
+    asked = Settings({"size": None, "channels": None, "percentiles": None, "white_level": None})
+    check_fitted(asked, shape=(1, 8, 8), levels=levels)
+    for given in ({"percentiles": [0, 100]}, {"white_level": 4095}):
+        with pytest.raises(ValueError, match="Leave `white_level` and `percentiles` out"):
+            check_fitted(Settings(asked | given), shape=(1, 8, 8), levels=levels)
+
+
 def test_a_set_of_images_has_the_levels_that_it_has():
     some, deep = read_images(RIGHT.astype(np.uint8)), read_images(RIGHT, white_level=4095)
     for given in ({"percentiles": (1, 99)}, {"levels": TWELVE}):

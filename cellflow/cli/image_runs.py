@@ -217,8 +217,9 @@ def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None
             f"The model makes only images of {shape[0]} channel{'s' * (shape[0] != 1)}; found channels={cfg.channels}. "
             "Leave it out."
         )
-    if levels is not None and (cfg.percentiles is not None or cfg.white_level not in (None, WHITE)):
-        raise ValueError("Black and white levels come from the fit. Leave `white_level` and `percentiles` out.")
+    if cfg.percentiles is not None or cfg.white_level not in (None, WHITE):
+        of = "come from the fit" if levels is not None else "are 0 and 255: the model was fitted on images of 8 bits"
+        raise ValueError(f"Black and white levels {of}. Leave `white_level` and `percentiles` out.")
 
 
 def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:

@@ -103,9 +103,8 @@ def settled(images: Sequence[Tensor | Numbers], levels: Levels | None = None) ->
     Examples
     --------
     >>> import torch
-    >>> [Numbers(torch.full((1, 2, 2), value), "int16") for value in (7.0, -7.0)]  # doctest: +ELLIPSIS
-    [Numbers(...), Numbers(...)]
-    >>> [image.kind for image in settled(_[:1])], [image.kind for image in settled(_)]
+    >>> some = [Numbers(torch.full((1, 2, 2), value), "int16") for value in (7.0, -7.0)]
+    >>> [image.kind for image in settled(some[:1])], [image.kind for image in settled(some)]
     (['uint16'], ['float32', 'float32'])
     """
     signed = [image for image in images if isinstance(image, Numbers) and image.kind == SIGNED]

@@ -95,7 +95,7 @@ def _findings(
             pixels = image[channel]
             found = float(pixels.min()), float(pixels.max())
             extent = high - low
-            part = float((pixels > high).float().mean()), float((pixels < low).float().mean())
+            part = (int((pixels > high).sum()) / pixels.numel(), int((pixels < low).sum()) / pixels.numel())
             above.append(_Finding(name, part[0], channel, found, (found[1] - high) / extent))
             below.append(_Finding(name, part[1], channel, found, (low - found[0]) / extent))
             share = (min(found[1], high) - max(found[0], low)) / extent

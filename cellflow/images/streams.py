@@ -215,8 +215,7 @@ def _check_some(paths: Sequence[Path], conversion: Conversion, levels: Levels, *
     found = _some(paths, conversion, SEEN)
     if not found:
         return  # whoever reads them is told
-    images, known = zip(*found, strict=True)
-    images = settled(images, levels)
+    images, known = settled([image for image, _ in found], levels), [path for _, path in found]
     check_kind(levels, kinds_of(images), where=where)
     in_steps(images, known, white_level=None, levels=levels)
     warn_of_outside(images, [path.name for path in known], levels, where=where)
