@@ -242,6 +242,14 @@ def test_channels_in_the_samples_of_a_grey_tiff_are_kept(tmp_path):
         np.testing.assert_array_equal(images.levels.numbers(images.scaled())[0], values.transpose(2, 0, 1))
 
 
+def test_colours_with_a_fourth_channel_in_a_tiff_are_all_kept_where_they_are_asked_for(tmp_path):
+    values = np.ascontiguousarray(FOUR[0].transpose(1, 2, 0))
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=["unspecified"])
+    images = read_images(tmp_path, channels=4)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled())[0], FOUR[0])
+    assert read_images(tmp_path).shape[0] == read_images(tmp_path, channels=3).shape[0] == 3
+
+
 # --- padding -----------------------------------------------------------------------------------------------------
 
 WIDE = {
@@ -395,7 +403,7 @@ def test_signed_counts_are_counts(kind, form, tmp_path, monkeypatch):
         if kind == "int8":
             pytest.skip("Pillow has no such mode")
         source = as_form("folder", values, tmp_path)
-        monkeypatch.setattr("cellflow.images.files.is_ours", lambda path: False)
+        monkeypatch.setattr("cellflow.images.files.is_ours", lambda *_: False)
     else:
         source = as_form("folder" if form == "stream" else form, values, tmp_path)
     images = READERS["stream" if form == "stream" else "memory"](source, white_level=top)
@@ -412,7 +420,7 @@ def test_negative_counts_are_refused_or_ranged(kind, form, tmp_path, monkeypatch
     values[1, 0, 0] = -20
     source = as_form("folder" if form in ("stream", "no tifffile") else form, values, tmp_path)
     if form == "no tifffile":
-        monkeypatch.setattr("cellflow.images.files.is_ours", lambda path: False)
+        monkeypatch.setattr("cellflow.images.files.is_ours", lambda *_: False)
     reader = READERS["stream" if form == "stream" else "memory"]
     for given in ({}, {"white_level": 4095}):
         with pytest.raises(ValueError, match=r"numbers of 0 and more.*found -\d+ in .*percentiles"):
@@ -446,6 +454,8 @@ def test_advice_for_two_folders_can_be_followed_for_both(reader, tmp_path):
         assert "no brighter" in said[name]
         READERS[reader](tmp_path / name, percentiles=(0.1, 99.9))
         READERS[reader](tmp_path / name, white_level=4000)
+    with pytest.raises(ValueError, match="found 0 to 4000 in .*source"):  # two folders have a 0.tif
+        READERS[reader](tmp_path / "source", white_level=2800)
 
 
 def test_the_warning_of_cuts_names_its_folder(tmp_path):

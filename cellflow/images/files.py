@@ -210,7 +210,7 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
     """Return one picture as it is in its file."""
     try:
-        if is_ours(path):
+        if is_ours(path, conversion.channels):
             return read_tiff(path, conversion, budget)
     except MissingDependencyError:
         log.debug("%s is read as a picture of one page: %s", path, INSTALL)

@@ -148,7 +148,7 @@ def check_percentiles(percentiles: tuple[float, float]) -> None:
 def check_range(
     white_level: float | None, levels: Levels | None = None, percentiles: tuple[float, float] | None = None
 ) -> None:
-    """Refuse a range of numbers that is given in two ways, and percentiles that are none.
+    """Refuse a range of numbers that is given twice, and percentiles that are not percentages.
 
     Raises
     ------

@@ -156,7 +156,7 @@ def in_steps(
     Raises
     ------
     ValueError
-        When a range is given in two ways; when channels differ, or their names from those of the levels; when a number
+        When a range is given twice; when channels differ, or their names from those of the levels; when a number
         lies above ``white_level``, or floats are not from 0 to 1 and no range is given.
 
     Warns
@@ -194,7 +194,8 @@ def in_steps(
     if percentiles is not None:
         levels = found_levels(values, percentiles=percentiles, kind=kind, channels=names)
     elif levels is None:
-        levels = _of_white(numbers, paths, white_level=white_level, kind=kind, names=names)
+        places = [_place(path, where) for path in paths]
+        levels = _of_white(numbers, places, white_level=white_level, kind=kind, names=names)
         if kind == "uint8":
             warn_of_bytes(white_level, where=where)
         if (unused := narrow(values, levels, where=where)) is not None:
@@ -270,9 +271,15 @@ def _names(numbers: Sequence[Numbers]) -> tuple[str, ...] | None:
     return found.pop() if found else None
 
 
+def _place(path: Path | str, where: str) -> str:
+    """Return an image as a message calls it: with its folder, for two folders may have files of the same names."""
+    known = not where or Path(where).name == str(path) or str(path).startswith(where)
+    return str(path) if known else f"{path} of {where}"
+
+
 def _of_white(
     numbers: Sequence[Numbers],
-    paths: Sequence[Path | str],
+    paths: Sequence[str],
     *,
     white_level: float | None,
     kind: str,
