@@ -1,4 +1,4 @@
-"""The errors of cellflow, and two sentences that they share."""
+"""The errors of cellflow, one of its warnings, and two sentences that they share."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -23,6 +23,10 @@ class MissingDependencyError(ImportError):
 
 class CheckpointError(RuntimeError):
     """A saved model or training state is truncated, foreign, or does not fit what it is loaded into."""
+
+
+class OutsideLevelsWarning(UserWarning):
+    """Images are much brighter or darker than those with whose levels they are read, and are clipped."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:

@@ -152,7 +152,7 @@ def test_colours_of_sixteen_bits_become_grey_as_those_of_eight_do(form, tmp_path
 
 
 def test_three_channels_of_a_microscope_are_no_colours(tmp_path):
-    with pytest.raises(ValueError, match=r"1 channels; found 3, which are not colours"):
+    with pytest.raises(ValueError, match=r"1 channel; found 3, which are not colours"):
         read_images(saved(tmp_path / "in", camera("uint16", channels=3)), channels=1)
 
 

@@ -32,7 +32,7 @@ PREVIEWS, TABLE = "previews", "table.csv"
 SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit", "pages", "percentiles")
 """Settings of reading that the first version did not have."""
 WHITE = 65535
-"""What `white_level` is where nothing is said."""
+"""What `white_level` was in earlier versions where nothing was said."""
 
 
 def read(
@@ -46,8 +46,9 @@ def read(
     found = stream_images if cfg.stream else read_images
     # Runs of earlier versions lack some settings.
     known = {name: cfg[name] for name in SINCE if name in cfg}
-    if (percentiles := known.pop("percentiles", None)) is not None and levels is None:
-        known["percentiles"] = tuple(percentiles)
+    percentiles, white = known.pop("percentiles", None), known.pop("white_level", None)
+    if levels is None:
+        known |= {"white_level": white, "percentiles": None if percentiles is None else tuple(percentiles)}
     return found(
         path,
         size=size,
@@ -217,10 +218,12 @@ def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None
         )
     if cfg.channels not in (None, shape[0]):
         raise ValueError(
-            f"The model makes only images of {shape[0]} channels; found channels={cfg.channels}. Leave it out."
+            f"The model makes only images of {shape[0]} channel{'s' * (shape[0] != 1)}; found channels={cfg.channels}. "
+            "Leave it out."
         )
-    if levels is not None and (cfg.percentiles is not None or cfg.white_level != WHITE):
-        raise ValueError("Black and white levels come from the fit. Leave `white_level` and `percentiles` out.")
+    if cfg.percentiles is not None or cfg.white_level not in (None, WHITE):
+        of = "come from the fit" if levels is not None else "are 0 and 255: the model was fitted on images of 8 bits"
+        raise ValueError(f"Black and white levels {of}. Leave `white_level` and `percentiles` out.")
 
 
 def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:

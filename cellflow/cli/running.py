@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 from cellflow.cli.commands import COMMANDS
 from cellflow.cli.compose import in_its_words, settings_from
 from cellflow.cli.failures import EXPECTED, sentence
 from cellflow.cli.settings import Settings
 from cellflow.cli.words import read_line
+from cellflow.errors import OutsideLevelsWarning
 from cellflow.processes import rank
 from cellflow.together import OF_FIRST, are_joined
 
@@ -44,7 +46,7 @@ def _spoken(command: str) -> Iterator[None]:
     log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = partial(_say, command)
+            warnings.showwarning = partial(_say, command, count())
             yield
     finally:
         log.removeHandler(handler)
@@ -88,8 +90,18 @@ def _act(command: str, what: Callable[[], bool | None]) -> bool:
         return False
 
 
-def _say(command: str, message: Warning | str, *_: object) -> None:
-    """Show a warning as one sentence, without the line of code that it comes from."""
+def _say(command: str, outside: "count[int]", message: Warning | str, *_: object) -> None:
+    """Show a warning as one sentence, without the line of code that it comes from.
+
+    Large fields are read one after the other: that they are outside the levels of a fit is said of the first one, and
+    then once for all others, which ``outside`` counts.
+    """
+    if isinstance(message, OutsideLevelsWarning):
+        earlier = next(outside)
+        if earlier == 1:
+            log.warning("warning: further images are outside the levels of the fit, too; this is not said again")
+        if earlier:
+            return
     log.warning("warning: %s", in_its_words(str(message), command))
 
 

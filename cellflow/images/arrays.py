@@ -12,11 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.images.numbers import LUMA, Numbers
+from cellflow.images.numbers import LUMA, SIGNED, Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.machine import usable_memory
+from cellflow.renamed import warn
 
 _CHANNELS = (1, 3, 4)
+_RGBA = 4
+_KINDS = {
+    torch.uint8: "uint8", torch.bool: "uint8", torch.uint16: "uint16", torch.int8: SIGNED, torch.int16: SIGNED,
+    torch.int32: "float32", torch.uint32: "float32",
+}  # fmt: skip
+"""What numbers are counted as, other than floats."""
 _IDX_BYTES = 0x08  # the type code of unsigned bytes
 
 
@@ -25,13 +32,15 @@ def convert_array(
 ) -> Tensor | list[Numbers]:
     """Return an array of images as bytes ``(n, c, h, w)``, or as camera counts.
 
-    Camera counts are arrays of 16 bits, with channels other than grey or colours, or with a given range.
+    Camera counts are arrays of 16 or 32 bits, with channels other than grey or colours, or with a given range. Four
+    channels of bytes, truth values or floats are colours and transparency (RGBA), unless ``conversion`` asks for 4
+    channels or a range is given.
 
     Parameters
     ----------
     array
-        ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1, 3 or 4 channels (RGBA), or as many as ``conversion``
-        asks for: bytes, 16-bit numbers, truth values, or floats, from 0 to 1 unless a range is given.
+        ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with 1, 3 or 4 channels, or as many as ``conversion`` asks
+        for: bytes, numbers of 16 or 32 bits, truth values, or floats, from 0 to 1 unless a range is given.
     conversion
         What else is done.
     where
@@ -46,6 +55,11 @@ def convert_array(
     TypeError
         When the type of the numbers is not supported.
 
+    Warns
+    -----
+    UserWarning
+        When images are cropped, or the last of four channels is taken for transparency.
+
     Examples
     --------
     >>> import numpy as np
@@ -58,13 +72,17 @@ def convert_array(
     values = _channels_first(values, conversion.channels, where)
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         raise ValueError(f"Expected finite pixels; found NaN or infinity in {where}. Fix or leave out these images.")
-    conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values))
-    many = values.shape[1] not in _CHANNELS
-    if not (many or ranged or values.dtype == torch.uint16):
+    kind = "float32" if values.is_floating_point() else _KINDS.get(values.dtype)
+    if kind is None:
+        raise TypeError(
+            "Expected pixels as uint8 (0 to 255), 16 or 32 bits, bool, or floats from 0 to 1; found "
+            f"{values.dtype} in {where}."
+        )
+    conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values), where=where)
+    ranged = ranged or (values.is_floating_point() and conversion.white_level is not None)
+    if _of_bytes(values, conversion.channels) and not ranged:
+        _warn_of_transparency(values, conversion.channels, where)
         return conversion(_as_bytes(values, where))
-    kind = {torch.uint8: "uint8", torch.bool: "uint8", torch.uint16: "uint16"}.get(values.dtype, "float32")
-    if not (values.is_floating_point() or kind != "float32"):
-        raise TypeError(_type_expected(values, where))
     factor = 255 if values.dtype == torch.bool else 1
     colours = values.shape[1] == len(LUMA)  # as of bytes
     return [conversion.of_camera(Numbers(image.float() * factor, kind, colours=colours)) for image in values]
@@ -209,7 +227,7 @@ def _channels_first(values: Tensor, channels: int | None, where: str) -> Tensor:
         if values.shape[2] in _CHANNELS and min(values.shape[:2]) > max(_CHANNELS):
             raise ValueError(f"{where} of shape {tuple(values.shape)} looks like one picture. Add an axis: `x[None]`.")
         return values[:, None]
-    known = _CHANNELS if channels in (None, *_CHANNELS) else (channels,)
+    known = _CHANNELS if channels in (None, 1, 3) else (channels,)
     first, last = values.shape[1] in known, values.shape[3] in known
     if first == last:
         how = f"axis 1 nor the last has {' or '.join(map(str, known))} channels"
@@ -221,18 +239,25 @@ def _channels_first(values: Tensor, channels: int | None, where: str) -> Tensor:
     return values if first else values.permute(0, 3, 1, 2)
 
 
+def _of_bytes(values: Tensor, channels: int | None) -> bool:
+    """Return whether arrays ``(n, c, h, w)`` are pictures of bytes: grey, coloured, or coloured and transparent."""
+    own = values.shape[1] not in _CHANNELS or channels == values.shape[1] == _RGBA
+    return not own and (values.dtype in (torch.uint8, torch.bool) or values.is_floating_point())
+
+
+def _warn_of_transparency(values: Tensor, channels: int | None, where: str) -> None:
+    """Warn if it is guessed that the last channel is transparency: it may be the fourth of a microscope."""
+    if values.shape[1] == _RGBA and channels is None:
+        warn(
+            f"Took the last of the 4 channels of {where} for transparency, and laid the images on a background. Set "
+            "`channels=4` to keep 4 channels, or `channels=3` if they are colours with transparency (RGBA)."
+        )
+
+
 def _as_bytes(values: Tensor, where: str) -> Tensor:
-    if values.dtype == torch.uint8:
-        return values
-    if values.dtype == torch.bool:
-        return values.to(torch.uint8) * 255
     if values.is_floating_point():
         return _from_floats(values, where)
-    raise TypeError(_type_expected(values, where))
-
-
-def _type_expected(values: Tensor, where: str) -> str:
-    return f"Expected pixels as uint8 (0 to 255), uint16, bool, or floats from 0 to 1; found {values.dtype} in {where}."
+    return values.to(torch.uint8) * 255 if values.dtype == torch.bool else values
 
 
 def _from_floats(values: Tensor, where: str) -> Tensor:
@@ -240,7 +265,7 @@ def _from_floats(values: Tensor, where: str) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"Expected floating-point pixels from 0 to 1; found {low:g} to {high:g} in {where}. Scale them: "
-            "`(x + 1) / 2` if they run from -1 to 1, `x / 255` if they are levels; or set "
-            "`percentiles=(0.1, 99.9)`."
+            "`(x + 1) / 2` if they run from -1 to 1, `x / 255` if they are levels; or set `white_level` to the largest "
+            "value, or `percentiles=(0.1, 99.9)`."
         )
     return (values * 255).round().to(torch.uint8)

@@ -1,14 +1,15 @@
 """From decoded images to a set: tiles, one depth, one range, one stack."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import Tensor
 
 from cellflow.images.files import stack
-from cellflow.images.levels import Levels, check_kind
-from cellflow.images.numbers import Numbers, in_steps, kinds_of
+from cellflow.images.levels import Levels, check_kind, check_range
+from cellflow.images.numbers import Numbers, in_steps, kinds_of, settled
+from cellflow.images.outside import warn_of_outside
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
 from cellflow.images.tiles import cut, tile_name
@@ -18,11 +19,20 @@ from cellflow.signature import checked
 @checked
 @dataclass(frozen=True)
 class Range:
-    """What is said of the range of a camera's numbers, see `cellflow.images.read_images`."""
+    """What is said of the range of a camera's numbers, see `cellflow.images.read_images`.
 
-    white_level: int
+    Raises
+    ------
+    ValueError
+        When it is said twice, or percentiles are no percentages.
+    """
+
+    white_level: float | None
     levels: Levels | None = None
     percentiles: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self.white_level, self.levels, self.percentiles)
 
 
 def assembled(
@@ -48,7 +58,14 @@ def assembled(
         Where they come from.
     obs
         A table whose index has the names.
+
+    Warns
+    -----
+    UserWarning
+        As for `cellflow.images.numbers.in_steps`, and when images are outside the given levels.
     """
+    images = whole = settled(images, given.levels)
+    known = names
     if given.levels is not None:
         check_kind(given.levels, kinds_of(images), where=where)
     if conversion.tiles and conversion.sides is not None:
@@ -56,8 +73,10 @@ def assembled(
     elif obs is not None:
         obs = obs.loc[[*names]]
     steps, levels = in_steps(
-        images, names, white_level=given.white_level, levels=given.levels, percentiles=given.percentiles
+        images, names, white_level=given.white_level, levels=given.levels, percentiles=given.percentiles, where=where
     )
+    if given.levels is not None:  # of whole images: many a tile is dark
+        warn_of_outside(whole, known, given.levels, where=where)
     return ImageSet(stack(steps, names), names=tuple(names), source=where, obs=obs, levels=levels)
 
 
@@ -73,7 +92,7 @@ def _tiled(
             parts, places = cut(values, size)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        tiles += parts if isinstance(image, Tensor) else [Numbers(part, image.kind, image.channels) for part in parts]
+        tiles += parts if isinstance(image, Tensor) else [replace(image, values=part) for part in parts]
         called += [tile_name(name, place) for place in places]
         origin += [name] * len(places)
     return tiles, called, None if obs is None else obs.loc[origin].set_axis(called, axis=0)

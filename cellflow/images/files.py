@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cellflow.errors import MissingDependencyError
 from cellflow.images.limits import PixelBudget, UnreadableImageError
-from cellflow.images.numbers import Numbers
+from cellflow.images.numbers import SIGNED, Numbers
 from cellflow.images.pixels import CHANNELS, Conversion
 from cellflow.images.reducing import block_means, reduced
 from cellflow.images.tiff import INSTALL, PackedError, is_ours, read_tiff
@@ -32,6 +32,9 @@ _SIXTEEN_BITS = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA"})
 _BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 _TRANSPARENT = {"L": "LA", "RGB": "RGBA", "P": "RGBA"}
+_OF_MICROSCOPES = frozenset({".czi", ".dv", ".ims", ".lif", ".lsm", ".nd2", ".ndpi", ".oib", ".oif", ".svs", ".vsi"})
+_EXPORT = "Export files in a microscope's own format as OME-TIFF, for example with Fiji."
+_BITS, _SAMPLE_FORMAT, _IS_SIGNED = 258, 339, 2  # tags of a TIFF, and how it calls whole numbers with a sign
 _NAMED = 10  # files listed in a message
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF")
 _DAMAGES = (OSError, EOFError, SyntaxError, ValueError, TypeError, struct.error)
@@ -53,14 +56,36 @@ def image_paths(folder: Path) -> list[Path]:
         When there are no images in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"No folder {folder}. The working directory is {Path.cwd()}.")
+        raise FileNotFoundError(
+            f"No {'file' if folder.suffix else 'folder'} {folder}. The working directory is {Path.cwd()}."
+        )
     files = sorted(_files(folder, frozenset()))
     found = [path for path in files if path.suffix.lower() in ENDINGS]
     if not found:
         counts = Counter(path.suffix.lower() or "no ending" for path in files)
         what = ", ".join(f"{count} x {ending}" for ending, count in counts.most_common(5)) or "no files"
-        raise ValueError(f"Expected pictures ({', '.join(sorted(ENDINGS))}) in {folder}; found {what}.")
+        cure = f" {_EXPORT}" if _OF_MICROSCOPES & counts.keys() else ""
+        raise ValueError(f"Expected pictures ({', '.join(sorted(ENDINGS))}) in {folder}; found {what}.{cure}")
     return found
+
+
+def require_picture(path: Path) -> None:
+    """Refuse a file that, by its name and its first bytes, is no picture.
+
+    Raises
+    ------
+    ValueError
+        With what is read instead.
+    """
+    if path.suffix.lower() in ENDINGS:
+        return
+    try:
+        _opened(path).close()
+    except UnreadableImageError:
+        raise ValueError(
+            f"Expected a folder, a picture ({', '.join(sorted(ENDINGS))}) or an array (.npy, .npz, .zarr, .idx, .gz); "
+            f"found {path}. {_EXPORT}"
+        ) from None
 
 
 def decode(
@@ -109,18 +134,18 @@ def tried(
 
 
 def decode_all(
-    paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool, quiet: bool = False
+    paths: Sequence[Path], conversion: Conversion, *, skip_unreadable: bool, where: str = "", quiet: bool = False
 ) -> tuple[list[Tensor | Numbers], list[Path]]:
     """Decode images with a thread per usable core; return them with the paths of those that could be read.
 
-    All threads together decode at most `cellflow.images.limits.AT_ONCE` pixels at a time. Warns if images are cropped,
-    unless ``quiet``.
+    All threads together decode at most `cellflow.images.limits.AT_ONCE` pixels at a time. Warns if images, which come
+    from ``where``, are cropped, unless ``quiet``.
     """
     budget, sizes = PixelBudget(), []  # type: ignore[var-annotated]
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(lambda path: tried(path, conversion, budget, sizes), paths))
     if not quiet:
-        conversion.warn_of_cuts(sizes)
+        conversion.warn_of_cuts(sizes, where=where)
     bad = [error for error in found if isinstance(error, UnreadableImageError)]
     _complain(bad, len(paths), skip_unreadable=skip_unreadable)
     pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor | Numbers)]
@@ -185,7 +210,7 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
     """Return one picture as it is in its file."""
     try:
-        if is_ours(path):
+        if is_ours(path, conversion.channels):
             return read_tiff(path, conversion, budget)
     except MissingDependencyError:
         log.debug("%s is read as a picture of one page: %s", path, INSTALL)
@@ -287,7 +312,7 @@ def _values(picture: "Picture", path: Path, factor: int = 1) -> np.ndarray | Num
     except _DAMAGES as error:
         raise UnreadableImageError(f"{path} ({error})") from error
     if deep:
-        kind = "float32" if upright.mode == "F" else "uint16"
+        kind = _kind(picture)
         means = block_means(np.asarray(upright)[None], factor)
         if not torch.isfinite(means).all():
             raise UnreadableImageError(f"{path} (pixels are NaN or infinite; fix them, or leave the file out)")
@@ -298,6 +323,21 @@ def _values(picture: "Picture", path: Path, factor: int = 1) -> np.ndarray | Num
     except _DAMAGES as error:
         raise UnreadableImageError(f"{path} ({error})") from error
     return values[..., None] if values.ndim == 2 else values
+
+
+def _kind(picture: "Picture") -> str:
+    """Return what the numbers of a picture of more than 8 bits are counted as. Pillow has one mode for many of them."""
+    if picture.mode == "F" or _tag(picture, _BITS, 16) > 16:
+        return "float32"
+    return SIGNED if _tag(picture, _SAMPLE_FORMAT, 0) == _IS_SIGNED else "uint16"
+
+
+def _tag(picture: "Picture", number: int, otherwise: int) -> int:
+    """Return what a TIFF says of its numbers; other files, and damaged ones, say nothing."""
+    try:
+        return int(picture.tag_v2[number][0])  # type: ignore[attr-defined]
+    except (AttributeError, LookupError, *_DAMAGES):
+        return otherwise
 
 
 def _require_one_page(picture: "Picture", path: Path) -> None:

@@ -120,6 +120,60 @@ class Levels:
             raise ValueError("Expected finite pixels; found NaN or infinity. Fix or leave out these images.")
 
 
+def check_percentiles(percentiles: tuple[float, float]) -> None:
+    """Refuse what is not two ascending percentages, and fractions in their place.
+
+    Raises
+    ------
+    ValueError
+        With what was meant, if it can be told.
+
+    Examples
+    --------
+    >>> check_percentiles((0.001, 0.999))
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `percentiles` in per cent; found fractions, (0.001, 0.999). Set `percentiles=(0.1, 99.9)`.
+    """
+    first, last = percentiles
+    if not 0 <= first < last <= 100:
+        raise ValueError(f"Expected `percentiles` as two ascending numbers from 0 to 100; found {percentiles}.")
+    if last <= 1:  # all but the darkest hundredth would be white
+        raise ValueError(
+            f"Expected `percentiles` in per cent; found fractions, {percentiles}. Set "
+            f"`percentiles=({100 * first:g}, {100 * last:g})`."
+        )
+
+
+def check_range(
+    white_level: float | None, levels: Levels | None = None, percentiles: tuple[float, float] | None = None
+) -> None:
+    """Refuse a range of numbers that is given twice, and percentiles that are not percentages.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+
+    Examples
+    --------
+    >>> check_range(4095, percentiles=(0.1, 99.9))
+    Traceback (most recent call last):
+    ...
+    ValueError: Give `white_level` or `percentiles`, not both: each says what is black and what is white.
+    """
+    stated = {
+        "white_level": white_level not in (None, STEPS),  # 65535 was the default: older runs have it
+        "levels": levels is not None,
+        "percentiles": percentiles is not None,
+    }
+    given = [name for name, there in stated.items() if there]
+    if len(given) > 1:
+        raise ValueError(f"Give `{given[0]}` or `{given[1]}`, not both: each says what is black and what is white.")
+    if percentiles is not None:
+        check_percentiles(percentiles)
+
+
 def found_levels(
     images: Sequence[Tensor],
     *,
@@ -148,9 +202,8 @@ def found_levels(
     >>> found_levels([torch.arange(101.0).reshape(1, 1, 101)], percentiles=(1, 99))
     Levels(low=(1.0,), high=(99.0,), kind='uint16', channels=None)
     """
+    check_percentiles(percentiles)
     first, last = percentiles
-    if not 0 <= first < last <= 100:
-        raise ValueError(f"Expected `percentiles` as two ascending numbers from 0 to 100; found {percentiles}.")
     stride = max(1, sum(image[0].numel() for image in images) // COUNTED)
     both = []
     for channel in range(len(images[0])):
@@ -190,7 +243,7 @@ def check_kind(levels: Levels, kinds: Collection[str], *, where: str) -> None:
         )
 
 
-def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
+def narrow(images: Sequence[Tensor], levels: Levels, *, where: str = "") -> str | None:
     """Say which channel uses less than a tenth of its range, and what to do; ``None`` if there is none.
 
     Parameters
@@ -199,11 +252,13 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
         Camera counts, ``(c, h, w)`` each.
     levels
         Their range.
+    where
+        Where they come from.
 
     Examples
     --------
-    >>> narrow([torch.tensor([0.0, 4095.0]).reshape(1, 1, 2)], Levels((0.0,), (65535.0,)))
-    'The images use 6.2 % of their range: 0 to 4095 of 0 to 65535. Set `white_level=4095`, or ...
+    >>> narrow([torch.tensor([0.0, 4095.0]).reshape(1, 1, 2)], Levels((0.0,), (65535.0,)), where="plates")
+    'The images of plates use 6.2 % of their range: 0 to 4095 of 0 to 65535. Set `percentiles=(0.1, 99.9)`, or ...
     """
     ranges = [
         (min(float(image[channel].min()) for image in images), max(float(image[channel].max()) for image in images))
@@ -213,12 +268,14 @@ def narrow(images: Sequence[Tensor], levels: Levels) -> str | None:
     for channel, ((least, most), low, high) in enumerate(zip(ranges, levels.low, levels.high, strict=True)):
         share = (most - least) / (high - low)
         if share < NARROW and most > least:
-            which = "The images use" if len(levels.low) == 1 else f"Channel {channel} of the images uses"
+            of = where and f" of {where}"
+            which = f"The images{of} use" if len(levels.low) == 1 else f"Channel {channel} of the images{of} uses"
             helps = levels.kind != "uint8" and 1 <= white < high and most - least >= NARROW * white
-            level = f"`white_level={white}`, or " if helps else ""
+            # One setting may be for several sets, such as source and target: a number must suit all of them.
+            level = f", or `white_level={white}` if other images that it is set for are no brighter" if helps else ""
             return (
                 f"{which} {100 * share:.2g} % of {'their' if len(levels.low) == 1 else 'its'} range: {least:g} to "
-                f"{most:g} of {low:g} to {high:g}. Set {level}`percentiles=(0.1, 99.9)`, so that a flow sees what is "
+                f"{most:g} of {low:g} to {high:g}. Set `percentiles=(0.1, 99.9)`{level}, so that a flow sees what is "
                 "in them."
             )
     return None

@@ -1,5 +1,6 @@
 """Pixels: every kind of picture becomes bytes of one shape, and bytes become numbers from -1 to 1."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,7 +12,7 @@ from torch import Tensor
 from cellflow.errors import unknown
 from cellflow.images.levels import STEPS
 from cellflow.images.limits import LARGEST, MAX_PIXELS
-from cellflow.images.numbers import LUMA, Numbers
+from cellflow.images.numbers import BYTES_TO_STEPS, LUMA, Frame, Numbers
 from cellflow.images.tiff import PAGES
 from cellflow.renamed import warn
 from cellflow.shapes import check_dense
@@ -39,17 +40,19 @@ class Conversion:
         1 for grey (luma of ITU-R 601), 3 for RGB (grey repeated), another number for images with as many, ``None`` to
         keep them.
     background
-        What shows through transparent pixels: a grey level from 0 to 255.
+        A grey level from 0 to 255, which shows through transparent pixels and fills the border of padded images. By
+        default transparent pixels show white (255), and the border is black (0).
     white_level
-        The value of a 16-bit image that becomes 255; 0 stays 0, in between is linear. The same for every image, so that
-        brightness is comparable: 4095 for a 12-bit camera.
+        The number that is white in images of 16 bits, 32 bits or floats; 0 is black, in between is linear. The same for
+        every image, so that brightness is comparable: 4095 for a 12-bit camera. By default 65535, and 1 for floats and
+        32 bits. White of images of 8 bits is always 255.
     max_pixels
         Maximum number of pixels that a file may declare: a few kilobytes can unpack to gigabytes. By default, images of
-        up to 2^28 pixels, 16,384 x 16,384, are read too if ``size`` is at most half their own: one at a time, averaged
-        over blocks of pixels while reading.
+        up to 2^28 pixels, 16,384 x 16,384, are read too if they become at most half as high and wide: one at a time,
+        averaged over blocks of pixels while reading.
     fit
         How an image is brought to ``size``. ``"crop"``: scaled to cover it (antialiased, bilinear), and its centre cut
-        out. ``"pad"``: scaled to fit inside, and padded with ``background``, or with black for camera counts.
+        out. ``"pad"``: scaled to fit inside, and padded with black, or with ``background`` if it is given.
         ``"tiles"``: not scaled but cut into images of that size, which overlap if it does not divide; see
         `cellflow.images.read_images`.
     pages
@@ -65,8 +68,8 @@ class Conversion:
 
     size: int | tuple[int, int] | None = None
     channels: int | None = None
-    background: int = 255
-    white_level: int = 65535
+    background: int | None = None
+    white_level: float | None = None
     max_pixels: int = MAX_PIXELS
     fit: str = "crop"
     pages: str | None = None
@@ -78,10 +81,10 @@ class Conversion:
             raise ValueError(unknown("fit", self.fit, FITS))
         if self.pages is not None and self.pages not in PAGES:
             raise ValueError(unknown("way to read pages", self.pages, PAGES))
-        if not 0 <= self.background <= 255:
+        if self.background is not None and not 0 <= self.background <= 255:
             raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background}.")
-        if not 1 <= self.white_level <= 65535:
-            raise ValueError(f"Expected a white_level from 1 to 65535; found {self.white_level}.")
+        if self.white_level is not None and not 0 < self.white_level < math.inf:
+            raise ValueError(f"Expected a finite white_level above 0; found {self.white_level}.")
         if self.max_pixels < 1:
             raise ValueError(f"Expected max_pixels >= 1; found {self.max_pixels}.")
         if self.size is not None and min(self.sides or (0,)) < 1:
@@ -104,8 +107,8 @@ class Conversion:
 
         Examples
         --------
-        >>> [Conversion(size=size).reduction(14_000, 14_000) for size in (8, 14_000, None)]
-        [16, 0, 0]
+        >>> [Conversion(size=size).reduction(14_000, 14_000) for size in (8, 7000, 7001, None)]
+        [16, 2, 0, 0]
         >>> Conversion(size=64).reduction(2048, 2048)
         1
         """
@@ -115,7 +118,11 @@ class Conversion:
         if self.max_pixels != MAX_PIXELS or pixels > LARGEST or self.sides is None or self.tiles:
             return 0
         scales = self.sides[0] / height, self.sides[1] / width
-        most = int(min(0.5 / (max(scales) if self.fit == "crop" else min(scales)), min(height, width) / _LEFT))
+        scale = max(scales) if self.fit == "crop" else min(scales)
+        if scale > 0.5:
+            return 0
+        # What is left is twice as large as `size`, for the sake of sharpness, unless that would be the whole image.
+        most = int(min(max(0.5 / scale, 2), min(height, width) / _LEFT))
         return 2 ** (most.bit_length() - 1) if most > 1 else 0
 
     def cut_away(self, height: int, width: int) -> float:
@@ -131,13 +138,14 @@ class Conversion:
         scale = max(self.sides[0] / height, self.sides[1] / width)
         return 1 - self.sides[0] * self.sides[1] / (scale**2 * height * width)
 
-    def warn_of_cuts(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Warn if images of some heights and widths lose more than 2 %."""
+    def warn_of_cuts(self, sizes: Sequence[tuple[int, int]], *, where: str = "") -> None:
+        """Warn if images of some heights and widths, which come from ``where``, lose more than 2 %."""
         shares = [self.cut_away(*size) for size in sizes]
         cropped = sum(share > CUT for share in shares)
         if cropped:
             warn(
-                f"Cropped {cropped} of {len(sizes)} images whose shape differs from size={self.size}: up to "
+                f"Cropped {cropped} of {len(sizes)} images{where and f' of {where}'} whose shape differs from "
+                f"size={self.size}: up to "
                 f'{100 * max(shares):.0f} % of an image is lost. Set fit="pad" to keep all of each, or fit="tiles" '
                 "to cut them into several."
             )
@@ -160,23 +168,38 @@ class Conversion:
         if self.channels == 3 and found == 1:
             values = values.expand(3, -1, -1)
         elif self.channels == 1 and image.colours:
-            values, names = torch.tensordot(torch.tensor(LUMA) / 65536, values, dims=1)[None], None
+            grey = torch.tensordot(torch.tensor(LUMA) / 65536, values, dims=1)
+            # A rounding error above white would be refused.
+            values, names = grey.clamp(values.amin(dim=0), values.amax(dim=0))[None], None
         elif self.channels not in (None, found):
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {found}, which are not colours. Give images "
+                f"Expected images with {_counted(self.channels)}; found {found}, which are not colours. Give images "
                 "that have them, or write the channels that you want to separate files."
             )
-        return Numbers(self._fitted(values[None], 0.0)[0], image.kind, names, self.channels is None and image.colours)
+        frame = self._frame(values.shape[1], values.shape[2])
+        return Numbers(
+            self._fitted(values[None], 0.0)[0], image.kind, names, self.channels is None and image.colours, frame
+        )
 
     def _converted(self, images: Tensor) -> Tensor:
-        images = _opaque(images, self.background)
+        transparent = images.shape[1] in (2, 4)
+        images = _opaque(images, 255 if self.background is None else self.background)
         if self.channels in (1, 3):
             images = _grey(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
         elif self.channels not in (None, images.shape[1]):
+            apart = " beside transparency" if transparent else ""
             raise ValueError(
-                f"Expected images with {self.channels} channels; found {images.shape[1]}. Give images that have them."
+                f"Expected images with {_counted(self.channels)}; found {images.shape[1]}{apart}. Give images that "
+                "have them."
             )
-        return self._fitted(images, self.background)
+        return self._fitted(images, self.background or 0)
+
+    def _frame(self, height: int, width: int) -> Frame | None:
+        """Return where an image of such sides is within its padded one; ``None`` where nothing is padded."""
+        if self.sides is None or self.fit != "pad":
+            return None
+        top, left, h, w = _within(height, width, *self.sides)
+        return Frame(top, top + h, left, left + w, (self.background or 0) * BYTES_TO_STEPS)
 
     def _fitted(self, images: Tensor, ground: float) -> Tensor:
         """Bring images ``(n, c, h, w)`` to the size asked for."""
@@ -260,15 +283,28 @@ def _cropped(images: Tensor, height: int, width: int) -> Tensor:
 
 def _padded(images: Tensor, height: int, width: int, *, ground: float) -> Tensor:
     """Scale until both sides are inside, and fill what is left around."""
-    h, w = images.shape[2:]
-    scale = min(height / h, width / w)
-    images = _resized(images, max(1, min(height, round(h * scale))), max(1, min(width, round(w * scale))))
-    top, left = (height - images.shape[2]) // 2, (width - images.shape[3]) // 2
+    top, left, h, w = _within(images.shape[2], images.shape[3], height, width)
+    images = _resized(images, h, w)
     around = left, width - images.shape[3] - left, top, height - images.shape[2] - top
     return F.pad(images, around, value=ground).contiguous()
+
+
+def _within(h: int, w: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return where an image of sides ``h`` and ``w`` is in a larger one: first row, first column, height, width."""
+    scale = min(height / h, width / w)
+    h, w = max(1, min(height, round(h * scale))), max(1, min(width, round(w * scale)))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def _resized(images: Tensor, height: int, width: int) -> Tensor:
     if tuple(images.shape[2:]) == (height, width):
         return images
-    return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    small = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    if not images.is_floating_point():
+        return small
+    # A rounding error takes saturated pixels above white, where they would be refused.
+    return small.clamp(images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True))
+
+
+def _counted(channels: int | None) -> str:
+    return f"{channels} channel{'s' * (channels != 1)}"

@@ -11,11 +11,11 @@ from torch import Tensor
 from cellflow.files import path_of
 from cellflow.images.arrays import convert_array, read_arrays
 from cellflow.images.assembling import Range, assembled
-from cellflow.images.files import decode_all
+from cellflow.images.files import decode_all, require_picture
 from cellflow.images.labels import named_labels
-from cellflow.images.levels import Levels
+from cellflow.images.levels import STEPS, Levels
 from cellflow.images.limits import MAX_PIXELS
-from cellflow.images.numbers import Numbers
+from cellflow.images.numbers import BYTES_TO_STEPS, Numbers, warn_of_bytes
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, pictures_of, read_table
@@ -33,8 +33,8 @@ def read_images(
     channels: int | None = None,
     labels: str | Sequence[int | str] | np.ndarray | Tensor | None = None,
     skip_unreadable: bool = False,
-    background: int = 255,
-    white_level: int = 65535,
+    background: int | None = None,
+    white_level: float | None = None,
     max_pixels: int = MAX_PIXELS,
     table: Table | None = None,
     file_column: str = FILE,
@@ -46,16 +46,18 @@ def read_images(
     """Read images into memory, brought to one shape.
 
     Files are PNG, JPEG, TIFF, BMP or WebP, in colour, grey, or with a palette; photographs are turned upright.
-    Transparent pixels show ``background``. Images with more than 8 bits, or their own channels, such as microscope
-    TIFFs (``pip install 'cellflow-torch[microscopy]'``), keep their depth and the names of their channels: see
-    `Levels`.
+    Transparent pixels show ``background``, or white. Images with more than 8 bits, or their own channels, such as
+    microscope TIFFs (``pip install 'cellflow-torch[microscopy]'``), keep their depth and the names of their channels:
+    see `Levels`.
 
     Parameters
     ----------
     source
         A folder, searched with what is below it; a file (a picture, .npy, .npz, .zarr, idx, idx gzipped); or an array
-        or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, 16-bit numbers or floats
-        from 0 to 1. With as many channels as ``channels`` says, or 1, 3 or 4.
+        or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, numbers of 16 or 32 bits,
+        or floats from 0 to 1. With as many channels as ``channels`` says, or 1, 3 or 4. Four channels of an array of
+        bytes, truth values or floats are taken for colours with transparency (RGBA), with a warning, unless
+        ``channels=4``, or ``percentiles`` or ``levels`` are given.
     size, channels, background, white_level, max_pixels, fit, pages
         As for `Conversion`. With ``fit="tiles"`` an image becomes several, whose names end in ``@row,column``.
     labels
@@ -83,7 +85,8 @@ def read_images(
     KeyError
         When the table has no column with the files.
     ValueError
-        When there are no images, they differ in shape, or their range is ambiguous; when the table has several rows for
+        When there are no images, they differ in shape, or their range is ambiguous; when ``white_level``,
+        ``percentiles`` and ``levels`` are given together; when the table has several rows for
         one image, or a row without an image.
     UnreadableImageError
         When files are damaged; the message names them.
@@ -91,7 +94,9 @@ def read_images(
     Warns
     -----
     UserWarning
-        When images are cropped, or camera images use less than a tenth of their range.
+        When images are cropped, or camera images use less than a tenth of their range; when ``levels`` are given, and
+        many pixels of an image are above white or below black, or it uses less than a tenth of the range; when
+        ``white_level`` has no effect, as on images of 8 bits.
 
     Examples
     --------
@@ -133,21 +138,50 @@ def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
     kept = {field.name: getattr(source, field.name) for field in fields(source)}
     if conversion.fit == "tiles" and conversion.sides is not None:
         raise ValueError("A set of images cannot be cut into tiles. Read its files again, or pass its array.")
+    _require_levels(source, given)
     if source.levels is None and source.images.shape[1] in (1, 3):
         return ImageSet(**{**kept, "images": conversion(source.images)})
-    if source.levels is None:  # channels of their own: none of them is transparency
-        parts = [conversion.of_camera(Numbers(image.float(), "uint8")).values for image in source.images]
-        return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint8) for part in parts])})
-    if given.levels not in (None, source.levels) or given.percentiles is not None:
+    # Channels of their own: none of them is transparency.
+    parts = [conversion.of_camera(Numbers(image.float(), "uint16")) for image in source.images]
+    return ImageSet(**{**kept, "images": torch.stack([_back(part, source.images.dtype) for part in parts])})
+
+
+def _require_levels(source: ImageSet, given: Range) -> None:
+    """Refuse other levels than those of a set: what black and white were is gone.
+
+    Raises
+    ------
+    ValueError
+        Saying what to do.
+    """
+    if source.levels is None:
+        if given.levels is not None or given.percentiles is not None:
+            raise ValueError("These images are bytes without levels. Read their files, or their array, again for some.")
+        return warn_of_bytes(given.white_level)
+    white = given.white_level
+    if (
+        given.levels not in (None, source.levels)
+        or given.percentiles is not None
+        or (white not in (None, STEPS) and any(high != white for high in source.levels.high))
+    ):
         raise ValueError("These images already have levels. Read their files again for others.")
-    parts = [conversion.of_camera(Numbers(image.float(), source.levels.kind)).values for image in source.images]
-    return ImageSet(**{**kept, "images": torch.stack([part.round().to(torch.uint16) for part in parts])})
+    return None
+
+
+def _back(image: Numbers, dtype: torch.dtype) -> Tensor:
+    """Return the pixels of an image that was brought to another size, in the numbers that they were in."""
+    pixels = image.values.round().to(dtype)
+    if image.frame is None:
+        return pixels
+    ground = image.frame.ground // (BYTES_TO_STEPS if dtype == torch.uint8 else 1)
+    return replace(image.frame, ground=ground).around(pixels)
 
 
 def _of_array(array: np.ndarray | Tensor, conversion: Conversion, given: Range, *, where: str) -> ImageSet:
     ranged = given.levels is not None or given.percentiles is not None
     found = convert_array(array, conversion, where=where, ranged=ranged)
     if isinstance(found, Tensor) and not conversion.tiles:
+        warn_of_bytes(given.white_level, where=where)
         return ImageSet(found)
     read = assembled(list(found), [str(number) for number in range(len(found))], conversion, given, where=where)
     return replace(read, names=read.names if conversion.tiles else None, source="")
@@ -176,11 +210,12 @@ def _from_folder(
     skip_unreadable: bool,
 ) -> ImageSet:
     if folder.is_file():  # one picture is as good as a folder with nothing else in it
-        paths, obs, folder = [folder], None, folder.parent
+        require_picture(folder)
+        paths, obs, where, folder = [folder], None, str(folder), folder.parent
     else:
-        paths, obs = pictures_of(folder, table, file_column)
-    images, paths = decode_all(paths, conversion, skip_unreadable=skip_unreadable)
-    return assembled(images, names_of(paths, folder), conversion, given, where=str(folder), obs=obs)
+        (paths, obs), where = pictures_of(folder, table, file_column), str(folder)
+    images, paths = decode_all(paths, conversion, skip_unreadable=skip_unreadable, where=where)
+    return assembled(images, names_of(paths, folder), conversion, given, where=where, obs=obs)
 
 
 def _with_table(read: ImageSet, table: Table, file_column: str) -> ImageSet:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from cellflow.files import path_of
+from cellflow.images.assembling import Range
 from cellflow.images.files import decode_all, readable, tried
 from cellflow.images.labels import Labelled, numbers_of
 from cellflow.images.levels import Levels, check_kind
 from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
-from cellflow.images.numbers import Numbers, in_steps, kinds_of
+from cellflow.images.numbers import Numbers, in_steps, kinds_of, settled
+from cellflow.images.outside import warn_of_outside
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, labels_of, names_of, part_of, pictures_of
@@ -131,7 +133,7 @@ class ImageStream(Labelled):
                 f"Expected images of bytes, like the first ones; {deep[0]} has camera counts. Set `levels` in "
                 "`stream_images`."
             )
-        steps, _ = in_steps(found, paths, white_level=self.conversion.white_level, levels=self.levels)
+        steps, _ = in_steps(found, paths, white_level=None, levels=self.levels)  # all bytes, or levels are known
         return torch.stack(steps)
 
 
@@ -143,8 +145,8 @@ def stream_images(
     channels: int,
     labels: str | Sequence[int | str] | None = None,
     skip_unreadable: bool = False,
-    background: int = 255,
-    white_level: int = 65535,
+    background: int | None = None,
+    white_level: float | None = None,
     max_pixels: int = MAX_PIXELS,
     table: Table | None = None,
     file_column: str = FILE,
@@ -172,6 +174,11 @@ def stream_images(
     UnreadableImageError
         When files may be skipped and none can be read.
 
+    Warns
+    -----
+    UserWarning
+        As for `read_images`, of a few images, evenly spaced.
+
     Examples
     --------
     >>> stream_images("plates", size=64, channels=1, labels="folder")  # doctest: +SKIP
@@ -181,30 +188,48 @@ def stream_images(
     if folder.is_file():
         raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
     conversion = Conversion(size, channels, background, white_level, max_pixels, fit, pages)
+    Range(white_level, levels, percentiles)  # said twice, it is refused before a file is looked for
     paths, obs = pictures_of(folder, table, file_column)
     if skip_unreadable:
         paths = readable(paths, conversion)
     names = names_of(paths, folder)
     obs = None if obs is None else obs.loc[[*names]]
-    if levels is not None and percentiles is not None:
-        raise ValueError("Give `levels` or `percentiles`, not both: each says what is black and what is white.")
     if levels is None:
-        levels = _levels(paths, conversion, percentiles)
-    elif some := _some(paths, conversion, SEEN):
-        check_kind(levels, kinds_of([image for image, _ in some]), where=str(folder))
+        levels = _levels(paths, conversion, percentiles, where=str(folder))
+    else:
+        _check_some(paths, conversion, levels, where=str(folder))
     if labels is None:
         return ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels)
     numbers, classes = labels_of(labels, names, obs)
     return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs, levels=levels)
 
 
-def _levels(paths: Sequence[Path], conversion: Conversion, percentiles: tuple[float, float] | None) -> Levels | None:
+def _check_some(paths: Sequence[Path], conversion: Conversion, levels: Levels, *, where: str) -> None:
+    """Look at some files whether given levels are theirs; warn if they are outside.
+
+    Raises
+    ------
+    ValueError
+        When they have numbers of another kind, or other channels.
+    """
+    found = _some(paths, conversion, SEEN)
+    if not found:
+        return  # whoever reads them is told
+    images, known = settled([image for image, _ in found], levels), [path for _, path in found]
+    check_kind(levels, kinds_of(images), where=where)
+    in_steps(images, known, white_level=None, levels=levels)
+    warn_of_outside(images, [path.name for path in known], levels, where=where)
+
+
+def _levels(
+    paths: Sequence[Path], conversion: Conversion, percentiles: tuple[float, float] | None, *, where: str
+) -> Levels | None:
     """Return the levels of a camera's files, by some of them; ``None`` where these hold bytes."""
     found = _some(paths, conversion, SEEN if percentiles is None else COUNTED)
     if not found:
         return None  # whoever reads them is told
     images, known = zip(*found, strict=True)
-    return in_steps(images, known, white_level=conversion.white_level, percentiles=percentiles)[1]
+    return in_steps(images, known, white_level=conversion.white_level, percentiles=percentiles, where=where)[1]
 
 
 def _some(paths: Sequence[Path], conversion: Conversion, n: int) -> list[tuple[Tensor | Numbers, Path]]:

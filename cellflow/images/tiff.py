@@ -15,7 +15,7 @@ from cellflow.errors import optional
 from cellflow.files import committed
 from cellflow.images.levels import Levels
 from cellflow.images.limits import PixelBudget, UnreadableImageError
-from cellflow.images.numbers import LUMA, Numbers
+from cellflow.images.numbers import LUMA, SIGNED, Numbers
 from cellflow.images.reducing import block_means
 from cellflow.machine import usable_memory
 
@@ -28,10 +28,12 @@ ENDINGS = frozenset({".tif", ".tiff"})
 INSTALL = "pip install 'cellflow-torch[microscopy]'"
 PAGES = ("channels", "max")
 """What several pages can be taken for: channels, or planes of which the brightest pixel counts."""
-_TO_KIND = {"u1": "uint8", "u2": "uint16"}
+_TO_KIND = {"u1": "uint8", "u2": "uint16", "i1": SIGNED, "i2": SIGNED}
+"""What numbers are counted as; others as floats."""
 _DAMAGES = (ValueError, OSError, KeyError, IndexError, TypeError, MemoryError, struct.error, zlib.error)
 """What reading bytes that make no sense can raise."""
-_WHITE_IS_ZERO, _ALPHA = 0, (1, 2)  # as TIFF counts them: the way that brightness runs, extra samples that are alpha
+# As TIFF counts them: the way that brightness runs, extra samples that are alpha.
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _ALPHA = 0, 1, 2, (1, 2)
 _MOST_METADATA = 2**24  # bytes of a description that is parsed
 
 
@@ -39,8 +41,16 @@ class PackedError(UnreadableImageError):
     """A file whose packing needs `imagecodecs`."""
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is read here: a TIFF that is not an image of bytes or bits, as photographs and masks are."""
+def is_ours(path: Path, channels: int | None = None) -> bool:
+    """Whether a file is read here: a TIFF that is not an image of bytes or bits, as photographs and masks are.
+
+    Parameters
+    ----------
+    path
+        The file.
+    channels
+        How many are asked for: colours with others beside them, which are not transparency, are read here if all are.
+    """
     if path.suffix.lower() not in ENDINGS:
         return False
     tifffile = optional("tifffile", install=INSTALL)
@@ -51,7 +61,12 @@ def is_ours(path: Path) -> bool:
             series = file.series[0]
             axes, _ = _used(series)
             bytes_or_bits = np.dtype(series.dtype).str[1:] in ("u1", "b1")
-            return len(file.series) > 1 or not bytes_or_bits or axes not in ("YX", "YXS", "SYX")
+            if len(file.series) > 1 or not bytes_or_bits or axes not in ("YX", "YXS", "SYX"):
+                return True
+            page = series.keyframe
+            samples = page.samplesperpixel if "S" in axes and not set(page.extrasamples) & set(_ALPHA) else 1
+            grey = page.photometric == _BLACK_IS_ZERO  # its samples are channels, unless the last is transparency
+            return samples > 1 and (grey or (page.photometric == _RGB and samples == channels != len(LUMA)))
     except (tifffile.TiffFileError, *_DAMAGES):
         return False  # damaged: the reader of photographs says so
 
