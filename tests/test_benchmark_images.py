@@ -467,7 +467,7 @@ def test_a_generation_that_is_stopped_scores_and_trains_nothing_twice(tmp_path, 
 
     monkeypatch.setattr(methods_of_images, "sample", counted)
     monkeypatch.setattr(VelocityMatching, "__call__", lambda *a, **named: (trained.append(1), call(*a, **named))[1])
-    asked = "FM", "mnist", some, judge, replace(TINY, steps=16), 0, underway.Underway(tmp_path)
+    asked = "FM", "generation/mnist", some, judge, replace(TINY, steps=16), 0, underway.Underway(tmp_path)
     with pytest.raises(Stop):
         list(generation._scored(*asked))
     rows = list(generation._scored(*asked))
@@ -527,6 +527,7 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path,
     for name, value in {"MOMENTS": 3, "MANY": 2}.items():
         monkeypatch.setattr(few_step, name, value)
     monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
     size = ["flow_steps=1", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu"]
     few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
     rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()
@@ -537,6 +538,40 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path,
     assert "Real images made worse: noise of 5 grey levels " in page
     assert "## High frequencies" in page
     assert re.search(r"real against real [01]\.\d+, noise of 5 grey levels ", page)
+
+
+def test_the_flow_that_maps_start_from_is_not_trained_twice(monkeypatch, tmp_path, rng):
+    digits = ImageSet(torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=rng))
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
+    monkeypatch.setattr(few_step, "METHODS", (few_step.TRAJECTORIES, "semigroup"))
+    for name, value in {"MOMENTS": 3, "MANY": 2}.items():
+        monkeypatch.setattr(few_step, name, value)
+    monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    call, distilled, trained = VelocityMatching.__call__, curves.Bench.distilled, []
+
+    def stopped(*given, **named):
+        raise Stop
+
+    monkeypatch.setattr(VelocityMatching, "__call__", lambda *a, **named: (trained.append(1), call(*a, **named))[1])
+    size = ["flow_steps=3", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu", f"out={tmp_path}"]
+    monkeypatch.setattr(curves.Bench, "distilled", stopped)
+    with pytest.raises(Stop):
+        few_step.main(["task=mnist", f"method={few_step.TRAJECTORIES}", "seeds=1", *size])
+    monkeypatch.setattr(curves.Bench, "distilled", distilled)
+    table, kept = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")), tmp_path / "underway"
+    before = table.read()
+    for method in few_step.METHODS:
+        assert list(kept.iterdir())  # as there are methods that it has not been used for
+        few_step.main(["task=mnist", f"method={method}", "seeds=1", *size])
+    assert len(trained) == 3
+    assert not list(kept.iterdir())
+    rows = table.read()
+    assert [row["method"] for row in rows[2:]] == list(few_step.METHODS)
+    assert [row["at_1"] for row in rows[:2]] == [row["at_1"] for row in before]
+    assert [row["seconds"] for row in rows[:2]] == [row["seconds"] for row in before]
+    few_step.main(["task=mnist", "method=semigroup", "seeds=1", "--again", *size])
+    assert len(trained) == 6
 
 
 def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):

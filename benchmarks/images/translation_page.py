@@ -7,6 +7,7 @@ from benchmarks import page
 from benchmarks.images import comparison
 from benchmarks.images.from_noise import METHODS
 from benchmarks.images.judge import FLOOR
+from benchmarks.images.methods import ending
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table
 from cellflow.metrics import blind_to
@@ -34,9 +35,9 @@ PUBLISHED_ABOVE = (
 )
 
 
-def picture(task: str, direction: int) -> str:
-    """Return the file with samples of a task, in its first direction or its second."""
-    return f"translation_{task}{'_back' if direction else ''}.png"
+def picture(task: str, direction: int, end: str = "") -> str:
+    """Return the file with samples of a task, in its first direction or its second; ``end`` as the table's."""
+    return f"translation{end}_{task}{'_back' if direction else ''}.png"
 
 
 def text(rows: list[Row], tail: str = "") -> str:
@@ -57,7 +58,8 @@ def _task(task: str, rows: list[Row], tail: str) -> list[str]:
     lines = _made_by(task, rows, n, tail) or ["Baselines only: no method has been run yet."]
     budgets = any(row["train_steps"] for row in rows)
     ways = list(dict.fromkeys(row["direction"] for row in rows))
-    lines += ["", *(f"![{way}]({picture(task, number)})" for number, way in enumerate(ways))] if budgets else []
+    files = [picture(task, number, ending(rows[0]["size"])) for number, _ in enumerate(ways)]
+    lines += ["", *(f"![{way}]({file})" for way, file in zip(ways, files, strict=True))] if budgets else []
     for way in sorted(ways):
         mine = comparison.over_seeds(sorted((row for row in rows if row["direction"] == way), key=_rank), BASELINES)
         titles = SOME | {"measured": next((row["described_by"] for row in mine if row["described_by"]), "measured")}
