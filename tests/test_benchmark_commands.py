@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, machine
+from benchmarks.command import guarded
 from benchmarks.few_step import curves, plane
 from benchmarks.images import few_step, generation, judge, translation, underway
 from benchmarks.images import methods as methods_of_images
@@ -20,6 +21,7 @@ from benchmarks.scale import __main__ as scale
 from benchmarks.scale.case import Watch
 from benchmarks.speed import images as speed_of_images
 from cellflow.images import ImageSet
+from cellflow.training.run import Stopped
 
 README = Path(gpu.__file__).with_name("README.md")
 ROWS = [line.split(" | ") for line in README.read_text().splitlines() if "`python -m " in line]
@@ -177,6 +179,27 @@ def test_gpu_rows_are_those_of_the_job_that_do_not_say_how_they_failed(tmp_path)
     assert gpu.made(job, tmp_path) == 2
     Table(tmp_path / "some.csv", ("method", "seed")).put({"method": "a", "seed": 0, "failed": "out of memory"})
     assert gpu.made(job, tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (Stopped(17, 40, "runs/x"), " after step 17 of 40"),
+        (Stopped(17, 40, None), ""),
+        (Stopped(0, 0, None, search="a width"), ""),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_a_benchmark_that_is_stopped_says_how_it_goes_on(stop, said, capsys):
+    def main(words):
+        raise stop
+
+    with pytest.raises(SystemExit) as ended:
+        guarded("images translation", main)
+    assert ended.value.code == 130
+    assert ended.value.__suppress_context__
+    line = f"benchmarks.images translation: stopped{said}. The same command goes on with what is there.\n"
+    assert capsys.readouterr().err == line
 
 
 def test_gpu_commands_are_understood():

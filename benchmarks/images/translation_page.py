@@ -96,7 +96,7 @@ def _made_by(task: str, rows: list[Row], n: int, tail: str) -> list[str]:
 
 
 def _seen(rows: list[Row]) -> list[str]:
-    """Say which distances put a control no farther from real images than real ones."""
+    """Say which distances put a control no farther from real images than real ones, and what else is not to rank by."""
     scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
     lines = []
     for name, title in JUDGES.items():
@@ -110,6 +110,12 @@ def _seen(rows: list[Row]) -> list[str]:
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
         said += f"; within the spread of the floor: {', '.join(faint)}" * bool(faint)
         lines.append(f"- {judge} {said}.")
+    if fooled := comparison.fooled(rows):
+        mean_image, real = (shown(row, comparison.RIGHT) for row in fooled)
+        lines.append(
+            f"- Right class does not tell real images from others: {mean_image} of the mean image, {real} of real ones. "
+            "Do not rank by it."
+        )
     return lines
 
 
