@@ -113,8 +113,8 @@ def _seen(rows: list[Row]) -> list[str]:
     if fooled := comparison.fooled(rows):
         mean_image, real = (shown(row, comparison.RIGHT) for row in fooled)
         lines.append(
-            f"- Right class does not tell real images from others: {mean_image} of the mean image, {real} of real ones. "
-            "Do not rank by it."
+            f"- Right class does not tell real images from others: {mean_image} of the mean image, {real} of real "
+            "ones. Do not rank by it."
         )
     return lines
 
