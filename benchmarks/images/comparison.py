@@ -71,9 +71,8 @@ def text(rows: Sequence[Row]) -> list[str]:
         judged = {name: one for name, one in found.items() if name not in dismissed}
         verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(judged, titles))}.")
     head = ["difference", *titles.values()]
-    about = ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n)) + NOT_JUDGED * (
-        RIGHT in titles and bool(dismissed)
-    )
+    about = ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n))
+    about += NOT_JUDGED * any(name in titles for name in dismissed)
     return ["", about, "", *page.table(head, table), "", *verdicts]
 
 
