@@ -20,7 +20,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import Words, options
+from benchmarks.command import Words, guarded, options
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Noisy
 
@@ -192,4 +192,4 @@ def text(rows: list[Row], general_rows: list[Row], command: str, points: Sequenc
 
 
 if __name__ == "__main__":
-    main()
+    guarded("bridges", main)

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.rows import RESULTS
+from cellflow.training.run import Stopped
 
+INTERRUPTED = 130
+"""The exit code of what was stopped by Ctrl-C, as shells have it."""
 Words = Sequence[str] | None
 """What was said behind the command; ``None``: what the process was given."""
 
@@ -84,9 +87,13 @@ def dispatch(name: str, about: str | None, modules: Sequence[str], *, default: s
     guarded(f"{name} {chosen}", importlib.import_module(f"benchmarks.{name}.{chosen}").main, words)
 
 
-def guarded(name: str, main: Callable[[Words], None], words: Words = None) -> None:
-    """Run a benchmark; what a user can cause, such as a missing file, is said in a sentence."""
+def guarded(name: str, main: Callable[[Words], int | None], words: Words = None) -> int | None:
+    """Run a benchmark; what a user can cause, such as a missing file or Ctrl-C, is said in a sentence."""
     try:
-        main(words)
+        return main(words)
     except (FileNotFoundError, ValueError, argparse.ArgumentTypeError) as error:
         raise SystemExit(f"benchmarks.{name}: {error}") from error
+    except KeyboardInterrupt as stop:  # of a training, it would advise what benchmarks have no option for
+        after = f" after step {stop.step} of {stop.steps}" if isinstance(stop, Stopped) and stop.saved else ""
+        print(f"benchmarks.{name}: stopped{after}. The same command goes on with what is there.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

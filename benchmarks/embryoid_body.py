@@ -14,7 +14,7 @@ import pandas as pd
 
 import cellflow as cf
 from benchmarks import page
-from benchmarks.command import Words, options
+from benchmarks.command import Words, guarded, options
 from cellflow.cli import main as cellflow
 
 
@@ -47,4 +47,4 @@ def text(scores: pd.DataFrame, seconds: dict[str, float], command: str) -> list[
 
 
 if __name__ == "__main__":
-    main()
+    guarded("embryoid_body", main)

@@ -4,21 +4,24 @@ import fnmatch
 import importlib
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, machine
+from benchmarks.command import guarded
 from benchmarks.few_step import curves, plane
-from benchmarks.images import few_step, generation, judge, underway
+from benchmarks.images import few_step, generation, judge, translation, underway
 from benchmarks.images import methods as methods_of_images
-from benchmarks.images.tasks import DATASETS, Dataset
+from benchmarks.images.tasks import DATASETS, Dataset, shapes
 from benchmarks.rows import RESULTS, Table
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale.case import Watch
 from benchmarks.speed import images as speed_of_images
 from cellflow.images import ImageSet
+from cellflow.training.run import Stopped
 
 README = Path(gpu.__file__).with_name("README.md")
 ROWS = [line.split(" | ") for line in README.read_text().splitlines() if "`python -m " in line]
@@ -75,8 +78,10 @@ def here(case):
 def tiny(monkeypatch, tmp_path):
     """Data and networks that take no time."""
     digits = ImageSet(torch.randint(256, (30, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8))
-    for name in ("mnist", "fashion"):
-        monkeypatch.setitem(DATASETS, name, Dataset(lambda split: digits, name))
+    for name in ("mnist", "fashion", "cifar10_jpeg"):
+        monkeypatch.setitem(DATASETS, name, Dataset(lambda split: digits, "mnist"))
+    for name in ("stains", "wortmannin"):  # whose data and judge take long
+        monkeypatch.setitem(translation.TASKS, name, shapes)
     monkeypatch.setattr(plane, "SAMPLES", {"gaussians": 64})
     monkeypatch.setattr(generation, "EVALUATIONS", (2, 16))
     monkeypatch.setattr(judge, "REPEATS", 2)
@@ -101,8 +106,13 @@ def test_every_gpu_job_runs_at_toy_size_and_names_its_device(tiny, tmp_path):
     assert gpu.main(["--cpu-dry-run", f"out={tmp_path}"]) == 0
     found = {path.stem: Table(path, ()).read() for path in tmp_path.glob("*.csv")}
     assert set(found) == {
-        "scale_gpu", "few_step_gaussians", "few_step_mnist", "few_step_fashion", "image_speed_small", "generation",
+        "image_speed_small", "translation", "few_step_cifar10_jpeg", "few_step_mnist", "few_step_fashion", "scale_gpu",
+        "few_step_gaussians", "generation",
     }  # fmt: skip
+    trained = [row for row in found["translation"] if row["train_steps"]]
+    assert {(row["task"], row["method"]) for row in trained} == {
+        (task, method) for task in ("stains", "wortmannin") for method in ("OT-CFM", "[SF]2M by ends")
+    }
     for rows in found.values():
         measured = [row for row in rows if row.get("train_steps", 1)]  # floors and controls train nothing
         assert measured
@@ -113,13 +123,17 @@ def test_gpu_jobs_are_limited_resumed_and_skipped(tmp_path, monkeypatch, capsys)
     done = []
     jobs = dict(list(gpu.JOBS.items())[:3])
     second = list(jobs)[1]
+    assert jobs[second]["table"] == jobs[list(jobs)[2]]["table"]  # whose rows are not this one's
 
     def measure(name, run, limit, where):
         """Write rows, but for one of the second job."""
-        table = Table(tmp_path / f"{jobs[name]['table']}.csv", ("k",))
-        table.put(*({"k": k} for k in range(jobs[name]["rows"] - (len(done) == 1))))
+        of = {key: value[0] if isinstance(value, list) else value for key, value in jobs[name]["of"].items()}
+        row = of | {"name": name} | ({"device": "H200, torch 2"} if "device" in of else {})
+        table = Table(tmp_path / f"{jobs[name]['table']}.csv", ("name", "k"))
+        table.put(*(row | {"k": k} for k in range(jobs[name]["rows"] - (len(done) == 1))))
         done.append((name, limit))
 
+    monkeypatch.setattr(machine, "name", lambda device: "H200, torch 2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "_run", measure)
     monkeypatch.setattr(gpu, "JOBS", jobs)
@@ -136,14 +150,62 @@ def test_gpu_jobs_are_limited_resumed_and_skipped(tmp_path, monkeypatch, capsys)
 
 
 def test_a_gpu_job_is_stopped_at_its_limit(capsys, monkeypatch):
-    real = gpu.subprocess.run
-    monkeypatch.setattr(gpu.subprocess, "run", lambda command, **way: real(["sleep", "5"], **way))
+    real = gpu.subprocess.Popen
+    monkeypatch.setattr(gpu.subprocess, "Popen", lambda command: real(["sleep", "60"]))
     gpu._run("a job", "few_step", 0.1, [])
     assert "stopped after 0 s" in capsys.readouterr().out
 
 
+def test_a_gpu_job_that_does_not_stop_is_ended(monkeypatch):
+    real, started = gpu.subprocess.Popen, []
+    deaf = ["sh", "-c", "trap '' TERM; exec sleep 60"]
+    monkeypatch.setattr(gpu.subprocess, "Popen", lambda command: started.append(real(deaf)) or started[0])
+    monkeypatch.setattr(gpu, "GRACE", 0.1)
+    gpu._run("a job", "few_step", 0.5, [])
+    assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", [name for name, job in gpu.JOBS.items() if job["table"] != "scale_gpu"])
+def test_rows_that_are_committed_do_not_stand_for_those_of_a_gpu_job(name, monkeypatch):
+    monkeypatch.setattr(machine, "name", lambda device: "H200, torch 2")
+    assert gpu.made(gpu.JOBS[name], RESULTS) < gpu.JOBS[name]["rows"]
+
+
+def test_gpu_rows_are_those_of_the_job_that_do_not_say_how_they_failed(tmp_path):
+    job = {"table": "some", "of": {"seed": 0, "method": ["a", "b"]}, "rows": 2}
+    assert gpu.made(job, tmp_path) == 0
+    rows = [{"method": method, "seed": seed, "failed": None} for method in "abc" for seed in (0, 1)]
+    Table(tmp_path / "some.csv", ("method", "seed")).put(*rows)
+    assert gpu.made(job, tmp_path) == 2
+    Table(tmp_path / "some.csv", ("method", "seed")).put({"method": "a", "seed": 0, "failed": "out of memory"})
+    assert gpu.made(job, tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (Stopped(17, 40, "runs/x"), " after step 17 of 40"),
+        (Stopped(17, 40, None), ""),
+        (Stopped(0, 0, None, search="a width"), ""),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_a_benchmark_that_is_stopped_says_how_it_goes_on(stop, said, capsys):
+    def main(words):
+        raise stop
+
+    with pytest.raises(SystemExit) as ended:
+        guarded("images translation", main)
+    assert ended.value.code == 130
+    assert ended.value.__suppress_context__
+    line = f"benchmarks.images translation: stopped{said}. The same command goes on with what is there.\n"
+    assert capsys.readouterr().err == line
+
+
 def test_gpu_commands_are_understood():
-    assert sum(job["seconds"] for job in gpu.JOBS.values()) <= 720
+    order = list(gpu.JOBS)
+    assert order[:4] == ["images per second", "stains", "cells under wortmannin", "photographs"]
+    assert sum(gpu.JOBS[name]["seconds"] for name in order[:6]) <= 720  # of what was asked for first
     for job in gpu.JOBS.values():
         for name in ("run", "toy"):
             act, words = gpu.parts_of(job[name])

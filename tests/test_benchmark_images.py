@@ -25,7 +25,7 @@ from benchmarks.images import (
 from benchmarks.images import judge as judge_of_images
 from benchmarks.images import methods as methods_of_images
 from benchmarks.images.judge import FLOOR, Translated
-from benchmarks.images.methods import CPU, GENERATORS, TRANSLATORS, Model, Patches, ddim, sample
+from benchmarks.images.methods import CPU, GENERATORS, GPU, TRANSLATORS, Model, Patches, ddim, sample
 from benchmarks.images.tasks import (
     DATASETS,
     Dataset,
@@ -323,6 +323,37 @@ def test_cells_under_wortmannin_are_judged_on_other_wells():
     assert translation.suits(TRANSLATORS["OT-CFM in classes"], task)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(3000, 50), (300, 50), (200, 50), (100, 25), (1, 0)])
+def test_a_short_training_is_a_fourth_warm_up_at_most(steps, warmup):
+    """Committed tables are of 200 steps and more, in which it takes the 50 of the recipe."""
+    assert methods_of_images.within(CPU.recipe, steps) == replace(CPU.recipe, warmup=warmup)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(100_000, 5000), (2000, 100), (400, 20)])
+def test_a_gpu_reaches_its_learning_rate_in_every_training(steps, warmup):
+    assert methods_of_images.within(GPU.recipe, steps).warmup == warmup
+    assert GPU.recipe.rate_at(steps // 4, steps=steps) == GPU.recipe.learning_rate
+    assert generation.SIZES["cifar10"].recipe.warmup == 5000  # as published
+
+
+def test_sizes_share_no_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
+    for size in ("cpu", "gpu"):
+        monkeypatch.setitem(translation.SIZES, size, TINY)
+        translation.main(["task=shapes", "method=I-CFM", f"size={size}", f"out={tmp_path}"])
+    for end, size in (("", "cpu"), ("_gpu", "gpu")):
+        rows = Table(tmp_path / f"translation{end}.csv", translation.KEY).read()
+        assert {row["size"] for row in rows} == {size}
+        page = (tmp_path / f"translation{end}.md").read_text()
+        assert f"size={size} " in page
+        assert f"](translation{end}_shapes.png)" in page
+        assert (tmp_path / f"translation{end}_shapes.png").exists()
+    (tmp_path / "translation_gpu.csv").replace(tmp_path / "translation.csv")
+    with pytest.raises(ValueError, match="holds rows of gpu; asked for cpu"):
+        translation.main(["task=shapes", "method=I-CFM", f"out={tmp_path}"])
+
+
 # --- seeds -------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +387,34 @@ def test_several_seeds_are_one_row_and_a_verdict():
     once = comparison.text([row for row in rows if row["seed"] == 0])
     assert "of one seed" in once[1]
     assert comparison.text(rows[:2]) == []  # nothing to compare with
+
+
+def test_right_class_is_not_judged_where_the_mean_image_has_it_more_often_than_real_ones():
+    def row(method, accuracy, fd=10.0):
+        return scored(method, 0, fd) | {
+            "accuracy": accuracy,
+            "accuracy_low": accuracy - 0.04,
+            "accuracy_high": accuracy,
+        }
+
+    def page(mean_image):
+        rows = [row(FLOOR, 0.86), row("mean image", mean_image), row("I-CFM", 0.5), row(from_noise.NAME, 0.9, fd=40.0)]
+        return translation_page._seen(rows), comparison.text(rows)
+
+    seen, lines = page(1.0)
+    assert seen == [
+        "- Right class does not tell real images from others: 1 [0.96, 1] of the mean image, 0.86 [0.82, 0.86] of real "
+        "ones. Do not rank by it."
+    ]
+    assert lines[1].endswith("Right class is shown, but not judged: see above.")
+    assert any(line.startswith("| I-CFM - noise -> target | **-30 [") for line in lines)
+    assert "| -0.4 [" in lines[5]
+    assert lines[-1] == "- I-CFM against noise -> target: better in FD-x."
+    seen, lines = page(0.8)
+    assert seen == []
+    assert "judged" not in lines[1]
+    assert "| **-0.4 [" in lines[5]
+    assert lines[-1] == "- I-CFM against noise -> target: better in FD-x; worse in right class."
 
 
 def test_methods_know_their_tasks(hidden, cells):
@@ -467,7 +526,7 @@ def test_a_generation_that_is_stopped_scores_and_trains_nothing_twice(tmp_path, 
 
     monkeypatch.setattr(methods_of_images, "sample", counted)
     monkeypatch.setattr(VelocityMatching, "__call__", lambda *a, **named: (trained.append(1), call(*a, **named))[1])
-    asked = "FM", "mnist", some, judge, replace(TINY, steps=16), 0, underway.Underway(tmp_path)
+    asked = "FM", "generation/mnist", some, judge, replace(TINY, steps=16), 0, underway.Underway(tmp_path)
     with pytest.raises(Stop):
         list(generation._scored(*asked))
     rows = list(generation._scored(*asked))
@@ -527,6 +586,7 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path,
     for name, value in {"MOMENTS": 3, "MANY": 2}.items():
         monkeypatch.setattr(few_step, name, value)
     monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
     size = ["flow_steps=1", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu"]
     few_step.main(["task=mnist", f"method={method}", "seeds=1", *size, f"out={tmp_path}"])
     rows = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")).read()
@@ -537,6 +597,40 @@ def test_images_are_flowed_reflowed_and_distilled(method, monkeypatch, tmp_path,
     assert "Real images made worse: noise of 5 grey levels " in page
     assert "## High frequencies" in page
     assert re.search(r"real against real [01]\.\d+, noise of 5 grey levels ", page)
+
+
+def test_the_flow_that_maps_start_from_is_not_trained_twice(monkeypatch, tmp_path, rng):
+    digits = ImageSet(torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=rng))
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
+    monkeypatch.setattr(few_step, "METHODS", (few_step.TRAJECTORIES, "semigroup"))
+    for name, value in {"MOMENTS": 3, "MANY": 2}.items():
+        monkeypatch.setattr(few_step, name, value)
+    monkeypatch.setattr(curves, "JUMPS", (1, 2))
+    call, distilled, trained = VelocityMatching.__call__, curves.Bench.distilled, []
+
+    def stopped(*given, **named):
+        raise Stop
+
+    monkeypatch.setattr(VelocityMatching, "__call__", lambda *a, **named: (trained.append(1), call(*a, **named))[1])
+    size = ["flow_steps=3", "steps=1", "batch=4", "simulated=4", "images=6", "device=cpu", f"out={tmp_path}"]
+    monkeypatch.setattr(curves.Bench, "distilled", stopped)
+    with pytest.raises(Stop):
+        few_step.main(["task=mnist", f"method={few_step.TRAJECTORIES}", "seeds=1", *size])
+    monkeypatch.setattr(curves.Bench, "distilled", distilled)
+    table, kept = Table(tmp_path / "few_step_mnist.csv", ("method", "seed")), tmp_path / "underway"
+    before = table.read()
+    for method in few_step.METHODS:
+        assert list(kept.iterdir())  # as there are methods that it has not been used for
+        few_step.main(["task=mnist", f"method={method}", "seeds=1", *size])
+    assert len(trained) == 3
+    assert not list(kept.iterdir())
+    rows = table.read()
+    assert [row["method"] for row in rows[2:]] == list(few_step.METHODS)
+    assert [row["at_1"] for row in rows[:2]] == [row["at_1"] for row in before]
+    assert [row["seconds"] for row in rows[:2]] == [row["seconds"] for row in before]
+    few_step.main(["task=mnist", "method=semigroup", "seeds=1", "--again", *size])
+    assert len(trained) == 6
 
 
 def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):

@@ -95,7 +95,6 @@ def test_steps_plans_and_imports_are_timed(tmp_path, monkeypatch):
 def test_images_per_second_are_measured_in_turn(tmp_path, monkeypatch):
     tiny = images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
     monkeypatch.setitem(images.SIZES, "small", tiny)
-    monkeypatch.setattr(images, "MODES", images.MODES[:1])
     images.main(["size=small", "rounds=1", "repeats=1", f"out={tmp_path}"])
     rows = Table(tmp_path / "image_speed_small.csv", ("mode", "network", "task")).read()
     assert [(row["network"], row["task"]) for row in rows if row["network"] == "cellflow"] == [
@@ -104,6 +103,44 @@ def test_images_per_second_are_measured_in_turn(tmp_path, monkeypatch):
     assert all(row["images_per_second"] > 0 for row in rows)
     assert {row["ours_against_it"] for row in rows if row["network"] == "cellflow"} == {1.0}
     assert "Images 1 x 8 x 8, batch 2" in (tmp_path / "image_speed_small.md").read_text()
+
+
+def test_what_is_added_to_images_per_second_one_by_one(tmp_path, monkeypatch):
+    """On a chip whose peak is known; in modes that a CPU has too."""
+    tiny = images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
+    made, real = [], images.Contender
+
+    def contender(*given):
+        made.append(real(*given))
+        return made[-1]
+
+    monkeypatch.setitem(images.SIZES, "small", tiny)
+    monkeypatch.setattr(images, "NETWORKS", {"cellflow": images.ours, "torchcfm": images.ours})
+    monkeypatch.setattr(images.peers, "is_there", lambda name: True)
+    monkeypatch.setattr(images, "Contender", contender)
+    monkeypatch.setattr(images, "peak_of", lambda device: 1e9)
+    words = ["size=small", "rounds=1", "repeats=1", f"out={tmp_path}"]
+    monkeypatch.setattr(images, "ON_A_CPU", images.MODES[:2])
+    images.main(words)
+    monkeypatch.setattr(images, "ON_A_CPU", images.MODES[:3])
+    images.main(words)  # goes on with the third
+    assert [one.optimizer.defaults["fused"] for one in made] == [False, False, True, True, True, True]
+    assert [one.bf16 for one in made] == [False] * 4 + [True] * 2
+    table = Table(tmp_path / "image_speed_small.csv", ("mode", "network", "task"))
+    rows = table.read()
+    assert len(rows) == 3 * 2 * 2
+    for row in rows:
+        done = row["images_per_second"] * images.operations(row["network"], row["task"], tiny)
+        assert row["share_of_peak"] == pytest.approx(done / 1e9, rel=1e-3)
+        assert "CPU" in row["device"]
+    assert images.operations("cellflow", "train", tiny) > 2 * images.operations("cellflow", "sample", tiny)
+    table.put(*(row for row in rows if (row["mode"], row["network"]) != ("bf16", "torchcfm")), whole=True)
+    images.main(words)
+    assert len(made) == 8  # ours again, beside the one that was missing
+    assert len(table.read()) == len(rows)
+    table.put(*(row | {"device": "another"} for row in rows))
+    images.main(words)
+    assert {row["device"] for row in table.read()} == {rows[0]["device"]}
 
 
 def test_conditions_are_measured_at_toy_size(tmp_path):

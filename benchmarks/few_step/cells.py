@@ -1,5 +1,6 @@
 """Embryoid bodies in five dimensions, a snapshot left out (protocol A): W1 after few jumps, beside the solver."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -37,9 +38,9 @@ class Folds:
         self.folds, self.steps, self.seed, self.device = folds, steps, seed, device
         self.trainings = len(folds)
 
-    def velocity(self) -> list[cf.SnapshotFlow]:
-        make = partial(FLOW, seed=self.seed, device=str(self.device))
-        return [make().fit(task.training.adata()) for task in self.folds]
+    def velocity(self, clock: Callable[[], float]) -> tuple[list[cf.SnapshotFlow], float]:
+        make, start = partial(FLOW, seed=self.seed, device=str(self.device)), clock()
+        return [make().fit(task.training.adata()) for task in self.folds], clock() - start
 
     def solved(self, flows: list[cf.SnapshotFlow], steps: int | None) -> Scores:
         return self._w1(flows, Fixed("euler", steps=steps or self.many))

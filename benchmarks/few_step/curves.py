@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import cellflow as cf
 from benchmarks import machine, page
+from benchmarks.images.methods import within
+from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
 from benchmarks.rows import Row, Table, rounded
 from cellflow.integrate import Fixed
 from cellflow.metrics import blind_to
@@ -51,12 +53,18 @@ class Bench:
     at_once: int = 10**9
     semigroup: Callable[[Any], float] = lambda flow_map: float("nan")  # how far one jump is from two
     fits: int = 0  # added to the seed where a field is fitted
+    place: Underway = NOWHERE  # where the flow is trained, so that it goes on where it was stopped
     trainings = 1  # that seconds are averaged over
 
-    def velocity(self) -> Any:
-        """Return the trained flow."""
-        rng = cf.generator(self.seed)
-        return self._fit(self.network(rng, 1), VelocityMatching(), self.pairs(rng), self.flow_steps, self.recipe)
+    def velocity(self, clock: Callable[[], float]) -> tuple[Any, float]:
+        """Return the trained flow, and its seconds: those of all its steps, also where some were taken before."""
+        rng, watch = cf.generator(self.seed), Stopwatch(clock)
+        flow = self._fit(
+            self.network(rng, 1), VelocityMatching(), self.pairs(rng), self.flow_steps, self.recipe,
+            run=self.place.run("flow"), on_step=watch,
+        )  # fmt: skip
+        (spent,) = self.place.rows("flow", lambda: [{"seconds": watch.seconds(self.flow_steps)}])
+        return flow, spent["seconds"]
 
     def solved(self, flow: Any, steps: int | None) -> Scores:
         """Return the scores after so many Euler steps; ``None``: of the flow at its best."""
@@ -70,7 +78,7 @@ class Bench:
         while True:
             cf.training.refit(
                 straight, VelocityMatching(), *self.ends(rng), coupling=coupling, rounds=1, steps=self.steps,
-                generator=rng, batch_size=self.batch, recipe=self.recipe,
+                generator=rng, batch_size=self.batch, recipe=within(self.recipe, self.steps),
             )  # fmt: skip
             yield straight
 
@@ -91,9 +99,9 @@ class Bench:
         """Return the scores after so many jumps."""
         return self._scores(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
 
-    def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe) -> Any:
+    def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe, **run: Any) -> Any:
         rng = cf.generator(self.seed + self.fits)
-        cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=recipe)
+        cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=within(recipe, steps), **run)
         return field.eval()
 
     def _scores(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> Scores:
@@ -114,9 +122,8 @@ def rows(bench: Any, methods: Sequence[str], clock: Callable[[], float]) -> Iter
         best = bench.solved(flow, None)
         yield after(f"{name}, {bench.many} evaluations", seconds, lambda k: best)
 
-    start = clock()
-    flow = bench.velocity()
-    seconds = took = clock() - start
+    flow, seconds = bench.velocity(clock)
+    took = seconds
     yield from solved("velocity", seconds, flow)
     last = max((k for k, name in enumerate(bench.reflows, start=1) if name in methods), default=0)
     rounds = bench.reflowed(flow) if last else iter(())
@@ -162,6 +169,7 @@ class Curve:
     controls: Mapping[str, float] = field(default_factory=dict)  # real images made worse, beside the floor
     others: Mapping[str, "Other"] = field(default_factory=dict)  # what was measured besides, by the name of its score
     published: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    known: Sequence[str] = ()  # all methods there are; once each has its rows, what was kept of the flow goes
 
     def record(
         self, given: argparse.Namespace, make: Callable[[int], Any], methods: Sequence[str], device: torch.device
@@ -172,12 +180,26 @@ class Curve:
         about = {"size": self.size, "device": machine.name(device)}
         for seed in range(given.first, given.first + given.seeds):
             there = [row["method"] for row in table.read(seed=seed)] if not given.again else []
-            missing = [name for name in methods if not any(f"{old},".startswith(f"{name},") for old in there)]
-            for row in rows(make(seed), missing, machine.clock(device)) if missing else ():
-                table.put(row | {"seed": seed} | about)
-                print(rounded(row | {"seed": seed}), flush=True)
-                self._write(given, table.read())  # now: the run may be stopped
+            missing = [name for name in methods if not _there(name, there)]
+            if missing:
+                self._measure(given, make(seed), missing, table, {"seed": seed} | about, machine.clock(device))
         self._write(given, table.read())
+
+    def _measure(
+        self, given: argparse.Namespace, bench: Any, methods: Sequence[str], table: Table, about: Row,
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """Put the rows of one seed into the table as they come."""
+        place = getattr(bench, "place", NOWHERE)
+        if given.again:
+            place.forget()
+        for row in rows(bench, methods, clock):
+            table.put(row | about)
+            print(rounded(row | {"seed": about["seed"]}), flush=True)
+            self._write(given, table.read())  # now: the run may be stopped
+        made = [row["method"] for row in table.read(seed=about["seed"])]
+        if all(_there(name, made) for name in self.known):
+            place.forget()
 
     def _write(self, given: argparse.Namespace, found: list[Row]) -> None:
         page.save(self.draw(found), given.out / f"{self.name}.png")
@@ -253,6 +275,11 @@ class Curve:
         axis.set_title(self.title, fontsize=10)
         drawn.legend(loc="outside right center", fontsize=8, frameon=False)
         return drawn
+
+
+def _there(method: str, rows: Sequence[str]) -> bool:
+    """Say whether a method is among those that have rows; of a flow these also say how it was solved."""
+    return any(f"{row},".startswith(f"{method},") for row in rows)
 
 
 def _jumps(found: list[Row], name: str = SCORE, form: str = ".4g") -> list[object]:

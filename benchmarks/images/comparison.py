@@ -6,6 +6,7 @@ from statistics import mean, variance
 
 from benchmarks import page
 from benchmarks.images import from_noise
+from benchmarks.images.judge import FLOOR
 from benchmarks.rows import Row
 
 PAIRS = (
@@ -16,11 +17,13 @@ PAIRS = (
 SCORES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0", "measured": "{described_by}",
           "accuracy": "right class", "kept": "{kept_by}"}  # fmt: skip
 MORE_IS_BETTER = ("accuracy", "kept")
+RIGHT, MEAN_IMAGE = "accuracy", "mean image"
 NORMAL = 1.96
 ABOUT = (
     "Differences at the most steps of the flow, first minus second, with 95 % intervals as if both had been scored on "
     "different images: {how}. Bold where 0 is outside. Less is better but for right class and what is kept."
 )
+NOT_JUDGED = " Right class is shown, but not judged: see above."
 ONE = "from the bootstrap of both scores, of one seed, so without what another training would change"
 SEVERAL = "from the bootstrap of both scores and the spread over {n} seeds"
 
@@ -36,6 +39,18 @@ def over_seeds(rows: Sequence[Row], baselines: Collection[str]) -> list[Row]:
     return [found[0] if len(found) == 1 or name in baselines else _mean(found) for (name, *_), found in groups.items()]
 
 
+def fooled(rows: Sequence[Row]) -> tuple[Row, Row] | None:
+    """Return the rows of the mean image and of real ones where the former is more often of the right class.
+
+    That is, beyond the interval of real images: the score then says how typical an image is, not how real.
+    """
+    found = {row["method"]: row for row in rows if row["method"] in (MEAN_IMAGE, FLOOR)}
+    if len(found) < 2 or any(row.get(RIGHT) is None for row in found.values()):
+        return None
+    mean_image, real = found[MEAN_IMAGE], found[FLOOR]
+    return (mean_image, real) if mean_image[RIGHT] > real[f"{RIGHT}_high"] else None
+
+
 def text(rows: Sequence[Row]) -> list[str]:
     """Return the table of differences, and what it says; nothing where there are no two methods to compare."""
     last = _last(rows)
@@ -47,14 +62,18 @@ def text(rows: Sequence[Row]) -> list[str]:
     every = [row for pair in pairs for name in pair for row in last[name].values()]
     measured = [name for name in SCORES if all(row.get(name) is not None for row in every)]
     titles = {name: SCORES[name].format(**some) for name in measured}
+    dismissed = (RIGHT,) if fooled(rows) else ()
     table, verdicts = [], []
     for a, b in pairs:
         shared = sorted(last[a].keys() & last[b].keys())
         found = {name: difference([(last[a][seed], last[b][seed]) for seed in shared], name) for name in titles}
-        table.append([f"{a} - {b}", *(_cell(*one) for one in found.values())])
-        verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(found, titles))}.")
+        table.append([f"{a} - {b}", *(_cell(*one, bold=name not in dismissed) for name, one in found.items())])
+        judged = {name: one for name, one in found.items() if name not in dismissed}
+        verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(judged, titles))}.")
     head = ["difference", *titles.values()]
-    return ["", ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n)), "", *page.table(head, table), "", *verdicts]
+    about = ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n))
+    about += NOT_JUDGED * any(name in titles for name in dismissed)
+    return ["", about, "", *page.table(head, table), "", *verdicts]
 
 
 def difference(pairs: Sequence[tuple[Row, Row]], name: str) -> tuple[float, float]:
@@ -89,9 +108,9 @@ def _mean(rows: Sequence[Row]) -> Row:
     return found | {"method": f"{rows[0]['method']}, {len(rows)} seeds"}
 
 
-def _cell(apart: float, half: float) -> str:
+def _cell(apart: float, half: float, *, bold: bool = True) -> str:
     shown = f"{apart:.3g} [{apart - half:.3g}, {apart + half:.3g}]"
-    return f"**{shown}**" if abs(apart) > half else shown
+    return f"**{shown}**" if bold and abs(apart) > half else shown
 
 
 def _verdict(found: dict[str, tuple[float, float]], titles: dict[str, str]) -> Iterator[str]:

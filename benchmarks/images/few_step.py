@@ -3,7 +3,7 @@
 Fréchet distance of generated images to test images in the features of our small network, no FID, after few steps of
 flow matching, reflow and flow maps; and their high frequencies, which tell grain from blur. ``cifar10_jpeg`` is a copy,
 not the official archive; ``size=full`` trains a larger network for longer, on a GPU. Rows that are in the table already
-are not measured again.
+are not measured again, and a flow that was stopped goes on.
 """
 
 from dataclasses import replace
@@ -21,6 +21,7 @@ from benchmarks.few_step.curves import SCORE, Bench, Curve, Other
 from benchmarks.images.judge import FLOOR, spoiled
 from benchmarks.images.methods import CPU, Size, arguments
 from benchmarks.images.tasks import DATASETS
+from benchmarks.images.underway import Underway
 from cellflow.integrate import Fixed
 from cellflow.metrics import feature_network, features_of, frechet_distance, high_frequency_ratio
 from cellflow.training.distillation import ADAPTIVE, OBJECTIVES, RECIPE, TRAJECTORIES
@@ -74,6 +75,7 @@ def bench(name: str, size: Size, seed: int) -> Bench:
         trajectories=TRAJECTORIES, batch=size.batch, steps=size.steps, flow_steps=size.flow_steps, recipe=size.recipe,
         slow=replace(size.recipe, learning_rate=RECIPE.learning_rate), best=Fixed("euler", steps=MANY), many=MANY,
         reflows=REFLOWS, reflow_steps=MOMENTS - 1, moments=MOMENTS, at_once=250, fits=1,
+        place=Underway.of(("flow", name, seed, replace(size, steps=0))),
     )  # fmt: skip
 
 
@@ -85,24 +87,26 @@ def curve(name: str, size: Size, *, full: bool) -> Curve:
         f"and every map: {size.steps} steps, taught by the flow.",
     ]
     words = f"{size.flow_steps} and {size.steps} steps of {size.batch}, width {size.width}"
-    scores, sharp = floor(name, size.images)
+    scores, sharp = floor(name, size.images, size.device)
     return Curve(
         f"few_step_{name}{'_full' * full}", name + ", GPU size" * full, f"FD-{name}", words, about,
         best=scores.pop(FLOOR), controls=scores, others={SHARP: Other("High frequencies", ABOUT_SHARP, sharp)},
+        known=METHODS,
     )  # fmt: skip
 
 
-def floor(name: str, samples: int, seeds: int = 3) -> tuple[dict[str, float], dict[str, float]]:
+def floor(name: str, samples: int, device: str = "cpu", seeds: int = 3) -> tuple[dict[str, float], dict[str, float]]:
     """Return distances and high frequencies of as many real training images, and of these made worse, over seeds."""
-    network, load = feature_network(str(DATASETS[name].network)), DATASETS[name].load
+    network, load = feature_network(str(DATASETS[name].network)).to(device), DATASETS[name].load
     tests, images = load("test").scaled(), load("train")
-    real = features_of(tests, network)
+    real = features_of(tests.to(device), network)
     found: dict[str, list[tuple[float, float]]] = {}
     for seed in range(seeds):
         order = torch.randperm(len(images), generator=cf.generator(30_000 + seed))
         some = images.scaled(order[:samples])
         for control, shown in {FLOOR: some, **spoiled(some, seed)}.items():
-            both = frechet_distance(features_of(shown, network), real), high_frequency_ratio(shown, tests)
+            seen = features_of(shown.to(device), network)
+            both = frechet_distance(seen, real), high_frequency_ratio(shown, tests)
             found.setdefault(control, []).append(both)
     scores, sharp = ({control: mean(v[k] for v in values) for control, values in found.items()} for k in (0, 1))
     return scores, sharp

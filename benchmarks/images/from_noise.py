@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import cellflow as cf
-from benchmarks.images.methods import TRANSLATORS, Method, Model, Size, sample
+from benchmarks.images.methods import TRANSLATORS, Method, Model, Size, sample, within
 from benchmarks.images.tasks import Task
 from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
 from cellflow.images import ImageSet
@@ -46,8 +46,8 @@ def train(task: Task, size: Size, seed: int, place: Underway = NOWHERE) -> Model
         None, images, coupling="independent", batch_size=size.batch, generator=rng, condition="labels", flip=task.flip
     )
     cf.training.fit(
-        field, METHOD.objective, batches, steps=size.steps, generator=rng, recipe=size.recipe, run=place.run(),
-        on_step=watch,
+        field, METHOD.objective, batches, steps=size.steps, generator=rng, recipe=within(size.recipe, size.steps),
+        run=place.run(), on_step=watch,
     )  # fmt: skip
     return Model(field.eval(), METHOD.objective, size.steps, watch.seconds(size.steps))
 

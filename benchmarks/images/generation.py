@@ -19,7 +19,7 @@ from benchmarks import machine, page
 from benchmarks.command import Words
 from benchmarks.images import methods
 from benchmarks.images.judge import FLOOR, Generated
-from benchmarks.images.methods import CPU, GENERATORS, GPU, Model, Size, arguments
+from benchmarks.images.methods import CPU, GENERATORS, GPU, Model, Size, arguments, ending, within
 from benchmarks.images.tasks import DATASETS
 from benchmarks.images.underway import Stopwatch, Underway
 from benchmarks.page import shown
@@ -30,9 +30,10 @@ from cellflow.metrics import blind_to
 SIZES = {
     "cpu": replace(CPU, recipe=replace(CPU.recipe, schedule="constant")),
     "gpu": replace(GPU, images=10_000),
-    "cifar10": replace(GPU, images=50_000, steps=400_001),
+    "cifar10": replace(GPU, images=50_000, steps=400_001, recipe=replace(GPU.recipe, warmup=5000)),
 }
-"""With a constant learning rate: every checkpoint is then worth as much as the last."""
+"""With a constant learning rate: every checkpoint is then worth as much as the last. Each size has a table of its own.
+"""
 KEY = ("dataset", "method", "sampler", "evaluations", "train_steps", "seed", "size")
 COLUMNS = (
     *KEY, "distance", "n", "fd", "fd_low", "fd_high", "kid", "precision", "recall", "high_frequency", "batch",
@@ -52,16 +53,17 @@ def main(words: Words = None) -> None:
     """Run the data sets that are named; write rows, figures and the page."""
     names = list(DATASETS)
     given = arguments("generation", __doc__, names, GENERATORS, SIZES, words, seed=0)
-    table = Table(given.out / "generation.csv", KEY, COLUMNS)
+    file = f"generation{ending(given.size)}"
+    table = Table(given.out / f"{file}.csv", KEY, COLUMNS)
+    table.refuse_others("size", given.size)
     for name in given.task:
         about = {"dataset": name, "seed": given.seed, "size": given.size}
         for rows in run(table, about, given.method, given.sized):
             print(*map(rounded, rows), sep="\n", flush=True)
-            (given.out / "generation.md").write_text(text(table.read(), given.tail))
+            (given.out / f"{file}.md").write_text(text(table.read(), given.tail))
             drawn = draw(table.read(dataset=name), title=f"{name}: distance to real test images")
-            page.save(drawn, given.out / f"generation_{name}.png")
-            path = given.out / f"generation_{name}_samples.png"
-            methods.draw_samples(f"generation/{name}", [*GENERATORS, "real"], path)
+            page.save(drawn, given.out / f"{file}_{name}.png")
+            methods.draw_samples(f"{file}/{name}", [*GENERATORS, "real"], given.out / f"{file}_{name}_samples.png")
 
 
 def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list[Row]]:
@@ -70,7 +72,7 @@ def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list
     images = DATASETS[name].load("train")
     judge, rng = Generated(DATASETS[name], images), cf.generator(seed=seed)
     some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
-    methods.keep_samples(f"generation/{name}", "real", some[0])
+    methods.keep_samples(f"generation{ending(about['size'])}/{name}", "real", some[0])
     rows = [about | row for row in judge.baselines(some)]
     table.put(*rows)
     yield rows
@@ -79,14 +81,15 @@ def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
             place = Underway.of((known, size.device))
-            rows = [known | where | row for row in _scored(chosen, name, images, judge, size, seed, place)]
+            folder = f"generation{ending(about['size'])}/{name}"
+            rows = [known | where | row for row in _scored(chosen, folder, images, judge, size, seed, place)]
             table.put(*rows)
             place.forget()
             yield rows
 
 
 def _scored(
-    chosen: str, name: str, images: ImageSet, judge: Generated, size: Size, seed: int, place: Underway
+    chosen: str, folder: str, images: ImageSet, judge: Generated, size: Size, seed: int, place: Underway
 ) -> Iterator[Row]:
     """Train once, and yield the scores: with one sampler on the way, with every number of evaluations at the end."""
     method, rng, images = GENERATORS[chosen], cf.generator(seed=seed + 1), images.to(size.device)
@@ -99,8 +102,8 @@ def _scored(
     def trained(mark: int, done: int) -> Model:
         watch = Stopwatch()
         cf.training.fit(
-            model.field, model.objective, batches, steps=marks[-1], until=mark, run=place.run(), recipe=size.recipe,
-            generator=cf.generator(seed=seed), on_step=watch,
+            model.field, model.objective, batches, steps=marks[-1], until=mark, run=place.run(),
+            recipe=within(size.recipe, marks[-1]), generator=cf.generator(seed=seed), on_step=watch,
         )  # fmt: skip
         model.field.eval()
         return model._replace(steps=mark, seconds=seconds + watch.seconds(mark - done))
@@ -115,7 +118,7 @@ def _scored(
             spent = {"sample_seconds": time.perf_counter() - start, "train_seconds": now.seconds}
             yield about | spent | judge(found)
             if last and (sampler, evaluations) == (method.samplers[0], EVALUATIONS[-1]):
-                methods.keep_samples(f"generation/{name}", chosen, found)
+                methods.keep_samples(folder, chosen, found)
 
     for done, mark in pairwise((0, *marks)):
         found = place.rows(f"after {mark} steps", lambda mark=mark, done=done: rows(mark, done))  # type: ignore[misc]
@@ -151,9 +154,10 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
          shown(row, "recall", 2), shown(row, "high_frequency")]
         for method, course in courses.items() for row in course
     ]  # fmt: skip
+    file = f"generation{ending(rows[0]['size'])}_{name}"
     return [
-        *lines, *_answer(courses), *_controls(rows, distance), f"![distance](generation_{name}.png)", "",
-        f"![samples](generation_{name}_samples.png)", "",
+        *lines, *_answer(courses), *_controls(rows, distance), f"![distance]({file}.png)", "",
+        f"![samples]({file}_samples.png)", "",
         f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
         f"{distance} on the way, with {ON_THE_WAY} evaluations:", "",
         *page.table(

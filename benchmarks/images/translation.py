@@ -1,7 +1,7 @@
 """Translate images without pairs, and score it: ``python -m benchmarks.images translation task=shapes method=all``.
 
-Rows that are in the table already, with the same settings, are not made again. Needs the image sets in
-``$CELLFLOW_DATA`` (all but ``shapes``, whose cells are in the package).
+Rows that are in the table already, with the same settings, are not made again. ``size=gpu`` has a table of its own.
+Needs the image sets in ``$CELLFLOW_DATA`` (all but ``shapes``, whose cells are in the package).
 """
 
 import time
@@ -17,7 +17,7 @@ from benchmarks.command import Words
 from benchmarks.images import from_noise, methods, wortmannin
 from benchmarks.images.from_noise import METHODS
 from benchmarks.images.judge import COMPONENTS_OF, Translated
-from benchmarks.images.methods import CPU, GPU, Method, Model, Size, arguments
+from benchmarks.images.methods import CPU, GPU, Method, Model, Size, arguments, ending, within
 from benchmarks.images.tasks import TASKS as OTHERS
 from benchmarks.images.tasks import Task
 from benchmarks.images.translation_page import picture, text
@@ -42,16 +42,18 @@ def main(words: Words = None) -> None:
     """Run the tasks that are named; write rows, pictures and the page."""
     more = {"seed": 0, "seeds": 1, "fid": False, "encoder": False}
     given = arguments("translation", __doc__, list(TASKS), METHODS, SIZES, words, **more)
-    table = Table(given.out / "translation.csv", KEY, COLUMNS)
+    end = ending(given.size)
+    table = Table(given.out / f"translation{end}.csv", KEY, COLUMNS)
+    table.refuse_others("size", given.size)
     for name in given.task:
         task, about = TASKS[name](), {"task": name, "size": given.size}
         last, seeds = "true partner" if task.partnered else "real target", range(given.seed, given.seed + given.seeds)
         for rows in run(table, about, task, given.method, given.sized, seeds, fid=given.fid, encoder=given.encoder):
             print(*map(rounded, rows), sep="\n", flush=True)
-            (given.out / "translation.md").write_text(text(table.read(), given.tail))
+            (given.out / f"translation{end}.md").write_text(text(table.read(), given.tail))
             for number, way in enumerate(task.directions):
-                names, file = ["source", *METHODS, "target"], given.out / picture(name, number)
-                methods.draw_samples(f"translation/{name}/{way.name}", names, file, target=last)
+                names, file = ["source", *METHODS, "target"], given.out / picture(name, number, end)
+                methods.draw_samples(f"translation{end}/{name}/{way.name}", names, file, target=last)
 
 
 def run(
@@ -61,8 +63,9 @@ def run(
     """Yield rows of the baselines, from the first seed, then of each method and seed that the table lacks; put them."""
     for seed in seeds:
         judges = {way.name: Translated.of(task, way, size.images, seed, encoder=encoder) for way in task.directions}
+        folder = f"translation{ending(about['size'])}/{about['task']}"
         if seed == seeds[0]:
-            baselines = [about | {"seed": seed} | row for row in _baselines(judges, about["task"], seed)]
+            baselines = [about | {"seed": seed} | row for row in _baselines(judges, folder, seed)]
             table.put(*baselines)
             yield baselines
         for name in chosen:
@@ -71,7 +74,7 @@ def run(
             known = about | {"seed": seed, "method": name, "settings": settings}
             if suits(METHODS[name], task) and not table.read(**known):
                 place = Underway.of((about, settings, name))
-                found = _trained(name, task, judges, size, seed, about["task"], place, fid=fid)
+                found = _trained(name, task, judges, size, seed, folder, place, fid=fid)
                 rows = [known | row for row in found]
                 table.put(*rows)
                 place.forget()
@@ -88,7 +91,7 @@ def _trained(
     spent: Row = {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
     spent["device"] = machine.name(torch.device(size.device))
     for way, judge in judges.items():
-        kept = f"translation/{folder}/{way}", name
+        kept = f"{folder}/{way}", name
         for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid, noise=noise):
             yield spent | row
 
@@ -111,8 +114,8 @@ def train(task: Task, method: Method, size: Size, seed: int, place: Underway = N
     )
     first = max(1, size.steps // 2 if method.cycles else size.steps)
     cf.training.fit(
-        model.field, model.objective, batches, steps=first, generator=rng, recipe=size.recipe, run=place.run(),
-        on_step=watch,
+        model.field, model.objective, batches, steps=first, generator=rng, recipe=within(size.recipe, first),
+        run=place.run(), on_step=watch,
     )  # fmt: skip
     seconds, again = watch.seconds(first), time.perf_counter()
     for cycle in range(method.cycles):
@@ -121,7 +124,7 @@ def train(task: Task, method: Method, size: Size, seed: int, place: Underway = N
     return model._replace(steps=size.steps, seconds=seconds + time.perf_counter() - again)
 
 
-def _baselines(judges: dict[str, Translated], name: str, seed: int) -> Iterator[Row]:
+def _baselines(judges: dict[str, Translated], folder: str, seed: int) -> Iterator[Row]:
     """Yield the floor and its controls, and what doing nothing, simple answers, and the truth score."""
     for way, judge in judges.items():
         found = {"do nothing": judge.inputs, "ignore the input": judge.others(len(judge.inputs), seed)} | simple(judge)
@@ -130,7 +133,7 @@ def _baselines(judges: dict[str, Translated], name: str, seed: int) -> Iterator[
         yield from ({"direction": way, **row} for row in judge.controls(seed))
         yield from ({"direction": way, "method": method, **judge(x, seed)} for method, x in found.items())
         for end, images in (("source", judge.inputs), ("target", judge.real)):
-            methods.keep_samples(f"translation/{name}/{way}", end, images)
+            methods.keep_samples(f"{folder}/{way}", end, images)
 
 
 def simple(judge: Translated) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from benchmarks import page
 from benchmarks.images import comparison
 from benchmarks.images.from_noise import METHODS
 from benchmarks.images.judge import FLOOR
+from benchmarks.images.methods import ending
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table
 from cellflow.metrics import blind_to
@@ -34,9 +35,9 @@ PUBLISHED_ABOVE = (
 )
 
 
-def picture(task: str, direction: int) -> str:
-    """Return the file with samples of a task, in its first direction or its second."""
-    return f"translation_{task}{'_back' if direction else ''}.png"
+def picture(task: str, direction: int, end: str = "") -> str:
+    """Return the file with samples of a task, in its first direction or its second; ``end`` as the table's."""
+    return f"translation{end}_{task}{'_back' if direction else ''}.png"
 
 
 def text(rows: list[Row], tail: str = "") -> str:
@@ -57,7 +58,8 @@ def _task(task: str, rows: list[Row], tail: str) -> list[str]:
     lines = _made_by(task, rows, n, tail) or ["Baselines only: no method has been run yet."]
     budgets = any(row["train_steps"] for row in rows)
     ways = list(dict.fromkeys(row["direction"] for row in rows))
-    lines += ["", *(f"![{way}]({picture(task, number)})" for number, way in enumerate(ways))] if budgets else []
+    files = [picture(task, number, ending(rows[0]["size"])) for number, _ in enumerate(ways)]
+    lines += ["", *(f"![{way}]({file})" for way, file in zip(ways, files, strict=True))] if budgets else []
     for way in sorted(ways):
         mine = comparison.over_seeds(sorted((row for row in rows if row["direction"] == way), key=_rank), BASELINES)
         titles = SOME | {"measured": next((row["described_by"] for row in mine if row["described_by"]), "measured")}
@@ -94,7 +96,7 @@ def _made_by(task: str, rows: list[Row], n: int, tail: str) -> list[str]:
 
 
 def _seen(rows: list[Row]) -> list[str]:
-    """Say which distances put a control no farther from real images than real ones."""
+    """Say which distances put a control no farther from real images than real ones, and what else is not to rank by."""
     scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
     lines = []
     for name, title in JUDGES.items():
@@ -108,6 +110,12 @@ def _seen(rows: list[Row]) -> list[str]:
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
         said += f"; within the spread of the floor: {', '.join(faint)}" * bool(faint)
         lines.append(f"- {judge} {said}.")
+    if fooled := comparison.fooled(rows):
+        mean_image, real = (shown(row, comparison.RIGHT) for row in fooled)
+        lines.append(
+            f"- Right class does not tell real images from others: {mean_image} of the mean image, {real} of real "
+            "ones. Do not rank by it."
+        )
     return lines
 
 

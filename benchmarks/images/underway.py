@@ -54,8 +54,8 @@ class Underway:
 class Stopwatch:
     """Seconds of a number of steps, by those that were taken in this process: earlier ones are gone with theirs."""
 
-    def __init__(self) -> None:
-        self._taken, self._start = 0, time.perf_counter()
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._taken, self._clock, self._start = 0, clock, clock()
 
     def __call__(self, number: int, terms: Mapping[str, float]) -> None:
         """Count a step; to be called after each."""
@@ -63,7 +63,7 @@ class Stopwatch:
 
     def seconds(self, steps: int) -> float:
         """Return the seconds of so many steps."""
-        spent = time.perf_counter() - self._start
+        spent = self._clock() - self._start
         return spent * (steps / self._taken if self._taken else 1)
 
 

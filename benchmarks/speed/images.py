@@ -3,20 +3,23 @@
 A training step and an evaluation in sampling of our U-Net, of torchcfm's wrapper around the guided-diffusion U-Net, and
 of diffusers' UNet2DModel, at equal numbers of parameters, in turn within one run; memory beside it. Where a package is
 not installed it is skipped by name. ``size=small`` is for a CPU, ``size=full`` (35.7 million parameters, 32 x 32, batch
-128: the CIFAR-10 network of the OT-CFM paper) for a GPU, where bf16, compilation and CUDA graphs are added one by one
-and the share of the chip's peak is printed.
+128: the CIFAR-10 network of the OT-CFM paper) for a GPU, where the fused optimiser, bf16, channels last, compilation
+and CUDA graphs are added one by one, and the share of the chip's peak is printed. ``compiled=`` names the packages that
+are compiled beside ours: none of them saves most of the time.
 """
 
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import cellflow as cf
@@ -82,13 +85,17 @@ def diffusers(size: Size) -> Made:
 
 NETWORKS = {"cellflow": ours, "torchcfm": torchcfm, "diffusers": diffusers}
 OTHERS = ("torchcfm", "diffusers")
+TASKS = ("train", "sample")
 
 
+PLAIN = "float32, optimiser not fused"
 MODES = (
-    "float32", "bf16", "bf16, channels last", "bf16, channels last, compiled",
+    PLAIN, "float32", "bf16", "bf16, channels last", "bf16, channels last, compiled",
     "bf16, channels last, compiled, CUDA graphs",
 )  # fmt: skip
-"""One thing is added at a time; a CPU takes the first alone. Our U-Net works channels last in every mode."""
+"""One thing is added at a time; AdamW is fused in all but the first. Our U-Net works channels last in every mode."""
+ON_A_CPU = ("float32",)
+"""The modes of a CPU."""
 
 
 class Contender:
@@ -105,7 +112,7 @@ class Contender:
         self.field = torch.compile(field, mode=how) if "compiled" in mode else field
         self.x, self.target = (size.images(size.batch).to(device, memory_format=form) for form in (layout, None))
         self.t = torch.rand(size.batch, device=device)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=True)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, fused=mode != PLAIN)
         self.bf16, self.device = "bf16" in mode, device
 
     def train(self) -> None:
@@ -155,22 +162,36 @@ def measure(mode: str, size: Size, device: torch.device, rounds: int, repeats: i
     """Yield a row for each network and task in one mode."""
     contenders = {name: Contender(name, mode, size, device) for name in names if peers.is_there(name)}
     memory = {name: round(contender.megabytes()) for name, contender in contenders.items()}
-    chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
-    peak = next((value for known, value in PEAK.items() if known in chip), None) if "bf16" in mode else None
-    with FlopCounterMode(display=False) as counter:  # of a training step of our network, per image
-        ours(size)[1](torch.rand(1), size.images(1)).square().mean().backward()
-    for task in ("train", "sample"):
+    peak = peak_of(device)
+    for task in TASKS:
         found = rates(contenders, task, size, rounds, repeats)
         for name, values in found.items():
-            done = median(values) * counter.get_total_flops()
-            share = round(done / peak, 3) if peak and (name, task) == ("cellflow", "train") else None
+            share = round(median(values) * operations(name, task, size) / peak, 4) if peak else None
             ratio = median(a / b for a, b in zip(found["cellflow"], values, strict=True))
             parameters = sum(weight.numel() for weight in contenders[name].net.parameters())
             yield {
                 "mode": mode, "network": name, "parameters": parameters, "task": task,
                 "images_per_second": round(median(values), 1), "ours_against_it": round(ratio, 3),
-                "megabytes": memory[name], "share_of_peak": share,
+                "megabytes": memory[name], "share_of_peak": share, "device": machine.name(device),
             }  # fmt: skip
+
+
+def peak_of(device: torch.device) -> float | None:
+    """Return the most operations per second of a chip in bf16, if it is a GPU that we know."""
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    return next((value for known, value in PEAK.items() if known in chip), None)
+
+
+@cache
+def operations(name: str, task: str, size: Size) -> int:
+    """Return the operations of a network for one image: of a training step, or of an evaluation."""
+    field = NETWORKS[name](size)[1]
+    plain = sdpa_kernel(SDPBackend.MATH)  # attention in one piece is not counted on every device
+    with plain, FlopCounterMode(display=False) as counter, torch.set_grad_enabled(task == "train"):
+        loss = field(torch.rand(1), size.images(1)).square().mean()
+        if task == "train":
+            loss.backward()
+    return int(counter.get_total_flops())
 
 
 def text(rows: list[Row], size: str, command: str, device: torch.device, note: str) -> list[str]:
@@ -185,23 +206,28 @@ def text(rows: list[Row], size: str, command: str, device: torch.device, note: s
 
 
 def main(words: Words = None) -> None:
-    """Measure every network in every mode that this machine has, those aside that are in the table already."""
+    """Measure every network in every mode that this machine has, those aside that are in the table already.
+
+    Ours is measured again beside one that is new: ratios are of networks that took turns.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
     given = options(
         "speed images", __doc__, words, size=["full", "small"] if gpu else ["small", "full"], rounds=5,
         repeats=20 if gpu else 3, compiled=Several(OTHERS),
     )  # fmt: skip
-    about = {"device": machine.name(device)}
-    name = f"image_speed_{given.size}"
+    name, where = f"image_speed_{given.size}", machine.name(device)
     table = Table(given.out / f"{name}.csv", ("mode", "network", "task"))
-    rows = table.read(**about)  # those of another machine go
-    for mode in MODES if gpu else MODES[:1]:
-        if any(row["mode"] == mode for row in rows):
-            continue
+    for mode in MODES if gpu else ON_A_CPU:
+        kept = table.read(device=where)  # those of another machine go
+        there = {row["network"] for row in kept if row["mode"] == mode}
         names = ["cellflow", *given.compiled] if "compiled" in mode else [*NETWORKS]
-        for row in measure(mode, SIZES[given.size], device, given.rounds, given.repeats, names):
-            rows.append(row | about)
-            print(row, flush=True)
-        table.put(*rows, whole=True)
-    page.write(given.out / f"{name}.md", text(rows, given.size, given.command, device, given.note))
+        new = [other for other in names if other not in there and peers.is_there(other)]
+        if new:
+            asked = [*dict.fromkeys(["cellflow", *new])]
+            found = list(measure(mode, SIZES[given.size], device, given.rounds, given.repeats, asked))
+            table.put(*kept, *found, whole=True)
+            print(*found, sep="\n", flush=True)
+        rows = sorted(table.read(device=where), key=lambda row: MODES.index(row["mode"]))
+        lines = text(rows, given.size, given.command, device, given.note)
+        page.write(given.out / f"{name}.md", lines)  # now: the run may be stopped

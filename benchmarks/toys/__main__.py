@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, variance
 
 from benchmarks import page
-from benchmarks.command import Several, Words, options
+from benchmarks.command import Several, Words, guarded, options
 from benchmarks.rows import Row, Table, digest, rounded
 from benchmarks.toys import methods
 from benchmarks.toys.methods import METHODS, PAIRS, POINTS, Clouds, Method, Trainer, clouds, source_law
@@ -158,4 +158,4 @@ def _spread(rows: list[Row], name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    guarded("toys", main)
