@@ -21,11 +21,7 @@ pytestmark = [
     pytest.mark.usefixtures("unreported"),
 ]
 
-QUICK = [
-    "progress=false", "device=cpu", "threads=1", "recipe.schedule=constant", "recipe.warmup=100", "save_every=4",
-    "save_minutes=null",
-]  # fmt: skip
-"""With a rate that does not depend on the number of steps, as resumed runs have another one."""
+QUICK = ["progress=false", "device=cpu", "threads=1", "recipe.schedule=constant", "save_every=4", "save_minutes=null"]
 CELLS = [
     "data.time_key=time",
     "data.rep=X_latent",

@@ -435,31 +435,3 @@ def test_a_missing_column_is_named_by_the_setting_of_the_command_line(tmp_path, 
     cf.datasets.branching(seed=0).write_h5ad(path)
     assert main(["fit", f"data.path={path}", "data.time_key=day", f"out={tmp_path / 'run'}"]) == 1
     assert "Set `data.time_key`." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "warmup"),
-    [
-        (["fit", "steps=999"], 0.1),
-        (["fit", "steps=1000"], 100),
-        (["fit"], 100),
-        (["fit", "steps=100", "recipe.warmup=100"], 100),
-        (["fit", "steps=100", "recipe=default"], 0.1),
-        (["translate", "source=a", "target=b", "steps=100"], 0.1),
-        (["translate", "source=a", "target=b"], 100),  # as many steps as are right for the machine, 2000 or more
-        (["distill", "steps=20"], 0.1),
-        (["demo", "steps=100"], 100),
-    ],
-)
-def test_a_short_training_is_not_all_warm_up(words, warmup):
-    assert settings(*words).recipe.warmup == warmup
-
-
-@pytest.mark.parametrize(("then", "now"), [("100", 100), ("0.1", 0.1), ("7", 0.1), ("", 0.1)])
-def test_a_run_that_goes_on_keeps_its_warm_up(then, now, tmp_path):
-    """Of a run of 300 steps by a version before, and of one that more steps are asked of; others are refused later."""
-    (tmp_path / "config.yaml").write_text(f"recipe:\n  warmup: {then}\n" if then else "damaged")
-    words = [f"out={tmp_path}", "resume=true"]
-    assert settings("fit", "steps=300", *words).recipe.warmup == now
-    if then == "0.1":
-        assert settings("fit", "steps=3000", *words).recipe.warmup == 0.1

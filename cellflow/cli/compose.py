@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,9 @@ from cellflow.cli.configs import configs_folder
 from cellflow.cli.former import modern_words
 from cellflow.cli.kinds import unquoted
 from cellflow.cli.parts import TARGET
-from cellflow.cli.runs import CONFIG
 from cellflow.cli.schema import OF_RUNS
 from cellflow.cli.settings import Settings
 from cellflow.errors import unknown
-
-WARMUP, SHARE = 100, 0.1
-"""Steps of the warm-up by default, and its share of trainings for which these would be more."""
 
 
 def settings_from(command: str, words: list[str], folder: str | None = None) -> Settings:
@@ -62,34 +58,8 @@ def settings_from(command: str, words: list[str], folder: str | None = None) -> 
         check_all(composed, command)
     for name, text in sorted(values, key=lambda value: not value[0].endswith(TARGET)):  # which decides the others
         set_word(composed, name, text, command)
-    own_recipe = choices.get("recipe", "default") != "default" or f"recipe.{TARGET}" in dict(values)
-    if command != "demo" and not own_recipe and "recipe.warmup" not in dict(values):
-        _shorten_warmup(composed)
     complete(composed, command)
     return Settings(composed)
-
-
-def _shorten_warmup(settings: Mapping[str, Any]) -> None:
-    """Let the default warm-up take a share of a short training: it would be most of it, or all.
-
-    A run that goes on keeps what it began with, also by another number of steps, or by an older version.
-    """
-    recipe, steps = settings.get("recipe"), settings.get("steps")
-    if not isinstance(recipe, dict) or recipe.get("warmup") != WARMUP:
-        return
-    then = _warmup_in(Path(settings["out"])) if settings.get("resume") and settings.get("out") else None
-    if then in (WARMUP, SHARE):
-        recipe["warmup"] = then
-    elif isinstance(steps, int) and steps * SHARE < WARMUP:
-        recipe["warmup"] = SHARE
-
-
-def _warmup_in(folder: Path) -> Any:
-    """Return the warm-up of the run in a folder, or nothing where its settings cannot be read: that is said later."""
-    with suppress(ValueError, OSError):
-        recipe = documents.read(folder / CONFIG).get("recipe")
-        return recipe.get("warmup") if isinstance(recipe, Mapping) else None
-    return None
 
 
 def defaults(command: str) -> dict[str, Any]:
