@@ -85,9 +85,9 @@ def read_images(
     KeyError
         When the table has no column with the files.
     ValueError
-        When there are no images, they differ in shape, or their range is ambiguous; when ``white_level``,
-        ``percentiles`` and ``levels`` are given together; when the table has several rows for
-        one image, or a row without an image.
+        When there are no images, they differ in shape, or their range is ambiguous; when several of ``white_level``,
+        ``percentiles`` and ``levels`` are given; when the table has several rows for one image, or a row without an
+        image.
     UnreadableImageError
         When files are damaged; the message names them.
 
