@@ -96,6 +96,20 @@ def test_other_sizes_are_brought_to_the_models(translated, tmp_path, capfd):
     assert torch.equal(same, cf.images.read_images(tmp_path / "out").images)
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_its_defaults_of_reading(tmp_path):
+    for name, grey in (("dark", 60), ("bright", 200)):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            image = np.full((8, 5), grey + number, dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{number}.png")
+    both = [f"source={tmp_path / 'dark'}", f"target={tmp_path / 'bright'}", "size=8", "fit=pad"]
+    words = ["translate", *both, f"out={tmp_path / 'run'}", *FAST, "holdout=0.4", "recipe.schedule=constant"]
+    assert main([*words, "steps=2", "white_level=65535", "background=255"]) == 0  # as its settings have them
+    assert main([*words, "steps=3", "resume=true"]) == 0
+    then = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (then["white_level"], then["background"], then["steps"]) == (65535, 255, 3)
+
+
 @pytest.mark.parametrize("n", [4, 5, 14, 24])
 def test_a_share_that_leaves_enough_to_score_is_named(n):
     cfg = Settings({"holdout": 0.1, "seed": 0})

@@ -229,6 +229,14 @@ def test_four_channels_without_their_number_are_transparent_with_a_warning(kind,
     assert read_images(source, percentiles=(0, 100)).shape[0] == 4
 
 
+def test_pictures_with_their_transparency_last_are_no_surprise():
+    last = np.ascontiguousarray(np.moveaxis(FOUR, 1, -1))
+    with pytest.warns(UserWarning, match="for transparency"):
+        first = read_images(FOUR)
+    assert torch.equal(read_images(last).images, first.images)
+    assert read_images(last, channels=4).shape[0] == 4
+
+
 def test_an_axis_of_four_is_found_beside_one_of_three():
     values = np.ascontiguousarray(DRAW.integers(0, 256, (2, 3, 16, 4)).astype(np.uint8))
     assert read_images(values, channels=4).shape == (4, 3, 16)
@@ -535,3 +543,13 @@ def test_one_channel_is_one(tmp_path):
 def test_bytes_of_one_set_may_be_of_any_channels_and_keep_them():
     images = ImageSet(torch.from_numpy(FOUR))
     assert torch.equal(read_images(images, channels=4).images, images.images)
+
+
+def test_padding_of_a_run_of_an_earlier_version_is_what_it_was():
+    """It was white for bytes, black for camera counts, and both defaults are in its settings."""
+    former = {"size": 8, "fit": "pad", "white_level": 65535, "background": 255}
+    counts = DRAW.integers(0, 65536, (2, 8, 4)).astype(np.uint16)
+    assert read_images(counts, **former).scaled()[:, :, :, 0].max() == -1
+    assert read_images((counts // 256).astype(np.uint8), **former).scaled()[:, :, :, 0].min() == 1
+    now = former | {"white_level": None}
+    assert read_images(counts, **now).scaled()[:, :, :, 0].min() == 1

@@ -101,9 +101,7 @@ def test_transparency_shows_the_background(tmp_path, mode, background):
     assert np.abs(found[0].astype(int) - np.asarray(expected)[..., 0]).max() <= 1
     array = np.stack(layers[-4:], axis=-1)[None] if mode == "RGBA" else None
     if array is not None:
-        np.testing.assert_array_equal(read_images(array, background=background, channels=3).images[0].numpy(), found)
-        with pytest.warns(UserWarning, match="for transparency"):
-            np.testing.assert_array_equal(read_images(array, background=background).images[0].numpy(), found)
+        np.testing.assert_array_equal(read_images(array, background=background).images[0].numpy(), found)
 
 
 def test_transparent_background_is_white_unless_said_otherwise(tmp_path):

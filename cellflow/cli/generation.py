@@ -36,6 +36,7 @@ def generate(cfg: Settings) -> None:
     image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "data")
     fabric = shared.join(cfg)
+    image_runs.as_begun(cfg)
     images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
     image_sizes.settle(cfg, images.shape)
     cfg.data = str(Path(cfg.data).resolve())

@@ -1,6 +1,7 @@
 """Runs on images: what translation and generation share, from reading a folder to writing one."""
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from cellflow.images.reading import ZARR
 from cellflow.images.tables import FILE
 from cellflow.images.tiff import INSTALL, write_tiffs, written
 from cellflow.report.grids import save_grid
+from cellflow.training.search import begun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +33,20 @@ log = logging.getLogger("cellflow")
 PREVIEWS, TABLE = "previews", "table.csv"
 SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit", "pages", "percentiles")
 """Settings of reading that the first version did not have."""
-WHITE = 65535
+FORMER = {"white_level": 65535, "background": 255}
+"""Defaults of reading in version 0.2.0, which are now null."""
+WHITE = FORMER["white_level"]
 """What `white_level` was in earlier versions where nothing was said."""
+
+
+def as_begun(cfg: Settings) -> None:
+    """Give a run that goes on the defaults that it was begun with, where these were others in an earlier version."""
+    if not (cfg.resume and cfg.out is not None and begun(Path(cfg.out))):
+        return
+    then = runs.read_settings(Path(cfg.out))
+    for name, value in FORMER.items():
+        if cfg[name] is None and then.get(name) == value:
+            cfg[name] = value
 
 
 def read(
@@ -288,7 +302,9 @@ def _first(path: Path, then: Settings, levels: Levels | None) -> tuple[str, tupl
     """Return the name of the first image, and its height and width; ``None`` if it cannot be read."""
     first = image_paths(path)[0] if path.is_dir() and path.suffix != ZARR else path
     if first.suffix.lower() not in ENDINGS:  # an array, which is in memory whole
-        height, width = read(str(first), Settings({**then, "size": None, "table": None}), levels=levels).shape[1:]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of is said when it is read for the model
+            height, width = read(str(first), Settings({**then, "size": None, "table": None}), levels=levels).shape[1:]
         return first.name, (height, width)
     sizes: list[tuple[int, int]] = []
     tried(first, Conversion(size=tuple(then.size), max_pixels=then.max_pixels, pages=then.pages), sizes=sizes)

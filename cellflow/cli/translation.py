@@ -45,6 +45,7 @@ def translate(cfg: Settings) -> None:
     image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     fabric = shared.join(cfg)
+    image_runs.as_begun(cfg)
     source, target = _both(cfg)
     image_sizes.settle(cfg, source.shape)
     for name in ("source", "target"):

@@ -58,7 +58,8 @@ def convert_array(
     Warns
     -----
     UserWarning
-        When images are cropped, or the last of four channels is taken for transparency.
+        When images are cropped, or the last of four channels is taken for transparency in an array ``(n, 4, h, w)``,
+        as microscopes' are; pictures have their channels last.
 
     Examples
     --------
@@ -69,6 +70,7 @@ def convert_array(
     torch.Size([2, 8, 8])
     """
     values = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_native(array, where))
+    pictures = values.ndim == 4 and values.shape[1] != _RGBA  # channels last, as of pictures
     values = _channels_first(values, conversion.channels, where)
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         raise ValueError(f"Expected finite pixels; found NaN or infinity in {where}. Fix or leave out these images.")
@@ -81,7 +83,8 @@ def convert_array(
     conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values), where=where)
     ranged = ranged or (values.is_floating_point() and conversion.white_level is not None)
     if _of_bytes(values, conversion.channels) and not ranged:
-        _warn_of_transparency(values, conversion.channels, where)
+        if not pictures and conversion.channels is None:
+            _warn_of_transparency(values, where)
         return conversion(_as_bytes(values, where))
     factor = 255 if values.dtype == torch.bool else 1
     colours = values.shape[1] == len(LUMA)  # as of bytes
@@ -245,9 +248,9 @@ def _of_bytes(values: Tensor, channels: int | None) -> bool:
     return not own and (values.dtype in (torch.uint8, torch.bool) or values.is_floating_point())
 
 
-def _warn_of_transparency(values: Tensor, channels: int | None, where: str) -> None:
+def _warn_of_transparency(values: Tensor, where: str) -> None:
     """Warn if it is guessed that the last channel is transparency: it may be the fourth of a microscope."""
-    if values.shape[1] == _RGBA and channels is None:
+    if values.shape[1] == _RGBA:
         warn(
             f"Took the last of the 4 channels of {where} for transparency, and laid the images on a background. Set "
             "`channels=4` to keep 4 channels, or `channels=3` if they are colours with transparency (RGBA)."

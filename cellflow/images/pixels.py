@@ -199,7 +199,9 @@ class Conversion:
         if self.sides is None or self.fit != "pad":
             return None
         top, left, h, w = _within(height, width, *self.sides)
-        return Frame(top, top + h, left, left + w, (self.background or 0) * BYTES_TO_STEPS)
+        # Runs of 0.2.0 have both former defaults in their settings: what was padded then was black for camera counts.
+        ground = 0 if self.white_level == STEPS else self.background or 0
+        return Frame(top, top + h, left, left + w, ground * BYTES_TO_STEPS)
 
     def _fitted(self, images: Tensor, ground: float) -> Tensor:
         """Bring images ``(n, c, h, w)`` to the size asked for."""
