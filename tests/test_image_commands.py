@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import yaml
 from PIL import Image
 
 import cellflow as cf
-from cellflow.cli import image_runs, image_sizes, left_out, main
+from cellflow.cli import image_sizes, left_out, main
 from cellflow.cli.compose import settings_from
 from cellflow.cli.settings import Settings, plain
 from cellflow.report.grids import GAP, nearest, tile
@@ -88,7 +89,7 @@ def test_other_sizes_are_brought_to_the_models(translated, tmp_path, capfd):
     big = write_folder(tmp_path / "big", 60, n=3, size=20)
     assert main(["translate", f"model={translated}", f"input={big}", f"out={tmp_path / 'out'}"]) == 0
     assert cf.images.read_images(tmp_path / "out").shape == (1, 8, 8)
-    said = "cell-00.png has 20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled"
+    said = "cell-00.png: 20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled"
     assert said in capfd.readouterr().err
     assert main(["translate", f"model={translated}", f"input={big}", "size=8", f"out={tmp_path / 'asked'}"]) == 0
     assert said not in capfd.readouterr().err
@@ -108,6 +109,32 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_defaults_of_reading(tmp_pa
     assert main([*words, "steps=3", "resume=true"]) == 0
     then = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (then["white_level"], then["background"], then["steps"]) == (65535, 255, 3)
+    used = ["translate", f"model={tmp_path / 'run'}", f"input={tmp_path / 'dark'}", "fit=pad", "solver.steps=1"]
+    assert main([*used, f"out={tmp_path / 'made'}"]) == 0
+    source = cf.images.read_images(tmp_path / "dark", size=8, fit="pad", background=255)
+    model = cf.DomainTranslator.load(tmp_path / "run", device="cpu")
+    made = cf.images.read_images(tmp_path / "made").images
+    assert torch.equal(made, model.translate(source, solver=1).images)
+
+
+def test_a_white_beside_percentiles_is_refused_in_new_runs_and_without_effect_in_old_ones(tmp_path, capfd):
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            tifffile.imwrite(tmp_path / name / f"{number}.tif", rng.integers(0, 4000, (8, 8)).astype("uint16"))
+    both = [f"source={tmp_path / 'a'}", f"target={tmp_path / 'b'}", "percentiles=[0,100]", f"out={tmp_path / 'run'}"]
+    words = ["translate", *both, *FAST, "holdout=0.4", "recipe.schedule=constant"]
+    assert main([*words, "steps=2", "white_level=4095"]) == 1
+    assert "Give `white_level` or `percentiles`, not both" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "steps=2"]) == 0
+    path = tmp_path / "run" / "config.yaml"
+    then = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(then | {"white_level": 4095, "background": 255}))
+    assert main(["report", f"model={tmp_path / 'run'}"]) == 0
+    assert main([*words, "steps=3", "white_level=4095", "resume=true"]) == 0
 
 
 @pytest.mark.parametrize("n", [4, 5, 14, 24])
@@ -125,34 +152,34 @@ def test_a_share_that_leaves_enough_to_score_is_named(n):
         assert len(split.fitted) >= 2
 
 
-@pytest.mark.parametrize("kind", ["a picture", "npy", "zarr", "tiff", "damaged", "nothing"])
-def test_the_size_of_the_first_image_is_known_of_every_kind_of_file(kind, tmp_path, rng):
-    then = Settings({"size": [8, 8], "max_pixels": 10**6, "pages": None, "channels": 1, "stream": False})
-    then["skip_unreadable"] = True
+@pytest.mark.parametrize("kind", ["folder", "picture", "npy", "zarr", "tiff", "table", "stream"])
+def test_another_scale_is_told_of_every_kind_of_input(kind, translated, tmp_path, capfd, rng):
     images = torch.randint(256, (2, 1, 20, 24), dtype=torch.uint8, generator=rng)
-    folder = tmp_path / "some"
+    folder, more = tmp_path / "some", []
     folder.mkdir()
+    Image.fromarray(images[0, 0].numpy()).save(folder / "b.png")
+    Image.fromarray(images[0, 0, :8, :8].numpy()).save(folder / "c.png")
     if kind == "zarr":
-        zarr = pytest.importorskip("zarr")
         folder = tmp_path / "some.zarr"
-        zarr.save(str(folder), images.numpy())
+        pytest.importorskip("zarr").save(str(folder), images.numpy())
     elif kind == "npy":
         folder = tmp_path / "some.npy"
         np.save(folder, images.numpy())
-    elif kind == "damaged":
-        (folder / "0.png").write_bytes(b"no picture")
     elif kind == "tiff":
-        pytest.importorskip("tifffile").imwrite(folder / "0.tif", images[0, 0].numpy().astype("uint16"))
-    else:
-        Image.fromarray(images[0, 0].numpy()).save(folder / "0.png")
-    if kind == "nothing":
-        (folder / "0.png").unlink()
-        with pytest.raises(ValueError, match="found no files"):
-            image_runs._first(folder, then, None)
-        return
-    name, found = image_runs._first(folder, then, None)
-    assert found == (None if kind == "damaged" else (20, 24))
-    assert name == (folder.name if kind in ("zarr", "npy") else next(folder.iterdir()).name)
+        pytest.importorskip("tifffile").imwrite(folder / "a.tif", images[0, 0].numpy())
+    elif kind == "picture":
+        folder = folder / "b.png"
+    elif kind == "table":  # which leaves out the large one
+        pd.DataFrame({"file": ["c.png"]}).to_csv(tmp_path / "table.csv", index=False)
+        more = [f"table={tmp_path / 'table.csv'}"]
+    elif kind == "stream":
+        more = ["stream=true", "channels=1"]
+    used = ["translate", f"model={translated}", f"input={folder}", f"out={tmp_path / 'out'}", "solver.steps=1", *more]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what is cropped
+        assert main(used) == 0
+    said = capfd.readouterr().err
+    assert (": 20 x 24 pixels, and the model was fitted on images of 8 x 8" in said) == (kind != "table")
 
 
 @pytest.mark.parametrize("command", ["translate", "generate"])
@@ -164,9 +191,13 @@ def test_a_model_of_tiles_does_not_scale_whole_fields(command, tmp_path, capfd):
     used = [command, f"model={tmp_path / 'run'}", f"input={wide}", "solver.steps=1"]
     assert main([*used, f"out={tmp_path / 'no'}"]) == 1
     said = capfd.readouterr().err
-    assert "20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled" in said
+    assert ": 20 x 20 pixels, and the model was fitted on images of 8 x 8 that were not scaled" in said
     assert ("`overlap=2` to carry whole fields in tiles" in said) == (command == "translate")
     assert not (tmp_path / "no").exists()
+    Image.fromarray(np.full((8, 8), 9, dtype=np.uint8)).save(wide / "aa.png")  # a tile before the fields
+    assert main([*used, f"out={tmp_path / 'no'}"]) == 1
+    assert "Expected pictures of one size; found 2" in capfd.readouterr().err
+    (wide / "aa.png").unlink()
     for way, shape, n in (("fit=tiles", (1, 8, 8), 27), ("size=8", (1, 8, 8), 3)):
         out = tmp_path / way
         assert main([*used, way, f"out={out}"]) == 0

@@ -274,6 +274,8 @@ WIDE = {
 @pytest.mark.parametrize(("background", "grey"), [(None, -1), (0, -1), (255, 1), (51, -0.6)])
 @pytest.mark.parametrize("of", WIDE)
 def test_padding_is_black_for_every_depth_unless_it_is_set(of, background, grey):
+    """255 was the default, and black what it meant for camera counts: so it is still."""
+    grey = -1 if background == 255 and of in ("16 bits", "signed", "two channels") else grey
     given = {"channels": 2} if of == "two channels" else {}
     given |= {"white_level": 32767} if of == "signed" else {}
     for images in (
@@ -290,7 +292,8 @@ def test_padding_is_black_for_every_depth_unless_it_is_set(of, background, grey)
 def test_files_are_padded_with_black_too(kind, reader, tmp_path):
     Image.fromarray(np.full((8, 16), np.iinfo(kind).max, kind)).save(tmp_path / "a.png")
     assert READERS[reader](tmp_path, size=16, fit="pad").scaled()[0, 0, 0, 0] == -1
-    assert READERS[reader](tmp_path, size=16, fit="pad", background=255).scaled()[0, 0, 0, 0] == 1
+    white = READERS[reader](tmp_path, size=16, fit="pad", background=255).scaled()[0, 0, 0, 0]
+    assert white == (1 if kind == "uint8" else -1)
 
 
 def test_transparency_is_white_and_padding_black(tmp_path):
@@ -551,5 +554,16 @@ def test_padding_of_a_run_of_an_earlier_version_is_what_it_was():
     counts = DRAW.integers(0, 65536, (2, 8, 4)).astype(np.uint16)
     assert read_images(counts, **former).scaled()[:, :, :, 0].max() == -1
     assert read_images((counts // 256).astype(np.uint8), **former).scaled()[:, :, :, 0].min() == 1
-    now = former | {"white_level": None}
-    assert read_images(counts, **now).scaled()[:, :, :, 0].min() == 1
+    assert read_images(counts, **former | {"white_level": None}).scaled()[:, :, :, 0].max() == -1
+    grey = read_images(counts, **former | {"background": 128}).scaled()[:, :, :, 0]
+    assert grey.min() == grey.max() == pytest.approx(0.0039, abs=1e-4)
+
+
+@pytest.mark.parametrize("white_level", [None, 65535])
+def test_the_former_default_says_nothing_of_floats_from_0_to_1(white_level):
+    values = DRAW.random((3, 1, 8, 8)).astype(np.float32)
+    values[0, 0, 0, :2] = 0, 1
+    assert read_images(values, white_level=white_level).images.dtype == torch.uint8
+    many = values * np.float32(65535)
+    if white_level is not None:
+        assert read_images(many, white_level=white_level).levels.high == (65535.0,)

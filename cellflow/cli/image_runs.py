@@ -15,7 +15,8 @@ from cellflow.errors import optional
 from cellflow.estimators.latents import TRAIN
 from cellflow.files import committed
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
-from cellflow.images.files import ENDINGS, image_paths, tried
+from cellflow.images.files import ENDINGS, tried
+from cellflow.images.levels import check_range
 from cellflow.images.pixels import Conversion
 from cellflow.images.reading import ZARR
 from cellflow.images.tables import FILE
@@ -40,13 +41,20 @@ WHITE = FORMER["white_level"]
 
 
 def as_begun(cfg: Settings) -> None:
-    """Give a run that goes on the defaults that it was begun with, where these were others in an earlier version."""
+    """Give a run that goes on the defaults that it was begun with, where these were others in an earlier version.
+
+    Raises
+    ------
+    ValueError
+        When a new run is told twice what is white.
+    """
     if not (cfg.resume and cfg.out is not None and begun(Path(cfg.out))):
-        return
+        return check_range(cfg.white_level, percentiles=cfg.percentiles)
     then = runs.read_settings(Path(cfg.out))
     for name, value in FORMER.items():
         if cfg[name] is None and then.get(name) == value:
             cfg[name] = value
+    return None
 
 
 def read(
@@ -61,8 +69,10 @@ def read(
     # Runs of earlier versions lack some settings.
     known = {name: cfg[name] for name in SINCE if name in cfg}
     percentiles, white = known.pop("percentiles", None), known.pop("white_level", None)
-    if levels is None:
-        known |= {"white_level": white, "percentiles": None if percentiles is None else tuple(percentiles)}
+    if percentiles is not None and levels is None:
+        known["percentiles"] = tuple(percentiles)  # runs of earlier versions may have a white beside it, to no effect
+    elif levels is None:
+        known["white_level"] = white
     return found(
         path,
         size=size,
@@ -253,8 +263,10 @@ def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings
         Channels, height and width of the images of the fit.
     """
     then.size, then.channels = list(shape[1:]), shape[0]
-    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "background", "fit"):
+    for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "fit"):
         then[name] = cfg[name]
+    if cfg.background is not None:
+        then.background = cfg.background
     return then
 
 
@@ -280,35 +292,48 @@ def read_as_fitted(
         When images of another size are given to a model of tiles, which were not scaled. Where the images of the fit
         were as they are in their files, the log has a warning.
     """
-    tiles, own = then.get("fit") == "tiles", then.size is None
+    tiles, own, asked = then.get("fit") == "tiles", then.size is None, cfg.size is not None or cfg.fit != "crop"
     then = as_fitted(cfg, then, shape)
-    if (tiles or own) and cfg.size is None and cfg.fit == "crop":
-        name, found = _first(Path(cfg.input), then, levels)
-        if found not in (None, tuple(shape[1:])):
-            side = shape[1] if shape[1] == shape[2] else f"[{shape[1]},{shape[2]}]"
-            several = f"`overlap={max(min(shape[1:]) // 4, 1)}` to carry whole fields in tiles, " if fields else ""
-            said = (
-                f"{name} has {' x '.join(map(str, found))} pixels, and the model was fitted on images of {shape[1]} x "
-                f"{shape[2]} that were not scaled: cells have another size for it if images are scaled. Set {several}"
-                f"`fit=tiles` to cut them into tiles, or `size={side}` to scale them."
-            )
-            if tiles:
-                raise ValueError(said)
-            log.warning(said)
-    return read(cfg.input, then, levels=levels)
+    if tiles and not asked:
+        then.size = None
+    images = read(cfg.input, then, levels=levels)
+    if asked or not (tiles or own):
+        return images
+    name, found = (cfg.input, tuple(images.shape[1:])) if tiles else _first(Path(cfg.input), images, then, levels)
+    if found in (None, tuple(shape[1:])):
+        return images
+    side = shape[1] if shape[1] == shape[2] else f"[{shape[1]},{shape[2]}]"
+    several = f"`overlap={max(min(shape[1:]) // 4, 1)}` to carry whole fields in tiles, " if fields else ""
+    said = (
+        f"{name}: {' x '.join(map(str, found))} pixels, and the model was fitted on images of {shape[1]} x {shape[2]} "
+        "that were not scaled: cells have another size for it if images are scaled. Set "
+        f"{several}`fit=tiles` to cut them into tiles, or `size={side}` to scale them."
+    )
+    if tiles:
+        raise ValueError(said)
+    log.warning(said)
+    return images
 
 
-def _first(path: Path, then: Settings, levels: Levels | None) -> tuple[str, tuple[int, int] | None]:
-    """Return the name of the first image, and its height and width; ``None`` if it cannot be read."""
-    first = image_paths(path)[0] if path.is_dir() and path.suffix != ZARR else path
-    if first.suffix.lower() not in ENDINGS:  # an array, which is in memory whole
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what there is to warn of is said when it is read for the model
-            height, width = read(str(first), Settings({**then, "size": None, "table": None}), levels=levels).shape[1:]
-        return first.name, (height, width)
-    sizes: list[tuple[int, int]] = []
-    tried(first, Conversion(size=tuple(then.size), max_pixels=then.max_pixels, pages=then.pages), sizes=sizes)
-    return first.name, sizes[0] if sizes else None
+def _first(
+    path: Path, images: ImageSet | ImageStream, then: Settings, levels: Levels | None
+) -> tuple[str, tuple[int, int] | None]:
+    """Return the name of the first of the images that were read, and its height and width in the file.
+
+    These are ``None`` if it cannot be read alone, as of tables without names.
+    """
+    whole = path.is_file() or path.suffix == ZARR
+    first = path if whole or not images.names else path / images.names[0]
+    if first.suffix.lower() in ENDINGS:
+        sizes: list[tuple[int, int]] = []
+        tried(first, Conversion(size=tuple(then.size), max_pixels=then.max_pixels, pages=then.pages), sizes=sizes)
+        return first.name, sizes[0] if sizes else None
+    if not whole:
+        return first.name, None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to warn of was said when it was read for the model
+        height, width = read(str(first), Settings({**then, "size": None, "table": None}), levels=levels).shape[1:]
+    return first.name, (height, width)
 
 
 def refuse_strength(cfg: Settings) -> None:

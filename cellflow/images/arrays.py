@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.images.levels import STEPS
 from cellflow.images.numbers import LUMA, SIGNED, Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.machine import usable_memory
@@ -81,7 +82,9 @@ def convert_array(
             f"{values.dtype} in {where}."
         )
     conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values), where=where)
-    ranged = ranged or (values.is_floating_point() and conversion.white_level is not None)
+    if values.is_floating_point() and conversion.white_level is not None:
+        # 65535 was the default, also for floats from 0 to 1: older runs have it among their settings.
+        ranged = ranged or conversion.white_level != STEPS or float(values.max()) > 1
     if _of_bytes(values, conversion.channels) and not ranged:
         if not pictures and conversion.channels is None:
             _warn_of_transparency(values, where)

@@ -19,6 +19,8 @@ from cellflow.shapes import check_dense
 from cellflow.signature import checked
 
 CHANNELS = {1: "grey", 3: "RGB"}
+WHITE = 255
+"""What is behind transparent pixels where nothing is said."""
 FITS = ("crop", "pad", "tiles")
 """Ways to bring a picture of another shape to the size asked for."""
 CUT = 0.02
@@ -41,7 +43,8 @@ class Conversion:
         keep them.
     background
         A grey level from 0 to 255, which shows through transparent pixels and fills the border of padded images. By
-        default transparent pixels show white (255), and the border is black (0).
+        default transparent pixels show white (255), and the border is black (0), as that of camera counts also is with
+        255.
     white_level
         The number that is white in images of 16 bits, 32 bits or floats; 0 is black, in between is linear. The same for
         every image, so that brightness is comparable: 4095 for a 12-bit camera. By default 65535, and 1 for floats and
@@ -183,7 +186,7 @@ class Conversion:
 
     def _converted(self, images: Tensor) -> Tensor:
         transparent = images.shape[1] in (2, 4)
-        images = _opaque(images, 255 if self.background is None else self.background)
+        images = _opaque(images, WHITE if self.background is None else self.background)
         if self.channels in (1, 3):
             images = _grey(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
         elif self.channels not in (None, images.shape[1]):
@@ -199,8 +202,8 @@ class Conversion:
         if self.sides is None or self.fit != "pad":
             return None
         top, left, h, w = _within(height, width, *self.sides)
-        # Runs of 0.2.0 have both former defaults in their settings: what was padded then was black for camera counts.
-        ground = 0 if self.white_level == STEPS else self.background or 0
+        # 255 was the default, with black around camera counts: older runs have it among their settings.
+        ground = 0 if self.background in (None, WHITE) else self.background
         return Frame(top, top + h, left, left + w, ground * BYTES_TO_STEPS)
 
     def _fitted(self, images: Tensor, ground: float) -> Tensor:

@@ -56,8 +56,8 @@ def read_images(
         A folder, searched with what is below it; a file (a picture, .npy, .npz, .zarr, idx, idx gzipped); or an array
         or tensor ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` of bytes, truth values, numbers of 16 or 32 bits,
         or floats from 0 to 1. With as many channels as ``channels`` says, or 1, 3 or 4. Four channels of an array of
-        bytes, truth values or floats are taken for colours with transparency (RGBA), with a warning, unless
-        ``channels=4``, or ``percentiles`` or ``levels`` are given.
+        bytes, truth values or floats are taken for colours with transparency (RGBA), with a warning where channels come
+        first, unless ``channels=4``, ``percentiles`` or ``levels``, or of floats a ``white_level``, are given.
     size, channels, background, white_level, max_pixels, fit, pages
         As for `Conversion`. With ``fit="tiles"`` an image becomes several, whose names end in ``@row,column``.
     labels
