@@ -14,7 +14,7 @@ from cellflow.estimators import latents
 from cellflow.estimators.latents import autoencoder_of, encoded
 from cellflow.networks.autoencoder import Autoencoder, of_record
 from cellflow.networks.stages import Downsample
-from cellflow.training.checkpoint import STATE
+from cellflow.training.checkpoint import STATE, load_tensors
 from cellflow.training.reconstruction import Reconstruction
 
 TINY = partial(cf.networks.UNet, width=8, multipliers=(1,), blocks=1)
@@ -214,6 +214,36 @@ def test_models_from_before_patches_see_every_pixel():
     assert old.patch == 1
     assert old.encoder[0].in_channels == 1
     assert len([part for part in old.encoder if isinstance(part, Downsample)]) == 2
+
+
+def test_a_run_that_was_begun_before_patches_goes_on(tmp_path, monkeypatch):
+    """Its autoencoder saw every pixel, and as many images of each set in a step as the flow."""
+    seen, fit = [], latents.fit_autoencoder
+
+    def twice_as_large(*sides, batch_size, **given):
+        return cf.pairing.image_batches(*sides, batch_size=2 * batch_size, **given)
+
+    def spy(network, batches, **given):
+        seen.append((network.patch, network.halvings, len(next(iter(batches)).x1)))
+        return fit(network, batches, **given)
+
+    monkeypatch.setattr(latents, "fit_autoencoder", spy)
+    former = Autoencoder(1, halvings=1)
+    with monkeypatch.context() as then:
+        then.setattr(latents, "default_autoencoder", lambda shape: former)
+        then.setattr(latents, "image_batches", twice_as_large)
+        cf.DomainTranslator(**TOY, steps=2).fit(DARK, BRIGHT, run=cf.Run(tmp_path / "old"))
+    state = tmp_path / "old" / "autoencoder" / STATE
+    before = load_tensors(state)[0]["field.encoder.0.weight"]
+    found = latents._begun_before_patches(cf.Run(tmp_path / "old", resume=True), DARK.shape)
+    assert (found.patch, found.halvings) == (1, 1)
+    assert found.encoder[0].weight.shape == before.shape
+    assert latents._begun_before_patches(cf.Run(tmp_path / "old"), DARK.shape) is None
+    cf.DomainTranslator(**TOY, steps=2).fit(DARK, BRIGHT, run=cf.Run(tmp_path / "new"))
+    assert latents._begun_before_patches(cf.Run(tmp_path / "new", resume=True), DARK.shape) is None
+    model = cf.DomainTranslator(**TOY, steps=2).fit(DARK, BRIGHT, run=cf.Run(tmp_path / "old", resume=True))
+    assert [one for one in seen if one[0] == 1] == [(1, 1, 8), (1, 1, 8)]
+    assert model.autoencoder_.patch == 1
 
 
 @pytest.mark.parametrize("patch", [0, 3, 8, -2])

@@ -18,7 +18,7 @@ from cellflow.networks.autoencoder import Autoencoder, DiffusersAutoencoder, fro
 from cellflow.pairing.image_batches import image_batches
 from cellflow.seeds import generator_at, seeded
 from cellflow.training import Recipe, Run
-from cellflow.training.checkpoint import STATE, refuse_existing
+from cellflow.training.checkpoint import STATE, load_tensors, refuse_existing
 from cellflow.training.reconstruction import FOLDER, fit_autoencoder
 
 Known: TypeAlias = Autoencoder | DiffusersAutoencoder | None
@@ -31,6 +31,8 @@ AT_ONCE = 64
 """Images that are encoded or decoded together."""
 HALVINGS = {256: 3, 32: 2, 0: 1}
 """How often sides are halved, by the longest one."""
+FORMER_HALVINGS = {128: 3, 32: 2, 0: 1}
+"""The same up to version 0.2.0, without patches."""
 PATCH = 4
 """Side of the squares of pixels that become channels first, as far as the halvings go."""
 log = logging.getLogger(__name__)
@@ -99,11 +101,13 @@ def autoencoder_of(
         check_fits(found, shape)
     else:
         with seeded(rng), single_precision():
-            found = default_autoencoder(shape).to(device)
+            former = _begun_before_patches(run, shape)
+            found = (former or default_autoencoder(shape)).to(device)
         check_fits(found, shape)
         log.info("training an autoencoder of %d x %d pixels first, for %d steps; then the flow", *shape[1:], steps)
         first, last = (None, real[0]) if len(real) == 1 else (real[0], real[1])
-        each = max(batch_size // len(real), 1)  # so that a step sees as many images as one of the flow
+        # A step sees as many images as one of the flow, in versions before 0.3 as many of each set.
+        each = batch_size if former else max(batch_size // len(real), 1)
         batches = image_batches(first, last, coupling=Independent(), batch_size=each, generator=rng)
         about = {f"images {number}": digest(some) for number, some in enumerate(real)}
         fit_autoencoder(
@@ -132,6 +136,17 @@ def default_autoencoder(shape: tuple[int, ...]) -> Autoencoder:
     """
     halvings = halvings_for(shape)
     return Autoencoder(shape[0], halvings=halvings, patch=min(PATCH, 2**halvings))
+
+
+def _begun_before_patches(run: Run, shape: tuple[int, ...]) -> Autoencoder | None:
+    """Return the autoencoder of a run that goes on and was begun by version 0.2.0 or earlier; ``None`` of others."""
+    state = None if run.folder is None or not run.resume else Path(run.folder) / FOLDER / STATE
+    if state is None or not state.exists():
+        return None
+    first = load_tensors(state)[0].get("field.encoder.0.weight")
+    if first is None or first.shape[1] != shape[0]:
+        return None
+    return Autoencoder(shape[0], halvings=next(n for side, n in FORMER_HALVINGS.items() if max(shape[1:]) >= side))
 
 
 def halvings_for(shape: tuple[int, ...]) -> int:
