@@ -134,9 +134,27 @@ def test_one_image_of_many_is_found_and_named(tmp_path):
     (said,) = outside(folder, levels=TWELVE)
     assert "In 1 of 4 images" in said
     assert re.search(r"\(3\.tif: \d+ to \d+ of 0 to 4095\)", said)
-    (said,) = outside(np.concatenate([RIGHT, BRIGHT[:1], DARK[:1]]), levels=TWELVE)
-    assert "above white (3: " in said
-    assert "range is used (4: " in said
+    (said,) = outside(np.concatenate([RIGHT[:1], BRIGHT[:1], DARK[:3]]), levels=TWELVE)
+    assert "above white (1: " in said
+    assert re.search(r"In 3 of 5 images of .*range is used \([234]: ", said)
+    assert "what is outside is cut off" in said
+
+
+def test_some_dim_images_are_nothing_to_warn_of(tmp_path):
+    assert outside(np.concatenate([RIGHT, DARK[:1]]), levels=TWELVE) == []
+    (said,) = outside(DARK, levels=TWELVE)
+    assert "cut off" not in said
+
+
+@pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (1, 99), (5, 95)])
+def test_sparse_and_empty_images_of_a_fit_are_not_outside_its_levels(percentiles, rng):
+    sparse = (torch.rand(20, 1, 16, 16, generator=rng) < 0.1) * torch.randint(
+        500, 4000, (20, 1, 16, 16), generator=rng
+    ) + torch.randint(0, 20, (20, 1, 16, 16), generator=rng)
+    empty = torch.randint(0, 20, (5, 1, 16, 16), generator=rng)
+    values = torch.cat([sparse, empty]).numpy().astype(np.uint16)
+    levels = read_images(values, percentiles=percentiles).levels
+    assert outside(values, levels=levels) == []
 
 
 def test_streams_look_at_some_files_and_tell_once(tmp_path):
@@ -567,3 +585,12 @@ def test_the_former_default_says_nothing_of_floats_from_0_to_1(white_level):
     many = values * np.float32(65535)
     if white_level is not None:
         assert read_images(many, white_level=white_level).levels.high == (65535.0,)
+
+
+def test_negative_numbers_that_a_stream_did_not_look_at_are_refused_when_they_are_read(tmp_path):
+    values = DRAW.integers(0, 900, (12, 8, 8)).astype(np.int16)
+    values[5, 0, 0] = -3
+    stream = stream_images(as_form("folder", values, tmp_path), size=8, channels=1, white_level=1000)
+    assert stream.scaled([0, 1]).shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"numbers of 0 and more, .*negative ones in .*5\.tif"):
+        stream.scaled()

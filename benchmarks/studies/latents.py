@@ -15,7 +15,7 @@ from torch import Tensor
 
 import cellflow as cf
 from benchmarks import machine, page
-from benchmarks.command import Words, options
+from benchmarks.command import Words, guarded, options
 from benchmarks.images.judge import FLOOR, Translated
 from benchmarks.images.tasks import Direction, Sets, Task, overlap, resized
 from benchmarks.images.wortmannin import SIDE as JUDGED
@@ -51,20 +51,21 @@ def main(words: Words = None) -> None:
         "studies.latents", __doc__, words, pixels=(150,), latents=(150, 1000), images=64, seed=0, encoder=False
     )
     torch.set_num_threads(1)
-    table = Table(given.out / "latents.csv", ("method", "steps", "seed"))
+    table = Table(given.out / "latents.csv", ("method", "steps", "seed", "n"))
     about: Row = {"seed": given.seed, "device": machine.name(torch.device("cpu"))}
+    which = {"seed": given.seed, "n": given.images}
     fields = task(given.seed)
     judge = Fields.of(fields, given.images, given.seed, encoder=given.encoder)
-    if not table.read(method=FLOOR, seed=given.seed):
+    if not table.read(method=FLOOR, **which):
         controls = [*judge.controls(given.seed), {"method": "do nothing"} | judge(judge.inputs, given.seed)]
         table.put(*({"steps": 0} | about | row for row in controls))
     for name, several in (("pixels", given.pixels), ("latents", given.latents)):
         for steps in map(int, several):
-            if not table.read(method=name, steps=steps, seed=given.seed):
+            if not table.read(method=name, steps=steps, **which):
                 rows = [about | row for row in measure(judge, name, steps, given.seed)]
                 table.put(*rows)
                 print(*map(rounded, rows), sep="\n", flush=True)
-    page.write(given.out / "latents.md", text(table.read(), given.command, given.images))
+    page.write(given.out / "latents.md", text(table.read(**which), given.command, given.images))
 
 
 def cells(fields: Tensor) -> Tensor:
@@ -166,4 +167,4 @@ def _seconds(row: Row) -> Callable[[str], str]:
 
 
 if __name__ == "__main__":
-    main()
+    guarded("studies.latents", main)

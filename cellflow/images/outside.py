@@ -10,11 +10,13 @@ from cellflow.images.levels import NARROW, Levels
 from cellflow.images.numbers import Numbers, in_one_depth
 from cellflow.renamed import warn
 
-CLIPPED, MUCH = 0.02, 0.1
+CLIPPED, MUCH = 0.1, 0.25
 """Shares of the pixels of a channel that may be outside the levels without a warning: percentiles cut some off.
 
 The larger one where none is further outside than a tenth of the range.
 """
+DIM = 0.5
+"""Share of the images that may use less than a tenth of the levels without a warning: a fit may have dim ones, too."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class _Finding:
 
 
 def warn_of_outside(images: Sequence[Tensor | Numbers], names: Sequence[str], levels: Levels, *, where: str) -> None:
-    """Warn, once for all, if images are clipped at given levels, or use less than a tenth of them.
+    """Warn, once for all, if images are clipped at given levels, or most of them use less than a tenth of these.
 
     Parameters
     ----------
@@ -71,12 +73,13 @@ def warn_of_outside(images: Sequence[Tensor | Numbers], names: Sequence[str], le
         )
         if some
     ]
-    if dim:
+    if len(dim) > DIM * len(images):
         said.append(_said(dim, len(images), where, levels, "of the range{} is used", few=True))
     if said:
+        cut = ", and what is outside is cut off" if bright or dark else ""
         warn(
-            f"{' '.join(said)} Black and white are those of other images, such as those of a fit, and what is outside "
-            "is cut off. If these come from another camera or exposure, fit a model on such images.",
+            f"{' '.join(said)} Black and white are those of other images, such as those of a fit{cut}. If these come "
+            "from another camera or exposure, fit a model on such images.",
             OutsideLevelsWarning,
         )
 

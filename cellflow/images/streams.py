@@ -14,7 +14,7 @@ from cellflow.images.files import decode_all, readable, tried
 from cellflow.images.labels import Labelled, numbers_of
 from cellflow.images.levels import Levels, check_kind
 from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
-from cellflow.images.numbers import Numbers, in_steps, kinds_of, settled
+from cellflow.images.numbers import SIGNED, Numbers, in_steps, kinds_of, settled
 from cellflow.images.outside import warn_of_outside
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
@@ -133,6 +133,13 @@ class ImageStream(Labelled):
                 f"Expected images of bytes, like the first ones; {deep[0]} has camera counts. Set `levels` in "
                 "`stream_images`."
             )
+        if self.levels is not None and self.levels.kind != "float32":
+            below = [path for image, path in zip(found, paths, strict=True) if _is_negative(image)]
+            if below:
+                raise ValueError(
+                    "Expected numbers of 0 and more, like those of the first images; found negative ones in "
+                    f"{below[0]}. Give `levels` of floats to `stream_images`, `cf.images.Levels(low, high, 'float32')`."
+                )
         steps, _ = in_steps(found, paths, white_level=None, levels=self.levels)  # all bytes, or levels are known
         return torch.stack(steps)
 
@@ -202,6 +209,11 @@ def stream_images(
         return ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels)
     numbers, classes = labels_of(labels, names, obs)
     return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs, levels=levels)
+
+
+def _is_negative(image: Tensor | Numbers) -> bool:
+    """Return whether an image has signed numbers, some of them below 0."""
+    return isinstance(image, Numbers) and image.kind == SIGNED and bool((image.inside < 0).any())
 
 
 def _check_some(paths: Sequence[Path], conversion: Conversion, levels: Levels, *, where: str) -> None:
