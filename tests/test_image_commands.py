@@ -198,6 +198,8 @@ def test_a_model_of_tiles_does_not_scale_whole_fields(command, tmp_path, capfd):
     assert main([*used, f"out={tmp_path / 'no'}"]) == 1
     assert "Expected pictures of one size; found 2" in capfd.readouterr().err
     (wide / "aa.png").unlink()
+    assert main([*used, "fit=pad", f"out={tmp_path / 'no'}"]) == 1
+    assert "that were not scaled" in capfd.readouterr().err
     for way, shape, n in (("fit=tiles", (1, 8, 8), 27), ("size=8", (1, 8, 8), 3)):
         out = tmp_path / way
         assert main([*used, way, f"out={out}"]) == 0

@@ -247,11 +247,20 @@ def test_four_channels_without_their_number_are_transparent_with_a_warning(kind,
     assert read_images(source, percentiles=(0, 100)).shape[0] == 4
 
 
+def test_channels_of_which_no_pixel_is_opaque_are_told(tmp_path):
+    dim = np.ascontiguousarray(np.moveaxis(FOUR // 2, 1, -1))
+    for values in (dim, (dim / 255).astype(np.float32)):
+        with pytest.warns(UserWarning, match="for transparency"):
+            read_images(values)
+
+
 def test_pictures_with_their_transparency_last_are_no_surprise():
     last = np.ascontiguousarray(np.moveaxis(FOUR, 1, -1))
+    last[0, 0, 0, 3] = 255
+    first = np.ascontiguousarray(np.moveaxis(last, -1, 1))
     with pytest.warns(UserWarning, match="for transparency"):
-        first = read_images(FOUR)
-    assert torch.equal(read_images(last).images, first.images)
+        guessed = read_images(first)
+    assert torch.equal(read_images(last).images, guessed.images)
     assert read_images(last, channels=4).shape[0] == 4
 
 
@@ -594,3 +603,15 @@ def test_negative_numbers_that_a_stream_did_not_look_at_are_refused_when_they_ar
     assert stream.scaled([0, 1]).shape == (2, 1, 8, 8)
     with pytest.raises(ValueError, match=r"numbers of 0 and more, .*negative ones in .*5\.tif"):
         stream.scaled()
+
+
+@pytest.mark.parametrize("form", ["array", "npy", "folder"])
+def test_that_images_are_scaled_is_in_the_log(form, tmp_path, caplog):
+    caplog.set_level("INFO", logger="cellflow")
+    source = as_form(form, RIGHT, tmp_path)
+    given = {"channels": 1, "white_level": 4095}
+    read_images(source, **given)
+    read_images(source, size=RIGHT.shape[1:], **given)
+    assert "scaled from" not in caplog.text
+    read_images(source, size=4, **given)
+    assert f"scaled from {RIGHT.shape[1]} x {RIGHT.shape[2]} to 4 x 4 pixels" in caplog.text

@@ -320,6 +320,18 @@ def test_a_field_of_2048_pixels_has_no_seams_where_its_tiles_of_128_meet(rng):
     assert steepest[32] <= 3  # the same change over 32 pixels, of whole grey levels
 
 
+def test_fields_without_an_overlap_are_told_of_it():
+    dark, bright = (cf.images.ImageSet(torch.full((2, 1, 8, 12), grey, dtype=torch.uint8)) for grey in (100, 150))
+    field = cf.images.ImageSet(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
+    model = cf.DomainTranslator(network=Ramp, steps=1, batch_size=2, device="cpu").fit(dark, bright)
+    with pytest.raises(ValueError, match=r"`translate\(\.\.\., overlap=2\)` carries whole fields.*`size=\(8, 12\)`"):
+        model.translate(field)
+    assert model.translate(field, overlap=2, solver=1).shape == (1, 16, 16)
+    generator = cf.ImageGenerator(network=Ramp, steps=1, batch_size=2, device="cpu").fit(dark)
+    with pytest.raises(ValueError, match=r"`size=\(8, 12\)`, which scales them"):
+        generator.translate(field, strength=0.5)
+
+
 def test_large_fields_are_carried_by_tiles_and_keep_their_size_and_rows():
     """Of a flow that moves every pixel alike, tiles make no difference."""
     small, plate = camera("uint16", n=6), pd.DataFrame({"plate": ["a", "b"]})

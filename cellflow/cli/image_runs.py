@@ -292,7 +292,8 @@ def read_as_fitted(
         When images of another size are given to a model of tiles, which were not scaled. Where the images of the fit
         were as they are in their files, the log has a warning.
     """
-    tiles, own, asked = then.get("fit") == "tiles", then.size is None, cfg.size is not None or cfg.fit != "crop"
+    tiles, own = then.get("fit") == "tiles", then.size is None
+    asked = cfg.size is not None or cfg.fit == "tiles" or (cfg.fit == "pad" and not tiles)
     then = as_fitted(cfg, then, shape)
     if tiles and not asked:
         then.size = None

@@ -122,7 +122,10 @@ def _check(
     flow: "ImageGenerator", images: ImageSet, strength: float, solver: Fixed | Adaptive | Jumps, guidance: float
 ) -> None:
     if images.shape != flow.shape_:
-        raise ValueError(f"Expected images of shape {flow.shape_}, as in `fit`; found {images.shape}.")
+        raise ValueError(
+            f"Expected images of shape {flow.shape_}, as in `fit`; found {images.shape}. Read them with "
+            f'`size=({flow.shape_[1]}, {flow.shape_[2]})`, which scales them, and `fit="tiles"`, which cuts them.'
+        )
     check_levels(flow.levels_[0], images, again="model.levels_[0]")
     check_part(strength)
     if isinstance(solver, Jumps) and guidance != 1:

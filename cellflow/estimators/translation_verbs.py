@@ -254,11 +254,24 @@ def _known(
 def check_domain(flow: "DomainTranslator", domain: Domain) -> None:
     """Refuse samples of another shape or kind than those of the fit."""
     if tuple(domain.shape) != flow.shape_:
-        raise ValueError(f"Expected samples of shape {flow.shape_}, as in `fit`; found {tuple(domain.shape)}.")
+        raise ValueError(
+            f"Expected samples of shape {flow.shape_}, as in `fit`; found {tuple(domain.shape)}." + _ways(flow, domain)
+        )
     if isinstance(domain, Points) == flow.pixels_:
         kinds = ("images as bytes (uint8)", "numbers other than bytes")
         expected, found = kinds if flow.pixels_ else reversed(kinds)
         raise ValueError(f"Expected {expected}, as in `fit`; found {found}.")
+
+
+def _ways(flow: "DomainTranslator", domain: Domain) -> str:
+    """Say what to do with images of another size."""
+    if not flow.pixels_ or len(domain.shape) != len(flow.shape_) or domain.shape[0] != flow.shape_[0]:
+        return ""
+    side, least = f"({flow.shape_[1]}, {flow.shape_[2]})", max(min(flow.shape_[1:]) // 4, 1)
+    return (
+        f" `translate(..., overlap={least})` carries whole fields in tiles; or read the images with `size={side}`, "
+        'which scales them, and `fit="tiles"`, which cuts them.'
+    )
 
 
 def _carried(

@@ -25,6 +25,7 @@ _KINDS = {
     torch.int32: "float32", torch.uint32: "float32",
 }  # fmt: skip
 """What numbers are counted as, other than floats."""
+OPAQUE = {torch.uint8: 255, torch.bool: True}
 _IDX_BYTES = 0x08  # the type code of unsigned bytes
 
 
@@ -81,12 +82,14 @@ def convert_array(
             "Expected pixels as uint8 (0 to 255), 16 or 32 bits, bool, or floats from 0 to 1; found "
             f"{values.dtype} in {where}."
         )
-    conversion.warn_of_cuts([(values.shape[2], values.shape[3])] * len(values), where=where)
+    sizes = [(values.shape[2], values.shape[3])] * len(values)
+    conversion.warn_of_cuts(sizes, where=where)
+    conversion.tell_of_scale(sizes, where=where)
     if values.is_floating_point() and conversion.white_level is not None:
         # 65535 was the default, also for floats from 0 to 1: older runs have it among their settings.
         ranged = ranged or conversion.white_level != STEPS or float(values.max()) > 1
     if _of_bytes(values, conversion.channels) and not ranged:
-        if not pictures and conversion.channels is None:
+        if conversion.channels is None and not (pictures and _has_opaque(values)):
             _warn_of_transparency(values, where)
         return conversion(_as_bytes(values, where))
     factor = 255 if values.dtype == torch.bool else 1
@@ -249,6 +252,11 @@ def _of_bytes(values: Tensor, channels: int | None) -> bool:
     """Return whether arrays ``(n, c, h, w)`` are pictures of bytes: grey, coloured, or coloured and transparent."""
     own = values.shape[1] not in _CHANNELS or channels == values.shape[1] == _RGBA
     return not own and (values.dtype in (torch.uint8, torch.bool) or values.is_floating_point())
+
+
+def _has_opaque(values: Tensor) -> bool:
+    """Return whether any pixel of pictures ``(n, 4, h, w)`` is opaque, as some of all pictures are."""
+    return bool(values[:, -1].max() >= (1.0 if values.is_floating_point() else OPAQUE.get(values.dtype, 1)))
 
 
 def _warn_of_transparency(values: Tensor, where: str) -> None:

@@ -146,6 +146,7 @@ def decode_all(
         found = list(pool.map(lambda path: tried(path, conversion, budget, sizes), paths))
     if not quiet:
         conversion.warn_of_cuts(sizes, where=where)
+        conversion.tell_of_scale(sizes, where=where)
     bad = [error for error in found if isinstance(error, UnreadableImageError)]
     _complain(bad, len(paths), skip_unreadable=skip_unreadable)
     pairs = [(image, path) for image, path in zip(found, paths, strict=True) if isinstance(image, Tensor | Numbers)]

@@ -1,5 +1,6 @@
 """Pixels: every kind of picture becomes bytes of one shape, and bytes become numbers from -1 to 1."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cellflow.renamed import warn
 from cellflow.shapes import check_dense
 from cellflow.signature import checked
 
+log = logging.getLogger(__name__)
 CHANNELS = {1: "grey", 3: "RGB"}
 WHITE = 255
 """What is behind transparent pixels where nothing is said."""
@@ -152,6 +154,14 @@ class Conversion:
                 f'{100 * max(shares):.0f} % of an image is lost. Set fit="pad" to keep all of each, or fit="tiles" '
                 "to cut them into several."
             )
+
+    def tell_of_scale(self, sizes: Sequence[tuple[int, int]], *, where: str = "") -> None:
+        """Log from what heights and widths images of ``where`` are scaled: a model knows cells in that size alone."""
+        found = sorted(set(sizes))
+        if self.sides is None or self.tiles or found in ([], [self.sides]):
+            return
+        several = f" and other sizes, such as {found[-1][0]} x {found[-1][1]}," if len(found) > 1 else ""
+        log.info("%s: scaled from %d x %d%s to %d x %d pixels", where or "images", *found[0], several, *self.sides)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Convert bytes ``(n, c, h, w)``: grey, grey with alpha, RGB or RGBA."""
