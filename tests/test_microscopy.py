@@ -1,5 +1,6 @@
 """Microscopes' files: depth, channels and their names survive, in and out; nothing is lost without a word."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -356,6 +357,11 @@ def test_a_folder_of_16_bit_tiff_becomes_one(tmp_path):
     small = ["steps=1", "batch_size=4", "network=unet", "network.width=8"]
     more = ["network.multipliers=[1,2]", "network.blocks=1", "solver=fixed", "solver.steps=1", "holdout=0.3"]
     assert main(["translate", *fit, *small, *more, f"out={tmp_path / 'run'}"]) == 0
+    report = html.unescape(re.sub(r"<[^>]*>", "", (tmp_path / "run" / "report.html").read_text()))
+    assert "images read withsize=8 fit=tiles percentiles=[0,100]" in report.replace("\n", "")
+    assert "overlap=2" in report
+    assert "images = cf.images.read_images('FIELD.tif', levels=model.levels_[0])" in report
+    assert "model.translate(images, overlap=2)" in report
     used = [f"model={tmp_path / 'run'}", f"input={tmp_path / 'dmso'}", "overlap=2", f"out={tmp_path / 'made'}"]
     assert main(["translate", *used]) == 0
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [*(f"{k}.tif" for k in range(4)), "wide.tif"]

@@ -113,7 +113,7 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
             model,
             images,
             title=folder.name,
-            details=runs.details(folder),
+            details=runs.details(folder) | image_runs.said(cfg),
             feature_network=cfg.feature_network,
             solver=solver_of(cfg, default=SOLVER),
         )

@@ -84,6 +84,24 @@ def read(
     )
 
 
+def reading(cfg: Settings) -> dict[str, Any]:
+    """Return how images are read by the settings, as far as these say more than the defaults."""
+    known = {name: cfg.get(name) for name in ("size", "channels", *SINCE) if name not in ("max_pixels", "file_column")}
+    return {name: value for name, value in known.items() if value not in (None, FORMER.get(name), "crop")}
+
+
+def said(cfg: Settings) -> dict[str, str]:
+    """Return how images were read, for a report; nothing where that was by the defaults.
+
+    Examples
+    --------
+    >>> said(Settings({"size": 64, "fit": "tiles", "percentiles": [0.1, 99.9], "white_level": None}))
+    {'images read with': 'size=64 fit=tiles percentiles=[0.1,99.9]'}
+    """
+    words = [f"{name}={str(value).replace(' ', '')}" for name, value in reading(cfg).items()]
+    return {"images read with": " ".join(words)} if words else {}
+
+
 def fit(
     folder: Path,
     cfg: Settings,

@@ -192,10 +192,11 @@ def write_report(
             source,
             target,
             title=folder.name,
-            details=runs.details(folder),
+            details=runs.details(folder) | image_runs.said(cfg),
             feature_network=cfg.feature_network,
             target_class=cfg.target_class,
             solver=_solver(model, cfg),
+            reading=image_runs.reading(cfg),
         )
     log.info("open %s", folder / runs.REPORT)
 

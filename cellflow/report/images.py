@@ -55,6 +55,7 @@ def write_translation(
     feature_network: str | None = None,
     target_class: str | None = None,
     solver: Solver | None = None,
+    reading: Mapping[str, Any] | None = None,
     **old: Any,
 ) -> ImageScores:
     """Write the report of a translation: ``report.html``, ``scores.csv`` and ``figures/``, replaced where they are.
@@ -80,6 +81,8 @@ def write_translation(
         The class of the target, as that network numbers it.
     solver
         How images are translated, with noise or without; ``None`` for 20 steps, with noise if a score was learned.
+    reading
+        How images were read, as arguments of `cellflow.images.read_images`: the report shows how to read others.
 
     Examples
     --------
@@ -115,12 +118,16 @@ def write_translation(
         f"{_size(model.shape_)}, without pairs. {_colours(model)}"
     )
     drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
+    known = reading or {}
+    fields = known.get("fit") == "tiles" and not isinstance(solver, Noisy) and model.conditions_ is None
+    overlap = f"overlap={max(min(model.shape_[1:]) // 4, 1)}" if fields else ""
     use = _use(
         "DomainTranslator",
-        f"{carry.__name__}(images{_asking(model)})",
+        f"{carry.__name__}(images{overlap and f', {overlap}'}{_asking(model)})",
         "translate",
-        _words(model, "input=FOLDER out=TRANSLATED"),
+        _words(model, " ".join(["input=FOLDER out=TRANSLATED", *_again(known, overlap)])),
         folder,
+        read=_read(model, known, fields=fields),
     )
     _write(folder, model, drawings, scores, title, lead, details, fitted=_sizes(source, target), use=use)
     return scores
@@ -229,9 +236,26 @@ def _colours(model: "DomainTranslator | ImageGenerator") -> str:
     return legend(model.shape_[0], None if levels is None else levels.channels)
 
 
-def _use(estimator: str, call: str, command: str, rest: str, folder: str | Path) -> tuple[str, str]:
+def _read(model: "DomainTranslator", reading: Mapping[str, Any], *, fields: bool) -> str:
+    """Return how images are read in Python for a translation: those of the size of the fit, or whole fields."""
+    size = {} if fields else {"size": tuple(model.shape_[1:])}
+    kept = {name: reading[name] for name in ("channels", "pages") if reading.get(name) is not None}
+    given = [f"{name}={value!r}" for name, value in (size | kept).items()]
+    levels = [] if model.levels_[0] is None else ["levels=model.levels_[0]"]
+    source = "FIELD.tif" if fields else "FOLDER"
+    return f"images = cf.images.read_images({', '.join([repr(source), *given, *levels])})"
+
+
+def _again(reading: Mapping[str, Any], overlap: str) -> list[str]:
+    """Return the words that a command needs again, as they say how files are read."""
+    return [*([overlap] if overlap else []), *([f"pages={reading['pages']}"] if reading.get("pages") else [])]
+
+
+def _use(
+    estimator: str, call: str, command: str, rest: str, folder: str | Path, *, read: str | None = None
+) -> tuple[str, str]:
     """Return how to use a saved model in Python, and on the command line."""
-    lines = ("import cellflow as cf", "", f"model = cf.{estimator}.load({str(folder)!r})")
+    lines = ("import cellflow as cf", "", f"model = cf.{estimator}.load({str(folder)!r})", *([read] if read else []))
     python = "\n".join([*lines, f"found = model.{call}  # an ImageSet"])
     return python, f"cellflow {command} {shlex.quote(f'model={folder}')} {rest}"
 
