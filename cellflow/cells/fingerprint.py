@@ -192,7 +192,10 @@ class Fingerprint:
         """Return the states of the known cells now ``(m, d)``, NaN for those that are not here, and which are here."""
         index = pd.Index(hashes_of(adata.obs_names))
         rows = index.get_indexer(self.names) if index.is_unique else np.full(len(self.names), -1)
-        return np.where(rows[:, None] >= 0, x[rows].astype(np.float64), np.nan), rows >= 0
+        here = rows >= 0
+        found = np.full((len(rows), x.shape[1]), np.nan)
+        found[here] = x[rows[here]]
+        return found, here
 
     def _confirmed(self, adata: "AnnData", x: np.ndarray) -> bool:
         """Return whether fitted cells are here with the states that they had."""

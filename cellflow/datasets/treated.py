@@ -155,7 +155,7 @@ def perturbations(
     """
     if n_cells < 1 or seed < 0:
         raise ValueError(f"Expected n_cells >= 1 and seed >= 0; found {n_cells} and {seed}.")
-    if not treatments or not len(doses) or not np.isfinite(doses).all() or min(doses) <= 0:
+    if not len(treatments) or not len(doses) or not np.isfinite(doses).all() or min(doses) <= 0:
         raise ValueError(f"Expected treatments, and finite doses above 0; found {list(treatments)} and {list(doses)}.")
     rng = np.random.default_rng(seed)
     conditions = [(_CONTROL, 0.0), *product(treatments, map(float, doses))]

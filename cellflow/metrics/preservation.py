@@ -69,6 +69,11 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     Compared within Gaussian windows of scale 1.5, 11 pixels wide (fewer where the image is smaller), wholly inside
     the image, as in the original and in scikit-image; torchmetrics lets windows reach over the edge.
 
+    Raises
+    ------
+    ValueError
+        When shapes differ, numbers are not finite, or so large that their squares are not.
+
     Source
     ------
     Wang et al. 2004, equation 13.
@@ -95,6 +100,9 @@ def structural_similarity(inputs: Tensor, outputs: Tensor) -> Tensor:
     covariance = smooth(inputs * outputs) - x * y
     c1, c2 = (_K1 * _RANGE) ** 2, (_K2 * _RANGE) ** 2
     similarity = (2 * x * y + c1) * (2 * covariance + c2) / ((x**2 + y**2 + c1) * (variances + c2))
+    if not bool(similarity.isfinite().all()):
+        most = max(float(side.abs().max()) for side in (inputs, outputs))
+        raise ValueError(f"Expected images from -1 to 1; found numbers of up to {most:g}, whose squares are too large.")
     return similarity.flatten(1).mean(1)
 
 

@@ -68,7 +68,11 @@ class PathEnergy:
         """Return ``{"loss": mean energy}``."""
         refuse(batch, self, bends="It learns the bends itself: pass straight pairs.")
         drawn = draw(bend_pairs(field, batch), self.path, self.times, generator=generator)
-        return {"loss": drawn.mean(self.metric(drawn.x) * drawn.point.velocity.square().sum(dim=1)) / self.unit**2}
+        factor = self.metric(drawn.x)
+        if not isinstance(factor, Tensor) or factor.shape not in ((), (len(drawn.x),)):
+            shown = tuple(factor.shape) if isinstance(factor, Tensor) else type(factor).__name__
+            raise TypeError(f"Expected `metric` to return one number for each of {len(drawn.x)} states; found {shown}.")
+        return {"loss": drawn.mean(factor * drawn.point.velocity.square().sum(dim=1)) / self.unit**2}
 
     @checked
     def velocity(self, field: Any) -> Field:

@@ -76,6 +76,10 @@ FORMERLY = [
     Input("pl.genes", 0, {"predicted": "weights zero"}),
     Input("pl.genes", 0, {"predicted": "weights of text"}),
     Input("metrics.label_persistence", 0, {"x_next": "no axes", "moved": "no axes"}),
+    Input("PerturbationFlow", 6, {"adata": "no cells"}),
+    Input("objectives.PathEnergy", 0, {"metric": "a function"}),
+    Input("metrics.structural_similarity", 0, {"outputs": "huge"}),
+    Input("datasets.perturbations", 0, {"treatments": "a column"}),
 ]
 """Inputs that once ended badly."""
 
