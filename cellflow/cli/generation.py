@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellflow.cli import image_runs, image_sizes, runs, shared
+from cellflow.cli import image_reading, image_runs, image_sizes, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.built import conditions_of, load_run, settings_of, solver_of
 from cellflow.cli.kept import kept_settings
@@ -36,8 +36,8 @@ def generate(cfg: Settings) -> None:
     image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "data")
     fabric = shared.join(cfg)
-    image_runs.as_begun(cfg)
-    images = image_runs.read(cfg.data, cfg, labels=cfg.labels)
+    image_reading.as_begun(cfg)
+    images = image_reading.read(cfg.data, cfg, labels=cfg.labels)
     image_sizes.settle(cfg, images.shape)
     cfg.data = str(Path(cfg.data).resolve())
     with shared.run_folder(cfg, "generate", fabric) as folder:
@@ -77,7 +77,7 @@ def report(cfg: Settings) -> None:
 def read_again(folder: Path) -> tuple[Settings, Split[Any]]:
     """Return the settings of a finished run, and the images that it was fitted and scored on."""
     then = kept_settings(folder, "generate")
-    return then, hold_out(image_runs.read(then.data, then, labels=then.labels), then)
+    return then, hold_out(image_reading.read(then.data, then, labels=then.labels), then)
 
 
 def _apply(cfg: Settings) -> None:
@@ -96,7 +96,7 @@ def _apply(cfg: Settings) -> None:
         once = (model.generate(n, **how) for n in [cfg.n])
         return image_runs.write_parts(once, image_runs.numbered(cfg.n), cfg.out, model.levels_[0])
     then, levels = kept_settings(folder, "generate"), model.levels_[0]
-    images = image_runs.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=False)
+    images = image_reading.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=False)
     strength = STRENGTH if cfg.strength is None else cfg.strength
     read = (images.read() if isinstance(images, ImageStream) else images for _ in range(1))  # not before `out` is free
     changed = (model.translate(some, strength=strength, **how) for some in read)
@@ -113,7 +113,7 @@ def write_report(folder: Path, model: "ImageGenerator", images: Split[Any], cfg:
             model,
             images,
             title=folder.name,
-            details=runs.details(folder) | image_runs.said(cfg),
+            details=runs.details(folder) | image_reading.said(cfg),
             feature_network=cfg.feature_network,
             solver=solver_of(cfg, default=SOLVER),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cellflow.cli import image_runs, image_sizes, runs, shared
+from cellflow.cli import image_reading, image_runs, image_sizes, runs, shared
 from cellflow.cli.beforehand import check_scores, check_solver
 from cellflow.cli.built import conditions_of, load_run, settings_of, solver_of
 from cellflow.cli.kept import kept_settings
@@ -45,7 +45,7 @@ def translate(cfg: Settings) -> None:
     image_runs.refuse_strength(cfg)
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     fabric = shared.join(cfg)
-    image_runs.as_begun(cfg)
+    image_reading.as_begun(cfg)
     source, target = _both(cfg)
     image_sizes.settle(cfg, source.shape)
     for name in ("source", "target"):
@@ -94,10 +94,10 @@ def _apply(cfg: Settings) -> None:
             "`path=brownian_bridge stochastic=true`, or change images with `cellflow generate model=... input=...`."
         )
     if cfg.overlap is not None:
-        then = image_runs.as_fitted(cfg, then, model.shape_)
+        then = image_reading.as_fitted(cfg, then, model.shape_)
         return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
     _check_taken(_solver(model, cfg), cfg)
-    images = image_runs.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=True)
+    images = image_reading.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=True)
     names = images.names or image_runs.numbered(len(images))
     if isinstance(images, ImageSet):
         once = (_carried(model, some, cfg, seed=cfg.seed) for some in [images])
@@ -137,7 +137,7 @@ def _fields(
 
     def translated() -> "Iterator[ImageSet]":
         for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
-            field = image_runs.read(str(path), then, levels=levels)
+            field = image_reading.read(str(path), then, levels=levels)
             log.info("field %d of %d: %s, %d x %d", number, len(paths), name, *field.shape[1:])
             yield model.translate(field, **how, batch_size=once)
 
@@ -192,11 +192,11 @@ def write_report(
             source,
             target,
             title=folder.name,
-            details=runs.details(folder) | image_runs.said(cfg),
+            details=runs.details(folder) | image_reading.said(cfg),
             feature_network=cfg.feature_network,
             target_class=cfg.target_class,
             solver=_solver(model, cfg),
-            reading=image_runs.reading(cfg),
+            reading=image_reading.reading(cfg),
         )
     log.info("open %s", folder / runs.REPORT)
 
@@ -234,8 +234,8 @@ def _both(cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream
         return read_images(cells.only("control"), size=cfg.size), read_images(cells.only("cytd"), size=cfg.size)
     labels = "folder" if cfg.within_labels else None
     if cfg.target is None:
-        return _by_control(image_runs.read(cfg.source, cfg, labels=labels), cfg)
-    return image_runs.read(cfg.source, cfg, labels=labels), image_runs.read(cfg.target, cfg, labels=labels)
+        return _by_control(image_reading.read(cfg.source, cfg, labels=labels), cfg)
+    return image_reading.read(cfg.source, cfg, labels=labels), image_reading.read(cfg.target, cfg, labels=labels)
 
 
 def _by_control(images: ImageSet | ImageStream, cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:
