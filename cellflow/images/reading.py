@@ -95,7 +95,7 @@ def read_images(
     -----
     UserWarning
         When images are cropped, or camera images use less than a tenth of their range; when ``levels`` are given, and
-        many pixels of an image are above white or below black, or it uses less than a tenth of the range; when
+        many pixels of an image are above white or below black, or most images use less than a tenth of the range; when
         ``white_level`` has no effect, as on images of 8 bits.
 
     Examples
