@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from benchmark_cases import make_cells
 
 from benchmarks.rows import Table
@@ -141,6 +142,25 @@ def test_what_is_added_to_images_per_second_one_by_one(tmp_path, monkeypatch):
     table.put(*(row | {"device": "another"} for row in rows))
     images.main(words)
     assert {row["device"] for row in table.read()} == {rows[0]["device"]}
+
+
+def test_rows_of_a_package_that_is_gone_keep_their_page(tmp_path, monkeypatch):
+    """A run goes on where torchcfm is no longer installed: its rows stay, and the page names it without a version."""
+    tiny = images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
+    monkeypatch.setitem(images.SIZES, "small", tiny)
+    monkeypatch.setattr(images, "NETWORKS", {"cellflow": images.ours, "torchcfm": images.ours})
+    monkeypatch.setattr(images, "OTHERS", ("torchcfm", "not-a-package"))
+    words = ["size=small", "rounds=1", "repeats=1", f"out={tmp_path}"]
+    monkeypatch.setattr(images.peers, "is_there", lambda name: True)
+    images.main(words)
+    table = Table(tmp_path / "image_speed_small.csv", ("mode", "network", "task"))
+    table.put(*(row | {"network": "not-a-package"} for row in table.read() if row["network"] == "torchcfm"))
+    monkeypatch.setattr(images.peers, "is_there", lambda name: name == "cellflow")
+    images.main(words)
+    assert {row["network"] for row in table.read()} == {"cellflow", "torchcfm", "not-a-package"}
+    page = (tmp_path / "image_speed_small.md").read_text()
+    assert f"torch {torch.__version__}" in page
+    assert ", not-a-package" in page
 
 
 def test_conditions_are_measured_at_toy_size(tmp_path):

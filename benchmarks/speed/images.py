@@ -198,11 +198,18 @@ def text(rows: list[Row], size: str, command: str, device: torch.device, note: s
     """Return the page."""
     chip = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, one thread"
     packages = ["torch", *(name for name in OTHERS if name in {row["network"] for row in rows})]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    made = page.made_by(command, f"{chip}, {versions}")
+    made = page.made_by(command, ", ".join([chip, *map(_with_version, packages)]))
     (about,) = page.fill(Path(__file__).with_name("images.md"), size=size, made=made, **SIZES[size]._asdict())
     head = [name for name in rows[0] if name != "device"]
     return [*about, *([note] if note else []), "", *page.table(head, ([row[name] for name in head] for row in rows))]
+
+
+def _with_version(package: str) -> str:
+    """Return a package's name and version. Rows of an earlier run may be of one that is not installed here."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
 
 
 def main(words: Words = None) -> None:
