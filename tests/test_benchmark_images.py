@@ -249,12 +249,22 @@ class Stop(Exception):
     """What ends a process between two steps."""
 
 
-@pytest.mark.parametrize("name", ["OT-CFM", "DSBM", "DSBM by ends"])
+def trained(task, name, place):
+    """Return the field of a method after eight steps, and the seconds that are told of it."""
+    size = replace(TINY, steps=8)
+    if name == from_noise.NAME:
+        model, seconds = from_noise.train(task, size, 0, place)
+        return model.field_, seconds
+    found = translation.train(task, TRANSLATORS[name], size, 0, place)
+    return found.field, found.seconds
+
+
+@pytest.mark.parametrize("name", ["OT-CFM", "DSBM", "DSBM by ends", from_noise.NAME])
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_translation_that_is_stopped_goes_on_to_the_same_weights(hidden, name, after, tmp_path, monkeypatch):
     """Within the first training, at its end, and within pairs of its own; every step is saved."""
-    whole = translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), seed=0)
-    calls, objective = [], type(TRANSLATORS[name].objective)
+    whole, _ = trained(hidden, name, underway.NOWHERE)
+    calls, objective = [], type(from_noise.METHODS[name].objective)
     call = objective.__call__
 
     def counted(self, *given, **named):
@@ -268,12 +278,12 @@ def test_a_translation_that_is_stopped_goes_on_to_the_same_weights(hidden, name,
     monkeypatch.setattr(objective, "__call__", counted)
     place = underway.Underway(tmp_path)
     with pytest.raises(Stop):
-        translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), 0, place)
-    model = translation.train(hidden, TRANSLATORS[name], replace(TINY, steps=8), 0, place)
+        trained(hidden, name, place)
+    field, seconds = trained(hidden, name, place)
     steps = 8  # half of them on pairs of its own, where there are such
     assert len(calls) == steps + 1  # none is taken twice
-    assert all(map(torch.equal, model.field.parameters(), whole.field.parameters()))
-    assert model.seconds > 0
+    assert all(map(torch.equal, field.parameters(), whole.parameters()))
+    assert seconds > 0
     place.forget()
     assert not tmp_path.exists()
 
@@ -281,14 +291,15 @@ def test_a_translation_that_is_stopped_goes_on_to_the_same_weights(hidden, name,
 def test_from_noise_one_network_learns_both_sides(hidden, global_state_is_untouched):
     """A side is asked for by its number, and the two answers differ."""
     images = from_noise.both_sides(hidden)
-    assert torch.bincount(images.labels).tolist() == [30, 30]
-    model, again = (from_noise.train(hidden, TINY, seed=0) for _ in range(2))
-    assert all(map(torch.equal, model.field.parameters(), again.field.parameters()))
+    assert images.obs["side"].value_counts().to_dict() == {"source": 30, "target": 30}
+    (model, seconds), (again, _) = (from_noise.train(hidden, TINY, seed=0) for _ in range(2))
+    assert seconds > 0
+    assert all(map(torch.equal, model.field_.parameters(), again.field_.parameters()))
     noise = torch.zeros(5, 1, 32, 32)
     there, back = (from_noise.generate(model, noise, steps=2, backward=backward, seed=1) for backward in (False, True))
     assert there.shape == (5, 1, 32, 32)
     with torch.no_grad():
-        for parameter in model.field.parameters():  # past the first steps, in which the output layer is still near 0
+        for parameter in model.field_.parameters():  # past the first steps, in which the output layer is still near 0
             parameter.add_(0.1)
     there, back = (from_noise.generate(model, noise, steps=2, backward=backward, seed=1) for backward in (False, True))
     assert not torch.equal(there, back)
@@ -297,7 +308,7 @@ def test_from_noise_one_network_learns_both_sides(hidden, global_state_is_untouc
 def test_the_smaller_side_is_repeated(hidden):
     few = replace(hidden, train=Sets(hidden.train.source.take(range(4)), hidden.train.target))
     images = from_noise.both_sides(few)
-    assert torch.bincount(images.labels).tolist() == [30, 30]
+    assert images.obs["side"].value_counts().to_dict() == {"source": 30, "target": 30}
     assert torch.equal(images.images[:4], images.images[4:8])
     assert torch.equal(images.images[30:], hidden.train.target.images)
 

@@ -48,16 +48,25 @@ class Size:
         self, shape: tuple[int, int, int], *, heads: int = 1, condition_dim: int = 0, generator: torch.Generator
     ) -> nn.Module:
         """Return a fresh network for images of this shape ``(c, h, w)``."""
-        channels, height, width = shape
+        with seeded(generator):
+            return unet(shape[0], heads=heads, condition_dim=condition_dim, **self.shape(shape)).to(self.device)
+
+    def shape(self, shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Return the settings of `unet` for images of this shape: the levels that they can be halved for."""
+        _, height, width = shape
         levels = len(self.multipliers)
         while levels > 1 and (height % (self.patch << levels - 1) or width % (self.patch << levels - 1)):
             levels -= 1
-        with seeded(generator):
-            net: nn.Module = cf.networks.UNet(
-                channels * self.patch**2, width=self.width, multipliers=self.multipliers[:levels],
-                blocks=self.blocks, dropout=self.dropout, heads=heads, condition_dim=condition_dim,
-            )  # fmt: skip
-        return (net if self.patch == 1 else Patches(net, self.patch)).to(self.device)
+        return {
+            "patch": self.patch, "width": self.width, "multipliers": self.multipliers[:levels], "blocks": self.blocks,
+            "dropout": self.dropout,
+        }  # fmt: skip
+
+
+def unet(channels: int, *, patch: int, **settings: Any) -> nn.Module:
+    """Return a U-Net of images; it sees squares of ``patch`` pixels as channels."""
+    net = cf.networks.UNet(channels * patch**2, **settings)
+    return net if patch == 1 else Patches(net, patch)
 
 
 class Patches(nn.Module):

@@ -5,8 +5,9 @@ Needs the image sets in ``$CELLFLOW_DATA`` (all but ``shapes``, whose cells are 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from cellflow.report.grids import nearest
 
 SIZES = {"cpu": CPU, "gpu": GPU}
 TASKS = OTHERS | {"wortmannin": wortmannin.task}
+Answer = Callable[..., Tensor]
+"""From images, a sampler, a number of steps and whether it is the way back, to what a method makes of them."""
 KEY = ("task", "direction", "method", "sampler", "solver_steps", "seed", "size")
 COLUMNS = (
     *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "fd_pca",
@@ -86,13 +89,16 @@ def _trained(
     fid: bool,
 ) -> Iterator[Row]:  # fmt: skip
     """Yield the scores of a method, which is trained once for all directions."""
-    noise, method = name == from_noise.NAME, METHODS[name]
-    model = from_noise.train(task, size, seed, place) if noise else train(task, method, size, seed, place)
-    spent: Row = {"batch": size.batch, "train_steps": model.steps, "train_seconds": model.seconds}
+    if name == from_noise.NAME:
+        generator, seconds = from_noise.train(task, size, seed, place)
+        answer: Answer = partial(from_noise.generate, generator, seed=seed)
+    else:
+        model = train(task, METHODS[name], size, seed, place)
+        answer, seconds = partial(translate, model, seed=seed), model.seconds
+    spent: Row = {"batch": size.batch, "train_steps": size.steps, "train_seconds": seconds}
     spent["device"] = machine.name(torch.device(size.device))
     for way, judge in judges.items():
-        kept = f"{folder}/{way}", name
-        for row in _scored(model, method.samplers, judge, size, seed, kept, fid=fid, noise=noise):
+        for row in _scored(answer, METHODS[name].samplers, judge, size, seed, (f"{folder}/{way}", name), fid=fid):
             yield spent | row
 
 
@@ -147,21 +153,21 @@ def simple(judge: Translated) -> dict[str, Tensor]:
     }
 
 
+def translate(model: Model, inputs: Tensor, *, sampler: str, steps: int, backward: bool, seed: int) -> Tensor:
+    """Return translations of images, as bytes would have them."""
+    rng = cf.generator(seed=seed)
+    return methods.sample(model, inputs, sampler=sampler, steps=steps, backward=backward, generator=rng)
+
+
 def _scored(
-    model: Model, samplers: Sequence[str], judge: Translated, size: Size, seed: int, kept: tuple[str, str], *,
-    fid: bool, noise: bool,
+    answer: Answer, samplers: Sequence[str], judge: Translated, size: Size, seed: int, kept: tuple[str, str], *,
+    fid: bool,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the scores of a model at each number of steps; a bridge also by its probability flow."""
+    """Yield the scores of answers at each number of steps; of a bridge also by its probability flow."""
     way, (first, *others) = judge.direction, samplers
     for sampler, steps in [*((first, steps) for steps in size.solver), *((other, size.solver[-1]) for other in others)]:
         start = time.perf_counter()
-        inputs = judge.inputs.to(size.device)
-        if noise:
-            outputs = from_noise.generate(model, inputs, steps=steps, backward=way.backward, seed=seed)
-        else:
-            outputs = methods.sample(
-                model, inputs, sampler=sampler, steps=steps, backward=way.backward, generator=cf.generator(seed=seed)
-            )
+        outputs = answer(judge.inputs.to(size.device), sampler=sampler, steps=steps, backward=way.backward)
         seconds = time.perf_counter() - start
         about = {"direction": way.name, "sampler": sampler, "solver_steps": steps, "sample_seconds": seconds}
         yield about | judge(outputs, seed) | ({"fid": judge.fid(outputs)} if fid else {})

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +52,17 @@ class Underway:
 
 
 class Stopwatch:
-    """Seconds of a number of steps, by those that were taken in this process: earlier ones are gone with theirs."""
+    """Seconds of a number of steps, by those that were taken in this process: earlier ones are gone with theirs.
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._taken, self._clock, self._start = 0, clock, clock()
+    It is called after each step, or, with ``every``, after so many.
+    """
 
-    def __call__(self, number: int, terms: Mapping[str, float]) -> None:
-        """Count a step; to be called after each."""
-        self._taken += 1
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, *, every: int = 1) -> None:
+        self._taken, self._every, self._clock, self._start = 0, every, clock, clock()
+
+    def __call__(self, *about: object) -> None:
+        """Count what was taken since the last call."""
+        self._taken += self._every
 
     def seconds(self, steps: int) -> float:
         """Return the seconds of so many steps."""
