@@ -213,7 +213,7 @@ def test_a_model_of_tiles_does_not_scale_whole_fields(command, tmp_path, capfd):
 
 def test_a_long_translation_says_how_long_it_takes(translated, folders, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("cellflow.training.run.WORTH_SAYING", 0)
-    monkeypatch.setattr("cellflow.cli.image_sizes.CPU", image_sizes.Size(2000, 1, 16))
+    monkeypatch.setattr("cellflow.estimators.portions.PIXELS_IN_A_CACHE", 64)
     used = [f"model={translated}", f"input={folders[0]}", "device=cpu", "solver.steps=1", f"out={tmp_path / 'out'}"]
     assert main(["translate", *used]) == 0
     n = len(list(folders[0].iterdir()))

@@ -1,6 +1,7 @@
 """States are carried some at a time: the same numbers as all at once, in memory that does not grow with them."""
 
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -220,3 +221,39 @@ def test_what_tools_write_does_not_depend_on_portions(flows, name, monkeypatch):
         parts = list(written())
     for found, known in zip(parts, whole, strict=True):
         np.testing.assert_allclose(found, known, atol=1e-5)
+
+
+UNET = {"network": partial(cf.networks.UNet, width=8, multipliers=(1, 2), blocks=1)} | QUICK
+VERBS = {
+    "translate": lambda model, digits, **size: model.translate(digits, solver=2, **size).images,
+    "generate": lambda model, digits, **size: model.generate(len(digits), solver=2, **size).images,
+    "trajectory": lambda model, digits, **size: model.trajectory(len(digits), solver=2, save=2, **size).x,
+}
+
+
+@pytest.fixture(scope="module")
+def of_images():
+    digits = cf.datasets.digits().take(range(10))
+    translator = cf.DomainTranslator(**UNET).fit(digits, cf.datasets.digits().take(range(10, 20)))
+    return digits, [stirred(model) for model in (translator, cf.ImageGenerator(**UNET).fit(digits))]
+
+
+@pytest.mark.parametrize(("which", "verb"), [(0, "translate"), (1, "translate"), (1, "generate"), (1, "trajectory")])
+def test_images_are_carried_a_cache_full_at_a_time(of_images, which, verb, monkeypatch):
+    """The samples are the same to the rounding of a sum in another order."""
+    digits, models = of_images
+    model, field, sizes = models[which], type(models[which].field_), []
+    forward = field.forward
+
+    def seen(self, t, x, condition=None):
+        sizes.append(len(x))
+        return forward(self, t, x, condition)
+
+    whole = VERBS[verb](model, digits, batch_size=10)
+    monkeypatch.setattr(field, "forward", seen)
+    monkeypatch.setattr(portions, "PIXELS_IN_A_CACHE", 4 * 8 * 8)
+    parts = VERBS[verb](model, digits)
+    assert list(dict.fromkeys(sizes)) == [4, 2]
+    assert torch.allclose(parts.float(), whole.float(), atol=1e-4 if verb == "trajectory" else 1)
+    with pytest.raises(ValueError, match="batch_size. to be a whole number >= 1"):
+        VERBS[verb](model, digits, batch_size=0)

@@ -90,7 +90,7 @@ def _apply(cfg: Settings) -> None:
     image_runs.check_fitted(cfg, shape=model.shape_, levels=model.levels_[0])
     solver = solver_of(cfg, default=SOLVER)
     asked = {"label": cfg.label, "condition": image_runs.one_condition(cfg), "guidance": cfg.guidance}
-    how = {**asked, "solver": solver, "seed": cfg.seed, "batch_size": image_sizes.at_once(cfg.device)}
+    how = {**asked, "solver": solver, "seed": cfg.seed}
     if cfg.input is None:
         image_runs.refuse_strength(cfg)
         once = (model.generate(n, **how) for n in [cfg.n])

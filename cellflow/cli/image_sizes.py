@@ -31,8 +31,6 @@ class Size(NamedTuple):
 
 CPU, GPU = Size(2000, 16, 16), Size(10_000, 64, 32)
 """On 64 x 64 pixels a step takes .6 s on one core in the size for a CPU, and 7 s in that for a GPU."""
-MANY = 128
-"""Images that a fitted model carries together on a GPU."""
 
 
 def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
@@ -80,17 +78,6 @@ def settle(cfg: Settings, shape: tuple[int, ...]) -> None:
         ),
         " or ".join(f"`{name}`" for name in left),
     )
-
-
-def at_once(device: str) -> int:
-    """Return how many images a fitted model carries together: few on a CPU, so that the time left is soon known.
-
-    Examples
-    --------
-    >>> at_once("cpu"), at_once("cuda:1")
-    (16, 128)
-    """
-    return MANY if on_gpu(device) else CPU.batch_size
 
 
 def on_gpu(device: str) -> bool:

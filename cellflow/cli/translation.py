@@ -132,14 +132,14 @@ def _fields(
     if cfg.skip_unreadable:
         paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
 
-    names, once = names_of(paths, folder), image_sizes.at_once(cfg.device)
+    names = names_of(paths, folder)
     how = {"reverse": cfg.reverse, "guidance": cfg.guidance, "solver": solver, "overlap": cfg.overlap}
 
     def translated() -> "Iterator[ImageSet]":
         for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
             field = image_reading.read(str(path), then, levels=levels)
             log.info("field %d of %d: %s, %d x %d", number, len(paths), name, *field.shape[1:])
-            yield model.translate(field, **how, batch_size=once)
+            yield model.translate(field, **how)
 
     return translated(), names
 
@@ -206,8 +206,7 @@ def _way(model: "DomainTranslator", cfg: Settings, *, seed: int) -> "Callable[..
     solver, strength = _solver(model, cfg), cfg.get("strength")
     if isinstance(solver, Noisy):
         return partial(model.simulate, solver=solver, seed=seed, strength=1.0 if strength is None else strength)
-    once = image_sizes.at_once(cfg.device)
-    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0), batch_size=once)
+    return partial(model.translate, solver=solver, guidance=cfg.get("guidance", 1.0))
 
 
 def _check_taken(solver: Any, cfg: Settings) -> None:

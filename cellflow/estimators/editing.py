@@ -13,12 +13,12 @@ from cellflow.estimators.conditional_verbs import Condition, check_part, relabel
 from cellflow.estimators.guidance import Guided, Labels
 from cellflow.estimators.latents import latents, pixels
 from cellflow.estimators.pixel_levels import as_images, check_levels
+from cellflow.estimators.portions import at_once
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps
 from cellflow.seeds import generator
 from cellflow.shapes import per_sample
 from cellflow.signature import checked_but
-from cellflow.training.recipe import check_settings
 
 if TYPE_CHECKING:
     from cellflow.estimators.generation import ImageGenerator
@@ -36,7 +36,7 @@ def translate(
     guidance: float = 1.0,
     solver: Fixed | Adaptive | Jumps | str | int = verbs.GENERATION,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
 ) -> ImageSet:
     """Change images towards the learned ones, by partial noise: sketches, other stains, or parts of images.
 
@@ -61,7 +61,7 @@ def translate(
     seed
         Seed of the noise.
     batch_size
-        Images at a time; the result does not depend on it.
+        Images at a time; ``None`` for as many as are quickest on the device. The result does not depend on it.
 
     Returns
     -------
@@ -102,12 +102,12 @@ def translate(
     if keep is not None and self.autoencoder_ is not None:
         raise ValueError("Latents have no single pixels to keep. Leave `keep` out, or fit without an autoencoder.")
     stays = None if keep is None else _stays(keep, images)
-    check_settings(1, batch_size, None)
+    size = at_once(batch_size, self._state_shape, next(self.field_.parameters()).device)
     chosen = _shortened(chosen, strength)
     noise = torch.randn(len(images), *self._state_shape, generator=generator(seed=seed), dtype=torch.float32)
     made = [
         _carried(self, images, noise, some, rows, stays, guidance, chosen, start=1 - strength).cpu()
-        for some in torch.arange(len(images)).split(batch_size)
+        for some in torch.arange(len(images)).split(size)
     ]
     (levels,), labels = self.levels_, None if rows is None or label is None else rows.argmax(dim=1)
     known: dict[str, Any] = {"names": images.names, "obs": images.obs, "levels": levels, "source": "generated"}

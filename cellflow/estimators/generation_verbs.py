@@ -11,12 +11,11 @@ from cellflow.estimators.conditional_verbs import Condition, asked, check_guidan
 from cellflow.estimators.guidance import Guided, Labels, one_hot
 from cellflow.estimators.latents import pixels
 from cellflow.estimators.pixel_levels import as_images
-from cellflow.estimators.portions import in_parts
+from cellflow.estimators.portions import at_once, in_parts
 from cellflow.images.sets import ImageSet
 from cellflow.integrate import Adaptive, Fixed, Jumps, Trajectory
 from cellflow.seeds import generator
 from cellflow.signature import checked_but
-from cellflow.training.recipe import check_settings
 
 if TYPE_CHECKING:
     from cellflow.estimators.generation import ImageGenerator
@@ -36,7 +35,7 @@ def generate(
     guidance: float = 1.0,
     solver: Fixed | Adaptive | Jumps | str | int = GENERATION,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     **old: Any,
 ) -> ImageSet:
     """Generate images.
@@ -58,7 +57,7 @@ def generate(
     seed
         Seed of the noise.
     batch_size
-        Images at a time; the result does not depend on it.
+        Images at a time; ``None`` for as many as are quickest on the device. The result does not depend on it.
 
     Raises
     ------
@@ -93,7 +92,7 @@ def trajectory(
     guidance: float = 1.0,
     solver: Fixed | Adaptive | Jumps | str | int = TRAJECTORY,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     **old: Any,
 ) -> Trajectory:
     """Return trajectories from noise to images: times ``(save,)`` and pixels ``(save, n, c, h, w)``.
@@ -152,21 +151,21 @@ def _flow(
     solver: Fixed | Adaptive | Jumps,
     *,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     save: int = 2,
 ) -> Trajectory:
     """Carry noise to images, some samples at a time."""
     if isinstance(solver, Jumps) and guidance != 1:
         raise ValueError("The guidance of jumps is fixed by `distill(images, guidance=...)`. Leave it out here.")
-    check_settings(1, batch_size, None)
     velocity = flow._velocity()
     field = velocity if guidance == 1 else Guided(velocity, guidance)
     weight = next(flow.field_.parameters())
+    size = at_once(batch_size, flow._state_shape, weight.device)
     noise = torch.randn(n, *flow._state_shape, generator=generator(seed=seed), dtype=torch.float32)
-    rows = iter(torch.arange(n).split(batch_size))
+    rows = iter(torch.arange(n).split(size))
 
     def carry(part: Tensor) -> Trajectory:
         some = None if condition is None else condition[next(rows)].to(weight)
         return flow._carry(field, part.to(weight), solver, save=save, condition=some)
 
-    return in_parts(carry, noise.split(batch_size), n=n, batch_size=batch_size)
+    return in_parts(carry, noise.split(size), n=n, batch_size=size)

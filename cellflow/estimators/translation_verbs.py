@@ -16,7 +16,7 @@ from cellflow.estimators.domains import Domain, Points, Samples, given_back, rea
 from cellflow.estimators.guidance import Guided
 from cellflow.estimators.latents import latents, pixels
 from cellflow.estimators.pixel_levels import check_levels
-from cellflow.estimators.portions import in_parts
+from cellflow.estimators.portions import at_once, in_parts
 from cellflow.estimators.representation import check_cells
 from cellflow.estimators.tiling import by_tiles
 from cellflow.integrate import Adaptive, Fixed, Jumps, Noisy, Solver, Trajectory
@@ -48,7 +48,7 @@ def translate(
     decode: Decode | None = None,
     solver: Fixed | Adaptive | Jumps | str | int = TRANSLATION,
     overlap: int | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     **old: Any,
 ) -> Any:
     """Carry samples from the source domain to the target domain, without noise.
@@ -82,7 +82,7 @@ def translate(
         size, which overlap by at least so many pixels and are blended. A quarter of a tile leaves no seams. A field
         smaller than a tile is padded at its border.
     batch_size
-        Samples at a time; the result does not depend on it.
+        Samples at a time; ``None`` for as many as are quickest on the device. The result does not depend on it.
 
     Returns
     -------
@@ -112,8 +112,9 @@ def translate(
     domain, rows = _known(self, x, condition, reverse=reverse)
     check_guidance(self, guidance, chosen)
     decoder = _decoder(self, x, genes, {"decode": decode, "layer": layer, "use_raw": use_raw})
-    flow = _smooth(self, chosen, in_turn(rows, batch_size), guidance, save=2, reverse=reverse)
-    carried = _carried(flow, self, domain, batch_size).x[-1]
+    size = at_once(batch_size, self._state_shape, next(self.field_.parameters()).device)
+    flow = _smooth(self, chosen, in_turn(rows, size), guidance, save=2, reverse=reverse)
+    carried = _carried(flow, self, domain, size).x[-1]
     return _back(self, carried, x, condition, decoder, reverse=reverse)
 
 
