@@ -4,6 +4,8 @@ import colorsys
 import math
 import os
 import re
+import time
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -642,6 +644,61 @@ def test_the_flow_that_maps_start_from_is_not_trained_twice(monkeypatch, tmp_pat
     assert [row["seconds"] for row in rows[:2]] == [row["seconds"] for row in before]
     few_step.main(["task=mnist", "method=semigroup", "seeds=1", "--again", *size])
     assert len(trained) == 6
+
+
+def steps_of(bench, method, flow):
+    """Return the weights of every round of a method, or of its map."""
+    if method not in bench.reflows:
+        return [deepcopy(bench.distilled(flow, method, time.process_time)[0].state_dict())]
+    return [deepcopy(straight.state_dict()) for straight, _ in bench.reflowed(flow, time.process_time)]
+
+
+@pytest.mark.parametrize("after", [2, 5])
+@pytest.mark.parametrize("method", [few_step.REFLOWS[-1], *few_step.MAPS, few_step.TRAJECTORIES])
+def test_a_map_or_reflow_that_is_stopped_goes_on_to_the_same_weights(method, after, tmp_path, monkeypatch, rng):
+    """Reflow in its first round, and in its second, of four steps each; what is done is not done again."""
+    digits = ImageSet(torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8, generator=rng))
+    monkeypatch.setitem(DATASETS, "mnist", Dataset(lambda split: digits, "mnist"))
+    monkeypatch.setattr(few_step, "MOMENTS", 3)
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
+    monkeypatch.setattr(underway, "SAVED", 1e-9)
+    monkeypatch.setattr("cellflow.training.loop.READ_EVERY", 1)
+    rounds, steps = (len(few_step.REFLOWS), 4) if method in few_step.REFLOWS else (1, 8)
+    size = replace(few_step.SIZES["cpu"], flow_steps=1, steps=steps, batch=4, simulated=4, images=6)
+    bench = few_step.bench("mnist", size, seed=0)
+    flow, _ = bench.velocity(time.process_time)
+    whole = steps_of(replace(bench, place=underway.NOWHERE), method, flow)
+    taken, step = [], torch.optim.AdamW.step
+
+    def counted(self, *given, **named):
+        taken.append(1)
+        if len(taken) == after + 1:
+            raise Stop
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    with pytest.raises(Stop):
+        steps_of(bench, method, flow)
+    found = steps_of(bench, method, flow)
+    assert len(taken) == rounds * steps + 1  # none is taken twice
+    for one, other in zip(found, whole, strict=True):
+        assert all(torch.equal(one[name], weight) for name, weight in other.items())
+
+
+def test_the_seconds_of_a_training_that_was_stopped_are_those_of_all_its_steps():
+    """Three seconds of pairs, then a second a step; the first hundred steps are of an earlier process."""
+    now = [0.0]
+    watch = underway.Stopwatch(200, lambda: now[0])
+    now[0] += 3
+    for _ in range(50):
+        now[0] += 2
+        watch(None)
+    assert watch.seconds() == pytest.approx(203)
+    uninterrupted = underway.Stopwatch(200, lambda: now[0])
+    for _ in range(100):
+        now[0] += 2
+        uninterrupted(None)
+    assert uninterrupted.seconds() == 200
 
 
 def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Embryoid bodies in five dimensions, a snapshot left out (protocol A): W1 after few jumps, beside the solver."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 
 import cellflow as cf
 from benchmarks.few_step.curves import SCORE, Curve, Scores
+from benchmarks.images.underway import Clock
 from benchmarks.trajectory.scores import transport
 from benchmarks.trajectory.tasks import Task
 from cellflow.integrate import Fixed, Jumps
@@ -38,17 +38,18 @@ class Folds:
         self.folds, self.steps, self.seed, self.device = folds, steps, seed, device
         self.trainings = len(folds)
 
-    def velocity(self, clock: Callable[[], float]) -> tuple[list[cf.SnapshotFlow], float]:
+    def velocity(self, clock: Clock) -> tuple[list[cf.SnapshotFlow], float]:
         make, start = partial(FLOW, seed=self.seed, device=str(self.device)), clock()
         return [make().fit(task.training.adata()) for task in self.folds], clock() - start
 
     def solved(self, flows: list[cf.SnapshotFlow], steps: int | None) -> Scores:
         return self._w1(flows, Fixed("euler", steps=steps or self.many))
 
-    def distilled(self, flows: list[cf.SnapshotFlow], method: str) -> list[cf.SnapshotFlow]:
+    def distilled(self, flows: list[cf.SnapshotFlow], method: str, clock: Clock) -> tuple[list[cf.SnapshotFlow], float]:
+        start = clock()
         for task, flow in zip(self.folds, flows, strict=True):
             flow.distill(task.training.adata(), steps=self.steps, objective=method)
-        return flows
+        return flows, clock() - start
 
     def jumped(self, flows: list[cf.SnapshotFlow], steps: int) -> Scores:
         return self._w1(flows, Jumps(steps))

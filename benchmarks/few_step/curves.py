@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 import cellflow as cf
 from benchmarks import machine, page
 from benchmarks.images.methods import within
-from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
-from benchmarks.rows import Row, Table, rounded
+from benchmarks.images.underway import NOWHERE, Clock, Underway
+from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.integrate import Fixed
 from cellflow.metrics import blind_to
 from cellflow.objectives import TrajectoryMatching, VelocityMatching
-from cellflow.training import Recipe, Reflow
+from cellflow.training import Recipe, Reflow, refit
 
 JUMPS = (1, 2, 4, 8, 16)
 Scores = dict[str, float]
@@ -53,63 +54,72 @@ class Bench:
     at_once: int = 10**9
     semigroup: Callable[[Any], float] = lambda flow_map: float("nan")  # how far one jump is from two
     fits: int = 0  # added to the seed where a field is fitted
-    place: Underway = NOWHERE  # where the flow is trained, so that it goes on where it was stopped
+    place: Underway = NOWHERE  # where all is trained, so that it goes on where it was stopped
     trainings = 1  # that seconds are averaged over
 
-    def velocity(self, clock: Callable[[], float]) -> tuple[Any, float]:
+    def velocity(self, clock: Clock) -> tuple[Any, float]:
         """Return the trained flow, and its seconds: those of all its steps, also where some were taken before."""
-        rng, watch = cf.generator(self.seed), Stopwatch(clock)
-        flow = self._fit(
-            self.network(rng, 1), VelocityMatching(), self.pairs(rng), self.flow_steps, self.recipe,
-            run=self.place.run("flow"), on_step=watch,
-        )  # fmt: skip
-        (spent,) = self.place.rows("flow", lambda: [{"seconds": watch.seconds(self.flow_steps)}])
-        return flow, spent["seconds"]
+        rng = cf.generator(self.seed)
+        flow, pairs = self.network(rng, 1), self.pairs(rng)
+        return self._fit("flow", clock, flow, VelocityMatching(), pairs, self.flow_steps, self.recipe)
 
     def solved(self, flow: Any, steps: int | None) -> Scores:
         """Return the scores after so many Euler steps; ``None``: of the flow at its best."""
         solver = self.best if steps is None else Fixed("euler", steps=steps)
         return self._scores(lambda x: cf.integrate.ode(flow, x, solver=solver))
 
-    def reflowed(self, flow: Any) -> Iterator[Any]:
-        """Yield the flow after each round of reflow, real points kept in play."""
+    def reflowed(self, flow: Any, clock: Clock) -> Iterator[tuple[Any, float]]:
+        """Yield the flow after each round of reflow, real points kept in play, and the seconds of the round."""
         straight, rng = deepcopy(flow), cf.generator(self.seed)
-        coupling = Reflow(solver=self.reflow_steps, both_ends=True)
-        while True:
-            cf.training.refit(
-                straight, VelocityMatching(), *self.ends(rng), coupling=coupling, rounds=1, steps=self.steps,
-                generator=rng, batch_size=self.batch, recipe=within(self.recipe, self.steps),
-            )  # fmt: skip
-            yield straight
+        settings: dict[str, Any] = {
+            "coupling": Reflow(solver=self.reflow_steps, both_ends=True), "rounds": 1, "steps": self.steps,
+            "batch_size": self.batch, "recipe": within(self.recipe, self.steps),
+        }  # fmt: skip
+        for name in self.reflows:
+            x0, x1 = self.ends(rng)
+            train = partial(refit, straight, VelocityMatching(), x0, x1, generator=rng, **settings)
+            _, seconds = self.place.timed(self._part(name), self.steps, train, clock)
+            yield straight, seconds
 
-    def distilled(self, flow: Any, method: str) -> Any:
-        """Return the flow map of a method."""
-        rng = cf.generator(self.seed)
+    def distilled(self, flow: Any, method: str, clock: Clock) -> tuple[Any, float]:
+        """Return the flow map of a method, and the seconds of its training."""
+        rng, part, start = cf.generator(self.seed), self._part(method), clock()
         if method == self.trajectories:
             batches = cf.training.trajectory_batches(
                 flow, self.ends(rng), (0.0, 1.0), batch_size=self.batch, generator=rng, both=False, n_times=self.moments
             )
-            return self._fit(cf.networks.FlowMap.of(flow), TrajectoryMatching(), batches, self.steps, self.recipe)
+            followed, flow_map = clock() - start, cf.networks.FlowMap.of(flow)
+            made, seconds = self._fit(part, clock, flow_map, TrajectoryMatching(), batches, self.steps, self.recipe)
+            return made, followed + seconds
         objective = self.objectives[method](flow.eval())
         spans, make = getattr(objective, "known_spans", ("forward",))[0], cf.networks.FlowMap
         flow_map = make(self.network(rng, 2), spans=spans) if method in self.scratch else make.of(flow, spans=spans)
-        return self._fit(flow_map, objective, self.pairs(rng), self.steps, self.slow or self.recipe)
+        return self._fit(part, clock, flow_map, objective, self.pairs(rng), self.steps, self.slow or self.recipe)
 
     def jumped(self, flow_map: Any, steps: int) -> Scores:
         """Return the scores after so many jumps."""
         return self._scores(lambda x: cf.integrate.jump(flow_map, x, steps=steps))
 
-    def _fit(self, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe, **run: Any) -> Any:
+    def _fit(
+        self, part: str, clock: Clock, field: Any, objective: Any, batches: Any, steps: int, recipe: Recipe
+    ) -> tuple[Any, float]:
+        """Return a trained field, and the seconds of its training."""
         rng = cf.generator(self.seed + self.fits)
-        cf.training.fit(field, objective, batches, steps=steps, generator=rng, recipe=within(recipe, steps), **run)
-        return field.eval()
+        settings: dict[str, Any] = {"steps": steps, "generator": rng, "recipe": within(recipe, steps)}
+        train = partial(cf.training.fit, field, objective, batches, **settings)
+        _, seconds = self.place.timed(part, steps, train, clock)
+        return field.eval(), seconds
+
+    def _part(self, method: str) -> str:
+        """Return what the training of a method is called: by all that makes it, but for the flow, whose `place` is."""
+        return f"{method}, {digest((self.steps, self.recipe, self.slow, self.reflow_steps, self.moments))}"
 
     def _scores(self, push: Callable[[Tensor], cf.integrate.Trajectory]) -> Scores:
         found = torch.cat([push(x).x[-1] for x in self.x0.split(self.at_once)])
         return {name: score(found) for name, score in self.scores.items()}
 
 
-def rows(bench: Any, methods: Sequence[str], clock: Callable[[], float]) -> Iterator[Row]:
+def rows(bench: Any, methods: Sequence[str], clock: Clock) -> Iterator[Row]:
     """Yield a row for the flow and for each method of a `Bench`; ``seconds`` are those of all training."""
 
     def after(method: str, seconds: float, scored: Callable[[int], Scores], semigroup: float = float("nan")) -> Row:
@@ -126,16 +136,13 @@ def rows(bench: Any, methods: Sequence[str], clock: Callable[[], float]) -> Iter
     took = seconds
     yield from solved("velocity", seconds, flow)
     last = max((k for k, name in enumerate(bench.reflows, start=1) if name in methods), default=0)
-    rounds = bench.reflowed(flow) if last else iter(())
-    for name in bench.reflows[:last]:
-        start = clock()
-        straight = next(rounds)
-        took += clock() - start
+    rounds = bench.reflowed(flow, clock) if last else iter(())
+    for name, (straight, spent) in zip(bench.reflows[:last], rounds, strict=False):
+        took += spent
         yield from solved(name, took, straight)
     for name in (name for name in methods if name not in bench.reflows):
-        start = clock()
-        flow_map = bench.distilled(flow, name)
-        own = clock() - start + (0.0 if name in bench.scratch else seconds)
+        flow_map, spent = bench.distilled(flow, name, clock)
+        own = spent + (0.0 if name in bench.scratch else seconds)
         yield after(name, own, lambda k, of=flow_map: bench.jumped(of, k), bench.semigroup(flow_map))  # type: ignore[misc]
 
 
@@ -187,7 +194,7 @@ class Curve:
 
     def _measure(
         self, given: argparse.Namespace, bench: Any, methods: Sequence[str], table: Table, about: Row,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:  # fmt: skip
         """Put the rows of one seed into the table as they come."""
         place = getattr(bench, "place", NOWHERE)

@@ -3,7 +3,7 @@
 Fréchet distance of generated images to test images in the features of our small network, no FID, after few steps of
 flow matching, reflow and flow maps; and their high frequencies, which tell grain from blur. ``cifar10_jpeg`` is a copy,
 not the official archive; ``size=full`` trains a larger network for longer, on a GPU. Rows that are in the table already
-are not measured again, and a flow that was stopped goes on.
+are not measured again, and a training that was stopped goes on.
 """
 
 from dataclasses import replace

@@ -1,6 +1,5 @@
 """The target's images from noise, told which side is asked for: what a translation that keeps nothing would do."""
 
-from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -10,7 +9,7 @@ from torch import Tensor
 import cellflow as cf
 from benchmarks.images.methods import TRANSLATORS, Method, Size, unet, within
 from benchmarks.images.tasks import Task
-from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
+from benchmarks.images.underway import NOWHERE, Underway
 from cellflow.images import ImageSet
 from cellflow.integrate import Fixed
 from cellflow.objectives import VelocityMatching
@@ -21,8 +20,6 @@ METHOD = Method("independent", VelocityMatching())
 METHODS = TRANSLATORS | {NAME: METHOD}
 """All that answer a translation."""
 SIDES = ("source", "target")
-LOOKS = 100
-"""How often a training is looked at, to count its steps."""
 
 
 def both_sides(task: Task) -> ImageSet:
@@ -40,10 +37,7 @@ def train(task: Task, size: Size, seed: int, place: Underway = NOWHERE) -> tuple
         steps=size.steps, batch_size=size.batch, recipe=within(size.recipe, size.steps), flip=task.flip, seed=seed,
         device=size.device,
     )  # fmt: skip
-    every = max(1, size.steps // LOOKS)
-    watch = Stopwatch(every=every)
-    model.fit(both_sides(task), run=replace(place.run(), watch=watch, watch_every=every))
-    return model, watch.seconds(size.steps)
+    return place.timed("training", size.steps, partial(model.fit, both_sides(task)))
 
 
 def generate(

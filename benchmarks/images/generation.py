@@ -100,13 +100,13 @@ def _scored(
     seconds = 0.0
 
     def trained(mark: int, done: int) -> Model:
-        watch = Stopwatch()
+        watch = Stopwatch(mark - done)
         cf.training.fit(
-            model.field, model.objective, batches, steps=marks[-1], until=mark, run=place.run(),
-            recipe=within(size.recipe, marks[-1]), generator=cf.generator(seed=seed), on_step=watch,
+            model.field, model.objective, batches, steps=marks[-1], until=mark, run=watch.on(place.run()),
+            recipe=within(size.recipe, marks[-1]), generator=cf.generator(seed=seed),
         )  # fmt: skip
         model.field.eval()
-        return model._replace(steps=mark, seconds=seconds + watch.seconds(mark - done))
+        return model._replace(steps=mark, seconds=seconds + watch.seconds())
 
     def rows(mark: int, done: int) -> Iterator[Row]:
         now, last = trained(mark, done), mark == marks[-1]

@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 import cellflow as cf
 from benchmarks.command import Several, Words, options
+from benchmarks.images.underway import NOWHERE, Underway
 from benchmarks.page import save
 from cellflow.estimators import guesses
 from cellflow.estimators.translation import DAMPING
@@ -207,17 +208,17 @@ def prepare(
 
 
 def fit_own_pairs(
-    model: Model, ends: tuple[ImageSet, ImageSet], method: Method, size: Size, rng: torch.Generator, *,
-    run: cf.training.Run | None = None,
-) -> None:  # fmt: skip
-    """Train a bridge on pairs of its own: once simulated forward, once backward, from fresh images."""
+    model: Model, ends: tuple[ImageSet, ImageSet], method: Method, size: Size, rng: torch.Generator,
+    place: Underway = NOWHERE, part: str = "own pairs",
+) -> float:  # fmt: skip
+    """Train a bridge on pairs of its own: once simulated forward, once backward, from fresh images; return seconds."""
     x0, x1 = (end.scaled(torch.randperm(len(end), generator=rng)[: size.simulated].to(size.device)) for end in ends)
     steps = max(1, size.steps // (4 * method.cycles))  # of each round: half of all are taken beforehand
-    cf.training.refit(
+    _, seconds = place.timed(part, 2 * steps, lambda run: cf.training.refit(
         model.field, model.objective, x0, x1, rounds=2, steps=steps, generator=rng, batch_size=size.batch,
-        coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION),
-        recipe=within(size.recipe, steps), run=run,
-    )  # fmt: skip
+        coupling=cf.training.MarkovianFitting(SIGMA, solver=SIMULATION), recipe=within(size.recipe, steps), run=run,
+    ))  # fmt: skip
+    return seconds
 
 
 @torch.no_grad()

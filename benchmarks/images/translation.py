@@ -22,7 +22,7 @@ from benchmarks.images.methods import CPU, GPU, Method, Model, Size, arguments, 
 from benchmarks.images.tasks import TASKS as OTHERS
 from benchmarks.images.tasks import Task
 from benchmarks.images.translation_page import picture, text
-from benchmarks.images.underway import NOWHERE, Stopwatch, Underway
+from benchmarks.images.underway import NOWHERE, Underway
 from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.report.grids import nearest
 
@@ -110,7 +110,7 @@ def suits(method: Method, task: Task) -> bool:
 
 def train(task: Task, method: Method, size: Size, seed: int, place: Underway = NOWHERE) -> Model:
     """Return a model of the task; with a place, a training that was stopped goes on."""
-    watch, rng = Stopwatch(), cf.generator(seed=seed)
+    rng, start = cf.generator(seed=seed), time.perf_counter()
     source, target = (end.to(size.device) for end in task.train)
     features = None
     if method.on_features and task.features is not None:
@@ -118,16 +118,15 @@ def train(task: Task, method: Method, size: Size, seed: int, place: Underway = N
     model, batches = methods.prepare(
         source, target, method, size, rng, flip=task.flip, features=features, within_labels=method.within_labels
     )
+    prepared = time.perf_counter() - start
     first = max(1, size.steps // 2 if method.cycles else size.steps)
-    cf.training.fit(
-        model.field, model.objective, batches, steps=first, generator=rng, recipe=within(size.recipe, first),
-        run=place.run(), on_step=watch,
-    )  # fmt: skip
-    seconds, again = watch.seconds(first), time.perf_counter()
+    _, seconds = place.timed("training", first, lambda run: cf.training.fit(
+        model.field, model.objective, batches, steps=first, generator=rng, recipe=within(size.recipe, first), run=run,
+    ))  # fmt: skip
     for cycle in range(method.cycles):
-        methods.fit_own_pairs(model, (source, target), method, size, rng, run=place.run(f"cycle {cycle}"))
+        seconds += methods.fit_own_pairs(model, (source, target), method, size, rng, place, f"cycle {cycle}")
     model.field.eval()
-    return model._replace(steps=size.steps, seconds=seconds + time.perf_counter() - again)
+    return model._replace(steps=size.steps, seconds=prepared + seconds)
 
 
 def _baselines(judges: dict[str, Translated], folder: str, seed: int) -> Iterator[Row]:
