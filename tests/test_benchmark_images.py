@@ -4,6 +4,7 @@ import colorsys
 import math
 import os
 import re
+import shutil
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -44,6 +45,7 @@ from benchmarks.images.tasks import (
     shapes,
 )
 from benchmarks.rows import Table
+from cellflow import metrics
 from cellflow.images import ImageSet
 from cellflow.networks import EndPoints, GuessedVelocity, Heads
 from cellflow.objectives import BridgeMatching, NoiseMatching, VelocityMatching
@@ -116,12 +118,38 @@ def test_controls_are_scored_as_outputs_are_and_beside_real_images(judge):
     assert [row["method"] for row in worse] == list(translation_page.CONTROLS)
     assert {row["n"] for row in worse} == {floor["n"]} == {len(judge.real)}
     grain = [row["high_frequency"] for row in worse]
-    assert floor["high_frequency"] == 1
+    assert floor["high_frequency_low"] < floor["high_frequency"] < floor["high_frequency_high"]
+    assert floor["high_frequency"] == pytest.approx(1, abs=0.1)  # of other images: it is not the same by definition
     assert grain[3] < 0.5 < 0.9 < grain[0] < grain[1] < grain[2]
     for row in worse:
         assert row["fd_low"] <= row["fd"] <= row["fd_high"]
         assert 0 <= row["accuracy"] <= 1
         assert row["recall"] > 0.5
+
+
+def test_the_floor_is_of_images_that_are_not_the_same(judge, monkeypatch):
+    """Were halves to share images, it would lie too low. Each image is grey, and known by its level."""
+    pairs, distance = [], metrics.energy_distance
+
+    def seen(x, y):
+        pairs.append((x, y))
+        return distance(x, y)
+
+    def grey(n, low, high):
+        images = torch.linspace(low, high, n)[:, None, None, None].expand(n, *judge.real.shape[1:]).clone()
+        images[:, :, 9, 9] = 1  # uniform images have no high frequencies to compare
+        return images
+
+    monkeypatch.setattr(metrics, "energy_distance", seen)
+    monkeypatch.setattr(Translated, "others", lambda self, n, seed: grey(2 * len(judge.real), -1, -0.1))
+    described = replace(judge.direction, descriptors=lambda images: images.flatten(1)[:, :1], described_by="grey")
+    numbered = replace(judge, direction=described, real=grey(len(judge.real), 0.1, 1))
+    row = next(numbered.controls(seed=0))
+    assert len(pairs) == judge_of_images.DRAWS
+    for one, other in pairs:
+        assert len(one) == len(other) == len(judge.real)
+        assert not set(one.flatten().tolist()) & set(other.flatten().tolist())
+    assert 0 < row["measured_low"] < row["measured"] < row["measured_high"]
 
 
 def test_pages_say_what_a_distance_does_not_see():
@@ -379,10 +407,13 @@ def test_a_difference_over_seeds_has_the_errors_of_both_scores_and_of_the_seeds(
     pairs = [(scored("a", 0, 10.0, 1.96), scored("b", 0, 7.0, 1.96)), (scored("a", 1, 12.0, 1.96), scored("b", 1, 7.0))]
     apart, half = comparison.difference([pairs[0], pairs[0]], "fd")
     assert apart == 3
-    assert half == pytest.approx(1.96 * math.sqrt(2 * 0.5**2))  # widths of 1.96 are standard errors of one half
+    assert half == pytest.approx(1.96 * math.sqrt(2 * 0.5**2), rel=1e-4)  # widths of 1.96: standard errors of one half
     apart, half = comparison.difference([pairs[0], (scored("a", 1, 12.0, 1.96), scored("b", 1, 7.0, 1.96))], "fd")
     assert apart == 4
-    assert half == pytest.approx(1.96 * math.sqrt(2 * 0.5**2 + 2 / 2))  # 3 and 5 have a variance of 2
+    # 3 and 5 have a variance of 2. Student's t with 1.5 ** 2 degrees of freedom is 3.9.
+    assert half == pytest.approx(3.8756 * math.sqrt(2 * 0.5**2 + 2 / 2), rel=1e-3)
+    exact = [(row | {"fd_low": row["fd"], "fd_high": row["fd"]} for row in pair) for pair in (pairs[0], pairs[1])]
+    assert comparison.difference([tuple(pair) for pair in exact], "fd")[1] == pytest.approx(12.706, rel=1e-4)
 
 
 def test_several_seeds_are_one_row_and_a_verdict():
@@ -419,7 +450,7 @@ def test_right_class_is_not_judged_where_the_mean_image_has_it_more_often_than_r
         "- Right class does not tell real images from others: 1 [0.96, 1] of the mean image, 0.86 [0.82, 0.86] of real "
         "ones. Do not rank by it."
     ]
-    assert lines[1].endswith("Right class is shown, but not judged: see above.")
+    assert lines[1].endswith("Not judged, as said above: right class.")
     assert any(line.startswith("| I-CFM - noise -> target | **-30 [") for line in lines)
     assert "| -0.4 [" in lines[5]
     assert lines[-1] == "- I-CFM against noise -> target: better in FD-x."
@@ -428,6 +459,19 @@ def test_right_class_is_not_judged_where_the_mean_image_has_it_more_often_than_r
     assert "judged" not in lines[1]
     assert "| **-0.4 [" in lines[5]
     assert lines[-1] == "- I-CFM against noise -> target: better in FD-x; worse in right class."
+
+
+def test_a_distance_that_is_blind_to_a_control_ranks_nothing():
+    """Neither in bold nor in words; a page without all controls, as of before, is as it was."""
+    rows = [scored("I-CFM", 0, 10.0), scored(from_noise.NAME, 0, 40.0), scored(FLOOR, 0, 5.0)]
+    rows += [scored(name, 0, 6.0 + k) for k, name in enumerate(comparison.CONTROLS)]
+    assert comparison.text(rows)[-1] == "- I-CFM against noise -> target: better in FD-x."
+    rows[-1]["fd"] = 5.0
+    lines = comparison.text(rows)
+    assert lines[1].endswith("Not judged, as said above: FD-x.")
+    assert lines[-1] == "- I-CFM against noise -> target: not judged."
+    assert any(line.startswith("| I-CFM - noise -> target | -30 [") for line in lines)
+    assert comparison.text(rows[:-1])[-1] == "- I-CFM against noise -> target: better in FD-x."
 
 
 def test_methods_know_their_tasks(hidden, cells):
@@ -494,6 +538,26 @@ def test_translation_runs_and_is_not_run_twice(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     translation.main(words)
     assert "train_seconds" not in capsys.readouterr().out  # only the baselines were made again
+
+
+def test_pictures_show_answers_beneath_their_own_inputs(tmp_path, monkeypatch, capsys):
+    """Each seed draws other test images; a picture of rows that were made elsewhere stays as it is."""
+    drawn = []
+    monkeypatch.setattr(methods_of_images, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(underway, "FOLDER", tmp_path / "underway")
+    monkeypatch.setattr(methods_of_images, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(methods_of_images, "rows_figure", dict)
+    monkeypatch.setattr(methods_of_images, "sample", lambda model, x, **how: x)  # an answer is its input
+    monkeypatch.setitem(translation.SIZES, "cpu", TINY)
+    words = ["task=shapes", "method=I-CFM", "seeds=2", f"out={tmp_path}"]
+    translation.main(words)
+    assert list(drawn[-1]) == ["source", "I-CFM", "real target"]
+    assert torch.equal(drawn[-1]["source"], drawn[-1]["I-CFM"])
+    shutil.rmtree(tmp_path / "samples")
+    drawn.clear()
+    translation.main(words)
+    assert not drawn
+    assert "translation_shapes.png is not drawn: no samples are kept here of I-CFM." in capsys.readouterr().out
 
 
 def test_generation_runs(tmp_path, monkeypatch):

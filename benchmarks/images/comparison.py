@@ -4,10 +4,13 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from statistics import mean, variance
 
+from scipy.stats import t as student
+
 from benchmarks import page
 from benchmarks.images import from_noise
 from benchmarks.images.judge import FLOOR
 from benchmarks.rows import Row
+from cellflow.metrics import blind_to
 
 PAIRS = (
     ("I-CFM", from_noise.NAME), ("OT-CFM", from_noise.NAME), ("OT-CFM", "I-CFM"), ("OT-CFM in classes", "I-CFM"),
@@ -18,14 +21,16 @@ SCORES = {"fd": "FD-{network}", "fd_pca": "FD-PCA", "fd_effnet": "FD-EffNetLite0
           "accuracy": "right class", "kept": "{kept_by}"}  # fmt: skip
 MORE_IS_BETTER = ("accuracy", "kept")
 RIGHT, MEAN_IMAGE = "accuracy", "mean image"
+CONTROLS = ("noise of 5 grey levels", "noise of 10 grey levels", "noise of 20 grey levels", "blurred")
+DISTANCES = ("fd", "fd_pca", "fd_effnet")
 NORMAL = 1.96
 ABOUT = (
     "Differences at the most steps of the flow, first minus second, with 95 % intervals as if both had been scored on "
     "different images: {how}. Bold where 0 is outside. Less is better but for right class and what is kept."
 )
-NOT_JUDGED = " Right class is shown, but not judged: see above."
+NOT_JUDGED = " Not judged, as said above: {names}."
 ONE = "from the bootstrap of both scores, of one seed, so without what another training would change"
-SEVERAL = "from the bootstrap of both scores and the spread over {n} seeds"
+SEVERAL = "from the bootstrap of both scores and the spread over {n} seeds, by Student's t, as there are few"
 
 
 def over_seeds(rows: Sequence[Row], baselines: Collection[str]) -> list[Row]:
@@ -51,6 +56,20 @@ def fooled(rows: Sequence[Row]) -> tuple[Row, Row] | None:
     return (mean_image, real) if mean_image[RIGHT] > real[f"{RIGHT}_high"] else None
 
 
+def blind_spots(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """Return what each distance puts no farther from real images than real ones: what is spoiled, or the inputs.
+
+    Distances that were not measured, or without all controls, are left out.
+    """
+    scores = {row["method"]: row for row in rows if row["method"] in (FLOOR, *CONTROLS, "do nothing")}
+    spots = {}
+    for name in DISTANCES:
+        found = {method: row[name] for method, row in scores.items() if row.get(name) is not None}
+        if {FLOOR, *CONTROLS} <= set(found):
+            spots[name] = blind_to(found.pop(FLOOR), found)
+    return spots
+
+
 def text(rows: Sequence[Row]) -> list[str]:
     """Return the table of differences, and what it says; nothing where there are no two methods to compare."""
     last = _last(rows)
@@ -62,17 +81,18 @@ def text(rows: Sequence[Row]) -> list[str]:
     every = [row for pair in pairs for name in pair for row in last[name].values()]
     measured = [name for name in SCORES if all(row.get(name) is not None for row in every)]
     titles = {name: SCORES[name].format(**some) for name in measured}
-    dismissed = (RIGHT,) if fooled(rows) else ()
+    dismissed = [name for name, spots in blind_spots(rows).items() if spots] + [RIGHT] * bool(fooled(rows))
+    dismissed = [name for name in dismissed if name in titles]
     table, verdicts = [], []
     for a, b in pairs:
         shared = sorted(last[a].keys() & last[b].keys())
         found = {name: difference([(last[a][seed], last[b][seed]) for seed in shared], name) for name in titles}
         table.append([f"{a} - {b}", *(_cell(*one, bold=name not in dismissed) for name, one in found.items())])
         judged = {name: one for name, one in found.items() if name not in dismissed}
-        verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(judged, titles))}.")
+        verdicts.append(f"- {a} against {b}: {'; '.join(_verdict(judged, titles)) or 'not judged'}.")
     head = ["difference", *titles.values()]
     about = ABOUT.format(how=ONE if n == 1 else SEVERAL.format(n=n))
-    about += NOT_JUDGED * any(name in titles for name in dismissed)
+    about += NOT_JUDGED.format(names=", ".join(titles[name] for name in dismissed)) if dismissed else ""
     return ["", about, "", *page.table(head, table), "", *verdicts]
 
 
@@ -83,7 +103,9 @@ def difference(pairs: Sequence[tuple[Row, Row]], name: str) -> tuple[float, floa
         sum(((row[f"{name}_high"] - row[f"{name}_low"]) / (2 * NORMAL)) ** 2 for row in pair) for pair in pairs
     )
     between = variance(apart) / len(apart) if len(apart) > 1 else 0.0
-    return mean(apart), NORMAL * math.sqrt(within + between)
+    # Welch and Satterthwaite: only the spread over seeds has few degrees of freedom.
+    freedom = (len(apart) - 1) * ((within + between) / between) ** 2 if between else math.inf
+    return mean(apart), float(student.ppf(0.975, freedom)) * math.sqrt(within + between)
 
 
 def _last(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:

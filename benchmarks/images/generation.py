@@ -63,7 +63,15 @@ def main(words: Words = None) -> None:
             (given.out / f"{file}.md").write_text(text(table.read(), given.tail))
             drawn = draw(table.read(dataset=name), title=f"{name}: distance to real test images")
             page.save(drawn, given.out / f"{file}_{name}.png")
-            methods.draw_samples(f"{file}/{name}", [*GENERATORS, "real"], given.out / f"{file}_{name}_samples.png")
+            there = {row["method"] for row in table.read(dataset=name, seed=given.seed)}
+            names = [*(method for method in GENERATORS if method in there), "real"]
+            picture = given.out / f"{file}_{name}_samples.png"
+            methods.draw_samples(samples_of(name, given.seed, given.size), names, picture)
+
+
+def samples_of(dataset: str, seed: int, size: str) -> str:
+    """Return the folder of the samples of a data set and a seed."""
+    return f"generation{ending(size)}/{dataset}/seed {seed}"
 
 
 def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list[Row]]:
@@ -72,7 +80,8 @@ def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list
     images = DATASETS[name].load("train")
     judge, rng = Generated(DATASETS[name], images), cf.generator(seed=seed)
     some = [images.scaled(torch.randperm(len(images), generator=rng)[: size.images]) for _ in range(DRAWS)]
-    methods.keep_samples(f"generation{ending(about['size'])}/{name}", "real", some[0])
+    folder = samples_of(name, seed, about["size"])
+    methods.keep_samples(folder, "real", some[0])
     rows = [about | row for row in judge.baselines(some)]
     table.put(*rows)
     yield rows
@@ -81,7 +90,6 @@ def run(table: Table, about: Row, names: list[str], size: Size) -> Iterator[list
         known = about | {"method": chosen, "settings": digest(parts)}
         if not table.read(**known):
             place = Underway.of((known, size.device))
-            folder = f"generation{ending(about['size'])}/{name}"
             rows = [known | where | row for row in _scored(chosen, folder, images, judge, size, seed, place)]
             table.put(*rows)
             place.forget()

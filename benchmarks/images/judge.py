@@ -1,6 +1,6 @@
 """Scores of images: how real they look; and of a translation, how far it went and what it kept."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +41,11 @@ def kernel(x: Tensor, y: Tensor, seed: int = 0) -> float:
 def interval(name: str, found: metrics.Interval) -> Row:
     """Return a score with its interval."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def spread(name: str, found: Sequence[float]) -> Row:
+    """Return the mean of a score over draws, between the least and the largest."""
+    return {name: sum(found) / len(found), f"{name}_low": min(found), f"{name}_high": max(found)}
 
 
 def averaged(name: str, values: Tensor, rng: torch.Generator) -> Row:
@@ -169,12 +174,12 @@ class Translated:
         n, rng = min(len(self.real), len(pool) // 2), cf.generator(seed=seed)
         draws = [torch.randperm(len(pool), generator=rng)[: 2 * n].split(n) for _ in range(DRAWS)]
         real = {name: features_of(pool, function) for name, function in self.features.items()}
+        known = self._descriptors(pool)
         for method, images in {FLOOR: pool, **spoiled(pool, seed)}.items():
             row: Row = {"method": method, "n": n, "network": self.task.network}
             for name, function in self.features.items():
                 x = real[name] if method == FLOOR else features_of(images, function)
-                found = [frechet_distance(x[one], real[name][other]) for one, other in draws]
-                row |= {name: sum(found) / DRAWS, f"{name}_low": min(found), f"{name}_high": max(found)}
+                row |= spread(name, [frechet_distance(x[one], real[name][other]) for one, other in draws])
                 if name == "fd":
                     pairs = [(x[one], real[name][other]) for one, other in draws]
                     row["kid"] = sum(kernel(*pair, seed) for pair in pairs) / DRAWS
@@ -182,9 +187,14 @@ class Translated:
                     row |= {
                         k: sum(getattr(one, k) for one in near) / DRAWS for k in ("precision", "recall", "coverage")
                     }
-            row["high_frequency"] = metrics.high_frequency_ratio(images, pool)
-            row |= self._described(images[draws[0][0]], rng)
-            yield row | (self._accuracy(images, rng) if self.direction.wanted else {})
+            sharp = [metrics.high_frequency_ratio(images[one], pool[other]) for one, other in draws]
+            row |= spread("high_frequency", sharp)
+            if self.direction.descriptors is not None:
+                mine = known if method == FLOOR else self._descriptors(images)
+                apart = [metrics.energy_distance(mine[one], known[other]) for one, other in draws]
+                row |= {"described_by": self.direction.described_by, **spread("measured", apart)}
+            test = images[-len(self.real) :]  # alone: the classifier has seen the others
+            yield row | (self._accuracy(test, rng) if self.direction.wanted else {})
 
     def others(self, n: int, seed: int) -> Tensor:
         """Return at most ``n`` real target images of the training set, drawn without a look at the inputs."""
@@ -203,11 +213,17 @@ class Translated:
     def _to(self, name: str) -> Callable[[Tensor], float]:
         return lambda x: frechet_distance(x, self.target[name])
 
+    def _descriptors(self, images: Tensor) -> Tensor:
+        """Return what is measured of images ``(n, k)``, in units of the spread among real ones."""
+        describe = self.direction.descriptors
+        if describe is None:
+            return torch.zeros(len(images), 0, dtype=torch.float64)
+        return describe(images).double() / describe(self.real).double().std(0)
+
     def _described(self, outputs: Tensor, rng: torch.Generator) -> Row:
         if self.direction.descriptors is None:
             return {}
-        mine, theirs = (self.direction.descriptors(images).double() for images in (outputs, self.real))
-        mine, theirs = mine / theirs.std(0), theirs / theirs.std(0)
+        mine, theirs = self._descriptors(outputs), self._descriptors(self.real)
         found = bootstrap(lambda x: metrics.energy_distance(x, theirs), mine, generator=rng, repeats=REPEATS)
         return {"described_by": self.direction.described_by, **interval("measured", found)}
 

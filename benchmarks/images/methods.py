@@ -281,8 +281,14 @@ def keep_samples(folder: str, name: str, images: Tensor) -> None:
 
 
 def draw_samples(folder: str, names: Iterable[str], path: Path, **titles: str) -> None:
-    """Draw what is kept under these names, one below the other, as far as it is there; ``titles`` rename rows."""
+    """Draw what is kept under these names, one below the other; ``titles`` rename rows.
+
+    Where anything is missing, as it was made elsewhere, a picture that is there stays as it is.
+    """
     files = {name: SAMPLES / folder / f"{name}.npy" for name in names}
-    rows = [(titles.get(n, n), torch.from_numpy(np.load(file))) for n, file in files.items() if file.is_file()]
-    if rows:
-        save(rows_figure(rows), path)
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if missing:
+        print(f"{path.name} is not drawn: no samples are kept here of {', '.join(missing)}. Their rows are there.")
+        return
+    rows = [(titles.get(name, name), torch.from_numpy(np.load(file))) for name, file in files.items()]
+    save(rows_figure(rows), path)

@@ -33,10 +33,11 @@ Answer = Callable[..., Tensor]
 KEY = ("task", "direction", "method", "sampler", "solver_steps", "seed", "size")
 COLUMNS = (
     *KEY, "n", "network", "fd", "fd_low", "fd_high", "fid", "kid", "precision", "recall", "coverage", "fd_pca",
-    "fd_pca_low", "fd_pca_high", "fd_effnet", "fd_effnet_low", "fd_effnet_high", "high_frequency", "measured",
-    "measured_low", "measured_high", "described_by", "cost", "cost_low", "cost_high", "kept_by", "kept",
-    "kept_low", "kept_high", "kept_shuffled", "ignores_input", "ssim", "accuracy", "accuracy_low", "accuracy_high",
-    "partner_mse", "partner_ssim", "partner_dice", "batch", "train_steps", "train_seconds", "sample_seconds",
+    "fd_pca_low", "fd_pca_high", "fd_effnet", "fd_effnet_low", "fd_effnet_high", "high_frequency",
+    "high_frequency_low", "high_frequency_high", "measured", "measured_low", "measured_high", "described_by", "cost",
+    "cost_low", "cost_high", "kept_by", "kept", "kept_low", "kept_high", "kept_shuffled", "ignores_input", "ssim",
+    "accuracy", "accuracy_low", "accuracy_high", "partner_mse", "partner_ssim", "partner_dice", "batch", "train_steps",
+    "train_seconds", "sample_seconds",
     "settings", "device",
 )  # fmt: skip
 
@@ -54,9 +55,16 @@ def main(words: Words = None) -> None:
         for rows in run(table, about, task, given.method, given.sized, seeds, fid=given.fid, encoder=given.encoder):
             print(*map(rounded, rows), sep="\n", flush=True)
             (given.out / f"translation{end}.md").write_text(text(table.read(), given.tail))
+            there = {row["method"] for row in table.read(task=name, seed=given.seed) if row["train_steps"]}
+            names = ["source", *(method for method in METHODS if method in there), "target"]
             for number, way in enumerate(task.directions):
-                names, file = ["source", *METHODS, "target"], given.out / picture(name, number, end)
-                methods.draw_samples(f"translation{end}/{name}/{way.name}", names, file, target=last)
+                folder, file = samples_of(name, given.seed, given.size), given.out / picture(name, number, end)
+                methods.draw_samples(f"{folder}/{way.name}", names, file, target=last)
+
+
+def samples_of(task: str, seed: int, size: str) -> str:
+    """Return the folder of the samples of a task: those of one seed show the same inputs."""
+    return f"translation{ending(size)}/{task}/seed {seed}"
 
 
 def run(
@@ -66,7 +74,7 @@ def run(
     """Yield rows of the baselines, from the first seed, then of each method and seed that the table lacks; put them."""
     for seed in seeds:
         judges = {way.name: Translated.of(task, way, size.images, seed, encoder=encoder) for way in task.directions}
-        folder = f"translation{ending(about['size'])}/{about['task']}"
+        folder = samples_of(about["task"], seed, about["size"])
         if seed == seeds[0]:
             baselines = [about | {"seed": seed} | row for row in _baselines(judges, folder, seed)]
             table.put(*baselines)

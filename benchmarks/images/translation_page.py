@@ -5,14 +5,13 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.images import comparison
+from benchmarks.images.comparison import CONTROLS
 from benchmarks.images.from_noise import METHODS
 from benchmarks.images.judge import FLOOR
 from benchmarks.images.methods import ending
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table
-from cellflow.metrics import blind_to
 
-CONTROLS = ("noise of 5 grey levels", "noise of 10 grey levels", "noise of 20 grey levels", "blurred")
 BASELINES = (
     FLOOR, *CONTROLS, "do nothing", "ignore the input", "nearest real target", "mean image", "mean shift",
     "true partner",
@@ -99,14 +98,10 @@ def _seen(rows: list[Row]) -> list[str]:
     """Say which distances put a control no farther from real images than real ones, and what else is not to rank by."""
     scores = {row["method"]: row for row in rows if row["method"] in BASELINES}
     lines = []
-    for name, title in JUDGES.items():
-        found = {method: row[name] for method, row in scores.items() if row.get(name) is not None}
-        if FLOOR not in found or not set(CONTROLS) <= set(found):
-            continue
-        spots = blind_to(found[FLOOR], {how: found[how] for how in (*CONTROLS, "do nothing") if how in found})
-        judge = title.format(network=scores[FLOOR]["network"])
-        within = scores[FLOOR].get(f"{name}_high", found[FLOOR])
-        faint = [how for how in CONTROLS if how not in spots and found[how] <= within]
+    for name, spots in comparison.blind_spots(rows).items():
+        judge, floor = JUDGES[name].format(network=scores[FLOOR]["network"]), scores[FLOOR]
+        within = floor.get(f"{name}_high", floor[name])
+        faint = [how for how in CONTROLS if how not in spots and scores[how][name] <= within]
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
         said += f"; within the spread of the floor: {', '.join(faint)}" * bool(faint)
         lines.append(f"- {judge} {said}.")
