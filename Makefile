@@ -84,6 +84,7 @@ $(VENV)/installed-test: $(VENV)/installed Makefile
 
 $(VENV)/installed-bench: $(VENV)/installed-test
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps torchcfm
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt diffusers
 	touch $@
 
 .venv-otpfm/installed: constraints.txt Makefile

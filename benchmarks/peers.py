@@ -23,7 +23,7 @@ def is_there(package: str = "torchcfm") -> bool:
     """Say whether a package is installed, and print where it is not."""
     found = importlib.util.find_spec(package) is not None
     if not found:
-        print(f"skipped {package}: it is not installed (`make bench` installs torchcfm)")
+        print(f"skipped {package}: it is not installed (`make bench` installs torchcfm and diffusers)")
     return found
 
 

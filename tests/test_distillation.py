@@ -17,6 +17,7 @@ from cellflow.cli.goodbye import goodbye
 from cellflow.cli.image_runs import write
 from cellflow.errors import CheckpointError, NotFittedError
 from cellflow.integrate import Fixed, Jumps
+from cellflow.report import few_steps
 from cellflow.training import Recipe, trajectory_batches
 from cellflow.training.distillation import OBJECTIVES
 
@@ -341,7 +342,14 @@ def test_a_translation_is_distilled_on_the_command_line(digits, tmp_path, monkey
         patch.setattr("cellflow.cli.translation.write_report", lambda *given, **more: None)
         assert main(["translate", source, target, f"out={run}", *QUICK_RUN, *SMALL_RUN]) == 0
     assert main(["distill", f"model={run}", *QUICK_RUN]) == 0
-    assert "How many steps it takes" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "How many steps it takes" in page
+    assert "more than 1 is grain, less is blur, which the distance may not see." in page
+    table = pd.read_csv(run / "few_steps.csv")
+    assert table.columns.tolist() == ["sampler", "steps", "FD-PCA8", "High frequencies", "seconds"]
+    assert (table["High frequencies"] > 0).all()
+    table.drop(columns="High frequencies").to_csv(run / "few_steps.csv", index=False)  # as version 0.2.0 wrote it
+    assert "<th>High frequencies" not in few_steps.section(run, tmp_path)
     assert main(["translate", f"model={run}", f"input={tmp_path / '2'}", f"out={out}", "solver=jumps"]) == 0
     assert len(list(out.iterdir())) == 12
 

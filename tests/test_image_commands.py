@@ -628,9 +628,11 @@ def test_the_report_says_what_its_distance_does_not_see():
     spot = scores.distances[REAL]._replace(value=scores.distances["real target with noise of 20"].value)
     blind = scores._replace(distances=scores.distances | {REAL: spot})
     assert "real target with noise of 20" in blind.blind_spots
+    assert headline(blind).endswith("does not see every flaw, see below.")
+    assert not headline(scores).endswith("see below.")
     said = next(line for line in sentences(blind) if "blind" in line)
     assert "noise of 20 grey levels" in said
-    assert "Do not rank models by it alone" in said
+    assert "Do not rank models by it." in said
 
 
 def test_even_images_have_no_sharpness():

@@ -467,8 +467,9 @@ def test_damaged_data_are_refused_in_a_sentence(name, tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["", "\0", "a,b\n1,2\n", "sampler,steps,W1,seconds\n", "sampler,steps,W1,seconds\njumps,x,1,1\n", '"',
-     "sampler,steps,W1,seconds\njumps,0,1,1\n", "sampler,steps,W1,seconds\n1,1,1,1\n", "a,b,c,d,e\nx,1,1,1,1\n"],
-    ids=range(9),
+     "sampler,steps,W1,seconds\njumps,0,1,1\n", "sampler,steps,W1,seconds\n1,1,1,1\n", "a,b,c,d,e\nx,1,1,1,1\n",
+     "sampler,steps,FD,High frequencies,seconds\njumps,1,1,x,1\n"],
+    ids=range(10),
 )  # fmt: skip
 def test_a_damaged_comparison_of_a_run_is_refused(text, tmp_path):
     (tmp_path / few_steps.FILE).write_text(text)

@@ -5,5 +5,5 @@
 * ``trajectory``: seconds until a published accuracy on embryoid bodies;
 * ``toys``: seconds until a published accuracy in the plane.
 
-torchcfm takes part where it is installed (``make bench`` installs it beside us).
+torchcfm takes part where it is installed (``make bench`` installs it beside us, and diffusers).
 """

@@ -1,7 +1,7 @@
 """Scores of a distilled flow after few jumps, beside as many Euler steps of the original flow."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,11 @@ import torch
 
 from cellflow.errors import CheckpointError
 from cellflow.integrate import Fixed, Jumps, Trajectory
-from cellflow.metrics import features_of, frechet_distance, wasserstein
+from cellflow.metrics import features_of, frechet_distance, high_frequency_ratio, wasserstein
 from cellflow.report import html
 from cellflow.report.html import Drawing
 from cellflow.report.image_conditions import in_turn
-from cellflow.report.image_scores import Split, features_for
+from cellflow.report.image_scores import Split, features_for, uniform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ FILE = "few_steps.csv"
 STEPS, TEACHER = (1, 2, 4, 8, 16), 100
 JUMPS, EULER, MANY = "flow map, jumps", "flow, Euler steps", f"flow, {TEACHER} Euler steps"
 TO_NEXT = "W1 to the next snapshot"
+HIGH = "High frequencies"
 MOST_CELLS = 1000
 """Maximum number of cells of a snapshot to carry and compare: exact transport is quick up to there."""
 EXPLAINED = (
@@ -34,23 +35,25 @@ EXPLAINED = (
     "as many Euler steps of the flow, one evaluation of the network each, and beside {teacher} of them. For cells, "
     "the fitted cells are compared; for images, held-out ones."
 )
+EXPLAINED_HIGH = (
+    " High frequencies: energy in structures of less than four pixels, relative to held-out images; more than 1 is "
+    "grain, less is blur, which the distance may not see."
+)
 
 
-def compare(carry: Callable[[Any], Any], score: Callable[[Any], float], *, measure: str) -> "pd.DataFrame":
-    """Return score and seconds by number of steps: columns ``sampler``, ``steps``, the measure, ``seconds``.
+def compare(carry: Callable[[Any], Any], scores: Mapping[str, Callable[[Any], float]]) -> "pd.DataFrame":
+    """Return scores and seconds by number of steps: columns ``sampler``, ``steps``, those of the scores, ``seconds``.
 
     Parameters
     ----------
     carry
         Computes what is scored, with a given solver.
-    score
-        The score; lower is better.
-    measure
-        Name of the score.
+    scores
+        The scores by name; of the first, which is drawn, lower is better.
 
     Examples
     --------
-    >>> found = compare(lambda solver: solver.steps, float, measure="W1")
+    >>> found = compare(lambda solver: solver.steps, {"W1": float})
     >>> found.columns.tolist(), len(found), float(found["W1"].iloc[-1])
     (['sampler', 'steps', 'W1', 'seconds'], 11, 100.0)
     """
@@ -63,7 +66,8 @@ def compare(carry: Callable[[Any], Any], score: Callable[[Any], float], *, measu
         start = time.perf_counter()
         found = carry(solver)
         seconds = time.perf_counter() - start
-        rows.append({"sampler": sampler, "steps": solver.steps, measure: score(found), "seconds": seconds})
+        values = {name: score(found) for name, score in scores.items()}
+        rows.append({"sampler": sampler, "steps": solver.steps, **values, "seconds": seconds})
     return pd.DataFrame(rows)
 
 
@@ -101,7 +105,7 @@ def compare_cells(adata: "AnnData", flow: "SnapshotFlow") -> "pd.DataFrame":
             )
         )
 
-    return compare(carry, score, measure=TO_NEXT)
+    return compare(carry, {TO_NEXT: score})
 
 
 def compare_translated(
@@ -118,8 +122,6 @@ def compare_translated(
     """
     model._check_fitted()
     inputs, targets = source.in_memory().held_out, target.in_memory()
-    used = features_for(feature_network, targets.fitted.scaled())
-    real = features_of(targets.held_out.scaled(), used.features)
     given = in_turn(model, targets.held_out, len(inputs))
 
     def carry(solver: Any) -> torch.Tensor:
@@ -127,11 +129,7 @@ def compare_translated(
         made: ImageSet = model.translate(inputs, guidance=pressed, solver=solver, **given)
         return made.scaled()
 
-    return compare(
-        carry,
-        lambda images: frechet_distance(features_of(images, used.features), real),
-        measure=used.name,
-    )
+    return compare(carry, _scores(targets, feature_network))
 
 
 def compare_generated(
@@ -143,8 +141,6 @@ def compare_generated(
     """
     model._check_fitted()
     known = images.in_memory()
-    used = features_for(feature_network, known.fitted.scaled())
-    real = features_of(known.held_out.scaled(), used.features)
     label = known.held_out.labels if model.classes_ is not None else None
     given = in_turn(model, known.held_out, len(known.held_out))
 
@@ -152,7 +148,15 @@ def compare_generated(
         pressed = 1.0 if isinstance(solver, Jumps) else guidance
         return model.generate(len(known.held_out), label=label, guidance=pressed, solver=solver, **given).scaled()
 
-    return compare(carry, lambda made: frechet_distance(features_of(made, used.features), real), measure=used.name)
+    return compare(carry, _scores(known, feature_network))
+
+
+def _scores(images: Split[Any], feature_network: str | None) -> dict[str, Callable[[torch.Tensor], float]]:
+    """Return the distance to unseen images, and what it may not see: grain and blur."""
+    used, real = features_for(feature_network, images.fitted.scaled()), images.held_out.scaled()
+    known = features_of(real, used.features)
+    scores = {used.name: lambda made: frechet_distance(features_of(made, used.features), known)}
+    return scores if uniform(real) else scores | {HIGH: lambda made: high_frequency_ratio(made, real)}
 
 
 def section(folder: Path, figures: Path) -> str:
@@ -166,15 +170,15 @@ def section(folder: Path, figures: Path) -> str:
     if not (folder / FILE).is_file():
         return ""
     table = _read(folder / FILE)
-    measure = table.columns[2]
-    rows = [
-        (str(sampler), str(steps), f"{score:#.4g}".rstrip("."), f"{seconds:.3g}")
-        for sampler, steps, score, seconds in table.itertuples(index=False)
-    ]
+    names, rows = list(table.columns[2:-1]), []
+    for sampler, steps, score, *others, seconds in table.itertuples(index=False):
+        shown = [f"{score:#.4g}".rstrip("."), *(f"{other:.3g}" for other in others), f"{seconds:.3g}"]
+        rows.append((str(sampler), str(steps), *shown))
+    about = EXPLAINED.format(teacher=TEACHER) + EXPLAINED_HIGH * (HIGH in names)
     return (
-        html.paragraph(EXPLAINED.format(teacher=TEACHER))
+        html.paragraph(about)
         + html.figure(draw(table), figures)
-        + html.table(("Sampler", "Steps", measure, "Seconds"), rows, numbers=(1, 2, 3))
+        + html.table(("Sampler", "Steps", *names, "Seconds"), rows, numbers=tuple(range(1, len(names) + 3)))
     )
 
 
@@ -188,7 +192,8 @@ def _read(file: Path) -> "pd.DataFrame":
     except ValueError as error:  # of pandas, on what is no CSV
         raise CheckpointError(damaged) from error
     numbers = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    if numbers != [False, True, True, True] or table.empty or not (table.iloc[:, [1, 3]].to_numpy() > 0).all():
+    known = HIGH in table.columns[3:4]  # runs of cells, and of before, are without
+    if numbers != [False, *[True] * (3 + known)] or table.empty or not (table.iloc[:, [1, -1]].to_numpy() > 0).all():
         raise CheckpointError(damaged)
     return table
 
@@ -198,7 +203,7 @@ def draw(table: "pd.DataFrame") -> Drawing:
 
     Examples
     --------
-    >>> found = compare(lambda solver: solver.steps, float, measure="W1")
+    >>> found = compare(lambda solver: solver.steps, {"W1": float})
     >>> draw(found).name
     'few_steps'
     """

@@ -186,13 +186,31 @@ def score_images(
         if target is not None and feature_network is not None:
             accuracy[what] = _accuracy(images, feature_network, target)
     kept = {} if inputs is None else _kept(inputs, made, rng)
-    even = torch.equal(reference.amax((2, 3)), reference.amin((2, 3)))
-    sharpness = {} if even else {what: high_frequency_ratio(images, reference) for what, images in compared.items()}
+    sharpness = (
+        {}
+        if uniform(reference)
+        else {what: high_frequency_ratio(images, reference) for what, images in compared.items()}
+    )
     return ImageScores(used.name, distances, kept, accuracy, n, len(reference), sharpness)
+
+
+def uniform(images: Tensor) -> bool:
+    """Return whether all images are of one colour, so that there are no high frequencies to compare with.
+
+    Examples
+    --------
+    >>> uniform(torch.ones(2, 1, 4, 4)), uniform(torch.eye(4)[None, None])
+    (True, False)
+    """
+    return torch.equal(images.amax((2, 3)), images.amin((2, 3)))
 
 
 def headline(scores: ImageScores) -> str:
     """Return one sentence on the distance to the target, and on whether images depend on their inputs."""
+    return _headline(scores) + (f" {scores.name} does not see every flaw, see below." if scores.blind_spots else "")
+
+
+def _headline(scores: ImageScores) -> str:
     made = scores.distances[MADE]
     if STILL not in scores.distances:
         return f"Generated images are at {scores.name} = {number(made.value)} from real ones that the model never saw."
@@ -225,7 +243,7 @@ def sentences(scores: ImageScores) -> list[str]:
         names = " and ".join(NAMES.get(spot, _control(spot)).lower() for spot in spots)
         found.append(
             f"{scores.name} is blind to {names}: it puts them no farther from real images than other real images are. "
-            "Do not rank models by it alone."
+            "Do not rank models by it."
         )
     if scores.accuracy:
         shares = ", ".join(
