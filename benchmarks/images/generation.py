@@ -166,7 +166,8 @@ def _dataset(name: str, rows: list[Row], tail: str) -> list[str]:
     return [
         *lines, *_answer(courses), *_controls(rows, distance), f"![distance]({file}.png)", "",
         f"![samples]({file}_samples.png)", "",
-        f"{distance} against evaluations of the network:", "", *_by_evaluations(rows), "",
+        f"{distance} against evaluations of the network:", "", *_by_evaluations(rows, "fd"), "",
+        "High frequencies against evaluations:", "", *_by_evaluations(rows, "high_frequency"), "",
         f"{distance} on the way, with {ON_THE_WAY} evaluations:", "",
         *page.table(
             ("method", "training steps", "seconds", "distance", "precision", "recall", "high frequencies"), way
@@ -201,15 +202,15 @@ def _answer(courses: dict[str, list[Row]]) -> list[str]:
     ]
 
 
-def _by_evaluations(rows: list[Row]) -> list[str]:
-    """Return the table of the trained models, one column for each number of evaluations."""
+def _by_evaluations(rows: list[Row], score: str) -> list[str]:
+    """Return the table of a score of the trained models, one column for each number of evaluations."""
     ends = _ends(rows)
     numbers = sorted({row["evaluations"] for row in [row for found in ends.values() for row in found]})
     table = []
     for (method, sampler), mine in ends.items():
-        found = {row["evaluations"]: shown(row, "fd") for row in mine}
+        found = {row["evaluations"]: shown(row, score) for row in mine}
         table.append([method, sampler, *(found.get(n, "") for n in numbers)])
-    floors = [[FLOOR, "", shown(row, "fd"), *[""] * (len(numbers) - 1)] for row in rows if row["method"] == FLOOR]
+    floors = [[FLOOR, "", shown(row, score), *[""] * (len(numbers) - 1)] for row in rows if row["method"] == FLOOR]
     return page.table(["method", "sampler", *numbers], [*table, *floors[:1]])
 
 

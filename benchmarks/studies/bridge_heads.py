@@ -34,7 +34,7 @@ from benchmarks.studies.bridge_fields import (
     frequencies,
     velocities,
 )
-from cellflow.metrics import features_of, frechet_distance, high_frequency_ratio
+from cellflow.metrics import blind_to, features_of, frechet_distance, high_frequency_ratio
 from cellflow.metrics.features import Features
 from cellflow.networks import EndPoints, Heads
 from cellflow.objectives import BridgeMatching, EndPointMatching, Objective
@@ -42,8 +42,8 @@ from cellflow.paths import BrownianBridge
 from cellflow.report.image_scores import features_for
 
 PATH, ALMOST_NONE = BrownianBridge(SIGMA), BrownianBridge(0.02)
-STEPS, SAMPLED = 16, 500
-"""Steps of the solver; images of a side whose variances and principal components are taken."""
+REAL, STEPS, SAMPLED = "real", 16, 500
+"""Other real images; steps of the solver; images of a side whose variances and principal components are taken."""
 Made = tuple[nn.Module, Objective]
 
 
@@ -125,7 +125,7 @@ def main(words: Words = None) -> None:
                 rows = [about | {"kind": kind} | row for row in cast("Case", case).rows(kind)]
                 table.put(*rows)
                 print(*map(rounded, rows), sep="\n", flush=True)
-            if case and not table.read(**about, kind="real"):
+            if case and not table.read(**about, kind=REAL):
                 table.put(*(about | row for row in case.controls()))
     page.write(given.out / "bridge_heads.md", text(table.read(), given.command, size))
 
@@ -165,7 +165,7 @@ class Case:
     def controls(self) -> list[Row]:
         """Return the scores of other real images, of these made worse, and of doing nothing."""
         real = self.judge.others(len(self.judge.real), self.seed)
-        found = {"real": real, **spoiled(real, self.seed), "do nothing": self.judge.inputs}
+        found = {REAL: real, **spoiled(real, self.seed), "do nothing": self.judge.inputs}
         return [{"kind": name, "sampler": "", **self.scores(images)} for name, images in found.items()]
 
     def rows(self, name: str) -> list[Row]:
@@ -206,7 +206,18 @@ def text(rows: list[Row], command: str, size: Size) -> list[str]:
     lines = [*first, ""]
     for task in dict.fromkeys(row["task"] for row in rows):
         lines += [f"## {task.capitalize()}", "", *page.table(HEAD, list(_lines(rows, task))), ""]
+        lines += [*_seen(rows, task), ""]
     return [*lines, *last]
+
+
+def _seen(rows: list[Row], task: str) -> Iterator[str]:
+    """Say which distance puts what is made worse, or the inputs, no farther from real images than real ones."""
+    mine = [row for row in rows if row["task"] == task and row["kind"] not in KINDS]
+    for name, title in {"fd_pca": HEAD[2], "fd": HEAD[3]}.items():
+        found = {kind: mean(row[name] for row in mine if row["kind"] == kind) for kind in {row["kind"] for row in mine}}
+        spots = blind_to(found.pop(REAL), {kind: found[kind] for kind in sorted(found)})
+        said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
+        yield f"- {title} {said}."
 
 
 def _lines(rows: list[Row], task: str) -> Iterator[list[object]]:
