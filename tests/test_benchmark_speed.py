@@ -106,6 +106,18 @@ def test_images_per_second_are_measured_in_turn(tmp_path, monkeypatch):
     assert "Images 1 x 8 x 8, batch 2" in (tmp_path / "image_speed_small.md").read_text()
 
 
+def test_our_quickest_mode_is_compared_with_the_quickest_of_the_others():
+    def row(mode, network, task, rate):
+        return {"mode": mode, "network": network, "task": task, "images_per_second": rate}
+
+    rows = [row("plain", "cellflow", "train", 10.0), row("quick", "cellflow", "train", 30.0)]
+    assert list(images.best_of(rows)) == []
+    rows += [row("plain", "torchcfm", "train", 9.0), row("plain", "diffusers", "train", 12.0)]
+    assert list(images.best_of(rows)) == [
+        "- train: ours at its best (quick) is 2.5 times diffusers at its best (plain)."
+    ]
+
+
 def test_what_is_added_to_images_per_second_one_by_one(tmp_path, monkeypatch):
     """On a chip whose peak is known; in modes that a CPU has too."""
     tiny = images.Size(channels=1, pixels=8, batch=2, width=32, multipliers=(1, 2), blocks=1, heads=1)
