@@ -80,6 +80,21 @@ def test_images_are_carried_through_latents_and_come_back_as_images(translator):
     assert torch.equal(made.images, cf.images.pixels.to_bytes(found.x[-1]))
 
 
+def test_images_are_encoded_and_decoded_a_few_at_a_time(translator, monkeypatch):
+    """Memory is that of a few images, whatever their size; the latents are those of all at once."""
+    encode, decode, seen = Autoencoder.encode, Autoencoder.decode, []
+    monkeypatch.setattr(Autoencoder, "encode", lambda self, x: (seen.append(len(x)), encode(self, x))[1])
+    monkeypatch.setattr(Autoencoder, "decode", lambda self, z: (seen.append(len(z)), decode(self, z))[1])
+    x = torch.rand(7, *translator.shape_, generator=cf.generator(seed=0))
+    whole = latents.latents(translator.autoencoder_, x)
+    back = latents.pixels(translator.autoencoder_, whole)
+    assert seen == [7, 7]
+    monkeypatch.setattr("cellflow.estimators.portions.PIXELS_IN_A_CACHE", 3 * x[0, 0].numel())
+    assert torch.allclose(latents.latents(translator.autoencoder_, x), whole, atol=1e-5)
+    assert torch.allclose(latents.pixels(translator.autoencoder_, whole), back, atol=1e-5)
+    assert seen[2:] == [3, 3, 1] * 2
+
+
 def test_images_are_generated_and_changed(generator):
     assert generator.generate(3, label="b", solver=2).shape == (1, 16, 16)
     assert generator.trajectory(3, save=3, solver=2).x.shape == (3, 3, 1, 16, 16)

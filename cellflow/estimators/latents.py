@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellflow.couplings import Independent
 from cellflow.estimators.domains import Domain, Points, digest
+from cellflow.estimators.portions import at_once
 from cellflow.images.sets import ImageSet
 from cellflow.images.streams import ImageStream
 from cellflow.modes import single_precision
@@ -27,8 +28,8 @@ TRAIN = "train"
 """The setting for one that is trained on the images of the fit."""
 ENCODING = 7
 """Number of the random numbers of its training, under the seed."""
-AT_ONCE = 64
-"""Images that are encoded or decoded together."""
+STANDARDISED = 1024
+"""Images of each set, at most, on which mean and spread of latents are measured."""
 HALVINGS = {256: 3, 32: 2, 0: 1}
 """How often sides are halved, by the longest one."""
 FORMER_HALVINGS = {128: 3, 32: 2, 0: 1}
@@ -198,14 +199,18 @@ def encoded(autoencoder: Known, domain: Any) -> Any:
     """Return images as latents, with their classes; unchanged without an autoencoder."""
     if autoencoder is None:
         return domain
-    parts = [latents(autoencoder, domain.scaled(some)) for some in torch.arange(len(domain)).split(AT_ONCE)]
+    few = at_once(None, domain.shape, autoencoder.shift.device)
+    parts = [latents(autoencoder, domain.scaled(some)) for some in torch.arange(len(domain)).split(few)]
     return Points(torch.cat(parts), domain.labels, domain.classes)
 
 
 @torch.no_grad()
 def latents(autoencoder: Known, x: Tensor) -> Tensor:
-    """Return pixels ``(n, c, h, w)`` as latents; unchanged without an autoencoder."""
-    return x if autoencoder is None else autoencoder.encode(x.to(autoencoder.shift))
+    """Return pixels ``(n, c, h, w)`` as latents, a few images at a time; unchanged without an autoencoder."""
+    if autoencoder is None:
+        return x
+    few = at_once(None, tuple(x.shape[1:]), autoencoder.shift.device)
+    return torch.cat([autoencoder.encode(part.to(autoencoder.shift)) for part in x.split(few)])
 
 
 @torch.no_grad()
@@ -213,14 +218,16 @@ def pixels(autoencoder: Known, states: Tensor) -> Tensor:
     """Return what was carried, ``(..., c, h, w)`` on the CPU, as pixels."""
     if autoencoder is None:
         return states
-    flat = states.flatten(0, -4).split(AT_ONCE)
-    found = torch.cat([autoencoder.decode(part.to(autoencoder.shift)).cpu() for part in flat])
+    flat, (height, width) = states.flatten(0, -4), states.shape[-2:]
+    shape = states.shape[-3], autoencoder.factor * height, autoencoder.factor * width
+    parts = flat.split(at_once(None, shape, autoencoder.shift.device))
+    found = torch.cat([autoencoder.decode(part.to(autoencoder.shift)).cpu() for part in parts])
     return found.reshape(*states.shape[:-3], *found.shape[1:])
 
 
 def _standardise(autoencoder: Autoencoder | DiffusersAutoencoder, images: Sequence[ImageSet | ImageStream]) -> None:
     """Give latents mean 0 and spread 1 in each channel, over some images of each set."""
-    some = [one.take(torch.arange(min(len(one), 16 * AT_ONCE))) for one in images]
+    some = [one.take(torch.arange(min(len(one), STANDARDISED))) for one in images]
     states = torch.cat([encoded(autoencoder, one).x for one in some]).double()
     spread = states.std(dim=(0, 2, 3), keepdim=True, correction=0)[0]
     autoencoder.shift.copy_(states.mean(dim=(0, 2, 3), keepdim=True)[0])
