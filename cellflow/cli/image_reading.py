@@ -11,7 +11,7 @@ from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_i
 from cellflow.images.files import ENDINGS, tried
 from cellflow.images.levels import check_range
 from cellflow.images.pixels import Conversion
-from cellflow.images.reading import ZARR
+from cellflow.images.reading import SUFFIXES, ZARR
 from cellflow.training.search import begun
 
 log = logging.getLogger("cellflow")
@@ -19,6 +19,8 @@ SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit
 """Settings of reading that the first version did not have."""
 FORMER = {"white_level": 65535, "background": 255}
 """Defaults of reading in version 0.2.0, which are now null."""
+_ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
+"""Files of which a folder of zarr has one, whatever it is called."""
 
 
 def as_begun(cfg: Settings) -> None:
@@ -81,6 +83,19 @@ def said(cfg: Settings) -> dict[str, str]:
     """
     words = [f"{name}={str(value).replace(' ', '')}" for name, value in reading(cfg).items()]
     return {"images read with": " ".join(words)} if words else {}
+
+
+def is_array(path: Path) -> bool:
+    """Return whether a path holds one array, rather than pictures.
+
+    Examples
+    --------
+    >>> is_array(Path("stack.zarr")), is_array(Path("plates")), is_array(Path("plates/1.tif"))
+    (True, False, False)
+    """
+    if path.is_dir() and path.suffix != ZARR:
+        return any((path / mark).is_file() for mark in _ZARR_MARKS)
+    return path.suffix == ZARR or path.suffix in SUFFIXES
 
 
 def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:
@@ -156,7 +171,7 @@ def _first(
 
     These are ``None`` if it cannot be read alone, as of tables without names.
     """
-    whole = path.is_file() or path.suffix == ZARR
+    whole = path.is_file() or is_array(path)
     first = path if whole or not images.names else path / images.names[0]
     if first.suffix.lower() in ENDINGS:
         sizes: list[tuple[int, int]] = []

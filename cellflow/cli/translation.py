@@ -13,11 +13,9 @@ from cellflow.cli.built import conditions_of, load_run, settings_of, solver_of
 from cellflow.cli.kept import kept_settings
 from cellflow.cli.left_out import hold_out
 from cellflow.cli.settings import Settings
+from cellflow.cli.whole_fields import fields_of
 from cellflow.datasets import cell_silhouettes
 from cellflow.images import ImageSet, ImageStream, Levels, read_images
-from cellflow.images.files import image_paths, readable
-from cellflow.images.pixels import Conversion
-from cellflow.images.tables import names_of
 from cellflow.integrate import Fixed, Noisy
 from cellflow.lock import A_SAVE, locked
 from cellflow.report import Split
@@ -126,22 +124,9 @@ def _fields(
     if isinstance(solver, Noisy):
         raise ValueError("`overlap` cuts fields into tiles, whose noise would differ. Leave `solver=noisy` out.")
     _check_taken(solver, cfg)
-    folder = Path(cfg.input)
-    folder, paths = (folder.parent, [folder]) if folder.is_file() else (folder, image_paths(folder))
-    then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
-    if cfg.skip_unreadable:
-        paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
-
-    names = names_of(paths, folder)
     how = {"reverse": cfg.reverse, "guidance": cfg.guidance, "solver": solver, "overlap": cfg.overlap}
-
-    def translated() -> "Iterator[ImageSet]":
-        for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
-            field = image_reading.read(str(path), then, levels=levels)
-            log.info("field %d of %d: %s, %d x %d", number, len(paths), name, *field.shape[1:])
-            yield model.translate(field, **how)
-
-    return translated(), names
+    fields, names = fields_of(cfg, then, levels)
+    return (model.translate(field, **how) for field in fields), names
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":

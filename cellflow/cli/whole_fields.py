@@ -1,0 +1,102 @@
+"""Whole fields for a fitted translation: all files are looked at before the first is carried, then read one by one."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+from cellflow.cli import image_reading, image_runs
+from cellflow.cli.settings import Settings
+from cellflow.images import ImageSet, Levels
+from cellflow.images.files import image_paths, readable
+from cellflow.images.limits import UnreadableImageError
+from cellflow.images.pixels import Conversion
+from cellflow.images.tables import names_of
+
+log = logging.getLogger("cellflow")
+_FAULTS, _NAMED = 5, 10
+"""Different faults that a message explains, and files that it names for each."""
+
+
+def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> tuple[Iterator[ImageSet], tuple[str, ...]]:
+    """Return the fields of the `input`, of any sizes, one after the other, and their names.
+
+    Pictures are read when it is their turn, so that memory is that of one; an array is read at once. The iterator looks
+    at all files before it returns the first field: what stops in the middle cannot be continued.
+
+    Parameters
+    ----------
+    cfg
+        The present settings.
+    then
+        Those with which images are read for the model; they are changed.
+    levels
+        The levels of the fit.
+
+    Raises
+    ------
+    ValueError
+        When a file cannot be read, or holds other images than the model takes; all such files are named.
+    """
+    then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
+    path = Path(cfg.input)
+    if image_reading.is_array(path):
+        whole = cast("ImageSet", image_reading.read(cfg.input, then, levels=levels))
+        names = whole.names or tuple(image_runs.numbered(len(whole)))
+        return _told((whole.take([number]) for number in range(len(whole))), names), names
+    folder, paths = (path.parent, [path]) if path.is_file() else (path, image_paths(path))
+    if cfg.skip_unreadable:
+        paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
+    names = names_of(paths, folder)
+    return _told(_pictures(paths, names, then, levels), names), names
+
+
+def _pictures(paths: Sequence[Path], names: Sequence[str], then: Settings, levels: Levels | None) -> Iterator[ImageSet]:
+    if len(paths) > 1:  # of one alone, its reader says what is wrong with it
+        _check(paths, names, then, levels)
+    for path in paths:
+        yield cast("ImageSet", image_reading.read(str(path), then, levels=levels))
+
+
+def _told(fields: Iterator[ImageSet], names: Sequence[str]) -> Iterator[ImageSet]:
+    """Yield fields, and log which one it is."""
+    for number, (field, name) in enumerate(zip(fields, names, strict=True), start=1):
+        log.info("field %d of %d: %s, %d x %d", number, len(names), name, *field.shape[1:])
+        yield field
+
+
+def _check(paths: Sequence[Path], names: Sequence[str], then: Settings, levels: Levels | None) -> None:
+    """Read all files once, keep none, and refuse them if some cannot be translated.
+
+    Raises
+    ------
+    ValueError
+        Naming each, with what is wrong.
+    """
+    log.info("reading %d files once, before the first is translated", len(paths))
+    damaged: list[str] = []
+    wrong: dict[str, list[str]] = {}
+    for path, name in zip(paths, names, strict=True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what there is to warn of is said when it is translated
+                image_reading.read(str(path), then, levels=levels)
+        except UnreadableImageError as error:
+            damaged.append(str(error.__cause__ or error))
+        except ValueError as error:  # the same of many files is said once
+            wrong.setdefault(str(error).replace(str(path), "the file"), []).append(name)
+    if not damaged and not wrong:
+        return
+    said = [f"{_listed(some)}: {what}" for what, some in wrong.items()][:_FAULTS]
+    said += [f"Cannot be read: {_listed(damaged)}."] if damaged else []
+    skip = ", or set `skip_unreadable=true` to leave out those that cannot be read" if damaged else ""
+    raise ValueError(
+        f"{len(damaged) + sum(map(len, wrong.values()))} of {len(paths)} files cannot be translated, and none was. "
+        f"{' '.join(said)} Correct or remove these files{skip}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

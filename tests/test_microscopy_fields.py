@@ -1,0 +1,94 @@
+"""Whole fields on the command line, for fitted models: what is refused is refused at once, with advice that works."""
+
+import re
+
+import numpy as np
+import pytest
+
+import cellflow as cf
+from cellflow.cli import main
+from cellflow.images.tiff import write_tiffs
+
+tifffile = pytest.importorskip("tifffile")
+DRAW = np.random.default_rng(0)
+FEW = ["steps=1", "batch_size=2", "network=unet", "network.width=8", "network.multipliers=[1,2]", "network.blocks=1"]
+FEW += ["holdout=0.5", "progress=false", "threads=1", "device=cpu"]
+TILES = ["size=8", "fit=tiles", "percentiles=[0,100]"]
+SHAPE = (2, 20, 12)
+"""Channels, height and width of a field."""
+
+
+def field(shape=SHAPE, kind="uint16"):
+    return DRAW.integers(0, 256 if kind == "uint8" else 4096, shape).astype(kind)
+
+
+def write(folder, fields, channels=("DAPI", "GFP")):
+    """Write fields as OME-TIFF, or text as a file that is damaged."""
+    folder.mkdir(parents=True)
+    for number, one in enumerate(fields):
+        path = folder / f"{number}.tif"
+        if isinstance(one, bytes):
+            path.write_bytes(one)
+        else:
+            write_tiffs(one[None], [path], channels=channels if len(one) == len(channels) else None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Runs of a translator and of a generator on tiles of two channels of 16 bits."""
+    place = tmp_path_factory.mktemp("deep")
+    source, target = (write(place / name, [field() for _ in range(4)]) for name in ("dmso", "drug"))
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("translation", "generation"):
+            patch.setattr(f"cellflow.cli.{command}.write_report", lambda *given, **more: None)
+        assert main(["translate", f"source={source}", f"target={target}", *TILES, *FEW, f"out={place / 't'}"]) == 0
+        assert main(["generate", f"data={source}", *TILES, *FEW, f"out={place / 'g'}"]) == 0
+    return {"translate": place / "t", "generate": place / "g"}
+
+
+def used(run, source, out, *more):
+    """Return the words of a command that uses a run."""
+    command = "translate" if run.name == "t" else "generate"
+    return [command, f"model={run}", f"input={source}", f"out={out}", "solver.steps=1", *more]
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "zarr"])
+def test_the_fields_of_an_array_are_carried_one_by_one(form, deep, tmp_path, capsys):
+    values, path = np.stack([field() for _ in range(3)]), tmp_path / f"some.{form}"
+    if form == "zarr":
+        pytest.importorskip("zarr").save(str(path), values)
+    else:
+        {"npy": np.save, "npz": np.savez}[form](path, values)
+    assert main(used(deep["translate"], path, tmp_path / "no")) == 1
+    advised = re.search(r"Set `(overlap=\d+)`", capsys.readouterr().err)[1]
+    assert main(used(deep["translate"], path, tmp_path / "made", advised)) == 0
+    assert sorted(each.name for each in (tmp_path / "made").iterdir()) == ["0.tif", "1.tif", "2.tif"]
+    model = cf.DomainTranslator.load(deep["translate"], device="cpu")
+    made = model.translate(cf.images.read_images(values, channels=2, levels=model.levels_[0]), overlap=2, solver=1)
+    found = cf.images.read_images(tmp_path / "made", levels=model.levels_[1])
+    np.testing.assert_array_equal(found.levels.numbers(found.scaled()), made.levels.numbers(made.scaled()))
+
+
+@pytest.mark.filterwarnings("default")
+def test_all_files_are_looked_at_before_the_first_field_is_carried(deep, tmp_path, capsys):
+    good = field()
+    turned = write(tmp_path / "turned", [good], channels=("GFP", "DAPI")) / "0.tif"
+    source = write(tmp_path / "in", [good, good, field(kind="uint8"), field((3, 20, 12)), good, field(kind="uint8")])
+    (source / "1.tif").write_bytes((source / "0.tif").read_bytes()[:700])
+    (source / "4.tif").write_bytes(turned.read_bytes())
+    words = used(deep["translate"], source, tmp_path / "made", "overlap=2")
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "5 of 6 files cannot be translated, and none was" in said
+    assert "2.tif, 5.tif: Expected images of uint16 numbers in the file" in said
+    assert "3.tif: Expected images with 2 channels; found 3" in said
+    assert "4.tif: Expected the channels that the levels are of, DAPI, GFP; files name them GFP, DAPI" in said
+    assert re.search(r"Cannot be read: \S*1\.tif \(", said)
+    assert not (tmp_path / "made").exists()
+    for name in ("2", "3", "4", "5"):
+        (source / f"{name}.tif").unlink()
+    assert main(words) == 1
+    assert "set `skip_unreadable=true`" in capsys.readouterr().err
+    assert main([*words, "skip_unreadable=true"]) == 0
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["0.tif"]
