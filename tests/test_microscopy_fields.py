@@ -92,3 +92,44 @@ def test_all_files_are_looked_at_before_the_first_field_is_carried(deep, tmp_pat
     assert "set `skip_unreadable=true`" in capsys.readouterr().err
     assert main([*words, "skip_unreadable=true"]) == 0
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["0.tif"]
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory):
+    """Runs of a translator and of a generator on grey pictures of 8 bits."""
+    place = tmp_path_factory.mktemp("shallow")
+    source, target = (write(place / name, [field((1, 8, 8), "uint8") for _ in range(6)]) for name in ("a", "b"))
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("translation", "generation"):
+            patch.setattr(f"cellflow.cli.{command}.write_report", lambda *given, **more: None)
+        assert main(["translate", f"source={source}", f"target={target}", *FEW, f"out={place / 't'}"]) == 0
+        assert main(["generate", f"data={source}", *FEW, f"out={place / 'g'}"]) == 0
+    return {"translate": place / "t", "generate": place / "g"}
+
+
+@pytest.mark.parametrize("way", ["translate", "generate", "overlap", "stream"])
+@pytest.mark.parametrize(("kind", "white"), [("uint16", 4095), ("float32", 4095), ("float32", 0.5)])
+@pytest.mark.parametrize("form", ["folder", "npy"])
+def test_more_bits_than_a_model_of_bytes_knows_are_refused_without_a_range(
+    form, kind, white, way, shallow, tmp_path, capsys
+):
+    values = (field((2, 1, 8, 8)) / 4095 * white).astype(kind)
+    if form == "npy":
+        source = tmp_path / "some.npy"
+        np.save(source, values)
+    else:
+        source = write(tmp_path / "in", values)
+    if form == "npy" and (way == "stream" or white == 0.5):
+        pytest.skip("an array is no stream, and floats from 0 to 1 are bytes in it")
+    more = {"overlap": ["overlap=2"], "stream": ["stream=true"]}.get(way, [])
+    words = used(shallow["generate" if way == "generate" else "translate"], source, tmp_path / "made", *more)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"Expected images as bytes, as in the fit; found \w+ numbers", said)
+    assert not re.search("percentiles|white_level", said)
+    eight = np.round(values / values.max() * 255).astype("uint8")  # which is what the message advises
+    if form == "npy":
+        np.save(source, eight)
+    else:
+        write_tiffs(eight, [source / "0.tif", source / "1.tif"])
+    assert main(words) == 0

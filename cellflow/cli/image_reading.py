@@ -5,13 +5,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellflow.cli import runs
 from cellflow.cli.settings import Settings
+from cellflow.estimators.pixel_levels import not_bytes
 from cellflow.images import ImageSet, ImageStream, Levels, read_images, stream_images
+from cellflow.images.arrays import read_arrays
 from cellflow.images.files import ENDINGS, tried
 from cellflow.images.levels import check_range
+from cellflow.images.limits import UnreadableImageError
+from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.images.reading import SUFFIXES, ZARR
+from cellflow.images.tables import pictures_of
 from cellflow.training.search import begun
 
 log = logging.getLogger("cellflow")
@@ -65,6 +72,40 @@ def read(
         levels=levels,
         **known,
     )
+
+
+def read_known(path: str, then: Settings, *, levels: Levels | None) -> ImageSet | ImageStream:
+    """Read images for a fitted model, as `read` does.
+
+    Raises
+    ------
+    ValueError
+        When the model was fitted on bytes, and these have more bits: before they are asked for a range, which the model
+        would refuse.
+    """
+    kind = None if levels is not None else _more_than_bytes(Path(path), then)
+    if kind is not None:
+        raise ValueError(not_bytes(kind))
+    return read(path, then, levels=levels)
+
+
+def _more_than_bytes(path: Path, then: Settings) -> str | None:
+    """Return the kind of numbers of an array, or of the first picture that can be read; ``None`` of bytes."""
+    if not path.exists():
+        return None  # its reader says so
+    if is_array(path):
+        array, _ = read_arrays(path)
+        if array.dtype.kind == "f":  # from 0 to 1 they are taken for bytes
+            return str(array.dtype) if ((array < 0) | (array > 1)).any() else None
+        return None if array.dtype in (np.uint8, np.bool_) else str(array.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reader warns
+        paths = [path] if path.is_file() else pictures_of(path, then.table, then.file_column)[0]
+    size = None if then.size is None else tuple(then.size)
+    how = Conversion(size=size, max_pixels=then.max_pixels, pages=then.pages)
+    found = (tried(path, how) for path in paths)
+    first = next((image for image in found if not isinstance(image, UnreadableImageError)), None)
+    return first.kind if isinstance(first, Numbers) and first.kind != "uint8" else None
 
 
 def reading(cfg: Settings) -> dict[str, Any]:
@@ -145,7 +186,7 @@ def read_as_fitted(
     then = as_fitted(cfg, then, shape)
     if tiles and not asked:
         then.size = None
-    images = read(cfg.input, then, levels=levels)
+    images = read_known(cfg.input, then, levels=levels)
     if asked or not (tiles or own):
         return images
     name, found = (cfg.input, tuple(images.shape[1:])) if tiles else _first(Path(cfg.input), images, then, levels)

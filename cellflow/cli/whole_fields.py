@@ -42,7 +42,7 @@ def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> tuple[Ite
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
     path = Path(cfg.input)
     if image_reading.is_array(path):
-        whole = cast("ImageSet", image_reading.read(cfg.input, then, levels=levels))
+        whole = cast("ImageSet", image_reading.read_known(cfg.input, then, levels=levels))
         names = whole.names or tuple(image_runs.numbered(len(whole)))
         return _told((whole.take([number]) for number in range(len(whole))), names), names
     folder, paths = (path.parent, [path]) if path.is_file() else (path, image_paths(path))
@@ -56,7 +56,7 @@ def _pictures(paths: Sequence[Path], names: Sequence[str], then: Settings, level
     if len(paths) > 1:  # of one alone, its reader says what is wrong with it
         _check(paths, names, then, levels)
     for path in paths:
-        yield cast("ImageSet", image_reading.read(str(path), then, levels=levels))
+        yield cast("ImageSet", image_reading.read_known(str(path), then, levels=levels))
 
 
 def _told(fields: Iterator[ImageSet], names: Sequence[str]) -> Iterator[ImageSet]:
@@ -81,7 +81,7 @@ def _check(paths: Sequence[Path], names: Sequence[str], then: Settings, levels: 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what there is to warn of is said when it is translated
-                image_reading.read(str(path), then, levels=levels)
+                image_reading.read_known(str(path), then, levels=levels)
         except UnreadableImageError as error:
             damaged.append(str(error.__cause__ or error))
         except ValueError as error:  # the same of many files is said once

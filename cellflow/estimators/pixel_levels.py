@@ -63,10 +63,7 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
     if not hasattr(given, "levels") or found is known:
         return
     if known is None:
-        raise ValueError(
-            f"Expected images as bytes, as in the fit; found {cast('Levels', found).kind} numbers. Fit on images of "
-            "their kind, or save these with 8 bits."
-        )
+        raise ValueError(not_bytes(cast("Levels", found).kind))
     if found and (found.low, found.high) == (known.low, known.high):
         _check_channels(known, found)
         return
@@ -74,6 +71,20 @@ def check_levels(known: Levels | None, given: object, *, again: str) -> None:
     raise ValueError(
         f"Expected images with the levels of the fit, from black to white {_range(known)}; found {was}. Read them with "
         f"`read_images(..., levels={again})`."
+    )
+
+
+def not_bytes(kind: str) -> str:
+    """Say that images have another kind of numbers than those of a fit on bytes.
+
+    Examples
+    --------
+    >>> not_bytes("uint16")
+    'Expected images as bytes, as in the fit; found uint16 numbers. Fit on images of their kind, or save these with ...
+    """
+    return (
+        f"Expected images as bytes, as in the fit; found {kind} numbers. Fit on images of their kind, or save these "
+        "with 8 bits."
     )
 
 
