@@ -133,3 +133,20 @@ def test_more_bits_than_a_model_of_bytes_knows_are_refused_without_a_range(
     else:
         write_tiffs(eight, [source / "0.tif", source / "1.tif"])
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("command", ["translate", "generate"])
+@pytest.mark.parametrize("more", [[], ["fit=tiles"], ["fit=pad"]])
+@pytest.mark.filterwarnings("default")
+def test_fields_smaller_than_a_tile_are_refused_with_advice_that_works(more, command, deep, tmp_path, capsys):
+    source = write(tmp_path / "in", [field((2, 5, 12))] * 2)
+    words = used(deep[command], source, tmp_path / "made")
+    assert main([*words, *more]) == 1
+    said = capsys.readouterr().err
+    assert ("Leave `fit=tiles` out and set" in said) == (more == ["fit=tiles"])
+    ways = [way for way in re.findall(r"`([\w=]+)`", said) if way not in more]
+    assert ways == ["overlap=2"] * (command == "translate") + ["size=8"]
+    for way in ways:
+        assert main([*words[:3], f"out={tmp_path / way}", *words[4:], way]) == 0
+        shape = (2, 5, 12) if way.startswith("overlap") else (2, 8, 8)
+        assert cf.images.read_images(tmp_path / way).shape == shape

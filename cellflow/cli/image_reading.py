@@ -19,6 +19,7 @@ from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import Conversion
 from cellflow.images.reading import SUFFIXES, ZARR
 from cellflow.images.tables import pictures_of
+from cellflow.images.tiles import SmallFieldError
 from cellflow.training.search import begun
 
 log = logging.getLogger("cellflow")
@@ -186,18 +187,26 @@ def read_as_fitted(
     then = as_fitted(cfg, then, shape)
     if tiles and not asked:
         then.size = None
-    images = read_known(cfg.input, then, levels=levels)
+    side = shape[1] if shape[1] == shape[2] else f"[{shape[1]},{shape[2]}]"
+    overlap = f"`overlap={max(min(shape[1:]) // 4, 1)}`"
+    try:
+        images = read_known(cfg.input, then, levels=levels)
+    except SmallFieldError as error:  # the tiles of a fitted model cannot be smaller, and padding would scale
+        several = f"{overlap}, which extends fields at their border, or " if fields else ""
+        raise ValueError(
+            f"{error.found} Leave `fit=tiles` out and set {several}`size={side}`, which scales them."
+        ) from None
     if asked or not (tiles or own):
         return images
     name, found = (cfg.input, tuple(images.shape[1:])) if tiles else _first(Path(cfg.input), images, then, levels)
     if found in (None, tuple(shape[1:])):
         return images
-    side = shape[1] if shape[1] == shape[2] else f"[{shape[1]},{shape[2]}]"
-    several = f"`overlap={max(min(shape[1:]) // 4, 1)}` to carry whole fields in tiles, " if fields else ""
+    large = found[0] >= shape[1] and found[1] >= shape[2]
+    ways = [f"{overlap} to carry whole fields in tiles"] * fields + ["`fit=tiles` to cut them into tiles"] * large
     said = (
         f"{name}: {' x '.join(map(str, found))} pixels, and the model was fitted on images of {shape[1]} x {shape[2]} "
         "that were not scaled: cells have another size for it if images are scaled. Set "
-        f"{several}`fit=tiles` to cut them into tiles, or `size={side}` to scale them."
+        f"{', or '.join([', '.join(ways)] * bool(ways) + [f'`size={side}` to scale them'])}."
     )
     if tiles:
         raise ValueError(said)

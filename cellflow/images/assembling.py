@@ -12,7 +12,7 @@ from cellflow.images.numbers import Numbers, in_steps, kinds_of, settled
 from cellflow.images.outside import warn_of_outside
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
-from cellflow.images.tiles import cut, tile_name
+from cellflow.images.tiles import SmallFieldError, cut, tile_name
 from cellflow.signature import checked
 
 
@@ -90,8 +90,8 @@ def _tiled(
         values = image.values if isinstance(image, Numbers) else image
         try:
             parts, places = cut(values, size)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        except SmallFieldError as error:
+            raise SmallFieldError(f"{name}: {error.found}") from None
         tiles += parts if isinstance(image, Tensor) else [replace(image, values=part) for part in parts]
         called += [tile_name(name, place) for place in places]
         origin += [name] * len(places)

@@ -15,6 +15,14 @@ Place = tuple[int, int]
 """The first row and the first column of a tile."""
 
 
+class SmallFieldError(ValueError):
+    """A field that is smaller than a tile; ``found`` says so without the cure, which a fitted model has another of."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f'{found} Take smaller tiles, or `fit="pad"`.')
+        self.found = found
+
+
 def tile_name(name: str, place: Place) -> str:
     """Return the name of the tile of a field.
 
@@ -55,8 +63,10 @@ def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tens
 
     Raises
     ------
+    SmallFieldError
+        When the field is smaller than a tile.
     ValueError
-        When the field is smaller than a tile, or the overlap no smaller.
+        When the overlap is no smaller than a tile.
 
     Examples
     --------
@@ -66,9 +76,8 @@ def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tens
     """
     height, width = image.shape[-2:]
     if height < size[0] or width < size[1]:
-        raise ValueError(
-            f"Expected fields no smaller than a tile, {size[0]} x {size[1]}; found {height} x {width}. Take smaller "
-            'tiles, or `fit="pad"`.'
+        raise SmallFieldError(
+            f"Expected fields no smaller than a tile, {size[0]} x {size[1]}; found {height} x {width}."
         )
     if not 0 <= overlap < min(size):
         raise ValueError(f"Expected an overlap from 0 to below the side of a tile, {min(size)}; found {overlap}.")
