@@ -1,8 +1,10 @@
 """Whole fields on the command line, for fitted models: what is refused is refused at once, with advice that works."""
 
 import re
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cellflow as cf
@@ -150,3 +152,64 @@ def test_fields_smaller_than_a_tile_are_refused_with_advice_that_works(more, com
         assert main([*words[:3], f"out={tmp_path / way}", *words[4:], way]) == 0
         shape = (2, 5, 12) if way.startswith("overlap") else (2, 8, 8)
         assert cf.images.read_images(tmp_path / way).shape == shape
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory):
+    """A folder of fields with a table, and a translator to the drugs in it, fitted on tiles."""
+    place = tmp_path_factory.mktemp("plate")
+    drugs = ["control"] * 4 + ["A", "B"] * 3
+    source = write(place / "in", [field() for _ in drugs])
+    table = pd.DataFrame({"file": [f"{number}.tif" for number in range(len(drugs))], "drug": drugs})
+    table.to_csv(source / "plate.csv", index=False)
+    told = ["table=plate.csv", "conditions.treatment=drug", *TILES, *FEW]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellflow.cli.translation.write_report", lambda *given, **more: None)
+        assert main(["translate", f"source={source}", *told, f"out={place / 't'}"]) == 0
+    return source, place / "t"
+
+
+@pytest.mark.parametrize(
+    "asked", [{"condition.drug": "A"}, {"condition.drug": "B", "table": "plate.csv"}, {"table": "plate.csv"}]
+)
+def test_fields_are_carried_to_conditions(asked, plate, tmp_path, capsys):
+    source, run = plate
+    if "condition.drug" not in asked:  # the controls have no treatment to be carried to
+        treated = tmp_path / "treated"
+        shutil.copytree(source, treated)
+        pd.read_csv(source / "plate.csv").iloc[4:].to_csv(treated / "plate.csv", index=False)
+        [(treated / f"{number}.tif").unlink() for number in range(4)]
+        source = treated
+    words = used(run, source, tmp_path / "made", *(f"{name}={value}" for name, value in asked.items()))
+    assert main(words) == 1
+    advised = re.search(r"Set `(overlap=\d+)`", capsys.readouterr().err)[1]
+    assert main([*words, advised]) == 0
+    model = cf.DomainTranslator.load(run, device="cpu")
+    given = cf.images.read_images(source, table=asked.get("table"), levels=model.levels_[0])
+    condition = {"drug": asked["condition.drug"]} if "condition.drug" in asked else None
+    made = model.translate(given, condition=condition, overlap=2, solver=1)
+    found = cf.images.read_images(tmp_path / "made", table="table.csv", levels=model.levels_[1])
+    np.testing.assert_array_equal(found.levels.numbers(found.scaled()), made.levels.numbers(made.scaled()))
+    assert found.obs["drug"].tolist() == made.obs["drug"].tolist()
+    assert condition is None or set(made.obs["drug"]) == {condition["drug"]}
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_condition_that_is_unknown_is_refused_before_the_first_field(plate, tmp_path, capsys):
+    source, run = plate
+    rows = pd.DataFrame({"file": ["4.tif", "5.tif"], "drug": ["A", "Z"]})
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    words = used(run, source, tmp_path / "made", "overlap=2")
+    assert main([*words, f"table={tmp_path / 'table.csv'}"]) == 1
+    assert "'Z'" in capsys.readouterr().err
+    assert main(words) == 1
+    assert "expected a `condition` to carry to" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+def test_advice_of_an_overlap_is_not_given_where_noise_is_asked_for(deep, tmp_path, capsys):
+    source = write(tmp_path / "in", [field()])
+    assert main(used(deep["translate"], source, tmp_path / "made", "solver=noisy")) == 1
+    said = capsys.readouterr().err
+    assert "`overlap" not in said
+    assert "`fit=tiles`" in said

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cellflow.estimators import DomainTranslator
 
 log = logging.getLogger("cellflow")
+SMOOTH = Fixed("midpoint", steps=20)
+"""Solver of flows without noise."""
 SHOWN = 12
 """Images in a row of a preview."""
 AT_ONCE = 1000
@@ -95,7 +97,8 @@ def _apply(cfg: Settings) -> None:
         then = image_reading.as_fitted(cfg, then, model.shape_)
         return image_runs.write_parts(*_fields(model, then, levels, cfg), cfg.out, returned)
     _check_taken(_solver(model, cfg), cfg)
-    images = image_reading.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=True)
+    smooth = not cfg.stochastic and cfg.strength is None and not isinstance(solver_of(cfg, default=SMOOTH), Noisy)
+    images = image_reading.read_as_fitted(cfg, then, model.shape_, levels=levels, fields=smooth)
     names = images.names or image_runs.numbered(len(images))
     if isinstance(images, ImageSet):
         once = (_carried(model, some, cfg, seed=cfg.seed) for some in [images])
@@ -112,21 +115,25 @@ def _fields(
     model: "DomainTranslator", then: Settings, levels: Levels | None, cfg: Settings
 ) -> "tuple[Iterator[ImageSet], tuple[str, ...]]":
     """Return large fields of any sizes, translated by tiles one after the other, and their names."""
-    if cfg.stochastic or cfg.table is not None or cfg.condition is not None:
-        raise ValueError("`overlap` cuts fields into tiles without noise, and without conditions or a table.")
+    from cellflow.estimators.conditional_verbs import asked, own
+
+    if cfg.stochastic:
+        raise ValueError("`overlap` cuts fields into tiles, whose noise would differ. Leave `stochastic=true` out.")
     if cfg.fit != "crop":
         raise ValueError(f"`overlap` carries whole fields of any size. Leave `fit={cfg.fit}` out, or `overlap`.")
     if not cfg.overlap < min(model.shape_[1:]):
         raise ValueError(
             f"Expected an `overlap` below the side of a tile, {min(model.shape_[1:])}; found {cfg.overlap}."
         )
-    solver = solver_of(cfg, default=Fixed("midpoint", steps=20))
+    solver = solver_of(cfg, default=SMOOTH)
     if isinstance(solver, Noisy):
         raise ValueError("`overlap` cuts fields into tiles, whose noise would differ. Leave `solver=noisy` out.")
     _check_taken(solver, cfg)
     how = {"reverse": cfg.reverse, "guidance": cfg.guidance, "solver": solver, "overlap": cfg.overlap}
-    fields, names = fields_of(cfg, then, levels)
-    return (model.translate(field, **how) for field in fields), names
+    fields, condition = fields_of(cfg, then, levels), image_runs.one_condition(cfg)
+    # All conditions at once: a wrong one in the middle would be found after fields before it were written.
+    own(model, fields.obs) if condition is None else asked(model, condition, len(fields.names), obs=fields.obs)
+    return (model.translate(field, condition=condition, **how) for field in fields.each), fields.names
 
 
 def _in_parts(model: "DomainTranslator", images: ImageStream, cfg: Settings) -> "Iterator[ImageSet]":
@@ -208,7 +215,7 @@ def _check_taken(solver: Any, cfg: Settings) -> None:
 
 def _solver(model: "DomainTranslator", cfg: Settings) -> Any:
     """Return the solver of the settings; where they name none, with noise if a score was learned."""
-    return solver_of(cfg, default=Noisy(20) if model.stochastic else Fixed("midpoint", steps=20))
+    return solver_of(cfg, default=Noisy(20) if model.stochastic else SMOOTH)
 
 
 def _both(cfg: Settings) -> tuple[ImageSet | ImageStream, ImageSet | ImageStream]:

@@ -3,27 +3,50 @@
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cellflow.cli import image_reading, image_runs
 from cellflow.cli.settings import Settings
 from cellflow.images import ImageSet, Levels
-from cellflow.images.files import image_paths, readable
+from cellflow.images.files import readable
 from cellflow.images.limits import UnreadableImageError
 from cellflow.images.pixels import Conversion
-from cellflow.images.tables import names_of
+from cellflow.images.tables import names_of, pictures_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("cellflow")
 _FAULTS, _NAMED = 5, 10
 """Different faults that a message explains, and files that it names for each."""
 
 
-def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> tuple[Iterator[ImageSet], tuple[str, ...]]:
-    """Return the fields of the `input`, of any sizes, one after the other, and their names.
+@dataclass(frozen=True)
+class Fields:
+    """Fields of any sizes.
 
-    Pictures are read when it is their turn, so that memory is that of one; an array is read at once. The iterator looks
-    at all files before it returns the first field: what stops in the middle cannot be continued.
+    Parameters
+    ----------
+    names
+        What each is called.
+    obs
+        What a table says of each.
+    each
+        The fields, one after the other.
+    """
+
+    names: tuple[str, ...]
+    obs: "pd.DataFrame | None"
+    each: Iterator[ImageSet]
+
+
+def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> Fields:
+    """Return the fields of the `input`.
+
+    Those of a folder are read when it is their turn, so that memory is that of one; one file is read at once. ``each``
+    looks at all files before it returns the first field: what stops in the middle cannot be continued.
 
     Parameters
     ----------
@@ -41,22 +64,27 @@ def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> tuple[Ite
     """
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
     path = Path(cfg.input)
-    if image_reading.is_array(path):
+    if path.is_file() or image_reading.is_array(path):
         whole = cast("ImageSet", image_reading.read_known(cfg.input, then, levels=levels))
         names = whole.names or tuple(image_runs.numbered(len(whole)))
-        return _told((whole.take([number]) for number in range(len(whole))), names), names
-    folder, paths = (path.parent, [path]) if path.is_file() else (path, image_paths(path))
+        return Fields(names, whole.obs, _told((whole.take([number]) for number in range(len(whole))), names))
+    paths, obs = pictures_of(path, cfg.table, cfg.file_column)
+    then.table = None  # it is read
     if cfg.skip_unreadable:
         paths = readable(paths, Conversion(max_pixels=cfg.max_pixels, pages=cfg.pages))
-    names = names_of(paths, folder)
-    return _told(_pictures(paths, names, then, levels), names), names
+    names = names_of(paths, path)
+    obs = None if obs is None else obs.loc[[*names]]
+    return Fields(names, obs, _told(_pictures(paths, names, obs, then, levels), names))
 
 
-def _pictures(paths: Sequence[Path], names: Sequence[str], then: Settings, levels: Levels | None) -> Iterator[ImageSet]:
+def _pictures(
+    paths: Sequence[Path], names: Sequence[str], obs: "pd.DataFrame | None", then: Settings, levels: Levels | None
+) -> Iterator[ImageSet]:
     if len(paths) > 1:  # of one alone, its reader says what is wrong with it
         _check(paths, names, then, levels)
-    for path in paths:
-        yield cast("ImageSet", image_reading.read_known(str(path), then, levels=levels))
+    for path, name in zip(paths, names, strict=True):
+        field = cast("ImageSet", image_reading.read_known(str(path), then, levels=levels))
+        yield field if obs is None else replace(field, obs=obs.loc[[name]])
 
 
 def _told(fields: Iterator[ImageSet], names: Sequence[str]) -> Iterator[ImageSet]:

@@ -62,8 +62,9 @@ def _one(flow: "DomainTranslator", field: ImageSet, overlap: int, how: dict[str,
 
 def _rows(fields: ImageSet, made: list[ImageSet]) -> Any:
     """Return what is known of the fields, as it is known of what was made of them."""
-    if fields.obs is None or made[0].obs is None:
+    if made[0].obs is None:
         return fields.obs
     import pandas as pd
 
-    return pd.concat([one.obs for one in made])
+    obs = pd.concat([one.obs for one in made])
+    return obs.reset_index(drop=True) if fields.obs is None else obs  # the requested condition alone
