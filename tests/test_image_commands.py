@@ -106,6 +106,8 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_defaults_of_reading(tmp_pa
     both = [f"source={tmp_path / 'dark'}", f"target={tmp_path / 'bright'}", "size=8", "fit=pad"]
     words = ["translate", *both, f"out={tmp_path / 'run'}", *FAST, "holdout=0.4", "recipe.schedule=constant"]
     assert main([*words, "steps=2", "white_level=65535", "background=255"]) == 0  # as its settings have them
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"overlap": 4}))  # without effect then
     assert main([*words, "steps=3", "resume=true"]) == 0
     then = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (then["white_level"], then["background"], then["steps"]) == (65535, 255, 3)
@@ -447,6 +449,9 @@ BRIDGE = ["path=brownian_bridge", "path.sigma=0.3", "stochastic=true"]
         (["translate", "source=DARK", "target=BRIGHT", "stepz=1"], "`cellflow translate --help` lists every setting"),
         (["translate", "source=DARK", "target=BRIGHT", "heads=ends"], 'heads="ends" are those of a bridge'),
         (["translate", "source=DARK", "target=BRIGHT", *BRIDGE, "guidance=2"], "`guidance` is for flows without noise"),
+        (["translate", "source=DARK", "target=BRIGHT", "overlap=4"], "`overlap` applies to fields that a fitted model"),
+        (["translate", "source=DARK", "target=BRIGHT", "size=8x6"], "written in brackets: 'size=[8,6]', height first."),
+        (["translate", "source=DARK", "target=BRIGHT", "size=8,6"], "written in brackets: 'size=[8,6]', height first."),
         (["translate", "source=DARK", "target=BRIGHT", "sigma=0.3"], "has no setting `sigma`. Did you mean"),
         (
             ["translate", "source=DARK", "target=BRIGHT", "percentiles=(0,99)"],

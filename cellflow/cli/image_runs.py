@@ -209,6 +209,21 @@ def refuse_strength(cfg: Settings) -> None:
         )
 
 
+def refuse_overlap(cfg: Settings) -> None:
+    """Refuse an `overlap` while a translation is fitted, whose tiles are those of `fit=tiles`.
+
+    Raises
+    ------
+    ValueError
+        Then.
+    """
+    if cfg.overlap is not None:
+        raise ValueError(
+            "`overlap` applies to fields that a fitted model translates. Give `model=` and `input=`, or leave it out: "
+            "`fit=tiles` alone cuts the images of a fit into tiles."
+        )
+
+
 def one_condition(cfg: Settings) -> dict[str, str] | None:
     """Return the requested condition of the images.
 

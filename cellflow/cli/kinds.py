@@ -20,6 +20,8 @@ NULL = ("null", "~")
 WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
 NUMBER = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?")
 INFINITE = re.compile(r"[-+]?\.?inf", re.IGNORECASE)
+SIDES = re.compile(r"([0-9]+) ?[x\u00d7*] ?([0-9]+)", re.IGNORECASE)
+"""How people write two sides: 512x384."""
 LARGEST = 2**63
 """Whole numbers are below this: more do not fit where they go."""
 
@@ -150,15 +152,18 @@ def _as_list(name: str, kind: Any, value: Any) -> str:
     --------
     >>> _as_list("data.genes", list[str], "Gata1,Mpo")
     " A list is written in brackets: 'data.genes=[Gata1,Mpo]'."
+    >>> _as_list("size", int | tuple[int, int], "512x384")
+    " A list is written in brackets: 'size=[512,384]', height first."
     """
     if not isinstance(value, str) or not value:
         return ""
-    parts = [part.strip() for part in value.split(",")]
+    sides = SIDES.fullmatch(value)
+    parts = list(sides.groups()) if sides else [part.strip() for part in value.split(",")]
     try:
         _convert(parts, kind, said=True)
     except Unfit:
         return ""
-    return f" A list is written in brackets: '{name}=[{','.join(parts)}]'."
+    return f" A list is written in brackets: '{name}=[{','.join(parts)}]'{', height first' * (name == 'size')}."
 
 
 def _alternatives(kind: Any) -> list[Any]:

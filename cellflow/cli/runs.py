@@ -147,6 +147,7 @@ MAY_CHANGE = {
     "resume", "progress", "validate", "report", "keep_aside", "n_seeds", "device", "devices", "threads", "out", "steps",
     "preview",
     "save_every", "save_minutes", "feature_network", "target_class", "solver",
+    "overlap",  # without effect on a fit, and taken by one in earlier versions
 }  # fmt: skip
 """Settings that a resumed run may have changed."""
 

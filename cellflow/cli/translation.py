@@ -43,6 +43,7 @@ def translate(cfg: Settings) -> None:
     if cfg.model is not None:
         return _apply(cfg)
     image_runs.refuse_strength(cfg)
+    image_runs.refuse_overlap(cfg)
     image_runs.require(cfg, "source", *(() if conditions_of(cfg) and cfg.table else ("target",)))
     fabric = shared.join(cfg)
     image_reading.as_begun(cfg)
