@@ -119,7 +119,7 @@ def write_translation(
     )
     drawings = _of_translation(model, inputs, targets, made, noisy=isinstance(solver, Noisy))
     known = reading or {}
-    fields = known.get("fit") == "tiles" and not isinstance(solver, Noisy) and model.conditions_ is None
+    fields = known.get("fit") == "tiles" and not isinstance(solver, Noisy)
     overlap = f"overlap={max(min(model.shape_[1:]) // 4, 1)}" if fields else ""
     use = _use(
         "DomainTranslator",
