@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -588,6 +589,39 @@ def test_nothing_is_written_over(translated, folders, tmp_path, capsys):
     Image.open(twice / "cell-00.png").save(twice / "cell-00.tif")
     assert main(["translate", f"model={translated}", f"input={twice}", f"out={tmp_path / 'x'}"]) == 1
     assert "would both be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["below", "here"])
+def test_a_run_inside_its_own_data_is_no_data(place, tmp_path, capfd, monkeypatch):
+    data = write_folder(tmp_path / "data", 60)
+    monkeypatch.chdir(data)
+    out = "runs/first" if place == "below" else "."
+    words = ["generate", "data=.", *FAST, "steps=2", "recipe.schedule=constant"]
+    assert main([*words, f"out={out}"]) == 0
+    assert list((data / out / "figures").glob("*.png"))
+    (data / "made").mkdir()
+    Image.new("L", (8, 8)).save(data / "made" / "more.png")
+    for reader in (cf.images.read_images, partial(cf.images.stream_images, size=8, channels=1)):
+        assert len(reader(data)) == 17
+    (data / "made" / "more.png").unlink()
+    scores = (data / out / "scores.csv").read_bytes()
+    assert main(["report", f"model={out}"]) == 0
+    assert capfd.readouterr().err.count("left out") == (place == "below")
+    assert (data / out / "scores.csv").read_bytes() == scores
+    assert main([*words, f"out={out}", "steps=3", "resume=true"]) == 0
+    assert cf.images.read_images(data / out / "previews").shape[0] == 3  # as it is asked for
+
+
+@pytest.mark.parametrize("command", ["translate", "generate"])
+@pytest.mark.parametrize("out", ["dark/made", "dark", "dark/../dark/deep/made"])
+def test_what_is_made_of_a_folder_is_not_written_into_it(command, out, request, folders, tmp_path, capfd, monkeypatch):
+    model = request.getfixturevalue("translated" if command == "translate" else "generated")
+    monkeypatch.chdir(folders[0].parent)
+    assert main([command, f"model={model}", "input=dark", f"out={out}"]) == 1
+    said = capfd.readouterr().err
+    assert f"`out={Path(out)}` is inside `input=dark`" in said
+    assert f"`out={folders[0]}-made`" in said
+    assert len(list(folders[0].rglob("*"))) == 16
 
 
 def test_a_model_that_ignores_its_input_is_found_out():

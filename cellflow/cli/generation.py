@@ -85,6 +85,8 @@ def _apply(cfg: Settings) -> None:
     from cellflow.estimators import ImageGenerator
 
     image_runs.require(cfg, "out")
+    if cfg.input is not None:
+        image_runs.refuse_inside(cfg)
     folder = runs.existing_folder(cfg.model)
     model = load_run(ImageGenerator, folder, cfg)
     image_runs.check_fitted(cfg, shape=model.shape_, levels=model.levels_[0])

@@ -195,6 +195,23 @@ def check_fitted(cfg: Settings, *, shape: tuple[int, ...], levels: Levels | None
         raise ValueError(f"Black and white levels {of}. Leave `white_level` and `percentiles` out.")
 
 
+def refuse_inside(cfg: Settings) -> None:
+    """Refuse an `out` inside the folder of the `input`, of which it would be a part the next time.
+
+    Raises
+    ------
+    ValueError
+        Then.
+    """
+    folder, out = Path(cfg.input), Path(cfg.out)
+    whole = folder.resolve()
+    if folder.is_dir() and out.resolve().is_relative_to(whole):
+        raise ValueError(
+            f"`out={out}` is inside `input={folder}`: what is written there would be read as its images the next time. "
+            f"Choose a folder outside it, such as `out={whole.with_name(whole.name + '-made')}`."
+        )
+
+
 def refuse_strength(cfg: Settings) -> None:
     """Refuse a `strength` without images to change.
 

@@ -84,6 +84,7 @@ def _apply(cfg: Settings) -> None:
     from cellflow.estimators import DomainTranslator
 
     image_runs.require(cfg, "input", "out")
+    image_runs.refuse_inside(cfg)
     folder = runs.existing_folder(cfg.model)
     then = kept_settings(folder, "translate")
     model = load_run(DomainTranslator, folder, cfg)

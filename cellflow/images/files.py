@@ -36,6 +36,8 @@ _OF_MICROSCOPES = frozenset({".czi", ".dv", ".ims", ".lif", ".lsm", ".nd2", ".nd
 _EXPORT = "Export files in a microscope's own format as OME-TIFF, for example with Fiji."
 _BITS, _SAMPLE_FORMAT, _IS_SIGNED = 258, 339, 2  # tags of a TIFF, and how it calls whole numbers with a sign
 _NAMED = 10  # files listed in a message
+_SETTINGS, _FOLLOWS = "config.yaml", ("model.json", "previews")  # of a run: what it writes first, and what comes next
+_PICTURES = frozenset({"figures", "previews"})  # folders of a run with pictures of its own
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF")
 _DAMAGES = (OSError, EOFError, SyntaxError, ValueError, TypeError, struct.error)
 """What Pillow's decoders raise at bytes that they cannot follow."""
@@ -46,7 +48,8 @@ _CHECKED_AT_ONCE = 4096  # pictures that wait for a thread together
 def image_paths(folder: Path) -> list[Path]:
     """Return the images in a folder and below it, in alphabetical order; hidden files and folders are left out.
 
-    Links are followed, to files and to folders: a folder of classes may be made of links alone.
+    Links are followed, to files and to folders: a folder of classes may be made of links alone. Folders below it that
+    hold a run of the command line are left out, which the log says: figures and previews are no data.
 
     Raises
     ------
@@ -199,13 +202,21 @@ def stack(images: Sequence[Tensor], paths: Sequence[Path | str]) -> Tensor:
 def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """Yield the files below a folder, through links; not again those of a folder that is ``above`` itself."""
     here = folder.resolve()
+    own = _PICTURES if _holds_run(folder) else ()  # asked for by its name: there may be pictures beside the run
     for path in () if here in above else folder.iterdir():
-        if path.name.startswith(".") or path.name == "__MACOSX":
+        if path.name.startswith(".") or path.name == "__MACOSX" or path.name in own:
             continue
-        if path.is_dir():
+        if path.is_dir() and _holds_run(path):
+            log.info("left out %s, which holds a run of cellflow; name it to read pictures in it", path)
+        elif path.is_dir():
             yield from _files(path, above | {here})
         elif path.is_file() or path.is_symlink():  # a link that leads nowhere is a file that cannot be read
             yield path
+
+
+def _holds_run(folder: Path) -> bool:
+    """Say whether the command line has written a run into a folder, finished or not."""
+    return (folder / _SETTINGS).is_file() and any((folder / name).exists() for name in _FOLLOWS)
 
 
 def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:
