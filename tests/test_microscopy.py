@@ -442,6 +442,63 @@ def ome(planes, end="</OME>"):
     return f"<?xml version='1.0'?><OME xmlns='{space}'><Image ID='Image:0'>{pixels}</Image>{end}"
 
 
+def ome_set(folder, names, *, channels, positions=1):
+    """Write an OME-TIFF of several files, of which each describes all, as Micro-Manager does; return what is in each.
+
+    A file has one channel, or all of one position.
+    """
+    space, n = "http://www.openmicroscopy.org/Schemas/OME/2016-06", len(channels)
+    each = "".join(
+        f"<Channel ID='Channel:0:{c}' Name='{name}' SamplesPerPixel='1'/>" for c, name in enumerate(channels)
+    )
+
+    def plane(c, file, ifd):
+        uuid = f"<UUID FileName='{names[file]}'>urn:uuid:{file}</UUID>"
+        return f"<TiffData FirstC='{c}' FirstT='0' FirstZ='0' IFD='{ifd}' PlaneCount='1'>{uuid}</TiffData>"
+
+    images = ""
+    for position in range(positions):
+        of = [plane(c, c, 0) if positions == 1 else plane(c, position, c) for c in range(n)]
+        sizes = f"Type='uint16' SizeX='8' SizeY='8' SizeC='{n}' SizeZ='1' SizeT='1'"
+        pixels = f"<Pixels ID='Pixels:{position}' DimensionOrder='XYZTC' {sizes}>{each}{''.join(of)}</Pixels>"
+        images += f"<Image ID='Image:{position}'>{pixels}</Image>"
+    folder.mkdir()
+    values = camera("uint16", channels=1 if positions == 1 else n, n=len(names))
+    for number, (name, image) in enumerate(zip(names, values, strict=True)):
+        about = f"<?xml version='1.0'?><OME xmlns='{space}' UUID='urn:uuid:{number}'>{images}</OME>"
+        tifffile.imwrite(folder / name, image, description=about, metadata=None, photometric="minisblack")
+    return values
+
+
+def test_each_file_of_a_set_of_ome_tiff_is_an_image_of_its_own(tmp_path):
+    """What is said of the other files is left alone: they are read for themselves, or are not there."""
+    values = ome_set(tmp_path / "stains", ["c0.ome.tif", "c1.ome.tif"], channels=["DAPI", "GFP"])
+    for number, name in enumerate(["DAPI", "GFP"]):
+        images = read_images(tmp_path / "stains" / f"c{number}.ome.tif")
+        assert images.levels.channels == (name,)
+        np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values[number][None])
+    with pytest.raises(ValueError, match="files name them DAPI and GFP. Read those of one kind"):
+        read_images(tmp_path / "stains")
+    with pytest.warns(UserWarning, match="Left out 1 of 2"):
+        chosen = read_images(tmp_path / "stains", table=pd.DataFrame({"file": ["c1.ome.tif"]}))
+    assert (len(chosen), chosen.shape) == (1, (1, 8, 8))
+    (tmp_path / "stains" / "c1.ome.tif").unlink()
+    assert len(read_images(tmp_path / "stains")) == 1
+
+
+@pytest.mark.parametrize("reader", [read_images, stream_images])
+@pytest.mark.parametrize("channels", [["DAPI"], ["DAPI", "GFP"]])
+def test_each_position_of_a_set_of_ome_tiff_is_an_image_of_its_own(channels, reader, tmp_path):
+    values = ome_set(tmp_path / "in", [f"pos{k}.ome.tif" for k in range(3)], channels=channels, positions=3)
+    how = {"pages": "channels"} if len(channels) > 1 else {}
+    if how:
+        with pytest.raises(ValueError, match='more planes .2 along.*`pages="channels"`'):
+            read_images(tmp_path / "in")
+    images = reader(tmp_path / "in", size=8, channels=len(channels), **how)
+    assert images.levels.channels == tuple(channels)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
+
+
 def test_damaged_or_boastful_descriptions_are_no_harm(tmp_path, monkeypatch):
     values = camera("uint16", channels=1, n=1)[0, 0]
     tifffile.imwrite(tmp_path / "a.tif", values, description=ome(1, "<</OME>"), metadata=None)

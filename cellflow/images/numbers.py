@@ -267,6 +267,11 @@ def _names(numbers: Sequence[Numbers]) -> tuple[str, ...] | None:
     found = {image.channels for image in numbers if image.channels is not None}
     if len(found) > 1:
         first, second = sorted(found)[:2]
+        if set(first) != set(second):
+            raise ValueError(
+                f"Expected the same channels in every file; files name them {', '.join(first)} and "
+                f"{', '.join(second)}. Read those of one kind: from a folder of their own, or with a `table` of them."
+            )
         raise ValueError(f"Expected channels in one order; files name them {first} and {second}. Bring them in one.")
     return found.pop() if found else None
 

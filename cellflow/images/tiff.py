@@ -55,7 +55,7 @@ def is_ours(path: Path, channels: int | None = None) -> bool:
         return False
     tifffile = optional("tifffile", install=INSTALL)
     try:
-        with tifffile.TiffFile(path) as file:
+        with _opened(path) as file:
             if not file.series:
                 return False
             series = file.series[0]
@@ -95,7 +95,7 @@ def read_tiff(path: Path, conversion: "Conversion", budget: PixelBudget | None =
     tifffile = optional("tifffile", install=INSTALL)
     refused, pages = None, conversion.pages
     try:
-        with tifffile.TiffFile(path) as file:
+        with _opened(path) as file:
             axes, shape = _used(file.series[0])
             refused = _refused(len(file.series), axes, shape, pages, path)
             if refused is None:
@@ -137,6 +137,11 @@ def written(levels: Levels) -> bool:
     (False, True)
     """
     return not (levels.kind == "uint8" and len(levels.low) in (1, 3) and levels.channels is None)
+
+
+def _opened(path: Path) -> "TiffFile":
+    """Open a file alone: the description of an OME-TIFF may be of several, which would be read as a part of each."""
+    return optional("tifffile", install=INSTALL).TiffFile(path, _multifile=False)
 
 
 def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
@@ -249,8 +254,26 @@ def _channel_names(file: "TiffFile") -> tuple[str, ...] | None:
             root = ET.fromstring(file.ome_metadata)
         except ET.ParseError:
             return None  # its planes are read nevertheless
-        names = [element.get("Name") for element in root.iter() if re.fullmatch(r"(\{.*\})?Channel", element.tag)]
+        names = [channel.get("Name") for channel in _channels_inside(root)]
         if names and all(names):
             return tuple(str(name) for name in names)
     labels = (file.imagej_metadata or {}).get("Labels")
     return tuple(map(str, labels)) if isinstance(labels, list | tuple) and labels else None
+
+
+def _channels_inside(root: ET.Element) -> list[ET.Element]:
+    """Return the channels that an OME description tells of its own file, which may be one of several."""
+    if len({each.text for each in _named(root, "UUID")}) < 2:
+        return _named(root, "Channel")
+    planes = [(pixels, plane) for pixels in _named(root, "Pixels") for plane in _named(pixels, "TiffData")]
+    own = [both for both in planes if root.get("UUID") in [each.text or "" for each in _named(both[1], "UUID")]]
+    if len({id(pixels) for pixels, _ in own}) != 1 or any(plane.get("PlaneCount", "1") != "1" for _, plane in own):
+        return []
+    channels = {str(number): channel for number, channel in enumerate(_named(own[0][0], "Channel"))}
+    numbers = dict.fromkeys(plane.get("FirstC", "0") for _, plane in own)
+    return [channels[number] for number in numbers if number in channels]
+
+
+def _named(root: ET.Element, name: str) -> list[ET.Element]:
+    """Return the elements of a name below another, whatever their namespace."""
+    return [element for element in root.iter() if re.fullmatch(rf"(\{{.*\}})?{name}", element.tag)]
