@@ -596,13 +596,60 @@ def test_the_former_default_says_nothing_of_floats_from_0_to_1(white_level):
         assert read_images(many, white_level=white_level).levels.high == (65535.0,)
 
 
-def test_negative_numbers_that_a_stream_did_not_look_at_are_refused_when_they_are_read(tmp_path):
-    values = DRAW.integers(0, 900, (12, 8, 8)).astype(np.int16)
-    values[5, 0, 0] = -3
-    stream = stream_images(as_form("folder", values, tmp_path), size=8, channels=1, white_level=1000)
+UNLIKE = {
+    "negative": ("int16", -3, r"numbers of 0 and more, .*found -3 in .*5\.tif.*`read_images` with `percentiles"),
+    "bright": ("uint16", 60033, r"0 to 1000, what is white; found .* to 60033 in .*5\.tif.*`white_level`.*percentiles"),
+    "bytes": ("uint8", 255, r"0 to 1000, what is white; found .* to 65535 in .*5\.tif, of 8 bits.*`white_level`"),
+    "float": ("float32", 900.5, r"uint16 numbers, like the first ones; found float32 in .*5\.tif.*`read_images`"),
+}
+
+
+def with_one_unlike(place, kind, value):
+    """Twelve files of a camera, one of which a stream does not look at first and is of another kind or range."""
+    folder = as_form("folder", DRAW.integers(0, 900, (12, 8, 8)).astype(np.uint16), place)
+    other = DRAW.integers(0, 200, (8, 8)).astype(kind)
+    other[0, 0] = value
+    tifffile.imwrite(folder / "5.tif", other, photometric="minisblack")
+    return folder
+
+
+@pytest.mark.parametrize("unlike", UNLIKE)
+def test_files_that_a_stream_did_not_look_at_are_refused_by_name_when_they_are_read(unlike, tmp_path):
+    kind, value, words = UNLIKE[unlike]
+    folder = with_one_unlike(tmp_path, kind, value)
+    stream = stream_images(folder, size=8, channels=1, white_level=1000)
     assert stream.scaled([0, 1]).shape == (2, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"numbers of 0 and more, .*negative ones in .*5\.tif"):
-        stream.scaled()
+    for some in (stream, stream.take(range(12)).to("cpu")):
+        with pytest.raises(ValueError, match=words):
+            some.scaled()
+    with pytest.raises(ValueError, match=r"5\.tif"):  # as all at once
+        read_images(folder, white_level=1000)
+
+
+@pytest.mark.parametrize("given", [{"percentiles": (0, 100)}, {"levels": TWELVE}])
+@pytest.mark.parametrize("unlike", UNLIKE)
+def test_a_range_that_is_not_a_white_level_clips_in_streams_but_takes_one_kind_of_numbers(unlike, given, tmp_path):
+    kind, value, _ = UNLIKE[unlike]
+    folder = with_one_unlike(tmp_path, kind, value)
+    if unlike == "bright":
+        assert stream_images(folder, size=8, channels=1, **given).scaled().max() == 1
+    else:
+        with pytest.raises(ValueError, match=r"5\.tif"):
+            stream_images(folder, size=8, channels=1, **given).scaled()
+
+
+def test_bytes_among_sixteen_bits_are_the_same_in_a_stream_where_nothing_is_said_of_white(tmp_path):
+    folder = as_form("folder", DRAW.integers(0, 65536, (12, 8, 8)).astype(np.uint16), tmp_path)
+    tifffile.imwrite(folder / "5.tif", DRAW.integers(0, 256, (8, 8)).astype(np.uint8))
+    stream = stream_images(folder, size=8, channels=1)
+    assert torch.equal(stream.scaled(), read_images(folder, channels=1).scaled())
+
+
+def test_one_file_of_each_kind_of_numbers_is_named(tmp_path):
+    folder = as_form("folder", RIGHT, tmp_path)
+    tifffile.imwrite(folder / "other.tif", RIGHT[0].astype(np.float32))
+    with pytest.raises(ValueError, match=r"found both, float32 \(other\.tif\), uint16 \(\d\.tif\)"):
+        read_images(folder, white_level=4095)
 
 
 @pytest.mark.parametrize("form", ["array", "npy", "folder"])

@@ -84,6 +84,8 @@ def in_its_words(said: str, command: str) -> str:
     'Set `percentiles=[0.1,99.9]`, or `size=null`.'
     >>> in_its_words("Set `skip_unreadable=True`.", "translate")
     'Set `skip_unreadable=true`.'
+    >>> in_its_words("Use `read_images`, or give `levels=cf.images.Levels(low, high, 'float32')`.", "translate")
+    'Set `stream=false`.'
     """
     known = defaults(command)
     full: dict[str, list[str]] = {}
@@ -93,6 +95,9 @@ def in_its_words(said: str, command: str) -> str:
     own = {name: found[0] for name, found in full.items() if len(found) == 1 and name not in known}
     # What follows "setting" is what was typed.
     said = re.sub(r"(?<!setting )`(\w+)(?=[`=])", lambda word: f"`{own.get(word[1], word[1])}", said)
+    said = re.sub(r",? or (give )?`levels=cf\.[^`]*`", "", said)  # of an array's black and white, which has no setting
+    if "stream" in known:
+        said = re.sub(r"\b(u|U)se `read_images`", lambda word: f"{'Ss'[word[1] == 'u']}et `stream=false`", said)
     said = said.replace("`conditional=True`", "`labels=folder`")  # of a generator, which learns the classes then
     said = re.sub(r"(`[\w.]+)=None`", r"\1=null`", said)
     said = re.sub(r"(`[\w.]+)=(True|False)`", lambda word: f"{word[1]}={word[2].lower()}`", said)

@@ -180,7 +180,7 @@ def in_steps(
         return [image for image in images if isinstance(image, Tensor)], None
     several = _several(images, levels)
     numbers = [_as_numbers(image, several=several) for image in images]
-    kind, names = _kind(numbers, several=several), _names(numbers)
+    kind, names = _kind(numbers, paths, several=several), _names(numbers)
     channels = {len(image.values): path for image, path in zip(numbers, paths, strict=True)}
     if len(channels) > 1:
         found = ", ".join(f"{count} ({path})" for count, path in sorted(channels.items())[:3])
@@ -255,11 +255,12 @@ def _as_numbers(image: Tensor | Numbers, *, several: bool) -> Numbers:
     return Numbers(image.float() * (BYTES_TO_STEPS if several else 1), "uint16" if several else "uint8")
 
 
-def _kind(numbers: Sequence[Numbers], *, several: bool) -> str:
-    kinds = {image.kind for image in numbers}
+def _kind(numbers: Sequence[Numbers], paths: Sequence[Path | str], *, several: bool) -> str:
+    kinds = {image.kind: path for image, path in zip(numbers, paths, strict=True)}
     if "float32" in kinds and len(kinds) > 1:
-        raise ValueError("Expected whole numbers or floats in one set of images; found both. Save all in one way.")
-    return kinds.pop() if len(kinds) == 1 else "uint16" if several else "uint8"
+        found = ", ".join(f"{kind} ({path})" for kind, path in sorted(kinds.items()))
+        raise ValueError(f"Expected whole numbers or floats in one set of images; found both, {found}. Save all alike.")
+    return list(kinds).pop() if len(kinds) == 1 else "uint16" if several else "uint8"
 
 
 def _names(numbers: Sequence[Numbers]) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ from cellflow.images.files import decode_all, readable, tried
 from cellflow.images.labels import Labelled, numbers_of
 from cellflow.images.levels import Levels, check_kind
 from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
-from cellflow.images.numbers import SIGNED, Numbers, in_steps, kinds_of, settled
+from cellflow.images.numbers import Numbers, in_one_depth, in_steps, kinds_of, settled
 from cellflow.images.outside import warn_of_outside
 from cellflow.images.pixels import Conversion, scaled
 from cellflow.images.sets import ImageSet
@@ -44,6 +44,9 @@ class ImageStream(Labelled):
         Device of the batches.
     obs, levels
         As for `ImageSet`.
+    strict
+        Whether numbers below black or above white are refused, as where a ``white_level`` says what they are, rather
+        than clipped.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class ImageStream(Labelled):
     device: torch.device = _CPU
     obs: pd.DataFrame | None = None
     levels: Levels | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.paths, tuple | list) or not self.paths:
@@ -127,19 +131,8 @@ class ImageStream(Labelled):
     def _decoded(self, rows: Sequence[int]) -> Tensor:
         paths = [self.paths[row] for row in rows]
         found, _ = decode_all(paths, self.conversion, skip_unreadable=False, quiet=True)
-        deep = [path for image, path in zip(found, paths, strict=True) if isinstance(image, Numbers)]
-        if self.levels is None and deep:
-            raise ValueError(
-                f"Expected images of bytes, like the first ones; {deep[0]} has camera counts. Set `levels` in "
-                "`stream_images`."
-            )
-        if self.levels is not None and self.levels.kind != "float32":
-            below = [path for image, path in zip(found, paths, strict=True) if _is_negative(image)]
-            if below:
-                raise ValueError(
-                    "Expected numbers of 0 and more, like those of the first images; found negative ones in "
-                    f"{below[0]}. Give `levels` of floats to `stream_images`, `cf.images.Levels(low, high, 'float32')`."
-                )
+        for image, path in zip(settled(found, self.levels), paths, strict=True):
+            _require_alike(image, path, self.levels, strict=self.strict)
         steps, _ = in_steps(found, paths, white_level=None, levels=self.levels)  # all bytes, or levels are known
         return torch.stack(steps)
 
@@ -193,7 +186,9 @@ def stream_images(
     """
     folder = path_of(folder, name="folder")
     if folder.is_file():
-        raise ValueError(f"Expected a folder of pictures; {folder} is one file, which is read whole: `read_images`.")
+        raise ValueError(
+            f"Expected a folder of pictures; {folder} is one file, which is read whole: use `read_images`."
+        )
     conversion = Conversion(size, channels, background, white_level, max_pixels, fit, pages)
     Range(white_level, levels, percentiles)  # said twice, it is refused before a file is looked for
     paths, obs = pictures_of(folder, table, file_column)
@@ -201,19 +196,50 @@ def stream_images(
         paths = readable(paths, conversion)
     names = names_of(paths, folder)
     obs = None if obs is None else obs.loc[[*names]]
+    strict = levels is None and percentiles is None
     if levels is None:
         levels = _levels(paths, conversion, percentiles, where=str(folder))
     else:
         _check_some(paths, conversion, levels, where=str(folder))
+    stream = ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels, strict=strict)
     if labels is None:
-        return ImageStream(tuple(paths), conversion, names=names, obs=obs, levels=levels)
+        return stream
     numbers, classes = labels_of(labels, names, obs)
-    return ImageStream(tuple(paths), conversion, numbers, names, classes, obs=obs, levels=levels)
+    return replace(stream, labels=numbers, classes=classes)
 
 
-def _is_negative(image: Tensor | Numbers) -> bool:
-    """Return whether an image has signed numbers, some of them below 0."""
-    return isinstance(image, Numbers) and image.kind == SIGNED and bool((image.inside < 0).any())
+def _require_alike(image: Tensor | Numbers, path: Path, levels: Levels | None, *, strict: bool) -> None:
+    """Refuse a file that is not like those that were looked at first, where it would be clipped without a word.
+
+    Raises
+    ------
+    ValueError
+        When its numbers are of another kind, or outside the range of a white level.
+    """
+    kind, expected = image.kind if isinstance(image, Numbers) else "uint8", levels.kind if levels else "uint8"
+    small = strict and (kind, expected) == ("uint8", "uint16")  # white is white for them, too: see `in_steps`
+    counts = levels is None and isinstance(image, Numbers)
+    if counts or (kind != expected and not small):
+        raise ValueError(
+            f"Expected images of {'bytes' if levels is None else f'{expected} numbers'}, like the first ones; found "
+            f"{'camera counts' if counts else kind} in {path}. Save all files in one way, or use `read_images`: it "
+            "looks at all of them first."
+        )
+    if levels is None:
+        return
+    (number,) = in_one_depth([image], levels)
+    least, most = float(number.inside.min()), float(number.inside.max())
+    if least < 0 and (strict or levels.kind != "float32"):
+        raise ValueError(
+            f"Expected numbers of 0 and more, like those of the first images; found {least:g} in {path}. Use "
+            "`read_images` with `percentiles=(0.1, 99.9)`, or give `levels=cf.images.Levels(low, high, 'float32')`."
+        )
+    if strict and most > float(torch.tensor(levels.high, dtype=torch.float32).max()):
+        eight = ", of 8 bits, brought to 16" if small else ""
+        raise ValueError(
+            f"Expected numbers from 0 to {max(levels.high):.10g}, what is white; found {least:g} to {most:.10g} in "
+            f"{path}{eight}. Set `white_level` to the largest value, or `percentiles=(0.1, 99.9)`."
+        )
 
 
 def _check_some(paths: Sequence[Path], conversion: Conversion, levels: Levels, *, where: str) -> None:

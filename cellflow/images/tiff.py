@@ -141,7 +141,8 @@ def written(levels: Levels) -> bool:
 
 def _opened(path: Path) -> "TiffFile":
     """Open a file alone: the description of an OME-TIFF may be of several, which would be read as a part of each."""
-    return optional("tifffile", install=INSTALL).TiffFile(path, _multifile=False)
+    file: TiffFile = optional("tifffile", install=INSTALL).TiffFile(path, _multifile=False)
+    return file
 
 
 def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
