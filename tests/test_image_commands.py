@@ -23,6 +23,8 @@ from PIL import Image
 import cellflow as cf
 from cellflow.cli import image_sizes, left_out, main
 from cellflow.cli.compose import settings_from
+from cellflow.cli.image_reading import read, read_as_fitted
+from cellflow.cli.kept import kept_settings
 from cellflow.cli.settings import Settings, plain
 from cellflow.report.grids import GAP, nearest, tile
 from cellflow.report.image_scores import MADE, REAL, STILL, headline, score_images, sentences
@@ -138,6 +140,45 @@ def test_a_white_beside_percentiles_is_refused_in_new_runs_and_without_effect_in
     path.write_text(yaml.safe_dump(then | {"white_level": 4095, "background": 255}))
     assert main(["report", f"model={tmp_path / 'run'}"]) == 0
     assert main([*words, "steps=3", "white_level=4095", "resume=true"]) == 0
+
+
+@pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize(
+    ("asked", "stored", "border"),
+    [
+        (["percentiles=[0,100]"], {"white_level": 65535, "background": 255}, -1),
+        (["white_level=4095"], {"white_level": 4095, "background": 255}, -1),
+        (["white_level=4095", "background=128"], {"white_level": 4095, "background": 128}, 2 * 128 / 255 - 1),
+        (["percentiles=[0,100]", "background=255"], None, 1),
+        (["white_level=4095", "background=255"], None, 1),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_border_of_camera_counts_is_that_of_the_version_of_a_run(stream, asked, stored, border, tmp_path):
+    """Version 0.2.0 stored defaults that nobody had asked for, and padded with black."""
+    tifffile, rng = pytest.importorskip("tifffile"), np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            tifffile.imwrite(tmp_path / name / f"{number}.tif", rng.integers(0, 4000, (8, 5)).astype("uint16"))
+    both = [f"source={tmp_path / 'a'}", f"target={tmp_path / 'b'}", f"out={tmp_path / 'run'}", "size=8", "fit=pad"]
+    words = ["translate", *both, *asked, *FAST, "holdout=0.4", "recipe.schedule=constant"]
+    words += ["stream=true", "channels=1"] if stream else []
+    assert main([*words, "steps=2"]) == 0
+    path = tmp_path / "run" / "config.yaml"
+    then = yaml.safe_load(path.read_text())
+    if stored is not None:
+        path.write_text(yaml.safe_dump({key: value for key, value in then.items() if key != "guess"} | stored))
+    for steps in (3, 4):
+        then = kept_settings(tmp_path / "run", "translate")
+        assert read(str(tmp_path / "a"), then).scaled()[:, :, :, 0].unique().tolist() == pytest.approx(
+            [border], abs=1e-6
+        )
+        levels = cf.DomainTranslator.load(tmp_path / "run", device="cpu").levels_[0]
+        asked_now = Settings(then | {"input": str(tmp_path / "a"), "background": None})
+        given = read_as_fitted(asked_now, then, (1, 8, 8), levels=levels, fields=True)
+        assert given.scaled()[:, :, :, 0].unique().tolist() == pytest.approx([border], abs=1e-6)
+        assert main([*words, f"steps={steps}", "resume=true"]) == 0
 
 
 @pytest.mark.parametrize("n", [4, 5, 14, 24])

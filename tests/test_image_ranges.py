@@ -301,8 +301,6 @@ WIDE = {
 @pytest.mark.parametrize(("background", "grey"), [(None, -1), (0, -1), (255, 1), (51, -0.6)])
 @pytest.mark.parametrize("of", WIDE)
 def test_padding_is_black_for_every_depth_unless_it_is_set(of, background, grey):
-    """255 was the default, and black what it meant for camera counts: so it is still."""
-    grey = -1 if background == 255 and of in ("16 bits", "signed", "two channels") else grey
     given = {"channels": 2} if of == "two channels" else {}
     given |= {"white_level": 32767} if of == "signed" else {}
     for images in (
@@ -581,9 +579,24 @@ def test_padding_of_a_run_of_an_earlier_version_is_what_it_was():
     counts = DRAW.integers(0, 65536, (2, 8, 4)).astype(np.uint16)
     assert read_images(counts, **former).scaled()[:, :, :, 0].max() == -1
     assert read_images((counts // 256).astype(np.uint8), **former).scaled()[:, :, :, 0].min() == 1
-    assert read_images(counts, **former | {"white_level": None}).scaled()[:, :, :, 0].max() == -1
+    assert read_images(counts, **former, percentiles=(0, 100)).scaled()[:, :, :, 0].max() == -1
     grey = read_images(counts, **former | {"background": 128}).scaled()[:, :, :, 0]
     assert grey.min() == grey.max() == pytest.approx(0.0039, abs=1e-4)
+
+
+@pytest.mark.parametrize("background", [0, 128, 254, 255])
+@pytest.mark.parametrize("given", [{}, {"percentiles": (0, 100)}, {"white_level": 60000}, {"levels": TWELVE}])
+@pytest.mark.parametrize("form", ["array", "folder", "stream"])
+def test_the_border_of_camera_counts_is_the_background_that_is_asked_for(form, given, background, tmp_path):
+    source = as_form(
+        "folder" if form == "stream" else form, DRAW.integers(0, 4096, (1, 8, 4)).astype("uint16"), tmp_path
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what uses little of its range
+        images = READERS["stream" if form == "stream" else "memory"](
+            source, size=8, fit="pad", background=background, **given
+        )
+    assert images.images[0, 0, :, 0].unique().tolist() == [background * 257]
 
 
 @pytest.mark.parametrize("white_level", [None, 65535])

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cellflow.estimators.serialize import FORMER
+from cellflow.images.levels import STEPS
+from cellflow.images.pixels import WHITE
 from cellflow.report.images import FORMER as OF_REPORTS
 
 Rule = Callable[..., Mapping[str, Any]]
@@ -43,9 +45,28 @@ def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> modern_settings({"steps": 100, "sampling_steps": 40, "jumps": None})
     {'steps': 100, 'solver': {'steps': 40}}
     """
-    found = dict(settings)
+    found = _padded(settings)
     for names, rule in RULES.items():
         group = (names,) if isinstance(names, str) else names
         if old := {name: found.pop(name) for name in group if name in found}:
             found |= rule(*old.values()) if isinstance(names, str) else rule(**old)
+    return found
+
+
+def _padded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which a `background` of 255 is one that was asked for, or the pair of defaults that it was in.
+
+    Version 0.2.0, whose runs have no `guess`, stored 255 where nothing was asked for, and padded camera counts with
+    black nevertheless. Beside a `white_level` of 65535 that is how both are read: see `cellflow.images.Conversion`.
+
+    Examples
+    --------
+    >>> _padded({"white_level": 4095, "background": 255})
+    {'white_level': 4095, 'background': None}
+    >>> _padded({"white_level": 4095, "background": 255, "guess": False})["background"]
+    255
+    """
+    found = dict(settings)
+    if "guess" not in found and found.get("background") == WHITE and found.get("white_level") not in (None, STEPS):
+        found["background"] = None
     return found

@@ -62,7 +62,7 @@ def read(
     percentiles, white = known.pop("percentiles", None), known.pop("white_level", None)
     if percentiles is not None and levels is None:
         known["percentiles"] = tuple(percentiles)  # runs of earlier versions may have a white beside it, to no effect
-    elif levels is None:
+    if (percentiles is None and levels is None) or white == FORMER["white_level"]:  # which says what 255 around them is
         known["white_level"] = white
     return found(
         path,
@@ -112,7 +112,8 @@ def _more_than_bytes(path: Path, then: Settings) -> str | None:
 def reading(cfg: Settings) -> dict[str, Any]:
     """Return how images are read by the settings, as far as these say more than the defaults."""
     known = {name: cfg.get(name) for name in ("size", "channels", *SINCE) if name not in ("max_pixels", "file_column")}
-    return {name: value for name, value in known.items() if value not in (None, FORMER.get(name), "crop")}
+    former = FORMER if known["white_level"] == FORMER["white_level"] else {}
+    return {name: value for name, value in known.items() if value not in (None, former.get(name), "crop")}
 
 
 def said(cfg: Settings) -> dict[str, str]:
@@ -156,7 +157,7 @@ def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings
     for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "fit"):
         then[name] = cfg[name]
     if cfg.background is not None:
-        then.background = cfg.background
+        then.background, then.white_level = cfg.background, None  # no longer the defaults of an earlier version
     return then
 
 

@@ -45,8 +45,8 @@ class Conversion:
         keep them.
     background
         A grey level from 0 to 255, which shows through transparent pixels and fills the border of padded images. By
-        default transparent pixels show white (255), and the border is black (0), as that of camera counts also is with
-        255.
+        default transparent pixels show white (255), and the border is black (0). Version 0.2.0 had 255 and a
+        ``white_level`` of 65535 by default: with both, the border of camera counts is black, as it was.
     white_level
         The number that is white in images of 16 bits, 32 bits or floats; 0 is black, in between is linear. The same for
         every image, so that brightness is comparable: 4095 for a 12-bit camera. By default 65535, and 1 for floats and
@@ -212,8 +212,9 @@ class Conversion:
         if self.sides is None or self.fit != "pad":
             return None
         top, left, h, w = _within(height, width, *self.sides)
-        # 255 was the default, with black around camera counts: older runs have it among their settings.
-        ground = 0 if self.background in (None, WHITE) else self.background
+        # Both were defaults, with black around camera counts: older runs have them among their settings.
+        former = (self.background, self.white_level) == (WHITE, STEPS)
+        ground = 0 if self.background is None or former else self.background
         return Frame(top, top + h, left, left + w, ground * BYTES_TO_STEPS)
 
     def _fitted(self, images: Tensor, ground: float) -> Tensor:
