@@ -227,6 +227,38 @@ def test_tiles_have_the_rows_of_their_image(tmp_path):
     assert images.obs["drug"].tolist() == ["none"] * 4 + ["A"] * 4
 
 
+@pytest.mark.parametrize("form", ["array", "npz", "folder", "file"])
+def test_tiles_have_the_label_and_the_row_of_their_image_whatever_it_came_in(form, tmp_path):
+    values, source = camera("uint16", channels=1, n=2, side=16)[:, 0], tmp_path / "in"
+    how = {"size": 8, "fit": "tiles", "white_level": 65535}
+    if form in ("folder", "file"):
+        saved(source, values[:, None])
+        source = source / "0.tif" if form == "file" else source
+    elif form == "npz":
+        source = tmp_path / "in.npz"
+        np.savez(source, images=values, labels=np.array(["b", "a"]))
+        assert read_images(source, **how).labels.tolist() == [1] * 4 + [0] * 4
+        with pytest.raises(ValueError, match="labels of their own, beside them. Leave `labels` out"):
+            read_images(source, labels="folder", **how)
+    else:
+        source = values
+    n = 1 if form == "file" else 2
+    plate = pd.DataFrame({"drug": ["none", "A"]})[:n]
+    if n == 1 or form == "folder":
+        plate["file"] = ["0.tif", "1.tif"][:n]
+    images = read_images(source, table=plate, labels=["y", "x"][:n], **how)
+    assert images.obs["drug"].tolist() == (["none"] * 4 + ["A"] * 4)[: 4 * n]
+    assert tuple(images.obs.index) == images.names
+    assert [images.classes[label] for label in images.labels] == (["y"] * 4 + ["x"] * 4)[: 4 * n]
+    by_column = read_images(source, table=plate, labels="drug", **how)
+    assert [by_column.classes[label] for label in by_column.labels] == images.obs["drug"].tolist()
+    assert read_images(source, labels=range(4 * n), **how).labels.tolist() == [*range(4 * n)]  # a label for each tile
+    with pytest.raises(ValueError, match=f"a label for each of {n} images; found 3"):
+        read_images(source, labels=["a", "b", "c"], **how)
+    with pytest.raises(ValueError, match=f"each of {n} images, in their order; found 3|more for 1: 'a'"):
+        read_images(source, table=pd.DataFrame({"drug": ["A"] * 3, "file": ["a"] * 3}), **how)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (13, 21), (8, 30)])
 def test_blended_tiles_are_the_field_again_and_have_no_seam(size):
     field = torch.rand(2, *size, generator=cf.generator(seed=0))

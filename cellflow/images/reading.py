@@ -19,6 +19,7 @@ from cellflow.images.numbers import BYTES_TO_STEPS, Numbers, warn_of_bytes
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, pictures_of, read_table
+from cellflow.images.tiles import images_of
 from cellflow.signature import checked_but
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
@@ -116,20 +117,24 @@ def read_images(
     """
     conversion = Conversion(size, channels, background, white_level, max_pixels, fit, pages)
     given = Range(white_level, levels, percentiles)
+    numbered = True  # whether images have no names but their order
     if isinstance(source, ImageSet):
+        numbered = source.names is None
         read = _again(source, conversion, given)
     elif not isinstance(source, str | Path):
         read = _of_array(source, conversion, given, where="the array")
     elif (path := path_of(source, name="source")).suffix == ZARR or (path.suffix in SUFFIXES and not path.is_dir()):
         read = _from_file(path, conversion, given)
     else:
+        numbered = False
         read = _from_folder(path, conversion, given, table, file_column, skip_unreadable=skip_unreadable)
     if table is not None and (isinstance(source, ImageSet) or read.obs is None):
-        read = _with_table(read, table, file_column)
+        read = _with_table(read, table, None if numbered else file_column, tiles=conversion.tiles)
     if labels is None:
         return read
-    numbers, classes = labels_of(labels, read.names, read.obs)
-    return replace(read, labels=numbers, classes=classes)
+    if isinstance(labels, str) and labels == "folder" and numbered and read.labels is not None:
+        raise ValueError("The images have labels of their own, beside them. Leave `labels` out to take these.")
+    return _labelled(read, *labels_of(labels, None if numbered else read.names, read.obs), tiles=conversion.tiles)
 
 
 def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
@@ -194,10 +199,7 @@ def _from_file(path: Path, conversion: Conversion, given: Range) -> ImageSet:
     read = replace(_of_array(array, conversion, given, where=str(path)), source=str(path))
     if labels is None:
         return read
-    numbers, classes = named_labels(labels)
-    if len(numbers) != len(read):
-        raise ValueError(f"Expected a label for each image; found {len(numbers)} for {len(read)} (tiles have none).")
-    return replace(read, labels=numbers, classes=classes)
+    return _labelled(read, *named_labels(labels), tiles=conversion.tiles)
 
 
 def _from_folder(
@@ -218,10 +220,30 @@ def _from_folder(
     return assembled(images, names_of(paths, folder), conversion, given, where=where, obs=obs)
 
 
-def _with_table(read: ImageSet, table: Table, file_column: str) -> ImageSet:
-    """Return images with a table: matched by name where both have names, else in their order."""
-    frame = read_table(table, file_column=file_column)
-    if read.names is None or file_column not in frame:
-        return replace(read, obs=in_order(frame, len(read)))
-    rows, obs = by_file(frame, read.names, file_column=file_column)
-    return replace(read.take(rows), obs=obs)
+def _with_table(read: ImageSet, table: Table, file_column: str | None, *, tiles: bool) -> ImageSet:
+    """Return images with a table: matched by name where both have names, else in their order; tiles by their image."""
+    frame = read_table(table, file_column=file_column or FILE)
+    names, images = images_of(read.names) if tiles and read.names else (read.names, None)
+    if names is None or file_column is None or file_column not in frame:
+        obs = in_order(frame, len(read) if names is None else len(names))
+        return replace(read, obs=obs if images is None else obs.iloc[images].set_axis([*(read.names or ())], axis=0))
+    rows, obs = by_file(frame, names, file_column=file_column)
+    if images is None:
+        return replace(read.take(rows), obs=obs)
+    taken = [tile for row in rows for tile, image in enumerate(images) if image == row]
+    read = read.take(taken)
+    return replace(read, obs=obs.loc[[names[images[tile]] for tile in taken]].set_axis([*(read.names or ())], axis=0))
+
+
+def _labelled(read: ImageSet, labels: Tensor, classes: tuple[str, ...], *, tiles: bool) -> ImageSet:
+    """Return images with a label for each; tiles have that of their image.
+
+    Raises
+    ------
+    ValueError
+        When there are more or fewer labels.
+    """
+    names, images = images_of(read.names) if tiles and read.names else (range(len(read)), range(len(read)))
+    if len(labels) not in (len(names), len(read)):
+        raise ValueError(f"Expected a label for each of {len(names)} images; found {len(labels)}.")
+    return replace(read, labels=labels if len(labels) == len(read) else labels[list(images)], classes=classes)

@@ -46,6 +46,19 @@ def field_of(name: str) -> str:
     return re.sub(r"@\d+,\d+(?=(\.[^./]*)?$)", "", name)
 
 
+def images_of(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the names of the images that were cut into tiles, in their order, and for each tile which one it is of.
+
+    Examples
+    --------
+    >>> images_of(["a@0,0.tif", "a@0,8.tif", "b@0,0.tif"])
+    (['a.tif', 'b.tif'], [0, 0, 1])
+    """
+    fields = [field_of(name) for name in names]
+    number = {name: k for k, name in enumerate(dict.fromkeys(fields))}
+    return list(number), [number[name] for name in fields]
+
+
 @checked
 def cut(image: Tensor, size: tuple[int, int], *, overlap: int = 0) -> tuple[Tensor, list[Place]]:
     """Return a field ``(c, h, w)`` as tiles ``(k, c, *size)`` that cover it, and where each is, row by row.
