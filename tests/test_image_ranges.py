@@ -317,8 +317,7 @@ def test_padding_is_black_for_every_depth_unless_it_is_set(of, background, grey)
 def test_files_are_padded_with_black_too(kind, reader, tmp_path):
     Image.fromarray(np.full((8, 16), np.iinfo(kind).max, kind)).save(tmp_path / "a.png")
     assert READERS[reader](tmp_path, size=16, fit="pad").scaled()[0, 0, 0, 0] == -1
-    white = READERS[reader](tmp_path, size=16, fit="pad", background=255).scaled()[0, 0, 0, 0]
-    assert white == (1 if kind == "uint8" else -1)
+    assert READERS[reader](tmp_path, size=16, fit="pad", background=255).scaled()[0, 0, 0, 0] == 1
 
 
 def test_transparency_is_white_and_padding_black(tmp_path):
@@ -494,6 +493,36 @@ def test_advice_for_two_folders_can_be_followed_for_both(reader, tmp_path):
         READERS[reader](tmp_path / "source", white_level=2800)
 
 
+TO_FIT = (
+    "size=8 network=unet network.width=8 network.multipliers=[1,2] network.blocks=1 steps=4 batch_size=4 holdout=0.5"
+)
+ADVICE = {
+    "negative": ([], r"numbers of 0 and more, where .*Set `percentiles=\[0\.1,99\.9\]`\.\n"),
+    "large": ([], r"to be told what is white; .*largest value, or `percentiles=\[0\.1,99\.9\]`\.\n"),
+    "tiles": (["stream=true", "channels=1", "fit=tiles"], r"cut into tiles\. Set `stream=false`\.\n"),
+    "late": (["stream=true", "channels=1"], r"found -2 in .*Set `stream=false` with `percentiles=\[0\.1,99\.9\]`\.\n"),
+}
+
+
+@pytest.mark.usefixtures("unreported")
+@pytest.mark.parametrize("what", ADVICE)
+def test_advice_on_a_command_line_can_be_followed_there(what, tmp_path, capfd):
+    kind = {"tiles": "uint16", "late": "int16"}.get(what, "float32")
+    values = DRAW.integers(0, 32000, (16, 8, 8)).astype(kind)
+    unseen = sorted(range(16), key=str)[1::2]  # of which a stream does not know when it begins
+    if what in ("negative", "late"):
+        values[unseen, 0, 0] = -2
+    more, words = ADVICE[what]
+    given = ["generate", f"data={as_form('folder', values, tmp_path)}", f"out={tmp_path / 'run'}", "device=cpu"]
+    given += [*TO_FIT.split(), "holdout=0.5"]
+    assert main([*given, *more]) == 1
+    said = capfd.readouterr().err
+    assert re.search(words, said)
+    assert "cf." not in said
+    assert "_images`" not in said
+    assert main([*given, *more, "stream=false", "percentiles=[0.1,99.9]"]) == 0
+
+
 def test_the_warning_of_cuts_names_its_folder(tmp_path):
     Image.new("L", (16, 8)).save(tmp_path / "a.png")
     with pytest.warns(UserWarning, match=f"Cropped 1 of 1 images of {re.escape(str(tmp_path))} whose shape"):
@@ -501,6 +530,20 @@ def test_the_warning_of_cuts_names_its_folder(tmp_path):
 
 
 # --- large files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_numbers_that_may_not_be_written_to_are_read_without_a_word_of_torch(factor):
+    values = np.ones((1, 4, 4), np.float32)
+    values.flags.writeable = False
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert block_means(values, factor).max() == 1
+    finally:
+        torch.set_warn_always(before)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])

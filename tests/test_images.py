@@ -333,6 +333,29 @@ def test_arrays_that_could_mean_anything_are_refused(given, error, message):
         read_images(given)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels", "found"),
+    [((5, 5, 5, 5), 5, 5), ((2, 3, 8, 3), 3, 3), ((2, 1, 8, 3), 1, 1), ((2, 1, 8, 3), 3, 3), ((2, 3, 8, 1), 1, 1)],
+)
+def test_channels_that_are_given_tell_the_layout_and_come_first_where_both_may_be(shape, channels, found):
+    given = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8)
+    with pytest.raises(ValueError, match="Set `channels` to their number|could be channels first or last"):
+        read_images(given)
+    first = given if shape[1] == channels else given.transpose(0, 3, 1, 2)
+    images = read_images(given, channels=channels)
+    assert images.shape == (found, *first.shape[2:])
+    assert torch.equal(images.images.int() // (257 if images.levels else 1), torch.from_numpy(first).int())
+
+
+@pytest.mark.parametrize(("ending", "cure"), [("png", ""), ("webp", ""), ("tif", ", or install .* and set `pages`")])
+def test_pages_are_advised_for_the_format_that_has_them(ending, cure, tmp_path, monkeypatch):
+    monkeypatch.setattr("cellflow.images.files.is_ours", lambda *_: False)  # as without tifffile
+    first, second = (Image.fromarray(some) for some in (COLOUR, 255 - COLOUR))
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second])
+    with pytest.raises(ValueError, match=rf"holds 2 pages\. Write each to its own file{cure}\.$"):
+        read_images(tmp_path)
+
+
 def test_npy_and_npz(tmp_path):
     stack = np.stack([GREY, GREY.T[:20, :].repeat(2, 1)[:, :30]])
     np.save(tmp_path / "a.npy", stack)

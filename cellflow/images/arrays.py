@@ -238,6 +238,8 @@ def _channels_first(values: Tensor, channels: int | None, where: str) -> Tensor:
         return values[:, None]
     known = _CHANNELS if channels in (None, 1, 3) else (channels,)
     first, last = values.shape[1] in known, values.shape[3] in known
+    if first and last and channels in (values.shape[1], values.shape[3]):  # it says which axis, and if both, the first
+        first, last = values.shape[1] == channels, values.shape[1] != channels
     if first == last:
         how = f"axis 1 nor the last has {' or '.join(map(str, known))} channels"
         raise ValueError(

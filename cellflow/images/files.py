@@ -358,9 +358,9 @@ def _require_one_page(picture: "Picture", path: Path) -> None:
     except _DAMAGES as error:  # it follows the pages of a TIFF
         raise UnreadableImageError(f"{path} ({error})") from error
     if pages > 1 and picture.format != "MPO":  # a photograph with its preview inside
+        cure = f", or install `{INSTALL}` and set `pages`" if picture.format == "TIFF" else ""
         raise ValueError(
-            f"Expected one picture per file; {path} holds {pages} pages. Write each to its own file, or install "
-            f"`{INSTALL}` and set `pages`."
+            f"Expected one picture per file; {path} holds {pages} pages. Write each to its own file{cure}."
         )
 
 

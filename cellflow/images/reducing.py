@@ -26,11 +26,11 @@ def block_means(values: np.ndarray, factor: int) -> Tensor:
     tensor([[[2.0000, 3.5000]]])
     """
     if factor == 1:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return torch.from_numpy(_own(values))
     rows = max(1, _STRIP // (values.shape[2] * factor)) * factor
     parts = []
     for start in range(0, values.shape[1], rows):
-        strip = np.ascontiguousarray(values[:, start : start + rows], dtype=np.float32)
+        strip = _own(values[:, start : start + rows])
         pooled = F.avg_pool2d(torch.from_numpy(strip)[None], factor, ceil_mode=True, count_include_pad=False)
         # Rounding errors stay inside the range of what is averaged: nothing becomes brighter than white.
         ends = torch.from_numpy(strip).flatten(1).aminmax(dim=1)
@@ -54,3 +54,8 @@ def reduced(picture: "Picture", factor: int, mode: str) -> "Picture":
         step = min(factor, _STEP)
         picture, factor = picture.reduce(step), factor // step
     return picture
+
+
+def _own(values: np.ndarray) -> np.ndarray:
+    """Return numbers in single precision that may be written to: Pillow's may not, and torch warns of these."""
+    return np.require(values, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])

@@ -76,7 +76,7 @@ class ImageStream(Labelled):
                 "are read."
             )
         if self.conversion.tiles:
-            raise ValueError("Files that are read on demand cannot be cut into tiles: use `read_images`.")
+            raise ValueError("Files that are read on demand cannot be cut into tiles. Use `read_images`.")
         if self.levels is not None and len(self.levels.low) != self.conversion.channels:
             raise ValueError(f"Expected levels of {self.conversion.channels} channels; found {len(self.levels.low)}.")
         self._check_rows(self.device)
