@@ -294,6 +294,41 @@ def test_arrays_of_many_channels_are_read_by_their_number(form, tmp_path):
         read_images(path)
 
 
+def of_ome_zarr(folder, values, axes, *, newer):
+    """Write an image as OME-Zarr has it, with a second resolution."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(folder), mode="w")
+    for name, some in {"0": values, "1": values[..., ::2, ::2]}.items():
+        group.create_array(name, shape=some.shape, dtype=some.dtype)[...] = some
+    scales = [{"axes": [{"name": name} for name in axes], "datasets": [{"path": "0"}, {"path": "1"}]}]
+    group.attrs.update({"ome": {"version": "0.5", "multiscales": scales}} if newer else {"multiscales": scales})
+    return folder
+
+
+@pytest.mark.parametrize("newer", [True, False])
+@pytest.mark.parametrize(("axes", "channels"), [("yx", 1), ("cyx", 5), ("tczyx", 5)])
+def test_an_image_of_ome_zarr_is_read_in_full(newer, axes, channels, tmp_path):
+    values = camera("uint16", n=1, channels=channels)
+    shape = [{"c": channels, "y": values.shape[2], "x": values.shape[3]}.get(name, 1) for name in axes]
+    folder = of_ome_zarr(tmp_path / "a.ome.zarr", values.reshape(shape), axes, newer=newer)
+    folder = folder.rename(tmp_path / ("a" if newer else folder.name))  # what it holds says what it is
+    images = read_images(folder, channels=channels, white_level=65535)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
+
+
+def test_a_stack_of_ome_zarr_and_several_arrays_are_refused_with_a_way_out(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    stack = of_ome_zarr(tmp_path / "a.zarr", camera("uint16", n=3, channels=2), "zcyx", newer=True)
+    with pytest.raises(ValueError, match="found 3 along z. Take the brightest pixel"):
+        read_images(stack, channels=2)
+    zarr.open_group(str(stack), mode="a").attrs.update({"ome": {"multiscales": [{"datasets": []}]}})
+    with pytest.raises(ValueError, match="cannot be read as an array of pictures"):
+        read_images(stack, channels=2)
+    zarr.save(str(tmp_path / "b.zarr"), first=np.zeros((2, 8, 8)), second=np.zeros((2, 8, 8)))
+    with pytest.raises(ValueError, match=r"Give one of them, such as .*b\.zarr.first"):
+        read_images(tmp_path / "b.zarr")
+
+
 def test_a_translator_returns_the_numbers_of_the_target(tmp_path):
     source = read_images(camera("uint16", n=6), channels=2, white_level=65535)
     target = read_images(camera("float32", n=6) * 3 + 2, channels=2, percentiles=(0, 100))

@@ -17,7 +17,7 @@ from cellflow.images.levels import check_range
 from cellflow.images.limits import UnreadableImageError
 from cellflow.images.numbers import Numbers
 from cellflow.images.pixels import Conversion
-from cellflow.images.reading import SUFFIXES, ZARR
+from cellflow.images.reading import is_array
 from cellflow.images.tables import pictures_of
 from cellflow.images.tiles import SmallFieldError
 from cellflow.training.search import begun
@@ -27,8 +27,6 @@ SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit
 """Settings of reading that the first version did not have."""
 FORMER = {"white_level": 65535, "background": 255}
 """Defaults of reading in version 0.2.0, which are now null."""
-_ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
-"""Files of which a folder of zarr has one, whatever it is called."""
 
 
 def as_begun(cfg: Settings) -> None:
@@ -126,19 +124,6 @@ def said(cfg: Settings) -> dict[str, str]:
     """
     words = [f"{name}={str(value).replace(' ', '')}" for name, value in reading(cfg).items()]
     return {"images read with": " ".join(words)} if words else {}
-
-
-def is_array(path: Path) -> bool:
-    """Return whether a path holds one array, rather than pictures.
-
-    Examples
-    --------
-    >>> is_array(Path("stack.zarr")), is_array(Path("plates")), is_array(Path("plates/1.tif"))
-    (True, False, False)
-    """
-    if path.is_dir() and path.suffix != ZARR:
-        return any((path / mark).is_file() for mark in _ZARR_MARKS)
-    return path.suffix == ZARR or path.suffix in SUFFIXES
 
 
 def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings:

@@ -13,6 +13,7 @@ from cellflow.images import ImageSet, Levels
 from cellflow.images.files import readable
 from cellflow.images.limits import UnreadableImageError
 from cellflow.images.pixels import Conversion
+from cellflow.images.reading import is_array
 from cellflow.images.tables import names_of, pictures_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def fields_of(cfg: Settings, then: Settings, levels: Levels | None) -> Fields:
     """
     then.size, then.fit, then.stream = None, "crop", False  # one after the other is in memory anyway
     path = Path(cfg.input)
-    if path.is_file() or image_reading.is_array(path):
+    if path.is_file() or is_array(path):
         whole = cast("ImageSet", image_reading.read_known(cfg.input, then, levels=levels))
         names = whole.names or tuple(image_runs.numbered(len(whole)))
         return Fields(names, whole.obs, _told((whole.take([number]) for number in range(len(whole))), names))

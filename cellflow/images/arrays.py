@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellflow.images import stores
 from cellflow.images.levels import STEPS
 from cellflow.images.numbers import LUMA, SIGNED, Numbers
 from cellflow.images.pixels import Conversion
@@ -26,6 +27,10 @@ _KINDS = {
 }  # fmt: skip
 """What numbers are counted as, other than floats."""
 OPAQUE = {torch.uint8: 255, torch.bool: True}
+_DAMAGES = (
+    OSError, EOFError, BadZipFile, zlib.error, KeyError, IndexError, TypeError, NotImplementedError, TokenError,
+)  # fmt: skip
+"""What reading bytes, or descriptions, that make no sense can raise."""
 _IDX_BYTES = 0x08  # the type code of unsigned bytes
 
 
@@ -100,8 +105,9 @@ def convert_array(
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the images in a file (.npy, .npz, .zarr, idx, gzipped or not), and their labels if it has any.
 
-    An .npz or a .zarr holds one array, or one called ``images`` and, optionally, one called ``labels``. What a file
-    claims to hold is compared with its size, and with the memory of this machine, before anything is read.
+    An .npz or a .zarr holds one array, or one called ``images`` and, optionally, one called ``labels``; or a .zarr one
+    image of OME-Zarr. What a file claims to hold is compared with its size, and with the memory of this machine, before
+    anything is read.
 
     Raises
     ------
@@ -114,9 +120,9 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 return _array(file, path.stat().st_size, path, packed=False), None
         if path.suffix == ".npz":
             return _from_npz(path)
-        if path.suffix == ".zarr":
+        if stores.is_store(path):
             return _from_zarr(path)
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, KeyError, NotImplementedError, TokenError) as error:
+    except (*_DAMAGES, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an array of pictures ({error}).") from error
     return read_idx(path), None
 
@@ -163,19 +169,14 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _from_zarr(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    import zarr
-
-    store = zarr.open(str(path), mode="r")
-    arrays = {"images": store} if isinstance(store, zarr.Array) else dict(store.arrays())
-    if len(arrays) == 1:
-        arrays = {"images": next(iter(arrays.values()))}
-    if "images" not in arrays:
-        raise ValueError(f"no array `images`; it holds {list(arrays)}")
-    if arrays["images"].dtype.hasobject:
+    images, labels, one = stores.arrays_in(path)
+    if images.dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
-    _require_memory(math.prod(arrays["images"].shape) * arrays["images"].dtype.itemsize, arrays["images"].shape, path)
-    images, labels = arrays["images"], arrays.get("labels")
-    return np.asarray(images[...]), None if labels is None else np.asarray(labels[...])
+    _require_memory(math.prod(images.shape) * images.dtype.itemsize, images.shape, path)
+    values = np.asarray(images[...])
+    if one:
+        values = values.reshape(1, -1, *values.shape[-2:])
+    return values, None if labels is None else np.asarray(labels[...])
 
 
 def _array(file: IO[bytes], size: int, path: Path, *, packed: bool) -> np.ndarray:

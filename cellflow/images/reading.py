@@ -18,12 +18,12 @@ from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.numbers import BYTES_TO_STEPS, Numbers, warn_of_bytes
 from cellflow.images.pixels import Conversion
 from cellflow.images.sets import ImageSet
+from cellflow.images.stores import is_store
 from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, pictures_of, read_table
 from cellflow.images.tiles import images_of
 from cellflow.signature import checked_but
 
 SUFFIXES = frozenset({".npy", ".npz", ".gz", ".idx"})
-ZARR = ".zarr"
 
 
 @checked_but("labels")
@@ -123,7 +123,7 @@ def read_images(
         read = _again(source, conversion, given)
     elif not isinstance(source, str | Path):
         read = _of_array(source, conversion, given, where="the array")
-    elif (path := path_of(source, name="source")).suffix == ZARR or (path.suffix in SUFFIXES and not path.is_dir()):
+    elif is_array(path := path_of(source, name="source")):
         read = _from_file(path, conversion, given)
     else:
         numbered = False
@@ -135,6 +135,17 @@ def read_images(
     if isinstance(labels, str) and labels == "folder" and numbered and read.labels is not None:
         raise ValueError("The images have labels of their own, beside them. Leave `labels` out to take these.")
     return _labelled(read, *labels_of(labels, None if numbered else read.names, read.obs), tiles=conversion.tiles)
+
+
+def is_array(path: Path) -> bool:
+    """Return whether a path holds an array, rather than pictures.
+
+    Examples
+    --------
+    >>> is_array(Path("stack.zarr")), is_array(Path("plates")), is_array(Path("plates/1.tif"))
+    (True, False, False)
+    """
+    return is_store(path) or (path.suffix in SUFFIXES and not path.is_dir())
 
 
 def _again(source: ImageSet, conversion: Conversion, given: Range) -> ImageSet:
