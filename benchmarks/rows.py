@@ -33,7 +33,8 @@ class Table:
     def read(self, **about: object) -> list[Row]:
         """Return the rows with these values: whole numbers, numbers and truths as such, None where a cell is empty."""
         texts = {name: text_of(value) for name, value in about.items()}
-        return [{k: value_of(v) for k, v in row.items()} for row in self._texts() if texts.items() <= row.items()]
+        found = [row for row in self._texts() if texts.items() <= row.items()]
+        return [{k: v if v and k == DIGEST else value_of(v) for k, v in row.items()} for row in found]
 
     def put(self, *fresh: Mapping[str, Any], whole: bool = False) -> None:
         """Add rows; one with the key of an older row takes its place. ``whole``: all older ones go."""
@@ -86,6 +87,10 @@ def value_of(text: str) -> Any:
     if not NUMBER.fullmatch(text):
         return text
     return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+DIGEST = "settings"
+"""The column of what `digest` returns, which remains a text where all its letters happen to be digits."""
 
 
 def digest(parts: Sequence[object]) -> str:

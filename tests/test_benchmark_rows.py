@@ -35,6 +35,16 @@ def test_values_survive_the_file(value):
     assert value_of(text_of(value)) == (value if value != "" else None)
 
 
+@pytest.mark.parametrize("settings", ["2898422917", "0123456789", "4587e31234", "c0defd5ff8"])
+def test_digests_are_letters_whatever_they_look_like(settings, tmp_path):
+    """A row that is read and put again keeps its own, and is found by it."""
+    table = Table(tmp_path / "rows.csv", ("seed",))
+    table.put({"seed": 1, "settings": settings}, {"seed": 2})
+    table.put(*table.read())
+    assert table.read(settings=settings) == [{"seed": 1, "settings": settings}]
+    assert table.read(seed=2)[0]["settings"] is None
+
+
 def test_not_a_number_survives_the_file():
     assert math.isnan(value_of(text_of(math.nan)))
     assert text_of(0.123456) == "0.12346"
