@@ -127,6 +127,13 @@ def test_controls_are_scored_as_outputs_are_and_beside_real_images(judge):
         assert row["recall"] > 0.5
 
 
+def test_right_class_of_real_images_is_that_of_test_images(judge):
+    """The classifier was trained on the others."""
+    floor = next(judge.controls(seed=0))
+    assert floor["accuracy"] == judge._accuracy(judge.real, cf.generator(seed=0))["accuracy"]
+    assert floor["accuracy"] != judge._accuracy(judge.others(10**6, 0), cf.generator(seed=0))["accuracy"]
+
+
 def test_the_floor_is_of_images_that_are_not_the_same(judge, monkeypatch):
     """Were halves to share images, it would lie too low. Each image is grey, and known by its level."""
     pairs, distance = [], metrics.energy_distance
@@ -749,20 +756,35 @@ def test_a_map_or_reflow_that_is_stopped_goes_on_to_the_same_weights(method, aft
         assert all(torch.equal(one[name], weight) for name, weight in other.items())
 
 
-def test_the_seconds_of_a_training_that_was_stopped_are_those_of_all_its_steps():
-    """Three seconds of pairs, then a second a step; the first hundred steps are of an earlier process."""
-    now = [0.0]
-    watch = underway.Stopwatch(200, lambda: now[0])
-    now[0] += 3
-    for _ in range(50):
-        now[0] += 2
-        watch(None)
-    assert watch.seconds() == pytest.approx(203)
-    uninterrupted = underway.Stopwatch(200, lambda: now[0])
-    for _ in range(100):
-        now[0] += 2
-        uninterrupted(None)
-    assert uninterrupted.seconds() == 200
+def test_the_seconds_of_a_training_that_was_stopped_are_those_of_both_processes(tmp_path):
+    """Three seconds of pairs, then a second a step; after a hundred it is stopped, and goes on another day."""
+    now, place = [0.0], underway.Underway(tmp_path)
+
+    def process(steps):
+        watch = place.watch("part", 200, lambda: now[0])
+        run = watch.on(cf.training.Run())
+        now[0] += 3
+        for _ in range(0, steps, run.watch_every):
+            now[0] += run.watch_every
+            run.watch(None)
+        now[0] += 1  # after the last look: lost with a process that is stopped
+        return watch.seconds()
+
+    assert process(100) == 104
+    now[0] += 86_400
+    assert process(100) == 103 + 104
+
+
+def test_a_part_that_is_done_keeps_its_seconds(tmp_path):
+    now, place = [0.0], underway.Underway(tmp_path)
+
+    def train(run):
+        now[0] += 5
+        return "trained"
+
+    assert [place.timed("part", 10, train, lambda: now[0]) for _ in range(2)] == [("trained", 5.0)] * 2
+    place.forget()
+    assert place.timed("part", 10, train, lambda: now[0]) == ("trained", 5.0)
 
 
 def test_a_missing_file_is_named_in_a_line(tmp_path, monkeypatch):

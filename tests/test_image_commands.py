@@ -108,12 +108,14 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_defaults_of_reading(tmp_pa
             Image.fromarray(image).save(tmp_path / name / f"{number}.png")
     both = [f"source={tmp_path / 'dark'}", f"target={tmp_path / 'bright'}", "size=8", "fit=pad"]
     words = ["translate", *both, f"out={tmp_path / 'run'}", *FAST, "holdout=0.4", "recipe.schedule=constant"]
-    assert main([*words, "steps=2", "white_level=65535", "background=255"]) == 0  # as its settings have them
+    assert main([*words, "steps=2", "white_level=65535", "background=255", "heads=shared"]) == 0  # as then
     path = tmp_path / "run" / "config.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"overlap": 4}))  # without effect then
+    then = yaml.safe_load(path.read_text()) | {"overlap": 4}  # without effect then
+    del then["guess"]  # which that version did not have
+    path.write_text(yaml.safe_dump(then))
     assert main([*words, "steps=3", "resume=true"]) == 0
     then = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert (then["white_level"], then["background"], then["steps"]) == (65535, 255, 3)
+    assert (then["white_level"], then["background"], then["steps"]) == (65535, "former", 3)
     used = ["translate", f"model={tmp_path / 'run'}", f"input={tmp_path / 'dark'}", "fit=pad", "solver.steps=1"]
     assert main([*used, f"out={tmp_path / 'made'}"]) == 0
     source = cf.images.read_images(tmp_path / "dark", size=8, fit="pad", background=255)
@@ -137,6 +139,7 @@ def test_a_white_beside_percentiles_is_refused_in_new_runs_and_without_effect_in
     assert main([*words, "steps=2"]) == 0
     path = tmp_path / "run" / "config.yaml"
     then = yaml.safe_load(path.read_text())
+    del then["guess"]  # which that version did not have
     path.write_text(yaml.safe_dump(then | {"white_level": 4095, "background": 255}))
     assert main(["report", f"model={tmp_path / 'run'}"]) == 0
     assert main([*words, "steps=3", "white_level=4095", "resume=true"]) == 0
@@ -144,23 +147,28 @@ def test_a_white_beside_percentiles_is_refused_in_new_runs_and_without_effect_in
 
 @pytest.mark.usefixtures("unreported")
 @pytest.mark.parametrize(
-    ("asked", "stored", "border"),
+    ("kind", "asked", "stored", "border"),
     [
-        (["percentiles=[0,100]"], {"white_level": 65535, "background": 255}, -1),
-        (["white_level=4095"], {"white_level": 4095, "background": 255}, -1),
-        (["white_level=4095", "background=128"], {"white_level": 4095, "background": 128}, 2 * 128 / 255 - 1),
-        (["percentiles=[0,100]", "background=255"], None, 1),
-        (["white_level=4095", "background=255"], None, 1),
+        ("uint16", ["percentiles=[0,100]"], {"white_level": 65535, "background": 255}, -1),
+        ("uint16", ["white_level=4095"], {"white_level": 4095, "background": 255}, -1),
+        ("uint16", ["white_level=4095", "background=128"], {"white_level": 4095, "background": 128}, 2 * 128 / 255 - 1),
+        ("uint16", ["percentiles=[0,100]", "background=255"], None, 1),
+        ("uint16", ["white_level=4095", "background=255"], None, 1),
+        ("uint8", ["background=255"], {"white_level": 65535, "background": 255}, 1),
+        ("uint8", ["white_level=4095", "background=255"], {"white_level": 4095, "background": 255}, 1),
+        ("uint8", [], None, -1),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_border_of_camera_counts_is_that_of_the_version_of_a_run(stream, asked, stored, border, tmp_path):
-    """Version 0.2.0 stored defaults that nobody had asked for, and padded with black."""
+@pytest.mark.filterwarnings("ignore:.white_level=4095. has no effect")
+def test_the_border_of_images_is_that_of_the_version_of_a_run(stream, kind, asked, stored, border, tmp_path):
+    """Version 0.2.0 stored defaults that nobody had asked for, and padded camera counts with black."""
     tifffile, rng = pytest.importorskip("tifffile"), np.random.default_rng(0)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(8):
-            tifffile.imwrite(tmp_path / name / f"{number}.tif", rng.integers(0, 4000, (8, 5)).astype("uint16"))
+            most = 255 if kind == "uint8" else 4000
+            tifffile.imwrite(tmp_path / name / f"{number}.tif", rng.integers(0, most, (8, 5)).astype(kind))
     both = [f"source={tmp_path / 'a'}", f"target={tmp_path / 'b'}", f"out={tmp_path / 'run'}", "size=8", "fit=pad"]
     words = ["translate", *both, *asked, *FAST, "holdout=0.4", "recipe.schedule=constant"]
     words += ["stream=true", "channels=1"] if stream else []
@@ -633,6 +641,25 @@ def test_nothing_is_written_over(translated, folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", ["below", "here"])
+def test_folders_of_ones_own_are_not_taken_for_a_run(place, tmp_path, capfd, caplog):
+    """Settings of another tool, beside pictures in folders called as those of a run."""
+    folder = tmp_path / "plates" if place == "here" else tmp_path / "plates" / "plate 1"
+    for name in ("raw", "previews", "figures"):
+        write_folder(folder / name, 60, n=2)
+    (folder / "config.yaml").write_text("objective: 20x\nstain: DAPI\n")
+    with caplog.at_level("INFO"):
+        assert len(cf.images.read_images(tmp_path / "plates")) == 6
+        assert "left out" not in caplog.text
+        (folder / "config.yaml").write_text("network:\n  _target_: cellflow.networks.UNet\n")
+        if place == "here":
+            assert len(cf.images.read_images(tmp_path / "plates")) == 2
+            assert caplog.text.count("left out") == 2
+        else:
+            with pytest.raises(ValueError, match="found no files. .*plate 1, of a run of cellflow, was left out"):
+                cf.images.read_images(tmp_path / "plates")
+
+
+@pytest.mark.parametrize("place", ["below", "here"])
 def test_a_run_inside_its_own_data_is_no_data(place, tmp_path, capfd, monkeypatch):
     data = write_folder(tmp_path / "data", 60)
     monkeypatch.chdir(data)
@@ -647,7 +674,7 @@ def test_a_run_inside_its_own_data_is_no_data(place, tmp_path, capfd, monkeypatc
     (data / "made" / "more.png").unlink()
     scores = (data / out / "scores.csv").read_bytes()
     assert main(["report", f"model={out}"]) == 0
-    assert capfd.readouterr().err.count("left out") == (place == "below")
+    assert capfd.readouterr().err.count("left out") == (1 if place == "below" else 2)
     assert (data / out / "scores.csv").read_bytes() == scores
     assert main([*words, f"out={out}", "steps=3", "resume=true"]) == 0
     assert cf.images.read_images(data / out / "previews").shape[0] == 3  # as it is asked for

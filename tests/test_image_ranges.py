@@ -617,12 +617,15 @@ def test_bytes_of_one_set_may_be_of_any_channels_and_keep_them():
 
 
 def test_padding_of_a_run_of_an_earlier_version_is_what_it_was():
-    """It was white for bytes, black for camera counts, and both defaults are in its settings."""
-    former = {"size": 8, "fit": "pad", "white_level": 65535, "background": 255}
-    counts = DRAW.integers(0, 65536, (2, 8, 4)).astype(np.uint16)
+    """It was white for bytes, black for camera counts; what was asked for is as it is now."""
+    former = {"size": 8, "fit": "pad", "white_level": 65535, "background": "former"}
+    counts = DRAW.integers(0, 60000, (2, 8, 4)).astype(np.uint16)
     assert read_images(counts, **former).scaled()[:, :, :, 0].max() == -1
     assert read_images((counts // 256).astype(np.uint8), **former).scaled()[:, :, :, 0].min() == 1
-    assert read_images(counts, **former, percentiles=(0, 100)).scaled()[:, :, :, 0].max() == -1
+    assert read_images(counts, **former | {"white_level": 60000}).scaled()[:, :, :, 0].max() == -1
+    assert read_images(counts, **former | {"background": 255}).scaled()[:, :, :, 0].min() == 1
+    with pytest.raises(ValueError, match="from 0 .black. to 255 .white.; found of old"):
+        read_images(counts, **former | {"background": "of old"})
     grey = read_images(counts, **former | {"background": 128}).scaled()[:, :, :, 0]
     assert grey.min() == grey.max() == pytest.approx(0.0039, abs=1e-4)
 
@@ -656,7 +659,11 @@ UNLIKE = {
     "negative": ("int16", -3, r"numbers of 0 and more, .*found -3 in .*5\.tif.*`read_images` with `percentiles"),
     "bright": ("uint16", 60033, r"0 to 1000, what is white; found .* to 60033 in .*5\.tif.*`white_level`.*percentiles"),
     "bytes": ("uint8", 255, r"0 to 1000, what is white; found .* to 65535 in .*5\.tif, of 8 bits.*`white_level`"),
-    "float": ("float32", 900.5, r"uint16 numbers, like the first ones; found float32 in .*5\.tif.*`read_images`"),
+    "float": (
+        "float32",
+        900.5,
+        r"uint16 numbers, like the first ones; found float32 in .*5\.tif\. Save all files in one way\.",
+    ),
 }
 
 
@@ -689,6 +696,11 @@ def test_a_range_that_is_not_a_white_level_clips_in_streams_but_takes_one_kind_o
     folder = with_one_unlike(tmp_path, kind, value)
     if unlike == "bright":
         assert stream_images(folder, size=8, channels=1, **given).scaled().max() == 1
+    elif unlike == "bytes":  # they are as in memory
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is far outside
+            stream = stream_images(folder, size=8, channels=1, **given)
+            assert torch.equal(stream.scaled(), read_images(folder, channels=1, levels=stream.levels).scaled())
     else:
         with pytest.raises(ValueError, match=r"5\.tif"):
             stream_images(folder, size=8, channels=1, **given).scaled()

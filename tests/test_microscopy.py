@@ -316,6 +316,17 @@ def test_an_image_of_ome_zarr_is_read_in_full(newer, axes, channels, tmp_path):
     np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
 
 
+def test_axes_and_groups_that_are_no_image_of_ome_zarr_are_refused(tmp_path):
+    turned = of_ome_zarr(tmp_path / "a.zarr", camera("uint16", n=1, channels=2)[0], "cxy", newer=True)
+    with pytest.raises(ValueError, match="its axes are c, x, y, which do not end with y, x"):
+        read_images(turned, channels=2)
+    group = pytest.importorskip("zarr").open_group(str(turned), mode="a")
+    group.create_group("inside")
+    group.attrs.update({"ome": {"multiscales": [{"axes": ["y", "x"], "datasets": [{"path": "inside"}]}]}})
+    with pytest.raises(ValueError, match="full resolution, `inside`, is no array"):
+        read_images(turned, channels=2)
+
+
 def test_a_stack_of_ome_zarr_and_several_arrays_are_refused_with_a_way_out(tmp_path):
     zarr = pytest.importorskip("zarr")
     stack = of_ome_zarr(tmp_path / "a.zarr", camera("uint16", n=3, channels=2), "zcyx", newer=True)
@@ -509,10 +520,10 @@ def ome(planes, end="</OME>"):
     return f"<?xml version='1.0'?><OME xmlns='{space}'><Image ID='Image:0'>{pixels}</Image>{end}"
 
 
-def ome_set(folder, names, *, channels, positions=1):
+def ome_set(folder, names, *, channels, positions=1, backwards=False):
     """Write an OME-TIFF of several files, of which each describes all, as Micro-Manager does; return what is in each.
 
-    A file has one channel, or all of one position.
+    A file has one channel, or all of one position; ``backwards``, the last of them first.
     """
     space, n = "http://www.openmicroscopy.org/Schemas/OME/2016-06", len(channels)
     each = "".join(
@@ -525,7 +536,7 @@ def ome_set(folder, names, *, channels, positions=1):
 
     images = ""
     for position in range(positions):
-        of = [plane(c, c, 0) if positions == 1 else plane(c, position, c) for c in range(n)]
+        of = [plane(c, c, 0) if positions == 1 else plane(c, position, n - 1 - c if backwards else c) for c in range(n)]
         sizes = f"Type='uint16' SizeX='8' SizeY='8' SizeC='{n}' SizeZ='1' SizeT='1'"
         pixels = f"<Pixels ID='Pixels:{position}' DimensionOrder='XYZTC' {sizes}>{each}{''.join(of)}</Pixels>"
         images += f"<Image ID='Image:{position}'>{pixels}</Image>"
@@ -563,6 +574,26 @@ def test_each_position_of_a_set_of_ome_tiff_is_an_image_of_its_own(channels, rea
             read_images(tmp_path / "in")
     images = reader(tmp_path / "in", size=8, channels=len(channels), **how)
     assert images.levels.channels == tuple(channels)
+    np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
+
+
+def test_names_of_channels_follow_the_planes_of_a_file(tmp_path):
+    ome_set(tmp_path / "in", ["a.ome.tif", "b.ome.tif"], channels=["DAPI", "GFP"], positions=2, backwards=True)
+    assert read_images(tmp_path / "in", pages="channels", channels=2).levels.channels == ("GFP", "DAPI")
+
+
+def test_a_file_that_names_itself_is_whole_whatever_its_number(tmp_path):
+    """As one that was written again, with another number than its planes have."""
+    space, values = "http://www.openmicroscopy.org/Schemas/OME/2016-06", camera("uint16", channels=2, n=1)
+    uuid = "<UUID FileName='a.ome.tif'>urn:uuid:1</UUID>"
+    planes = "".join(f"<TiffData FirstC='{c}' IFD='{c}' PlaneCount='1'>{uuid}</TiffData>" for c in range(2))
+    each = "".join(f"<Channel ID='Channel:0:{c}' Name='{name}' SamplesPerPixel='1'/>" for c, name in enumerate("AB"))
+    sizes = "Type='uint16' SizeX='8' SizeY='8' SizeC='2' SizeZ='1' SizeT='1' DimensionOrder='XYZTC'"
+    image = f"<Image ID='Image:0'><Pixels ID='Pixels:0' {sizes}>{each}{planes}</Pixels></Image>"
+    about = f"<?xml version='1.0'?><OME xmlns='{space}' UUID='urn:uuid:9'>{image}</OME>"
+    tifffile.imwrite(tmp_path / "a.ome.tif", values[0], description=about, metadata=None, photometric="minisblack")
+    images = read_images(tmp_path, channels=2)
+    assert images.levels.channels == ("A", "B")
     np.testing.assert_array_equal(images.levels.numbers(images.scaled()), values)
 
 

@@ -21,7 +21,7 @@ from benchmarks.images import methods
 from benchmarks.images.judge import FLOOR, Generated
 from benchmarks.images.methods import CPU, GENERATORS, GPU, Model, Size, arguments, ending, within
 from benchmarks.images.tasks import DATASETS
-from benchmarks.images.underway import Stopwatch, Underway
+from benchmarks.images.underway import Underway
 from benchmarks.page import shown
 from benchmarks.rows import Row, Table, digest, rounded
 from cellflow.images import ImageSet
@@ -108,7 +108,7 @@ def _scored(
     seconds = 0.0
 
     def trained(mark: int, done: int) -> Model:
-        watch = Stopwatch(mark - done)
+        watch = place.watch(f"after {mark} steps", mark - done)
         cf.training.fit(
             model.field, model.objective, batches, steps=marks[-1], until=mark, run=watch.on(place.run()),
             recipe=within(size.recipe, marks[-1]), generator=cf.generator(seed=seed),

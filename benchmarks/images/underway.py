@@ -17,7 +17,7 @@ FOLDER = Path("runs") / "bench" / "images"
 SAVED = 0.25
 """Minutes after which a training is saved."""
 LOOKS = 100
-"""How often the steps of a training are counted."""
+"""How often the seconds of a training are kept."""
 Clock = Callable[[], float]
 T = TypeVar("T")
 
@@ -53,44 +53,45 @@ class Underway:
     def timed(
         self, part: str, steps: int, train: Callable[..., T], clock: Clock = time.perf_counter
     ) -> tuple[T, float]:
-        """Return what ``train(run=...)`` does in so many steps, and the seconds of all of them, before a stop too."""
-        watch = Stopwatch(steps, clock)
+        """Return what ``train(run=...)`` does in so many steps, and its seconds, with those before a stop."""
+        watch = self.watch(part, steps, clock)
         made = train(run=watch.on(self.run(part)))
         (spent,) = self.rows(f"{part}, seconds", lambda: [{"seconds": watch.seconds()}])
         return made, spent["seconds"]
 
-    def forget(self, part: str = "") -> None:
-        """Remove the folder, or that of a part, once the rows are in a table."""
+    def watch(self, part: str, steps: int, clock: Clock = time.perf_counter) -> "Stopwatch":
+        """Return a watch for so many steps of a part, which goes on where the one before a stop was last read."""
+        return Stopwatch(steps, clock, None if self.folder is None else self.folder / f"{part}, so far.json")
+
+    def forget(self) -> None:
+        """Remove the folder, once the rows are in a table."""
         if self.folder is not None:
-            shutil.rmtree(self.folder / part, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Stopwatch:
-    """Seconds of a number of steps, by those that were taken in this process: earlier ones are gone with theirs.
+    """Seconds of a training, which are kept in a file: those before a stop count too.
 
-    What comes before the first look, such as plans and pairs, is made again by each process, and counts once.
+    They are those that were spent: what is made again by each process, such as pairs, counts each time.
     """
 
-    def __init__(self, steps: int, clock: Clock = time.perf_counter) -> None:
-        self._steps, self._every, self._looks = steps, max(1, steps // LOOKS), 0
-        self._clock, self._start, self._first = clock, clock(), 0.0
+    def __init__(self, steps: int, clock: Clock = time.perf_counter, kept: Path | None = None) -> None:
+        self._every, self._clock, self._kept = max(1, steps // LOOKS), clock, kept
+        self._start = clock() - (json.loads(kept.read_text()) if kept is not None and kept.exists() else 0.0)
 
     def on(self, run: cf.training.Run) -> cf.training.Run:
         """Return the run, looked at by this watch."""
         return replace(run, watch=self, watch_every=self._every)
 
     def __call__(self, trained: object) -> None:
-        """Count the steps since the last look."""
-        self._looks += 1
-        self._first = self._first or self._clock()
+        """Keep the seconds so far."""
+        if self._kept is not None:
+            with committed(self._kept) as partial:
+                partial.write_text(json.dumps(self.seconds()))
 
     def seconds(self) -> float:
-        """Return the seconds of all steps."""
-        now, taken = self._clock(), min(self._looks * self._every, self._steps)
-        later = taken - self._every  # than the first look
-        if later <= 0 or taken == self._steps:
-            return (now - self._start) * (self._steps / taken if taken else 1)
-        return self._first - self._start + (now - self._first) * (self._steps - self._every) / later
+        """Return the seconds so far."""
+        return self._clock() - self._start
 
 
 NOWHERE = Underway()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cellflow.estimators.serialize import FORMER
-from cellflow.images.levels import STEPS
+from cellflow.images.pixels import FORMER as FORMER_BACKGROUND
 from cellflow.images.pixels import WHITE
 from cellflow.report.images import FORMER as OF_REPORTS
 
@@ -54,19 +54,17 @@ def modern_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padded(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings in which a `background` of 255 is one that was asked for, or the pair of defaults that it was in.
+    """Return settings in which a `background` of 255 is one that was asked for.
 
     Version 0.2.0, whose runs have no `guess`, stored 255 where nothing was asked for, and padded camera counts with
-    black nevertheless. Beside a `white_level` of 65535 that is how both are read: see `cellflow.images.Conversion`.
+    black nevertheless.
 
     Examples
     --------
-    >>> _padded({"white_level": 4095, "background": 255})
-    {'white_level': 4095, 'background': None}
-    >>> _padded({"white_level": 4095, "background": 255, "guess": False})["background"]
-    255
+    >>> _padded({"background": 255}), _padded({"background": 255, "guess": False})["background"]
+    ({'background': 'former'}, 255)
     """
     found = dict(settings)
-    if "guess" not in found and found.get("background") == WHITE and found.get("white_level") not in (None, STEPS):
-        found["background"] = None
+    if "guess" not in found and found.get("background") == WHITE:
+        found["background"] = FORMER_BACKGROUND
     return found

@@ -16,7 +16,8 @@ from cellflow.images.files import ENDINGS, tried
 from cellflow.images.levels import check_range
 from cellflow.images.limits import UnreadableImageError
 from cellflow.images.numbers import Numbers
-from cellflow.images.pixels import Conversion
+from cellflow.images.pixels import FORMER as FORMER_BACKGROUND
+from cellflow.images.pixels import WHITE, Conversion
 from cellflow.images.reading import is_array
 from cellflow.images.tables import pictures_of
 from cellflow.images.tiles import SmallFieldError
@@ -25,7 +26,7 @@ from cellflow.training.search import begun
 log = logging.getLogger("cellflow")
 SINCE = ("max_pixels", "table", "file_column", "white_level", "background", "fit", "pages", "percentiles")
 """Settings of reading that the first version did not have."""
-FORMER = {"white_level": 65535, "background": 255}
+FORMER = {"white_level": 65535, "background": FORMER_BACKGROUND}
 """Defaults of reading in version 0.2.0, which are now null."""
 
 
@@ -41,8 +42,10 @@ def as_begun(cfg: Settings) -> None:
         return check_range(cfg.white_level, percentiles=cfg.percentiles)
     then = runs.read_settings(Path(cfg.out))
     for name, value in FORMER.items():
-        if cfg[name] is None and then.get(name) == value:
+        if cfg[name] in (None, WHITE) and then.get(name) == value:
             cfg[name] = value
+    if cfg.get("heads") == "auto" and then.get("heads") == "shared":
+        cfg.heads = "shared"  # the default of version 0.2.0
     return None
 
 
@@ -60,7 +63,7 @@ def read(
     percentiles, white = known.pop("percentiles", None), known.pop("white_level", None)
     if percentiles is not None and levels is None:
         known["percentiles"] = tuple(percentiles)  # runs of earlier versions may have a white beside it, to no effect
-    if (percentiles is None and levels is None) or white == FORMER["white_level"]:  # which says what 255 around them is
+    elif levels is None:
         known["white_level"] = white
     return found(
         path,
@@ -110,8 +113,7 @@ def _more_than_bytes(path: Path, then: Settings) -> str | None:
 def reading(cfg: Settings) -> dict[str, Any]:
     """Return how images are read by the settings, as far as these say more than the defaults."""
     known = {name: cfg.get(name) for name in ("size", "channels", *SINCE) if name not in ("max_pixels", "file_column")}
-    former = FORMER if known["white_level"] == FORMER["white_level"] else {}
-    return {name: value for name, value in known.items() if value not in (None, former.get(name), "crop")}
+    return {name: value for name, value in known.items() if value not in (None, FORMER.get(name), "crop")}
 
 
 def said(cfg: Settings) -> dict[str, str]:
@@ -142,7 +144,7 @@ def as_fitted(cfg: Settings, then: Settings, shape: tuple[int, ...]) -> Settings
     for name in ("skip_unreadable", "stream", "max_pixels", "table", "file_column", "pages", "fit"):
         then[name] = cfg[name]
     if cfg.background is not None:
-        then.background, then.white_level = cfg.background, None  # no longer the defaults of an earlier version
+        then.background = cfg.background
     return then
 
 

@@ -93,7 +93,7 @@ SETTINGS: dict[str, Any] = {
     "channels": Annotated[int, Between(1, 4096)] | None,
     "skip_unreadable": bool,
     "white_level": Annotated[float, Between(0, math.inf, open=True)] | None,
-    "background": Annotated[int, Between(0, 255)] | None,
+    "background": Annotated[int, Between(0, 255)] | Literal["former"] | None,
     "percentiles": tuple[PERCENTAGE, PERCENTAGE] | None,
     "fit": CHOICE,
     "pages": CHOICE,

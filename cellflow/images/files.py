@@ -36,7 +36,8 @@ _OF_MICROSCOPES = frozenset({".czi", ".dv", ".ims", ".lif", ".lsm", ".nd2", ".nd
 _EXPORT = "Export files in a microscope's own format as OME-TIFF, for example with Fiji."
 _BITS, _SAMPLE_FORMAT, _IS_SIGNED = 258, 339, 2  # tags of a TIFF, and how it calls whole numbers with a sign
 _NAMED = 10  # files listed in a message
-_SETTINGS, _FOLLOWS = "config.yaml", ("model.json", "previews")  # of a run: what it writes first, and what comes next
+_SETTINGS, _OURS = "config.yaml", b"cellflow."  # what a run writes first, and what is in it: the names of our parts
+_MOST_SETTINGS = 2**20  # bytes that are searched
 _PICTURES = frozenset({"figures", "previews"})  # folders of a run with pictures of its own
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF")
 _DAMAGES = (OSError, EOFError, SyntaxError, ValueError, TypeError, struct.error)
@@ -62,12 +63,16 @@ def image_paths(folder: Path) -> list[Path]:
         raise FileNotFoundError(
             f"No {'file' if folder.suffix else 'folder'} {folder}. The working directory is {Path.cwd()}."
         )
-    files = sorted(_files(folder, frozenset()))
+    left: list[Path] = []
+    files = sorted(_files(folder, frozenset(), left))
+    for path in left:
+        log.info("left out %s, of a run of cellflow; name it to read pictures in it", path)
     found = [path for path in files if path.suffix.lower() in ENDINGS]
     if not found:
         counts = Counter(path.suffix.lower() or "no ending" for path in files)
         what = ", ".join(f"{count} x {ending}" for ending, count in counts.most_common(5)) or "no files"
         cure = f" {_EXPORT}" if _OF_MICROSCOPES & counts.keys() else ""
+        cure += f" {left[0]}, of a run of cellflow, was left out." if left else ""
         raise ValueError(f"Expected pictures ({', '.join(sorted(ENDINGS))}) in {folder}; found {what}.{cure}")
     return found
 
@@ -199,24 +204,31 @@ def stack(images: Sequence[Tensor], paths: Sequence[Path | str]) -> Tensor:
     return torch.stack(list(images))
 
 
-def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Yield the files below a folder, through links; not again those of a folder that is ``above`` itself."""
+def _files(folder: Path, above: frozenset[Path], left: list[Path]) -> Iterator[Path]:
+    """Yield the files below a folder, through links; not again those of a folder that is ``above`` itself.
+
+    What is of a run is added to what was ``left`` out.
+    """
     here = folder.resolve()
     own = _PICTURES if _holds_run(folder) else ()  # asked for by its name: there may be pictures beside the run
     for path in () if here in above else folder.iterdir():
-        if path.name.startswith(".") or path.name == "__MACOSX" or path.name in own:
+        if path.name.startswith(".") or path.name == "__MACOSX":
             continue
-        if path.is_dir() and _holds_run(path):
-            log.info("left out %s, which holds a run of cellflow; name it to read pictures in it", path)
+        if path.is_dir() and (path.name in own or _holds_run(path)):
+            left.append(path)
         elif path.is_dir():
-            yield from _files(path, above | {here})
+            yield from _files(path, above | {here}, left)
         elif path.is_file() or path.is_symlink():  # a link that leads nowhere is a file that cannot be read
             yield path
 
 
 def _holds_run(folder: Path) -> bool:
     """Say whether the command line has written a run into a folder, finished or not."""
-    return (folder / _SETTINGS).is_file() and any((folder / name).exists() for name in _FOLLOWS)
+    settings = folder / _SETTINGS
+    if not settings.is_file():
+        return False
+    with settings.open("rb") as file:
+        return _OURS in file.read(_MOST_SETTINGS)
 
 
 def _decoded(path: Path, conversion: Conversion, budget: PixelBudget) -> Tensor | Numbers:

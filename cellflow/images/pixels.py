@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 CHANNELS = {1: "grey", 3: "RGB"}
 WHITE = 255
 """What is behind transparent pixels where nothing is said."""
+FORMER: Literal["former"] = "former"
+Background: TypeAlias = int | Literal["former"] | None
+"""A grey level, or what version 0.2.0 had: white around bytes, and black around camera counts."""
 FITS = ("crop", "pad", "tiles")
 """Ways to bring a picture of another shape to the size asked for."""
 CUT = 0.02
@@ -45,8 +49,8 @@ class Conversion:
         keep them.
     background
         A grey level from 0 to 255, which shows through transparent pixels and fills the border of padded images. By
-        default transparent pixels show white (255), and the border is black (0). Version 0.2.0 had 255 and a
-        ``white_level`` of 65535 by default: with both, the border of camera counts is black, as it was.
+        default transparent pixels show white (255), and the border is black (0). ``"former"``, as in runs of version
+        0.2.0: the border is white around bytes, and black around camera counts.
     white_level
         The number that is white in images of 16 bits, 32 bits or floats; 0 is black, in between is linear. The same for
         every image, so that brightness is comparable: 4095 for a 12-bit camera. By default 65535, and 1 for floats and
@@ -73,7 +77,7 @@ class Conversion:
 
     size: int | tuple[int, int] | None = None
     channels: int | None = None
-    background: int | None = None
+    background: Background = None
     white_level: float | None = None
     max_pixels: int = MAX_PIXELS
     fit: str = "crop"
@@ -86,7 +90,9 @@ class Conversion:
             raise ValueError(unknown("fit", self.fit, FITS))
         if self.pages is not None and self.pages not in PAGES:
             raise ValueError(unknown("way to read pages", self.pages, PAGES))
-        if self.background is not None and not 0 <= self.background <= 255:
+        if self.background not in (None, FORMER) and not (
+            not isinstance(self.background, str) and 0 <= self.background <= 255
+        ):
             raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background}.")
         if self.white_level is not None and not 0 < self.white_level < math.inf:
             raise ValueError(f"Expected a finite white_level above 0; found {self.white_level}.")
@@ -196,7 +202,8 @@ class Conversion:
 
     def _converted(self, images: Tensor) -> Tensor:
         transparent = images.shape[1] in (2, 4)
-        images = _opaque(images, WHITE if self.background is None else self.background)
+        ground = WHITE if self.background == FORMER else self.background
+        images = _opaque(images, WHITE if ground is None else ground)
         if self.channels in (1, 3):
             images = _grey(images) if self.channels == 1 else images.expand(-1, 3, -1, -1)
         elif self.channels not in (None, images.shape[1]):
@@ -205,16 +212,14 @@ class Conversion:
                 f"Expected images with {_counted(self.channels)}; found {images.shape[1]}{apart}. Give images that "
                 "have them."
             )
-        return self._fitted(images, self.background or 0)
+        return self._fitted(images, ground or 0)
 
     def _frame(self, height: int, width: int) -> Frame | None:
         """Return where an image of such sides is within its padded one; ``None`` where nothing is padded."""
         if self.sides is None or self.fit != "pad":
             return None
         top, left, h, w = _within(height, width, *self.sides)
-        # Both were defaults, with black around camera counts: older runs have them among their settings.
-        former = (self.background, self.white_level) == (WHITE, STEPS)
-        ground = 0 if self.background is None or former else self.background
+        ground = 0 if self.background in (None, FORMER) else int(self.background)
         return Frame(top, top + h, left, left + w, ground * BYTES_TO_STEPS)
 
     def _fitted(self, images: Tensor, ground: float) -> Tensor:

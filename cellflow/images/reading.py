@@ -16,7 +16,7 @@ from cellflow.images.labels import named_labels
 from cellflow.images.levels import STEPS, Levels
 from cellflow.images.limits import MAX_PIXELS
 from cellflow.images.numbers import BYTES_TO_STEPS, Numbers, warn_of_bytes
-from cellflow.images.pixels import Conversion
+from cellflow.images.pixels import Background, Conversion
 from cellflow.images.sets import ImageSet
 from cellflow.images.stores import is_store
 from cellflow.images.tables import FILE, Table, by_file, in_order, labels_of, names_of, pictures_of, read_table
@@ -34,7 +34,7 @@ def read_images(
     channels: int | None = None,
     labels: str | Sequence[int | str] | np.ndarray | Tensor | None = None,
     skip_unreadable: bool = False,
-    background: int | None = None,
+    background: Background = None,
     white_level: float | None = None,
     max_pixels: int = MAX_PIXELS,
     table: Table | None = None,

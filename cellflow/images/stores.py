@@ -58,9 +58,13 @@ def _of_ome(attributes: Mapping[str, Any]) -> list[Any]:
 
 def _full(store: Any, scales: Any, path: Path) -> "zarr.Array[Any]":
     """Return the full resolution of an image of one time and one plane."""
-    array: zarr.Array[Any] = store[scales["datasets"][0]["path"]]
+    array = store[scales["datasets"][0]["path"]]
+    if not hasattr(array, "shape"):
+        raise ValueError(f"its full resolution, `{array.path}`, is no array")
     axes = scales.get("axes") or "tczyx"[-array.ndim :]  # the order of version 0.2 and before
     names = [axis["name"] if isinstance(axis, Mapping) else axis for axis in axes]
+    if names[-2:] != ["y", "x"]:
+        raise ValueError(f"its axes are {', '.join(names)}, which do not end with y, x")
     several = [
         f"{n} along {name}" for name, n in zip(names, array.shape, strict=True) if name not in ("c", "y", "x") and n > 1
     ]
@@ -70,4 +74,5 @@ def _full(store: Any, scales: Any, path: Path) -> "zarr.Array[Any]":
             f"Expected one plane, with its channels, in {path}; found {found}. Take the brightest pixel of each stack, "
             "or one plane, and pass the array to `read_images`."
         )
-    return array
+    full: zarr.Array[Any] = array
+    return full

@@ -16,7 +16,7 @@ from cellflow.images.levels import Levels, check_kind
 from cellflow.images.limits import MAX_PIXELS, UnreadableImageError
 from cellflow.images.numbers import Numbers, in_one_depth, in_steps, kinds_of, settled
 from cellflow.images.outside import warn_of_outside
-from cellflow.images.pixels import Conversion, scaled
+from cellflow.images.pixels import FORMER, Background, Conversion, scaled
 from cellflow.images.sets import ImageSet
 from cellflow.images.tables import FILE, Table, labels_of, names_of, part_of, pictures_of
 from cellflow.seeds import device_of
@@ -145,7 +145,7 @@ def stream_images(
     channels: int,
     labels: str | Sequence[int | str] | None = None,
     skip_unreadable: bool = False,
-    background: int | None = None,
+    background: Background = None,
     white_level: float | None = None,
     max_pixels: int = MAX_PIXELS,
     table: Table | None = None,
@@ -196,7 +196,8 @@ def stream_images(
         paths = readable(paths, conversion)
     names = names_of(paths, folder)
     obs = None if obs is None else obs.loc[[*names]]
-    strict = levels is None and percentiles is None
+    # Version 0.2.0 clipped what a white level leaves out: its runs are to go on, and to be reported.
+    strict = levels is None and percentiles is None and background != FORMER
     if levels is None:
         levels = _levels(paths, conversion, percentiles, where=str(folder))
     else:
@@ -217,22 +218,25 @@ def _require_alike(image: Tensor | Numbers, path: Path, levels: Levels | None, *
         When its numbers are of another kind, or outside the range of a white level.
     """
     kind, expected = image.kind if isinstance(image, Numbers) else "uint8", levels.kind if levels else "uint8"
-    small = strict and (kind, expected) == ("uint8", "uint16")  # white is white for them, too: see `in_steps`
+    small = (kind, expected) == ("uint8", "uint16")  # white is white for them, too: see `in_steps`
     counts = levels is None and isinstance(image, Numbers)
     if counts or (kind != expected and not small):
         raise ValueError(
             f"Expected images of {'bytes' if levels is None else f'{expected} numbers'}, like the first ones; found "
-            f"{'camera counts' if counts else kind} in {path}. Save all files in one way, or use `read_images`: it "
-            "looks at all of them first."
+            f"{'camera counts' if counts else kind} in {path}. Save all files in one way"
+            f"{'' if 'float32' in (kind, expected) else ', or use `read_images`: it looks at all of them first'}."
         )
     if levels is None:
         return
     (number,) = in_one_depth([image], levels)
     least, most = float(number.inside.min()), float(number.inside.max())
     if least < 0 and (strict or levels.kind != "float32"):
+        found = f"Expected numbers of 0 and more, like those of the first images; found {least:g} in {path}."
+        if not strict:  # a range that is given, as that of a fit, stays as it is
+            raise ValueError(f"{found} Use `read_images`, for which all below black is black.")
         raise ValueError(
-            f"Expected numbers of 0 and more, like those of the first images; found {least:g} in {path}. Use "
-            "`read_images` with `percentiles=(0.1, 99.9)`, or give `levels=cf.images.Levels(low, high, 'float32')`."
+            f"{found} Use `read_images` with `percentiles=(0.1, 99.9)`, or give "
+            "`levels=cf.images.Levels(low, high, 'float32')`."
         )
     if strict and most > float(torch.tensor(levels.high, dtype=torch.float32).max()):
         eight = ", of 8 bits, brought to 16" if small else ""

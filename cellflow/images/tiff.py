@@ -141,8 +141,14 @@ def written(levels: Levels) -> bool:
 
 def _opened(path: Path) -> "TiffFile":
     """Open a file alone: the description of an OME-TIFF may be of several, which would be read as a part of each."""
-    file: TiffFile = optional("tifffile", install=INSTALL).TiffFile(path, _multifile=False)
-    return file
+    tifffile = optional("tifffile", install=INSTALL)
+    file: TiffFile = tifffile.TiffFile(path, _multifile=False)
+    names = set(re.findall(r"""FileName=["']([^"']*)["']""", file.ome_metadata or ""))
+    if names != {path.name}:
+        return file
+    file.close()  # all of it is in this file, whatever number it goes by
+    whole: TiffFile = tifffile.TiffFile(path)
+    return whole
 
 
 def _used(series: "TiffPageSeries") -> tuple[str, tuple[int, ...]]:
@@ -271,7 +277,11 @@ def _channels_inside(root: ET.Element) -> list[ET.Element]:
     if len({id(pixels) for pixels, _ in own}) != 1 or any(plane.get("PlaneCount", "1") != "1" for _, plane in own):
         return []
     channels = {str(number): channel for number, channel in enumerate(_named(own[0][0], "Channel"))}
-    numbers = dict.fromkeys(plane.get("FirstC", "0") for _, plane in own)
+    ifds = [plane.get("IFD", "0") for _, plane in own]  # where each is, in the order in which planes are read
+    if sorted(ifds) != sorted(map(str, range(len(own)))):
+        return []
+    pages = sorted(zip(map(int, ifds), [plane.get("FirstC", "0") for _, plane in own], strict=True))
+    numbers = dict.fromkeys(number for _, number in pages)
     return [channels[number] for number in numbers if number in channels]
 
 
