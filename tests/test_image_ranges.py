@@ -624,7 +624,7 @@ def test_padding_of_a_run_of_an_earlier_version_is_what_it_was():
     assert read_images((counts // 256).astype(np.uint8), **former).scaled()[:, :, :, 0].min() == 1
     assert read_images(counts, **former | {"white_level": 60000}).scaled()[:, :, :, 0].max() == -1
     assert read_images(counts, **former | {"background": 255}).scaled()[:, :, :, 0].min() == 1
-    with pytest.raises(ValueError, match="from 0 .black. to 255 .white.; found of old"):
+    with pytest.raises(ValueError, match="from 0 .black. to 255 .white.; found 'of old'"):
         read_images(counts, **former | {"background": "of old"})
     grey = read_images(counts, **former | {"background": 128}).scaled()[:, :, :, 0]
     assert grey.min() == grey.max() == pytest.approx(0.0039, abs=1e-4)

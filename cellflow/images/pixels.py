@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, TypeAlias
 
 import torch
@@ -90,10 +90,9 @@ class Conversion:
             raise ValueError(unknown("fit", self.fit, FITS))
         if self.pages is not None and self.pages not in PAGES:
             raise ValueError(unknown("way to read pages", self.pages, PAGES))
-        if self.background not in (None, FORMER) and not (
-            not isinstance(self.background, str) and 0 <= self.background <= 255
-        ):
-            raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background}.")
+        grey = isinstance(self.background, Real) and 0 <= self.background <= 255
+        if not (grey or self.background is None or (isinstance(self.background, str) and self.background == FORMER)):
+            raise ValueError(f"Expected a background from 0 (black) to 255 (white); found {self.background!r:.60}.")
         if self.white_level is not None and not 0 < self.white_level < math.inf:
             raise ValueError(f"Expected a finite white_level above 0; found {self.white_level}.")
         if self.max_pixels < 1:

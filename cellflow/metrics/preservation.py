@@ -215,6 +215,13 @@ def against_shuffled(
     repeats
         Shuffles, at least 2.
 
+    Raises
+    ------
+    ValueError
+        When there are fewer than three pairs or two repeats, or scores are not finite.
+    TypeError
+        When ``score`` does not return one number for each pair.
+
     Examples
     --------
     >>> import torch, cellflow as cf
@@ -233,6 +240,8 @@ def against_shuffled(
         if not isinstance(found, Tensor) or found.shape != (n,):
             shape = getattr(found, "shape", type(found).__name__)
             raise TypeError(f"Expected `score` to return one number for each of {n} pairs; found {shape}.")
+        if not found.isfinite().all():
+            raise ValueError("Expected finite scores; `score` returned others. Are the images in their usual range?")
         return found.double().mean()
 
     # A random cyclic permutation: no output gets its own input.

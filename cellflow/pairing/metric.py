@@ -125,6 +125,8 @@ def rbf_metric(
     counts = np.bincount(found.labels_, minlength=len(found.cluster_centers_))
     radii = np.sqrt(np.bincount(found.labels_, squared, minlength=len(counts)) / counts)
     radii = spread * np.maximum(radii, scatter / 2)  # a cluster of one point has no scatter
+    if not (np.square(radii) > 0).all():
+        raise ValueError(f"Expected radii that numbers can tell from 0; spread={spread} makes them too small.")
     middle, radius = torch.from_numpy(found.cluster_centers_), torch.from_numpy(radii)
     heights, _ = nnls(_bumps(torch.from_numpy(x), middle, radius).numpy(), np.ones(len(x)))
     weights = torch.from_numpy(heights)

@@ -228,7 +228,8 @@ def refit(
     Raises
     ------
     ValueError
-        When ``rounds`` is not a whole number >= 1, or the condition has another number of rows than there are points.
+        When ``rounds`` is not a whole number >= 1, ``at_once`` is below 1, or the condition has another number of rows
+        than there are points.
     TypeError
         When ``coupling`` does not come from the model, as those of `cellflow.couplings`.
     FileExistsError, FloatingPointError, CheckpointError, KeyboardInterrupt
@@ -254,6 +255,8 @@ def refit(
             "Expected an objective that knows the velocity of its field, as `cf.objectives.VelocityMatching()` does; "
             f"found {objective!r:.60}."
         )
+    if at_once is not None and not at_once >= 1:
+        raise ValueError(f"Expected at_once >= 1, or None; found {at_once}.")
     if condition is not None and not len(x0) == len(x1) == len(condition):
         raise ValueError(
             "Expected as many source points as target points, and a condition for each; found "
