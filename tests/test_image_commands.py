@@ -116,6 +116,8 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_defaults_of_reading(tmp_pa
     assert main([*words, "steps=3", "resume=true"]) == 0
     then = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (then["white_level"], then["background"], then["steps"]) == (65535, "former", 3)
+    assert main([*words, "steps=4", "resume=true", "background=255"]) == 0  # as it was typed then
+    assert main([*words, "steps=5", "resume=true", "white_level=255"]) == 1  # another white is no default
     used = ["translate", f"model={tmp_path / 'run'}", f"input={tmp_path / 'dark'}", "fit=pad", "solver.steps=1"]
     assert main([*used, f"out={tmp_path / 'made'}"]) == 0
     source = cf.images.read_images(tmp_path / "dark", size=8, fit="pad", background=255)

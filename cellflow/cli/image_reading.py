@@ -42,8 +42,10 @@ def as_begun(cfg: Settings) -> None:
         return check_range(cfg.white_level, percentiles=cfg.percentiles)
     then = runs.read_settings(Path(cfg.out))
     for name, value in FORMER.items():
-        if cfg[name] in (None, WHITE) and then.get(name) == value:
+        if cfg[name] is None and then.get(name) == value:
             cfg[name] = value
+    if cfg.background == WHITE and then.get("background") == FORMER["background"]:  # how that version wrote it
+        cfg.background = FORMER["background"]
     if cfg.get("heads") == "auto" and then.get("heads") == "shared":
         cfg.heads = "shared"  # the default of version 0.2.0
     return None
