@@ -57,7 +57,8 @@ def generate(
     seed
         Seed of the noise.
     batch_size
-        Images at a time; ``None`` for as many as are quickest on the device. The result does not depend on it.
+        Images at a time; ``None`` for as many as are quickest on the device. The result does not depend on it,
+        but for the tolerance of an `Adaptive` solver, whose steps are those of all that are carried together.
 
     Raises
     ------

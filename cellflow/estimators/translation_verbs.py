@@ -82,7 +82,8 @@ def translate(
         size, which overlap by at least so many pixels and are blended. A quarter of a tile leaves no seams. A field
         smaller than a tile is padded at its border.
     batch_size
-        Samples at a time; ``None`` for as many as are quickest on the device. The result does not depend on it.
+        Samples at a time; ``None`` for as many as are quickest on the device. The result does not depend on it,
+        but for the tolerance of an `Adaptive` solver, whose steps are those of all that are carried together.
 
     Returns
     -------
