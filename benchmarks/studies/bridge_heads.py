@@ -214,8 +214,9 @@ def _seen(rows: list[Row], task: str) -> Iterator[str]:
     """Say which distance puts what is made worse, or the inputs, no farther from real images than real ones."""
     mine = [row for row in rows if row["task"] == task and row["kind"] not in KINDS]
     for name, title in {"fd_pca": HEAD[3], "fd": HEAD[4]}.items():
-        found = {kind: mean(row[name] for row in mine if row["kind"] == kind) for kind in {row["kind"] for row in mine}}
-        spots = blind_to(found.pop(REAL), {kind: found[kind] for kind in sorted(found)})
+        kinds = dict.fromkeys(row["kind"] for row in mine)
+        found = {kind: mean(row[name] for row in mine if row["kind"] == kind) for kind in kinds}
+        spots = blind_to(found.pop(REAL), found)
         said = f"is blind to: {', '.join(spots)}. Do not rank by it" if spots else "sees every control"
         yield f"- {title} {said}."
 
